@@ -1,0 +1,1 @@
+"""What a pass keeps: mergeable states, their bytes known before reading."""

@@ -1,0 +1,69 @@
+"""What a pass keeps: a small state to which blocks are added and which merges.
+
+Laws, the same for all (tests/laws.py):
+
+* any split of the rows into blocks and segments gives the same answer, to rounding;
+* ``merge(zero(), a)`` and ``merge(a, zero())`` are ``a``;
+* ``finalize`` writes nothing;
+* ``update`` and ``merge`` own their first argument, and never write into the second.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    from streamreg.blocks import Block, Float64
+    from streamreg.kernels.cpu import Parallel
+
+State = TypeVar("State")
+Result = TypeVar("Result")
+
+
+class Accumulator(ABC, Generic[State, Result]):
+    """A statistic of all rows, gathered block by block."""
+
+    @property
+    @abstractmethod
+    def state_nbytes(self) -> int:
+        """Bytes of one state, known without data."""
+
+    @property
+    @abstractmethod
+    def scratch_nbytes(self) -> int:
+        """Bytes that ``update`` needs at most, beside the state and the block."""
+
+    @abstractmethod
+    def zero(self) -> State:
+        """Return the state of no rows."""
+
+    @abstractmethod
+    def update(self, state: State, block: Block, parallel: Parallel) -> State:
+        """Add a block to a state.
+
+        ``parallel(task, count)`` runs ``task(0) … task(count - 1)``, perhaps on several threads:
+        an accumulator whose state is too large for one copy a thread splits its work with it.
+        """
+
+    @abstractmethod
+    def merge(self, a: State, b: State) -> State:
+        """Return the state of the rows of both."""
+
+    @abstractmethod
+    def finalize(self, state: State) -> Result:
+        """Return the statistic."""
+
+    @abstractmethod
+    def is_finite(self, state: State) -> bool:
+        """Whether the state is free of the NaN and inf that a NaN or inf in any row leaves."""
+
+
+class Scaling(NamedTuple):
+    """Powers of two that bring columns near 1, where squares would leave float64's range.
+
+    Multiplying by them rounds nothing.
+    """
+
+    x: Float64  # (D,)
+    y: Float64  # (K,)

@@ -1,0 +1,94 @@
+"""Centred XᵀX and Xᵀy, in O(D²): what the closed form needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from streamreg.accumulators.base import Accumulator, Scaling
+from streamreg.kernels import cpu
+from streamreg.kernels.states import GramState
+
+if TYPE_CHECKING:
+    from streamreg.blocks import Block
+    from streamreg.kernels import Parallel
+
+
+@dataclass(frozen=True)
+class Gram(Accumulator[GramState, GramState]):
+    """Centred second moments of (X, y): all that the closed form needs, in O(D²).
+
+    Rows a and rows b merge, with n = nₐ + n_b and δ = x̄_b - x̄ₐ, by [1]_
+
+        G = Gₐ + G_b + (nₐ n_b / n) δ δᵀ               (D, D)
+
+    Centring makes the intercept free and costs no digits when means are large. Solving with G
+    squares κ(X): expect about 16 - 2 log₁₀ κ(X) correct digits.
+
+    Parameters
+    ----------
+    n_features, n_targets
+        D and K. One state holds 8·(D² + D·(K + 1) + 2K + 2) bytes.
+    centred
+        Sums about the mean; ``False``: about zero, for a fit without intercept.
+    scaling
+        For values whose squares would leave float64's range.
+
+    References
+    ----------
+    .. [1] Chan, Golub & LeVeque (1983), The American Statistician 37(3), 242-247.
+    """
+
+    n_features: int
+    n_targets: int
+    centred: bool = True
+    scaling: Scaling | None = None
+
+    @property
+    def state_nbytes(self) -> int:
+        d, k = self.n_features, self.n_targets
+        return 8 * (d * d + d * (k + 1) + 2 * k + 2)
+
+    @property
+    def scratch_nbytes(self) -> int:
+        return cpu.gram_scratch_nbytes(self.n_features, self.n_targets)
+
+    def zero(self) -> GramState:
+        return GramState.zero(self.n_features, self.n_targets)
+
+    def update(self, state: GramState, block: Block, parallel: Parallel) -> GramState:
+        x_scale, y_scale = (None, None) if self.scaling is None else self.scaling
+        cpu.gram(
+            block, state, parallel, centred=self.centred, x_scale=x_scale, y_scale=y_scale
+        )
+        return state
+
+    def merge(self, a: GramState, b: GramState) -> GramState:
+        if not b.s:
+            return a
+        share = float(b.s) / float(a.s + b.s)
+        ratio = float(a.s) * share
+        delta, y_delta = b.mean - a.mean, b.y_mean - a.y_mean
+        np.add(a.gram, b.gram, out=a.gram)
+        np.add(a.cross, b.cross, out=a.cross)
+        np.add(a.y_m2, b.y_m2, out=a.y_m2)
+        if self.centred and a.s:
+            # a column at a time: an outer product would be a second D² array
+            for column, weight in enumerate(ratio * delta):
+                a.gram[column:, column] += weight * delta[column:]
+            np.add(a.cross, ratio * np.outer(delta, y_delta), out=a.cross)
+            np.add(a.y_m2, ratio * y_delta * y_delta, out=a.y_m2)
+        np.add(a.mean, share * delta, out=a.mean)
+        np.add(a.y_mean, share * y_delta, out=a.y_mean)
+        np.add(a.n, b.n, out=a.n)
+        np.add(a.s, b.s, out=a.s)
+        return a
+
+    def finalize(self, state: GramState) -> GramState:
+        return state
+
+    def is_finite(self, state: GramState) -> bool:
+        sums = (state.mean, state.y_mean) if self.centred else (state.gram.diagonal(), state.y_m2)
+        return all(bool(np.isfinite(values).all()) for values in sums)

@@ -1,0 +1,40 @@
+"""Rows in memory, on the host or on a device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# what a block holds: any real dtype; NumPy today
+Array = NDArray[Any]
+Float64 = NDArray[np.float64]
+
+
+def namespace(array: Any) -> Any:  # noqa: ANN401  (an array of any library, and its functions)
+    """Return the functions of the array API standard for the library that ``array`` is of."""
+    return array.__array_namespace__()
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Consecutive rows, read at once.
+
+    Attributes
+    ----------
+    X
+        (n, D), any real dtype and byte order.
+    y
+        (n, K), any real dtype and byte order.
+    weight
+        (n,) float64, all positive; ``None`` when every row counts once.
+    start
+        The number of the first row in the data set.
+    """
+
+    X: Array
+    y: Array
+    weight: Float64 | None
+    start: int

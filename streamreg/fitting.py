@@ -1,0 +1,200 @@
+"""A data set, a plan, an engine and a solver make a solution."""
+
+from __future__ import annotations
+
+import numbers
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import numpy as np
+
+from streamreg.engines.threads import ThreadsEngine
+from streamreg.errors import InputError
+from streamreg.kernels import blas
+from streamreg.memory import PeakMemory
+from streamreg.plan import Plan, make_plan
+from streamreg.progress import Progress, Silence
+from streamreg.solvers.base import Problem, Solution
+from streamreg.solvers.registry import SolverSettings
+
+if TYPE_CHECKING:
+    from streamreg.accumulators.base import Accumulator
+    from streamreg.blocks import Float64
+    from streamreg.sources.dataset import DataSet
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, eq=False)
+class FitSettings:
+    """Everything about a fit but its data; the parameters of ``LinearRegression``.
+
+    Raises
+    ------
+    InputError
+        A value that no fit can use.
+    """
+
+    solver: str = "auto"
+    fit_intercept: bool = True
+    l2: float = 0.0
+    standardize: bool = True
+    learning_rate: float | Literal["auto"] = "auto"
+    max_epochs: int = 1000
+    tol: float = 1e-8
+    init: Any = "zeros"
+    random_state: Any = None
+    memory_limit: int | str | None = None
+    n_threads: int | None = None
+
+    def __post_init__(self) -> None:
+        l2 = self.l2
+        if not isinstance(l2, numbers.Real) or not 0 <= float(l2) < np.inf:
+            raise InputError(f"l2={l2!r} must be a finite number, 0 or more")
+        n = self.n_threads
+        if n is not None and not (isinstance(n, numbers.Integral) and n >= 1):
+            raise InputError(f"n_threads={n!r} must be a whole number, at least 1, or None")
+
+    def solver_settings(self, init: Float64 | None = None) -> SolverSettings:
+        """Return what concerns the solver."""
+        return SolverSettings(
+            self.solver, self.standardize, self.learning_rate, self.max_epochs, self.tol, init
+        )
+
+    def initial(self, n_features: int, n_targets: int) -> Float64 | None:
+        """Return w to start from, (D, K); ``None`` for zeros.
+
+        Raises
+        ------
+        InputError
+            ``init`` is neither ``"zeros"``, ``"random"`` nor an array of fitting shape.
+        """
+        if isinstance(self.init, str):
+            if self.init == "zeros":
+                return None
+            if self.init == "random":
+                return _normal(self.random_state, (n_features, n_targets)) / np.sqrt(n_features)
+            raise InputError(f'init={self.init!r} must be "zeros", "random" or an array (D,)')
+        values = np.asarray(self.init, dtype=np.float64)
+        if values.ndim == 1:
+            values = values[None, :]
+        if values.shape not in {(1, n_features), (n_targets, n_features)}:
+            raise InputError(
+                f"init has shape {np.shape(self.init)} but the fit has D = {n_features:,} features "
+                f"and K = {n_targets:,} targets; pass ({n_features},) or "
+                f"({n_targets}, {n_features})"
+            )
+        if not np.isfinite(values).all():
+            raise InputError("init has NaN or inf; every starting weight must be finite")
+        return np.broadcast_to(values, (n_targets, n_features)).T.copy()
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A solution, and how it was come by.
+
+    Attributes
+    ----------
+    solution
+        Weights in the user's units.
+    plan
+        What was planned.
+    peak_nbytes
+        Bytes that the fit added to the process, measured.
+    n_omitted
+        Rows left out for NaN or inf.
+    warnings
+        What deserves a look.
+    """
+
+    solution: Solution
+    plan: Plan
+    peak_nbytes: int
+    n_omitted: int
+    warnings: list[str]
+
+
+def plan_fit(dataset: DataSet, settings: FitSettings) -> Plan:
+    """Plan a fit; reads metadata only."""
+    return make_plan(
+        dataset,
+        settings.solver_settings(),
+        memory_limit=settings.memory_limit,
+        n_threads=settings.n_threads,
+    )
+
+
+def fit(dataset: DataSet, settings: FitSettings, progress: Progress | None = None) -> Fit:
+    """Fit a data set.
+
+    Raises
+    ------
+    MemoryLimitError
+        The plan does not fit; nothing was read.
+    InputError, DataCorruptionError, DivergenceError
+        As the engine and the solver meet them.
+    """
+    if dataset.y is None:
+        raise InputError("a fit needs y")
+    progress = progress or Silence()
+    plan = plan_fit(dataset, settings)
+    candidate = plan.require_fit()
+    problem = Problem(
+        dataset.n_features, dataset.n_targets,
+        fit_intercept=settings.fit_intercept, l2=float(settings.l2),
+        feature_names=dataset.feature_names,
+    )  # fmt: skip
+    init = settings.initial(problem.n_features, problem.n_targets)
+    solver = settings.solver_settings(init).build(plan.chosen)
+    if plan.chosen == "closed_form":
+        blas.load()
+    with (
+        PeakMemory() as peak,
+        ThreadsEngine(dataset, candidate.n_threads, progress.rows) as engine,
+    ):
+
+        def reduce(accumulator: Accumulator[Any, Result]) -> Result:
+            progress.begin_pass(type(accumulator).__name__, dataset.n_rows)
+            result = engine.reduce(accumulator)
+            _require_rows(dataset, engine.n_omitted)
+            return result
+
+        try:
+            solution = solver.solve(problem, reduce, progress.epoch)
+        finally:
+            progress.close()
+        warnings = [*solution.warnings, *_data_warnings(dataset, engine)]
+        n_omitted = engine.n_omitted
+    return Fit(
+        replace(solution, warnings=warnings), plan, peak.added_nbytes, n_omitted, warnings
+    )
+
+
+def _require_rows(dataset: DataSet, n_omitted: int) -> None:
+    if n_omitted >= dataset.n_rows:
+        raise InputError(
+            f'all {dataset.n_rows:,} rows of {dataset.X.name} hold NaN or inf; nan_policy="omit" '
+            "leaves none to fit"
+        )
+
+
+def _data_warnings(dataset: DataSet, engine: ThreadsEngine) -> list[str]:
+    warnings = []
+    if engine.has_inexact_integers:
+        warnings.append(
+            f"{dataset.X.name} holds integers beyond 2^53, which float64 rounds; "
+            "subtract a constant from such columns before they are stored"
+        )
+    if engine.n_omitted:
+        warnings.append(
+            f'{engine.n_omitted:,} of {dataset.n_rows:,} rows hold NaN or inf and were left out '
+            '(nan_policy="omit")'
+        )
+    return warnings
+
+
+def _normal(random_state: Any, shape: tuple[int, int]) -> Float64:  # noqa: ANN401
+    """Draw from scikit-learn's kinds of ``random_state``, and NumPy's generators."""
+    if isinstance(random_state, np.random.RandomState | np.random.Generator):
+        return np.asarray(random_state.standard_normal(shape))
+    return np.random.default_rng(random_state).standard_normal(shape)

@@ -1,0 +1,270 @@
+"""The kernels on the processor: tiles that fit its cache, float64 sums of whatever is stored.
+
+A tile is read from memory once; what a kernel does with it after that happens in cache. Tile
+boundaries depend on D alone, so that blocks fold to the same bits however they were read.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from streamreg.kernels import blas
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from streamreg.blocks import Array, Block, Float64
+    from streamreg.kernels import Parallel
+    from streamreg.kernels.states import GramState, MomentsState, ProductState
+
+_TILE_NBYTES = 1 << 20
+_GRAM_TILE_NBYTES = 4 << 20
+# a rank-k update of fewer rows would be bound by reading and writing the D² state
+_GRAM_MIN_ROWS = 256
+# of the D² state, so that threads can share one that is too large to be kept by each
+_PANEL = 512
+
+
+def tile_rows(n_features: int) -> int:
+    """Return the rows of a tile: about 1 MiB of float64, at least 4."""
+    return max(4, _TILE_NBYTES // (8 * n_features))
+
+
+def gram_tile_rows(n_features: int) -> int:
+    """Return the rows of a tile for rank-k updates: about 4 MiB of float64, at least 256."""
+    return max(_GRAM_MIN_ROWS, _GRAM_TILE_NBYTES // (8 * n_features))
+
+
+def products_scratch_nbytes(n_features: int, n_columns: int) -> int:
+    """Bytes that :func:`products` needs beside state and block."""
+    rows = tile_rows(n_features)
+    return 8 * (rows * (n_features + 3 * n_columns) + n_columns * n_features)
+
+
+def products(
+    block: Block,
+    state: ProductState,
+    *,
+    coefficients: Float64,
+    bias: Float64,
+    shift: Float64 | None,
+    y_scale: Float64 | None,
+) -> None:
+    """Add u = (X - c)V + b, less y in its first K columns, and uᵀs(X - c) to ``state``.
+
+    Parameters
+    ----------
+    coefficients
+        V, (D, M).
+    bias
+        b, (M,).
+    shift
+        c, (D,); ``None`` for zeros.
+    y_scale
+        (K,) factors of y; ``None`` for ones.
+    """
+    n_targets, n_columns = len(state.rr), len(state.sums)
+    rows = min(tile_rows(block.X.shape[1]), len(block.X))
+    room = _room(block.X, rows, always=shift is not None)
+    u_room = np.empty((rows, n_columns))
+    added = np.empty_like(state.products)
+    for tile, y, weight in _tiles(block, rows):
+        z = _widen(tile, room, shift=shift)
+        u = u_room[: len(z)]
+        np.matmul(z, coefficients, out=u)
+        u += bias
+        r, along = u[:, :n_targets], u[:, n_targets:]
+        r -= y if y_scale is None else y * y_scale
+        su = u if weight is None else u * weight[:, None]
+        np.matmul(su.T, z, out=added)
+        np.add(state.products, added, out=state.products)
+        np.add(state.sums, su.sum(axis=0), out=state.sums)
+        sr = su[:, :n_targets]
+        np.add(state.rr, np.einsum("ij,ij->j", sr, r), out=state.rr)
+        if n_columns > n_targets:
+            np.add(state.ru, np.einsum("ij,ij->j", sr, along), out=state.ru)
+            np.add(state.uu, np.einsum("ij,ij->j", su[:, n_targets:], along), out=state.uu)
+        _count(state, len(z), weight)
+
+
+def predict(X: Array, coefficients: Float64, intercept: Float64) -> Float64:
+    """Return Xw + b, (n, K) float64; w is (D, K), b (K,)."""
+    out = np.empty((len(X), len(intercept)))
+    rows = min(tile_rows(X.shape[1]), len(X))
+    room = _room(X, rows, always=False)
+    for start in range(0, len(X), max(1, rows)):
+        z = _widen(X[start : start + rows], room)
+        np.matmul(z, coefficients, out=out[start : start + rows])
+    out += intercept
+    return out
+
+
+def predict_scratch_nbytes(n_features: int) -> int:
+    """Bytes that :func:`predict` needs beside the rows and what it returns."""
+    return 8 * tile_rows(n_features) * n_features
+
+
+def moments_scratch_nbytes(n_features: int, n_targets: int) -> int:
+    """Bytes that :func:`moments` needs beside state and block."""
+    rows = tile_rows(n_features)
+    return 8 * (rows * (n_features + 3 * n_targets + 1) + (2 * n_targets + 6) * n_features)
+
+
+def moments(
+    block: Block, state: MomentsState, *, x_scale: Float64 | None, y_scale: Float64 | None
+) -> None:
+    """Add a block to means and centred sums, a tile at a time: Chan, Golub & LeVeque (1983)."""
+    rows = min(tile_rows(block.X.shape[1]), len(block.X))
+    room = _room(block.X, rows, always=True)
+    for tile, y, weight in _tiles(block, rows):
+        z = _widen(tile, room, scale=x_scale)
+        z_y = y.astype(np.float64) if y_scale is None else y * y_scale
+        np.minimum(state.low, z.min(axis=0), out=state.low)
+        np.maximum(state.high, z.max(axis=0), out=state.high)
+        if z_y.shape[1]:
+            np.maximum(state.y_high, np.abs(z_y).max(axis=0), out=state.y_high)
+        s = np.ones(len(z)) if weight is None else weight
+        total = float(s.sum())
+        mean = _centre(z, s, total)
+        y_mean = _centre(z_y, s, total)
+        ratio, share = _chan(state.s, total)
+        delta, y_delta = mean - state.mean, y_mean - state.y_mean
+        np.add(state.cross, (z_y * s[:, None]).T @ z, out=state.cross)
+        np.add(state.cross, ratio * np.outer(y_delta, delta), out=state.cross)
+        np.square(z, out=z)
+        np.add(state.m2, s @ z + ratio * delta * delta, out=state.m2)
+        np.add(state.y_m2, s @ (z_y * z_y) + ratio * y_delta * y_delta, out=state.y_m2)
+        np.add(state.mean, share * delta, out=state.mean)
+        np.add(state.y_mean, share * y_delta, out=state.y_mean)
+        _count(state, len(z), weight)
+
+
+def gram_scratch_nbytes(n_features: int, n_targets: int) -> int:
+    """Bytes that :func:`gram` needs beside state and block."""
+    rows = gram_tile_rows(n_features) + 1
+    return 8 * (rows * (n_features + 3 * n_targets + 2) + n_features * (n_targets + 2))
+
+
+def gram(
+    block: Block,
+    state: GramState,
+    parallel: Parallel,
+    *,
+    centred: bool,
+    x_scale: Float64 | None,
+    y_scale: Float64 | None,
+) -> None:
+    """Add a block to second moments about the mean (or about zero), a tile at a time.
+
+    With rows a so far and rows b of the tile, and δ = x̄_b - x̄ₐ, the sum about the common mean is
+
+        G = Gₐ + G_b + (nₐ n_b / n) δ δᵀ
+
+    so δ, times the root of its factor, is one more row of the tile: one rank-k update does all.
+    """
+    n_features = block.X.shape[1]
+    rows = min(gram_tile_rows(n_features), len(block.X))
+    room = np.empty((rows + 1, n_features))
+    panels = -(-n_features // _PANEL)
+    for tile, y, weight in _tiles(block, rows):
+        n = len(tile)
+        z = _widen(tile, room[:n], scale=x_scale, copy=True)
+        z_y = np.empty((n + 1, y.shape[1]))
+        np.multiply(y, 1.0 if y_scale is None else y_scale, out=z_y[:n])
+        s = np.ones(n) if weight is None else weight
+        total = float(s.sum())
+        filled = n
+        if centred:
+            mean, y_mean = _centre(z, s, total), _centre(z_y[:n], s, total)
+            ratio, share = _chan(state.s, total)
+            delta, y_delta = mean - state.mean, y_mean - state.y_mean
+            np.multiply(delta, np.sqrt(ratio), out=room[n])
+            np.multiply(y_delta, np.sqrt(ratio), out=z_y[n])
+            np.add(state.mean, share * delta, out=state.mean)
+            np.add(state.y_mean, share * y_delta, out=state.y_mean)
+            filled = n + 1
+        if weight is not None:
+            root = np.sqrt(weight)[:, None]
+            z *= root
+            z_y[:n] *= root
+        _add_gram(room[:filled], state.gram, panels, parallel)
+        np.add(state.cross, room[:filled].T @ z_y[:filled], out=state.cross)
+        np.add(state.y_m2, np.einsum("ij,ij->j", z_y[:filled], z_y[:filled]), out=state.y_m2)
+        _count(state, n, weight)
+
+
+def _add_gram(rows: Float64, gram: Float64, panels: int, parallel: Parallel) -> None:
+    n_features = rows.shape[1]
+
+    def add_panel(number: int) -> None:
+        start = number * _PANEL
+        blas.add_gram_panel(rows, gram, start, min(start + _PANEL, n_features))
+
+    parallel(add_panel, panels)
+
+
+def _tiles(block: Block, rows: int) -> Iterator[tuple[Array, Array, Float64 | None]]:
+    for start in range(0, len(block.X), max(1, rows)):
+        part = slice(start, start + rows)
+        yield block.X[part], block.y[part], None if block.weight is None else block.weight[part]
+
+
+def _room(X: Array, rows: int, *, always: bool) -> Float64:
+    """Return a buffer for a widened tile; an empty one where tiles can be used as they lie."""
+    if not always and _is_float64(X):
+        return np.empty((0, X.shape[1]))
+    return np.empty((rows, X.shape[1]))
+
+
+def _is_float64(X: Array) -> bool:
+    return X.dtype == np.float64 and X.dtype.isnative
+
+
+def _widen(
+    tile: Array,
+    room: Float64,
+    *,
+    shift: Float64 | None = None,
+    scale: Float64 | None = None,
+    copy: bool = False,
+) -> Float64:
+    """Return (tile - shift)·scale as float64: the tile itself, or in ``room``."""
+    if shift is None and scale is None and not copy and not len(room):
+        return tile
+    z = room[: len(tile)]
+    if shift is not None:
+        # unsafe: integers become floats; those beyond 2⁵³ are warned of by who reads them
+        np.subtract(tile, shift, out=z, dtype=np.float64, casting="unsafe")
+        return z
+    if scale is not None:
+        np.multiply(tile, scale, out=z, dtype=np.float64, casting="unsafe")
+        return z
+    np.copyto(z, tile, casting="unsafe")
+    return z
+
+
+def _centre(z: Float64, s: Float64, total: float) -> Float64:
+    """Take the weighted mean from each column of ``z``, in place, and return it.
+
+    Twice: what the first mean lost to rounding, the mean of the rest still holds.
+    """
+    mean = (s @ z) / total
+    z -= mean
+    rest = (s @ z) / total
+    z -= rest
+    return np.asarray(mean + rest)
+
+
+def _chan(s_before: Float64, s_added: float) -> tuple[float, float]:
+    """Return (nₐ n_b / n, n_b / n): the factor of δδᵀ, and the share of δ in the new mean."""
+    share = s_added / (float(s_before) + s_added)
+    return float(s_before) * share, share
+
+
+def _count(
+    state: MomentsState | ProductState | GramState, n: int, weight: Float64 | None
+) -> None:
+    state.n[...] += n
+    state.s[...] += n if weight is None else weight.sum()

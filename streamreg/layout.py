@@ -1,0 +1,138 @@
+"""Which rows are read at once, and which blocks fold into one state.
+
+Both depend on the shape, chunks and dtype of the data and on the size of a state alone: never on
+the memory limit or the number of threads, so that these change no bit of an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, overload
+
+from streamreg.memory import MIB
+
+if TYPE_CHECKING:
+    from streamreg.sources.base import RowGrid
+
+# a block that was read is folded while it is still in the processor's cache
+BLOCK_NBYTES = 2 * MIB
+_SEGMENT_NBYTES = 16 * MIB
+_MOST_SEGMENTS = 64
+# states above are kept once, and threads share the work on them
+_LARGE_STATE_NBYTES = 32 * MIB
+
+
+@dataclass(frozen=True)
+class Blocks(Sequence[tuple[int, int]]):
+    """The blocks of a data set, as (first row, row after the last).
+
+    Chunks smaller than a block are joined to one; larger ones are cut into equal pieces, if their
+    rows can be read piecemeal, else read whole.
+
+    Attributes
+    ----------
+    n_rows
+        N.
+    group_rows
+        Rows of consecutive chunks that are joined; the last group may have fewer.
+    piece_rows
+        Rows of a block.
+    bounds
+        For chunks of unequal height: the first row of each block, then N.
+    """
+
+    n_rows: int
+    group_rows: int
+    piece_rows: int
+    bounds: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(cls, grid: RowGrid, row_nbytes: int) -> Blocks:
+        """Return the blocks of rows of so many bytes, cut on disk by ``grid``."""
+        rows = max(1, BLOCK_NBYTES // row_nbytes)
+        if grid.bounds is not None:
+            bounds = _joined(grid.bounds, rows)
+            largest = max(b - a for a, b in zip(bounds, bounds[1:], strict=False))
+            return cls(grid.n_rows, largest, largest, bounds)
+        height = min(grid.chunk_rows, grid.n_rows)
+        if height <= rows:
+            group = rows // height * height
+            return cls(grid.n_rows, group, group)
+        pieces = -(-height // rows) if grid.divisible else 1
+        return cls(grid.n_rows, height, -(-height // pieces))
+
+    @property
+    def max_rows(self) -> int:
+        """Rows of the largest block."""
+        return min(self.piece_rows, self.n_rows)
+
+    def __len__(self) -> int:
+        if self.bounds is not None:
+            return len(self.bounds) - 1
+        groups, rest = divmod(self.n_rows, self.group_rows)
+        return groups * -(-self.group_rows // self.piece_rows) + -(-rest // self.piece_rows)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[int, int]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[int, int]]: ...
+    def __getitem__(self, index: int | slice) -> tuple[int, int] | list[tuple[int, int]]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        if self.bounds is not None:
+            return self.bounds[index], self.bounds[index + 1]
+        group, piece = divmod(index, -(-self.group_rows // self.piece_rows))
+        start = group * self.group_rows + piece * self.piece_rows
+        stop = min(start + self.piece_rows, (group + 1) * self.group_rows, self.n_rows)
+        return start, stop
+
+
+@dataclass(frozen=True)
+class Segments(Sequence[range]):
+    """The segments of a pass, as ranges of block numbers.
+
+    Attributes
+    ----------
+    n_blocks
+        Blocks of the data set.
+    count
+        Segments; 1 if the state is so large that it is kept once.
+    """
+
+    n_blocks: int
+    count: int
+
+    @classmethod
+    def of(cls, n_blocks: int, pass_nbytes: int, state_nbytes: int) -> Segments:
+        """Return the segments of a pass over so many blocks and bytes, with a state of that size."""
+        if state_nbytes > _LARGE_STATE_NBYTES:
+            return cls(n_blocks, 1)
+        return cls(n_blocks, max(1, min(n_blocks, _MOST_SEGMENTS, pass_nbytes // _SEGMENT_NBYTES)))
+
+    def __len__(self) -> int:
+        return self.count
+
+    @overload
+    def __getitem__(self, index: int) -> range: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[range]: ...
+    def __getitem__(self, index: int | slice) -> range | list[range]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        first, last = (at * self.n_blocks // self.count for at in (index, index + 1))
+        return range(first, last)
+
+
+def _joined(bounds: tuple[int, ...], rows: int) -> tuple[int, ...]:
+    """Join consecutive chunks while they have no more than ``rows`` rows together."""
+    joined = [bounds[0]]
+    for before, here in zip(bounds[1:-1], bounds[2:], strict=True):
+        if here - joined[-1] > rows:
+            joined.append(before)
+    joined.append(bounds[-1])
+    return tuple(joined)

@@ -1,0 +1,146 @@
+"""What a person sees of a running fit: bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from streamreg.solvers.base import EpochRecord
+
+_SECONDS_BETWEEN_LINES = 2.0
+
+
+class Progress(Protocol):
+    """Told of a fit as it runs; ``rows`` from any thread."""
+
+    def begin_pass(self, what: str, n_rows: int) -> None:
+        """A pass over so many rows begins."""
+
+    def rows(self, n_rows: int) -> None:
+        """So many more rows are done."""
+
+    def epoch(self, record: EpochRecord) -> None:
+        """An epoch is done."""
+
+    def close(self) -> None:
+        """The fit is done, or failed."""
+
+
+class Silence:
+    """Shows nothing."""
+
+    def begin_pass(self, what: str, n_rows: int) -> None:
+        """Do nothing."""
+
+    def rows(self, n_rows: int) -> None:
+        """Do nothing."""
+
+    def epoch(self, record: EpochRecord) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class EpochCallback(Silence):
+    """Hands each epoch's record to a function."""
+
+    def __init__(self, callback: Callable[[EpochRecord], object]) -> None:
+        self._callback = callback
+
+    def epoch(self, record: EpochRecord) -> None:
+        """Call the function."""
+        self._callback(record)
+
+
+class Lines(Silence):
+    """One plain line an epoch, on standard error; at most one in two seconds, and the last."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._began = self._printed = time.monotonic()
+        self._held: str | None = None
+
+    def epoch(self, record: EpochRecord) -> None:
+        """Print the epoch's line, or keep it for the end."""
+        now = time.monotonic()
+        line = f"{self._name} {describe(record)}  {now - self._began:.1f} s"
+        if record.epoch == 1 or now - self._printed >= _SECONDS_BETWEEN_LINES:
+            self._print(line)
+            self._printed, self._held = now, None
+        else:
+            self._held = line
+
+    def close(self) -> None:
+        """Print the last epoch's line, if it was kept."""
+        if self._held is not None:
+            self._print(self._held)
+            self._held = None
+
+    def _print(self, line: str) -> None:
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+
+class Bars(Silence):
+    """A bar for each epoch, on standard error."""
+
+    def __init__(self, name: str) -> None:
+        from rich.console import Console  # noqa: PLC0415  (only where bars are shown)
+        from rich.progress import (  # noqa: PLC0415
+            BarColumn,
+            Progress,
+            TaskProgressColumn,
+            TextColumn,
+            TimeElapsedColumn,
+        )
+
+        self._name = name
+        self._last = ""
+        self._bars = Progress(
+            TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(),
+            TimeElapsedColumn(), console=Console(stderr=True),
+        )  # fmt: skip
+        self._task = self._bars.add_task(name, total=None)
+        self._bars.start()
+
+    def begin_pass(self, what: str, n_rows: int) -> None:
+        """Start the bar anew."""
+        del what
+        self._bars.reset(self._task, total=n_rows, description=f"{self._name} {self._last}")
+
+    def rows(self, n_rows: int) -> None:
+        """Move the bar."""
+        self._bars.advance(self._task, n_rows)
+
+    def epoch(self, record: EpochRecord) -> None:
+        """Name the epoch beside the bar."""
+        self._last = describe(record)
+        self._bars.update(self._task, description=f"{self._name} {self._last}")
+
+    def close(self) -> None:
+        """Leave the last bar where it is."""
+        self._bars.stop()
+
+
+def describe(record: EpochRecord) -> str:
+    """Return an epoch's record as a line for people."""
+    gradient = (
+        f"  gradient {record.gradient_norm:.1e}"
+        if record.gradient_norm == record.gradient_norm  # noqa: PLR0124  (NaN differs from itself)
+        else ""
+    )
+    return f"epoch {record.epoch}  loss {record.loss:.6g}{gradient}"
+
+
+def progress_of(choice: object, name: str) -> Progress:
+    """Return what ``progress=`` asks for: ``False``, ``True`` or a function of each record."""
+    if callable(choice):
+        return EpochCallback(choice)
+    if not choice:
+        return Silence()
+    return Bars(name) if sys.stderr.isatty() else Lines(name)

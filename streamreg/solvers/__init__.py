@@ -1,0 +1,1 @@
+"""Which passes, and when to stop."""

@@ -1,0 +1,143 @@
+"""What a solver is: it asks for passes over the data, and says when to stop.
+
+A solver never sees a row. It is given ``reduce``, which runs one pass with an accumulator and
+returns the statistic; ``report``, which takes each epoch's record; and the :class:`Problem`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from streamreg.accumulators.base import Accumulator
+    from streamreg.blocks import Float64
+
+Result = TypeVar("Result")
+
+
+class Reduce(Protocol):
+    """Runs one pass over all rows."""
+
+    def __call__(self, accumulator: Accumulator[NamedTuple, Result], /) -> Result:
+        """Return the accumulator's statistic of all rows."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is to be minimised, with sᵢ = 1 where rows have no weights.
+
+        f(w, b) = 1/(2 Σsᵢ) · Σᵢ sᵢ (xᵢ·w + b - yᵢ)²  +  l2/2 · ‖w‖²
+
+    Attributes
+    ----------
+    n_features, n_targets
+        D and K; the K problems are solved together.
+    fit_intercept
+        Whether b is free; otherwise it is 0.
+    l2
+        The penalty; b is never penalised.
+    feature_names
+        For messages.
+    """
+
+    n_features: int
+    n_targets: int
+    fit_intercept: bool = True
+    l2: float = 0.0
+    feature_names: tuple[str, ...] | None = None
+
+    def columns(self, numbers: list[int], most: int = 8) -> str:
+        """Name columns for a message."""
+        names = self.feature_names
+        shown = [f"{j} ({names[j]!r})" if names else str(j) for j in sorted(numbers)[:most]]
+        more = f" and {len(numbers) - most:,} more" if len(numbers) > most else ""
+        return ("column " if len(numbers) == 1 else "columns ") + ", ".join(shown) + more
+
+
+class Status(Enum):
+    """Why a solver stopped; the value is a sentence for the user."""
+
+    SOLVED = "The normal equations were solved."
+    LEAST_NORM = (
+        "Columns depend on each other; of all least-squares solutions the one of least norm was "
+        "taken."
+    )
+    SMALL_GRADIENT = "The gradient fell below tol of what it was at the start."
+    SMALL_DECREASE = "The last epoch lowered the loss by less than tol of it."
+    EXACT_FIT = "The loss is zero to rounding."
+    OUT_OF_EPOCHS = "max_epochs ran out before tol was reached; raise max_epochs, or tol."
+    STALLED = (
+        "The gradient no longer falls: rounding hides the rest. The answer is as good as these "
+        "data allow with this solver; a larger tol stops here without a warning."
+    )
+
+    @property
+    def converged(self) -> bool:
+        """Whether the tolerance was met."""
+        return self not in {Status.OUT_OF_EPOCHS, Status.STALLED}
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What one epoch did.
+
+    Attributes
+    ----------
+    epoch
+        1, 2, …
+    loss
+        f at its start, summed over targets.
+    gradient_norm
+        ‖∇f‖ after it, relative to the start of the fit, in the solver's coordinates; of several
+        targets the largest. NaN where the solver has none.
+    """
+
+    epoch: int
+    loss: float
+    gradient_norm: float
+
+
+Report = Callable[[EpochRecord], None]
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The answer, in the user's units."""
+
+    coefficients: Float64  # (D, K)
+    intercept: Float64  # (K,)
+    status: Status
+    n_epochs: int
+    loss_history: list[float]
+    # what deserves a look: constant or dependent columns, few digits
+    warnings: list[str] = field(default_factory=list)
+
+
+class Footprint(NamedTuple):
+    """What a solver's passes keep in memory, known without data."""
+
+    state_nbytes: int  #   of the largest accumulator
+    scratch_nbytes: int  # of each thread
+    solver_nbytes: int  #  vectors of the solver's own, and what it shares with every thread
+
+
+class Solver(ABC):
+    """A way to minimise the objective, as frozen configuration."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def footprint(self, problem: Problem) -> Footprint:
+        """Bytes that it needs beside the blocks."""
+
+    @abstractmethod
+    def passes(self) -> int:
+        """About how many passes it takes, for the plan."""
+
+    @abstractmethod
+    def solve(self, problem: Problem, reduce: Reduce, report: Report) -> Solution:
+        """Minimise the objective."""

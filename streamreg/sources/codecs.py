@@ -1,0 +1,190 @@
+"""Bytes of one stored chunk → its values, into a buffer that is kept.
+
+Read here are the codecs with which nearly all numeric Zarr arrays are written: none, zstd, blosc,
+gzip, zlib and lz4, with or without crc32c. What else an array may use is left to zarr-python.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import google_crc32c
+import numcodecs
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from streamreg.blocks import Array
+
+_CRC_NBYTES = 4
+_BLOSC_HEADER = struct.Struct("<4BIII")
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+
+
+class DamagedChunkError(Exception):
+    """The bytes of a chunk are not what its codecs wrote; the message says what is wrong."""
+
+
+@dataclass(frozen=True)
+class ChunkCodec:
+    """How a chunk was turned into bytes: at most one compressor, then perhaps a crc32c.
+
+    Attributes
+    ----------
+    compressor
+        The numcodecs codec; ``None`` for values stored as they are.
+    crc32c
+        Whether the last four bytes are the checksum of all before them.
+    frame_checksum
+        Whether the compressor itself was told to write a checksum.
+    """
+
+    compressor: Any = None
+    crc32c: bool = False
+    frame_checksum: bool = False
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the stored bytes are the values, so that any part can be read alone."""
+        return self.compressor is None and not self.crc32c
+
+    @property
+    def has_checksum(self) -> bool:
+        """Whether a flipped bit is noticed."""
+        return self.crc32c or self.frame_checksum
+
+    @property
+    def decodes_in_place(self) -> bool:
+        """Whether no decoded copy is made beside the caller's buffer."""
+        return self.compressor is None or self.compressor.codec_id in {"zstd", "blosc"}
+
+    def decode(self, encoded: memoryview, out: Array) -> None:
+        """Fill ``out``, a contiguous array of the whole chunk.
+
+        Raises
+        ------
+        DamagedChunkError
+            A checksum differs, or the bytes are not those of a chunk of this size.
+        """
+        if self.crc32c:
+            encoded = _without_checksum(encoded)
+        if self.compressor is None:
+            _copy(encoded, out)
+            return
+        expected = out.nbytes
+        claimed = _claimed_nbytes(self.compressor.codec_id, encoded)
+        if claimed is not None and claimed != expected:
+            raise DamagedChunkError(
+                f"its header claims {claimed:,} decoded bytes where the chunk has {expected:,}"
+            )
+        try:
+            if claimed is not None and self.decodes_in_place:
+                self.compressor.decode(encoded, out.reshape(-1).view(np.uint8))
+                return
+            decoded = self.compressor.decode(encoded)
+        # numcodecs and zlib raise RuntimeError, ValueError, EOFError, zlib.error and OSError
+        except Exception as error:
+            raise DamagedChunkError(
+                f"{self.compressor.codec_id} cannot decode it ({error})"
+            ) from error
+        _copy(memoryview(decoded).cast("B"), out)
+
+
+def parse_v3(codecs: Sequence[Mapping[str, Any]]) -> tuple[ChunkCodec, str] | None:
+    """Return the codec and byte order of a Zarr v3 codec list; ``None`` if it uses others."""
+    names = [codec["name"] for codec in codecs]
+    crc32c = names[-1:] == ["crc32c"]
+    if crc32c:
+        codecs = codecs[:-1]
+    if not codecs or codecs[0]["name"] != "bytes" or len(codecs) > 2:  # noqa: PLR2004
+        return None
+    endian = (codecs[0].get("configuration") or {}).get("endian") or "little"
+    byte_order = {"little": "<", "big": ">"}[endian]
+    if len(codecs) == 1:
+        return ChunkCodec(crc32c=crc32c), byte_order
+    name, options = codecs[1]["name"], codecs[1].get("configuration") or {}
+    if name not in {"zstd", "blosc", "gzip"}:
+        return None
+    return (
+        ChunkCodec(
+            # decoding needs the name alone: all else stands in the frame's own header
+            compressor=numcodecs.get_codec({"id": name}),
+            crc32c=crc32c,
+            frame_checksum=name == "gzip" or bool(options.get("checksum")),
+        ),
+        byte_order,
+    )
+
+
+def parse_v2(metadata: Mapping[str, Any]) -> ChunkCodec | None:
+    """Return the codec of Zarr v2 metadata; ``None`` if it uses filters, F order or other codecs."""
+    if metadata.get("filters") or metadata.get("order", "C") != "C":
+        return None
+    options = metadata.get("compressor")
+    if options is None:
+        return ChunkCodec()
+    if options["id"] not in {"zstd", "blosc", "gzip", "zlib", "lz4"}:
+        return None
+    return ChunkCodec(
+        compressor=numcodecs.get_codec({"id": options["id"]}),
+        frame_checksum=options["id"] in {"gzip", "zlib"} or bool(options.get("checksum")),
+    )
+
+
+def _without_checksum(encoded: memoryview) -> memoryview:
+    body, stored = encoded[:-_CRC_NBYTES], bytes(encoded[-_CRC_NBYTES:])
+    if len(stored) < _CRC_NBYTES:
+        raise DamagedChunkError(f"it has {len(encoded)} bytes, too few for its checksum")
+    if google_crc32c.value(body).to_bytes(_CRC_NBYTES, "little") != stored:
+        raise DamagedChunkError("its crc32c checksum differs")
+    return body
+
+
+def _copy(decoded: memoryview, out: Array) -> None:
+    if len(decoded) != out.nbytes:
+        raise DamagedChunkError(
+            f"it has {len(decoded):,} bytes where the chunk has {out.nbytes:,}"
+        )
+    out.reshape(-1).view(np.uint8)[:] = np.frombuffer(decoded, np.uint8)
+
+
+def _claimed_nbytes(codec_id: str, encoded: memoryview) -> int | None:
+    """Return the decoded size that a frame's header claims; ``None`` where it does not say.
+
+    Asked before decoding, since a damaged or hostile header would have terabytes allocated.
+    """
+    if codec_id == "blosc":
+        if len(encoded) < _BLOSC_HEADER.size:
+            raise DamagedChunkError(f"it has {len(encoded)} bytes, too few for a blosc header")
+        *_, decoded_nbytes, _, frame_nbytes = _BLOSC_HEADER.unpack_from(encoded)
+        if frame_nbytes != len(encoded):
+            raise DamagedChunkError(
+                f"its blosc header claims {frame_nbytes:,} bytes but it has {len(encoded):,}"
+            )
+        return int(decoded_nbytes)
+    if codec_id == "zstd":
+        return _zstd_content_nbytes(encoded)
+    if codec_id == "lz4":
+        if len(encoded) < _CRC_NBYTES:
+            raise DamagedChunkError(f"it has {len(encoded)} bytes, too few for an lz4 header")
+        return int.from_bytes(encoded[:4], "little")
+    return None
+
+
+def _zstd_content_nbytes(frame: memoryview) -> int | None:
+    """Return the frame content size of RFC 8878, section 3.1.1.1.4; ``None`` where it is absent."""
+    if bytes(frame[:4]) != _ZSTD_MAGIC or len(frame) < 6:  # noqa: PLR2004
+        raise DamagedChunkError("it does not begin with a zstd frame")
+    descriptor = frame[4]
+    single_segment = bool(descriptor & 0x20)
+    width = (1 if single_segment else 0, 2, 4, 8)[descriptor >> 6]
+    if width == 0:
+        return None
+    dictionary_width = (0, 1, 2, 4)[descriptor & 0x3]
+    begin = 5 + (0 if single_segment else 1) + dictionary_width
+    size = int.from_bytes(frame[begin : begin + width], "little")
+    # two-byte sizes start at 256, where one-byte sizes end
+    return size + 256 if width == 2 else size  # noqa: PLR2004

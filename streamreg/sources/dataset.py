@@ -1,0 +1,298 @@
+"""X, y and weights that describe the same rows, read together as blocks."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from streamreg.blocks import Block
+from streamreg.errors import InputError
+from streamreg.sources.base import require_rows
+from streamreg.sources.opening import open_source
+from streamreg.sources.zarr import open_node, printable
+
+if TYPE_CHECKING:
+    from streamreg.blocks import Array, Float64
+    from streamreg.sources.base import RowSource
+
+NanPolicy = Literal["raise", "omit"]
+# float64 holds every integer up to here
+_EXACT_INTEGERS = 2**53
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """The rows of a regression: X (N, D), y (N, K) and weights (N,), wherever each lies.
+
+    Attributes
+    ----------
+    X, y, weight
+        Sources with the same N; ``y`` is ``None`` for prediction, ``weight`` where all rows count
+        once.
+    feature_names, target_names
+        Names of the D columns and K targets, where the data know them.
+    nan_policy
+        ``"raise"``: NaN or inf is an error. ``"omit"``: such rows are left out.
+    """
+
+    X: RowSource
+    y: RowSource | None = None
+    weight: RowSource | None = None
+    feature_names: tuple[str, ...] | None = None
+    target_names: tuple[str, ...] | None = None
+    nan_policy: NanPolicy = "raise"
+
+    def __post_init__(self) -> None:
+        require_rows(self.X)
+        if len(self.X.shape) == 1:
+            raise InputError(
+                f"{self.X.name} has shape {self.X.shape}; X must be (N, D). Reshape your data: "
+                "X.reshape(-1, 1) if it is one feature, X.reshape(1, -1) if it is one row"
+            )
+        for source, dimensions in ((self.y, 2), (self.weight, 1)):
+            if source is None:
+                continue
+            require_rows(source, max_dimensions=dimensions)
+            if source.shape[0] != self.n_rows:
+                raise InputError(
+                    f"{source.name} has {source.shape[0]:,} rows but {self.X.name} has "
+                    f"{self.n_rows:,}; they must describe the same rows "
+                    f"(shapes {source.shape} and {self.X.shape})"
+                )
+        _require_names(self.feature_names, self.n_features, "feature_names")
+        _require_names(self.target_names, self.n_targets, "target_names")
+
+    @property
+    def n_rows(self) -> int:
+        """N."""
+        return self.X.shape[0]
+
+    @property
+    def n_features(self) -> int:
+        """D."""
+        return self.X.shape[1]
+
+    @property
+    def n_targets(self) -> int:
+        """K; 0 without y."""
+        if self.y is None:
+            return 0
+        return 1 if len(self.y.shape) == 1 else self.y.shape[1]
+
+    @property
+    def row_nbytes(self) -> int:
+        """Bytes of one row of X, y and weights as stored."""
+        return sum(source.row_nbytes for source in self._sources())
+
+    def open(self) -> BlockReader:
+        """Return a reader of blocks, to be used by one thread at a time."""
+        return BlockReader(self)
+
+    def reader_nbytes(self, block_rows: int) -> int:
+        """Bytes that one reader keeps while it reads blocks of at most ``block_rows`` rows."""
+        kept = sum(source.reader_nbytes(block_rows) for source in self._sources())
+        # y and weights may be cut elsewhere than X, so that a block spans their chunks
+        others = block_rows * (self.row_nbytes - self.X.row_nbytes)
+        # of rows left out: the mask, and the copy of those that stay
+        masked = self.weight is not None or self.nan_policy == "omit"
+        copies = block_rows * (self.row_nbytes + self.n_features) if masked else 0
+        return kept + others + copies
+
+    def _sources(self) -> list[RowSource]:
+        return [source for source in (self.X, self.y, self.weight) if source is not None]
+
+
+class BlockReader:
+    """Reads blocks, for one thread; leaves out rows of weight 0, and NaN where that is asked for.
+
+    Attributes
+    ----------
+    n_omitted
+        Rows left out for NaN or inf since the reader was opened or last told to ``restart``.
+    has_inexact_integers
+        Whether an integer was read that float64 cannot hold.
+    """
+
+    def __init__(self, dataset: DataSet) -> None:
+        self._dataset = dataset
+        self._X = dataset.X.open()
+        self._y = dataset.y.open() if dataset.y is not None else None
+        self._weight = dataset.weight.open() if dataset.weight is not None else None
+        self.n_omitted = 0
+        self.has_inexact_integers = False
+
+    def read(self, start: int, stop: int) -> Block:
+        """Return rows ``start`` to ``stop``; they stay as they are until the next read.
+
+        Raises
+        ------
+        InputError
+            A weight is negative or not finite.
+        DataCorruptionError
+            A chunk is absent or damaged.
+        """
+        X, y, weight = self._read(start, stop)
+        keep = None
+        if weight is not None:
+            self._require_weights(weight, start)
+            if not weight.all():
+                keep = weight > 0
+        if self._dataset.nan_policy == "omit":
+            finite = _finite_rows(X) & _finite_rows(y)
+            counted = finite if keep is None else finite | ~keep
+            self.n_omitted += int(np.count_nonzero(~counted))
+            keep = finite if keep is None else keep & finite
+        if keep is not None and not keep.all():
+            X, y = X[keep], y[keep]
+            weight = None if weight is None else weight[keep]
+        if X.dtype.kind in "iu" and X.dtype.itemsize == 8 and X.size:  # noqa: PLR2004
+            self.has_inexact_integers |= bool(
+                X.max() > _EXACT_INTEGERS or X.min() < -_EXACT_INTEGERS
+            )
+        return Block(X, y, weight, start)
+
+    def not_finite(self, start: int, stop: int) -> InputError | None:
+        """Return the error that names the first NaN or inf of these rows; ``None`` if all finite."""
+        X, y, weight = self._read(start, stop)
+        counted = np.ones(len(X), bool) if weight is None else weight > 0
+        for source, values in ((self._dataset.X, X), (self._dataset.y, y)):
+            if source is None or values.dtype.kind != "f":
+                continue
+            bad = ~np.isfinite(values) & counted[:, None]
+            if not bad.any():
+                continue
+            row, column = (int(at) for at in np.argwhere(bad)[0])
+            what = "NaN" if np.isnan(values[row, column]) else "inf"
+            names = self._dataset.feature_names if source is self._dataset.X else None
+            label = f"column {column}" + (f" ({names[column]!r})" if names else "")
+            return InputError(
+                f"{source.name} has {what} in row {start + row:,}, {label}: "
+                f"{source.place(start + row, column)}. Input contains {int(bad.sum()):,} such "
+                f"values in rows {start:,}–{stop - 1:,}. Mend them, or leave such rows out with "  # noqa: RUF001
+                'nan_policy="omit"'
+            )
+        return None
+
+    def restart(self) -> int:
+        """Return the rows omitted so far, and count from zero again."""
+        omitted, self.n_omitted = self.n_omitted, 0
+        return omitted
+
+    def close(self) -> None:
+        """Close what is open."""
+        for reader in (self._X, self._y, self._weight):
+            if reader is not None:
+                reader.close()
+
+    def _read(self, start: int, stop: int) -> tuple[Array, Array, Float64 | None]:
+        X = self._X.read(start, stop)
+        if self._y is None:
+            y: Array = np.empty((len(X), 0))
+        else:
+            y = self._y.read(start, stop).reshape(len(X), -1)
+        weight = None
+        if self._weight is not None:
+            weight = np.ascontiguousarray(self._weight.read(start, stop), dtype=np.float64)
+        return X, y, weight
+
+    def _require_weights(self, weight: Float64, start: int) -> None:
+        bad = ~(np.isfinite(weight) & (weight >= 0))
+        if bad.any():
+            row = int(np.argmax(bad))
+            source = self._dataset.weight
+            raise InputError(
+                f"sample_weight is {weight[row]!r} in row {start + row:,} "
+                f"({source.place(start + row) if source else ''}); weights must be finite and "
+                "not negative. A weight of 0 leaves a row out"
+            )
+
+
+def open_dataset(
+    X: object,
+    y: object = None,
+    sample_weight: object = None,
+    *,
+    missing_chunks: str = "error",
+    nan_policy: NanPolicy = "raise",
+    needs_y: bool = True,
+) -> DataSet:
+    """Return the data set that ``X``, ``y`` and ``sample_weight`` describe; only metadata are read.
+
+    ``X`` alone may be the path of a Zarr group, or a ``zarr.Group``, that holds ``X``, ``y`` and
+    perhaps ``sample_weight``.
+
+    Raises
+    ------
+    InputError
+        An array is not real numbers of fitting shape, or y is missing.
+    DataCorruptionError
+        The metadata of a Zarr array cannot be understood.
+    """
+    feature_names = target_names = None
+    group = _as_group(X)
+    if group is not None and y is None:
+        attributes = dict(group.attrs)
+        feature_names = _names(attributes.get("feature_names"))
+        target_names = _names(attributes.get("target_names"))
+        label = printable(str(X)) if isinstance(X, str | os.PathLike) else str(group.store_path)
+        children = set(group.array_keys())
+        wanted = {"X", "y"} if needs_y else {"X"}
+        if not wanted <= children:
+            raise InputError(
+                f"the group {label} holds no array {', '.join(sorted(wanted - children))}; "
+                f"it holds: {', '.join(sorted(children)) or 'nothing'}"
+            )
+        X = group["X"]
+        y = group["y"] if needs_y else None
+        if needs_y and sample_weight is None and "sample_weight" in children:
+            sample_weight = group["sample_weight"]
+    if needs_y and y is None:
+        raise InputError(
+            "fit requires y to be passed, but the target y is None: y should be a 1d array, "
+            "or X the path of a Zarr group that holds X and y"
+        )
+
+    def source(data: object, name: str) -> RowSource:
+        return open_source(data, name, missing_chunks=missing_chunks)
+
+    return DataSet(
+        X=source(X, "X"),
+        y=None if y is None else source(y, "y"),
+        weight=None if sample_weight is None else source(sample_weight, "sample_weight"),
+        feature_names=feature_names,
+        target_names=target_names if needs_y else None,
+        nan_policy=nan_policy,
+    )
+
+
+def _as_group(data: object) -> Any | None:  # noqa: ANN401  (zarr.Group, imported only if needed)
+    if isinstance(data, str | os.PathLike):
+        data = open_node(data)
+    if type(data).__module__.partition(".")[0] != "zarr":
+        return None
+    import zarr  # noqa: PLC0415  (imported only by who has Zarr arrays)
+
+    return data if isinstance(data, zarr.Group) else None
+
+
+def _names(value: object) -> tuple[str, ...] | None:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        return None
+    return tuple(value)
+
+
+def _require_names(names: tuple[str, ...] | None, count: int, what: str) -> None:
+    if names is not None and len(names) != count:
+        raise InputError(
+            f"the group's attribute {what} lists {len(names):,} names for {count:,} columns; "
+            "correct or remove it"
+        )
+
+
+def _finite_rows(values: Array) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    if values.dtype.kind != "f":
+        return np.ones(len(values), bool)
+    return np.asarray(np.isfinite(values).all(axis=1))

@@ -1,0 +1,54 @@
+"""From whatever a user passes to a source of rows."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from streamreg.errors import InputError
+from streamreg.sources import array, dask, zarr
+
+if TYPE_CHECKING:
+    from streamreg.sources.base import RowSource
+
+# asked in this order; the last takes anything that can be sliced
+_KINDS = (zarr, dask, array)
+
+
+def open_source(data: object, name: str, *, missing_chunks: str = "error") -> RowSource:
+    """Return the rows of ``data``.
+
+    Parameters
+    ----------
+    data
+        A path or URL of a Zarr array, a ``zarr.Array``, a ``dask.array.Array``, a NumPy array or
+        ``memmap``, an ``h5py.Dataset``, or any object with ``shape``, ``dtype`` and slicing.
+    name
+        What messages call it where it has no name of its own.
+    missing_chunks
+        ``"error"`` or ``"fill"``: what an absent Zarr chunk means.
+
+    Raises
+    ------
+    InputError
+        ``data`` is none of these.
+    DataCorruptionError
+        It is a Zarr array whose metadata cannot be understood.
+    """
+    for kind in _KINDS:
+        source = kind.open_rows(data, name, missing_chunks=missing_chunks)
+        if source is not None:
+            return source
+    raise InputError(
+        f"{name} is a {type(data).__name__}, which has no rows to read; pass a path of a Zarr "
+        "array, a zarr, Dask or NumPy array, an h5py.Dataset, or an object with shape, dtype "
+        "and slicing"
+    )
+
+
+def is_streamable(data: object) -> bool:
+    """Whether ``data`` is read as it is; lists, data frames and sparse matrices are not."""
+    if isinstance(data, str | os.PathLike | array.np.ndarray):
+        return True
+    package = type(data).__module__.partition(".")[0]
+    return package in {"zarr", "dask", "h5py"}

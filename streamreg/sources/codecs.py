@@ -134,11 +134,19 @@ def parse_v2(metadata: Mapping[str, Any]) -> ChunkCodec | None:
     )
 
 
+def crc32c(data: memoryview) -> bytes:
+    """Return the checksum of some bytes, as it is stored."""
+    # the library takes read-only arrays, but no memory views: a copy would cost more than the sum
+    view = np.frombuffer(data, np.uint8)
+    view.flags.writeable = False
+    return int(google_crc32c.value(view)).to_bytes(_CRC_NBYTES, "little")
+
+
 def _without_checksum(encoded: memoryview) -> memoryview:
     body, stored = encoded[:-_CRC_NBYTES], bytes(encoded[-_CRC_NBYTES:])
     if len(stored) < _CRC_NBYTES:
         raise DamagedChunkError(f"it has {len(encoded)} bytes, too few for its checksum")
-    if google_crc32c.value(body).to_bytes(_CRC_NBYTES, "little") != stored:
+    if crc32c(body) != stored:
         raise DamagedChunkError("its crc32c checksum differs")
     return body
 

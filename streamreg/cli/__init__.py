@@ -1,0 +1,5 @@
+"""The command line: ``streamreg COMMAND``."""
+
+from streamreg.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,123 @@
+"""The program: its commands, and what becomes of errors."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+import warnings
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import streamreg
+from streamreg.cli import show
+from streamreg.cli.data import info, ingest_table
+from streamreg.cli.demo import demo
+from streamreg.cli.fit import fit, plan
+from streamreg.cli.predict import predict, score
+from streamreg.errors import (
+    DataCorruptionError,
+    DataWarning,
+    DivergenceError,
+    MemoryLimitError,
+    StreamregError,
+)
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+_EXIT_CODES = ((MemoryLimitError, 3), (DivergenceError, 5), (DataCorruptionError, 6))
+_BAD_INPUT = 2
+_INTERRUPTED, _TERMINATED = 130, 143
+
+app = typer.Typer(
+    help="Linear regression on data larger than memory.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command("demo")(demo)
+app.command("ingest")(ingest_table)
+app.command("info")(info)
+app.command("plan")(plan)
+app.command("fit")(fit)
+app.command("predict")(predict)
+app.command("score")(score)
+
+
+class _TerminatedError(BaseException):
+    """SIGTERM came."""
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001  (typer's callback)
+    if wanted:
+        show.write(f"streamreg {streamreg.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks; may stand after the command too.")
+    ] = False,  # noqa: FBT002
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True)
+    ] = False,  # noqa: FBT002
+) -> None:
+    """Linear regression on data larger than memory."""
+    del debug, version
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with the code that says how it went."""
+    given = sys.argv[1:] if arguments is None else arguments
+    # wherever it stands: who meets an error repeats the line with --debug at its end
+    debug = "--debug" in given
+    given = [argument for argument in given if argument != "--debug"]
+    signal.signal(signal.SIGTERM, _terminate)
+    warnings.showwarning = _show_warning
+    warnings.simplefilter("always", DataWarning)
+    try:
+        code = app(given, standalone_mode=False) or 0
+    except (KeyboardInterrupt, _TerminatedError, StreamregError) as error:
+        if debug:
+            traceback.print_exc()
+        code = _explain(error)
+    except typer.Abort:
+        code = _INTERRUPTED
+    except Exception as error:
+        code = _usage(error)
+        if code is None:
+            raise
+    sys.exit(code)
+
+
+def _explain(error: BaseException) -> int:
+    if isinstance(error, KeyboardInterrupt):
+        show.say("streamreg: interrupted; nothing was left half written")
+        return _INTERRUPTED
+    if isinstance(error, _TerminatedError):
+        show.say("streamreg: terminated; nothing was left half written")
+        return _TERMINATED
+    show.say(f"streamreg: {type(error).__name__}: {error}")
+    return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), _BAD_INPUT)
+
+
+def _usage(error: Exception) -> int | None:
+    """Show an error of usage as typer does; ``None`` for any other."""
+    show_it = getattr(error, "show", None)
+    if show_it is None:
+        return None
+    show_it()
+    return int(getattr(error, "exit_code", _BAD_INPUT))
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    raise _TerminatedError
+
+
+def _show_warning(message: Warning | str, *context: Any, **more: Any) -> None:  # noqa: ANN401
+    del context, more
+    show.say(f"streamreg: warning: {message}")

@@ -1,0 +1,203 @@
+"""``streamreg demo``: the main job from end to end, on generated data larger than its memory limit."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeVar
+
+import numpy as np
+import typer
+
+from streamreg import fitting, model
+from streamreg.cli import options as o
+from streamreg.cli import show
+from streamreg.cli.fit import model_of
+from streamreg.errors import InputError, MemoryLimitError
+from streamreg.fitting import FitSettings
+from streamreg.memory import format_nbytes, parse_nbytes
+from streamreg.output import create_array, new_group
+from streamreg.progress import progress_of
+from streamreg.sources.dataset import open_dataset
+
+if TYPE_CHECKING:
+    from streamreg.blocks import Float64
+    from streamreg.fitting import Fit
+    from streamreg.model import Model
+    from streamreg.sources.dataset import DataSet
+
+Made = TypeVar("Made")
+
+_SOLVERS = ("closed_form", "gd", "cg")
+# gd and cg stop by a tolerance; these make three answers comparable to nine and four digits
+_TOLERANCES = {"closed_form": 1e-8, "gd": 1e-9, "cg": 1e-11}
+_WIDE_ROWS, _WIDE_FEATURES = 20_000, 100_000
+_LEVEL, _NOISE = 10.0, 1.0
+
+
+class _Run(NamedTuple):
+    fit: Fit
+    model: Model
+    seconds: float
+
+
+def demo(
+    rows: Annotated[int, typer.Option(help="Rows of X.", min=10)] = 524_288,
+    features: Annotated[int, typer.Option(help="Columns of X.", min=1)] = 256,
+    memory_limit: o.MemoryLimit = "256 MiB",
+    n_threads: o.NThreads = None,
+    keep: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep the files in this new folder.")
+    ] = None,
+    progress: o.Progress = True,
+) -> None:
+    """Write data larger than a memory limit; plan, fit by all solvers, predict, compare, refuse."""
+    limit = parse_nbytes(memory_limit or "256 MiB")
+    with _folder(keep) as folder:
+        path = folder / "data.zarr"
+        nbytes = 8 * rows * features
+        show.write(f"1. Data: X ({rows:,}, {features:,}) float64, {format_nbytes(nbytes)}, at {path}")
+        seconds, truth = _timed(lambda: _generate(path, rows, features))
+        show.write(
+            f"   written in {seconds:.1f} s; the memory limit is {format_nbytes(limit)}, "
+            f"{limit / nbytes:.2f} of it\n"
+        )
+        dataset = open_dataset(path)
+        show.write("2. Plan, from metadata alone")
+        show.write(str(fitting.plan_fit(dataset, FitSettings(memory_limit=limit))) + "\n")
+        show.write("3. Fit, by every solver that fits")
+        runs = {
+            name: run
+            for name in _SOLVERS
+            if (run := _fit(dataset, name, limit, n_threads, progress=progress)) is not None
+        }
+        _compare(runs, truth, limit)
+        show.write("\n4. Predict to disk, and score")
+        _predict(dataset, runs, folder, limit, n_threads)
+        show.write(f"\n5. Refusal: the closed form at D = {_WIDE_FEATURES:,}, nothing read")
+        show.write(_refusal(folder, limit))
+        if keep is not None:
+            show.write(f"\nKept: {folder}")
+
+
+@contextmanager
+def _folder(keep: Path | None) -> Iterator[Path]:
+    if keep is not None:
+        if keep.exists():
+            raise InputError(f"--keep {keep} exists; name a folder that does not")
+        try:
+            keep.mkdir()
+        except OSError as error:
+            raise InputError(f"--keep {keep} cannot be made: {error.strerror}") from error
+        yield keep
+        return
+    folder = Path(tempfile.mkdtemp(prefix="streamreg-demo-", dir=Path.cwd()))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+        show.write(f"\nRemoved: {folder.name}")
+
+
+def _generate(path: Path, rows: int, features: int) -> Float64:
+    """Write correlated columns of different units, and y = Xw + b + noise; return w, then b."""
+    rng = np.random.default_rng(20_240_229)
+    scale = np.geomspace(0.01, 100.0, features)
+    weights = rng.standard_normal(features) / scale
+    with new_group(path, overwrite=False) as group:
+        X = create_array(group, "X", (rows, features))
+        y = create_array(group, "y", (rows,))
+        group.attrs["feature_names"] = [f"x{j}" for j in range(features)]
+        targets = np.empty(rows)
+        for start in range(0, rows, X.chunks[0]):
+            stop = min(start + X.chunks[0], rows)
+            block = rng.standard_normal((stop - start, features))
+            # a column has a quarter in common with all others
+            block += 0.5 * rng.standard_normal((stop - start, 1))
+            block *= scale
+            noise = _NOISE * rng.standard_normal(stop - start)
+            targets[start:stop] = block @ weights + _LEVEL + noise
+            X[start:stop] = block
+        y[:] = targets
+    return np.append(weights, _LEVEL)
+
+
+def _fit(
+    dataset: DataSet, name: str, limit: int, n_threads: int | None, *, progress: bool
+) -> _Run | None:
+    settings = FitSettings(
+        solver=name, memory_limit=limit, n_threads=n_threads, tol=_TOLERANCES[name]
+    )
+    try:
+        seconds, result = _timed(
+            lambda: fitting.fit(dataset, settings, progress_of(progress, f"   {name}"))
+        )
+    except MemoryLimitError as error:
+        show.write(f"   {name}: {error}")
+        return None
+    return _Run(result, model_of(result, dataset), seconds)
+
+
+def _compare(runs: dict[str, _Run], truth: Float64, limit: int) -> None:
+    """Print one row a solver; differences are of coefficients times their columns' deviation."""
+    first = next(iter(runs.values())).model.coefficients[0]
+    scale = np.abs(truth[:-1])
+    rows = []
+    for name, run in runs.items():
+        weights = run.model.coefficients[0]
+        planned = run.fit.plan.candidates[name].peak_nbytes
+        rows.append(
+            [
+                name, f"{run.fit.solution.n_epochs}", f"{run.seconds:.1f} s",
+                f"{np.max(np.abs(weights - first) / np.max(scale)):.1e}",
+                f"{np.max(np.abs(weights - truth[:-1]) / np.max(scale)):.1e}",
+                format_nbytes(run.fit.peak_nbytes), format_nbytes(planned), format_nbytes(limit),
+            ]
+        )  # fmt: skip
+    show.write_table(
+        ("solver", "epochs", "time", "from first", "from truth", "peak", "planned", "limit"), rows
+    )
+
+
+def _predict(
+    dataset: DataSet, runs: dict[str, _Run], folder: Path, limit: int, n_threads: int | None
+) -> None:
+    name, run = next(iter(runs.items()))
+    out = folder / "predictions.zarr"
+    seconds, _ = _timed(
+        lambda: model.predict_to(
+            run.model, dataset, out, memory_limit=limit, n_threads=n_threads
+        )
+    )
+    scores = model.score(run.model, dataset, memory_limit=limit, n_threads=n_threads)
+    show.write(
+        f"   {dataset.n_rows:,} predictions of {name} written to {out.name} in {seconds:.1f} s; "
+        f"R² {scores[0]:.6f}"
+    )
+
+
+def _refusal(folder: Path, limit: int) -> str:
+    """Return what a closed form over 100,000 features is told; its arrays have metadata only."""
+    path = folder / "wide.zarr"
+    with new_group(path, overwrite=False) as group:
+        create_array(group, "X", (_WIDE_ROWS, _WIDE_FEATURES))
+        create_array(group, "y", (_WIDE_ROWS,))
+    plan = fitting.plan_fit(
+        open_dataset(path), FitSettings(solver="closed_form", memory_limit=limit)
+    )
+    try:
+        plan.require_fit()
+    except MemoryLimitError as error:
+        return f"   MemoryLimitError: {error}"
+    return f"   it fits: {format_nbytes(plan.candidates['closed_form'].peak_nbytes)}"
+
+
+def _timed(work: Callable[[], Made]) -> tuple[float, Made]:
+    """Return the seconds that ``work`` took, and its result."""
+    began = time.perf_counter()
+    result = work()
+    return time.perf_counter() - began, result

@@ -1,0 +1,174 @@
+"""``streamreg plan`` and ``streamreg fit``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+
+from streamreg import fitting
+from streamreg.cli import options as o
+from streamreg.cli import show
+from streamreg.errors import InputError
+from streamreg.fitting import FitSettings
+from streamreg.memory import format_nbytes
+from streamreg.model import Model
+from streamreg.progress import progress_of
+
+if TYPE_CHECKING:
+    from streamreg.fitting import Fit
+    from streamreg.sources.dataset import DataSet
+
+_NOT_CONVERGED = 4
+_MOST_ROWS = 30
+
+
+def plan(
+    data: o.Data = None,
+    x: o.X = None,
+    y: o.Y = None,
+    sample_weight: o.Weight = None,
+    solver: o.SolverName = "auto",
+    memory_limit: o.MemoryLimit = None,
+    n_threads: o.NThreads = None,
+    max_epochs: o.MaxEpochs = 1000,
+    json: o.Json = False,
+) -> None:
+    """Show what each solver would need, from metadata alone; exits with 3 if none fits."""
+    dataset = o.dataset_of(data, x, y, sample_weight)
+    made = fitting.plan_fit(
+        dataset,
+        FitSettings(
+            solver=solver, memory_limit=memory_limit, n_threads=n_threads, max_epochs=max_epochs
+        ),
+    )
+    if json:
+        show.write_json(made.to_dict())
+    else:
+        show.write(str(made))
+    made.require_fit()
+
+
+def fit(
+    data: o.Data = None,
+    x: o.X = None,
+    y: o.Y = None,
+    sample_weight: o.Weight = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write the model, .json or .npz.")
+    ] = None,
+    overwrite: o.Overwrite = False,
+    solver: o.SolverName = "auto",
+    fit_intercept: o.FitIntercept = True,
+    l2: o.L2 = 0.0,
+    standardize: o.Standardize = True,
+    learning_rate: o.LearningRate = "auto",
+    max_epochs: o.MaxEpochs = 1000,
+    tol: o.Tol = 1e-8,
+    init: o.Init = "zeros",
+    random_state: o.RandomState = None,
+    memory_limit: o.MemoryLimit = None,
+    n_threads: o.NThreads = None,
+    device: o.Device = "cpu",
+    scheduler: o.Scheduler = None,
+    checkpoint: o.Checkpoint = None,
+    missing_chunks: o.MissingChunks = "error",
+    nan_policy: o.NanPolicyOption = "raise",
+    progress: o.Progress = True,
+    json: o.Json = False,
+) -> None:
+    """Fit a data set; exits with 4 if the tolerance was not reached."""
+    for name, value, only in (
+        ("--device", device, "cpu"), ("--scheduler", scheduler, None),
+        ("--checkpoint", checkpoint, None),
+    ):  # fmt: skip
+        if value != only:
+            raise InputError(f"{name} {value} is not supported by this version; leave it out")
+    settings = FitSettings(
+        solver=solver, fit_intercept=fit_intercept, l2=l2, standardize=standardize,
+        learning_rate=o.rate_of(learning_rate),  # type: ignore[arg-type]
+        max_epochs=max_epochs, tol=tol, init=init, random_state=random_state,
+        memory_limit=memory_limit, n_threads=n_threads,
+    )  # fmt: skip
+    if out is not None:
+        require_model_path(out, overwrite=overwrite)
+    dataset = o.dataset_of(
+        data, x, y, sample_weight, missing_chunks=missing_chunks, nan_policy=nan_policy
+    )
+    result = fitting.fit(dataset, settings, progress_of(progress, "fit"))
+    model = model_of(result, dataset)
+    if out is not None:
+        model.save(out)
+    for message in result.warnings:
+        show.say(f"streamreg: warning: {message}")
+    if json:
+        show.write_json(_document(model, result, out))
+    else:
+        _write_result(model, result, out)
+    if not result.solution.status.converged:
+        show.say(
+            f"streamreg: {result.plan.chosen} did not converge. {result.solution.status.value}"
+        )
+        raise typer.Exit(_NOT_CONVERGED)
+
+
+def require_model_path(out: Path, *, overwrite: bool) -> None:
+    """Refuse, before any pass, a model file that could not be written after it."""
+    if out.suffix not in {".json", ".npz"}:
+        raise InputError(f"--out {out} must end in .json or .npz")
+    if not out.parent.is_dir():
+        raise InputError(f"--out {out}: the folder {out.parent} does not exist; create it first")
+    if out.exists() and not overwrite:
+        raise InputError(f"--out {out} exists; pass --overwrite to replace it")
+
+
+def model_of(result: Fit, dataset: DataSet) -> Model:
+    """Return the model of a fit."""
+    solution = result.solution
+    return Model(
+        np.ascontiguousarray(solution.coefficients.T),
+        solution.intercept,
+        dataset.n_targets == 1,
+        dataset.feature_names,
+        dataset.target_names,
+        {
+            "solver": result.plan.chosen, "status": solution.status.value,
+            "converged": solution.status.converged, "n_epochs": solution.n_epochs,
+            "loss_history": solution.loss_history, "peak_memory": result.peak_nbytes,
+        },
+    )  # fmt: skip
+
+
+def _document(model: Model, result: Fit, out: Path | None) -> dict[str, Any]:
+    chosen = result.plan.candidates[result.plan.chosen]
+    return {
+        **model.details, "model": None if out is None else str(out),
+        "coef": model.coefficients[0] .tolist() if model.one_target else model.coefficients.tolist(),
+        "intercept": float(model.intercept[0]) if model.one_target else model.intercept.tolist(),
+        "feature_names": model.feature_names, "target_names": model.target_names,
+        "planned_peak": chosen.peak_nbytes, "memory_limit": result.plan.memory_limit,
+        "rows_omitted": result.n_omitted, "warnings": result.warnings,
+    }  # fmt: skip
+
+
+def _write_result(model: Model, result: Fit, out: Path | None) -> None:
+    solution, planned = result.solution, result.plan.candidates[result.plan.chosen]
+    show.write(f"{result.plan.chosen}, {solution.n_epochs:,} epochs: {solution.status.value}")
+    show.write(f"loss {solution.loss_history[0]:.6g} → {solution.loss_history[-1]:.6g}")
+    show.write(
+        f"memory added: {format_nbytes(result.peak_nbytes)} measured, "
+        f"{format_nbytes(planned.peak_nbytes)} planned, "
+        f"{format_nbytes(result.plan.memory_limit)} allowed"
+    )
+    names = model.feature_names or [f"x{j}" for j in range(model.n_features)]
+    targets = model.target_names or [f"y{k}" for k in range(len(model.intercept))]
+    rows = [["intercept", *(f"{b:.6g}" for b in model.intercept)]]
+    for j in range(min(model.n_features, _MOST_ROWS)):
+        rows.append([names[j], *(f"{w:.6g}" for w in model.coefficients[:, j])])
+    show.write_table(["", *targets], rows)
+    if model.n_features > _MOST_ROWS:
+        show.write(f"… and {model.n_features - _MOST_ROWS:,} more coefficients")
+    if out is not None:
+        show.write(f"model written to {out}")

@@ -1,0 +1,64 @@
+"""``streamreg predict`` and ``streamreg score``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from streamreg import model
+from streamreg.cli import options as o
+from streamreg.cli import show
+from streamreg.model import Model
+
+
+def predict(
+    model_file: o.ModelFile,
+    out: Annotated[Path, typer.Option(help="The Zarr array to write.")],
+    data: o.Data = None,
+    x: o.X = None,
+    overwrite: o.Overwrite = False,
+    memory_limit: o.MemoryLimit = None,
+    n_threads: o.NThreads = None,
+    missing_chunks: o.MissingChunks = "error",
+    json: o.Json = False,
+) -> None:
+    """Write predictions to disk, block by block; they appear whole or not at all."""
+    dataset = o.dataset_of(data, x, None, missing_chunks=missing_chunks, needs_y=False)
+    path = model.predict_to(
+        Model.load(model_file), dataset, out, overwrite=overwrite, memory_limit=memory_limit,
+        n_threads=n_threads, inputs=o.inputs_of(data, x),
+    )  # fmt: skip
+    if json:
+        show.write_json({"path": str(path), "rows": dataset.n_rows})
+    else:
+        show.write(f"{dataset.n_rows:,} predictions written to {out}")
+
+
+def score(
+    model_file: o.ModelFile,
+    data: o.Data = None,
+    x: o.X = None,
+    y: o.Y = None,
+    sample_weight: o.Weight = None,
+    memory_limit: o.MemoryLimit = None,
+    n_threads: o.NThreads = None,
+    missing_chunks: o.MissingChunks = "error",
+    nan_policy: o.NanPolicyOption = "raise",
+    json: o.Json = False,
+) -> None:
+    """Print R², streamed."""
+    dataset = o.dataset_of(
+        data, x, y, sample_weight, missing_chunks=missing_chunks, nan_policy=nan_policy
+    )
+    scores = model.score(
+        Model.load(model_file), dataset, memory_limit=memory_limit, n_threads=n_threads
+    )
+    if np.isnan(scores).any():
+        show.say("streamreg: warning: R² is not defined where y is constant: its spread is 0")
+    if json:
+        show.write_json({"r2": float(np.mean(scores)), "r2_by_target": scores.tolist()})
+    else:
+        show.write(f"R² {float(np.mean(scores)):.9g}")

@@ -1,0 +1,59 @@
+"""What commands print: results on standard output, messages on standard error."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_NARROWEST = 100
+
+
+def say(message: str) -> None:
+    """Write a message to standard error."""
+    sys.stderr.write(message + "\n")
+    sys.stderr.flush()
+
+
+def write(text: str = "") -> None:
+    """Write a line of the result to standard output."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def write_json(document: dict[str, Any]) -> None:
+    """Write the one JSON document of a command; numbers that JSON lacks become null."""
+    write(json.dumps(_plain(document), indent=1, allow_nan=False))
+
+
+def write_table(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None
+) -> None:
+    """Write a table; the first column is text, the others numbers."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console = Console(markup=False, highlight=False)
+    if not console.is_terminal:
+        console = Console(markup=False, highlight=False, width=max(console.width, _NARROWEST))
+    console.print(table)
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

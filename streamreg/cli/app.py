@@ -50,7 +50,7 @@ class _TerminatedError(BaseException):
     """SIGTERM came."""
 
 
-def _print_version(wanted: bool) -> None:  # noqa: FBT001  (typer's callback)
+def _print_version(wanted: bool) -> None:
     if wanted:
         show.write(f"streamreg {streamreg.__version__}")
         raise typer.Exit
@@ -60,10 +60,10 @@ def _print_version(wanted: bool) -> None:  # noqa: FBT001  (typer's callback)
 def options(
     debug: Annotated[
         bool, typer.Option("--debug", help="Show tracebacks; may stand after the command too.")
-    ] = False,  # noqa: FBT002
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True)
-    ] = False,  # noqa: FBT002
+    ] = False,
 ) -> None:
     """Linear regression on data larger than memory."""
     del debug, version

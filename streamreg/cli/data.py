@@ -103,11 +103,15 @@ def _describe(source: RowSource) -> dict[str, Any]:
         nbytes = source.dtype.itemsize
         for length in chunks:
             nbytes *= length
-        row["chunks"] = chunks if source.array.shards is None else f"{chunks} in {source.array.shards}"
+        row["chunks"] = (
+            chunks if source.array.shards is None else f"{chunks} in {source.array.shards}"
+        )
         row["chunk size"] = format_nbytes(nbytes)
         row["codecs"] = _codecs(source)
-        row["checksum"] = "unknown" if source.files is None else (
-            "yes" if source.files.codec.has_checksum else "no"
+        row["checksum"] = (
+            "unknown"
+            if source.files is None
+            else ("yes" if source.files.codec.has_checksum else "no")
         )
     return row
 

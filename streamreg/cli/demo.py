@@ -1,4 +1,4 @@
-"""``streamreg demo``: the main job from end to end, on generated data larger than its memory limit."""
+"""``streamreg demo``: the main job from end to end, on data larger than its memory limit."""
 
 from __future__ import annotations
 
@@ -60,7 +60,9 @@ def demo(
     with _folder(keep) as folder:
         path = folder / "data.zarr"
         nbytes = 8 * rows * features
-        show.write(f"1. Data: X ({rows:,}, {features:,}) float64, {format_nbytes(nbytes)}, at {path}")
+        show.write(
+            f"1. Data: X ({rows:,}, {features:,}) float64, {format_nbytes(nbytes)}, at {path}"
+        )
         seconds, truth = _timed(lambda: _generate(path, rows, features))
         show.write(
             f"   written in {seconds:.1f} s; the memory limit is {format_nbytes(limit)}, "
@@ -169,9 +171,7 @@ def _predict(
     name, run = next(iter(runs.items()))
     out = folder / "predictions.zarr"
     seconds, _ = _timed(
-        lambda: model.predict_to(
-            run.model, dataset, out, memory_limit=limit, n_threads=n_threads
-        )
+        lambda: model.predict_to(run.model, dataset, out, memory_limit=limit, n_threads=n_threads)
     )
     scores = model.score(run.model, dataset, memory_limit=limit, n_threads=n_threads)
     show.write(

@@ -142,11 +142,11 @@ def model_of(result: Fit, dataset: DataSet) -> Model:
 
 
 def _document(model: Model, result: Fit, out: Path | None) -> dict[str, Any]:
-    chosen = result.plan.candidates[result.plan.chosen]
+    chosen, one = result.plan.candidates[result.plan.chosen], model.one_target
+    weights, intercept = model.coefficients.tolist(), model.intercept.tolist()
     return {
         **model.details, "model": None if out is None else str(out),
-        "coef": model.coefficients[0] .tolist() if model.one_target else model.coefficients.tolist(),
-        "intercept": float(model.intercept[0]) if model.one_target else model.intercept.tolist(),
+        "coef": weights[0] if one else weights, "intercept": intercept[0] if one else intercept,
         "feature_names": model.feature_names, "target_names": model.target_names,
         "planned_peak": chosen.peak_nbytes, "memory_limit": result.plan.memory_limit,
         "rows_omitted": result.n_omitted, "warnings": result.warnings,
@@ -165,8 +165,10 @@ def _write_result(model: Model, result: Fit, out: Path | None) -> None:
     names = model.feature_names or [f"x{j}" for j in range(model.n_features)]
     targets = model.target_names or [f"y{k}" for k in range(len(model.intercept))]
     rows = [["intercept", *(f"{b:.6g}" for b in model.intercept)]]
-    for j in range(min(model.n_features, _MOST_ROWS)):
-        rows.append([names[j], *(f"{w:.6g}" for w in model.coefficients[:, j])])
+    rows += [
+        [names[j], *(f"{w:.6g}" for w in model.coefficients[:, j])]
+        for j in range(min(model.n_features, _MOST_ROWS))
+    ]
     show.write_table(["", *targets], rows)
     if model.n_features > _MOST_ROWS:
         show.write(f"… and {model.n_features - _MOST_ROWS:,} more coefficients")

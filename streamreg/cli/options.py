@@ -39,9 +39,7 @@ ModelFile = Annotated[Path, typer.Option("--model", help="A model file, .json or
 SolverName = Annotated[str, typer.Option("--solver", help="auto, closed_form, gd or cg.")]
 FitIntercept = Annotated[bool, typer.Option(help="Whether to fit an intercept.")]
 L2 = Annotated[float, typer.Option("--l2", help="Penalty: adds l2/2·‖w‖² to the objective.")]
-Standardize = Annotated[
-    bool, typer.Option(help="gd and cg work in centred, scaled coordinates.")
-]
+Standardize = Annotated[bool, typer.Option(help="gd and cg work in centred, scaled coordinates.")]
 LearningRate = Annotated[str, typer.Option(help='Of gd: a number, or "auto" for line search.')]
 MaxEpochs = Annotated[int, typer.Option(help="Passes over the data at most.")]
 Tol = Annotated[float, typer.Option(help="gd: least relative fall of the loss; cg: of ‖∇f‖.")]

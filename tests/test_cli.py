@@ -1,0 +1,221 @@
+"""The command line, as a user meets it: in a process of its own."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import zarr
+
+import streamreg
+
+
+def run(*arguments, cwd):
+    command = [sys.executable, "-m", "streamreg", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((1000, 3))
+    y = X @ [1.0, -2.0, 0.5] + 4 + 0.1 * rng.standard_normal(1000)
+    rows = [",".join(map(repr, [*x.tolist(), t])) for x, t in zip(X, y.tolist(), strict=True)]
+    (tmp_path / "table.csv").write_text("\n".join(["a,b,c,t", *rows]))
+    np.save(tmp_path / "rows.npy", np.column_stack([X, y]))
+    return tmp_path
+
+
+@pytest.fixture
+def ingested(folder):
+    done = run("ingest", "table.csv", "table.zarr", "--target", "t", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def expected_weights(folder):
+    rows = np.load(folder / "rows.npy")
+    X = np.column_stack([rows[:, :3], np.ones(len(rows))])
+    return np.linalg.lstsq(X, rows[:, 3], rcond=None)[0]
+
+
+@pytest.mark.parametrize("solver", ["closed_form", "cg", "gd", "auto"])
+def test_fit_writes_the_least_squares_weights(solver, ingested):
+    done = run(
+        "fit", "table.zarr", "--solver", solver, "--tol", "1e-12", "--out", "model.json", "--json",
+        cwd=ingested,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    found = [*document["coef"], document["intercept"]]
+    # gd stops by its loss: half the digits of the weights
+    np.testing.assert_allclose(found, expected_weights(ingested), rtol=1e-5)
+    model = streamreg.load(ingested / "model.json")
+    assert list(model.feature_names_in_) == ["a", "b", "c"]
+    assert model.coef_.tolist() == document["coef"]
+
+
+def test_predict_and_score_follow_the_model(ingested):
+    run("fit", "table.zarr", "--out", "model.npz", cwd=ingested)
+    done = run(
+        "predict", "table.zarr", "--model", "model.npz", "--out", "yhat.zarr", cwd=ingested
+    )
+    assert done.returncode == 0, done.stderr
+    rows = np.load(ingested / "rows.npy")
+    w = expected_weights(ingested)
+    expected = rows[:, :3] @ w[:3] + w[3]
+    predicted = zarr.open_array(ingested / "yhat.zarr", mode="r")[:]
+    np.testing.assert_allclose(predicted, expected, rtol=1e-9)
+    done = run("score", "table.zarr", "--model", "model.npz", "--json", cwd=ingested)
+    spread = np.sum((rows[:, 3] - rows[:, 3].mean()) ** 2)
+    r2 = 1 - np.sum((rows[:, 3] - expected) ** 2) / spread
+    assert json.loads(done.stdout)["r2"] == pytest.approx(r2, abs=1e-12)
+
+
+def test_x_and_y_can_be_given_apart(ingested):
+    done = run("fit", "--x", "table.zarr/X", "--y", "table.zarr/y", "--json", cwd=ingested)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["converged"]
+
+
+def test_info_shows_chunks_and_checksums(ingested):
+    done = run("info", "table.zarr", "--json", cwd=ingested)
+    arrays = json.loads(done.stdout)["arrays"]
+    assert [array["shape"] for array in arrays] == [[1000, 3], [1000]]
+    assert [array["checksum"] for array in arrays] == ["yes", "yes"]
+    assert "a, b, c" in run("info", "table.zarr", cwd=ingested).stdout
+
+
+def test_info_advises_on_a_bad_layout(folder):
+    zarr.create_array(
+        folder / "X.zarr", shape=(1000, 50), chunks=(10, 5), dtype="f8", compressors=None
+    )
+    advice = run("info", "--x", "X.zarr", cwd=folder).stdout
+    assert "no checksum" in advice
+    assert "10 chunks lie side by side" in advice
+
+
+def test_plan_is_one_json_document(ingested):
+    document = json.loads(run("plan", "table.zarr", "--json", cwd=ingested).stdout)
+    assert document["chosen"] == "closed_form"
+    assert set(document["candidates"]) == {"closed_form", "gd", "cg"}
+
+
+def wide(folder):
+    zarr.create_array(folder / "X.zarr", shape=(20_000, 100_000), chunks=(8, 100_000), dtype="f8")
+    zarr.create_array(folder / "y.zarr", shape=(20_000,), dtype="f8")
+    return ["--x", "X.zarr", "--y", "y.zarr", "--memory-limit", "2 GiB"]
+
+
+def unconverged(folder):
+    return ["table.zarr", "--solver", "gd", "--max-epochs", "1", "--out", "model.json"]
+
+
+def divergent(folder):
+    return ["table.zarr", "--solver", "gd", "--learning-rate", "50"]
+
+
+def damaged(folder):
+    chunk = next(path for path in (folder / "table.zarr/X/c").rglob("*") if path.is_file())
+    chunk.write_bytes(chunk.read_bytes()[:-1])
+    return ["table.zarr"]
+
+
+def absent(folder):
+    next(path for path in (folder / "table.zarr/X/c").rglob("*") if path.is_file()).unlink()
+    return ["table.zarr"]
+
+
+def not_there(folder):
+    return ["nowhere.zarr"]
+
+
+def unknown_solver(folder):
+    return ["table.zarr", "--solver", "qr"]
+
+
+def unknown_option(folder):
+    return ["table.zarr", "--no-such-option"]
+
+
+def named_twice(folder):
+    return ["table.zarr", "--x", "table.zarr/X"]
+
+
+def exists(folder):
+    (folder / "model.json").write_text("mine")
+    return ["table.zarr", "--out", "model.json"]
+
+
+@pytest.mark.parametrize(
+    ("case", "code", "says"),
+    [
+        (wide, 3, "74.5 GiB"),
+        (unconverged, 4, "did not converge"),
+        (divergent, 5, "largest stable"),
+        (damaged, 6, "c/0/0"),
+        (absent, 6, "missing"),
+        (not_there, 2, "nowhere.zarr"),
+        (unknown_solver, 2, "'closed_form'"),
+        (unknown_option, 2, "--no-such-option"),
+        (named_twice, 2, "once"),
+        (exists, 2, "--overwrite"),
+    ],
+)
+def test_exit_code_and_message_say_what_happened(case, code, says, ingested):
+    options = case(ingested)
+    if case is wide:
+        options += ["--solver", "closed_form"]
+    done = run("fit", *options, cwd=ingested)
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_debug_shows_the_traceback(ingested):
+    done = run("fit", "nowhere.zarr", "--debug", cwd=ingested)
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+
+
+def test_unconverged_model_is_written_and_says_so(ingested):
+    run("fit", *unconverged(ingested), cwd=ingested)
+    assert streamreg.load(ingested / "model.json").converged_ is False
+
+
+def test_standard_output_is_free_of_messages(ingested):
+    done = run("fit", "table.zarr", "--json", cwd=ingested)
+    json.loads(done.stdout)
+    assert "epoch 1" in done.stderr
+
+
+def test_predictions_do_not_overwrite_without_being_told(ingested):
+    run("fit", "table.zarr", "--out", "model.json", cwd=ingested)
+    arguments = ["predict", "table.zarr", "--model", "model.json", "--out", "yhat.zarr"]
+    assert run(*arguments, cwd=ingested).returncode == 0
+    refused = run(*arguments, cwd=ingested)
+    assert refused.returncode == 2
+    assert "--overwrite" in refused.stderr
+    assert run(*arguments, "--overwrite", cwd=ingested).returncode == 0
+
+
+def test_demo_runs_small_and_cleans_up(tmp_path):
+    done = run(
+        "demo", "--rows", 20_000, "--features", 16, "--memory-limit", "128 MiB", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    for solver in ("closed_form", "gd", "cg"):
+        assert solver in done.stdout
+    assert "74.5 GiB" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_demo_keeps_what_it_is_told_to(tmp_path):
+    done = run(
+        "demo", "--rows", 1000, "--features", 4, "--memory-limit", "128 MiB", "--keep", "kept",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in (tmp_path / "kept").iterdir()}
+    assert {"data.zarr", "predictions.zarr"} <= names

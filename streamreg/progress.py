@@ -18,16 +18,16 @@ class Progress(Protocol):
     """Told of a fit as it runs; ``rows`` from any thread."""
 
     def begin_pass(self, what: str, n_rows: int) -> None:
-        """A pass over so many rows begins."""
+        """Take note that a pass over so many rows begins."""
 
     def rows(self, n_rows: int) -> None:
-        """So many more rows are done."""
+        """Take note that so many more rows are done."""
 
     def epoch(self, record: EpochRecord) -> None:
-        """An epoch is done."""
+        """Take note that an epoch is done."""
 
     def close(self) -> None:
-        """The fit is done, or failed."""
+        """End the show: the fit is done, or failed."""
 
 
 class Silence:
@@ -106,11 +106,12 @@ class Bars(Silence):
             TimeElapsedColumn(), console=Console(stderr=True),
         )  # fmt: skip
         self._task = self._bars.add_task(name, total=None)
-        self._bars.start()
 
     def begin_pass(self, what: str, n_rows: int) -> None:
         """Start the bar anew."""
         del what
+        # not sooner: a fit that is refused shows no bar
+        self._bars.start()
         self._bars.reset(self._task, total=n_rows, description=f"{self._name} {self._last}")
 
     def rows(self, n_rows: int) -> None:
@@ -131,7 +132,7 @@ def describe(record: EpochRecord) -> str:
     """Return an epoch's record as a line for people."""
     gradient = (
         f"  gradient {record.gradient_norm:.1e}"
-        if record.gradient_norm == record.gradient_norm  # noqa: PLR0124  (NaN differs from itself)
+        if record.gradient_norm == record.gradient_norm
         else ""
     )
     return f"epoch {record.epoch}  loss {record.loss:.6g}{gradient}"

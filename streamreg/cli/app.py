@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 _EXIT_CODES = ((MemoryLimitError, 3), (DivergenceError, 5), (DataCorruptionError, 6))
-_BAD_INPUT = 2
+_BAD_INPUT, _DEFECT = 2, 1
 _INTERRUPTED, _TERMINATED = 130, 143
 
 app = typer.Typer(
@@ -86,10 +86,11 @@ def main(arguments: list[str] | None = None) -> None:
         code = _explain(error)
     except typer.Abort:
         code = _INTERRUPTED
-    except Exception as error:
+    # whatever is left is a defect of ours: still a sentence, and a way to report it
+    except Exception as error:  # noqa: BLE001
+        if debug:
+            traceback.print_exc()
         code = _usage(error)
-        if code is None:
-            raise
     sys.exit(code)
 
 
@@ -104,13 +105,17 @@ def _explain(error: BaseException) -> int:
     return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), _BAD_INPUT)
 
 
-def _usage(error: Exception) -> int | None:
-    """Show an error of usage as typer does; ``None`` for any other."""
+def _usage(error: Exception) -> int:
+    """Show an error of usage as typer does; of any other say that it should not happen."""
     show_it = getattr(error, "show", None)
-    if show_it is None:
-        return None
-    show_it()
-    return int(getattr(error, "exit_code", _BAD_INPUT))
+    if show_it is not None:
+        show_it()
+        return int(getattr(error, "exit_code", _BAD_INPUT))
+    show.say(
+        f"streamreg: {type(error).__name__}: {error}. This is a defect of streamreg: please report "
+        "it with what the same command prints with --debug"
+    )
+    return _DEFECT
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

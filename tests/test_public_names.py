@@ -15,7 +15,6 @@ PUBLIC = [
     "MemoryLimitError",
     "Plan",
     "StreamregError",
-    "ingest",
     "load",
     "plan",
 ]

@@ -1,0 +1,137 @@
+"""What the benchmarks share: stores to read, times taken turn about, processes measured, results kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import zarr
+from rich.console import Console
+from rich.table import Table
+from threadpoolctl import threadpool_info
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+RESULTS = Path(__file__).parent / "results"
+CODECS: dict[str, Any] = {
+    "none": None,
+    "zstd": zarr.codecs.ZstdCodec(level=1),
+    "blosc-lz4": zarr.codecs.BloscCodec(cname="lz4", clevel=5, shuffle="noshuffle"),
+}
+
+
+def write_store(
+    folder: Path, n_rows: int, n_features: int, *, dtype: str = "float64", codec: str = "none",
+    chunk_nbytes: int = 8 << 20,
+) -> Path:  # fmt: skip
+    """Write X and y = Xw + noise as a data set; columns are normal deviates, rounded to be codable."""
+    row_nbytes = n_features * np.dtype(dtype).itemsize
+    chunk = min(n_rows, max(1, chunk_nbytes // row_nbytes))
+    group = zarr.create_group(folder)
+    X = group.create_array(
+        "X", shape=(n_rows, n_features), chunks=(chunk, n_features), dtype=dtype,
+        compressors=CODECS[codec],
+    )  # fmt: skip
+    y = group.create_array("y", shape=(n_rows,), dtype="f8", chunks=(n_rows,), compressors=None)
+    rng = np.random.default_rng(0)
+    weights = rng.standard_normal(n_features) / np.sqrt(n_features)
+    targets = np.empty(n_rows)
+    for start in range(0, n_rows, chunk):
+        rows = min(chunk, n_rows - start)
+        block = rng.standard_normal((rows, n_features), dtype=np.float32).round(2)
+        X[start : start + rows] = block
+        targets[start : start + rows] = block @ weights + rng.standard_normal(rows)
+    y[:] = targets
+    return folder
+
+
+def turn_about(works: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Return the seconds of each work in each round; a round runs them one after another."""
+    for work in works.values():
+        work()
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(repeats):
+        for name, work in works.items():
+            began = time.perf_counter()
+            work()
+            seconds[name].append(time.perf_counter() - began)
+    return seconds
+
+
+def ratio(seconds: Mapping[str, list[float]], of: str, to: str) -> float:
+    """Return the median over rounds of the time of ``of`` beside that of ``to``."""
+    return statistics.median(a / b for a, b in zip(seconds[of], seconds[to], strict=True))
+
+
+def in_new_process(script: Path, case: Mapping[str, Any]) -> dict[str, Any]:
+    """Run ``script CASE`` and return the JSON document that it prints last."""
+    environment = {**os.environ, "STREAMREG_BENCHMARK_CASE": json.dumps(case)}
+    done = subprocess.run(
+        [sys.executable, script], env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        return {"error": done.stderr.strip().splitlines()[-1] if done.stderr else "died"}
+    document: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return document
+
+
+def case_of_this_process() -> dict[str, Any] | None:
+    """Return the case that this process is to run; ``None`` in the first one."""
+    text = os.environ.get("STREAMREG_BENCHMARK_CASE")
+    return None if text is None else json.loads(text)
+
+
+def peak_nbytes() -> int:
+    """Return the most bytes that this process ever had in memory."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def machine() -> dict[str, Any]:
+    """Return what the figures were taken on."""
+    model = platform.processor()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        model = lines[0].partition(":")[2].strip() if lines else model
+    return {
+        "date": date.today().isoformat(),  # noqa: DTZ011  (a day is all that is meant)
+        "processor": model,
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "zarr": zarr.__version__,
+        "blas": [info["internal_api"] for info in threadpool_info() if info["user_api"] == "blas"],
+        "cache": "warm",
+    }
+
+
+def keep(name: str, rows: Sequence[Mapping[str, Any]], *, quick: bool) -> Path | None:
+    """Print the rows as a table, and keep them as JSON with the machine, unless it was quick."""
+    table = Table(title=name)
+    headings = list(dict.fromkeys(key for row in rows for key in row))
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(*(_cell(row.get(heading, "")) for heading in headings))
+    Console(width=160).print(table)
+    if quick:
+        return None
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps({"machine": machine(), "rows": list(rows)}, indent=1) + "\n")
+    return path
+
+
+def _cell(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,246 @@
+"""CSV and Parquet files: what their columns are for, and their rows a batch at a time."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from bisect import bisect_left
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv as arrow_csv
+from pyarrow import parquet
+from pyarrow.types import is_boolean, is_decimal, is_dictionary, is_floating, is_integer
+
+from streamreg.errors import InputError
+from streamreg.memory import KIB, MIB
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from streamreg.blocks import Float64
+
+BATCH_NBYTES = 2 * MIB
+MAX_NAMED = 20
+_CSV, _PARQUET = (".csv", ".csv.gz"), (".parquet", ".pq")
+_MISSING = ["", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "<NA>"]
+_NUMBERS = (is_integer, is_floating, is_decimal, is_boolean)
+_INTEGER = re.compile(r"\s*[+-]?\d{1,400}\s*")
+_EXACT_INTEGERS = 2**53
+# pyarrow reads 32 blocks of a CSV file ahead: with blocks of 8 MiB it would hold 400
+_BLOCK_NBYTES, _BLOCK_NBYTES_A_COLUMN = MIB, 64
+
+
+@dataclass(frozen=True)
+class Table:
+    """A file, and what its columns are for."""
+
+    path: Path
+    features: tuple[str, ...]
+    targets: tuple[str, ...]
+    weight: tuple[str, ...]  # one name or none
+    one_hot: tuple[str, ...]
+    n_columns: int
+
+    @property
+    def used(self) -> list[str]:
+        """The columns that are read, in the order of :meth:`values`."""
+        return [*self.features, *self.targets, *self.weight]
+
+    @property
+    def is_csv(self) -> bool:
+        """Whether values are stored as text."""
+        return self.path.name.endswith(_CSV)
+
+    def places(self, rows: Mapping[str, tuple[str, int]]) -> str:
+        """Say what stands where; as in pyarrow's messages, the header of CSV is row 1."""
+        first, meaning = (2, "row 1 is the header") if self.is_csv else (0, "the first row is 0")
+        found = [f"{name} ({what} in row {row + first:,})" for name, (what, row) in rows.items()]
+        return f"{', '.join(found)}; {meaning}"
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of the columns that are used, those of CSV as text."""
+        with _reading(self.path):
+            yield from self._csv_batches() if self.is_csv else self._parquet_batches()
+
+    def _csv_batches(self) -> Iterator[pa.RecordBatch]:
+        block_nbytes = max(_BLOCK_NBYTES, _BLOCK_NBYTES_A_COLUMN * self.n_columns)
+        with arrow_csv.open_csv(
+            self.path,
+            # more threads cannot tell which row it was that they did not understand
+            arrow_csv.ReadOptions(block_size=block_nbytes, use_threads=False),
+            arrow_csv.ParseOptions(newlines_in_values=True),
+            arrow_csv.ConvertOptions(
+                include_columns=self.used,
+                column_types=dict.fromkeys(self.used, pa.string()),
+                null_values=_MISSING,
+                strings_can_be_null=True,
+            ),
+        ) as batches:
+            yield from batches
+
+    def _parquet_batches(self) -> Iterator[pa.RecordBatch]:
+        # by default pyarrow holds a whole row group, which may be the whole file
+        with parquet.ParquetFile(self.path, pre_buffer=False, buffer_size=64 * KIB) as file:
+            n_rows = max(1, BATCH_NBYTES // (8 * len(self.used)))
+            yield from file.iter_batches(n_rows, columns=self.used, use_threads=False)
+
+    def values(
+        self, batch: pa.RecordBatch, levels: Mapping[str, list[str]], *, start: int
+    ) -> Float64:
+        """Return (n, columns): numbers; of texts, their places among the levels; NaN if missing.
+
+        Raises
+        ------
+        InputError
+            Columns are not numbers: names all of this batch, which begins with row ``start``.
+        """
+        values = np.empty((len(batch), len(self.used)), order="F")
+        refused: dict[str, tuple[str, int]] = {}
+        for at, name in enumerate(self.used):
+            column = batch[name]
+            try:
+                if name in levels:
+                    known = pa.array(levels[name], pa.string())
+                    numbers = pc.index_in(as_text(column), value_set=known)
+                elif name in self.one_hot:
+                    numbers = pc.if_else(as_text(column).is_valid(), 0.0, None)
+                else:
+                    numbers = _parse(column) if self.is_csv else _widen(column)
+            except _NotNumbersError as error:
+                row, value = error.args
+                refused[name] = f"{str(value)[:40]!r}", start + row
+            else:
+                values[:, at] = numbers.to_numpy(zero_copy_only=False)
+        if refused:
+            raise InputError(
+                f"{self.path} has columns that are not numbers: {self.places(refused)}. Target "
+                "and weight must be; of others make levels with one_hot (--one-hot COLUMN), or "
+                "leave them out with ignore (--ignore COLUMN)"
+            )
+        return values
+
+
+def open_table(
+    path: Path,
+    *,
+    target: Sequence[str],
+    one_hot: Sequence[str],
+    ignore: Sequence[str],
+    weight: str | None,
+) -> Table:
+    """Read the names of a file's columns, and say what each is for.
+
+    Raises
+    ------
+    InputError
+        The file is absent or unreadable, or names are unknown, double or have several parts.
+    """
+    target, one_hot, ignore = (
+        [names] if isinstance(names, str) else names for names in (target, one_hot, ignore)
+    )
+    if not path.is_file():
+        raise InputError(f"there is no file {path}; is the path spelled as on disk?")
+    if not path.name.endswith(_CSV + _PARQUET):
+        endings = ", ".join(_CSV + _PARQUET)
+        raise InputError(f"{path} ends in none of {endings}; unpack, convert or rename it")
+    with _reading(path):
+        is_csv = path.name.endswith(_CSV)
+        names = _csv_header(path) if is_csv else parquet.read_schema(path).names
+    if not names:
+        raise InputError(f"{path} is empty; its first line must name the columns")
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise InputError(f"{path} has {count} columns named {name!r}; rename all but one")
+    if not target:
+        raise InputError(f"target names no column of {path}; name what is to be explained")
+    weights = () if weight is None else (weight,)
+    for name, count in Counter([*target, *one_hot, *ignore, *weights]).items():
+        if name not in names:
+            close = get_close_matches(name, names) or names[:MAX_NAMED]
+            raise InputError(f"{path} has no column {name!r}; closest: {', '.join(close)}")
+        if count > 1:
+            raise InputError(f"column {name!r} can be only one of target, one_hot, ignore, weight")
+    apart = {*target, *ignore, *weights}
+    features = tuple(name for name in names if name not in apart)
+    return Table(path, features, tuple(target), weights, tuple(one_hot), len(names))
+
+
+def as_text(column: pa.Array) -> pa.Array:
+    """Return the values as they are written, null where missing."""
+    missing = pc.is_null(column, nan_is_null=True)
+    return pc.if_else(missing, pa.scalar(None, pa.string()), column.cast(pa.string()))
+
+
+def loses_digits(column: pa.Array, numbers: Float64) -> bool:
+    """Whether a column, which became these numbers, has integers beyond 2**53."""
+    large = np.abs(numbers) >= _EXACT_INTEGERS
+    if not large.any() or is_floating(column.type):
+        return False
+    texts = (str(value) for value in column.filter(pa.array(large)).to_pylist())
+    return any(abs(int(text)) > _EXACT_INTEGERS for text in texts if _INTEGER.fullmatch(text))
+
+
+class _NotNumbersError(Exception):
+    """Carries the row and the value of the first that is not a number."""
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, csv.Error, UnicodeDecodeError, OSError) as error:
+        reason = str(error)
+        if "straddling" in reason:
+            reason = "a line is longer than 1 MiB or 64 bytes a column; is a quote left open?"
+        raise InputError(f"{path} cannot be read: {reason}") from error
+
+
+def _csv_header(path: Path) -> list[str]:
+    with (
+        pa.input_stream(str(path)) as stream,
+        io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as text,
+    ):
+        return next((row for row in csv.reader(text) if row), [])
+
+
+def _widen(column: pa.Array) -> pa.Array:
+    kind = column.type.value_type if is_dictionary(column.type) else column.type
+    if any(is_kind(kind) for is_kind in _NUMBERS):
+        return column.cast(pa.float64(), safe=False)
+    if column.null_count == len(column):
+        return pa.nulls(len(column), pa.float64())
+    row = column.is_valid().index(True).as_py()
+    raise _NotNumbersError(row, column[row])
+
+
+def _parse(text: pa.Array) -> pa.Array:
+    """Return the numbers that texts spell, spaces around them or not; true is 1 and false is 0."""
+    numbers = _cast(text)
+    if numbers is not None:
+        return numbers
+    words = pc.utf8_lower(pc.utf8_trim_whitespace(text))
+    absent = pc.is_in(words, value_set=pa.array([name.lower() for name in _MISSING]))
+    words = pc.if_else(absent, pa.scalar(None, pa.string()), words)
+    for word, number in (("true", "1"), ("false", "0")):
+        words = pc.if_else(pc.equal(words, word), number, words)
+    numbers = _cast(words)
+    if numbers is None:
+        row = bisect_left(range(1, len(words)), x=True, key=lambda n: _cast(words[:n]) is None)
+        raise _NotNumbersError(row, text[row])
+    return numbers
+
+
+def _cast(text: pa.Array) -> pa.Array | None:
+    try:
+        return text.cast(pa.float64())
+    except pa.ArrowInvalid:
+        return None

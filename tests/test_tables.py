@@ -1,0 +1,191 @@
+import gzip
+from datetime import date
+from decimal import Decimal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import zarr
+from pyarrow import parquet
+from streamreg.errors import InputError
+from streamreg.ingest import ingest
+from streamreg.memory import MIB
+
+
+def written(report):
+    group = zarr.open_group(report.path, mode="r")
+    return {name: array[:] for name, array in group.arrays()}
+
+
+def write(path, table):
+    """Put text, or a pandas frame, into the kind of file that the name says."""
+    if isinstance(table, str):
+        path.write_text(table)
+    elif path.suffix == ".parquet":
+        table.to_parquet(path)
+    else:
+        table.to_csv(path, index=False)
+    return path
+
+
+def message(path, out, **options):
+    """What is said when the table is refused; nothing may be left behind."""
+    with pytest.raises(InputError) as refusal:
+        ingest(path, out, **({"target": ["y"]} | options))
+    assert not list(out.parent.glob("out.zarr*"))
+    return str(refusal.value)
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out.zarr"
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (pa.int64(), [1, -(2**53), 3]),
+        (pa.uint8(), [0, 7, 255]),
+        (pa.float16(), [0.5, -2, 3]),
+        (pa.float32(), [0.1, 1e30, -3]),
+        (pa.float64(), [0.1, np.inf, 1e-300]),
+        (pa.bool_(), [True, False, True]),
+        (pa.decimal128(10, 2), [Decimal("1.25"), Decimal(-2), Decimal("0.5")]),
+    ],
+    ids=str,
+)
+def test_numbers_of_a_parquet_file_are_taken_as_float64(kind, values, tmp_path, out):
+    column = pa.array(values, kind)
+    parquet.write_table(pa.table({"x": column, "y": column}), tmp_path / "t.parquet")
+    data = written(ingest(tmp_path / "t.parquet", out, target=["y"]))
+    np.testing.assert_array_equal(data["y"], [float(value) for value in column.to_pylist()])
+    np.testing.assert_array_equal(data["X"][:, 0], data["y"])
+
+
+def test_numbers_of_a_csv_file_are_read_as_python_reads_them(tmp_path, out):
+    texts = ["1", " -2.5", "+3", "1e-3 ", ".5", "5.", "inf", "-Infinity", "0.1", "1e400"]
+    truths = {"true": 1, "False": 0, " TRUE": 1}
+    rows = "".join(f"0,{text}\n" for text in [*texts, *truths])
+    data = written(ingest(write(tmp_path / "t.csv", f"y,x\n{rows}"), out, target=["y"]))
+    expected = [*map(float, texts), *truths.values()]
+    np.testing.assert_array_equal(data["X"][:, 0], expected)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\ufeffx,y\r\n1,2\r\n", '"x","y"\n"1",2\n', "\nx,y\n\n1,2\n", 'note,x,y\n"a,\nb",1,2'],
+    ids=["byte order mark", "quotes", "empty lines", "line break in a value"],
+)
+def test_csv_as_other_programs_write_it(text, tmp_path, out):
+    (tmp_path / "t.csv").write_text(text, newline="")
+    ignore = ["note"] if "note" in text else []
+    report = ingest(tmp_path / "t.csv", out, target=["y"], ignore=ignore)
+    assert report.feature_names == ("x",)
+    assert written(report)["X"].tolist() == [[1]]
+
+
+def test_a_type_does_not_depend_on_the_first_block(tmp_path, out):
+    # three blocks: a column begins empty, goes on with whole numbers and ends with a fraction
+    texts = ["NA"] * 150_000 + ["1"] * 150_000 + ["0.5"] * 150_000
+    frame = pd.DataFrame({"x": texts, "y": range(len(texts))})
+    table = write(tmp_path / "t.csv", frame)
+    assert table.stat().st_size > 3 * MIB
+    data = written(ingest(table, out, target=["y"], drop_missing=True))
+    np.testing.assert_array_equal(data["X"][:, 0], pd.read_csv(table)["x"].dropna())
+    np.testing.assert_array_equal(data["y"], range(150_000, 450_000))
+
+
+def test_a_text_far_down_is_found_by_its_row(tmp_path, out):
+    texts = ["1"] * 400_000
+    texts[399_990] = "1;5"
+    table = write(tmp_path / "t.csv", pd.DataFrame({"x": texts, "y": 0.5}))
+    assert "x ('1;5' in row 399,992); row 1 is the header" in message(table, out)
+
+
+TEXTS = {
+    "text": ["a", "b", "c"],
+    "digits": pd.Series(["1", "2", "3"], dtype="string"),
+    "day": [date(2013, 1, 1)] * 3,
+    "moment": pd.to_datetime(["2013-01-01 05:00"] * 3),
+    "kind": pd.Categorical(["p", "q", "p"]),
+    "pair": [[1, 2]] * 3,
+}
+
+
+@pytest.mark.parametrize(
+    ("ending", "refused"),
+    [
+        # a CSV file cannot tell texts of digits from numbers
+        (".csv", "text ('a', day ('2013-01-01', moment ('2013-01-01 05:00:00', kind ('p'"),
+        (".parquet", "text ('a', digits ('1', day ('2013-01-01', moment ('2013-01-01 05:00:00'"),
+    ],
+)
+def test_columns_that_are_not_numbers_are_all_named(ending, refused, tmp_path, out):
+    table = write(tmp_path / f"t{ending}", pd.DataFrame(TEXTS | {"x": 1.0, "y": 2.0}))
+    said = message(table, out)
+    for start in (*refused.split(", "), "pair ('[1, 2]'", "--one-hot COLUMN", "--ignore COLUMN"):
+        assert start in said
+    assert " x " not in said
+    report = ingest(table, out, target=["y"], ignore=list(TEXTS))
+    assert report.feature_names == ("x",)
+
+
+@pytest.mark.parametrize("part", [{"target": ["a"]}, {"weight": "a"}])
+def test_a_target_or_weight_of_text_is_refused(part, tmp_path, out):
+    table = write(tmp_path / "t.csv", "a,x,y\nhigh,1,2\n")
+    assert "a ('high' in row 2)" in message(table, out, **part)
+
+
+@pytest.mark.parametrize("text", ["", "NA", "NaN", "nan", "null", " NA ", "N/A", "-nan"])
+def test_missing_is_spelled_in_many_ways(text, tmp_path, out):
+    table = write(tmp_path / "t.csv", f"x,y\n1,2\n{text},4\n")
+    report = ingest(table, out, target=["y"], drop_missing=True)
+    assert written(report)["X"].tolist() == [[1]]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"target": ["arr_dealy"]}, "no column 'arr_dealy'; closest: arr_delay"),
+        ({"target": ["zzz"]}, "no column 'zzz'; closest: arr_delay, x, y"),
+        ({"one_hot": ["Y"]}, "no column 'Y'"),
+        ({"ignore": ["w"]}, "no column 'w'"),
+        ({"weight": "w"}, "no column 'w'"),
+        ({"target": []}, "target names no column"),
+        ({"target": ["y", "y"]}, "'y' can be only one of"),
+        ({"ignore": ["y"]}, "'y' can be only one of"),
+        ({"one_hot": ["x"], "weight": "x"}, "'x' can be only one of"),
+        ({"ignore": ["x", "arr_delay"]}, "no column left for X"),
+    ],
+)
+def test_columns_must_be_there_and_have_one_part(options, said, tmp_path, out):
+    assert said in message(write(tmp_path / "t.csv", "arr_delay,x,y\n1,2,3\n"), out, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("absent.csv", None, "there is no file"),
+        ("t.xlsx", b"PK", "ends in none of .csv, .csv.gz, .parquet, .pq"),
+        ("t.csv", b"", "is empty"),
+        ("t.csv", b"x,y\n", "has no rows"),
+        ("t.csv", b"x,y,x\n1,2,3\n", "2 columns named 'x'"),
+        ("t.csv", b"x,y\n1,2\n3\n", "Row #3: Expected 2 columns, got 1"),
+        ("t.csv", b"x,y\n" + b"1,2\n" * 600_000 + b"1,2,3\n", "Row #600002: Expected 2 columns"),
+        ("t.csv", b'x,y\n1,"2\n' + b"1,2\n" * 900_000, "is a quote left open?"),
+        ("t.csv", b"x,y\n1,\xff\n", "cannot be read"),
+        ("t.csv", b"\xff\xfe,y\n1,2\n", "cannot be read"),
+        ("t.csv", b"x,y\n1,\n", "lacks values in 1 of 1 rows"),
+        ("t.csv.gz", gzip.compress(b"x,y\n" + b"1,2\n" * 9999)[:-40], "cannot be read"),
+        ("t.csv.gz", b"x,y\n1,2\n", "cannot be read"),
+        ("t.parquet", b"x,y\n1,2\n", "cannot be read"),
+    ],
+)
+@pytest.mark.parametrize("drop_missing", [False, True])
+def test_tables_that_cannot_be_read(name, content, said, drop_missing, tmp_path, out):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    refusal = message(tmp_path / name, out, drop_missing=drop_missing)
+    assert said in refusal
+    assert name in refusal

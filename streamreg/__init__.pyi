@@ -8,7 +8,7 @@ from .errors import (
     StreamregError,
 )
 from .estimator import LinearRegression, load, plan
-from .plan import Plan
+from .planning import Plan
 
 __all__ = [
     "CheckpointError",

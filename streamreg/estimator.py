@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import os
 import warnings
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import (
-    _check_feature_names,
-    _check_sample_weight,
-    check_array,
-    check_is_fitted,
-)
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
-from streamreg import fitting, model
+from streamreg import fitting, prediction
 from streamreg.errors import DataWarning, InputError
 from streamreg.fitting import FitSettings
 from streamreg.model import Model
@@ -27,14 +23,8 @@ from streamreg.sources.opening import is_streamable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from streamreg.blocks import Float64
-    from streamreg.plan import Plan
+    from streamreg.planning import Plan
     from streamreg.solvers.base import EpochRecord
-
-_FIT_SETTINGS = (
-    "solver", "fit_intercept", "l2", "standardize", "learning_rate", "max_epochs", "tol",
-    "init", "random_state", "memory_limit", "n_threads",
-)  # fmt: skip
 
 
 class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[misc]
@@ -199,38 +189,17 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
             Constant or dependent columns, few digits, rows left out.
         """
         settings = self._settings()
-        names = _frame_names(self, X)
         dataset = self._dataset(X, y, sample_weight)
+        names = self._check_names(X, reset=True) or dataset.feature_names
+        dataset = replace(dataset, feature_names=names)
         result = fitting.fit(dataset, settings, progress_of(self.progress, "fit"))
-        solution = result.solution
-        one_target = dataset.y is not None and (
-            len(dataset.y.shape) == 1 or dataset.y.shape[1] == 1
-        )
-        names = names or dataset.feature_names
-        self._keep(
-            Model(
-                np.ascontiguousarray(solution.coefficients.T), solution.intercept, one_target,
-                names, dataset.target_names,
-                {
-                    "solver": result.plan.chosen,
-                    "status": solution.status.value,
-                    "converged": solution.status.converged,
-                    "n_epochs": solution.n_epochs,
-                    "loss_history": solution.loss_history,
-                    "peak_memory": result.peak_nbytes,
-                },
-            )
-        )  # fmt: skip
+        self._keep(result.model(dataset))
         self.plan_ = result.plan
         for message in result.warnings:
             warnings.warn(message, DataWarning, stacklevel=2)
-        if not solution.status.converged:
-            warnings.warn(
-                f"{result.plan.chosen} did not converge in {solution.n_epochs:,} epochs. "
-                f"{solution.status.value}",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
+        if not self.converged_:
+            message = f"{self.solver_} did not converge in {self.n_iter_:,} epochs. {self.status_}"
+            warnings.warn(message, ConvergenceWarning, stacklevel=2)
         return self
 
     def predict(
@@ -260,13 +229,13 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
             The predictions do not fit ``memory_limit``; pass ``out``.
         """
         check_is_fitted(self)
-        _frame_names(self, X, reset=False)
-        dataset = self._dataset(X, None, None, needs_y=False)
+        dataset = self._dataset(X, needs_y=False)
+        self._check_names(X, reset=False)
         limits: Any = {"memory_limit": self.memory_limit, "n_threads": self.n_threads}
         if out is None:
-            return model.predict(self._model(), dataset, **limits)
+            return prediction.predict(self._model(), dataset, **limits)
         inputs = [X] if isinstance(X, str | os.PathLike) else []
-        return model.predict_to(
+        return prediction.predict_to(
             self._model(), dataset, out, overwrite=overwrite, inputs=inputs, **limits
         )
 
@@ -276,9 +245,9 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
         It is NaN, with a warning, where y is constant.
         """
         check_is_fitted(self)
-        _frame_names(self, X, reset=False)
         dataset = self._dataset(X, y, sample_weight)
-        scores = model.score(
+        self._check_names(X, reset=False)
+        scores = prediction.score(
             self._model(), dataset, memory_limit=self.memory_limit, n_threads=self.n_threads
         )
         if np.isnan(scores).any():
@@ -293,44 +262,31 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
         self._model().save(path)
 
     def _settings(self) -> FitSettings:
-        for name, value, only in (
-            ("device", self.device, "cpu"),
-            ("client", self.client, None),
-            ("checkpoint", self.checkpoint, None),
-        ):
-            if value != only:
-                raise InputError(
-                    f"{name}={value!r} is not supported by this version; leave it {only!r}"
-                )
-        for name, value, known in (
-            ("missing_chunks", self.missing_chunks, ("error", "fill")),
-            ("nan_policy", self.nan_policy, ("raise", "omit")),
-        ):
-            if value not in known:
-                raise InputError(f"{name}={value!r} must be {known[0]!r} or {known[1]!r}")
-        return FitSettings(**{name: getattr(self, name) for name in _FIT_SETTINGS})
+        return FitSettings(**{field.name: getattr(self, field.name) for field in fields(FitSettings)})
 
     def _dataset(
         self,
         X: Any,  # noqa: ANN401
-        y: Any,  # noqa: ANN401
-        sample_weight: Any,  # noqa: ANN401
+        y: Any = None,  # noqa: ANN401
+        sample_weight: Any = None,  # noqa: ANN401
         *,
         needs_y: bool = True,
     ) -> DataSet:
-        weight = sample_weight
-        if not is_streamable(X):
-            X = _as_array(X, "X")
-        elif isinstance(X, np.ndarray) and X.dtype.kind not in "biuf":
-            X = _as_array(X, "X")
-        if y is not None and not (is_streamable(y) and not _is_text(y)):
-            y = _as_array(y, "y")
-        if weight is not None and not is_streamable(weight):
-            weight = _check_sample_weight(weight, X)
         return open_dataset(
-            X, y, weight,
+            _readable(X, "X"), _readable(y, "y"), _readable(sample_weight, "sample_weight"),
             missing_chunks=self.missing_chunks, nan_policy=self.nan_policy, needs_y=needs_y,
         )  # fmt: skip
+
+    def _check_names(self, X: Any, *, reset: bool) -> tuple[str, ...] | None:  # noqa: ANN401
+        """Keep or compare the number and names of columns, as scikit-learn does."""
+        if is_streamable(X) and not isinstance(X, np.ndarray):
+            return None
+        try:
+            validate_data(self, X, reset=reset, skip_check_array=True)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        names = getattr(self, "feature_names_in_", None)
+        return None if names is None else tuple(names)
 
     def _keep(self, fitted: Model) -> None:
         one = fitted.one_target
@@ -339,6 +295,8 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
         self.n_features_in_ = fitted.n_features
         if fitted.feature_names is not None:
             self.feature_names_in_ = np.asarray(fitted.feature_names, dtype=object)
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
         details = fitted.details
         self.solver_ = details.get("solver")
         self.status_ = details.get("status")
@@ -408,28 +366,15 @@ def plan(
     return fitting.plan_fit(dataset, estimator._settings())  # noqa: SLF001
 
 
-def _as_array(data: Any, name: str) -> Float64:  # noqa: ANN401
-    """Return lists, data frames and arrays of objects as scikit-learn reads them."""
+def _readable(data: Any, name: str) -> Any:  # noqa: ANN401
+    """Return data that can be read in blocks; lists and data frames as scikit-learn reads them."""
+    numeric = not isinstance(data, np.ndarray) or data.dtype.kind in "biuf"
+    if data is None or (is_streamable(data) and numeric):
+        return data
     try:
-        array = check_array(
+        return check_array(
             data, dtype="numeric", ensure_2d=name == "X", allow_nd=True, ensure_all_finite=False,
             ensure_min_samples=0, ensure_min_features=0, input_name=name,
         )  # fmt: skip
     except ValueError as error:
         raise InputError(str(error)) from error
-    return np.asarray(array)
-
-
-def _is_text(data: Any) -> bool:  # noqa: ANN401
-    return isinstance(data, np.ndarray) and data.dtype.kind not in "biuf"
-
-
-def _frame_names(
-    estimator: LinearRegression, X: Any, *, reset: bool = True  # noqa: ANN401
-) -> tuple[str, ...] | None:
-    """Keep or compare the column names of a data frame, as scikit-learn does."""
-    if is_streamable(X) and not isinstance(X, np.ndarray):
-        return None
-    _check_feature_names(estimator, X, reset=reset)
-    names = getattr(estimator, "feature_names_in_", None) if reset else None
-    return None if names is None else tuple(names)

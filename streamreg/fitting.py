@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
@@ -12,7 +12,8 @@ from streamreg.engines.threads import ThreadsEngine
 from streamreg.errors import InputError
 from streamreg.kernels import blas
 from streamreg.memory import PeakMemory
-from streamreg.plan import Plan, make_plan
+from streamreg.model import Model
+from streamreg.planning import Plan, make_plan
 from streamreg.progress import Progress, Silence
 from streamreg.solvers.base import Problem, Solution
 from streamreg.solvers.registry import SolverSettings
@@ -46,8 +47,26 @@ class FitSettings:
     random_state: Any = None
     memory_limit: int | str | None = None
     n_threads: int | None = None
+    device: str = "cpu"
+    client: Any = None
+    checkpoint: Any = None
+    missing_chunks: str = "error"
+    nan_policy: str = "raise"
 
     def __post_init__(self) -> None:
+        for name, only in (("device", "cpu"), ("client", None), ("checkpoint", None)):
+            value = getattr(self, name)
+            if value != only:
+                raise InputError(
+                    f"{name}={value!r} is not supported by this version; leave it {only!r}"
+                )
+        for name, known in (
+            ("missing_chunks", ("error", "fill")), ("nan_policy", ("raise", "omit"))
+        ):  # fmt: skip
+            if getattr(self, name) not in known:
+                raise InputError(
+                    f"{name}={getattr(self, name)!r} must be {known[0]!r} or {known[1]!r}"
+                )
         l2 = self.l2
         if not isinstance(l2, numbers.Real) or not 0 <= float(l2) < np.inf:
             raise InputError(f"l2={l2!r} must be a finite number, 0 or more")
@@ -75,7 +94,12 @@ class FitSettings:
             if self.init == "random":
                 return _normal(self.random_state, (n_features, n_targets)) / np.sqrt(n_features)
             raise InputError(f'init={self.init!r} must be "zeros", "random" or an array (D,)')
-        values = np.asarray(self.init, dtype=np.float64)
+        try:
+            values = np.asarray(self.init, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f'init={self.init!r} must be "zeros", "random" or numbers (D,): {error}'
+            ) from error
         if values.ndim == 1:
             values = values[None, :]
         if values.shape not in {(1, n_features), (n_targets, n_features)}:
@@ -113,6 +137,22 @@ class Fit:
     n_omitted: int
     warnings: list[str]
 
+    def model(self, dataset: DataSet) -> Model:
+        """Return the weights with the names of the data set that was fitted."""
+        solution = self.solution
+        details = {
+            "solver": self.plan.chosen,
+            "status": solution.status.value,
+            "converged": solution.status.converged,
+            "n_epochs": solution.n_epochs,
+            "loss_history": solution.loss_history,
+            "peak_memory": self.peak_nbytes,
+        }
+        return Model(
+            np.ascontiguousarray(solution.coefficients.T), solution.intercept,
+            dataset.n_targets == 1, dataset.feature_names, dataset.target_names, details,
+        )  # fmt: skip
+
 
 def plan_fit(dataset: DataSet, settings: FitSettings) -> Plan:
     """Plan a fit; reads metadata only."""
@@ -141,7 +181,7 @@ def fit(dataset: DataSet, settings: FitSettings, progress: Progress | None = Non
     candidate = plan.require_fit()
     problem = Problem(
         dataset.n_features, dataset.n_targets,
-        fit_intercept=settings.fit_intercept, l2=float(settings.l2),
+        fit_intercept=bool(settings.fit_intercept), l2=float(settings.l2),
         feature_names=dataset.feature_names,
     )  # fmt: skip
     init = settings.initial(problem.n_features, problem.n_targets)
@@ -156,7 +196,7 @@ def fit(dataset: DataSet, settings: FitSettings, progress: Progress | None = Non
         def reduce(accumulator: Accumulator[Any, Result]) -> Result:
             progress.begin_pass(type(accumulator).__name__, dataset.n_rows)
             result = engine.reduce(accumulator)
-            _require_rows(dataset, engine.n_omitted)
+            _require_rows(dataset, result, engine.n_omitted)
             return result
 
         try:
@@ -165,17 +205,19 @@ def fit(dataset: DataSet, settings: FitSettings, progress: Progress | None = Non
             progress.close()
         warnings = [*solution.warnings, *_data_warnings(dataset, engine)]
         n_omitted = engine.n_omitted
-    return Fit(
-        replace(solution, warnings=warnings), plan, peak.added_nbytes, n_omitted, warnings
-    )
+    return Fit(solution, plan, peak.added_nbytes, n_omitted, warnings)
 
 
-def _require_rows(dataset: DataSet, n_omitted: int) -> None:
-    if n_omitted >= dataset.n_rows:
-        raise InputError(
-            f'all {dataset.n_rows:,} rows of {dataset.X.name} hold NaN or inf; nan_policy="omit" '
-            "leaves none to fit"
-        )
+def _require_rows(dataset: DataSet, result: Any, n_omitted: int) -> None:  # noqa: ANN401
+    if result.n:
+        return
+    if n_omitted == dataset.n_rows:
+        why = 'all hold NaN or inf, which nan_policy="omit" leaves out'
+    elif n_omitted:
+        why = f"{n_omitted:,} hold NaN or inf and are left out, the others have weight 0"
+    else:
+        why = "all have weight 0"
+    raise InputError(f"no row of {dataset.X.name} is left to fit: of {dataset.n_rows:,} {why}")
 
 
 def _data_warnings(dataset: DataSet, engine: ThreadsEngine) -> list[str]:
@@ -197,4 +239,8 @@ def _normal(random_state: Any, shape: tuple[int, int]) -> Float64:  # noqa: ANN4
     """Draw from scikit-learn's kinds of ``random_state``, and NumPy's generators."""
     if isinstance(random_state, np.random.RandomState | np.random.Generator):
         return np.asarray(random_state.standard_normal(shape))
-    return np.random.default_rng(random_state).standard_normal(shape)
+    try:
+        generator = np.random.default_rng(random_state)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"random_state={random_state!r} seeds no generator: {error}") from error
+    return generator.standard_normal(shape)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, overload
 
 from streamreg.memory import MIB
@@ -53,7 +54,7 @@ class Blocks(Sequence[tuple[int, int]]):
         rows = max(1, BLOCK_NBYTES // row_nbytes)
         if grid.bounds is not None:
             bounds = _joined(grid.bounds, rows)
-            largest = max(b - a for a, b in zip(bounds, bounds[1:], strict=False))
+            largest = max(b - a for a, b in pairwise(bounds))
             return cls(grid.n_rows, largest, largest, bounds)
         height = min(grid.chunk_rows, grid.n_rows)
         if height <= rows:
@@ -98,22 +99,22 @@ class Segments(Sequence[range]):
     ----------
     n_blocks
         Blocks of the data set.
-    count
-        Segments; 1 if the state is so large that it is kept once.
+    n_segments
+        1 if the state is so large that it is kept once.
     """
 
     n_blocks: int
-    count: int
+    n_segments: int
 
     @classmethod
     def of(cls, n_blocks: int, pass_nbytes: int, state_nbytes: int) -> Segments:
-        """Return the segments of a pass over so many blocks and bytes, with a state of that size."""
+        """Return the segments of a pass over so many blocks and bytes, with such a state."""
         if state_nbytes > _LARGE_STATE_NBYTES:
             return cls(n_blocks, 1)
         return cls(n_blocks, max(1, min(n_blocks, _MOST_SEGMENTS, pass_nbytes // _SEGMENT_NBYTES)))
 
     def __len__(self) -> int:
-        return self.count
+        return self.n_segments
 
     @overload
     def __getitem__(self, index: int) -> range: ...
@@ -122,16 +123,16 @@ class Segments(Sequence[range]):
     def __getitem__(self, index: int | slice) -> range | list[range]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        if not 0 <= index < self.count:
+        if not 0 <= index < self.n_segments:
             raise IndexError(index)
-        first, last = (at * self.n_blocks // self.count for at in (index, index + 1))
+        first, last = (at * self.n_blocks // self.n_segments for at in (index, index + 1))
         return range(first, last)
 
 
 def _joined(bounds: tuple[int, ...], rows: int) -> tuple[int, ...]:
     """Join consecutive chunks while they have no more than ``rows`` rows together."""
     joined = [bounds[0]]
-    for before, here in zip(bounds[1:-1], bounds[2:], strict=True):
+    for before, here in pairwise(bounds[1:]):
         if here - joined[-1] > rows:
             joined.append(before)
     joined.append(bounds[-1])

@@ -6,6 +6,8 @@ import os
 import re
 import sys
 import threading
+from fractions import Fraction
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -14,20 +16,25 @@ import psutil
 from streamreg.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
 KIB = 1024
 MIB = 1024**2
 GIB = 1024**3
 
+_PRINTED = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _UNITS = {
-    "": 1, "b": 1,
-    "kb": 1000, "mb": 1000**2, "gb": 1000**3, "tb": 1000**4,
-    "kib": KIB, "mib": MIB, "gib": GIB, "tib": 1024**4,
-    "k": KIB, "m": MIB, "g": GIB, "t": 1024**4,
-}  # fmt: skip
-_SIZE = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-zA-Z]*)\s*")
+    **dict.fromkeys(("", "b", "byte", "bytes"), 1),
+    **{unit.lower(): 1024**power for power, unit in enumerate(_PRINTED, 1)},
+    **{unit[0].lower(): 1024**power for power, unit in enumerate(_PRINTED, 1)},
+    **{f"{unit[0]}b".lower(): 1000**power for power, unit in enumerate(_PRINTED, 1)},
+}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)\s*", re.IGNORECASE | re.ASCII)
 _SAMPLE_SECONDS = 0.01
+_CGROUPS = Path("/sys/fs/cgroup")
+_MEMBERSHIPS = Path("/proc/self/cgroup")
+_STATUS = Path("/proc/self/status")
 
 
 def parse_nbytes(size: int | str, *, name: str = "memory_limit") -> int:
@@ -38,64 +45,113 @@ def parse_nbytes(size: int | str, *, name: str = "memory_limit") -> int:
     InputError
         ``size`` is neither, or is not positive.
     """
-    if isinstance(size, str):
-        match = _SIZE.fullmatch(size)
-        unit = _UNITS.get(match[2].lower()) if match else None
-        if match is None or unit is None:
-            raise InputError(
-                f"{name}={size!r} is not a size; write bytes as a number, "
-                'or a text such as "512 MiB" or "2 GB"'
-            )
-        nbytes = int(float(match[1]) * unit)
-    else:
-        if isinstance(size, bool) or not isinstance(size, int | float) or size != size // 1:
-            raise InputError(f'{name}={size!r} is not a size; pass bytes or a text like "512 MiB"')
-        nbytes = int(size)
+    nbytes = _parse_text(size) if isinstance(size, str) else _as_count(size)
+    if nbytes is None:
+        raise InputError(
+            f"{name}={size!r} is not a size; write bytes as a whole number, or a text such as "
+            '"512 MiB" or "2 GB"'
+        )
     if nbytes <= 0:
         raise InputError(f"{name}={size!r} must be more than zero bytes")
     return nbytes
 
 
-def format_nbytes(nbytes: float) -> str:
-    """Return a size for people: ``74.5 GiB``, ``122.1 MiB``, ``800 bytes``."""
+def _parse_text(text: str) -> int | None:
+    match = _SIZE.fullmatch(text)
+    unit = _UNITS.get(match[2].lower()) if match else None
+    # a fraction: a float would lose digits, or overflow
+    return int(Fraction(match[1]) * unit) if match and unit else None
+
+
+def _as_count(size: object) -> int | None:
+    if isinstance(size, bool):
+        return None
+    if isinstance(size, float) and size.is_integer():
+        return int(size)
+    return int(size) if isinstance(size, Integral) else None
+
+
+def format_nbytes(nbytes: int, *, up: bool = False) -> str:
+    """Return a size for people: ``74.5 GiB``, ``122.1 MiB``, ``800 bytes``.
+
+    With ``up`` it is rounded up, so that the size that is read back is no smaller.
+    """
     if nbytes < KIB:
-        return f"{int(nbytes)} bytes"
-    for unit in ("KiB", "MiB", "GiB", "TiB"):
-        nbytes /= 1024
-        # 1023.95 would print as 1024.0
-        if nbytes < 1023.95:  # noqa: PLR2004
-            return f"{nbytes:.1f} {unit}"
-    return f"{nbytes / 1024:,.1f} PiB"
+        return f"{nbytes} bytes"
+    for power, unit in enumerate(_PRINTED, 1):
+        # in integers, which no size overflows
+        tenths = -(-10 * nbytes // 1024**power) if up else (20 * nbytes // 1024**power + 1) // 2
+        if tenths < 10 * KIB or unit == _PRINTED[-1]:
+            break
+    return f"{tenths // 10}.{tenths % 10} {unit}"
+
+
+def usable_cpus() -> int:
+    """Return the processors that this process may run on, containers' quotas kept."""
+    count = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return min([count, *_cpu_quotas(_CGROUPS, _MEMBERSHIPS)])
 
 
 def available_nbytes() -> int:
-    """Return the bytes that this process may still take, containers' and ``ulimit``'s bounds kept."""
-    bounds = [psutil.virtual_memory().available, *_cgroup_headroom()]
+    """Return the bytes that this process may still take, bounds of containers and ulimit kept."""
+    bounds = [psutil.virtual_memory().available, *_headrooms(_CGROUPS, _MEMBERSHIPS)]
     if sys.platform != "win32":
         import resource  # noqa: PLC0415  (POSIX only)
 
         soft, _ = resource.getrlimit(resource.RLIMIT_AS)
         if soft != resource.RLIM_INFINITY:
             bounds.append(soft - psutil.Process().memory_info().vms)
-    return max(0, min(bounds))
+    return max(0, int(min(bounds)))
 
 
-def _cgroup_headroom() -> list[int]:
-    """Bytes left under each memory limit of this process's control group (v2, then v1)."""
-    root = Path("/sys/fs/cgroup")
-    pairs = [
-        (root / "memory.max", root / "memory.current"),
-        (root / "memory/memory.limit_in_bytes", root / "memory/memory.usage_in_bytes"),
-    ]
-    headroom = []
-    for limit_file, usage_file in pairs:
-        try:
-            limit, usage = limit_file.read_text().strip(), usage_file.read_text().strip()
-        except OSError:
+def _cpu_quotas(root: Path, memberships: Path) -> Iterator[int]:
+    """Yield the processors granted to each control group that this process lies in."""
+    for group in _groups(root, memberships, "cpu"):
+        quota, _, period = (_read(group / "cpu.max") or "").partition(" ")
+        if quota.isdigit():
+            yield max(1, int(quota) // int(period))
+
+
+def _headrooms(root: Path, memberships: Path) -> Iterator[int]:
+    """Yield the bytes left to each control group that this process lies in."""
+    for group in _groups(root, memberships, "memory"):
+        for limit_name, usage_name in (
+            ("memory.max", "memory.current"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        ):
+            limit, usage = _read(group / limit_name), _read(group / usage_name)
+            if limit is not None and limit.isdigit() and usage is not None:
+                yield int(limit) - int(usage) + _page_cache_nbytes(group)
+
+
+def _page_cache_nbytes(group: Path) -> int:
+    """Bytes of files in memory: they count as used, but make room for whoever asks."""
+    lines = (_read(group / "memory.stat") or "").splitlines()
+    values = dict(line.split(maxsplit=1) for line in lines)
+    # version 1 counts those of the groups within under "total_"
+    names = ("inactive_file", "active_file")
+    return sum(int(values.get(f"total_{name}", values.get(name, 0))) for name in names)
+
+
+def _groups(root: Path, memberships: Path, controller: str) -> Iterator[Path]:
+    """Yield the folders of this process's control group, and of those around it."""
+    for line in (_read(memberships) or "").splitlines():
+        _, controllers, path = line.split(":", 2)
+        # version 2 has one tree for all controllers, version 1 one for each
+        if controllers and controller not in controllers.split(","):
             continue
-        if limit.isdigit():
-            headroom.append(int(limit) - int(usage))
-    return headroom
+        group = (root / controller if controllers else root) / path.lstrip("/")
+        # in a container the path may be one of the host, and only those above it be there
+        yield from (
+            folder for folder in (group, *group.parents) if root in (folder, *folder.parents)
+        )
+
+
+def _read(file: Path) -> str | None:
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return None
 
 
 def resident_nbytes() -> int:
@@ -107,7 +163,7 @@ class PeakMemory:
     """Measure the bytes that a block of code adds to this process at its highest.
 
     Resident memory is sampled every 10 ms by a thread of its own; where the process's own high
-    mark (``ru_maxrss``) rose meanwhile, that mark, which misses nothing, is used as well.
+    mark rose meanwhile, that mark, which misses nothing, is used as well.
     """
 
     def __init__(self) -> None:
@@ -145,22 +201,11 @@ class PeakMemory:
 
 
 def _high_mark() -> int:
-    """The most bytes that this process ever had in memory; 0 where the system does not say."""
-    if sys.platform == "win32":
-        return 0
-    import resource  # noqa: PLC0415  (POSIX only)
+    """Return the most bytes that this process ever had in memory; 0 where that is not told."""
+    if sys.platform == "darwin":
+        import resource  # noqa: PLC0415  (POSIX only)
 
-    unit = 1 if sys.platform == "darwin" else KIB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def usable_cpus() -> int:
-    """Return the processors that this process may run on, containers' quotas kept."""
-    count = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return count
-    if quota.isdigit():
-        count = min(count, max(1, int(quota) // int(period)))
-    return count
+        return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    # on Linux not ru_maxrss: a process inherits that of the one which started it
+    lines = (_read(_STATUS) or "").splitlines()
+    return next((int(line.split()[1]) * KIB for line in lines if line.startswith("VmHWM:")), 0)

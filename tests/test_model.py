@@ -352,7 +352,7 @@ def test_predictions_that_do_not_fit_are_refused_before_reading(tmp_path):
     with pytest.raises(MemoryLimitError) as caught:
         predict(model, dataset, memory_limit="1 GiB")
     text = str(caught.value)
-    assert "predict needs 14.9 GiB but memory_limit is 1.0 GiB" in text
+    assert "predict needs 15.0 GiB but memory_limit is 1.0 GiB" in text
     assert "no data was read" in text
     assert "predictions    14.9 GiB   1,000,000,000 × 2 × 8 bytes" in text  # noqa: RUF001
     assert 'pass out="PATH" to write them to disk block by block: ' in text

@@ -13,12 +13,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
+import numpy as np
+
 if TYPE_CHECKING:
     from streamreg.blocks import Block, Float64
-    from streamreg.kernels.cpu import Parallel
+    from streamreg.kernels import Parallel
 
 State = TypeVar("State")
 Result = TypeVar("Result")
+
+# squares of what lies beyond, times 10⁹ rows, leave float64's range
+_LARGEST, _SMALLEST = 2.0**450, 2.0**-450
 
 
 class Accumulator(ABC, Generic[State, Result]):
@@ -67,3 +72,11 @@ class Scaling(NamedTuple):
 
     x: Float64  # (D,)
     y: Float64  # (K,)
+
+
+def power_of_two(sizes: Float64) -> Float64:
+    """Return the factor that brings each size near 1; 1 for sizes whose squares are safe."""
+    safe = (sizes == 0) | ((sizes > _SMALLEST) & (sizes < _LARGEST))
+    _, exponents = np.frexp(np.where(safe, 1.0, sizes))
+    # 2¹⁰²³ is the largest power; what is smaller still is brought as near as it can be
+    return np.where(safe, 1.0, np.ldexp(1.0, np.minimum(-exponents, 1023)))

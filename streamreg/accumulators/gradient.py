@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from streamreg.accumulators.base import Accumulator
-from streamreg.kernels import cpu
+from streamreg.kernels import Affine, cpu
 from streamreg.kernels.states import ProductState
 
 if TYPE_CHECKING:
@@ -17,16 +17,14 @@ if TYPE_CHECKING:
 
 
 class GradientResult(NamedTuple):
-    """Means over the rows, weights counted: of r = (x - c)·w + b - y and u = (x - c)·d + e."""
+    """Means over the rows, weights counted: of r = xw + b - y and u = xd + e."""
 
     n: int  #               rows
     s: float  #             Σ sᵢ
     rr: Float64  #          (K,)   mean of r²
-    ru: Float64  #          (K,)   mean of r·u
-    uu: Float64  #          (K,)   mean of u²
-    gradient: Float64  #    (D, K) mean of r·(x - c)
+    gradient: Float64  #    (D, K) mean of r·x
     bias: Float64  #        (K,)   mean of r
-    product: Float64  #     (D, K) mean of u·(x - c); (D, 0) without a direction
+    product: Float64  #     (D, K) mean of u·x; (D, 0) without a direction
     product_bias: Float64  # (K,)  mean of u; (0,) without a direction
 
 
@@ -34,12 +32,12 @@ class GradientResult(NamedTuple):
 class Gradient(Accumulator[ProductState, GradientResult]):
     """The loss and gradient at (w, b), and XᵀX times a direction, from one reading of the rows.
 
-    With r = (X - c)w + b - y and u = (X - c)d + e, both (N, K), it gathers
+    With r = Xw + b - y and u = Xd + e, both (N, K), it gathers
 
-        f = 1/(2Σsᵢ) Σ sᵢ rᵢ²        g = (X - c)ᵀ s r / Σsᵢ        q = (X - c)ᵀ s u / Σsᵢ
+        f = 1/(2Σsᵢ) Σ sᵢ rᵢ²        g = Xᵀ s r / Σsᵢ        q = Xᵀ s u / Σsᵢ
 
-    in O(D·K) numbers; no column of ones is stored and X is never copied. The shift c takes away
-    means that are large against the deviations, which would cost log₁₀(mean/deviation) digits.
+    in O(D·K) numbers; no column of ones is stored and X is never copied. Shifts take away means
+    that are large against the deviations, which would cost log₁₀(mean/deviation) digits.
 
     Parameters
     ----------
@@ -47,17 +45,15 @@ class Gradient(Accumulator[ProductState, GradientResult]):
         [w] or [w, d], (D, M), and [b] or [b, e], (M,); M is K, or 2K with a direction.
     n_targets
         K.
-    shift
-        c (D,); ``None`` for zeros.
-    y_scale
-        (K,) factors of y; ``None`` for ones.
+    x, y
+        How columns of X and y are read: scaled, then shifted.
     """
 
     coefficients: Float64
     intercept: Float64
     n_targets: int
-    shift: Float64 | None = None
-    y_scale: Float64 | None = None
+    x: Affine = Affine()
+    y: Affine = Affine()
 
     @property
     def state_nbytes(self) -> int:
@@ -74,9 +70,8 @@ class Gradient(Accumulator[ProductState, GradientResult]):
     def update(self, state: ProductState, block: Block, parallel: Parallel) -> ProductState:
         del parallel  # the state is small: each thread has its own
         cpu.products(
-            block, state, coefficients=self.coefficients, bias=self.intercept,
-            shift=self.shift, y_scale=self.y_scale,
-        )  # fmt: skip
+            block, state, coefficients=self.coefficients, bias=self.intercept, x=self.x, y=self.y
+        )
         return state
 
     def merge(self, a: ProductState, b: ProductState) -> ProductState:
@@ -84,11 +79,12 @@ class Gradient(Accumulator[ProductState, GradientResult]):
             np.add(mine, other, out=mine)
         return a
 
+    @np.errstate(invalid="ignore", over="ignore")
     def finalize(self, state: ProductState) -> GradientResult:
-        s, k = float(state.s), self.n_targets
+        s, k = np.float64(state.s), self.n_targets  # of no rows: means of NaN
         products, sums = state.products / s, state.sums / s
         return GradientResult(
-            n=int(state.n), s=s, rr=state.rr / s, ru=state.ru / s, uu=state.uu / s,
+            n=int(state.n), s=float(s), rr=state.rr / s,
             gradient=products[:k].T, bias=sums[:k],
             product=products[k:].T, product_bias=sums[k:],
         )  # fmt: skip
@@ -99,4 +95,4 @@ class Gradient(Accumulator[ProductState, GradientResult]):
 
 def gradient_state_nbytes(n_features: int, n_columns: int, n_targets: int) -> int:
     """Bytes of one state with M columns of coefficients."""
-    return 8 * (n_columns * (n_features + 1) + 3 * n_targets + 2)
+    return 8 * (n_columns * (n_features + 1) + n_targets + 2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -12,12 +12,26 @@ from streamreg.kernels import cpu
 from streamreg.kernels.states import GramState
 
 if TYPE_CHECKING:
-    from streamreg.blocks import Block
+    from streamreg.blocks import Block, Float64
     from streamreg.kernels import Parallel
 
 
-@dataclass(frozen=True)
-class Gram(Accumulator[GramState, GramState]):
+class GramResult(NamedTuple):
+    """Second moments, of columns multiplied by ``Scaling`` where the pass had one."""
+
+    n: int  #              rows
+    s: float  #            Σ sᵢ
+    mean: Float64  #       (D,)   x̄; zeros where nothing is centred
+    varies: Float64  #     (D,)   1 where a column is not constant (not zero, if not centred)
+    gram: Float64  #       (D, D) Σ sᵢ (xᵢ - x̄)(xᵢ - x̄)ᵀ, a sum: lower triangle, Fortran order
+    y_mean: Float64  #     (K,)   ȳ; zeros where nothing is centred
+    y_varies: Float64  #   (K,)   1 where a target is not constant
+    y_variance: Float64  # (K,)   Σ sᵢ (yᵢ - ȳ)² / Σ sᵢ
+    cross: Float64  #      (D, K) Σ sᵢ (xᵢ - x̄)(yᵢ - ȳ)ᵀ / Σ sᵢ
+
+
+@dataclass(frozen=True, eq=False)
+class Gram(Accumulator[GramState, GramResult]):
     """Centred second moments of (X, y): all that the closed form needs, in O(D²).
 
     Rows a and rows b merge, with n = nₐ + n_b and δ = x̄_b - x̄ₐ, by [1]_
@@ -30,7 +44,7 @@ class Gram(Accumulator[GramState, GramState]):
     Parameters
     ----------
     n_features, n_targets
-        D and K. One state holds 8·(D² + D·(K + 1) + 2K + 2) bytes.
+        D and K. One state holds 8·(D² + D·(K + 3) + 4K + 2) bytes.
     centred
         Sums about the mean; ``False``: about zero, for a fit without intercept.
     scaling
@@ -49,7 +63,7 @@ class Gram(Accumulator[GramState, GramState]):
     @property
     def state_nbytes(self) -> int:
         d, k = self.n_features, self.n_targets
-        return 8 * (d * d + d * (k + 1) + 2 * k + 2)
+        return 8 * (d * d + d * (k + 3) + 4 * k + 2)
 
     @property
     def scratch_nbytes(self) -> int:
@@ -59,7 +73,7 @@ class Gram(Accumulator[GramState, GramState]):
         return GramState.zero(self.n_features, self.n_targets)
 
     def update(self, state: GramState, block: Block, parallel: Parallel) -> GramState:
-        x_scale, y_scale = (None, None) if self.scaling is None else self.scaling
+        x_scale, y_scale = self.scaling or (None, None)
         cpu.gram(
             block, state, parallel, centred=self.centred, x_scale=x_scale, y_scale=y_scale
         )
@@ -68,13 +82,19 @@ class Gram(Accumulator[GramState, GramState]):
     def merge(self, a: GramState, b: GramState) -> GramState:
         if not b.s:
             return a
+        if not a.s:
+            for mine, other in zip(a, b, strict=True):
+                mine[...] = other
+            return a
         share = float(b.s) / float(a.s + b.s)
         ratio = float(a.s) * share
-        delta, y_delta = b.mean - a.mean, b.y_mean - a.y_mean
+        # in this order: origins are alike, and their difference is exact
+        moved, y_moved = b.origin - a.origin, b.y_origin - a.y_origin
+        delta, y_delta = moved + (b.mean - a.mean), y_moved + (b.y_mean - a.y_mean)
         np.add(a.gram, b.gram, out=a.gram)
         np.add(a.cross, b.cross, out=a.cross)
         np.add(a.y_m2, b.y_m2, out=a.y_m2)
-        if self.centred and a.s:
+        if self.centred:
             # a column at a time: an outer product would be a second D² array
             for column, weight in enumerate(ratio * delta):
                 a.gram[column:, column] += weight * delta[column:]
@@ -82,12 +102,23 @@ class Gram(Accumulator[GramState, GramState]):
             np.add(a.y_m2, ratio * y_delta * y_delta, out=a.y_m2)
         np.add(a.mean, share * delta, out=a.mean)
         np.add(a.y_mean, share * y_delta, out=a.y_mean)
+        for varies, other, shift in (
+            (a.varies, b.varies, moved), (a.y_varies, b.y_varies, y_moved)
+        ):  # fmt: skip
+            np.maximum(varies, np.maximum(other, shift != 0), out=varies)
         np.add(a.n, b.n, out=a.n)
         np.add(a.s, b.s, out=a.s)
         return a
 
-    def finalize(self, state: GramState) -> GramState:
-        return state
+    @np.errstate(invalid="ignore", over="ignore")
+    def finalize(self, state: GramState) -> GramResult:
+        s = np.float64(state.s)  # of no rows: means of NaN
+        return GramResult(
+            n=int(state.n), s=float(s),
+            mean=state.origin + state.mean, varies=state.varies, gram=state.gram,
+            y_mean=state.y_origin + state.y_mean, y_varies=state.y_varies,
+            y_variance=state.y_m2 / s, cross=state.cross / s,
+        )  # fmt: skip
 
     def is_finite(self, state: GramState) -> bool:
         sums = (state.mean, state.y_mean) if self.centred else (state.gram.diagonal(), state.y_m2)

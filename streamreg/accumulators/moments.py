@@ -17,21 +17,22 @@ if TYPE_CHECKING:
 
 
 class MomentsResult(NamedTuple):
-    """First and second moments. y is in units of ``Scaling.y`` where the pass had a scaling."""
+    """First and second moments, of columns multiplied by ``Scaling`` where the pass had one."""
 
     n: int  #              rows
     s: float  #            Σ sᵢ
     mean: Float64  #       (D,)   x̄
     deviation: Float64  #  (D,)   √(Σ sᵢ (xᵢ - x̄)² / Σ sᵢ)
-    low: Float64  #        (D,)   min
-    high: Float64  #       (D,)   max
+    low: Float64  #        (D,)   min x, never scaled
+    high: Float64  #       (D,)   max x, never scaled
     y_mean: Float64  #     (K,)   ȳ
     y_variance: Float64  # (K,)   Σ sᵢ (yᵢ - ȳ)² / Σ sᵢ
-    y_high: Float64  #     (K,)   max |y|
-    cross: Float64  #      (K, D) Σ sᵢ (yᵢ - ȳ)(xᵢ - x̄)ᵀ / Σ sᵢ, x in units of ``Scaling.x``
+    y_low: Float64  #      (K,)   min y, never scaled
+    y_high: Float64  #     (K,)   max y, never scaled
+    cross: Float64  #      (K, D) Σ sᵢ (yᵢ - ȳ)(xᵢ - x̄)ᵀ / Σ sᵢ
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Moments(Accumulator[MomentsState, MomentsResult]):
     """Means, deviations, bounds and the covariance with y, each tile centred by its own mean.
 
@@ -39,12 +40,12 @@ class Moments(Accumulator[MomentsState, MomentsResult]):
 
         x̄ = x̄ₐ + (n_b / n) δ        M₂ = M₂ₐ + M₂_b + (nₐ n_b / n) δ²        (D,)
 
-    so a mean a billion times the deviation costs no digits.
+    Means are kept about the first row, so that one a billion times the deviation costs no digits.
 
     Parameters
     ----------
     n_features, n_targets
-        D and K. One state holds 8·(D·(4 + K) + 3K + 2) bytes.
+        D and K. One state holds 8·(D·(5 + K) + 5K + 2) bytes.
     scaling
         For values whose squares would leave float64's range.
 
@@ -60,7 +61,7 @@ class Moments(Accumulator[MomentsState, MomentsResult]):
     @property
     def state_nbytes(self) -> int:
         d, k = self.n_features, self.n_targets
-        return 8 * (d * (4 + k) + 3 * k + 2)
+        return 8 * (d * (5 + k) + 5 * k + 2)
 
     @property
     def scratch_nbytes(self) -> int:
@@ -71,40 +72,44 @@ class Moments(Accumulator[MomentsState, MomentsResult]):
 
     def update(self, state: MomentsState, block: Block, parallel: Parallel) -> MomentsState:
         del parallel  # the state is small: each thread has its own
-        x_scale, y_scale = (None, None) if self.scaling is None else self.scaling
+        x_scale, y_scale = self.scaling or (None, None)
         cpu.moments(block, state, x_scale=x_scale, y_scale=y_scale)
         return state
 
     def merge(self, a: MomentsState, b: MomentsState) -> MomentsState:
-        if not a.s or not b.s:
-            filled = a if a.s else b
-            for kept, value in zip(a, filled, strict=True):
-                kept[...] = value
+        if not b.s:
+            return a
+        if not a.s:
+            for mine, other in zip(a, b, strict=True):
+                mine[...] = other
             return a
         share = float(b.s) / float(a.s + b.s)
         ratio = float(a.s) * share
-        delta, y_delta = b.mean - a.mean, b.y_mean - a.y_mean
+        # in this order: origins are alike, and their difference is exact
+        delta = (b.origin - a.origin) + (b.mean - a.mean)
+        y_delta = (b.y_origin - a.y_origin) + (b.y_mean - a.y_mean)
         np.add(a.cross, b.cross + ratio * np.outer(y_delta, delta), out=a.cross)
         np.add(a.m2, b.m2 + ratio * delta * delta, out=a.m2)
         np.add(a.y_m2, b.y_m2 + ratio * y_delta * y_delta, out=a.y_m2)
         np.add(a.mean, share * delta, out=a.mean)
         np.add(a.y_mean, share * y_delta, out=a.y_mean)
-        np.minimum(a.low, b.low, out=a.low)
-        np.maximum(a.high, b.high, out=a.high)
-        np.maximum(a.y_high, b.y_high, out=a.y_high)
+        for low, other in ((a.low, b.low), (a.y_low, b.y_low)):
+            np.minimum(low, other, out=low)
+        for high, other in ((a.high, b.high), (a.y_high, b.y_high)):
+            np.maximum(high, other, out=high)
         np.add(a.n, b.n, out=a.n)
         np.add(a.s, b.s, out=a.s)
         return a
 
+    @np.errstate(invalid="ignore", over="ignore")
     def finalize(self, state: MomentsState) -> MomentsResult:
-        s = float(state.s)
-        unit = 1.0 if self.scaling is None else self.scaling.x
+        s = np.float64(state.s)  # of no rows: means of NaN
         return MomentsResult(
-            n=int(state.n), s=s,
-            mean=state.mean / unit, deviation=np.sqrt(state.m2 / s) / unit,
-            low=state.low / unit, high=state.high / unit,
-            y_mean=state.y_mean.copy(), y_variance=state.y_m2 / s, y_high=state.y_high.copy(),
-            cross=state.cross / s,
+            n=int(state.n), s=float(s),
+            mean=state.origin + state.mean, deviation=np.sqrt(state.m2 / s),
+            low=state.low.copy(), high=state.high.copy(),
+            y_mean=state.y_origin + state.y_mean, y_variance=state.y_m2 / s,
+            y_low=state.y_low.copy(), y_high=state.y_high.copy(), cross=state.cross / s,
         )  # fmt: skip
 
     def is_finite(self, state: MomentsState) -> bool:

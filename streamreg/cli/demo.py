@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeVar
 import numpy as np
 import typer
 
-from streamreg import fitting, model
+from streamreg import fitting, prediction
 from streamreg.cli import options as o
 from streamreg.cli import show
 from streamreg.cli.fit import model_of
@@ -171,9 +171,9 @@ def _predict(
     name, run = next(iter(runs.items()))
     out = folder / "predictions.zarr"
     seconds, _ = _timed(
-        lambda: model.predict_to(run.model, dataset, out, memory_limit=limit, n_threads=n_threads)
+        lambda: prediction.predict_to(run.model, dataset, out, memory_limit=limit, n_threads=n_threads)
     )
-    scores = model.score(run.model, dataset, memory_limit=limit, n_threads=n_threads)
+    scores = prediction.score(run.model, dataset, memory_limit=limit, n_threads=n_threads)
     show.write(
         f"   {dataset.n_rows:,} predictions of {name} written to {out.name} in {seconds:.1f} s; "
         f"R² {scores[0]:.6f}"

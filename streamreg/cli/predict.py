@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from streamreg import model
+from streamreg import prediction
 from streamreg.cli import options as o
 from streamreg.cli import show
 from streamreg.model import Model
@@ -27,7 +27,7 @@ def predict(
 ) -> None:
     """Write predictions to disk, block by block; they appear whole or not at all."""
     dataset = o.dataset_of(data, x, None, missing_chunks=missing_chunks, needs_y=False)
-    path = model.predict_to(
+    path = prediction.predict_to(
         Model.load(model_file), dataset, out, overwrite=overwrite, memory_limit=memory_limit,
         n_threads=n_threads, inputs=o.inputs_of(data, x),
     )  # fmt: skip
@@ -53,7 +53,7 @@ def score(
     dataset = o.dataset_of(
         data, x, y, sample_weight, missing_chunks=missing_chunks, nan_policy=nan_policy
     )
-    scores = model.score(
+    scores = prediction.score(
         Model.load(model_file), dataset, memory_limit=memory_limit, n_threads=n_threads
     )
     if np.isnan(scores).any():

@@ -57,5 +57,7 @@ def fold_segment(
                     error = reader.not_finite(start, stop)
                     if error is not None:
                         raise error
+            # gone before the next is read: readers that make new arrays would hold two
+            del block
             on_block(stop - start)
     return state

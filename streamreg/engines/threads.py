@@ -5,22 +5,22 @@ from __future__ import annotations
 import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from queue import Empty, SimpleQueue
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from threadpoolctl import ThreadpoolController
-
 from streamreg.engines.base import fold_segment
+from streamreg.engines.blas_limit import one_blas_thread
 from streamreg.kernels import serial
 from streamreg.layout import Blocks, Segments
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
     from types import TracebackType
 
     from streamreg.accumulators.base import Accumulator
     from streamreg.blocks import Block
+    from streamreg.kernels import Parallel
     from streamreg.sources.dataset import BlockReader, DataSet
 
 State = TypeVar("State")
@@ -44,9 +44,16 @@ class ThreadsEngine:
     dataset
         The rows.
     n_threads
-        Threads that fold.
+        Threads that fold; with 1 all is done by the caller's own.
     on_rows
         Told the rows of each block that is done, from any thread, for progress.
+
+    Attributes
+    ----------
+    n_omitted
+        Rows that the last pass left out for NaN or inf.
+    has_inexact_integers
+        Whether an integer was read that float64 cannot hold.
     """
 
     def __init__(
@@ -56,17 +63,20 @@ class ThreadsEngine:
         self._n_threads = n_threads
         self._on_rows = on_rows
         self._blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes)
-        self._readers: SimpleQueue[BlockReader] = SimpleQueue()
-        self._opened: list[BlockReader] = []
-        self._opening = threading.Lock()
+        self._idle: list[BlockReader] = []
+        self._lending = threading.Lock()
         self._stop = threading.Event()
         self.n_omitted = 0
+        self.has_inexact_integers = False
 
     def __enter__(self) -> Self:
-        self._pool = ThreadPoolExecutor(self._n_threads, thread_name_prefix="streamreg")
-        # two threads with BLAS on two each are slower than two with BLAS on one, 3 to 8 times
-        self._blas = ThreadpoolController().limit(limits=1, user_api="blas")
-        self._blas.__enter__()
+        with ExitStack() as stack:
+            stack.enter_context(one_blas_thread())
+            stack.callback(self._close_readers)
+            self._pool = ThreadPoolExecutor(self._n_threads, thread_name_prefix="streamreg")
+            stack.callback(self._pool.shutdown, wait=True, cancel_futures=True)
+            stack.callback(self._stop.set)
+            self._on_exit = stack.pop_all()
         return self
 
     def __exit__(
@@ -75,16 +85,7 @@ class ThreadsEngine:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._stop.set()
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        self._blas.__exit__(kind, error, traceback)
-        for reader in self._opened:
-            reader.close()
-
-    @property
-    def has_inexact_integers(self) -> bool:
-        """Whether an integer was read that float64 cannot hold."""
-        return any(reader.has_inexact_integers for reader in self._opened)
+        self._on_exit.__exit__(kind, error, traceback)
 
     def reduce(self, accumulator: Accumulator[State, Result]) -> Result:
         """Run one pass and return the accumulator's statistic.
@@ -92,57 +93,43 @@ class ThreadsEngine:
         Raises
         ------
         InputError, DataCorruptionError
-            See :func:`streamreg.engines.base.fold_segment`.
+            See :func:`streamreg.engines.base.fold_segment`. The other threads stop after the
+            block at which they are.
         """
         pass_nbytes = self._dataset.n_rows * self._dataset.row_nbytes
         segments = Segments.of(len(self._blocks), pass_nbytes, accumulator.state_nbytes)
         if len(segments) == 1:
-            merged = self._fold(accumulator, segments[0], parallel=self._share)
+            # the plan counts one reader's buffers for a pass that is read by one thread
+            self._close_readers(keep=1)
+            merged = self._fold(accumulator, self._share, segments[0])
         else:
             merged = accumulator.zero()
-            for state in self._in_order(
-                segments, lambda segment: self._fold(accumulator, segment)
-            ):
+            for state in self._in_order(segments, partial(self._fold, accumulator, serial)):
                 merged = accumulator.merge(merged, state)
-        self.n_omitted = sum(reader.restart() for reader in self._opened)
+                # gone before the next is awaited: the plan counts it once
+                del state
+        self.n_omitted = sum(reader.restart() for reader in self._idle)
+        self.has_inexact_integers |= any(reader.has_inexact_integers for reader in self._idle)
         return accumulator.finalize(merged)
 
-    def each_block(self, make: Callable[[Block], Made]) -> Iterator[Made]:
-        """Yield ``make(block)`` of every block, in order; threads work a few blocks ahead."""
+    def each_block(self, make: Callable[[BlockReader, Block], Made]) -> Iterator[Made]:
+        """Yield ``make(reader, block)`` of every block, in order; threads work a few ahead."""
 
         def run(number: int) -> Made:
-            reader = self._take_reader()
-            try:
+            with self._reader() as reader:
                 start, stop = self._blocks[number]
-                made = make(reader.read(start, stop))
+                made = make(reader, reader.read(start, stop))
                 self._tell(stop - start)
                 return made
-            finally:
-                self._readers.put(reader)
 
         return self._in_order(range(len(self._blocks)), run)
 
-    def not_finite(self, row: int) -> Exception | None:
-        """Return the error that names the NaN or inf in the block of ``row``, if there is one."""
-        reader = self._take_reader()
-        for start, stop in self._blocks:
-            if start <= row < stop:
-                return reader.not_finite(start, stop)
-        return None
-
     def _fold(
-        self,
-        accumulator: Accumulator[State, Result],
-        segment: range,
-        parallel: Callable[[Callable[[int], None], int], None] = serial,
+        self, accumulator: Accumulator[State, Result], parallel: Parallel, segment: range
     ) -> State:
-        reader = self._take_reader()
-        try:
-            return fold_segment(
-                reader, accumulator, (self._blocks[i] for i in segment), parallel, self._tell
-            )
-        finally:
-            self._readers.put(reader)
+        with self._reader() as reader:
+            blocks = (self._blocks[number] for number in segment)
+            return fold_segment(reader, accumulator, blocks, parallel, self._tell)
 
     def _in_order(self, items: Iterable[Item], run: Callable[[Item], Made]) -> Iterator[Made]:
         """Yield ``run(item)`` in order, with at most one more under way than there are threads."""
@@ -154,30 +141,61 @@ class ThreadsEngine:
             for item in items:
                 if len(waiting) > self._n_threads:
                     yield waiting.popleft().result()
-                waiting.append(self._pool.submit(run, item))
+                waiting.append(self._pool.submit(self._stopping_all, run, item))
             while waiting:
                 yield waiting.popleft().result()
-        except BaseException:
-            self._stop.set()
-            for future in waiting:
-                future.cancel()
-            raise
+        except _StoppedError:
+            raise self._first_error(waiting) from None
+        finally:
+            self._cancel(waiting)
 
     def _share(self, task: Callable[[int], None], count: int) -> None:
         """Run the parts of an update on the pool's threads."""
         if count == 1 or self._n_threads == 1:
             serial(task, count)
             return
-        for done in [self._pool.submit(task, number) for number in range(count)]:
-            done.result()
+        waiting = deque(self._pool.submit(task, number) for number in range(count))
+        try:
+            while waiting:
+                waiting.popleft().result()
+        finally:
+            self._cancel(waiting)
 
-    def _take_reader(self) -> BlockReader:
-        with suppress(Empty):
-            return self._readers.get_nowait()
-        with self._opening:
-            reader = self._dataset.open()
-            self._opened.append(reader)
-        return reader
+    def _stopping_all(self, run: Callable[[Item], Made], item: Item) -> Made:
+        """Return ``run(item)``; if it fails, no other thread begins another block."""
+        try:
+            return run(item)
+        except BaseException:
+            self._stop.set()
+            raise
+
+    def _first_error(self, waiting: Iterable[Future[Made]]) -> BaseException:
+        """Return why a thread was told to stop: of several errors that of the first segment."""
+        errors = (future.exception() for future in waiting if not future.cancel())
+        return next(error for error in errors if error and not isinstance(error, _StoppedError))
+
+    def _cancel(self, waiting: Collection[Future[Made]]) -> None:
+        """Stop what is under way, where a pass does not end well; else nothing is."""
+        if waiting:
+            self._stop.set()
+        for future in waiting:
+            future.cancel()
+
+    @contextmanager
+    def _reader(self) -> Iterator[BlockReader]:
+        """Lend a reader to one thread; there are never more than threads."""
+        with self._lending:
+            reader = self._idle.pop() if self._idle else self._dataset.open()
+        try:
+            yield reader
+        finally:
+            with self._lending:
+                self._idle.append(reader)
+
+    def _close_readers(self, *, keep: int = 0) -> None:
+        with ExitStack() as stack:  # closes all, whichever fails
+            while len(self._idle) > keep:
+                stack.callback(self._idle.pop().close)
 
     def _tell(self, rows: int) -> None:
         if self._stop.is_set():

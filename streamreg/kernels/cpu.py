@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from streamreg.kernels import blas
+from streamreg.kernels import Affine, blas
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +25,9 @@ _GRAM_TILE_NBYTES = 4 << 20
 _GRAM_MIN_ROWS = 256
 # of the D² state, so that threads can share one that is too large to be kept by each
 _PANEL = 512
+# 1 in so many
+_FEW = 8
+_AS_STORED = Affine()
 
 
 def tile_rows(n_features: int) -> int:
@@ -49,10 +52,10 @@ def products(
     *,
     coefficients: Float64,
     bias: Float64,
-    shift: Float64 | None,
-    y_scale: Float64 | None,
+    x: Affine = _AS_STORED,
+    y: Affine = _AS_STORED,
 ) -> None:
-    """Add u = (X - c)V + b, less y in its first K columns, and uᵀs(X - c) to ``state``.
+    """Add u = XV + b, less y in its first K columns, and uᵀsX to ``state``.
 
     Parameters
     ----------
@@ -60,32 +63,28 @@ def products(
         V, (D, M).
     bias
         b, (M,).
-    shift
-        c, (D,); ``None`` for zeros.
-    y_scale
-        (K,) factors of y; ``None`` for ones.
+    x, y
+        How columns of X and y are read: scaled, then shifted.
     """
     n_targets, n_columns = len(state.rr), len(state.sums)
     rows = min(tile_rows(block.X.shape[1]), len(block.X))
-    room = _room(block.X, rows, always=shift is not None)
+    room = _room(block.X, rows, always=any(part is not None for part in x))
     u_room = np.empty((rows, n_columns))
     added = np.empty_like(state.products)
-    for tile, y, weight in _tiles(block, rows):
-        z = _widen(tile, room, shift=shift)
+    for tile, tile_y, weight in _tiles(block, rows):
+        z = _widen(tile, room, x)
         u = u_room[: len(z)]
         np.matmul(z, coefficients, out=u)
-        u += bias
-        r, along = u[:, :n_targets], u[:, n_targets:]
-        r -= y if y_scale is None else y * y_scale
+        # y - b first: they may be large and alike, and are then subtracted without rounding
+        u[:, :n_targets] -= _column(tile_y, y) - bias[:n_targets]
+        u[:, n_targets:] += bias[n_targets:]
         su = u if weight is None else u * weight[:, None]
         np.matmul(su.T, z, out=added)
         np.add(state.products, added, out=state.products)
         np.add(state.sums, su.sum(axis=0), out=state.sums)
-        sr = su[:, :n_targets]
-        np.add(state.rr, np.einsum("ij,ij->j", sr, r), out=state.rr)
-        if n_columns > n_targets:
-            np.add(state.ru, np.einsum("ij,ij->j", sr, along), out=state.ru)
-            np.add(state.uu, np.einsum("ij,ij->j", su[:, n_targets:], along), out=state.uu)
+        np.add(
+            state.rr, np.einsum("ij,ij->j", su[:, :n_targets], u[:, :n_targets]), out=state.rr
+        )
         _count(state, len(z), weight)
 
 
@@ -94,10 +93,12 @@ def predict(X: Array, coefficients: Float64, intercept: Float64) -> Float64:
     out = np.empty((len(X), len(intercept)))
     rows = min(tile_rows(X.shape[1]), len(X))
     room = _room(X, rows, always=False)
-    for start in range(0, len(X), max(1, rows)):
-        z = _widen(X[start : start + rows], room)
-        np.matmul(z, coefficients, out=out[start : start + rows])
-    out += intercept
+    # what leaves float64's range becomes inf, which callers look for
+    with np.errstate(all="ignore"):
+        for start in range(0, len(X), max(1, rows)):
+            z = _widen(X[start : start + rows], room, _AS_STORED)
+            np.matmul(z, coefficients, out=out[start : start + rows])
+        out += intercept
     return out
 
 
@@ -109,7 +110,7 @@ def predict_scratch_nbytes(n_features: int) -> int:
 def moments_scratch_nbytes(n_features: int, n_targets: int) -> int:
     """Bytes that :func:`moments` needs beside state and block."""
     rows = tile_rows(n_features)
-    return 8 * (rows * (n_features + 3 * n_targets + 1) + (2 * n_targets + 6) * n_features)
+    return 8 * (rows * (n_features + 4 * n_targets + 1) + (2 * n_targets + 6) * n_features)
 
 
 def moments(
@@ -118,17 +119,17 @@ def moments(
     """Add a block to means and centred sums, a tile at a time: Chan, Golub & LeVeque (1983)."""
     rows = min(tile_rows(block.X.shape[1]), len(block.X))
     room = _room(block.X, rows, always=True)
-    for tile, y, weight in _tiles(block, rows):
-        z = _widen(tile, room, scale=x_scale)
-        z_y = y.astype(np.float64) if y_scale is None else y * y_scale
-        np.minimum(state.low, z.min(axis=0), out=state.low)
-        np.maximum(state.high, z.max(axis=0), out=state.high)
-        if z_y.shape[1]:
-            np.maximum(state.y_high, np.abs(z_y).max(axis=0), out=state.y_high)
+    for tile, tile_y, weight in _tiles(block, rows):
+        if not state.n:
+            state.origin[...] = _column(tile[0], Affine(x_scale))
+            state.y_origin[...] = _column(tile_y[0], Affine(y_scale))
+        _bound(tile, state.low, state.high)
+        _bound(tile_y, state.y_low, state.y_high)
+        z = _widen(tile, room, Affine(x_scale, state.origin))
+        z_y = _column(tile_y, Affine(y_scale, state.y_origin))
         s = np.ones(len(z)) if weight is None else weight
         total = float(s.sum())
-        mean = _centre(z, s, total)
-        y_mean = _centre(z_y, s, total)
+        mean, y_mean = _centre(z, s, total), _centre(z_y, s, total)
         ratio, share = _chan(state.s, total)
         delta, y_delta = mean - state.mean, y_mean - state.y_mean
         np.add(state.cross, (z_y * s[:, None]).T @ z, out=state.cross)
@@ -144,7 +145,8 @@ def moments(
 def gram_scratch_nbytes(n_features: int, n_targets: int) -> int:
     """Bytes that :func:`gram` needs beside state and block."""
     rows = gram_tile_rows(n_features) + 1
-    return 8 * (rows * (n_features + 3 * n_targets + 2) + n_features * (n_targets + 2))
+    looked_at = n_features // _FEW
+    return 8 * (rows * (n_features + looked_at + 3 * n_targets + 2) + n_features * (n_targets + 4))
 
 
 def gram(
@@ -168,15 +170,21 @@ def gram(
     rows = min(gram_tile_rows(n_features), len(block.X))
     room = np.empty((rows + 1, n_features))
     panels = -(-n_features // _PANEL)
-    for tile, y, weight in _tiles(block, rows):
+    for tile, tile_y, weight in _tiles(block, rows):
         n = len(tile)
-        z = _widen(tile, room[:n], scale=x_scale, copy=True)
-        z_y = np.empty((n + 1, y.shape[1]))
-        np.multiply(y, 1.0 if y_scale is None else y_scale, out=z_y[:n])
-        s = np.ones(n) if weight is None else weight
-        total = float(s.sum())
+        if centred and not state.n:
+            state.origin[...] = _column(tile[0], Affine(x_scale))
+            state.y_origin[...] = _column(tile_y[0], Affine(y_scale))
+        shift, y_shift = (state.origin, state.y_origin) if centred else (None, None)
+        z = _widen(tile, room[:n], Affine(x_scale, shift))
+        z_y = np.empty((n + 1, tile_y.shape[1]))
+        z_y[:n] = _column(tile_y, Affine(y_scale, y_shift))
+        _note_changes(z, state.varies)
+        _note_changes(z_y[:n], state.y_varies)
         filled = n
         if centred:
+            s = np.ones(n) if weight is None else weight
+            total = float(s.sum())
             mean, y_mean = _centre(z, s, total), _centre(z_y[:n], s, total)
             ratio, share = _chan(state.s, total)
             delta, y_delta = mean - state.mean, y_mean - state.y_mean
@@ -213,48 +221,58 @@ def _tiles(block: Block, rows: int) -> Iterator[tuple[Array, Array, Float64 | No
 
 def _room(X: Array, rows: int, *, always: bool) -> Float64:
     """Return a buffer for a widened tile; an empty one where tiles can be used as they lie."""
-    if not always and _is_float64(X):
+    if not always and X.dtype == np.float64 and X.dtype.isnative:
         return np.empty((0, X.shape[1]))
     return np.empty((rows, X.shape[1]))
 
 
-def _is_float64(X: Array) -> bool:
-    return X.dtype == np.float64 and X.dtype.isnative
-
-
-def _widen(
-    tile: Array,
-    room: Float64,
-    *,
-    shift: Float64 | None = None,
-    scale: Float64 | None = None,
-    copy: bool = False,
-) -> Float64:
-    """Return (tile - shift)·scale as float64: the tile itself, or in ``room``."""
-    if shift is None and scale is None and not copy and not len(room):
+def _widen(tile: Array, room: Float64, columns: Affine) -> Float64:
+    """Return tile·scale - shift as float64, in ``room``; the tile itself where there is none."""
+    if not len(room):
         return tile
     z = room[: len(tile)]
-    if shift is not None:
-        # unsafe: integers become floats; those beyond 2⁵³ are warned of by who reads them
-        np.subtract(tile, shift, out=z, dtype=np.float64, casting="unsafe")
-        return z
-    if scale is not None:
-        np.multiply(tile, scale, out=z, dtype=np.float64, casting="unsafe")
-        return z
-    np.copyto(z, tile, casting="unsafe")
+    # unsafe: integers become floats; those beyond 2⁵³ are warned of by who reads them
+    if columns.scale is not None:
+        np.multiply(tile, columns.scale, out=z, dtype=np.float64, casting="unsafe")
+        if columns.shift is not None:
+            np.subtract(z, columns.shift, out=z)
+    elif columns.shift is not None:
+        np.subtract(tile, columns.shift, out=z, dtype=np.float64, casting="unsafe")
+    else:
+        np.copyto(z, tile, casting="unsafe")
     return z
 
 
-def _centre(z: Float64, s: Float64, total: float) -> Float64:
-    """Take the weighted mean from each column of ``z``, in place, and return it.
+def _column(values: Array, columns: Affine) -> Float64:
+    """Return values·scale - shift as a new array: of y, which is narrow, or of one row."""
+    z = values.astype(np.float64)
+    if columns.scale is not None:
+        z *= columns.scale
+    if columns.shift is not None:
+        z -= columns.shift
+    return z
 
-    Twice: what the first mean lost to rounding, the mean of the rest still holds.
-    """
+
+def _bound(values: Array, low: Float64, high: Float64) -> None:
+    if values.shape[1]:
+        np.minimum(low, values.min(axis=0), out=low)
+        np.maximum(high, values.max(axis=0), out=high)
+
+
+def _note_changes(z: Float64, varies: Float64) -> None:
+    """Mark columns that leave their origin; once all are marked it costs nothing."""
+    still = np.flatnonzero(varies == 0)
+    if len(still):
+        # a few columns are copied out; of many it is cheaper to look at all
+        part = still if _FEW * len(still) <= len(varies) else slice(None)
+        varies[part] = np.maximum(varies[part], z[:, part].any(axis=0))
+
+
+def _centre(z: Float64, s: Float64, total: float) -> Float64:
+    """Take the weighted mean from each column of ``z``, in place, and return it."""
     mean = (s @ z) / total
     z -= mean
-    rest = (s @ z) / total
-    z -= rest
-    return np.asarray(mean + rest)
+    return np.asarray(mean)
 
 
 def _chan(s_before: Float64, s_added: float) -> tuple[float, float]:

@@ -71,8 +71,8 @@ class Status(Enum):
     EXACT_FIT = "The loss is zero to rounding."
     OUT_OF_EPOCHS = "max_epochs ran out before tol was reached; raise max_epochs, or tol."
     STALLED = (
-        "The gradient no longer falls: rounding hides the rest. The answer is as good as these "
-        "data allow with this solver; a larger tol stops here without a warning."
+        "Rounding hides what is left to gain. The answer is as good as these data allow with this "
+        "solver; a larger tol stops here without a warning."
     )
 
     @property
@@ -117,12 +117,19 @@ class Solution:
     warnings: list[str] = field(default_factory=list)
 
 
-class Footprint(NamedTuple):
-    """What a solver's passes keep in memory, known without data."""
+class PassFootprint(NamedTuple):
+    """What a pass with one kind of accumulator keeps in memory, known without data."""
 
-    state_nbytes: int  #   of the largest accumulator
+    state_nbytes: int
     scratch_nbytes: int  # of each thread
-    solver_nbytes: int  #  vectors of the solver's own, and what it shares with every thread
+    kept_nbytes: int = 0  # of an earlier pass
+
+
+class Footprint(NamedTuple):
+    """What a solver keeps in memory, known without data."""
+
+    passes: tuple[PassFootprint, ...]  # of each kind that it may run, the main one first
+    solver_nbytes: int  # vectors of the solver's own, and what it shares with every thread
 
 
 class Solver(ABC):

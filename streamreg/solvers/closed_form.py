@@ -3,212 +3,172 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from streamreg.accumulators.base import Scaling
+from streamreg.accumulators.gradient import gradient_state_nbytes
 from streamreg.accumulators.gram import Gram
-from streamreg.kernels import blas
-from streamreg.solvers.base import EpochRecord, Footprint, Solution, Solver, Status
-from streamreg.solvers.coordinates import measure
+from streamreg.accumulators.moments import Moments
+from streamreg.kernels import cpu
+from streamreg.solvers.base import EpochRecord, Footprint, PassFootprint, Solution, Solver, Status
+from streamreg.solvers.cholesky import Factor
+from streamreg.solvers.columns import column_warnings, is_constant, measure
+from streamreg.solvers.coordinates import Coordinates, penalty_root
 
 if TYPE_CHECKING:
-    from streamreg.accumulators.base import Scaling
+    from streamreg.accumulators.gram import GramResult
     from streamreg.blocks import Float64
-    from streamreg.kernels.states import GramState
     from streamreg.solvers.base import Problem, Reduce, Report
 
-_EPS = float(np.finfo(float).eps)
-# squares below may have lost values to underflow; squares of 0 are 0
+# squares below may have lost digits to underflow
 _SMALLEST_SQUARE = 2.0**-900
-# fewer digits than this deserve a word
-_FEW_DIGITS = 6.0
-
-
-class _Factor(NamedTuple):
-    """Pivoted Cholesky factor of the scaled Gram: PᵀGP = LLᵀ."""
-
-    lower: Float64  #  (D, D), Fortran order, in the Gram's own memory
-    pivots: np.ndarray[tuple[int], np.dtype[np.intp]]  # (D,)
-    rank: int
-    condition: float  # of the scaled Gram
+# weights are right to about 1e-16 times the condition number of XᵀX; above, they are corrected
+_CORRECTED_ABOVE = 1e6
+_SMALL_CORRECTION = 1e-11
+_MOST_CORRECTIONS = 4
+# condition number of XᵀX from which dependent columns deserve a word
+_NEARLY_DEPENDENT = 1e10
 
 
 @dataclass(frozen=True)
 class ClosedForm(Solver):
-    """Centred XᵀX w = Xᵀy, scaled by powers of two, by Cholesky with pivots [1]_.
+    """Centred XᵀX w = Xᵀy, scaled by powers of two, by Cholesky with pivots.
 
     The factor is made in the memory of XᵀX: no second D² array is needed. Columns that depend on
-    others have no pivot left; then the solution of least norm is taken, from a QR factor of L.
+    others are named, and of all solutions the one of least norm is taken.
+
+    XᵀX has the condition number of X squared. Where that costs digits, up to four more passes,
+    O(D) each, take the gradient from the rows themselves and w ← w - (XᵀX)⁻¹∇f [1]_.
 
     References
     ----------
-    .. [1] Higham (2002), Accuracy and Stability of Numerical Algorithms, 2nd ed., section 10.3.
+    .. [1] Björck (1987), Linear Algebra Appl. 88-89, 31-48: corrected seminormal equations.
     """
 
     name: ClassVar[str] = "closed_form"
 
     def footprint(self, problem: Problem) -> Footprint:
-        gram = Gram(problem.n_features, problem.n_targets)
         d, k = problem.n_features, problem.n_targets
-        return Footprint(gram.state_nbytes, gram.scratch_nbytes, 8 * d * (4 * k + 24))
+        gram, moments = Gram(d, k), Moments(d, k)
+        passes = (
+            PassFootprint(gram.state_nbytes, gram.scratch_nbytes),
+            PassFootprint(moments.state_nbytes, moments.scratch_nbytes, gram.state_nbytes),
+            PassFootprint(
+                gradient_state_nbytes(d, k, k), cpu.products_scratch_nbytes(d, k),
+                gram.state_nbytes,
+            ),
+        )  # fmt: skip
+        return Footprint(passes, 8 * d * (8 * k + 24))
 
     def passes(self) -> int:
         return 1
 
+    # what leaves float64's range is looked for, and told in words
+    @np.errstate(all="ignore")
     def solve(self, problem: Problem, reduce: Reduce, report: Report) -> Solution:
-        state, scaling = _gather(problem, reduce)
-        k = problem.n_targets
-        units = np.ones(problem.n_features) if scaling is None else scaling.x
-        y_units = np.ones(k) if scaling is None else scaling.y
-        s = float(state.s)
-        y_variance = state.y_m2 / s
-        scale = _scales(state, s, centred=problem.fit_intercept)
-        right = np.asfortranarray(state.cross * (scale / s)[:, None])
-        penalty = problem.l2 * (scale * units) ** 2
-        factor = _factorise(state.gram, scale, s, penalty)
-        active = int(np.count_nonzero(scale))
-        if factor.rank >= active:
-            v = _solve(factor, right)
-            w = v * (scale * units)[:, None]
-        else:
-            w = _least_norm(factor, right, scale * units)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            explained = np.sum(np.where(scale[:, None] > 0, w * right / (scale * units)[:, None], 0), axis=0)
-        losses = [0.5 * y_variance, np.maximum(0.5 * (y_variance - explained), 0.0)]
-        history = [float(np.sum(loss / y_units**2)) for loss in losses]
-        coefficients = w / y_units
-        intercept = state.y_mean / y_units - (state.mean / units) @ coefficients
-        report(EpochRecord(1, history[0], float("nan")))
-        return Solution(
-            coefficients,
-            intercept if problem.fit_intercept else np.zeros(k),
-            Status.SOLVED if factor.rank >= active else Status.LEAST_NORM,
-            1,
-            history,
-            _warnings(problem, factor, scale),
+        moments, units, warnings = _gather(problem, reduce)
+        coordinates = _coordinates(problem, moments, units)
+        sigma = coordinates.scale
+        factor = Factor.of(
+            _scaled(moments, sigma, coordinates.penalty_root()),
+            np.where(np.isfinite(sigma), sigma / units.x, 0.0),
         )
+        right = moments.cross / sigma[:, None]
+        theta = np.vstack([factor.solve(right), np.zeros((1, problem.n_targets))])
+        start_loss = 0.5 * moments.y_variance
+        losses = [start_loss, start_loss - 0.5 * np.sum(theta[:-1] * right, axis=0)]
+        report(EpochRecord(1, coordinates.user_loss(losses[0]), float("nan")))
+        if factor.condition > _CORRECTED_ABOVE:
+            theta = _correct(coordinates, reduce, report, factor, theta, losses)
+        coefficients, intercept = coordinates.to_user(theta)
+        warnings += column_warnings(problem, ~np.isfinite(sigma))
+        warnings += _dependence_warnings(problem, factor, sigma, moments.n)
+        return Solution(
+            coefficients, intercept, Status.SOLVED if factor.is_full else Status.LEAST_NORM,
+            len(losses) - 1, [coordinates.user_loss(np.maximum(loss, 0.0)) for loss in losses],
+            warnings,
+        )  # fmt: skip
 
 
-def _gather(problem: Problem, reduce: Reduce) -> tuple[GramState, Scaling | None]:
+def _gather(problem: Problem, reduce: Reduce) -> tuple[GramResult, Scaling, list[str]]:
     """Run the pass; and again, scaled, where squares left float64's range."""
-    gram = Gram(problem.n_features, problem.n_targets, centred=problem.fit_intercept)
-    state = reduce(gram)
-    diagonal = state.gram.diagonal() / float(state.s)
-    doubtful = ~np.isfinite(diagonal) | (diagonal < _SMALLEST_SQUARE)
-    y_doubtful = ~np.isfinite(state.y_m2) | (state.y_m2 / float(state.s) < _SMALLEST_SQUARE)
-    if not (doubtful.any() or y_doubtful.any()):
-        return state, None
-    del state, diagonal  # its D² numbers are not needed twice
-    _, scaling = measure(problem, reduce)
-    return reduce(Gram(gram.n_features, gram.n_targets, gram.centred, scaling)), scaling
+    d, k = problem.n_features, problem.n_targets
+    result = reduce(Gram(d, k, centred=problem.fit_intercept))
+    variances = np.append(result.gram.diagonal() / result.s, result.y_variance)
+    varies = np.append(result.varies, result.y_varies) > 0
+    units, warnings = Scaling(np.ones(d), np.ones(k)), []
+    if (~np.isfinite(variances) | (varies & (variances < _SMALLEST_SQUARE))).any():
+        _, units, warnings = measure(problem, reduce)
+    if (units.x != 1).any() or (units.y != 1).any():
+        del result  # its D² numbers are not needed twice
+        result = reduce(Gram(d, k, problem.fit_intercept, units))
+    return result, units, warnings
 
 
-def _scales(state: GramState, s: float, *, centred: bool) -> Float64:
-    """Return powers of two that bring the diagonal near 1; 0 for columns that do not vary."""
-    variance = state.gram.diagonal() / s
-    noise = (8 * _EPS * state.mean) ** 2 if centred else np.zeros_like(variance)
-    varies = variance > noise
-    _, exponents = np.frexp(np.sqrt(np.where(varies, variance, 1.0)))
-    return np.where(varies, np.ldexp(1.0, -exponents), 0.0)
+def _coordinates(problem: Problem, moments: GramResult, units: Scaling) -> Coordinates:
+    """Return coordinates of powers of two, in which XᵀX has a diagonal near 1."""
+    spread = np.sqrt(moments.gram.diagonal() / moments.s)
+    _, exponents = np.frexp(np.hypot(spread, penalty_root(problem, units)))
+    scale = np.where(is_constant(spread, moments.mean), np.inf, np.ldexp(1.0, exponents))
+    return Coordinates(
+        problem, units, moments.mean, moments.y_mean, scale, subtracts=problem.fit_intercept
+    )
 
 
-def _factorise(gram: Float64, scale: Float64, s: float, penalty: Float64) -> _Factor:
-    from scipy.linalg import lapack  # noqa: PLC0415  (30 MiB that only the closed form needs)
-
-    d = len(gram)
-    for j in range(d):  # a column at a time: no second D² array
-        gram[j:, j] *= scale[j:] * (scale[j] / s)
-        gram[j, j] += penalty[j]
-    norm = _one_norm(gram)
-    # what is left of a column that depends on others is rounding
-    tolerance = 32 * max(d, 16) * _EPS * float(np.max(gram.diagonal()))
-    lower, pivots, rank, _ = lapack.dpstrf(gram, tol=tolerance, lower=1, overwrite_a=1)
-    rank = int(rank)
-    if rank == d:
-        reciprocal, _ = lapack.dpocon(lower, norm, uplo="L")
-        condition = 1 / reciprocal if reciprocal > 0 else np.inf
-    else:
-        ends = lower.diagonal()[:rank]
-        condition = float((ends[0] / ends[-1]) ** 2) if rank else 1.0
-    return _Factor(lower, pivots.astype(np.intp) - 1, rank, condition)
+def _scaled(moments: GramResult, sigma: Float64, penalty_root: Float64) -> Float64:
+    """Return XᵀX/Σs, with the penalty, in coordinates; in its own memory."""
+    gram, inverse = moments.gram, 1 / sigma
+    for j in range(len(gram)):  # a column at a time: no second D² array
+        gram[j:, j] *= inverse[j:] * (inverse[j] / moments.s)
+        gram[j, j] += (penalty_root[j] * inverse[j]) ** 2
+    return gram
 
 
-def _one_norm(lower: Float64) -> float:
-    """Return the 1-norm of a symmetric matrix of which the lower triangle is stored."""
-    sums = np.zeros(len(lower))
-    for j in range(len(lower)):
-        column = np.abs(lower[j:, j])
-        sums[j] += column.sum()
-        sums[j + 1 :] += column[1:]
-    return float(sums.max())
+def _correct(
+    coordinates: Coordinates,
+    reduce: Reduce,
+    report: Report,
+    factor: Factor,
+    theta: Float64,
+    losses: list[Float64],
+) -> Float64:
+    """Return θ - (∇²f)⁻¹∇f, again until that changes it no more; appends to ``losses``."""
+    last = np.inf
+    for _ in range(_MOST_CORRECTIONS):
+        loss, gradient, _ = coordinates.evaluate(reduce, theta)
+        change = np.vstack([-factor.solve(gradient[:-1]), -gradient[-1:]])
+        share = np.max(np.abs(change) / np.max(np.abs(theta), axis=0))
+        # each is smaller by a factor, unless all of it is rounding
+        if not share < 0.5 * last:
+            break
+        report(EpochRecord(len(losses), coordinates.user_loss(losses[-1]), float("nan")))
+        theta = theta + change
+        losses.append(loss + 0.5 * np.sum(gradient * change, axis=0))
+        if share <= _SMALL_CORRECTION:
+            break
+        last = share
+    return theta
 
 
-def _solve(factor: _Factor, right: Float64) -> Float64:
-    """Solve with the leading rank×rank factor; 0 for the columns without a pivot."""
-    v = np.asfortranarray(right[factor.pivots])
-    v[factor.rank :] = 0.0
-    if factor.rank:
-        for transposed in (False, True):
-            blas.solve_triangle(
-                factor.lower, v, size=factor.rank, lower=True, transposed=transposed
-            )
-    out = np.empty_like(v)
-    out[factor.pivots] = v
-    return out
-
-
-def _least_norm(factor: _Factor, right: Float64, scale: Float64) -> Float64:
-    """Return the w of least norm, in the user's units, that solves LLᵀw = right.
-
-    With L = QR, (D, r), it is w = Q R⁻ᵀ R⁻¹ Qᵀ right; Q and R take the memory of L.
-    """
-    from scipy.linalg import lapack  # noqa: PLC0415  (30 MiB that only the closed form needs)
-
-    rank, pivots = factor.rank, factor.pivots
-    if rank == 0:
-        return np.zeros_like(right)
-    scale = scale[pivots, None]
-    inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
-    trapezoid = factor.lower[:, :rank]
-    for j in range(rank):
-        trapezoid[:j, j] = 0.0
-    trapezoid *= inverse
-    qr, tau, _, _ = lapack.dgeqrf(trapezoid, overwrite_a=1)
-    w = np.asfortranarray(right[pivots] * inverse)
-    work = max(1, 64 * w.shape[1])
-    w, _, _ = lapack.dormqr("L", "T", qr, tau, w, lwork=work, overwrite_c=1)
-    w[rank:] = 0.0
-    # G = LLᵀ = Q R Rᵀ Qᵀ
-    for transposed in (False, True):
-        blas.solve_triangle(qr, w, size=rank, lower=False, transposed=transposed)
-    w, _, _ = lapack.dormqr("L", "N", qr, tau, w, lwork=work, overwrite_c=1)
-    out = np.empty_like(w)
-    out[pivots] = w
-    return out
-
-
-def _warnings(problem: Problem, factor: _Factor, scale: Float64) -> list[str]:
-    warnings = []
-    still = [int(j) for j in np.flatnonzero(scale == 0)]
-    if still:
-        what = "constant" if problem.fit_intercept else "zero in every row"
-        verb = "is" if len(still) == 1 else "are"
-        warnings.append(f"{problem.columns(still)} {verb} {what}; coefficients set to 0")
-    dependent = [int(j) for j in factor.pivots[factor.rank :] if scale[j] > 0]
+def _dependence_warnings(
+    problem: Problem, factor: Factor, sigma: Float64, n_rows: int
+) -> list[str]:
+    dependent = [int(j) for j in factor.pivots[factor.rank :] if np.isfinite(sigma[j])]
     if dependent:
         verb = "depends" if len(dependent) == 1 else "depend"
-        warnings.append(
+        return [
             f"{problem.columns(dependent)} {verb} linearly on the others (rank "
-            f"{factor.rank:,} of {problem.n_features:,}): the coefficients are those of least "
+            f"{factor.rank:,} of {problem.n_features:,}, {n_rows:,} rows): the coefficients are those of least "
             "norm; leave such columns out, or pass l2 > 0"
-        )
-    digits = 16 - np.log10(max(factor.condition, 1.0))
-    if not dependent and digits < _FEW_DIGITS:
-        worst = [int(factor.pivots[factor.rank - 1])]
-        warnings.append(
-            f"the columns are nearly dependent, {problem.columns(worst)} most of all: XᵀX has "
-            f"condition number {factor.condition:.1e}, so expect about {max(digits, 0):.0f} "
-            'correct digits; leave a column out, or pass solver="cg" with a small tol'
-        )
-    return warnings
+        ]
+    if factor.condition < _NEARLY_DEPENDENT or not factor.rank:
+        return []
+    worst = problem.columns([int(factor.pivots[factor.rank - 1])])
+    condition = np.sqrt(factor.condition)
+    return [
+        f"the columns are nearly dependent, {worst} most of all: standardised they have condition "
+        f"number {condition:.0e}, so that about {16 - np.log10(condition):.0f} digits of their "
+        "weights are right; leave a column out, or pass l2 > 0"
+    ]

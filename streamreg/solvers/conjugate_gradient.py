@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from streamreg.solvers.base import Status
-from streamreg.solvers.descent import Descent, line_search
+from streamreg.solvers.descent import ROUNDING_DRIFT, Descent, line_search
 
 if TYPE_CHECKING:
-    from streamreg.solvers.coordinates import Coordinates
     from streamreg.solvers.base import Reduce
+    from streamreg.solvers.coordinates import Coordinates
     from streamreg.solvers.descent import Iterate
 
-# a gradient this small beside the first, and this far from what was foretold, is rounding
-_NEAR_ROUNDING = 1e-6
-_ROUNDING_DRIFT = 0.3
 _TYPICAL_EPOCHS = 40
 
 
@@ -29,8 +26,8 @@ class ConjugateGradient(Descent):
 
         α = -∇f·p / p·∇²f·p        w ← w + α p        p ← -∇f + β p
 
-    where β = ∇f₊·(∇f₊ - ∇f) / ∇f·∇f (Polak & Ribière), at least 0. It stops when
-    ‖∇f‖ ≤ tol·‖∇f at the start‖ for every target.
+    where β = ∇f₊·(∇f₊ - ∇f) / ∇f·∇f (Polak & Ribière), at least 0. A target is done when
+    ‖∇f‖ ≤ tol·‖∇f at the start‖, or when ∇f is all rounding; the fit, when all targets are.
 
     References
     ----------
@@ -43,16 +40,22 @@ class ConjugateGradient(Descent):
         return min(_TYPICAL_EPOCHS, self.max_epochs) + 1
 
     def advance(self, coordinates: Coordinates, reduce: Reduce, iterate: Iterate) -> Iterate:
-        after = line_search(coordinates, reduce, iterate)
+        after, drift = line_search(coordinates, reduce, iterate)
         before, now = iterate.gradient, after.gradient
         squared = np.sum(before * before, axis=0)
         beta = np.sum(now * (now - before), axis=0) / np.where(squared > 0, squared, 1.0)
-        return replace(after, direction=-now + np.maximum(beta, 0.0) * iterate.direction)
+        direction = -now + np.maximum(beta, 0.0) * iterate.direction
+        small = after.gradient_norm <= self.tol * after.start_norm
+        arrived = iterate.arrived | small | after.fits_exactly
+        stalled = iterate.stalled | (drift > ROUNDING_DRIFT)
+        return replace(
+            after,
+            direction=np.where(arrived | stalled, 0.0, direction),
+            arrived=arrived, stalled=stalled & ~arrived,
+        )  # fmt: skip
 
     def verdict(self, before: Iterate, after: Iterate) -> Status | None:
-        if (after.gradient_norm <= self.tol * after.start_norm).all():
-            return Status.SMALL_GRADIENT
-        # the gradient foretold and the one computed anew agree no longer: both are rounding
-        if after.drift > _ROUNDING_DRIFT and after.relative_norm < _NEAR_ROUNDING:
-            return Status.STALLED
-        return None
+        del before
+        if after.arrived.all():
+            return Status.EXACT_FIT if after.fits_exactly.all() else Status.SMALL_GRADIENT
+        return Status.STALLED if (after.arrived | after.stalled).all() else None

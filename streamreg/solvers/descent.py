@@ -12,15 +12,21 @@ from streamreg.accumulators.gradient import gradient_state_nbytes
 from streamreg.accumulators.moments import Moments
 from streamreg.errors import DivergenceError
 from streamreg.kernels import cpu
-from streamreg.solvers.base import EpochRecord, Footprint, Solution, Solver, Status
-from streamreg.solvers.coordinates import Coordinates, standardise
+from streamreg.solvers.base import EpochRecord, Footprint, PassFootprint, Solution, Solver, Status
+from streamreg.solvers.columns import standardise
+from streamreg.solvers.coordinates import Coordinates
+from streamreg.solvers.duplicates import duplicate_warnings
 
 if TYPE_CHECKING:
     from streamreg.blocks import Float64
     from streamreg.solvers.base import Problem, Reduce, Report
+    from streamreg.solvers.coordinates import Evaluation
 
-# a loss this small beside the first is rounding: the square of float64's last digit
-_NOTHING = np.finfo(float).eps ** 2
+    Flags = np.ndarray[tuple[int], np.dtype[np.bool_]]
+
+# a gradient that lies so far from what was foretold, in parts of itself, is rounding
+ROUNDING_DRIFT = 0.1
+_EPS = float(np.finfo(float).eps)
 # θ, ∇f, the direction, ∇²f·d, both as columns of coefficients, and what is made of them
 _VECTORS = 14
 
@@ -31,25 +37,34 @@ class Iterate:
 
     Attributes
     ----------
-    theta, gradient, direction
-        (D + 1, K) in coordinates; the direction of the next epoch.
+    theta, gradient
+        (D + 1, K) in coordinates.
+    direction
+        (D + 1, K) where the next epoch goes; of a constant step, where the last one went.
     loss
         (K,) f at θ.
-    start_norm
-        (K,) ‖∇f‖ where the fit began.
+    measured_loss, decrease
+        (K,) f where the last pass was, and by how much the last epoch lowered it, worked out from
+        gradients: the difference of two losses would be rounding long before the gradient is.
+    start_norm, start_loss
+        (K,) ‖∇f‖ and f where the fit began, or at w = 0 if they are larger there.
+    arrived, stalled
+        (K,) targets that met the tolerance, and those whose gradient is rounding.
     epoch
         Epochs done.
-    drift
-        How far ∇f, computed anew, lay from what the epoch before foretold, in parts of itself.
     """
 
     theta: Float64
     gradient: Float64
     direction: Float64
     loss: Float64
+    measured_loss: Float64
+    decrease: Float64
     start_norm: Float64
+    start_loss: Float64
+    arrived: Flags
+    stalled: Flags
     epoch: int = 0
-    drift: float = 0.0
 
     @property
     def gradient_norm(self) -> Float64:
@@ -61,6 +76,11 @@ class Iterate:
         """‖∇f‖ beside what it was at the start; of several targets the largest."""
         start = np.where(self.start_norm > 0, self.start_norm, 1.0)
         return float(np.max(self.gradient_norm / start))
+
+    @property
+    def fits_exactly(self) -> Flags:
+        """Targets whose loss is rounding: of D + 1 terms that cancel, squared."""
+        return np.asarray(self.measured_loss <= (16 * _EPS) ** 2 * len(self.theta) * self.start_loss)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,30 +113,28 @@ class Descent(Solver):
     def footprint(self, problem: Problem) -> Footprint:
         d, k = problem.n_features, problem.n_targets
         moments = Moments(d, k)
+        # with a direction, and without
+        gradients = tuple(
+            PassFootprint(gradient_state_nbytes(d, m, k), cpu.products_scratch_nbytes(d, m))
+            for m in (2 * k, k)
+        )
         return Footprint(
-            state_nbytes=max(gradient_state_nbytes(d, 2 * k, k), moments.state_nbytes),
-            scratch_nbytes=max(cpu.products_scratch_nbytes(d, 2 * k), moments.scratch_nbytes),
+            passes=(*gradients, PassFootprint(moments.state_nbytes, moments.scratch_nbytes)),
             solver_nbytes=8 * _VECTORS * (d + 1) * k,
         )
 
+    # what leaves float64's range is looked for, and told in words
+    @np.errstate(all="ignore")
     def solve(self, problem: Problem, reduce: Reduce, report: Report) -> Solution:
         coordinates, iterate, warnings = self._begin(problem, reduce)
-        first_loss = iterate.loss
         history = [coordinates.user_loss(iterate.loss)]
-        status = self._settled(iterate)
+        status = Status.SMALL_GRADIENT if iterate.arrived.all() else None
         while status is None and iterate.epoch < self.max_epochs:
             before, iterate = iterate, self.advance(coordinates, reduce, iterate)
-            if not np.isfinite(iterate.loss).all():
-                raise DivergenceError(
-                    f"the loss left the finite numbers in epoch {iterate.epoch} of {self.name}; "
-                    "are there values beyond 1e300 in the data, or in init?"
-                )
-            loss = coordinates.user_loss(iterate.loss)
-            history.append(loss)
+            self._require_finite(iterate)
+            history.append(coordinates.user_loss(iterate.loss))
             report(EpochRecord(iterate.epoch, history[-2], iterate.relative_norm))
             status = self.verdict(before, iterate)
-            if status is None and (iterate.loss <= _NOTHING * first_loss).all():
-                status = Status.EXACT_FIT
         coefficients, intercept = coordinates.to_user(iterate.theta)
         return Solution(
             coefficients, intercept, status or Status.OUT_OF_EPOCHS,
@@ -126,50 +144,74 @@ class Descent(Solver):
     def _begin(
         self, problem: Problem, reduce: Reduce
     ) -> tuple[Coordinates, Iterate, list[str]]:
-        warnings: list[str] = []
-        evaluation = None
-        d, k = problem.n_features, problem.n_targets
+        theta = np.zeros((problem.n_features + 1, problem.n_targets))
+        coordinates, warnings = Coordinates.raw(problem), []
+        at_zero: Evaluation | None = None
         if self.standardize:
-            coordinates, theta, evaluation, warnings = standardise(problem, reduce)
-        else:
-            coordinates, theta = Coordinates.raw(problem), np.zeros((d + 1, k))
+            start = standardise(problem, reduce)
+            coordinates, at_zero, warnings = start.coordinates, start.evaluation, start.warnings
+            if not problem.l2:
+                warnings += duplicate_warnings(start, reduce)
         if self.init is not None:
-            theta = np.vstack([coordinates.weights_from_user(self.init), theta[-1:]])
-            evaluation = None
-        if evaluation is None:
-            evaluation = coordinates.evaluate(reduce, theta)
-        gradient = evaluation.gradient
+            theta[:-1] = coordinates.weights_from_user(self.init)
+        if self.init is not None or at_zero is None:
+            now = coordinates.evaluate(reduce, theta)
+        else:
+            now = at_zero
+        norms = [np.linalg.norm(e.gradient, axis=0) for e in (now, at_zero or now)]
+        start_norm, start_loss = np.maximum(*norms), np.maximum(now.loss, (at_zero or now).loss)
+        # y is fitted already, or does not depend on X at all: what is left is rounding
+        noise = 4 * _EPS * np.sqrt(2 * start_loss * len(theta))
         iterate = Iterate(
-            theta, gradient, -gradient, evaluation.loss,
-            start_norm=np.asarray(np.linalg.norm(gradient, axis=0)),
+            theta, now.gradient, np.where(norms[0] <= noise, 0.0, -now.gradient),
+            now.loss, now.loss, now.loss, start_norm, start_loss,
+            arrived=norms[0] <= noise, stalled=np.zeros(problem.n_targets, bool),
         )  # fmt: skip
+        self._require_finite(iterate)
         return coordinates, iterate, warnings
 
-    def _settled(self, iterate: Iterate) -> Status | None:
-        """Whether there is nothing to do: y is fitted already, or does not depend on X at all."""
-        noise = 4 * np.finfo(float).eps * np.sqrt(2 * iterate.loss)
-        return Status.SMALL_GRADIENT if (iterate.start_norm <= noise).all() else None
+    def _require_finite(self, iterate: Iterate) -> None:
+        if np.isfinite(iterate.loss).all() and np.isfinite(iterate.gradient).all():
+            return
+        cure = "" if self.standardize else ", or pass standardize=True"
+        raise DivergenceError(
+            f"the loss left the finite numbers in epoch {iterate.epoch} of {self.name}: values in "
+            f"the data, or in init, have squares beyond 1e308; store them in other units{cure}"
+        )
 
 
-def line_search(coordinates: Coordinates, reduce: Reduce, iterate: Iterate) -> Iterate:
+def line_search(
+    coordinates: Coordinates, reduce: Reduce, iterate: Iterate
+) -> tuple[Iterate, Float64]:
     """Run one pass and go to the least loss along the iterate's direction p.
 
     The step is α = -∇f·p / p·∇²f·p, and ∇f + α∇²f·p the gradient there. The pass gives ∇f and f at
     its start anew, so that what rounding does to the recurrence lasts no longer than an epoch.
+
+    Returns
+    -------
+    after
+        The iterate there; its direction is still p.
+    drift
+        (K,) how far ∇f, computed anew, lay from what the epoch before foretold, in parts of itself.
     """
     p = iterate.direction
     loss, gradient, curvature = coordinates.evaluate(reduce, iterate.theta, p)
     slope = np.sum(gradient * p, axis=0)
     bend = np.sum(p * curvature, axis=0)
     # a target that has arrived has no direction left
-    step = np.where((bend > 0) & (slope < 0), -slope / np.where(bend > 0, bend, 1.0), 0.0)
-    off = np.linalg.norm(gradient - iterate.gradient, axis=0)
+    step = np.where((bend > 0) & (slope < 0), -slope / bend, 0.0)
+    decrease = -0.5 * step * slope
     norm = np.linalg.norm(gradient, axis=0)
-    return replace(
+    off = np.linalg.norm(gradient - iterate.gradient, axis=0)
+    after = replace(
         iterate,
         theta=iterate.theta + step * p,
         gradient=gradient + step * curvature,
-        loss=np.maximum(loss + 0.5 * step * slope, 0.0),
+        # the difference knows nothing below the last digit of its terms; a rise is rounding
+        loss=np.minimum(np.maximum(loss - decrease, _EPS * loss), iterate.loss),
+        measured_loss=loss,
+        decrease=decrease,
         epoch=iterate.epoch + 1,
-        drift=float(np.max(off / np.where(norm > 0, norm, 1.0))),
     )
+    return after, np.where(norm > 0, off / norm, 0.0)

@@ -9,23 +9,17 @@ import numpy as np
 
 from streamreg.errors import DivergenceError
 from streamreg.solvers.base import Status
-from streamreg.solvers.descent import Descent, Iterate, line_search
+from streamreg.solvers.descent import ROUNDING_DRIFT, Descent, Iterate, line_search
 
 if TYPE_CHECKING:
     from streamreg.blocks import Float64
     from streamreg.solvers.base import Reduce
     from streamreg.solvers.coordinates import Coordinates
 
+_EPS = float(np.finfo(float).eps)
 _TYPICAL_EPOCHS = 200
-# f is computed with rounding: a rise of less than this part of it is none
-_ROUNDING = 1e-9
-_POWER_ITERATIONS = 8
-_POWER_TOLERANCE = 1e-3
-
-
-def _small_decrease(before: Iterate, after: Iterate, tol: float) -> Status | None:
-    decrease = before.loss - after.loss
-    return Status.SMALL_DECREASE if (decrease < tol * before.loss).all() else None
+_MOST_LANCZOS_STEPS = 40
+_LANCZOS_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,24 +36,25 @@ class SteepestDescent(Descent):
         return min(_TYPICAL_EPOCHS, self.max_epochs) + 1
 
     def advance(self, coordinates: Coordinates, reduce: Reduce, iterate: Iterate) -> Iterate:
-        after = line_search(coordinates, reduce, iterate)
-        return replace(after, direction=-after.gradient)
+        after, drift = line_search(coordinates, reduce, iterate)
+        return replace(after, direction=-after.gradient, stalled=drift > ROUNDING_DRIFT)
 
     def verdict(self, before: Iterate, after: Iterate) -> Status | None:
-        return _small_decrease(before, after, self.tol)
+        return _verdict(after, after.measured_loss, self.tol)
 
 
 @dataclass(frozen=True, eq=False)
 class ConstantStepDescent(Descent):
     """The textbook update w ← w - α∇f with a given learning rate α.
 
-    It converges if α < 2/λ, with λ the largest eigenvalue of ∇²f, and then the loss falls in every
-    epoch; so a loss that rises tells that α is too large.
+    It converges if α < 2/λ, with λ the largest eigenvalue of ∇²f. Since ∇f₊ = (I - α∇²f)∇f, the
+    gradients of successive epochs tell, before the loss rises, whether 2I - α∇²f is positive on
+    what they span; if it is not, α is too large.
 
     Raises
     ------
     DivergenceError
-        From ``solve``: the loss rose, or left the finite numbers.
+        From ``solve``: α is too large, or the loss left the finite numbers.
     """
 
     name: ClassVar[str] = "gd"
@@ -69,27 +64,47 @@ class ConstantStepDescent(Descent):
         return min(_TYPICAL_EPOCHS, self.max_epochs) + 1
 
     def advance(self, coordinates: Coordinates, reduce: Reduce, iterate: Iterate) -> Iterate:
-        theta = iterate.theta - self.learning_rate * iterate.gradient
+        step = -self.learning_rate * iterate.gradient
+        theta = iterate.theta + step
         loss, gradient, _ = coordinates.evaluate(reduce, theta)
-        # written so that NaN, too, counts as a rise
-        if not (loss <= iterate.loss * (1 + _ROUNDING)).all():
+        after = replace(
+            iterate, theta=theta, gradient=gradient, direction=step,
+            loss=loss, measured_loss=loss, epoch=iterate.epoch + 1,
+            decrease=-0.5 * np.sum(step * (iterate.gradient + gradient), axis=0),
+        )  # fmt: skip
+        if not np.isfinite(loss).all() or self._is_unstable(iterate, after):
             raise self._diverged(coordinates, reduce, iterate)
-        return replace(
-            iterate, theta=theta, gradient=gradient, loss=loss, epoch=iterate.epoch + 1
-        )
+        return after
 
     def verdict(self, before: Iterate, after: Iterate) -> Status | None:
-        return _small_decrease(before, after, self.tol)
+        # what lowers f by less than its last digit cannot be told from what does not
+        stalled = after.decrease <= 4 * _EPS * before.loss
+        return _verdict(replace(after, stalled=stalled), before.loss, self.tol)
+
+    def _is_unstable(self, before: Iterate, after: Iterate) -> bool:
+        """Whether 2I - α∇²f is negative somewhere on the span of the last two gradients."""
+        now = before.gradient
+        last = -before.direction / self.learning_rate
+        # (2I - α∇²f) times either; the first epoch has no last gradient
+        last_image, now_image = (last + now) * bool(before.epoch), now + after.gradient
+        a = np.sum(last * last_image, axis=0)
+        b = np.sum(now * last_image, axis=0)
+        c = np.sum(now * now_image, axis=0)
+        squared = np.sum(now * now, axis=0)
+        rounding = 1e3 * _EPS * before.start_norm / np.sqrt(squared)
+        negative = c < -rounding * squared
+        indefinite = a * c - b * b < -rounding * np.sum(last * last, axis=0) * squared
+        return bool((negative | indefinite).any())
 
     def _diverged(
         self, coordinates: Coordinates, reduce: Reduce, last: Iterate
     ) -> DivergenceError:
         largest = 2 / _largest_eigenvalue(coordinates, reduce, last)
-        # rounded down: the eigenvalue is approached from below
-        shown = float(f"{0.995 * largest:.2e}")
+        # a little less, so that it is stable although the eigenvalue is an estimate
+        shown = float(f"{0.99 * largest:.2e}")
         units = "standardised columns" if self.standardize else "columns as they are"
         error = DivergenceError(
-            f"the loss rose in epoch {last.epoch + 1}: learning_rate={self.learning_rate!r} is "
+            f"the loss rises from epoch {last.epoch + 1}: learning_rate={self.learning_rate!r} is "
             f"too large for these data. The largest stable one is about {shown:.3g} ({units}); "
             'pass less, or learning_rate="auto"'
         )
@@ -97,15 +112,32 @@ class ConstantStepDescent(Descent):
         return error
 
 
+def _verdict(after: Iterate, loss: Float64, tol: float) -> Status | None:
+    exact = after.fits_exactly
+    small = exact | after.arrived | (after.decrease < tol * loss)
+    if small.all():
+        return Status.EXACT_FIT if exact.all() else Status.SMALL_DECREASE
+    return Status.STALLED if (small | after.stalled).all() else None
+
+
 def _largest_eigenvalue(coordinates: Coordinates, reduce: Reduce, last: Iterate) -> float:
-    """Return λ of ∇²f by power iteration from the last finite gradient; a pass each."""
-    d: Float64 = last.gradient
-    largest = 0.0
-    for _ in range(_POWER_ITERATIONS):
-        d = d / np.maximum(np.linalg.norm(d, axis=0), np.finfo(float).tiny)
-        product = coordinates.evaluate(reduce, last.theta, d).curvature
-        before, largest = largest, float(np.max(np.linalg.norm(product, axis=0)))
-        if largest - before <= _POWER_TOLERANCE * largest:
+    """Return λ of ∇²f, from above, by the method of Lanczos from the last gradient; a pass a step.
+
+    The largest eigenvalue of the tridiagonal matrix, plus its residual.
+    """
+    target = int(np.argmax(last.gradient_norm))
+    q = last.gradient[:, target] / last.gradient_norm[target]
+    before, direction = np.zeros_like(q), np.zeros_like(last.gradient)
+    matrix = np.zeros((_MOST_LANCZOS_STEPS + 1, _MOST_LANCZOS_STEPS + 1))
+    for step in range(_MOST_LANCZOS_STEPS):
+        direction[:, target] = q
+        product = coordinates.evaluate(reduce, last.theta, direction).curvature[:, target]
+        matrix[step, step] = q @ product
+        product = product - matrix[step, step] * q - matrix[step, step - 1] * before
+        matrix[step, step + 1] = matrix[step + 1, step] = rest = np.linalg.norm(product)
+        values, vectors = np.linalg.eigh(matrix[: step + 1, : step + 1])
+        residual = rest * abs(vectors[-1, -1])
+        if residual <= _LANCZOS_TOLERANCE * values[-1]:
             break
-        d = product
-    return largest
+        before, q = q, product / rest
+    return float(values[-1] + residual)

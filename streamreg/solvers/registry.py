@@ -46,7 +46,7 @@ class SolverSettings:
                 f'learning_rate={rate!r} must be a number above 0, or "auto" for the best step '
                 "of each epoch"
             )
-        if not (_is_number(self.max_epochs) and self.max_epochs == int(self.max_epochs) >= 1):
+        if not (_is_number(self.max_epochs) and self.max_epochs >= 1 and self.max_epochs % 1 == 0):
             raise InputError(f"max_epochs={self.max_epochs!r} must be a whole number, at least 1")
         if not (_is_number(self.tol) and 0 <= self.tol < 1):
             raise InputError(f"tol={self.tol!r} must be a number from 0 to below 1")

@@ -1,22 +1,34 @@
-"""Arrays that can be sliced: NumPy, ``np.memmap``, HDF5 datasets and whatever looks like them."""
+"""Arrays that can be sliced: NumPy, HDF5 datasets and whatever looks like them."""
 
 from __future__ import annotations
 
-import mmap
-import os
-from pathlib import Path
+import math
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from streamreg.errors import DataCorruptionError
-from streamreg.sources.base import Reader, RowGrid, RowSource
+from streamreg.errors import DataCorruptionError, InputError
+from streamreg.memory import MIB
+from streamreg.sources.base import (
+    ChunkReader,
+    Reader,
+    RowBuffer,
+    RowGrid,
+    RowSource,
+    ViewReader,
+    joined_nbytes,
+    rows_text,
+)
+from streamreg.sources.mapped import mapped_rows
+from streamreg.sources.zarr_metadata import printable
 
 if TYPE_CHECKING:
     from streamreg.blocks import Array
 
-# rows of a file that knows no chunks are read in pieces; any number of them will do
+# rows of an array that knows no chunks are read in pieces; any number of them will do
 _ANY_ROWS = 1 << 20
+# chunk rows below are read several at once: HDF5's own guess at chunks is some KiB
+_SMALL_NBYTES = 2 * MIB
 
 
 @runtime_checkable
@@ -35,15 +47,34 @@ class Sliceable(Protocol):
         """Return some rows."""
 
 
+@runtime_checkable
+class _Chunked(Protocol):
+    @property
+    def chunks(self) -> tuple[int, ...] | None:
+        """Lengths of the pieces on disk."""
+
+
+@runtime_checkable
+class _ReadsInto(Protocol):
+    def read_direct(self, dest: Array, source_sel: slice, dest_sel: slice) -> None:
+        """Fill a part of ``dest``, as h5py does."""
+
+
 def open_rows(data: object, name: str, *, missing_chunks: str) -> RowSource | None:
     """Return the rows of an array in memory, mapped, or sliceable; ``None`` for anything else."""
     del missing_chunks  # these have none
+    if isinstance(data, np.ma.MaskedArray) and data.mask is not np.ma.nomask:
+        raise InputError(
+            f"{name} is a masked array, whose masked values would be read as numbers; pass "
+            f'{name}.filled(np.nan) and nan_policy="omit" to leave such rows out'
+        )
     if isinstance(data, np.ndarray):
-        mapped = _mapped_file(data)
-        return ArraySource(data, name) if mapped is None else MappedSource(data, name, *mapped)
-    if isinstance(data, Sliceable):
-        return SliceableSource(data, name)
-    return None
+        return mapped_rows(data, name) or ArraySource(data, name)
+    try:
+        return SliceableSource(data, name) if isinstance(data, Sliceable) else None
+    # a closed HDF5 file has no shape, and other libraries' element types are not NumPy's
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InputError(f"{name}, a {type(data).__name__}, cannot be read: {error}") from error
 
 
 class ArraySource(RowSource):
@@ -58,128 +89,147 @@ class ArraySource(RowSource):
         self.grid = RowGrid(n_rows=n_rows, chunk_rows=max(1, n_rows), divisible=True)
 
     def open(self) -> Reader:
-        return _ViewReader(self.array)
+        return ViewReader(self.array)
 
     def reader_nbytes(self, block_rows: int) -> int:
         del block_rows  # views
         return 0
 
 
-class _ViewReader(Reader):
-    def __init__(self, array: Array) -> None:
-        self._array = array
-
-    def read(self, start: int, stop: int) -> Array:
-        return self._array[start:stop]
-
-
-class MappedSource(RowSource):
-    """A memory-mapped file, read with ``pread``: mapped pages would count as this process's own."""
-
-    def __init__(self, array: Array, name: str, path: Path, offset: int) -> None:
-        self.name = name
-        self.shape = array.shape
-        self.dtype = array.dtype
-        self.path = path
-        self.offset = offset
-        self.grid = RowGrid(n_rows=array.shape[0], chunk_rows=max(1, len(array)), divisible=True)
-
-    def open(self) -> Reader:
-        return _FileReader(self)
-
-    def reader_nbytes(self, block_rows: int) -> int:
-        return block_rows * self.row_nbytes
-
-
-class _FileReader(Reader):
-    def __init__(self, source: MappedSource) -> None:
-        self._source = source
-        self._file = os.open(source.path, os.O_RDONLY | os.O_CLOEXEC)
-        self._rows = np.empty((0, *source.shape[1:]), source.dtype)
-
-    def read(self, start: int, stop: int) -> Array:
-        if len(self._rows) < stop - start:
-            self._rows = np.empty((stop - start, *self._source.shape[1:]), self._source.dtype)
-        rows = self._rows[: stop - start]
-        target = memoryview(rows.reshape(-1).view(np.uint8))
-        offset = self._source.offset + start * self._source.row_nbytes
-        done = 0
-        while done < len(target):
-            count = os.preadv(self._file, [target[done:]], offset + done)
-            if count == 0:
-                raise DataCorruptionError(
-                    f"{self._source.path} ends before row {stop - 1:,} of {self._source.name}; "
-                    "it was shortened after it was mapped"
-                )
-            done += count
-        return rows
-
-    def close(self) -> None:
-        os.close(self._file)
-
-
 class SliceableSource(RowSource):
-    """Anything with ``shape``, ``dtype`` and slices; HDF5 chunks are read whole."""
+    """Anything with ``shape``, ``dtype`` and slices.
+
+    Chunks, as HDF5 has them, are read whole, since a part of one costs as much; small ones
+    several at once.
+    """
 
     def __init__(self, array: Sliceable, name: str) -> None:
         self.array = array
-        self.name = name
-        self.shape = tuple(array.shape)
+        self.name = _label(array, name)
+        self.shape = tuple(int(length) for length in array.shape)
         self.dtype = np.dtype(array.dtype)
+        chunks = array.chunks if isinstance(array, _Chunked) else None
+        self.chunks = chunks if chunks and isinstance(chunks[0], int) else None
+        rows = _ANY_ROWS
+        if self.chunks is not None:
+            rows = max(1, self.chunks[0])
+            rows *= max(1, _SMALL_NBYTES // max(1, rows * self.row_nbytes))
         n_rows = self.shape[0] if self.shape else 0
-        chunks = getattr(array, "chunks", None)
-        chunked = isinstance(chunks, tuple) and bool(chunks) and isinstance(chunks[0], int)
-        self.grid = RowGrid(
-            n_rows=n_rows,
-            chunk_rows=max(1, chunks[0]) if chunked and chunks else _ANY_ROWS,
-            divisible=not chunked,
-        )
+        self.grid = RowGrid(n_rows=n_rows, chunk_rows=rows, divisible=self.chunks is None)
 
     def open(self) -> Reader:
-        return _SliceReader(self)
+        return _PieceReader(self) if self.chunks is None else _BandReader(self)
 
     def reader_nbytes(self, block_rows: int) -> int:
-        # the slice, and what the library holds to make it
-        return 2 * block_rows * self.row_nbytes
+        rows = block_rows
+        if self.chunks is not None:
+            rows = min(self.grid.chunk_rows, self.grid.n_rows)
+        kept = rows * self.row_nbytes + joined_nbytes(self, block_rows) * (self.chunks is not None)
+        if isinstance(self.array, _ReadsInto):
+            return kept + _hdf5_nbytes(self.array)
+        # what the library gives us, and what it made that from
+        return kept + 2 * rows * self.row_nbytes
 
-    def place(self, row: int, column: int = 0) -> str:
-        del row, column
-        return self.name
+    def fill(self, start: int, out: Array) -> None:
+        """Read rows from ``start`` on, as many as ``out`` has.
 
-
-class _SliceReader(Reader):
-    def __init__(self, source: SliceableSource) -> None:
-        self._source = source
-
-    def read(self, start: int, stop: int) -> Array:
+        Raises
+        ------
+        DataCorruptionError
+            The library cannot read them, or the array was resized.
+        InputError
+            They are not what ``shape`` and ``dtype`` say.
+        """
+        stop = start + len(out)
+        rows = f"{rows_text(start, stop)} of {self.name}"
         try:
-            rows = np.asarray(self._source.array[start:stop])
+            shape = tuple(self.array.shape)
+            if isinstance(self.array, _ReadsInto):
+                self.array.read_direct(out, slice(start, stop), slice(0, len(out)))
+                values: Any = out
+            else:
+                values = self.array[start:stop]
         # h5py raises OSError for what HDF5 cannot read, other libraries what they like
         except Exception as error:
             raise DataCorruptionError(
-                f"rows {start:,}–{stop - 1:,} of {self._source.name} cannot be read: "  # noqa: RUF001
-                f"{type(error).__name__}: {error}"
+                f"{rows} cannot be read: {type(error).__name__}: {error}"
             ) from error
-        if rows.shape != (stop - start, *self._source.shape[1:]):
+        if shape != self.shape:
             raise DataCorruptionError(
-                f"rows {start:,}–{stop - 1:,} of {self._source.name} came with shape "  # noqa: RUF001
-                f"{rows.shape}, not {(stop - start, *self._source.shape[1:])}"
+                f"{self.name} changed during the fit: its shape was {self.shape} and is {shape}. "
+                "Start again when nothing writes to it"
             )
+        if values is not out:
+            out[...] = as_rows(values, out.shape, out.dtype, rows)
+
+
+class _PieceReader(Reader):
+    """Reads just the rows that are asked for."""
+
+    def __init__(self, source: SliceableSource) -> None:
+        self._source = source
+        self._room = RowBuffer(source.shape[1:], source.dtype)
+
+    def read(self, start: int, stop: int) -> Array:
+        rows = self._room.rows(stop - start)
+        self._source.fill(start, rows)
         return rows
 
 
-def _mapped_file(array: Array) -> tuple[Path, int] | None:
-    """Return the file and offset of an array's bytes; ``None`` unless it is mapped, whole rows."""
-    if not array.flags.c_contiguous or array.size == 0:
-        return None
-    base: object = array
-    mapped: np.memmap[Any, Any] | None = None
-    while isinstance(base, np.ndarray):
-        if isinstance(base, np.memmap) and isinstance(base.base, mmap.mmap):
-            mapped = base
-        base = base.base
-    # copy-on-write maps may differ from their file
-    if mapped is None or mapped.mode == "c" or mapped.filename is None:
-        return None
-    shift = array.__array_interface__["data"][0] - mapped.__array_interface__["data"][0]
-    return Path(mapped.filename), mapped.offset + shift
+class _BandReader(ChunkReader):
+    """Reads chunk rows whole."""
+
+    def __init__(self, source: SliceableSource) -> None:
+        super().__init__(source)
+        self._source = source
+        self._room = RowBuffer(source.shape[1:], source.dtype)
+
+    def load(self, chunk: int) -> Array:
+        start, stop = self._source.grid.rows(chunk)
+        rows = self._room.rows(stop - start)
+        self._source.fill(start, rows)
+        return rows
+
+
+def as_rows(values: object, shape: tuple[int, ...], dtype: np.dtype[Any], what: str) -> Array:
+    """Return what a library computed as NumPy rows, if they are what their array claims.
+
+    Raises
+    ------
+    InputError
+        They are not, and would be broadcast, cut, rounded or unmasked without a word.
+    """
+    if isinstance(values, np.ma.MaskedArray) and values.mask is not np.ma.nomask:
+        raise InputError(f"{what}: masked arrays are not read; fill them with NaN")
+    rows: Array = np.asarray(values)
+    if rows.shape != shape:
+        raise InputError(f"{what}: shape {rows.shape} came where the array claims {shape}")
+    if not np.can_cast(rows.dtype, dtype, "safe"):
+        raise InputError(
+            f"{what}: {rows.dtype} came where the array claims {dtype}; "
+            f"call .astype({str(rows.dtype)!r}) on it"
+        )
+    return rows.astype(dtype, copy=False)
+
+
+def _label(array: Sliceable, name: str) -> str:
+    """Return the file and path of an HDF5 dataset, else ``name``."""
+    if type(array).__module__.partition(".")[0] != "h5py":
+        return name
+    dataset: Any = array
+    return f"{name} ({printable(dataset.file.filename + dataset.name)})"
+
+
+def _hdf5_nbytes(array: object) -> int:
+    """Bytes that HDF5 itself takes to read a dataset: chunks that it keeps, or is decoding."""
+    dataset: Any = array
+    if dataset.chunks is None:
+        return 0
+    itemsize = dataset.dtype.itemsize
+    chunk = math.prod(dataset.chunks) * itemsize
+    cache = int(dataset.id.get_access_plist().get_chunk_cache()[1])
+    if chunk <= cache:
+        kept = min(cache, math.prod(dataset.shape) * itemsize)
+        return kept + kept // 8 + 2 * chunk  # an eighth: what it notes of each chunk
+    # too large to be kept; read straight to its place unless it must be decoded
+    return 2 * chunk if dataset.id.get_create_plist().get_nfilters() else 0

@@ -2,15 +2,17 @@
 
 To add a kind of source, write one file with a :class:`RowSource` and a function
 ``open_rows(data, name, ...)`` that returns it, or ``None`` where the data are of another kind;
-then name the file in ``sources/__init__.py``.
+then name the file in ``sources/opening.py``.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -46,14 +48,16 @@ class RowGrid:
     @classmethod
     def irregular(cls, heights: Sequence[int]) -> RowGrid:
         """Return the grid of chunks of these heights; empty ones are left out."""
-        filled = [height for height in heights if height > 0]
-        bounds = np.concatenate([[0], np.cumsum(filled, dtype=np.int64)]).tolist()
-        return cls(n_rows=bounds[-1], chunk_rows=max(filled, default=1), bounds=tuple(bounds))
+        filled = [int(height) for height in heights if height > 0]
+        chunk_rows, n_rows = max(filled, default=1), sum(filled)
+        if all(height == chunk_rows for height in filled[:-1]):
+            return cls(n_rows, chunk_rows)
+        return cls(n_rows, chunk_rows, bounds=tuple(accumulate(filled, initial=0)))
 
     def __len__(self) -> int:
         if self.bounds is not None:
             return len(self.bounds) - 1
-        return -(-self.n_rows // self.chunk_rows)
+        return (self.n_rows + self.chunk_rows - 1) // self.chunk_rows
 
     def chunk_at(self, row: int) -> int:
         """Return the number of the chunk that holds ``row``."""
@@ -86,7 +90,7 @@ class RowSource(ABC):
 
     name: str
     shape: tuple[int, ...]
-    dtype: np.dtype
+    dtype: np.dtype[Any]
     grid: RowGrid
 
     @abstractmethod
@@ -95,7 +99,10 @@ class RowSource(ABC):
 
     @abstractmethod
     def reader_nbytes(self, block_rows: int) -> int:
-        """Bytes that one reader keeps while it reads blocks of at most ``block_rows`` rows."""
+        """Bytes that one reader keeps while it reads blocks of at most ``block_rows`` rows.
+
+        The blocks are taken to be whole chunks, or equal pieces of one.
+        """
 
     def place(self, row: int, column: int = 0) -> str:
         """Say where a value lies, for a message: the array, and its chunk where it has any."""
@@ -105,8 +112,7 @@ class RowSource(ABC):
     @property
     def row_nbytes(self) -> int:
         """Bytes of one decoded row."""
-        width = int(np.prod(self.shape[1:], dtype=np.int64)) if len(self.shape) > 1 else 1
-        return width * self.dtype.itemsize
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
 
 
 class Reader(ABC):
@@ -116,8 +122,18 @@ class Reader(ABC):
     def read(self, start: int, stop: int) -> Array:
         """Return rows ``start`` to ``stop``; they stay as they are until the next read."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  (most have nothing to give back)
         """Give back what the system lent: files, not memory."""
+
+
+class ViewReader(Reader):
+    """Hands out views of an array in memory."""
+
+    def __init__(self, array: Array) -> None:
+        self._array = array
+
+    def read(self, start: int, stop: int) -> Array:
+        return self._array[start:stop]
 
 
 class ChunkReader(Reader):
@@ -125,11 +141,9 @@ class ChunkReader(Reader):
 
     def __init__(self, source: RowSource) -> None:
         self._grid = source.grid
-        self._row_shape = source.shape[1:]
-        self._dtype = source.dtype
+        self._joined = RowBuffer(source.shape[1:], source.dtype)
         self._chunk: int | None = None
         self._rows: Array | None = None
-        self._joined: Array | None = None
 
     @abstractmethod
     def load(self, chunk: int) -> Array:
@@ -139,7 +153,7 @@ class ChunkReader(Reader):
         first, last = self._grid.chunk_at(start), self._grid.chunk_at(stop - 1)
         if first == last:
             return self._part(first, start, stop)
-        joined = self._room(stop - start)
+        joined = self._joined.rows(stop - start)
         for chunk in range(first, last + 1):
             low, high = self._grid.rows(chunk)
             low, high = max(low, start), min(high, stop)
@@ -155,18 +169,36 @@ class ChunkReader(Reader):
         offset = self._grid.rows(chunk)[0]
         return self._rows[start - offset : stop - offset]
 
-    def _room(self, n_rows: int) -> Array:
-        if self._joined is None or len(self._joined) < n_rows:
-            self._joined = np.empty((n_rows, *self._row_shape), self._dtype)
-        return self._joined[:n_rows]
+
+class RowBuffer:
+    """Room for rows that is kept from one read to the next, and grows if it must."""
+
+    def __init__(self, row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self._rows: Array = np.empty((0, *row_shape), dtype)
+
+    def rows(self, count: int) -> Array:
+        """Return ``count`` contiguous rows, whatever they hold."""
+        if len(self._rows) < count:
+            row_shape, dtype = self._rows.shape[1:], self._rows.dtype
+            # given back first: else the old and the new would lie side by side
+            self._rows = np.empty((0, *row_shape), dtype)
+            self._rows = np.empty((count, *row_shape), dtype)
+        return self._rows[:count]
 
 
 def joined_nbytes(source: RowSource, block_rows: int) -> int:
     """Bytes of the buffer in which a :class:`ChunkReader` joins chunks; 0 where it needs none."""
-    aligned = source.grid.bounds is None and block_rows <= source.grid.chunk_rows
-    return 0 if aligned and source.grid.chunk_rows % block_rows == 0 else (
-        block_rows * source.row_nbytes
-    )
+    grid = source.grid
+    if grid.bounds is None and block_rows <= grid.chunk_rows:
+        return 0
+    return block_rows * source.row_nbytes
+
+
+def rows_text(start: int, stop: int) -> str:
+    """Return rows for a message, such as ``rows 278,528–294,911``."""  # noqa: RUF002
+    if stop - start == 1:
+        return f"row {start:,}"
+    return f"rows {start:,}–{stop - 1:,}"  # noqa: RUF001
 
 
 def require_rows(source: RowSource, *, max_dimensions: int = 2) -> None:
@@ -184,8 +216,7 @@ def require_rows(source: RowSource, *, max_dimensions: int = 2) -> None:
         )
     if dtype.kind not in "biuf":
         raise InputError(
-            f"{name} has dtype {dtype}, which is not a real number; "
-            "store it as integers or floats"
+            f"{name} has dtype {dtype}, which is not a real number; store it as integers or floats"
         )
     if not 1 <= len(shape) <= max_dimensions:
         allowed = "(N,)" if max_dimensions == 1 else "(N, D)"

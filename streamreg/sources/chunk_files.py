@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import google_crc32c
 import numpy as np
 
 from streamreg.errors import DataCorruptionError
-from streamreg.sources.codecs import ChunkCodec, DamagedChunkError
+from streamreg.sources.chunk_names import missing_chunk
+from streamreg.sources.codecs import ChunkCodec, DamagedChunkError, crc32c
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from pathlib import Path
 
     from streamreg.blocks import Array
+    from streamreg.sources.changes import ArrayMetadata, FileStamps
+    from streamreg.sources.chunk_names import ChunkNames
 
-_NO_CHUNK = 2**64 - 1
+# offset and size of an inner chunk that is not there
+NO_CHUNK = 2**64 - 1
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,21 @@ class ShardIndex:
     @property
     def nbytes(self) -> int:
         """Bytes of the index in its file."""
-        return 16 * int(np.prod(self.shape, dtype=np.int64)) + (4 if self.crc32c else 0)
+        return 16 * math.prod(self.shape) + (4 if self.crc32c else 0)
+
+    def parse(self, stored: memoryview) -> Array:
+        """Return offset and size of each inner chunk, of shape (…, 2).
+
+        Raises
+        ------
+        DamagedChunkError
+            Its checksum differs.
+        """
+        if self.crc32c:
+            stored, checksum = stored[:-4], bytes(stored[-4:])
+            if crc32c(stored) != checksum:
+                raise DamagedChunkError("its shard's index has another checksum")
+        return np.frombuffer(stored, "<u8").reshape(*self.shape, 2)
 
 
 @dataclass(frozen=True)
@@ -43,12 +60,10 @@ class ChunkFiles:
 
     Attributes
     ----------
-    name
-        What messages call the array.
+    names
+        The file of each chunk, and what messages call it.
     root
         The folder of the array.
-    key
-        The file of a chunk, or shard, under the folder, from its place in the grid.
     chunk_shape
         The shape of the (inner) chunks; 1-D arrays have one number.
     dtype
@@ -59,35 +74,29 @@ class ChunkFiles:
         ``None`` where each chunk is a file of its own.
     fill_value
         What an absent chunk means; ``None`` refuses absent chunks.
+    metadata, stamps
+        Which version of the array, and of each file, is read.
     """
 
-    name: str
+    names: ChunkNames
     root: Path
-    key: Callable[[tuple[int, ...]], str]
     chunk_shape: tuple[int, ...]
     dtype: np.dtype[Any]
     codec: ChunkCodec
     shards: ShardIndex | None
     fill_value: float | None
+    metadata: ArrayMetadata
+    stamps: FileStamps
 
     @property
     def chunk_nbytes(self) -> int:
         """Bytes of a decoded chunk."""
-        return int(np.prod(self.chunk_shape, dtype=np.int64)) * self.dtype.itemsize
+        return math.prod(self.chunk_shape) * self.dtype.itemsize
 
-    def describe(self, chunk: tuple[int, ...]) -> str:
-        """Name a chunk for a message: its key, the array and its rows."""
-        first = chunk[0] * self.chunk_shape[0]
-        rows = f"rows {first:,}–{first + self.chunk_shape[0] - 1:,}"  # noqa: RUF001
-        if self.shards is None:
-            return f"chunk {self.key(chunk)} of {self.name} ({rows})"
-        shard, inner = self._in_shard(chunk)
-        return f"chunk {inner} of shard {self.key(shard)} of {self.name} ({rows})"
-
-    def _in_shard(self, chunk: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        assert self.shards is not None  # noqa: S101  (told to the type checker)
-        pairs = [divmod(at, count) for at, count in zip(chunk, self.shards.shape, strict=True)]
-        return tuple(outer for outer, _ in pairs), tuple(inner for _, inner in pairs)
+    @property
+    def max_encoded_nbytes(self) -> int:
+        """Bytes that a stored chunk may have."""
+        return self.codec.max_encoded_nbytes(self.chunk_nbytes)
 
 
 class ChunkFileReader:
@@ -96,7 +105,8 @@ class ChunkFileReader:
     def __init__(self, files: ChunkFiles) -> None:
         self._files = files
         self._encoded = bytearray()
-        self._index: dict[tuple[int, ...], Array] = {}
+        # of the shards that lie side by side
+        self._indices: dict[tuple[int, ...], Array] = {}
         self._open: tuple[tuple[int, ...], int, int] | None = None
 
     def read(self, chunk: tuple[int, ...], out: Array) -> None:
@@ -105,18 +115,19 @@ class ChunkFileReader:
         Raises
         ------
         DataCorruptionError
-            The chunk is absent, truncated, damaged or unreadable.
+            The chunk is absent, truncated, damaged or unreadable, or was changed meanwhile.
         """
         span = self._locate(chunk)
         if span is None:
-            self._fill(out)
+            out[...] = self._files.fill_value
             return
         file, offset, nbytes = span
-        if self._files.codec.is_plain:
-            self._expect_plain(chunk, nbytes)
-            self._read_into(chunk, file, offset, memoryview(out.reshape(-1).view(np.uint8)))
-            return
+        if nbytes > self._files.max_encoded_nbytes:
+            raise self._error(
+                chunk, f"has {nbytes:,} bytes where {self._files.chunk_nbytes:,} were encoded"
+            )
         if len(self._encoded) < nbytes:
+            self._encoded = bytearray()  # given back first: else old and new would lie side by side
             self._encoded = bytearray(nbytes)
         encoded = memoryview(self._encoded)[:nbytes]
         self._read_into(chunk, file, offset, encoded)
@@ -129,13 +140,15 @@ class ChunkFileReader:
         """Fill ``out`` with some rows of a chunk whose stored bytes are its values."""
         span = self._locate(chunk)
         if span is None:
-            self._fill(out)
+            out[...] = self._files.fill_value
             return
         file, offset, nbytes = span
-        self._expect_plain(chunk, nbytes)
+        expected = self._files.chunk_nbytes
+        if nbytes != expected:
+            raise self._error(chunk, f"has {nbytes:,} bytes where {expected:,} belong")
         row_nbytes = out.nbytes // (stop - start)
         self._read_into(
-            chunk, file, offset + start * row_nbytes, memoryview(out.reshape(-1).view(np.uint8))
+            chunk, file, offset + start * row_nbytes, out.reshape(-1).view(np.uint8).data
         )
 
     def close(self) -> None:
@@ -144,31 +157,23 @@ class ChunkFileReader:
             os.close(self._open[1])
             self._open = None
 
-    def _fill(self, out: Array) -> None:
-        out[...] = self._files.fill_value
-
-    def _expect_plain(self, chunk: tuple[int, ...], nbytes: int) -> None:
-        expected = self._files.chunk_nbytes
-        if nbytes != expected:
-            raise self._error(chunk, f"has {nbytes:,} bytes where {expected:,} belong")
-
     def _locate(self, chunk: tuple[int, ...]) -> tuple[int, int, int] | None:
-        """Return the open file, offset and size of a chunk; ``None`` if absent and allowed to be."""
-        shards = self._files.shards
-        if shards is None:
-            opened = self._open_file(chunk, chunk)
-            return None if opened is None else (opened[0], 0, opened[1])
-        shard, inner = self._files._in_shard(chunk)  # noqa: SLF001
-        opened = self._open_file(chunk, shard)
+        """Return open file, offset and size of a chunk; ``None`` if absent and allowed to be."""
+        file_at, inner = self._files.names.split(chunk)
+        opened = self._open_file(chunk, file_at)
         if opened is None:
             return None
         file, file_nbytes = opened
-        if shard not in self._index:
-            self._index = {shard: self._read_index(chunk, file, file_nbytes)}
-        offset, nbytes = (int(value) for value in self._index[shard][inner])
-        if offset == nbytes == _NO_CHUNK:
+        if self._files.shards is None:
+            return file, 0, file_nbytes
+        if file_at not in self._indices:
+            if any(kept[0] != file_at[0] for kept in self._indices):
+                self._indices = {}
+            self._indices[file_at] = self._read_index(chunk, self._files.shards, file, file_nbytes)
+        offset, nbytes = (int(value) for value in self._indices[file_at][inner])
+        if offset == nbytes == NO_CHUNK:
             if self._files.fill_value is None:
-                raise self._missing(chunk)
+                raise missing_chunk(self._files.names.describe(chunk))
             return None
         if offset + nbytes > file_nbytes:
             raise self._error(chunk, "lies beyond the end of its shard, which is truncated")
@@ -180,7 +185,8 @@ class ChunkFileReader:
         if self._open is not None and self._open[0] == file_at:
             return self._open[1], self._open[2]
         self.close()
-        path = self._files.root / self._files.key(file_at)
+        self._files.metadata.require_unchanged()
+        path = self._files.root / self._files.names.key(file_at)
         try:
             # not blocking: a pipe in a chunk's place would hang for ever
             file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -188,34 +194,34 @@ class ChunkFileReader:
             if path.is_symlink():
                 raise self._error(chunk, "is a link to a file that does not exist") from None
             if self._files.fill_value is None:
-                raise self._missing(chunk) from None
+                raise missing_chunk(self._files.names.describe(chunk)) from None
             return None
         except OSError as error:
             raise self._error(chunk, f"cannot be opened: {error.strerror}") from error
         status = os.fstat(file)
+        self._open = (file_at, file, status.st_size)
         if not stat.S_ISREG(status.st_mode):
-            os.close(file)
             raise self._error(chunk, "is not a regular file")
         if status.st_size == 0:
-            os.close(file)
             raise self._error(chunk, "has 0 bytes")
-        self._open = (file_at, file, status.st_size)
+        if not self._files.stamps.agree(file_at, status):
+            raise DataCorruptionError(
+                f"{self._files.names.describe(chunk)} changed during the fit. "
+                "Start again when nothing writes to it"
+            )
         return file, status.st_size
 
-    def _read_index(self, chunk: tuple[int, ...], file: int, file_nbytes: int) -> Array:
-        index = self._files.shards
-        assert index is not None  # noqa: S101  (told to the type checker)
-        if file_nbytes < index.nbytes:
+    def _read_index(
+        self, chunk: tuple[int, ...], shards: ShardIndex, file: int, file_nbytes: int
+    ) -> Array:
+        if file_nbytes < shards.nbytes:
             raise self._error(chunk, f"has {file_nbytes:,} bytes, fewer than its shard's index")
-        raw = bytearray(index.nbytes)
-        start = file_nbytes - index.nbytes if index.at_end else 0
-        self._read_into(chunk, file, start, memoryview(raw))
-        if index.crc32c:
-            stored = bytes(raw[-4:])
-            del raw[-4:]
-            if google_crc32c.value(bytes(raw)).to_bytes(4, "little") != stored:
-                raise self._error(chunk, "is damaged: its shard's index has another checksum")
-        return np.frombuffer(raw, "<u8").reshape(*index.shape, 2)
+        stored = memoryview(bytearray(shards.nbytes))
+        self._read_into(chunk, file, file_nbytes - shards.nbytes if shards.at_end else 0, stored)
+        try:
+            return shards.parse(stored)
+        except DamagedChunkError as damage:
+            raise self._error(chunk, f"is damaged: {damage}") from damage
 
     def _read_into(
         self, chunk: tuple[int, ...], file: int, offset: int, target: memoryview
@@ -230,15 +236,9 @@ class ChunkFileReader:
                 raise self._error(chunk, "ended early: it is truncated, or being rewritten")
             done += count
 
-    def _missing(self, chunk: tuple[int, ...]) -> DataCorruptionError:
-        return DataCorruptionError(
-            f"{self._files.describe(chunk)} is missing. Restore it, or pass "
-            'missing_chunks="fill" if absent chunks mean the fill value'
-        )
-
     def _error(self, chunk: tuple[int, ...], what: str) -> DataCorruptionError:
         with suppress(OSError):
             self.close()
         return DataCorruptionError(
-            f"{self._files.describe(chunk)} {what}. Restore it from a copy, or write it anew"
+            f"{self._files.names.describe(chunk)} {what}. Restore it from a copy, or write it anew"
         )

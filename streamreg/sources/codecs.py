@@ -2,13 +2,17 @@
 
 Read here are the codecs with which nearly all numeric Zarr arrays are written: none, zstd, blosc,
 gzip, zlib and lz4, with or without crc32c. What else an array may use is left to zarr-python.
+
+A damaged or hostile chunk may claim, or hold, terabytes: nothing is decoded beyond the chunk's own
+size, which is asked of the frame's header first, or enforced while decoding.
 """
 
 from __future__ import annotations
 
 import struct
+import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import google_crc32c
 import numcodecs
@@ -22,6 +26,9 @@ if TYPE_CHECKING:
 _CRC_NBYTES = 4
 _BLOSC_HEADER = struct.Struct("<4BIII")
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+# what zlib is told to expect: a gzip header, or its own
+_INFLATE_WINDOWS = {"gzip": 31, "zlib": 15}
+_INFLATE_PIECE = 1 << 18
 
 
 class DamagedChunkError(Exception):
@@ -56,10 +63,10 @@ class ChunkCodec:
         """Whether a flipped bit is noticed."""
         return self.crc32c or self.frame_checksum
 
-    @property
-    def decodes_in_place(self) -> bool:
-        """Whether no decoded copy is made beside the caller's buffer."""
-        return self.compressor is None or self.compressor.codec_id in {"zstd", "blosc"}
+    @staticmethod
+    def max_encoded_nbytes(decoded_nbytes: int) -> int:
+        """Bytes that a stored chunk can have: what cannot be compressed grows a little."""
+        return decoded_nbytes + decoded_nbytes // 8 + 1024
 
     def decode(self, encoded: memoryview, out: Array) -> None:
         """Fill ``out``, a contiguous array of the whole chunk.
@@ -71,29 +78,33 @@ class ChunkCodec:
         """
         if self.crc32c:
             encoded = _without_checksum(encoded)
+        values = out.reshape(-1).view(np.uint8)
         if self.compressor is None:
-            _copy(encoded, out)
+            if len(encoded) != len(values):
+                raise DamagedChunkError(
+                    f"it has {len(encoded):,} bytes where the chunk has {len(values):,}"
+                )
+            values[:] = np.frombuffer(encoded, np.uint8)
             return
-        expected = out.nbytes
-        claimed = _claimed_nbytes(self.compressor.codec_id, encoded)
-        if claimed is not None and claimed != expected:
+        codec_id = self.compressor.codec_id
+        claimed = _claimed_nbytes(codec_id, encoded)
+        if claimed is not None and claimed != len(values):
             raise DamagedChunkError(
-                f"its header claims {claimed:,} decoded bytes where the chunk has {expected:,}"
+                f"its header claims {claimed:,} decoded bytes where the chunk has {len(values):,}"
             )
+        if codec_id in _INFLATE_WINDOWS:
+            _inflate(encoded, values.data, codec_id)
+            return
         try:
-            if claimed is not None and self.decodes_in_place:
-                self.compressor.decode(encoded, out.reshape(-1).view(np.uint8))
-                return
-            decoded = self.compressor.decode(encoded)
-        # numcodecs and zlib raise RuntimeError, ValueError, EOFError, zlib.error and OSError
+            self.compressor.decode(encoded, values)
+        # numcodecs raises RuntimeError, ValueError and OSError
         except Exception as error:
-            raise DamagedChunkError(
-                f"{self.compressor.codec_id} cannot decode it ({error})"
-            ) from error
-        _copy(memoryview(decoded).cast("B"), out)
+            raise DamagedChunkError(f"{codec_id} cannot decode it ({error})") from error
 
 
-def parse_v3(codecs: Sequence[Mapping[str, Any]]) -> tuple[ChunkCodec, str] | None:
+def parse_v3(
+    codecs: Sequence[Mapping[str, Any]],
+) -> tuple[ChunkCodec, Literal["<", ">"]] | None:
     """Return the codec and byte order of a Zarr v3 codec list; ``None`` if it uses others."""
     names = [codec["name"] for codec in codecs]
     crc32c = names[-1:] == ["crc32c"]
@@ -102,7 +113,7 @@ def parse_v3(codecs: Sequence[Mapping[str, Any]]) -> tuple[ChunkCodec, str] | No
     if not codecs or codecs[0]["name"] != "bytes" or len(codecs) > 2:  # noqa: PLR2004
         return None
     endian = (codecs[0].get("configuration") or {}).get("endian") or "little"
-    byte_order = {"little": "<", "big": ">"}[endian]
+    byte_order: Literal["<", ">"] = ">" if endian == "big" else "<"
     if len(codecs) == 1:
         return ChunkCodec(crc32c=crc32c), byte_order
     name, options = codecs[1]["name"], codecs[1].get("configuration") or {}
@@ -120,8 +131,9 @@ def parse_v3(codecs: Sequence[Mapping[str, Any]]) -> tuple[ChunkCodec, str] | No
 
 
 def parse_v2(metadata: Mapping[str, Any]) -> ChunkCodec | None:
-    """Return the codec of Zarr v2 metadata; ``None`` if it uses filters, F order or other codecs."""
-    if metadata.get("filters") or metadata.get("order", "C") != "C":
+    """Return the codec of Zarr v2 metadata; ``None`` if it has filters, F order or others."""
+    transposed = metadata.get("order", "C") != "C" and len(metadata["chunks"]) > 1
+    if transposed or metadata.get("filters"):
         return None
     options = metadata.get("compressor")
     if options is None:
@@ -130,7 +142,7 @@ def parse_v2(metadata: Mapping[str, Any]) -> ChunkCodec | None:
         return None
     return ChunkCodec(
         compressor=numcodecs.get_codec({"id": options["id"]}),
-        frame_checksum=options["id"] in {"gzip", "zlib"} or bool(options.get("checksum")),
+        frame_checksum=options["id"] in _INFLATE_WINDOWS or bool(options.get("checksum")),
     )
 
 
@@ -151,19 +163,39 @@ def _without_checksum(encoded: memoryview) -> memoryview:
     return body
 
 
-def _copy(decoded: memoryview, out: Array) -> None:
-    if len(decoded) != out.nbytes:
+def _inflate(encoded: memoryview, out: memoryview, codec_id: str) -> None:
+    """Fill ``out`` from a gzip or zlib stream, a piece at a time and not a byte beyond."""
+    window = _INFLATE_WINDOWS[codec_id]
+    stream = zlib.decompressobj(window)
+    filled = 0
+    try:
+        for start in range(0, len(encoded), _INFLATE_PIECE):
+            pending: memoryview | bytes = encoded[start : start + _INFLATE_PIECE]
+            has_more = False
+            while pending or has_more:
+                if stream.eof and pending:  # gzip streams may be put end to end
+                    stream = zlib.decompressobj(window)
+                # one byte more than there is room for, so that too many are noticed
+                room = min(_INFLATE_PIECE, len(out) - filled + 1)
+                piece = stream.decompress(pending, room)
+                if filled + len(piece) > len(out):
+                    raise DamagedChunkError(
+                        f"it decodes to more than the chunk's {len(out):,} bytes"
+                    )
+                out[filled : filled + len(piece)] = piece
+                filled += len(piece)
+                has_more = len(piece) == room
+                pending = stream.unconsumed_tail or stream.unused_data
+    except zlib.error as error:
+        raise DamagedChunkError(f"{codec_id} cannot decode it ({error})") from error
+    if filled < len(out) or not stream.eof:
         raise DamagedChunkError(
-            f"it has {len(decoded):,} bytes where the chunk has {out.nbytes:,}"
+            f"it ends after {filled:,} decoded bytes where the chunk has {len(out):,}"
         )
-    out.reshape(-1).view(np.uint8)[:] = np.frombuffer(decoded, np.uint8)
 
 
 def _claimed_nbytes(codec_id: str, encoded: memoryview) -> int | None:
-    """Return the decoded size that a frame's header claims; ``None`` where it does not say.
-
-    Asked before decoding, since a damaged or hostile header would have terabytes allocated.
-    """
+    """Return the decoded size that a frame's header claims; ``None`` where it does not say."""
     if codec_id == "blosc":
         if len(encoded) < _BLOSC_HEADER.size:
             raise DamagedChunkError(f"it has {len(encoded)} bytes, too few for a blosc header")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,9 +9,9 @@ import numpy as np
 
 from streamreg.blocks import Block
 from streamreg.errors import InputError
-from streamreg.sources.base import require_rows
+from streamreg.sources.base import require_rows, rows_text
 from streamreg.sources.opening import open_source
-from streamreg.sources.zarr import open_node, printable
+from streamreg.sources.zarr_metadata import open_child, open_group
 
 if TYPE_CHECKING:
     from streamreg.blocks import Array, Float64
@@ -93,13 +92,18 @@ class DataSet:
 
     def reader_nbytes(self, block_rows: int) -> int:
         """Bytes that one reader keeps while it reads blocks of at most ``block_rows`` rows."""
-        kept = sum(source.reader_nbytes(block_rows) for source in self._sources())
-        # y and weights may be cut elsewhere than X, so that a block spans their chunks
-        others = block_rows * (self.row_nbytes - self.X.row_nbytes)
+        kept = 0
+        for source in self._sources():
+            kept += source.reader_nbytes(block_rows)
+            if source.grid != self.X.grid:
+                # cut elsewhere than X, so that a block spans its chunks
+                kept += block_rows * source.row_nbytes
+        # as float64, and which rows stay
+        weights = block_rows * 9 if self.weight is not None else 0
         # of rows left out: the mask, and the copy of those that stay
         masked = self.weight is not None or self.nan_policy == "omit"
         copies = block_rows * (self.row_nbytes + self.n_features) if masked else 0
-        return kept + others + copies
+        return kept + weights + copies
 
     def _sources(self) -> list[RowSource]:
         return [source for source in (self.X, self.y, self.weight) if source is not None]
@@ -148,14 +152,11 @@ class BlockReader:
         if keep is not None and not keep.all():
             X, y = X[keep], y[keep]
             weight = None if weight is None else weight[keep]
-        if X.dtype.kind in "iu" and X.dtype.itemsize == 8 and X.size:  # noqa: PLR2004
-            self.has_inexact_integers |= bool(
-                X.max() > _EXACT_INTEGERS or X.min() < -_EXACT_INTEGERS
-            )
+        self.has_inexact_integers |= _has_inexact(X) or _has_inexact(y)
         return Block(X, y, weight, start)
 
     def not_finite(self, start: int, stop: int) -> InputError | None:
-        """Return the error that names the first NaN or inf of these rows; ``None`` if all finite."""
+        """Return the error that names the first NaN or inf of these rows, if there is any."""
         X, y, weight = self._read(start, stop)
         counted = np.ones(len(X), bool) if weight is None else weight > 0
         for source, values in ((self._dataset.X, X), (self._dataset.y, y)):
@@ -171,7 +172,7 @@ class BlockReader:
             return InputError(
                 f"{source.name} has {what} in row {start + row:,}, {label}: "
                 f"{source.place(start + row, column)}. Input contains {int(bad.sum()):,} such "
-                f"values in rows {start:,}–{stop - 1:,}. Mend them, or leave such rows out with "  # noqa: RUF001
+                f"values in {rows_text(start, stop)}. Mend them, or leave such rows out with "
                 'nan_policy="omit"'
             )
         return None
@@ -232,23 +233,14 @@ def open_dataset(
         The metadata of a Zarr array cannot be understood.
     """
     feature_names = target_names = None
-    group = _as_group(X)
+    group, label = open_group(X)
     if group is not None and y is None:
-        attributes = dict(group.attrs)
-        feature_names = _names(attributes.get("feature_names"))
-        target_names = _names(attributes.get("target_names"))
-        label = printable(str(X)) if isinstance(X, str | os.PathLike) else str(group.store_path)
-        children = set(group.array_keys())
-        wanted = {"X", "y"} if needs_y else {"X"}
-        if not wanted <= children:
-            raise InputError(
-                f"the group {label} holds no array {', '.join(sorted(wanted - children))}; "
-                f"it holds: {', '.join(sorted(children)) or 'nothing'}"
-            )
-        X = group["X"]
-        y = group["y"] if needs_y else None
-        if needs_y and sample_weight is None and "sample_weight" in children:
-            sample_weight = group["sample_weight"]
+        feature_names = _names(group.attrs.get("feature_names"))
+        target_names = _names(group.attrs.get("target_names"))
+        X = open_child(group, "X", label)
+        y = open_child(group, "y", label) if needs_y else None
+        if needs_y and sample_weight is None:
+            sample_weight = open_child(group, "sample_weight", label, optional=True)
     if needs_y and y is None:
         raise InputError(
             "fit requires y to be passed, but the target y is None: y should be a 1d array, "
@@ -268,20 +260,9 @@ def open_dataset(
     )
 
 
-def _as_group(data: object) -> Any | None:  # noqa: ANN401  (zarr.Group, imported only if needed)
-    if isinstance(data, str | os.PathLike):
-        data = open_node(data)
-    if type(data).__module__.partition(".")[0] != "zarr":
-        return None
-    import zarr  # noqa: PLC0415  (imported only by who has Zarr arrays)
-
-    return data if isinstance(data, zarr.Group) else None
-
-
-def _names(value: object) -> tuple[str, ...] | None:
-    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        return None
-    return tuple(value)
+def _names(value: Any) -> tuple[str, ...] | None:  # noqa: ANN401  (an attribute)
+    is_list = isinstance(value, list) and all(isinstance(name, str) for name in value)
+    return tuple(value) if is_list else None
 
 
 def _require_names(names: tuple[str, ...] | None, count: int, what: str) -> None:
@@ -296,3 +277,10 @@ def _finite_rows(values: Array) -> np.ndarray[Any, np.dtype[np.bool_]]:
     if values.dtype.kind != "f":
         return np.ones(len(values), bool)
     return np.asarray(np.isfinite(values).all(axis=1))
+
+
+def _has_inexact(values: Array) -> bool:
+    """Whether an integer is there that float64 cannot hold."""
+    if values.dtype.kind not in "iu" or values.dtype.itemsize < 8 or not values.size:  # noqa: PLR2004
+        return False
+    return bool(values.max() > _EXACT_INTEGERS or values.min() < -_EXACT_INTEGERS)

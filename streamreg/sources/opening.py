@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from streamreg.errors import InputError
 from streamreg.sources import array, dask, zarr
 
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
     from streamreg.sources.base import RowSource
 
 # asked in this order; the last takes anything that can be sliced
-_KINDS = (zarr, dask, array)
+_KINDS = (zarr.open_rows, dask.open_rows, array.open_rows)
 
 
 def open_source(data: object, name: str, *, missing_chunks: str = "error") -> RowSource:
@@ -35,8 +37,8 @@ def open_source(data: object, name: str, *, missing_chunks: str = "error") -> Ro
     DataCorruptionError
         It is a Zarr array whose metadata cannot be understood.
     """
-    for kind in _KINDS:
-        source = kind.open_rows(data, name, missing_chunks=missing_chunks)
+    for open_rows in _KINDS:
+        source = open_rows(data, name, missing_chunks=missing_chunks)
         if source is not None:
             return source
     raise InputError(
@@ -48,7 +50,10 @@ def open_source(data: object, name: str, *, missing_chunks: str = "error") -> Ro
 
 def is_streamable(data: object) -> bool:
     """Whether ``data`` is read as it is; lists, data frames and sparse matrices are not."""
-    if isinstance(data, str | os.PathLike | array.np.ndarray):
+    if isinstance(data, str | os.PathLike | np.ndarray):
         return True
     package = type(data).__module__.partition(".")[0]
-    return package in {"zarr", "dask", "h5py"}
+    if package in {"zarr", "dask", "h5py"}:
+        return True
+    # a pandas.Series has shape, dtype and slices too, but of labels
+    return package not in {"pandas", "polars", "scipy"} and isinstance(data, array.Sliceable)

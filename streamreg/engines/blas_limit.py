@@ -1,0 +1,61 @@
+"""BLAS on one thread for as long as any pass of this process runs."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from threadpoolctl import ThreadpoolController
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class _Limit:
+    """Counts the fits that run, since the setting is one for all threads of the process.
+
+    Without the count, the first of two fits to end would give the other its threads back, and the
+    second would leave BLAS at one thread for ever.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._holders = 0
+        self._before: dict[str, tuple[Any, int]] = {}
+
+    def take(self) -> None:
+        """Set every BLAS library that is loaded to one thread."""
+        libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+        with self._lock:
+            self._holders += 1
+            for library in libraries:
+                # one loaded since another fit began is limited now
+                if library.filepath not in self._before:
+                    self._before[library.filepath] = (library, library.num_threads)
+                    library.set_num_threads(1)
+
+    def give_back(self) -> None:
+        """Set them to what they were, if no other fit runs."""
+        with self._lock:
+            self._holders -= 1
+            if self._holders == 0:
+                for library, n_threads in self._before.values():
+                    library.set_num_threads(n_threads)
+                self._before.clear()
+
+
+_LIMIT = _Limit()
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Keep BLAS on one thread: two threads with two each are slower than two with one, 3-8 times.
+
+    It also keeps BLAS's sums in one order, whatever the number of processors.
+    """
+    _LIMIT.take()
+    try:
+        yield
+    finally:
+        _LIMIT.give_back()

@@ -1,0 +1,244 @@
+"""A model applied to rows that may not fit in memory: predictions, and R²."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from streamreg import plan_text
+from streamreg.accumulators.base import power_of_two
+from streamreg.accumulators.score import Score
+from streamreg.engines.threads import ThreadsEngine
+from streamreg.errors import InputError, MemoryLimitError
+from streamreg.kernels import cpu
+from streamreg.layout import Blocks
+from streamreg.memory import MIB, format_nbytes, usable_cpus
+from streamreg.output import RowAppender, new_array, require_writable
+from streamreg.planning import PROCESS_NBYTES, THREAD_NBYTES, Term, limit_nbytes, peak
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from streamreg.blocks import Block, Float64
+    from streamreg.model import Model
+    from streamreg.sources.dataset import BlockReader, DataSet
+
+# of the arrays that streamreg.output makes: the most bytes of a chunk, and how many of them are
+# alive while it is written (rows gathered, and what zarr makes of them)
+_CHUNK_NBYTES, _CHUNKS_ALIVE = 8 * MIB, 4
+
+
+def predict(
+    model: Model,
+    dataset: DataSet,
+    *,
+    memory_limit: int | str | None = None,
+    n_threads: int | None = None,
+) -> Float64:
+    """Return predictions in memory, (N,) or (N, K).
+
+    Raises
+    ------
+    InputError
+        X has other features than the model, or NaN or inf; with ``nan_policy="omit"`` NaN is
+        predicted for such rows.
+    MemoryLimitError
+        The predictions do not fit; nothing was read.
+    """
+    n_rows, k = dataset.n_rows, model.n_targets
+    output = Term("predictions", 8 * n_rows * k, f"{n_rows:,} × {k:,} × 8 bytes")  # noqa: RUF001
+    with _predictor(model, dataset, output, memory_limit, n_threads) as engine:
+        out = np.empty((n_rows, k))
+        for start, rows in _predicted(model, dataset, engine):
+            out[start : start + len(rows)] = rows
+    return out[:, 0] if model.one_target else out
+
+
+def predict_to(
+    model: Model,
+    dataset: DataSet,
+    out: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    memory_limit: int | str | None = None,
+    n_threads: int | None = None,
+    inputs: Sequence[str | os.PathLike[str]] = (),
+    on_rows: Callable[[int], None] | None = None,
+) -> Path:
+    """Write predictions to a Zarr array, block by block; it appears whole or not at all.
+
+    Raises
+    ------
+    InputError
+        ``out`` exists, cannot be written, or lies in one of the ``inputs``; or as for ``predict``.
+    MemoryLimitError
+        Not even one block fits; nothing was read.
+    """
+    path = require_writable(out, overwrite=overwrite, inputs=inputs)
+    output = _written(model, dataset)
+    shape = (dataset.n_rows,) if model.one_target else (dataset.n_rows, model.n_targets)
+    with (
+        _predictor(model, dataset, output, memory_limit, n_threads, on_rows) as engine,
+        new_array(path, shape, overwrite=overwrite, inputs=inputs) as array,
+    ):
+        appender = RowAppender(array)
+        for _, rows in _predicted(model, dataset, engine):
+            appender.append(rows[:, 0] if model.one_target else rows)
+        appender.close()
+    return path
+
+
+def score(
+    model: Model,
+    dataset: DataSet,
+    *,
+    memory_limit: int | str | None = None,
+    n_threads: int | None = None,
+    on_rows: Callable[[int], None] | None = None,
+) -> Float64:
+    """Return R² of each target, (K,), streamed; NaN for a constant target.
+
+    Raises
+    ------
+    InputError
+        X or y have other columns than the model, or NaN or inf; with ``nan_policy="omit"`` such
+        rows are left out, unless that leaves none.
+    MemoryLimitError
+        Not even one block fits; nothing was read.
+    """
+    _require_features(model, dataset)
+    if dataset.n_targets != model.n_targets:
+        raise InputError(
+            f"y has {dataset.n_targets:,} targets but the model was fitted with {model.n_targets:,}"
+        )
+    accumulator = Score(model.coefficients.T.copy(), model.intercept)
+
+    def terms(workers: int) -> list[Term]:
+        return _terms(model, dataset, accumulator.scratch_nbytes, workers)
+
+    workers = _workers("score", dataset, terms, memory_limit, n_threads)
+    with ThreadsEngine(dataset, workers, on_rows) as engine:
+        result = engine.reduce(accumulator)
+        y_scale = power_of_two(result.high)
+        if (y_scale != 1).any():
+            # squares of y left float64's range
+            result = engine.reduce(replace(accumulator, y_scale=y_scale))
+    if result.n == 0:
+        raise InputError(
+            f"none of the {dataset.n_rows:,} rows of {dataset.X.name} counts: all hold NaN or inf, "
+            "or have weight 0; there is nothing to score"
+        )
+    return result.r2
+
+
+def _predictor(
+    model: Model,
+    dataset: DataSet,
+    output: Term,
+    memory_limit: int | str | None,
+    n_threads: int | None,
+    on_rows: Callable[[int], None] | None = None,
+) -> ThreadsEngine:
+    """Return an engine over the rows of X, none left out, with as many threads as fit."""
+    _require_features(model, dataset)
+    rows = replace(dataset, y=None, weight=None, target_names=None, nan_policy="raise")
+    k, block_rows = model.n_targets, Blocks.of(rows.X.grid, rows.row_nbytes).max_rows
+
+    def terms(workers: int, output: Term = output) -> list[Term]:
+        # being made, waiting for their turn, and being written
+        ahead = 2 if workers == 1 else workers + 2
+        scratch = cpu.predict_scratch_nbytes(model.n_features)
+        made = Term("made", ahead * 8 * k * block_rows, f"predictions of {ahead} blocks")
+        return [output, *_terms(model, rows, scratch, workers), made]
+
+    on_disk = peak(terms(1, _written(model, dataset)))
+    remedy = (
+        f'pass out="PATH" to write them to disk block by block: {format_nbytes(on_disk, up=True)}'
+    )
+    remedies = {remedy: on_disk} if output.what == "predictions" else {}
+    workers = _workers("predict", rows, terms, memory_limit, n_threads, remedies)
+    return ThreadsEngine(rows, workers, on_rows)
+
+
+def _workers(
+    what: str,
+    dataset: DataSet,
+    terms: Callable[[int], list[Term]],
+    memory_limit: int | str | None,
+    n_threads: int | None,
+    remedies: Mapping[str, int] = MappingProxyType({}),
+) -> int:
+    """Return how many threads fit, given what so many need, and remedies with what those need.
+
+    Raises
+    ------
+    MemoryLimitError
+        Not even one fits; nothing was read.
+    """
+    limit = limit_nbytes(memory_limit)
+    for workers in range(n_threads or usable_cpus(), 0, -1):
+        if peak(terms(workers)) <= limit:
+            return workers
+    fitting = [remedy for remedy, nbytes in remedies.items() if nbytes <= limit]
+    raise MemoryLimitError(
+        plan_text.itemised(
+            what, limit, f"N = {dataset.n_rows:,}, D = {dataset.n_features:,}", terms(1), fitting
+        )
+    )
+
+
+def _terms(model: Model, dataset: DataSet, scratch_nbytes: int, workers: int) -> list[Term]:
+    reader = dataset.reader_nbytes(Blocks.of(dataset.X.grid, dataset.row_nbytes).max_rows)
+    d, k = model.n_features, model.n_targets
+    return [
+        Term("blocks", workers * reader, f"{workers} read at once, {format_nbytes(reader)} each"),
+        Term("tiles", workers * scratch_nbytes, "float64 rows being multiplied"),
+        Term("weights", 8 * d * k, f"{d:,} × {k:,} × 8 bytes"),  # noqa: RUF001
+        Term("process", PROCESS_NBYTES + workers * THREAD_NBYTES, "modules, stacks, heaps"),
+    ]
+
+
+def _written(model: Model, dataset: DataSet) -> Term:
+    chunk = min(_CHUNK_NBYTES, 8 * dataset.n_rows * model.n_targets)
+    return Term("output", _CHUNKS_ALIVE * chunk, f"{_CHUNKS_ALIVE} chunks being written")
+
+
+def _predicted(
+    model: Model, dataset: DataSet, engine: ThreadsEngine
+) -> Iterator[tuple[int, Float64]]:
+    """Yield the first row of each block, and its predictions, (n, K)."""
+    coefficients = model.coefficients.T.copy()
+
+    def run(reader: BlockReader, block: Block) -> tuple[int, Float64]:
+        made = cpu.predict(block.X, coefficients, model.intercept)
+        if not np.isfinite(made).all():
+            if dataset.nan_policy == "omit":
+                made[~np.isfinite(block.X).all(axis=1)] = np.nan
+            else:
+                # none where weights so large that they overflow are to blame
+                error = reader.not_finite(block.start, block.start + len(made))
+                if error is not None:
+                    raise error
+        return block.start, made
+
+    return engine.each_block(run)
+
+
+def _require_features(model: Model, dataset: DataSet) -> None:
+    if dataset.n_features != model.n_features:
+        raise InputError(
+            f"X has {dataset.n_features} features, but LinearRegression is expecting "
+            f"{model.n_features} features as input"
+        )
+    given, known = dataset.feature_names, model.feature_names
+    if given is not None and known is not None and given != known:
+        j = next(j for j in range(len(known)) if given[j] != known[j])
+        raise InputError(
+            f"column {j} of {dataset.X.name} is {given[j]!r}, but the model was fitted with "
+            f"{known[j]!r} there; bring the columns into the order of the fit"
+        )

@@ -1,0 +1,145 @@
+"""XᵀX factorised where it lies, and solved with: exactly, or for the least norm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from streamreg.kernels import blas
+
+if TYPE_CHECKING:
+    from streamreg.blocks import Float64
+
+    Numbers = np.ndarray[tuple[int], np.dtype[np.intp]]
+
+_EPS = float(np.finfo(float).eps)
+_INVERSE_ITERATIONS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Factor:
+    """The pivoted Cholesky factor PᵀGP = LLᵀ of a matrix with a diagonal near 1 [1]_.
+
+    Columns that depend on others have no pivot left, so that L is (D, r). Of all v that solve
+    Gv = g the one with least ‖v/u‖ is then taken: with u·L = QR it is u·Q R⁻ᵀ R⁻¹ Qᵀ(u·g).
+
+    Attributes
+    ----------
+    matrix
+        (D, ≥ r), Fortran order, in the memory of G: L, or Q and R.
+    pivots
+        (D,) columns in the order of their pivots; those from ``rank`` on depend on others, or are
+        zero.
+    rank
+        r.
+    condition
+        Of G, of the columns that have a pivot; estimated.
+    units
+        (D, 1) u, in the order of the pivots.
+    reflectors
+        Of Q, (r,); ``None`` where no column depends on others.
+
+    References
+    ----------
+    .. [1] Higham (2002), Accuracy and Stability of Numerical Algorithms, 2nd ed., section 10.3.
+    """
+
+    matrix: Float64
+    pivots: Numbers
+    rank: int
+    condition: float
+    units: Float64
+    reflectors: Float64 | None
+
+    @classmethod
+    def of(cls, gram: Float64, units: Float64) -> Factor:
+        """Factorise G in its own memory.
+
+        Parameters
+        ----------
+        gram
+            (D, D), Fortran order, its lower triangle; overwritten. Columns of zeros are left out.
+        units
+            u, (D,).
+        """
+        from scipy.linalg import lapack  # noqa: PLC0415  (30 MiB that only the closed form needs)
+
+        diagonal = gram.diagonal()
+        d, active = len(gram), int(np.count_nonzero(diagonal))
+        norm = _one_norm(gram)
+        # what is left of a column that depends on others is rounding
+        tolerance = 32 * max(d, 16) * _EPS * float(np.max(diagonal))
+        matrix, numbers, found, _ = lapack.dpstrf(gram, tol=tolerance, lower=1, overwrite_a=1)
+        pivots, rank = numbers.astype(np.intp) - 1, int(found) if active else 0
+        condition = norm * _inverse_norm(matrix, rank)
+        units = units[pivots, None]
+        if rank >= active:
+            return cls(matrix, pivots, rank, condition, units, None)
+        trapezoid = matrix[:, :rank]
+        for j in range(rank):
+            trapezoid[:j, j] = 0.0
+        trapezoid *= units
+        qr, reflectors, _, _ = lapack.dgeqrf(trapezoid, overwrite_a=1)
+        return cls(qr, pivots, rank, condition, units, reflectors)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no column depends on others."""
+        return self.reflectors is None
+
+    def solve(self, right: Float64) -> Float64:
+        """Return v, (D, K), with Gv = right; 0 for columns of zeros."""
+        if not self.rank:
+            return np.zeros_like(right)
+        v = np.asfortranarray(right[self.pivots])
+        if self.is_full:
+            v[self.rank :] = 0.0
+            self._solve_triangles(v, lower=True)
+        else:
+            v = self._rotate(v * self.units, "T")
+            v[self.rank :] = 0.0
+            self._solve_triangles(v, lower=False)
+            v = self._rotate(v, "N") * self.units
+        out = np.empty_like(v)
+        out[self.pivots] = v
+        return out
+
+    def _solve_triangles(self, v: Float64, *, lower: bool) -> None:
+        """Solve with LLᵀ, or with RRᵀ, in place."""
+        for transposed in (False, True):
+            blas.solve_triangle(
+                self.matrix, v, size=self.rank, lower=lower, transposed=transposed
+            )
+
+    def _rotate(self, v: Float64, transposed: str) -> Float64:
+        """Return Qv or Qᵀv."""
+        from scipy.linalg import lapack  # noqa: PLC0415  (30 MiB that only the closed form needs)
+
+        work = max(1, 64 * v.shape[1])
+        rotated, _, _ = lapack.dormqr(
+            "L", transposed, self.matrix, self.reflectors, v, lwork=work, overwrite_c=1
+        )
+        return np.asfortranarray(rotated)
+
+
+def _one_norm(lower: Float64) -> float:
+    """Return the 1-norm of a symmetric matrix of which the lower triangle is stored."""
+    sums = np.zeros(len(lower))
+    for j in range(len(lower)):
+        column = np.abs(lower[j:, j])
+        sums[j] += column.sum()
+        sums[j + 1 :] += column[1:]
+    return float(sums.max())
+
+
+def _inverse_norm(lower: Float64, rank: int) -> float:
+    """Return the 2-norm of (LLᵀ)⁻¹, from below, by power iteration; 1 if L has no columns."""
+    v = np.ones((max(rank, 1), 1))
+    v[1::2] = -1.0
+    for _ in range(_INVERSE_ITERATIONS if rank else 0):
+        v /= np.linalg.norm(v)
+        for transposed in (False, True):
+            blas.solve_triangle(lower, v, size=rank, lower=True, transposed=transposed)
+    return float(np.linalg.norm(v)) if rank else 1.0

@@ -1,0 +1,211 @@
+"""Zarr arrays and groups, opened once their metadata are seen to be sound."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from streamreg.errors import DataCorruptionError, InputError, StreamregError
+from streamreg.memory import MIB, format_nbytes
+
+if TYPE_CHECKING:
+    import zarr
+
+_DOCUMENTS = ("zarr.json", ".zarray", ".zgroup")
+_DOCUMENT_MAX_NBYTES = 16 * MIB
+
+
+def open_node(path: str | os.PathLike[str]) -> zarr.Array[Any] | zarr.Group:
+    """Open the array or group at a path or URL, to be read.
+
+    Raises
+    ------
+    InputError
+        There is nothing there, or nothing of Zarr, or chunks of unequal size.
+    DataCorruptionError
+        Its metadata cannot be understood.
+    """
+    import zarr  # noqa: PLC0415  (imported only by who has Zarr arrays)
+
+    text = os.fspath(path)
+    label = printable(text)
+    local = local_path(text)
+    if local is not None:
+        _require_metadata(local, label)
+        text = str(local)
+    try:
+        if local is not None and local.suffix == ".zip":
+            return zarr.open(zarr.storage.ZipStore(local, mode="r"), mode="r")
+        return zarr.open(text, mode="r")
+    except (FileNotFoundError, ImportError) as error:
+        # a URL with nothing behind it, or one whose file system is not installed
+        raise InputError(f"nothing can be opened at {label}: {error}") from error
+    # whatever a damaged document makes zarr-python raise: KeyError, TypeError, …
+    except Exception as error:
+        raise _not_understood(label, error) from error
+
+
+def open_group(data: object) -> tuple[zarr.Group | None, str]:
+    """Return the group that ``data`` is or names, if it is one, and what messages call it."""
+    label = ""
+    if isinstance(data, str | os.PathLike):
+        label = printable(os.fspath(data))
+        data = open_node(data)
+    if not is_zarr(data):
+        return None, ""
+    import zarr  # noqa: PLC0415  (imported only by who has Zarr arrays)
+
+    if not isinstance(data, zarr.Group):
+        return None, ""
+    return data, label or node_label(data, "X")
+
+
+def open_child(
+    group: zarr.Group, key: str, label: str, *, optional: bool = False
+) -> zarr.Array[Any] | zarr.Group | None:
+    """Open an array of a group, as :func:`open_node` does; ``None`` if it is not there and may be.
+
+    Raises
+    ------
+    InputError
+        The group has no such array.
+    DataCorruptionError
+        Its metadata cannot be understood.
+    """
+    folder = local_folder(group)
+    if folder is not None and (folder / key).exists():
+        _require_metadata(folder / key, f"{label}/{key}")
+    try:
+        if key in group:
+            return group[key]
+        if optional:
+            return None
+        children = child_names(group)
+    except Exception as error:
+        raise _not_understood(f"{label}/{key}", error) from error
+    raise InputError(f"the group {label} holds no array {key}; it holds: {children}")
+
+
+def is_zarr(data: object) -> bool:
+    """Whether ``data`` is an object of zarr-python, which is not imported to know."""
+    return type(data).__module__.partition(".")[0] == "zarr"
+
+
+def node_label(node: Any, name: str) -> str:  # noqa: ANN401  (zarr.Array or zarr.Group)
+    """Return what messages call an array or group that came as an object."""
+    folder = local_folder(node)
+    if folder is not None:
+        return printable(str(folder))
+    return f"{name} ({printable(str(node.store_path))})"
+
+
+def child_names(group: zarr.Group) -> str:
+    """Return the names of a group's arrays, for a message."""
+    return ", ".join(sorted(group.array_keys())) or "nothing"
+
+
+def local_path(text: str) -> Path | None:
+    """Return the local path that a path or URL means; ``None`` if it lies elsewhere."""
+    if text.startswith("file://"):
+        return Path(unquote(urlsplit(text).path))
+    return None if "://" in text else Path(text)
+
+
+def local_folder(node: zarr.Array[Any] | zarr.Group) -> Path | None:
+    """Return the folder of an array or group; ``None`` if it is not in a local folder."""
+    from zarr.storage import LocalStore  # noqa: PLC0415  (imported only by who has Zarr arrays)
+
+    store = node.store_path.store
+    return Path(store.root) / node.store_path.path if type(store) is LocalStore else None
+
+
+def printable(text: str) -> str:
+    """Return a name as it may stand in a message: quoted where it could be misread."""
+    return text if text.isprintable() and " " not in text and text else repr(text)
+
+
+def _require_metadata(path: Path, label: str) -> None:
+    try:
+        if path.is_dir():
+            _require_documents(path, label)
+            return
+        if path.is_file() and path.suffix == ".zip":
+            return
+        exists = path.exists()
+    except OSError as error:
+        raise InputError(f"{label} cannot be read: {error.strerror}") from error
+    if not exists:
+        raise InputError(f"there is nothing at {label}; is the path spelled as on disk?")
+    raise InputError(
+        f"{label} is a file, not a Zarr array. Tables go through `streamreg ingest`; of HDF5 files "
+        'pass the h5py.Dataset, of .npy files numpy.load(PATH, mmap_mode="r")'
+    )
+
+
+def _require_documents(folder: Path, label: str) -> None:
+    found = [folder / name for name in _DOCUMENTS if (folder / name).is_file()]
+    if not found and _holds_chunks(folder):
+        raise DataCorruptionError(
+            f"{label} holds chunks but no metadata: it has none of {', '.join(_DOCUMENTS)}. "
+            "Restore its zarr.json, or .zarray"
+        )
+    if not found:
+        raise InputError(
+            f"{label} holds no Zarr array or group: it has none of {', '.join(_DOCUMENTS)}"
+        )
+    for file in found:
+        document = _document(file)
+        grid = document.get("chunk_grid") or {"name": "regular"}
+        if isinstance(grid, dict) and grid.get("name", "regular") != "regular":
+            raise InputError(
+                f"{label} has a {grid['name']!r} chunk grid, chunks of unequal size, which are not "
+                "read; write it anew in equal chunks"
+            )
+
+
+def _document(file: Path) -> dict[str, Any]:
+    """Return a metadata document that holds no surprises."""
+    label = printable(str(file))
+    nbytes = file.stat().st_size
+    if nbytes > _DOCUMENT_MAX_NBYTES:
+        raise DataCorruptionError(
+            f"{label} has {format_nbytes(nbytes)}, more than any metadata "
+            f"(at most {format_nbytes(_DOCUMENT_MAX_NBYTES)})"
+        )
+    try:
+        document = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        what = "is empty" if nbytes == 0 else f"is not JSON ({error})"
+        raise DataCorruptionError(f"{label} {what}; restore it from a copy") from error
+    if not isinstance(document, dict):
+        raise DataCorruptionError(f"{label} holds no JSON object; restore it from a copy")
+    for key, value in document.items():
+        # attributes are not ours, and xarray's often hold NaN
+        if isinstance(value, float) and not math.isfinite(value):
+            raise DataCorruptionError(
+                f"{label} holds the token {json.dumps(value)} as {key}, which is not JSON; "
+                f'write it as the text "{json.dumps(value)}"'
+            )
+    return document
+
+
+def _holds_chunks(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        return any(
+            entry.name == "c" or entry.name.replace(".", "").isdecimal()
+            for entry in islice(entries, 1000)
+        )
+
+
+def _not_understood(label: str, error: Exception) -> StreamregError:
+    if isinstance(error, StreamregError):
+        return error
+    return DataCorruptionError(
+        f"the metadata of {label} cannot be understood ({type(error).__name__}: {error}); "
+        "restore its zarr.json, or .zarray and .zgroup"
+    )

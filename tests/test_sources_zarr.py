@@ -1,0 +1,306 @@
+"""Zarr arrays, v2 and v3: the rows that NumPy has, whatever their chunks, codecs and stores."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import numcodecs
+import numpy as np
+import pytest
+import strategies as ours
+import zarr
+from conftest import measured_reader, read_all, write_zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, ShardingCodec, TransposeCodec, ZstdCodec
+
+from streamreg.errors import DataCorruptionError, InputError
+from streamreg.memory import MIB
+from streamreg.sources.dataset import open_dataset
+from streamreg.sources.opening import open_source
+
+
+def same(read: np.ndarray, expected: np.ndarray) -> bool:
+    """Whether values and dtype agree; byte order is how they are stored, not what they are."""
+    return read.dtype.newbyteorder("=") == expected.dtype.newbyteorder("=") and np.array_equal(
+        read, expected
+    )
+
+
+def assert_rows(source, values, spans):
+    reader = source.open()
+    for start, stop in spans:
+        assert same(reader.read(start, stop), values[start:stop]), (start, stop)
+    reader.close()
+
+
+def assert_names_exist(source, folder):
+    """Every chunk that a message would name is a file, and its rows lie in the array."""
+    columns = [0] if len(source.shape) == 1 else range(source.shape[1])
+    for row in range(source.shape[0]):
+        for column in columns:
+            place = source.place(row, column)
+            key = place.split(" of ")[-2].split(" ")[-1]
+            assert (folder / key).is_file(), place
+            last = place.rstrip(")").replace("rows ", "").replace("row ", "").split("(")[-1]
+            bounds = [int(number) for number in last.replace(",", "").split("–")]
+            assert bounds[0] <= row <= bounds[-1] < source.shape[0], place
+
+
+@given(st.data())
+@settings(max_examples=100)
+def test_version_3_has_the_rows_of_numpy(tmp_path, data):
+    values = data.draw(ours.arrays())
+    layout, direct = data.draw(ours.v3_layouts(values.shape))
+    path = write_zarr(tmp_path / "X.zarr", values, **layout)
+    source = open_source(path, "X")
+    assert (source.files is not None) == direct
+    assert_rows(source, values, data.draw(ours.spans(len(values))))
+
+
+@given(st.data())
+@settings(max_examples=100)
+def test_version_2_has_the_rows_of_numpy(tmp_path, data):
+    values = data.draw(ours.arrays())
+    layout, direct = data.draw(ours.v2_layouts(values))
+    path = write_zarr(tmp_path / "X.zarr", values, **layout)
+    source = open_source(path, "X")
+    assert (source.files is not None) == direct
+    assert_rows(source, values, data.draw(ours.spans(len(values))))
+
+
+@given(st.data())
+def test_messages_name_chunks_that_are_on_disk(tmp_path, data):
+    values = data.draw(ours.arrays())
+    if data.draw(st.booleans()):
+        layout, _ = data.draw(ours.v3_layouts(values.shape))
+    else:
+        layout, _ = data.draw(ours.v2_layouts(values))
+    path = write_zarr(tmp_path / "X.zarr", values, **layout)
+    assert_names_exist(open_source(path, "X"), Path(path))
+
+
+@given(st.data())
+def test_y_and_weights_may_be_cut_elsewhere_than_X(tmp_path, data):
+    n = data.draw(st.integers(1, 50))
+    X = ours.filled((n, 3), np.dtype("f4"))
+    y = data.draw(ours.arrays(data.draw(st.sampled_from([(n,), (n, 1), (n, 2)]))))
+    weight = np.arange(1.0, n + 1)
+    paths = []
+    for name, values in (("X", X), ("y", y), ("w", weight)):
+        layout, _ = data.draw(ours.v3_layouts(values.shape))
+        paths.append(write_zarr(tmp_path / f"{name}.zarr", values, **layout))
+    reader = open_dataset(*paths).open()
+    for start, stop in data.draw(ours.spans(n)):
+        block = reader.read(start, stop)
+        assert block.start == start
+        assert same(block.X, X[start:stop])
+        assert same(block.y, y[start:stop].reshape(stop - start, -1))
+        assert same(block.weight, weight[start:stop])
+    reader.close()
+
+
+@given(st.data())
+@settings(max_examples=40)
+def test_any_store_of_zarr_python_is_read(data):
+    values = data.draw(ours.arrays())
+    layout, _ = data.draw(ours.v3_layouts(values.shape))
+    memory = zarr.storage.MemoryStore()
+    write_zarr(memory, values, **layout)
+    source = open_source(zarr.open_array(memory, mode="r"), "X")
+    assert source.files is None
+    assert_rows(source, values, data.draw(ours.spans(len(values))))
+
+
+def test_a_zip_file_is_read(tmp_path):
+    values = ours.filled((20, 3), np.dtype("f8"))
+    path = tmp_path / "X.zip"
+    with zarr.storage.ZipStore(path, mode="w") as zipped:
+        write_zarr(zipped, values, chunks=(6, 2))
+    assert same(read_all(open_source(path, "X")), values)
+    with zarr.storage.ZipStore(path, mode="r") as zipped:
+        assert same(read_all(open_source(zarr.open_array(zipped, mode="r"), "X")), values)
+
+
+def test_a_file_url_is_a_path(store):
+    values = ours.filled((20, 3), np.dtype("f8"))
+    path = store(values, "of the year.zarr", chunks=(7, 3))
+    source = open_source(Path(path).as_uri(), "X")
+    assert source.files is not None
+    assert same(read_all(source), values)
+
+
+def test_an_array_object_is_read_from_its_files(store):
+    values = ours.filled((20, 3), np.dtype("f8"))
+    path = store(values, chunks=(7, 3))
+    source = open_source(zarr.open_array(path), "X")
+    assert source.files is not None
+    assert source.name == path
+    assert same(read_all(source), values)
+
+
+def test_a_group_brings_names_y_and_weights(tmp_path):
+    X, y, weight = np.arange(12.0).reshape(6, 2), np.arange(6.0), np.ones(6)
+    group = zarr.create_group(tmp_path / "d.zarr")
+    for name, values in (("X", X), ("y", y), ("sample_weight", weight)):
+        group.create_array(name, data=values, config={"write_empty_chunks": True})
+    group.attrs["feature_names"] = ["a", "b"]
+    group.attrs["target_names"] = ["t"]
+    for given_as in (tmp_path / "d.zarr", str(tmp_path / "d.zarr"), group):
+        dataset = open_dataset(given_as)
+        assert dataset.feature_names == ("a", "b")
+        assert dataset.target_names == ("t",)
+        assert (dataset.X.name, dataset.y.name) == (
+            f"{tmp_path}/d.zarr/X", f"{tmp_path}/d.zarr/y",
+        )  # fmt: skip
+        block = dataset.open().read(1, 4)
+        assert same(block.X, X[1:4])
+        assert same(block.y, y[1:4, None])
+        assert same(block.weight, weight[1:4])
+    assert open_dataset(group, needs_y=False).y is None
+
+
+def test_attributes_may_hold_nan(store):
+    # xarray writes such _FillValue
+    path = Path(store(np.arange(3.0)), "zarr.json")
+    document = json.loads(path.read_text())
+    document["attributes"] = {"_FillValue": float("nan")}
+    path.write_text(json.dumps(document))
+    assert same(read_all(open_source(path.parent, "X")), np.arange(3.0))
+
+
+@pytest.mark.parametrize("shards", [None, (4, 2)])
+@pytest.mark.parametrize("filters", [(), (TransposeCodec(order=(1, 0)),)])
+def test_absent_chunks_can_mean_the_fill_value(store, shards, filters):
+    values = np.full((8, 2), 7.0)
+    values[4:] = np.arange(8.0).reshape(4, 2)
+    path = store(values, chunks=(2, 2), shards=shards, filters=filters, fill_value=7.0)
+    absent = Path(path, "c", "0", "0")
+    absent.unlink()
+    if shards is None:
+        Path(path, "c", "1", "0").unlink()
+    with pytest.raises(DataCorruptionError, match=r"missing.*missing_chunks=\"fill\""):
+        read_all(open_source(path, "X"))
+    assert same(read_all(open_source(path, "X", missing_chunks="fill")), values)
+
+
+def test_a_version_2_array_without_fill_value_is_filled_with_zeros(store):
+    path = store(np.ones((4, 2)), zarr_format=2, chunks=(2, 2), fill_value=None)
+    Path(path, "1.0").unlink()
+    filled = read_all(open_source(path, "X", missing_chunks="fill"))
+    assert same(filled, np.array([[1.0, 1], [1, 1], [0, 0], [0, 0]]))
+
+
+def test_streaming_zstd_frames_without_a_size_are_read(store):
+    # as other writers than numcodecs make them
+    pa = pytest.importorskip("pyarrow")
+    values = np.arange(4000.0).reshape(500, 8)
+    path = store(values, chunks=(500, 8), compressors=ZstdCodec())
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(values.tobytes())
+    chunk = Path(path, "c", "0", "0")
+    chunk.write_bytes(sink.getvalue().to_pybytes())
+    assert same(read_all(open_source(path, "X")), values)
+    chunk.write_bytes(chunk.read_bytes()[:-9])
+    with pytest.raises(DataCorruptionError, match="c/0/0"):
+        read_all(open_source(path, "X"))
+
+
+def test_gzip_streams_put_end_to_end_are_read(store):
+    import gzip  # noqa: PLC0415  (used here alone)
+
+    values = np.arange(4000.0)
+    path = store(values, chunks=(4000,), compressors=GzipCodec())
+    raw = values.tobytes()
+    Path(path, "c", "0").write_bytes(gzip.compress(raw[:1000]) + gzip.compress(raw[1000:]))
+    assert same(read_all(open_source(path, "X")), values)
+
+
+@pytest.mark.parametrize("name", ["gzip", "zlib"])
+@pytest.mark.parametrize("n_rows", [1, 100, 40_000])
+def test_deflated_chunks_that_shrink_to_nothing_are_read(store, name, n_rows):
+    values = np.zeros((n_rows, 8))
+    codec = {"gzip": numcodecs.GZip(9), "zlib": numcodecs.Zlib(9)}[name]
+    path = store(values, zarr_format=2, chunks=values.shape, compressors=codec)
+    assert same(read_all(open_source(path, "X")), values)
+
+
+def test_shards_that_cannot_be_checked_are_refused_unless_they_may_be_filled(store):
+    nested = ShardingCodec(chunk_shape=(2, 2), codecs=[ShardingCodec(chunk_shape=(1, 2))])
+    path = store(np.ones((8, 2)), chunks=(4, 2), serializer=nested, compressors=())
+    with pytest.raises(InputError, match="absent chunks would be read as zeros"):
+        open_source(path, "X")
+    assert same(read_all(open_source(path, "X", missing_chunks="fill")), np.ones((8, 2)))
+
+
+def test_a_source_can_be_sent_to_another_process(store):
+    values = ours.filled((20, 3), np.dtype("f8"))
+    source = open_source(store(values, chunks=(7, 3)), "X")
+    assert same(read_all(pickle.loads(pickle.dumps(source))), values)  # noqa: S301  (our own)
+
+
+def test_planning_and_opening_read_no_chunk(store, chunks_opened):
+    values = ours.filled((40, 3), np.dtype("f8"))
+    for name, layout in (("plain", {"compressors": None}), ("zstd", {}), ("shard", {"shards": (20, 3)})):
+        source = open_source(store(values, name, chunks=(10, 3), **layout), "X")
+        before = chunks_opened()
+        source.reader_nbytes(10)
+        source.open().close()
+        assert chunks_opened() == before
+    assert_rows(source, values, [(0, 40)])
+    assert chunks_opened() != before
+
+
+def test_files_are_given_back(store):
+    source = open_source(store(np.ones((40, 3)), chunks=(10, 3)), "X")
+    reader = source.open()
+    before = len(os.listdir("/dev/fd"))
+    reader.read(0, 40)
+    reader.close()
+    assert len(os.listdir("/dev/fd")) == before
+
+
+ROW = 128  # float64 values
+BAND = 8 * MIB // (8 * ROW)
+LAYOUTS = {
+    "plain": {"compressors": None},
+    "zstd": {"compressors": ZstdCodec()},
+    "blosc": {"compressors": BloscCodec()},
+    "gzip": {"compressors": GzipCodec(level=1)},
+    "crc32c": {"compressors": Crc32cCodec()},
+    "lz4": {"compressors": numcodecs.LZ4(), "zarr_format": 2},
+    "columns": {"chunks": (BAND, ROW // 4)},
+    "plain columns": {"chunks": (BAND, ROW // 4), "compressors": None},
+    "shards": {"chunks": (BAND // 4, ROW), "shards": (BAND, ROW)},
+    "zarr-python": {"filters": (TransposeCodec(order=(1, 0)),)},
+    "zarr-python columns": {"chunks": (BAND, 8), "filters": (TransposeCodec(order=(1, 0)),)},
+    "zarr-python shards": {
+        "chunks": (BAND // 2, ROW), "shards": (BAND, ROW),
+        "filters": (TransposeCodec(order=(1, 0)),),
+    },
+    "zarr-python filter": {"filters": [numcodecs.Delta("f8")], "zarr_format": 2},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_reader_holds_what_it_says(store, name):
+    layout = {"chunks": (BAND, ROW), **LAYOUTS[name]}
+    # cannot be compressed, so that encoded chunks are as large as they get
+    values = np.random.default_rng(0).random((3 * BAND, ROW))
+    large = store(values, "large", **layout)
+    small = {
+        key: tuple(max(1, length // 64) if at == 0 else length for at, length in enumerate(shape))
+        if key in {"chunks", "shards"}
+        else shape
+        for key, shape in layout.items()
+    }
+    planned, measured = measured_reader(
+        "def data(path): return path", store(values[: BAND // 16], "small", **small), large
+    )
+    # 1 MiB: pages that the interpreter takes meanwhile
+    assert measured <= planned + MIB
+    assert planned <= 3 * measured

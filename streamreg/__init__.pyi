@@ -7,8 +7,9 @@ from .errors import (
     MemoryLimitError,
     StreamregError,
 )
-from .estimator import LinearRegression, load, plan
-from .planning import Plan
+from .estimator import LinearRegression, load
+from .fitting import plan
+from .plans import Plan
 
 __all__ = [
     "CheckpointError",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import numpy as np
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
@@ -23,26 +23,36 @@ from streamreg.sources.opening import is_streamable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from streamreg.planning import Plan
     from streamreg.solvers.base import EpochRecord
 
+# paths, arrays of any library, data frames, lists
+Rows: TypeAlias = Any
+Path: TypeAlias = "str | os.PathLike[str]"
 
-class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[misc]
+_DETAILS = {
+    "solver_": "solver", "status_": "status", "converged_": "converged", "n_iter_": "n_epochs",
+    "loss_history_": "loss_history", "peak_memory_": "peak_memory",
+}  # fmt: skip
+
+
+class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
     """Least squares on data larger than memory.
 
     Minimises, with sᵢ = 1 where rows have no weights,
 
         f(w, b) = 1/(2 Σsᵢ) · Σᵢ sᵢ (xᵢ·w + b - yᵢ)²  +  l2/2 · ‖w‖²
 
-    With ``l2=0`` this is half the mean squared error. The intercept b is never penalised, and no
-    column of ones is stored. Sums are float64 whatever the data are.
+    With ``l2=0`` this is half the mean squared error; scikit-learn's ``Ridge(alpha)`` has
+    ``l2 = alpha/Σsᵢ``. The intercept b is never penalised, and no column of ones is stored. Sums
+    are float64 whatever the data are.
 
     Parameters
     ----------
     solver
-        ``"closed_form"``: XᵀX, one pass, O(D²) memory. ``"gd"``: gradient descent, O(D).
-        ``"cg"``: conjugate gradients, O(D), far fewer passes. ``"auto"``: ``closed_form`` where
-        its planned peak fits ``memory_limit``, else ``cg``.
+        ``"closed_form"``: XᵀX, O(D²) memory, one pass; a few more where columns are nearly
+        dependent. ``"gd"``: gradient descent, O(D). ``"cg"``: conjugate gradients, O(D), far fewer
+        passes. ``"auto"``: ``closed_form`` where its planned peak fits ``memory_limit``, else
+        ``cg``.
     fit_intercept
         Whether to fit b.
     l2
@@ -55,24 +65,20 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
         Of ``gd``: α > 0, or ``"auto"``, the exact line search of a quadratic.
     max_epochs, tol
         An epoch is one pass over all rows. ``gd`` stops when an epoch lowers the loss by less than
-        ``tol`` of it; ``cg`` when ‖∇f‖ ≤ ``tol``·‖∇f at the start‖. Before its first epoch a
-        standardising solver reads the rows once for means and deviations.
-    init
-        ``"zeros"``, ``"random"`` or an array (D,), in the user's units.
-    random_state
-        Seed or generator for ``init="random"``.
+        ``tol`` of it; ``cg`` when ‖∇f‖ ≤ ``tol``·‖∇f at the start‖. Weights then have an error of
+        up to ``tol`` times the squared condition number of the columns. A solver that standardises
+        reads the rows once before its first epoch, for means and deviations.
+    init, random_state
+        ``"zeros"``, ``"random"`` or an array (D,) or (K, D), in the user's units; and the seed or
+        generator for ``"random"``.
     memory_limit
         Bytes, or a text such as ``"512 MiB"``: what the fit may add to the process. ``None``: half
         of what the process may still use, containers' limits respected.
     n_threads
         Threads that fold rows; ``None``: all cores that the process may use. The number changes no
         bit of the answer.
-    device
-        ``"cpu"``.
-    client
-        ``None``: this process.
-    checkpoint
-        ``None``: none is kept.
+    device, client, checkpoint
+        ``"cpu"``, ``None``, ``None``; this version supports no others.
     missing_chunks
         ``"error"``, or ``"fill"``: an absent Zarr chunk means its fill value.
     nan_policy
@@ -83,28 +89,16 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
 
     Attributes
     ----------
-    coef_
-        (D,), or (K, D) for y of shape (N, K).
-    intercept_
-        float, or (K,).
-    n_features_in_
-        D.
-    feature_names_in_
-        Names of the columns, where they are known.
-    n_iter_
-        Epochs run.
-    loss_history_
-        f at the start of each epoch and at the end; of several targets the sum.
-    solver_
-        The solver that ran.
-    converged_
-        Whether its tolerance was met.
-    status_
-        A sentence: why it stopped.
-    plan_
-        The plan that it kept to.
-    peak_memory_
-        Bytes that the fit added to the process at its highest, measured.
+    coef_, intercept_
+        (D,) and float, or (K, D) and (K,) for y of shape (N, K).
+    n_features_in_, feature_names_in_
+        D, and the names of the columns where they are known.
+    n_iter_, loss_history_
+        Epochs run; f at the start of each and at the end, of several targets the sum.
+    solver_, converged_, status_
+        The solver that ran, whether its tolerance was met, and why it stopped: a sentence.
+    plan_, peak_memory_
+        The plan that it kept to, and the bytes that it added to the process, measured.
 
     Examples
     --------
@@ -126,13 +120,13 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
         learning_rate: float | Literal["auto"] = "auto",
         max_epochs: int = 1000,
         tol: float = 1e-8,
-        init: Any = "zeros",  # noqa: ANN401  (a word or an array)
-        random_state: Any = None,  # noqa: ANN401  (scikit-learn's kinds)
+        init: Rows = "zeros",
+        random_state: int | np.random.RandomState | np.random.Generator | None = None,
         memory_limit: int | str | None = None,
         n_threads: int | None = None,
         device: str = "cpu",
-        client: Any = None,  # noqa: ANN401  (a dask.distributed.Client)
-        checkpoint: str | os.PathLike[str] | None = None,
+        client: object = None,
+        checkpoint: Path | None = None,
         missing_chunks: str = "error",
         nan_policy: Literal["raise", "omit"] = "raise",
         progress: bool | Callable[[EpochRecord], object] = False,
@@ -155,42 +149,29 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
         self.nan_policy = nan_policy
         self.progress = progress
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:  # noqa: ANN401
+    def fit(self, X: Rows, y: Rows = None, sample_weight: Rows = None) -> Self:
         """Fit to rows wherever they lie.
 
         Parameters
         ----------
         X
-            (N, D): the path or URL of a Zarr array, a ``zarr.Array``, a ``dask.array.Array``, a
-            NumPy array or ``memmap``, an ``h5py.Dataset``, a data frame, or any object with
-            ``shape``, ``dtype`` and slicing. The path of a Zarr group with arrays ``X`` and ``y``
-            needs no ``y``.
+            (N, D): the path or URL of a Zarr array, an array of Zarr, Dask, NumPy or h5py, a data
+            frame, or any object with ``shape``, ``dtype`` and slicing. The path of a Zarr group
+            with arrays ``X`` and ``y`` needs no ``y``.
         y
             (N,) or (N, K), any of these kinds.
         sample_weight
             (N,), not negative; a weight of 0 leaves the row out.
 
-        Raises
-        ------
-        InputError
-            Shapes, types, parameters, NaN or inf.
-        MemoryLimitError
-            The plan does not fit ``memory_limit``; nothing was read.
-        DataCorruptionError
-            A chunk is absent or damaged.
-        DivergenceError
-            The learning rate is too large.
-
         Warns
         -----
-        ConvergenceWarning
-            ``tol`` was not reached within ``max_epochs``.
-        DataWarning
-            Constant or dependent columns, few digits, rows left out.
+        ConvergenceWarning, DataWarning
+            ``tol`` was not reached; constant or dependent columns, few digits, rows left out.
+            For what is raised see ``streamreg.errors``.
         """
-        settings = self._settings()
+        settings = FitSettings(**{f.name: getattr(self, f.name) for f in fields(FitSettings)})
         dataset = self._dataset(X, y, sample_weight)
-        names = self._check_names(X, reset=True) or dataset.feature_names
+        names = self._check_columns(X, reset=True) or dataset.feature_names
         dataset = replace(dataset, feature_names=names)
         result = fitting.fit(dataset, settings, progress_of(self.progress, "fit"))
         self._keep(result.model(dataset))
@@ -202,24 +183,10 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
             warnings.warn(message, ConvergenceWarning, stacklevel=2)
         return self
 
-    def predict(
-        self,
-        X: Any,  # noqa: ANN401
-        *,
-        out: str | os.PathLike[str] | None = None,
-        overwrite: bool = False,
-    ) -> Any:  # noqa: ANN401  (an array, or the path of one)
-        """Return Xw + b.
+    def predict(self, X: Rows, *, out: Path | None = None, overwrite: bool = False) -> Rows:
+        """Return Xw + b, (N,) or (N, K); or write it to the Zarr array ``out``, block by block.
 
-        Parameters
-        ----------
-        X
-            As for ``fit``.
-        out
-            Where to write the predictions as a Zarr array, block by block; then its path is
-            returned. ``None``: they are returned in memory, (N,) or (N, K).
-        overwrite
-            Whether an array at ``out`` is replaced.
+        Then the path of that array is returned, which may replace one with ``overwrite``.
 
         Raises
         ------
@@ -230,7 +197,7 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
         """
         check_is_fitted(self)
         dataset = self._dataset(X, needs_y=False)
-        self._check_names(X, reset=False)
+        self._check_columns(X, reset=False)
         limits: Any = {"memory_limit": self.memory_limit, "n_threads": self.n_threads}
         if out is None:
             return prediction.predict(self._model(), dataset, **limits)
@@ -239,45 +206,35 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
             self._model(), dataset, out, overwrite=overwrite, inputs=inputs, **limits
         )
 
-    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:  # noqa: ANN401
+    def score(self, X: Rows, y: Rows = None, sample_weight: Rows = None) -> float:
         """Return R², streamed; of several targets the mean.
 
-        It is NaN, with a warning, where y is constant.
+        NaN, with a warning, where y is constant.
         """
         check_is_fitted(self)
         dataset = self._dataset(X, y, sample_weight)
-        self._check_names(X, reset=False)
+        self._check_columns(X, reset=False)
         scores = prediction.score(
             self._model(), dataset, memory_limit=self.memory_limit, n_threads=self.n_threads
         )
         if np.isnan(scores).any():
-            warnings.warn(
-                "R² is not defined where y is constant: its spread is 0", DataWarning, stacklevel=2
-            )
+            warnings.warn("R² is not defined where y is constant", DataWarning, stacklevel=2)
         return float(np.mean(scores))
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: Path) -> None:
         """Write the fitted model to ``.json`` or ``.npz``; parameters are not kept."""
         check_is_fitted(self)
         self._model().save(path)
 
-    def _settings(self) -> FitSettings:
-        return FitSettings(**{field.name: getattr(self, field.name) for field in fields(FitSettings)})
-
     def _dataset(
-        self,
-        X: Any,  # noqa: ANN401
-        y: Any = None,  # noqa: ANN401
-        sample_weight: Any = None,  # noqa: ANN401
-        *,
-        needs_y: bool = True,
+        self, X: Rows, y: Rows = None, sample_weight: Rows = None, *, needs_y: bool = True
     ) -> DataSet:
         return open_dataset(
             _readable(X, "X"), _readable(y, "y"), _readable(sample_weight, "sample_weight"),
             missing_chunks=self.missing_chunks, nan_policy=self.nan_policy, needs_y=needs_y,
         )  # fmt: skip
 
-    def _check_names(self, X: Any, *, reset: bool) -> tuple[str, ...] | None:  # noqa: ANN401
+    def _check_columns(self, X: Rows, *, reset: bool) -> tuple[str, ...] | None:
         """Keep or compare the number and names of columns, as scikit-learn does."""
         if is_streamable(X) and not isinstance(X, np.ndarray):
             return None
@@ -289,84 +246,44 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
         return None if names is None else tuple(names)
 
     def _keep(self, fitted: Model) -> None:
-        one = fitted.one_target
+        one, names = fitted.one_target, fitted.feature_names
         self.coef_ = fitted.coefficients[0] if one else fitted.coefficients
         self.intercept_ = float(fitted.intercept[0]) if one else fitted.intercept
         self.n_features_in_ = fitted.n_features
-        if fitted.feature_names is not None:
-            self.feature_names_in_ = np.asarray(fitted.feature_names, dtype=object)
+        if names is not None:
+            self.feature_names_in_ = np.asarray(names, dtype=object)
         elif hasattr(self, "feature_names_in_"):
             del self.feature_names_in_
-        details = fitted.details
-        self.solver_ = details.get("solver")
-        self.status_ = details.get("status")
-        self.converged_ = details.get("converged")
-        self.n_iter_ = details.get("n_epochs")
-        self.loss_history_ = details.get("loss_history")
-        self.peak_memory_ = details.get("peak_memory")
+        for attribute, key in _DETAILS.items():
+            setattr(self, attribute, fitted.details.get(key))
         self._target_names = fitted.target_names
 
     def _model(self) -> Model:
-        one = np.ndim(self.coef_) == 1
         names = getattr(self, "feature_names_in_", None)
         return Model(
             np.atleast_2d(np.asarray(self.coef_, dtype=np.float64)),
             np.atleast_1d(np.asarray(self.intercept_, dtype=np.float64)),
-            one,
+            np.ndim(self.coef_) == 1,
             None if names is None else tuple(names),
             self._target_names,
-            {
-                "solver": self.solver_, "status": self.status_, "converged": self.converged_,
-                "n_epochs": self.n_iter_, "loss_history": self.loss_history_,
-                "peak_memory": self.peak_memory_,
-            },
-        )  # fmt: skip
+            {key: getattr(self, attribute) for attribute, key in _DETAILS.items()},
+        )
 
 
-def load(path: str | os.PathLike[str]) -> LinearRegression:
-    """Return a fitted ``LinearRegression`` from a file that ``save`` wrote.
-
-    Parameters of the fit are those of the constructor; nothing in the file is ever run.
+def load(path: Path) -> LinearRegression:
+    """Return a fitted ``LinearRegression``, with default parameters, from a file of ``save``.
 
     Raises
     ------
     InputError
-        There is no such file, or it is not a model.
+        There is no such file, or it is not a model; nothing in it is ever run.
     """
     estimator = LinearRegression()
     estimator._keep(Model.load(path))  # noqa: SLF001  (a second constructor)
     return estimator
 
 
-def plan(
-    X: Any,  # noqa: ANN401
-    y: Any = None,  # noqa: ANN401
-    sample_weight: Any = None,  # noqa: ANN401
-    **parameters: Any,  # noqa: ANN401
-) -> Plan:
-    """Plan a fit from metadata alone: what each solver would need, and which would run.
-
-    Parameters
-    ----------
-    X, y, sample_weight
-        As for ``LinearRegression.fit``.
-    **parameters
-        Of ``LinearRegression``, such as ``memory_limit`` and ``solver``.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from streamreg import plan
-    >>> X, y = np.zeros((1000, 10)), np.zeros(1000)
-    >>> plan(X, y, memory_limit="1 GiB").chosen
-    'closed_form'
-    """
-    estimator = LinearRegression(**parameters)
-    dataset = estimator._dataset(X, y, sample_weight)  # noqa: SLF001
-    return fitting.plan_fit(dataset, estimator._settings())  # noqa: SLF001
-
-
-def _readable(data: Any, name: str) -> Any:  # noqa: ANN401
+def _readable(data: Rows, name: str) -> Rows:
     """Return data that can be read in blocks; lists and data frames as scikit-learn reads them."""
     numeric = not isinstance(data, np.ndarray) or data.dtype.kind in "biuf"
     if data is None or (is_streamable(data) and numeric):

@@ -13,10 +13,13 @@ from streamreg.errors import InputError
 from streamreg.kernels import blas
 from streamreg.memory import PeakMemory
 from streamreg.model import Model
-from streamreg.planning import Plan, make_plan
+from streamreg.planning import make_plan
+from streamreg.plans import Plan
 from streamreg.progress import Progress, Silence
 from streamreg.solvers.base import Problem, Solution
 from streamreg.solvers.registry import SolverSettings
+from streamreg.sources.dataset import open_dataset
+from streamreg.sources.opening import is_streamable
 
 if TYPE_CHECKING:
     from streamreg.accumulators.base import Accumulator
@@ -67,11 +70,11 @@ class FitSettings:
                 raise InputError(
                     f"{name}={getattr(self, name)!r} must be {known[0]!r} or {known[1]!r}"
                 )
-        l2 = self.l2
-        if not isinstance(l2, numbers.Real) or not 0 <= float(l2) < np.inf:
+        l2: object = self.l2
+        if not (isinstance(l2, numbers.Real) and 0 <= float(l2) < np.inf):
             raise InputError(f"l2={l2!r} must be a finite number, 0 or more")
-        n = self.n_threads
-        if n is not None and not (isinstance(n, numbers.Integral) and n >= 1):
+        n: object = self.n_threads
+        if n is not None and not (isinstance(n, numbers.Integral) and int(n) >= 1):
             raise InputError(f"n_threads={n!r} must be a whole number, at least 1, or None")
 
     def solver_settings(self, init: Float64 | None = None) -> SolverSettings:
@@ -92,7 +95,8 @@ class FitSettings:
             if self.init == "zeros":
                 return None
             if self.init == "random":
-                return _normal(self.random_state, (n_features, n_targets)) / np.sqrt(n_features)
+                normal = _normal(self.random_state, (n_features, n_targets))
+                return np.asarray(normal / np.sqrt(n_features))
             raise InputError(f'init={self.init!r} must be "zeros", "random" or an array (D,)')
         try:
             values = np.asarray(self.init, dtype=np.float64)
@@ -152,6 +156,37 @@ class Fit:
             np.ascontiguousarray(solution.coefficients.T), solution.intercept,
             dataset.n_targets == 1, dataset.feature_names, dataset.target_names, details,
         )  # fmt: skip
+
+
+def plan(
+    X: Any,  # noqa: ANN401  (whatever can be read as rows)
+    y: Any = None,  # noqa: ANN401
+    sample_weight: Any = None,  # noqa: ANN401
+    **parameters: Any,  # noqa: ANN401
+) -> Plan:
+    """Plan a fit from metadata alone: what each solver would need, and which would run.
+
+    Parameters
+    ----------
+    X, y, sample_weight
+        As for ``LinearRegression.fit``.
+    **parameters
+        Of ``LinearRegression``, such as ``memory_limit`` and ``solver``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from streamreg import plan
+    >>> X, y = np.zeros((1000, 10)), np.zeros(1000)
+    >>> plan(X, y, memory_limit="1 GiB").chosen
+    'closed_form'
+    """
+    settings = FitSettings(**parameters)
+    data = [
+        rows if rows is None or is_streamable(rows) else np.asarray(rows)
+        for rows in (X, y, sample_weight)
+    ]
+    return plan_fit(open_dataset(*data, missing_chunks=settings.missing_chunks), settings)
 
 
 def plan_fit(dataset: DataSet, settings: FitSettings) -> Plan:
@@ -214,9 +249,9 @@ def _require_rows(dataset: DataSet, result: Any, n_omitted: int) -> None:  # noq
     if n_omitted == dataset.n_rows:
         why = 'all hold NaN or inf, which nan_policy="omit" leaves out'
     elif n_omitted:
-        why = f"{n_omitted:,} hold NaN or inf and are left out, the others have weight 0"
+        why = f"{n_omitted:,} hold NaN or inf and are left out, the others have a weight of zero"
     else:
-        why = "all have weight 0"
+        why = "all have a weight of zero"
     raise InputError(f"no row of {dataset.X.name} is left to fit: of {dataset.n_rows:,} {why}")
 
 
@@ -229,7 +264,7 @@ def _data_warnings(dataset: DataSet, engine: ThreadsEngine) -> list[str]:
         )
     if engine.n_omitted:
         warnings.append(
-            f'{engine.n_omitted:,} of {dataset.n_rows:,} rows hold NaN or inf and were left out '
+            f"{engine.n_omitted:,} of {dataset.n_rows:,} rows hold NaN or inf and were left out "
             '(nan_policy="omit")'
         )
     return warnings

@@ -77,7 +77,7 @@ def format_nbytes(nbytes: int, *, up: bool = False) -> str:
     With ``up`` it is rounded up, so that the size that is read back is no smaller.
     """
     if nbytes < KIB:
-        return f"{nbytes} bytes"
+        return "1 byte" if nbytes == 1 else f"{nbytes} bytes"
     for power, unit in enumerate(_PRINTED, 1):
         # in integers, which no size overflows
         tenths = -(-10 * nbytes // 1024**power) if up else (20 * nbytes // 1024**power + 1) // 2

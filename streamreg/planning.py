@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from streamreg import plan_text
-from streamreg.errors import MemoryLimitError
 from streamreg.layout import Blocks, Segments
 from streamreg.memory import MIB, available_nbytes, format_nbytes, parse_nbytes, usable_cpus
+from streamreg.plans import Candidate, Plan, Term
 from streamreg.solvers.base import Problem
 from streamreg.solvers.registry import NAMES
+from streamreg.sources.zarr import ZarrSource
 
 if TYPE_CHECKING:
     from streamreg.solvers.base import Footprint, PassFootprint
     from streamreg.solvers.registry import SolverSettings
+    from streamreg.sources.base import RowSource
     from streamreg.sources.dataset import DataSet
 
 # Of a fit of ten rows: what Python, NumPy and zarr load when they are first used. Measured on
@@ -28,105 +28,6 @@ THREAD_NBYTES = MIB
 _PACKED_ROWS, _PACKED_MOST_NBYTES = 512, 2 * MIB
 # columns of XᵀX that one thread updates at a time
 _PANEL_COLUMNS = 512
-
-
-class Term(NamedTuple):
-    """One line of a plan."""
-
-    what: str
-    nbytes: int
-    why: str
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """What one solver would need.
-
-    Attributes
-    ----------
-    solver
-        Its name.
-    state_nbytes
-        Bytes of one state of its largest accumulator.
-    peak_nbytes
-        Bytes that the fit adds to the process at most.
-    bytes_per_pass
-        Decoded bytes that a pass reads.
-    passes
-        Passes: exact for ``closed_form``, typical for the others.
-    fits
-        Whether the peak fits the limit.
-    reason
-        A sentence: why it fits or not.
-    terms
-        What the peak consists of.
-    n_threads
-        Threads that fold: as many as fit, at least one.
-    """
-
-    solver: str
-    state_nbytes: int
-    peak_nbytes: int
-    bytes_per_pass: int
-    passes: int
-    fits: bool
-    reason: str
-    terms: tuple[Term, ...]
-    n_threads: int
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What each solver would need, and which one is chosen; worked out from metadata alone.
-
-    Attributes
-    ----------
-    chosen
-        The solver that a fit would run.
-    memory_limit
-        Bytes that a fit may add to the process.
-    candidates
-        Each solver's needs.
-    n_rows, n_features, n_targets
-        N, D and K.
-    advice
-        How to cut the data on disk so that a fit fits; empty where that is not what is amiss.
-    """
-
-    chosen: str
-    memory_limit: int
-    candidates: dict[str, Candidate]
-    n_rows: int
-    n_features: int
-    n_targets: int
-    advice: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the plan as plain numbers, texts, lists and dictionaries, as JSON knows them."""
-        plan = asdict(self)
-        for candidate in plan["candidates"].values():
-            candidate["terms"] = [term._asdict() for term in candidate["terms"]]
-        return plan
-
-    def __str__(self) -> str:
-        table = plan_text.table(self)
-        return table if self.candidates[self.chosen].fits else f"{table}\n\n{self._refusal()}"
-
-    def require_fit(self) -> Candidate:
-        """Return the chosen candidate.
-
-        Raises
-        ------
-        MemoryLimitError
-            It does not fit; the message lists the terms, and remedies that were planned and fit.
-        """
-        candidate = self.candidates[self.chosen]
-        if not candidate.fits:
-            raise MemoryLimitError(self._refusal())
-        return candidate
-
-    def _refusal(self) -> str:
-        return plan_text.refusal(self, self.candidates[self.chosen])
 
 
 def make_plan(
@@ -251,8 +152,11 @@ def _terms(rows: _Rows, name: str, each: PassFootprint, workers: int) -> list[Te
     ]  # fmt: skip
     if name == "closed_form":
         packed = min(8 * d * _PACKED_ROWS, _PACKED_MOST_NBYTES)
+        # kept while a later pass, with small states, runs
+        count = "1 state" if each.kept_nbytes else states
+        why = f"{d:,}² × 8 bytes, {count}"  # noqa: RUF001
         return [
-            Term("XᵀX", n_states * each.state_nbytes, f"{d:,}² × 8 bytes, {states}"),  # noqa: RUF001
+            Term("XᵀX", n_states * each.state_nbytes + each.kept_nbytes, why),
             *terms,
             Term("BLAS", threads * packed, "panels packed for multiplication"),
         ]
@@ -277,4 +181,25 @@ def _advice(dataset: DataSet, limit: int, candidates: list[Candidate]) -> str:
     rows = min(room, 8 * MIB) // (4 * dataset.X.row_nbytes)
     if least.fits or not 1 <= rows < dataset.X.grid.chunk_rows:
         return ""
-    return plan_text.rechunking(dataset.X, rows)
+    return _rechunking(dataset.X, rows)
+
+
+def _rechunking(X: RowSource, rows: int) -> str:
+    """Return how to cut X into chunks of so many rows, a chunk of the old at a time."""
+    pieces = -(-X.grid.chunk_rows // rows)
+    rows = -(-X.grid.chunk_rows // pieces)
+    if not isinstance(X, ZarrSource):
+        return f"write {X.name} anew in chunks of at most {rows:,} rows"
+    n_rows, n_columns = X.shape
+    height, width = X.array.chunks
+    path = str(X.files.root) if X.files else X.name
+    return f"""write {X.name} anew in chunks of {rows:,} rows:
+    import zarr
+    old = zarr.open_array({path!r}, mode="r")
+    new = zarr.create_array(
+        {f"{path}-rows"!r}, shape=old.shape, dtype=old.dtype, chunks=({rows}, {width})
+    )
+    for i in range(0, {n_rows}, {height}):
+        for j in range(0, {n_columns}, {width}):
+            here = slice(i, i + {height}), slice(j, j + {width})
+            new[here] = old[here]"""

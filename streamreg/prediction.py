@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from streamreg import plan_text
 from streamreg.accumulators.base import power_of_two
 from streamreg.accumulators.score import Score
 from streamreg.engines.threads import ThreadsEngine
@@ -17,7 +16,8 @@ from streamreg.kernels import cpu
 from streamreg.layout import Blocks
 from streamreg.memory import MIB, format_nbytes, usable_cpus
 from streamreg.output import RowAppender, new_array, require_writable
-from streamreg.planning import PROCESS_NBYTES, THREAD_NBYTES, Term, limit_nbytes, peak
+from streamreg.planning import PROCESS_NBYTES, THREAD_NBYTES, limit_nbytes, peak
+from streamreg.plans import Term, itemised
 
 if TYPE_CHECKING:
     import os
@@ -186,7 +186,7 @@ def _workers(
             return workers
     fitting = [remedy for remedy, nbytes in remedies.items() if nbytes <= limit]
     raise MemoryLimitError(
-        plan_text.itemised(
+        itemised(
             what, limit, f"N = {dataset.n_rows:,}, D = {dataset.n_features:,}", terms(1), fitting
         )
     )

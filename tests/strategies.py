@@ -53,10 +53,11 @@ def chunk_shapes(shape: tuple[int, ...]) -> st.SearchStrategy[tuple[int, ...]]:
 
 
 @st.composite
-def heights(draw: st.DrawFn, n_rows: int) -> tuple[int, ...]:
-    """Cut ``n_rows`` into pieces of any height, empty ones too."""
+def heights(draw: st.DrawFn, n_rows: int, *, empty: bool = True) -> tuple[int, ...]:
+    """Cut ``n_rows`` into pieces of any height, empty ones too unless they must not be."""
     cuts = draw(st.lists(st.integers(0, n_rows), max_size=6).map(sorted))
-    return tuple(stop - start for start, stop in pairwise([0, *cuts, n_rows]))
+    pieces = tuple(stop - start for start, stop in pairwise([0, *cuts, n_rows]))
+    return pieces if empty else tuple(piece for piece in pieces if piece)
 
 
 def spans(n_rows: int, *, most: int = 6) -> st.SearchStrategy[list[tuple[int, int]]]:

@@ -94,7 +94,7 @@ def test_a_limit_too_small_for_anything_names_the_least_that_works(solver, limit
     dataset = unread(10_000, 1000)
     text = refused(dataset, limit, solver=solver)
     chosen = "cg" if solver == "auto" else solver
-    given = "1 bytes" if limit == "1 byte" else limit.replace(" ", ".0 ")
+    given = limit.replace(" M", ".0 M")
     assert re.match(rf"{chosen} needs {SIZE} but memory_limit is {given} \(N = 10,000", text)
     raised = re.search(rf"Raise memory_limit to ({SIZE})", text)[1]
     assert plan(dataset, raised, solver=solver).require_fit().n_threads == 1

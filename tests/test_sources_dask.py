@@ -1,4 +1,4 @@
-"""Dask arrays and lazy expressions: the rows of NumPy, shared results once, one chunk row at a time."""
+"""Dask arrays and lazy expressions: the rows of NumPy, and what they share computed once."""
 
 from __future__ import annotations
 
@@ -64,7 +64,9 @@ def test_any_chunks_have_the_rows_of_numpy(data):
 def test_lazy_expressions_have_the_rows_of_numpy(data):
     n = data.draw(st.integers(2, 60))
     values = ours.filled((n, 4), np.dtype("f8"))
-    x = da.from_array(values, chunks=(data.draw(ours.heights(n)), data.draw(ours.heights(4))))
+    # Dask itself takes no means of empty chunks
+    chunks = (data.draw(ours.heights(n, empty=False)), data.draw(ours.heights(4, empty=False)))
+    x = da.from_array(values, chunks=chunks)
     make = data.draw(
         st.sampled_from(
             [
@@ -181,7 +183,9 @@ def test_one_row_or_one_chunk():
 def test_unknown_chunks_are_refused_with_the_cure():
     x = da.from_array(np.arange(10.0).reshape(5, 2), chunks=(2, 2))
     unknown = x[x[:, 0] > 2]
-    with pytest.raises(InputError, match=r"X is a Dask array of unknown shape.*X\.compute_chunk_si"):
+    with pytest.raises(
+        InputError, match=r"X is a Dask array of unknown shape.*X\.compute_chunk_si"
+    ):
         open_source(unknown, "X")
     np.testing.assert_array_equal(read_all(open_source(unknown.compute_chunk_sizes(), "X")), x[2:])
 
@@ -204,7 +208,7 @@ def test_tasks_that_fail_are_named_by_rows(error, kind):
     x = da.ones((25, 2), chunks=(10, 2)).map_blocks(fail, dtype=float, meta=np.empty((0, 0)))
     reader = open_source(x, "X").open()
     reader.read(0, 20)
-    message = rf"chunk row 2 of the Dask array X \(rows 20–24\).*{type(error).__name__}"
+    message = rf"chunk row 2 of the Dask array X \(rows 20.24\).*{type(error).__name__}"
     with pytest.raises(kind, match=message):
         reader.read(20, 25)
 
@@ -219,7 +223,7 @@ def test_chunks_that_lie_about_their_shape_or_dtype_are_caught():
         read_all(open_source(whole, "X"))
 
 
-def test_X_and_y_may_come_of_one_graph():
+def test_x_and_y_may_come_of_one_graph():
     loads = Loads()
     reader = open_dataset(loads.array[:, :2], loads.array[:, 2]).open()
     block = reader.read(5, 25)
@@ -238,13 +242,20 @@ BAND = 8 * MIB // (8 * ROW)
 
 
 @pytest.mark.parametrize(
-    "expression", ["x", "x * 2 + 1", "(x - x.mean(axis=0)) / x.std(axis=0)", "x.rechunk((1000, -1))"]
+    "expression",
+    [
+        "x",
+        "x[:, 3]",
+        "x @ da.ones((128, 64), chunks=-1)",
+        "(x - x.mean(axis=0)) / x.std(axis=0)",
+        "x.rechunk((1000, -1))",
+        "da.random.default_rng(0).normal(size=x.shape, chunks=x.chunks)",
+    ],
 )
 def test_a_reader_holds_what_it_says(tmp_path, expression):
     values = np.random.default_rng(0).random((4 * BAND, ROW))
     small = write_zarr(tmp_path / "small", values[:200], chunks=(20, ROW))
     large = write_zarr(tmp_path / "large", values, chunks=(BAND, ROW))
     planned, measured = measured_reader(ZARR.replace("{expression}", expression), small, large)
-    print("RATIO",expression,planned/MIB,measured/MIB)
     assert measured <= planned + MIB
     assert planned <= 3 * measured

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from streamreg.accumulators.base import Accumulator
-from streamreg.kernels import Affine, cpu
+from streamreg.kernels import AS_STORED, Affine, cpu
 from streamreg.kernels.states import ProductState
 
 if TYPE_CHECKING:
@@ -52,12 +52,13 @@ class Gradient(Accumulator[ProductState, GradientResult]):
     coefficients: Float64
     intercept: Float64
     n_targets: int
-    x: Affine = Affine()
-    y: Affine = Affine()
+    x: Affine = AS_STORED
+    y: Affine = AS_STORED
 
     @property
     def state_nbytes(self) -> int:
-        return gradient_state_nbytes(*self.coefficients.shape, self.n_targets)
+        d, m = self.coefficients.shape
+        return gradient_state_nbytes(d, m, self.n_targets)
 
     @property
     def scratch_nbytes(self) -> int:

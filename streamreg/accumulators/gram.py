@@ -74,9 +74,7 @@ class Gram(Accumulator[GramState, GramResult]):
 
     def update(self, state: GramState, block: Block, parallel: Parallel) -> GramState:
         x_scale, y_scale = self.scaling or (None, None)
-        cpu.gram(
-            block, state, parallel, centred=self.centred, x_scale=x_scale, y_scale=y_scale
-        )
+        cpu.gram(block, state, parallel, centred=self.centred, x_scale=x_scale, y_scale=y_scale)
         return state
 
     def merge(self, a: GramState, b: GramState) -> GramState:

@@ -21,7 +21,8 @@ class ScoreState(NamedTuple):
     n: Float64  # ()    rows
     s: Float64  # ()    Σ sᵢ
     rr: Float64  # (K,)  Σ sᵢ (yᵢ - ŷᵢ)²
-    y_mean: Float64  # (K,)  ȳ
+    y_origin: Float64  # (K,)  the first y
+    y_mean: Float64  # (K,)  ȳ less it
     y_m2: Float64  # (K,)  Σ sᵢ (yᵢ - ȳ)²
     high: Float64  # (K,)  max |yᵢ|, never scaled
 
@@ -56,16 +57,16 @@ class Score(Accumulator[ScoreState, ScoreResult]):
 
     @property
     def state_nbytes(self) -> int:
-        return 8 * (4 * len(self.intercept) + 2)
+        return 8 * (5 * len(self.intercept) + 2)
 
     @property
     def scratch_nbytes(self) -> int:
         d, k = self.coefficients.shape
-        return cpu.predict_scratch_nbytes(d) + 8 * 4 * cpu.tile_rows(d) * k
+        return cpu.predict_scratch_nbytes(int(d)) + 8 * 4 * cpu.tile_rows(d) * int(k)
 
     def zero(self) -> ScoreState:
         k = len(self.intercept)
-        return ScoreState(np.zeros(()), np.zeros(()), *(np.zeros(k) for _ in range(4)))
+        return ScoreState(np.zeros(()), np.zeros(()), *(np.zeros(k) for _ in range(5)))
 
     def update(self, state: ScoreState, block: Block, parallel: Parallel) -> ScoreState:
         del parallel  # the state is small: each thread has its own
@@ -76,21 +77,27 @@ class Score(Accumulator[ScoreState, ScoreResult]):
             y = block.y[part].astype(np.float64)
             high = np.abs(y).max(axis=0)
             r = (y - cpu.predict(block.X[part], self.coefficients, self.intercept)) * unit
-            y *= unit
+            origin = state.y_origin if state.n else y[0] * unit
+            z = y * unit - origin
             s = np.ones(len(y)) if block.weight is None else block.weight[part]
             total = s.sum()
-            mean = s @ y / total
-            tile = ScoreState(
-                np.array(len(y)), total, s @ (r * r), mean, s @ (y - mean) ** 2, high
+            mean = s @ z / total
+            sums = ScoreState(
+                np.array(len(y)), total, s @ (r * r), origin, mean, s @ (z - mean) ** 2, high
             )
-            state = self.merge(state, tile)
+            state = self.merge(state, sums)
         return state
 
     def merge(self, a: ScoreState, b: ScoreState) -> ScoreState:
         if not b.s:
             return a
+        if not a.s:
+            for mine, other in zip(a, b, strict=True):
+                mine[...] = other
+            return a
         share = b.s / (a.s + b.s)
-        delta = b.y_mean - a.y_mean
+        # in this order: origins are alike, and their difference is exact
+        delta = (b.y_origin - a.y_origin) + (b.y_mean - a.y_mean)
         np.add(a.y_m2, b.y_m2 + a.s * share * delta * delta, out=a.y_m2)
         np.add(a.y_mean, share * delta, out=a.y_mean)
         np.add(a.rr, b.rr, out=a.rr)
@@ -102,8 +109,8 @@ class Score(Accumulator[ScoreState, ScoreResult]):
     @np.errstate(invalid="ignore", over="ignore")
     def finalize(self, state: ScoreState) -> ScoreResult:
         # y that differs from its mean by rounding only is constant
-        noise = np.finfo(float).eps * np.abs(state.y_mean)
-        constant = state.y_m2 <= state.s * (4 * noise) ** 2
+        noise = 4 * np.finfo(float).eps * np.abs(state.y_origin + state.y_mean)
+        constant = state.y_m2 <= state.s * noise**2
         spread = np.where(constant, np.nan, state.y_m2)
         return ScoreResult(int(state.n), np.asarray(1 - state.rr / spread), state.high.copy())
 

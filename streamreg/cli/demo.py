@@ -171,7 +171,9 @@ def _predict(
     name, run = next(iter(runs.items()))
     out = folder / "predictions.zarr"
     seconds, _ = _timed(
-        lambda: prediction.predict_to(run.model, dataset, out, memory_limit=limit, n_threads=n_threads)
+        lambda: prediction.predict_to(
+            run.model, dataset, out, memory_limit=limit, n_threads=n_threads
+        )
     )
     scores = prediction.score(run.model, dataset, memory_limit=limit, n_threads=n_threads)
     show.write(

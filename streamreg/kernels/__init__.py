@@ -19,6 +19,9 @@ class Affine(NamedTuple):
     shift: Float64 | None = None  # (D,) or (K,)
 
 
+AS_STORED = Affine()
+
+
 def serial(task: Callable[[int], None], count: int) -> None:
     """Run ``task(0) … task(count - 1)`` one after another."""
     for number in range(count):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from streamreg.kernels import Affine, blas
+from streamreg.kernels import AS_STORED, Affine, blas
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,6 @@ _GRAM_MIN_ROWS = 256
 _PANEL = 512
 # 1 in so many
 _FEW = 8
-_AS_STORED = Affine()
 
 
 def tile_rows(n_features: int) -> int:
@@ -52,8 +51,8 @@ def products(
     *,
     coefficients: Float64,
     bias: Float64,
-    x: Affine = _AS_STORED,
-    y: Affine = _AS_STORED,
+    x: Affine = AS_STORED,
+    y: Affine = AS_STORED,
 ) -> None:
     """Add u = XV + b, less y in its first K columns, and uᵀsX to ``state``.
 
@@ -82,9 +81,7 @@ def products(
         np.matmul(su.T, z, out=added)
         np.add(state.products, added, out=state.products)
         np.add(state.sums, su.sum(axis=0), out=state.sums)
-        np.add(
-            state.rr, np.einsum("ij,ij->j", su[:, :n_targets], u[:, :n_targets]), out=state.rr
-        )
+        np.add(state.rr, np.einsum("ij,ij->j", su[:, :n_targets], u[:, :n_targets]), out=state.rr)
         _count(state, len(z), weight)
 
 
@@ -96,7 +93,7 @@ def predict(X: Array, coefficients: Float64, intercept: Float64) -> Float64:
     # what leaves float64's range becomes inf, which callers look for
     with np.errstate(all="ignore"):
         for start in range(0, len(X), max(1, rows)):
-            z = _widen(X[start : start + rows], room, _AS_STORED)
+            z = _widen(X[start : start + rows], room, AS_STORED)
             np.matmul(z, coefficients, out=out[start : start + rows])
         out += intercept
     return out
@@ -281,8 +278,6 @@ def _chan(s_before: Float64, s_added: float) -> tuple[float, float]:
     return float(s_before) * share, share
 
 
-def _count(
-    state: MomentsState | ProductState | GramState, n: int, weight: Float64 | None
-) -> None:
+def _count(state: MomentsState | ProductState | GramState, n: int, weight: Float64 | None) -> None:
     state.n[...] += n
     state.s[...] += n if weight is None else weight.sum()

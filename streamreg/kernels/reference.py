@@ -6,56 +6,54 @@ Each returns the sums of one block, as a dictionary with the names of the state'
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 from streamreg.blocks import namespace
 
+# of any namespace
+AnyArray: TypeAlias = Any
+Sums: TypeAlias = dict[str, AnyArray]
 
-def products(X: Any, y: Any, weight: Any, V: Any, bias: Any, shift: Any) -> dict[str, Any]:
-    """Sums over u = (X - c)V + b, less y in its first K columns; V is (D, M), b (M,), c (D,)."""
+
+def products(X: AnyArray, y: AnyArray, weight: AnyArray, V: AnyArray, bias: AnyArray) -> Sums:
+    """Return sums over u = XV + b, less y in its first K columns; V is (D, M), b (M,)."""
     xp = namespace(X)
     k = y.shape[1]
-    z = X - shift
-    u = xp.matmul(z, V) + bias
-    r, along = u[:, :k] - y, u[:, k:]
-    u = xp.concat([r, along], axis=1)
-    su = u * weight[:, None]
-    paired = along.shape[1] > 0
-    none = xp.zeros((k,), dtype=X.dtype)
+    u = xp.matmul(X, V) + bias
+    r = u[:, :k] - y
+    su = xp.concat([r, u[:, k:]], axis=1) * weight[:, None]
     return {
         "n": X.shape[0],
         "s": xp.sum(weight),
         "sums": xp.sum(su, axis=0),
         "rr": xp.sum(su[:, :k] * r, axis=0),
-        "ru": xp.sum(su[:, :k] * along, axis=0) if paired else none,
-        "uu": xp.sum(su[:, k:] * along, axis=0) if paired else none,
-        "products": xp.matmul(xp.permute_dims(su, (1, 0)), z),
+        "products": xp.matmul(xp.permute_dims(su, (1, 0)), X),
     }
 
 
-def moments(X: Any, y: Any, weight: Any) -> dict[str, Any]:
-    """Means, centred sums and bounds of a block."""
+def moments(X: AnyArray, y: AnyArray, weight: AnyArray) -> Sums:
+    """Return means, centred sums and bounds of a block."""
     xp = namespace(X)
-    s = xp.sum(weight)
     mean, y_mean = _mean(X, weight), _mean(y, weight)
     z, z_y = X - mean, y - y_mean
     szy = z_y * weight[:, None]
     return {
         "n": X.shape[0],
-        "s": s,
+        "s": xp.sum(weight),
         "mean": mean,
         "m2": xp.sum(z * z * weight[:, None], axis=0),
         "low": xp.min(X, axis=0),
         "high": xp.max(X, axis=0),
         "y_mean": y_mean,
         "y_m2": xp.sum(z_y * szy, axis=0),
-        "y_high": xp.max(xp.abs(y), axis=0),
+        "y_low": xp.min(y, axis=0),
+        "y_high": xp.max(y, axis=0),
         "cross": xp.matmul(xp.permute_dims(szy, (1, 0)), z),
     }
 
 
-def gram(X: Any, y: Any, weight: Any, *, centred: bool) -> dict[str, Any]:
-    """Second moments of a block about its mean, or about zero; ``gram`` is the whole square."""
+def gram(X: AnyArray, y: AnyArray, weight: AnyArray, *, centred: bool) -> Sums:
+    """Return second moments about the mean, or about zero; ``gram`` is the whole square."""
     xp = namespace(X)
     none, y_none = xp.zeros_like(X[0, :]), xp.zeros_like(y[0, :])
     mean, y_mean = (_mean(X, weight), _mean(y, weight)) if centred else (none, y_none)
@@ -72,6 +70,6 @@ def gram(X: Any, y: Any, weight: Any, *, centred: bool) -> dict[str, Any]:
     }
 
 
-def _mean(values: Any, weight: Any) -> Any:
+def _mean(values: AnyArray, weight: AnyArray) -> AnyArray:
     xp = namespace(values)
     return xp.sum(values * weight[:, None], axis=0) / xp.sum(weight)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import mmap
 import sys
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from streamreg.blocks import Float64
+if TYPE_CHECKING:
+    from streamreg.blocks import Float64
 
 
 class MomentsState(NamedTuple):
@@ -45,13 +46,13 @@ class MomentsState(NamedTuple):
 
 
 class ProductState(NamedTuple):
-    """Sums over uᵢ = (xᵢ - c)ᵀV + b, its first K columns less yᵢ: residuals r, then directions u."""
+    """Sums over uᵢ = xᵢᵀV + b, its first K columns less yᵢ: residuals r, then directions."""
 
     n: Float64  # ()      rows
     s: Float64  # ()      Σ sᵢ
     sums: Float64  # (M,)    Σ sᵢ uᵢ
     rr: Float64  # (K,)    Σ sᵢ rᵢ²
-    products: Float64  # (M, D)  Σ sᵢ uᵢ (xᵢ - c)ᵀ
+    products: Float64  # (M, D)  Σ sᵢ uᵢ xᵢᵀ
 
     @classmethod
     def zero(cls, n_features: int, n_targets: int, n_columns: int) -> ProductState:

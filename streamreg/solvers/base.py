@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from streamreg.accumulators.base import Accumulator
@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 class Reduce(Protocol):
     """Runs one pass over all rows."""
 
-    def __call__(self, accumulator: Accumulator[NamedTuple, Result], /) -> Result:
+    def __call__(self, accumulator: Accumulator[Any, Result], /) -> Result:
         """Return the accumulator's statistic of all rows."""
 
 

@@ -109,9 +109,7 @@ class Factor:
     def _solve_triangles(self, v: Float64, *, lower: bool) -> None:
         """Solve with LLᵀ, or with RRᵀ, in place."""
         for transposed in (False, True):
-            blas.solve_triangle(
-                self.matrix, v, size=self.rank, lower=lower, transposed=transposed
-            )
+            blas.solve_triangle(self.matrix, v, size=self.rank, lower=lower, transposed=transposed)
 
     def _rotate(self, v: Float64, transposed: str) -> Float64:
         """Return Qv or Qᵀv."""

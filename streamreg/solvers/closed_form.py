@@ -98,7 +98,8 @@ def _gather(problem: Problem, reduce: Reduce) -> tuple[GramResult, Scaling, list
     result = reduce(Gram(d, k, centred=problem.fit_intercept))
     variances = np.append(result.gram.diagonal() / result.s, result.y_variance)
     varies = np.append(result.varies, result.y_varies) > 0
-    units, warnings = Scaling(np.ones(d), np.ones(k)), []
+    units = Scaling(np.ones(d), np.ones(k))
+    warnings: list[str] = []
     if (~np.isfinite(variances) | (varies & (variances < _SMALLEST_SQUARE))).any():
         _, units, warnings = measure(problem, reduce)
     if (units.x != 1).any() or (units.y != 1).any():
@@ -158,17 +159,19 @@ def _dependence_warnings(
     dependent = [int(j) for j in factor.pivots[factor.rank :] if np.isfinite(sigma[j])]
     if dependent:
         verb = "depends" if len(dependent) == 1 else "depend"
-        return [
+        message = (
             f"{problem.columns(dependent)} {verb} linearly on the others (rank "
-            f"{factor.rank:,} of {problem.n_features:,}, {n_rows:,} rows): the coefficients are those of least "
-            "norm; leave such columns out, or pass l2 > 0"
-        ]
+            f"{factor.rank:,} of {problem.n_features:,}, {n_rows:,} rows): the coefficients are "
+            "those of least norm; leave such columns out, or pass l2 > 0"
+        )
+        return [message]
     if factor.condition < _NEARLY_DEPENDENT or not factor.rank:
         return []
     worst = problem.columns([int(factor.pivots[factor.rank - 1])])
     condition = np.sqrt(factor.condition)
-    return [
+    message = (
         f"the columns are nearly dependent, {worst} most of all: standardised they have condition "
         f"number {condition:.0e}, so that about {16 - np.log10(condition):.0f} digits of their "
         "weights are right; leave a column out, or pass l2 > 0"
-    ]
+    )
+    return [message]

@@ -138,7 +138,7 @@ class Coordinates:
 
 def penalty_root(problem: Problem, units: Scaling) -> Float64:
     """Return √l2 for each column, (D,), in units."""
-    return np.minimum(np.sqrt(problem.l2) * units.x, _MOST_PENALTY_ROOT)
+    return np.asarray(np.minimum(np.sqrt(problem.l2) * units.x, _MOST_PENALTY_ROOT))
 
 
 def _exponents(powers: Float64) -> np.ndarray[tuple[int], np.dtype[np.int32]]:

@@ -80,7 +80,9 @@ class Iterate:
     @property
     def fits_exactly(self) -> Flags:
         """Targets whose loss is rounding: of D + 1 terms that cancel, squared."""
-        return np.asarray(self.measured_loss <= (16 * _EPS) ** 2 * len(self.theta) * self.start_loss)
+        return np.asarray(
+            self.measured_loss <= (16 * _EPS) ** 2 * len(self.theta) * self.start_loss
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,9 +143,7 @@ class Descent(Solver):
             iterate.epoch, history, warnings,
         )  # fmt: skip
 
-    def _begin(
-        self, problem: Problem, reduce: Reduce
-    ) -> tuple[Coordinates, Iterate, list[str]]:
+    def _begin(self, problem: Problem, reduce: Reduce) -> tuple[Coordinates, Iterate, list[str]]:
         theta = np.zeros((problem.n_features + 1, problem.n_targets))
         coordinates, warnings = Coordinates.raw(problem), []
         at_zero: Evaluation | None = None

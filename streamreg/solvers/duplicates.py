@@ -38,11 +38,12 @@ def duplicate_warnings(start: Start, reduce: Reduce) -> list[str]:
     repeated = _alike(np.where(with_y < 0, -with_mixture, with_mixture), suspects)
     if not len(repeated):
         return []
-    return [
+    message = (
         f"{coordinates.problem.columns(repeated.tolist())} are multiples of each other, but for a "
         "constant: of all weights that fit alike the ones of least norm, in the solver's units, "
         "were sought; leave such columns out, or pass l2 > 0"
-    ]
+    )
+    return [message]
 
 
 def _alike(values: Float64, columns: Numbers) -> Numbers:

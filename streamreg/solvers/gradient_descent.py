@@ -40,6 +40,7 @@ class SteepestDescent(Descent):
         return replace(after, direction=-after.gradient, stalled=drift > ROUNDING_DRIFT)
 
     def verdict(self, before: Iterate, after: Iterate) -> Status | None:
+        del before
         return _verdict(after, after.measured_loss, self.tol)
 
 
@@ -96,9 +97,7 @@ class ConstantStepDescent(Descent):
         indefinite = a * c - b * b < -rounding * np.sum(last * last, axis=0) * squared
         return bool((negative | indefinite).any())
 
-    def _diverged(
-        self, coordinates: Coordinates, reduce: Reduce, last: Iterate
-    ) -> DivergenceError:
+    def _diverged(self, coordinates: Coordinates, reduce: Reduce, last: Iterate) -> DivergenceError:
         largest = 2 / _largest_eigenvalue(coordinates, reduce, last)
         # a little less, so that it is stable although the eigenvalue is an estimate
         shown = float(f"{0.99 * largest:.2e}")

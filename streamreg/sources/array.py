@@ -226,10 +226,10 @@ def _hdf5_nbytes(array: object) -> int:
     if dataset.chunks is None:
         return 0
     itemsize = dataset.dtype.itemsize
-    chunk = math.prod(dataset.chunks) * itemsize
+    chunk = int(math.prod(dataset.chunks) * itemsize)
     cache = int(dataset.id.get_access_plist().get_chunk_cache()[1])
     if chunk <= cache:
-        kept = min(cache, math.prod(dataset.shape) * itemsize)
+        kept: int = min(cache, math.prod(dataset.shape) * itemsize)
         return kept + kept // 8 + 2 * chunk  # an eighth: what it notes of each chunk
     # too large to be kept; read straight to its place unless it must be decoded
     return 2 * chunk if dataset.id.get_create_plist().get_nfilters() else 0

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from streamreg.sources.chunk_names import ChunkNames
 
 # offset and size of an inner chunk that is not there
-NO_CHUNK = 2**64 - 1
+_NO_CHUNK = 2**64 - 1
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,29 @@ class ShardIndex:
         DamagedChunkError
             Its checksum differs.
         """
+        if len(stored) != self.nbytes:
+            raise DamagedChunkError(f"its shard's index has {len(stored):,} bytes")
         if self.crc32c:
             stored, checksum = stored[:-4], bytes(stored[-4:])
             if crc32c(stored) != checksum:
                 raise DamagedChunkError("its shard's index has another checksum")
         return np.frombuffer(stored, "<u8").reshape(*self.shape, 2)
+
+
+def locate(index: Array, inner: tuple[int, ...], shard_nbytes: int) -> tuple[int, int] | None:
+    """Return where in its shard a chunk lies, and its size; ``None`` if it is not there.
+
+    Raises
+    ------
+    DamagedChunkError
+        It would lie beyond the end.
+    """
+    offset, nbytes = (int(value) for value in index[inner])
+    if offset == nbytes == _NO_CHUNK:
+        return None
+    if offset + nbytes > shard_nbytes:
+        raise DamagedChunkError("it lies beyond the end of its shard, which is truncated")
+    return offset, nbytes
 
 
 @dataclass(frozen=True)
@@ -104,7 +122,7 @@ class ChunkFileReader:
 
     def __init__(self, files: ChunkFiles) -> None:
         self._files = files
-        self._encoded = bytearray()
+        self._encoded: memoryview | None = None
         # of the shards that lie side by side
         self._indices: dict[tuple[int, ...], Array] = {}
         self._open: tuple[tuple[int, ...], int, int] | None = None
@@ -126,10 +144,11 @@ class ChunkFileReader:
             raise self._error(
                 chunk, f"has {nbytes:,} bytes where {self._files.chunk_nbytes:,} were encoded"
             )
-        if len(self._encoded) < nbytes:
-            self._encoded = bytearray()  # given back first: else old and new would lie side by side
-            self._encoded = bytearray(nbytes)
-        encoded = memoryview(self._encoded)[:nbytes]
+        if self._encoded is None:
+            # for the largest: one that grew would leave holes of its former sizes in the heap, and
+            # what is never touched takes no memory
+            self._encoded = np.empty(self._files.max_encoded_nbytes, np.uint8).data
+        encoded = self._encoded[:nbytes]
         self._read_into(chunk, file, offset, encoded)
         try:
             self._files.codec.decode(encoded, out)
@@ -170,14 +189,13 @@ class ChunkFileReader:
             if any(kept[0] != file_at[0] for kept in self._indices):
                 self._indices = {}
             self._indices[file_at] = self._read_index(chunk, self._files.shards, file, file_nbytes)
-        offset, nbytes = (int(value) for value in self._indices[file_at][inner])
-        if offset == nbytes == NO_CHUNK:
-            if self._files.fill_value is None:
-                raise missing_chunk(self._files.names.describe(chunk))
-            return None
-        if offset + nbytes > file_nbytes:
-            raise self._error(chunk, "lies beyond the end of its shard, which is truncated")
-        return file, offset, nbytes
+        try:
+            span = locate(self._indices[file_at], inner, file_nbytes)
+        except DamagedChunkError as damage:
+            raise self._error(chunk, f"is damaged: {damage}") from damage
+        if span is None and self._files.fill_value is None:
+            raise missing_chunk(self._files.names.describe(chunk))
+        return None if span is None else (file, *span)
 
     def _open_file(
         self, chunk: tuple[int, ...], file_at: tuple[int, ...]

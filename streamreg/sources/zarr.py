@@ -68,8 +68,8 @@ class ZarrSource(RowSource):
         ``"error"`` or ``"fill"``.
     names
         What its chunks are called.
-    metadata
-        Watches for changes; ``None`` unless the array lies in a local folder.
+    folder, metadata
+        Where it lies, and what watches it for changes; ``None`` unless that is a local folder.
     shards
         Where chunks lie in their shards; ``None`` without shards, or if zarr-python must know.
     files
@@ -97,12 +97,12 @@ class ZarrSource(RowSource):
             if array.shards is None
             else tuple(a // b for a, b in zip(stored, self.chunks, strict=True)),
         )
-        folder = local_folder(array)
-        self.metadata = None if folder is None else ArrayMetadata(folder, name)
+        self.folder = local_folder(array)
+        self.metadata = None if self.folder is None else ArrayMetadata(self.folder, name)
         self.shards, codec, byte_order = _stored_form(document, self.names.shard_shape)
         self.files: ChunkFiles | None = None
         if (
-            folder is not None
+            self.folder is not None
             and self.metadata is not None
             and codec is not None
             and self.dtype.kind in "biuf"
@@ -112,7 +112,7 @@ class ZarrSource(RowSource):
             fill = array.fill_value
             self.files = ChunkFiles(
                 names=self.names,
-                root=folder,
+                root=self.folder,
                 chunk_shape=self.chunks,
                 dtype=self.dtype,
                 codec=codec,

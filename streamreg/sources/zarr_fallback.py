@@ -6,15 +6,18 @@ chunk: both are mended here.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
-from streamreg.errors import DataCorruptionError, InputError
+from streamreg.errors import DataCorruptionError, InputError, StreamregError
 from streamreg.sources.base import ChunkReader, RowBuffer
-from streamreg.sources.chunk_files import NO_CHUNK
+from streamreg.sources.chunk_files import locate
 from streamreg.sources.chunk_names import missing_chunk
 from streamreg.sources.codecs import DamagedChunkError
 
 if TYPE_CHECKING:
+    from zarr.storage import StorePath
+
     from streamreg.blocks import Array
     from streamreg.sources.chunk_files import ShardIndex
     from streamreg.sources.zarr import ZarrSource
@@ -69,19 +72,20 @@ class FallbackReader(ChunkReader):
         self._source = source
         self._band = RowBuffer(source.shape[1:], source.dtype)
         # of the shards that lie side by side
-        self._indices: dict[tuple[int, ...], Array | None] = {}
+        self._indices: dict[tuple[int, ...], tuple[Array, int]] = {}
 
     def load(self, chunk: int) -> Array:
         source = self._source
         start, stop = source.grid.rows(chunk)
         if source.metadata is not None:
             source.metadata.require_unchanged()
-        if source.missing_chunks == "error":
-            for column in range(source.n_column_chunks):
-                self._require_chunk((chunk, column)[: len(source.shape)])
         band = self._band.rows(stop - start)
         try:
+            for column in range(source.n_column_chunks):
+                self._require_chunk((chunk, column)[: len(source.shape)])
             self._read((slice(start, stop),), band)
+        except StreamregError:
+            raise
         # zarr-python passes on whatever its stores and codecs raise, without the chunk's key
         except Exception as error:
             raise DataCorruptionError(
@@ -109,51 +113,44 @@ class FallbackReader(ChunkReader):
         return source.place(start)
 
     def _require_chunk(self, chunk: tuple[int, ...]) -> None:
-        """Raise if a chunk is not there."""
-        source = self._source
-        file_at, inner = source.names.split(chunk)
-        if source.shards is None:
-            is_there = self._exists(source.names.key(file_at))
-        else:
-            if file_at not in self._indices:
-                if any(kept[0] != file_at[0] for kept in self._indices):
-                    self._indices = {}
-                self._indices[file_at] = self._read_index(chunk, source.shards)
-            index = self._indices[file_at]
-            is_there = index is not None and tuple(index[inner]) != (NO_CHUNK, NO_CHUNK)
-        if not is_there:
-            raise missing_chunk(source.names.describe(chunk))
+        """Raise if a chunk is not there, unless it means the fill value."""
+        names = self._source.names
+        try:
+            is_there = self._is_there(*names.split(chunk))
+        except DamagedChunkError as damage:
+            raise DataCorruptionError(
+                f"{names.describe(chunk)} is damaged: {damage}. "
+                "Restore it from a copy, or write it anew"
+            ) from damage
+        if not is_there and self._source.missing_chunks == "error":
+            raise missing_chunk(names.describe(chunk))
 
-    def _exists(self, key: str) -> bool:
+    def _is_there(self, file_at: tuple[int, ...], inner: tuple[int, ...]) -> bool:
         from zarr.core.sync import sync  # noqa: PLC0415  (as zarr itself)
 
-        node = self._source.array.store_path / key
-        return sync(node.store.exists(node.path))
+        source = self._source
+        key = source.names.key(file_at)
+        path = source.array.store_path / key
+        if file_at not in self._indices:
+            if not sync(path.store.exists(path.path)):
+                if source.folder is not None and os.path.lexists(source.folder / key):
+                    raise DamagedChunkError("what stands in its place is not a regular file")
+                return False
+            if source.shards is None:
+                return True
+            if any(kept[0] != file_at[0] for kept in self._indices):
+                self._indices = {}
+            self._indices[file_at] = sync(_read_index(path, source.shards))
+        return locate(self._indices[file_at][0], inner, self._indices[file_at][1]) is not None
 
-    def _read_index(self, chunk: tuple[int, ...], shards: ShardIndex) -> Array | None:
-        """Read where the chunks of a shard lie; ``None`` if there is no shard."""
-        from zarr.abc.store import RangeByteRequest, SuffixByteRequest  # noqa: PLC0415
-        from zarr.core.sync import sync  # noqa: PLC0415
 
-        names = self._source.names
-        key = names.key(names.split(chunk)[0])
-        if not self._exists(key):
-            return None
-        span = (
-            SuffixByteRequest(shards.nbytes)
-            if shards.at_end
-            else RangeByteRequest(0, shards.nbytes)
-        )
-        stored = sync((self._source.array.store_path / key).get(byte_range=span))
-        raw = b"" if stored is None else stored.to_bytes()
-        if len(raw) != shards.nbytes:
-            raise self._damage(chunk, f"has {len(raw):,} bytes, fewer than its shard's index")
-        try:
-            return shards.parse(memoryview(raw))
-        except DamagedChunkError as damage:
-            raise self._damage(chunk, f"is damaged: {damage}") from damage
+async def _read_index(path: StorePath, shards: ShardIndex) -> tuple[Array, int]:
+    """Return where the chunks of a shard lie, and its size."""
+    from zarr.abc.store import RangeByteRequest  # noqa: PLC0415  (as zarr itself)
 
-    def _damage(self, chunk: tuple[int, ...], what: str) -> DataCorruptionError:
-        return DataCorruptionError(
-            f"{self._source.names.describe(chunk)} {what}. Restore it from a copy, or write it anew"
-        )
+    nbytes = await path.store.getsize(path.path)
+    if nbytes < shards.nbytes:
+        raise DamagedChunkError(f"its shard has {nbytes:,} bytes, fewer than its index")
+    start = nbytes - shards.nbytes if shards.at_end else 0
+    stored = await path.get(byte_range=RangeByteRequest(start, start + shards.nbytes))
+    return shards.parse(memoryview(b"" if stored is None else stored.to_bytes())), nbytes

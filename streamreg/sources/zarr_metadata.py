@@ -137,6 +137,8 @@ def _require_metadata(path: Path, label: str) -> None:
         if path.is_file() and path.suffix == ".zip":
             return
         exists = path.exists()
+    except StreamregError:
+        raise
     except OSError as error:
         raise InputError(f"{label} cannot be read: {error.strerror}") from error
     if not exists:

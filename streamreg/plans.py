@@ -1,0 +1,190 @@
+"""A plan: what each solver would need, as a table, as JSON, and as a refusal with remedies."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from streamreg.errors import MemoryLimitError
+from streamreg.memory import format_nbytes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_HEADINGS = ("solver", "state", "peak", "a pass reads", "passes", "fits")
+
+
+class Term(NamedTuple):
+    """One line of a plan."""
+
+    what: str
+    nbytes: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What one solver would need.
+
+    Attributes
+    ----------
+    solver
+        Its name.
+    state_nbytes
+        Bytes of one state of its largest accumulator.
+    peak_nbytes
+        Bytes that the fit adds to the process at most.
+    bytes_per_pass
+        Decoded bytes that a pass reads.
+    passes
+        Passes: exact for ``closed_form``, typical for the others.
+    fits
+        Whether the peak fits the limit.
+    reason
+        A sentence: why it fits or not.
+    terms
+        What the peak consists of.
+    n_threads
+        Threads that fold: as many as fit, at least one.
+    """
+
+    solver: str
+    state_nbytes: int
+    peak_nbytes: int
+    bytes_per_pass: int
+    passes: int
+    fits: bool
+    reason: str
+    terms: tuple[Term, ...]
+    n_threads: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What each solver would need, and which one is chosen; worked out from metadata alone.
+
+    Attributes
+    ----------
+    chosen
+        The solver that a fit would run.
+    memory_limit
+        Bytes that a fit may add to the process.
+    candidates
+        Each solver's needs.
+    n_rows, n_features, n_targets
+        N, D and K.
+    advice
+        How to cut the data on disk so that a fit fits; empty where that is not what is amiss.
+    """
+
+    chosen: str
+    memory_limit: int
+    candidates: dict[str, Candidate]
+    n_rows: int
+    n_features: int
+    n_targets: int
+    advice: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as plain numbers, texts, lists and dictionaries, as JSON knows them."""
+        plan = asdict(self)
+        for candidate in plan["candidates"].values():
+            candidate["terms"] = [term._asdict() for term in candidate["terms"]]
+        return plan
+
+    def __str__(self) -> str:
+        table = _table(self)
+        return table if self.candidates[self.chosen].fits else f"{table}\n\n{self._refusal()}"
+
+    def require_fit(self) -> Candidate:
+        """Return the chosen candidate.
+
+        Raises
+        ------
+        MemoryLimitError
+            It does not fit; the message lists the terms, and remedies that were planned and fit.
+        """
+        candidate = self.candidates[self.chosen]
+        if not candidate.fits:
+            raise MemoryLimitError(self._refusal())
+        return candidate
+
+    def _refusal(self) -> str:
+        return _refusal(self, self.candidates[self.chosen])
+
+
+def _table(plan: Plan) -> str:
+    """Return one row a solver, at most 80 columns wide."""
+    rows = [_HEADINGS, *(_row(plan, candidate) for candidate in plan.candidates.values())]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
+    lines = [
+        # sizes to the right, so that they can be compared; words to the left
+        "  ".join(
+            cell.ljust(width) if column in {0, 5} else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    lines.insert(1, "─" * max(len(line) for line in lines))
+    shape = f"N = {plan.n_rows:,}, D = {plan.n_features:,}"
+    targets = f", K = {plan.n_targets:,}" if plan.n_targets > 1 else ""
+    title = f"{shape}{targets}, memory limit {format_nbytes(plan.memory_limit)}"
+    return "\n".join([title, "", *lines])
+
+
+def _row(plan: Plan, candidate: Candidate) -> tuple[str, ...]:
+    mark = " ←" if candidate.solver == plan.chosen else ""
+    about = "" if candidate.solver == "closed_form" else "about "
+    return (
+        candidate.solver + mark,
+        format_nbytes(candidate.state_nbytes),
+        format_nbytes(candidate.peak_nbytes, up=True),
+        format_nbytes(candidate.bytes_per_pass),
+        f"{about}{candidate.passes:,}",
+        "yes" if candidate.fits else f"no: {candidate.reason}",
+    )
+
+
+def _refusal(plan: Plan, refused: Candidate) -> str:
+    """Return what a solver needs, of what that consists, and what would do instead."""
+    shape = f"N = {plan.n_rows:,}, D = {plan.n_features:,}"
+    fitting = [other for other in plan.candidates.values() if other.fits]
+    remedies, advice = [], ""
+    if fitting:
+        best = min(fitting, key=lambda other: other.passes)
+        needed = format_nbytes(best.peak_nbytes, up=True)
+        passes = "1 pass" if best.passes == 1 else f"about {best.passes:,} passes"
+        remedies = [f'use solver="{best.solver}": {needed}, {passes}']
+    else:
+        least = min(plan.candidates.values(), key=lambda other: (other.peak_nbytes, other.passes))
+        if least.peak_nbytes < refused.peak_nbytes:
+            raised = format_nbytes(least.peak_nbytes, up=True)
+            remedies = [f'to {raised} with solver="{least.solver}", the least that works']
+        advice = plan.advice
+    return itemised(refused.solver, plan.memory_limit, shape, refused.terms, remedies, advice)
+
+
+def itemised(
+    what: str,
+    limit: int,
+    shape: str,
+    terms: Sequence[Term],
+    remedies: Sequence[str],
+    advice: str = "",
+) -> str:
+    """Return the text of a ``MemoryLimitError``; all that it offers has been planned, and fits."""
+    enough = format_nbytes(sum(term.nbytes for term in terms), up=True)
+    width = max(len(term.what) for term in terms)
+    remedies = [f"Raise memory_limit to {enough}", *remedies]
+    given = format_nbytes(limit)
+    lines = [
+        f"{what} needs {enough} but memory_limit is {given} ({shape}; no data was read)",
+        *(
+            f"  {term.what:<{width}}  {format_nbytes(term.nbytes):>10}   {term.why}"
+            for term in sorted(terms, key=lambda term: -term.nbytes)
+        ),
+        "  " + ", or ".join(remedies) + ".",
+    ]
+    if advice:
+        lines += [f"  {line}" for line in f"Or {advice}".splitlines()]
+    return "\n".join(lines)

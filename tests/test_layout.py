@@ -1,0 +1,118 @@
+"""Blocks and segments: each row once, in order, cut by the data alone."""
+
+from __future__ import annotations
+
+import inspect
+from itertools import pairwise
+
+import pytest
+import strategies as ours
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamreg import layout
+from streamreg.layout import BLOCK_NBYTES, Blocks, Segments
+from streamreg.memory import MIB
+from streamreg.sources.base import RowGrid
+
+ROW_NBYTES = st.sampled_from([1, 8, 800, BLOCK_NBYTES // 3, BLOCK_NBYTES, 3 * BLOCK_NBYTES])
+
+
+@st.composite
+def grids(draw: st.DrawFn) -> RowGrid:
+    n_rows = draw(st.integers(1, 200))
+    if draw(st.booleans()):
+        return RowGrid.irregular(draw(ours.heights(n_rows)))
+    return RowGrid(n_rows, draw(st.integers(1, 250)), divisible=draw(st.booleans()))
+
+
+@given(grids(), ROW_NBYTES)
+def test_blocks_hold_each_row_once_and_in_order(grid, row_nbytes):
+    blocks = Blocks.of(grid, row_nbytes)
+    assert [row for start, stop in blocks for row in range(start, stop)] == list(range(grid.n_rows))
+    assert len(blocks) == len(list(blocks))
+    assert blocks.max_rows == max(stop - start for start, stop in blocks)
+    assert blocks[1:3] == list(blocks)[1:3]
+    with pytest.raises(IndexError):
+        blocks[len(blocks)]
+
+
+@given(grids(), ROW_NBYTES)
+def test_a_block_is_whole_chunks_or_a_piece_of_one(grid, row_nbytes):
+    edges = {grid.rows(chunk)[0] for chunk in range(len(grid))} | {grid.n_rows}
+    for start, stop in Blocks.of(grid, row_nbytes):
+        whole = start in edges and stop in edges
+        inside = grid.chunk_at(start) == grid.chunk_at(stop - 1)
+        assert whole or (grid.divisible and inside)
+
+
+@given(grids(), ROW_NBYTES)
+def test_blocks_are_as_large_as_the_cache_likes_where_chunks_allow(grid, row_nbytes):
+    rows = max(1, BLOCK_NBYTES // row_nbytes)
+    spans = list(Blocks.of(grid, row_nbytes))
+    chunks = [grid.rows(chunk) for chunk in range(len(grid))]
+    for start, stop in spans:
+        assert stop - start <= rows or (start, stop) in chunks
+    if grid.divisible:
+        assert all(stop - start <= rows for start, stop in spans)
+    # two neighbours that fit together were joined
+    joined = [b[1] - a[0] for a, b in pairwise(spans)]
+    if grid.bounds is not None:
+        assert all(height > rows for height in joined)
+
+
+@given(st.integers(1, 10**6), st.integers(0, 10**12), st.integers(0, 64 * MIB))
+def test_segments_hold_each_block_once_and_in_order(n_blocks, pass_nbytes, state_nbytes):
+    segments = Segments.of(n_blocks, pass_nbytes, state_nbytes)
+    assert 1 <= len(segments) <= 64
+    bounds = [(segment.start, segment.stop) for segment in segments]
+    assert bounds[0][0] == 0
+    assert bounds[-1][1] == n_blocks
+    assert all(a[1] == b[0] for a, b in pairwise(bounds))
+    assert all(start < stop for start, stop in bounds)
+    assert segments[0:2] == [segments[i] for i in range(len(segments))][0:2]
+    with pytest.raises(IndexError):
+        segments[len(segments)]
+
+
+def test_large_states_are_kept_once():
+    assert len(Segments.of(1000, 10**12, 33 * MIB)) == 1
+    assert len(Segments.of(1000, 10**12, 31 * MIB)) == 64
+
+
+def test_little_data_are_not_cut():
+    assert len(Segments.of(1000, 15 * MIB, 8)) == 1
+
+
+def test_more_rows_than_any_memory_holds_are_only_numbers():
+    blocks = Blocks.of(RowGrid(10**15, 1000, divisible=True), 8_000)
+    assert len(blocks) == 4 * 10**12
+    assert blocks[len(blocks) - 1] == (10**15 - 250, 10**15)
+    segments = Segments.of(len(blocks), 8 * 10**18, 8)
+    assert segments[63].stop == len(blocks)
+
+
+def test_no_cut_depends_on_memory_or_threads():
+    # else the same data would give other bits elsewhere
+    for function in (Blocks.of, Segments.of):
+        assert not {"memory_limit", "n_threads", "workers"} & set(
+            inspect.signature(function).parameters
+        )
+    assert "available_nbytes" not in inspect.getsource(layout)
+
+
+@given(ours.heights(50))
+def test_grids_find_the_chunk_of_a_row(heights):
+    grid = RowGrid.irregular(heights)
+    assert len(grid) == sum(height > 0 for height in heights)
+    for chunk in range(len(grid)):
+        start, stop = grid.rows(chunk)
+        assert all(grid.chunk_at(row) == chunk for row in range(start, stop))
+        assert stop - start <= grid.chunk_rows
+    assert grid.rows(len(grid) - 1)[1] == grid.n_rows == 50
+
+
+def test_chunks_of_one_height_are_a_regular_grid():
+    assert RowGrid.irregular((10, 10, 0, 3)) == RowGrid(23, 10)
+    assert RowGrid.irregular((3, 10, 10)).bounds == (0, 3, 13, 23)
+    assert RowGrid.irregular(()).n_rows == 0

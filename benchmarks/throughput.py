@@ -1,6 +1,6 @@
 """Bytes a second of a gd epoch, beside reading or decoding alone in the same run.
 
-    python benchmarks/throughput.py [--quick]
+python benchmarks/throughput.py [--quick]
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def read_only(files: list[Path], n_threads: int) -> Callable[[], None]:
     return lambda: list_of(read, n_threads)
 
 
-def decode_only(files: list[Path], codec: str, chunk_nbytes: int, n_threads: int) -> Callable[[], None]:
+def decode_only(
+    files: list[Path], codec: str, chunk_nbytes: int, n_threads: int
+) -> Callable[[], None]:
     """Return a pass that reads and decodes all chunks into one kept buffer a thread."""
     decoder = numcodecs.get_codec({"id": codec.partition("-")[0]})
     outs = [np.empty(chunk_nbytes, np.uint8) for _ in range(n_threads)]
@@ -65,10 +67,14 @@ def list_of(work: Callable[[int], None], n_threads: int) -> None:
         list(pool.map(work, range(n_threads)))
 
 
-def measure(folder: Path, codec: str, dtype: str, n_features: int, nbytes: int, repeats: int) -> dict[str, object]:
+def measure(
+    folder: Path, codec: str, dtype: str, n_features: int, nbytes: int, repeats: int
+) -> dict[str, object]:
     """Return one row: an epoch beside the same bytes read or decoded alone."""
     n_rows = nbytes // (n_features * np.dtype(dtype).itemsize)
-    path = write_store(folder / f"{codec}-{dtype}-{n_features}.zarr", n_rows, n_features, dtype=dtype, codec=codec)
+    path = write_store(
+        folder / f"{codec}-{dtype}-{n_features}.zarr", n_rows, n_features, dtype=dtype, codec=codec
+    )
     files = sorted(file for file in (path / "X" / "c").rglob("*") if file.is_file())
     threads = usable_cpus()
     dataset = open_dataset(path)

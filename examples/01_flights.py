@@ -12,6 +12,7 @@ import zipfile
 from importlib.resources import as_file, files
 from pathlib import Path
 
+import numpy as np
 import zarr
 
 import streamreg
@@ -55,7 +56,8 @@ def main(folder: Path) -> None:
 
     path = models["cg"].predict(data, out=folder / "predicted.zarr")
     predicted = zarr.open_array(path, mode="r")
-    print(f"\n{predicted.shape[0]:,} predictions on disk; the first: {predicted[0]:.1f} minutes")
+    first = float(np.asarray(predicted[0]))
+    print(f"\n{predicted.shape[0]:,} predictions on disk; the first: {first:.1f} minutes")
 
 
 if __name__ == "__main__":

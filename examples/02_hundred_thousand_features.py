@@ -31,7 +31,7 @@ def write(folder: Path) -> tuple[Path, Path]:
         block = rng.standard_normal((20, D), dtype=np.float32)
         X[start : start + 20] = block
         y[start : start + 20] = block @ weights + rng.standard_normal(20)
-    zarr.save_array(folder / "y.zarr", y)
+    zarr.create_array(folder / "y.zarr", data=y)
     return folder / "X.zarr", folder / "y.zarr"
 
 

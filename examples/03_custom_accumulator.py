@@ -1,6 +1,6 @@
 """A statistic of one's own, gathered in one pass on all cores: how sparse each column is.
 
-    python examples/03_custom_accumulator.py
+python examples/03_custom_accumulator.py
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,59 +99,3 @@ def read_all(source: Any, rows: int | None = None) -> np.ndarray:
     finally:
         reader.close()
     return np.concatenate(parts)
-
-
-_MEASURE = """
-import gc, re
-from pathlib import Path
-from streamreg.layout import Blocks
-from streamreg.sources.opening import open_source
-
-def nbytes(field):
-    return 1024 * int(re.search(field + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
-
-def read(source):
-    reader = source.open()
-    for start, stop in Blocks.of(source.grid, source.row_nbytes):
-        # as a fold does: the block before is still there while the next is read
-        block = reader.read(start, stop)
-    reader.close()
-
-{source}
-
-read(open_source(data(SMALL), "X"))  # what is imported, and kept for ever, on first use
-gc.collect()
-source = open_source(data(LARGE), "X")
-Path("/proc/self/clear_refs").write_text("5")
-before = nbytes("VmRSS")
-read(source)
-high = nbytes("VmHWM")
-blocks = Blocks.of(source.grid, source.row_nbytes)
-print(source.reader_nbytes(blocks.max_rows), high - before)
-"""
-
-
-def measured_reader(source: str, small: str, large: str) -> tuple[int, int]:
-    """Return the bytes that a reader plans and those that it added, measured in a new process.
-
-    Parameters
-    ----------
-    source
-        Python that defines ``data(path)``.
-    small, large
-        Paths for ``data``: to warm up with, and to measure.
-    """
-    if not Path("/proc/self/clear_refs").exists():
-        pytest.skip("the high mark of a process can be reset on Linux only")
-    code = _MEASURE.replace("{source}", source)
-    result = subprocess.run(
-        [sys.executable, "-c", f"SMALL, LARGE = {small!r}, {large!r}\n{code}"],
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        # what is freed goes back at once: the C library's own slack is the plan's to count
-        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"},
-    )
-    planned, measured = map(int, result.stdout.split())
-    return planned, measured

@@ -58,9 +58,7 @@ def test_fit_writes_the_least_squares_weights(solver, ingested):
 
 def test_predict_and_score_follow_the_model(ingested):
     run("fit", "table.zarr", "--out", "model.npz", cwd=ingested)
-    done = run(
-        "predict", "table.zarr", "--model", "model.npz", "--out", "yhat.zarr", cwd=ingested
-    )
+    done = run("predict", "table.zarr", "--model", "model.npz", "--out", "yhat.zarr", cwd=ingested)
     assert done.returncode == 0, done.stderr
     rows = np.load(ingested / "rows.npy")
     w = expected_weights(ingested)

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import zarr
 from pyarrow import csv, parquet
+
 from streamreg.errors import DataWarning, InputError
 from streamreg.ingest import ingest
 from streamreg.memory import MIB

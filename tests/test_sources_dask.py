@@ -8,12 +8,11 @@ from collections import Counter
 import numpy as np
 import pytest
 import strategies as ours
-from conftest import measured_reader, read_all, write_zarr
+from conftest import read_all
 from hypothesis import given
 from hypothesis import strategies as st
 
 from streamreg.errors import DataCorruptionError, InputError
-from streamreg.memory import MIB
 from streamreg.sources.dataset import open_dataset
 from streamreg.sources.opening import open_source
 
@@ -229,33 +228,3 @@ def test_x_and_y_may_come_of_one_graph():
     block = reader.read(5, 25)
     np.testing.assert_array_equal(block.X, loads.values[5:25, :2])
     np.testing.assert_array_equal(block.y, loads.values[5:25, 2:])
-
-
-ZARR = """
-import dask.array as da
-def data(path):
-    x = da.from_zarr(path)
-    return {expression}
-"""
-ROW = 128  # float64 values
-BAND = 8 * MIB // (8 * ROW)
-
-
-@pytest.mark.parametrize(
-    "expression",
-    [
-        "x",
-        "x[:, 3]",
-        "x @ da.ones((128, 64), chunks=-1)",
-        "(x - x.mean(axis=0)) / x.std(axis=0)",
-        "x.rechunk((1000, -1))",
-        "da.random.default_rng(0).normal(size=x.shape, chunks=x.chunks)",
-    ],
-)
-def test_a_reader_holds_what_it_says(tmp_path, expression):
-    values = np.random.default_rng(0).random((4 * BAND, ROW))
-    small = write_zarr(tmp_path / "small", values[:200], chunks=(20, ROW))
-    large = write_zarr(tmp_path / "large", values, chunks=(BAND, ROW))
-    planned, measured = measured_reader(ZARR.replace("{expression}", expression), small, large)
-    assert measured <= planned + MIB
-    assert planned <= 3 * measured

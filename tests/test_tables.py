@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 import zarr
 from pyarrow import parquet
+
 from streamreg.errors import InputError
 from streamreg.ingest import ingest
 from streamreg.memory import MIB

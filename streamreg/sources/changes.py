@@ -52,7 +52,8 @@ class ArrayMetadata:
 
     def __init__(self, folder: Path, name: str) -> None:
         self._name = name
-        self._files = [folder / file for file in ("zarr.json", ".zarray")]
+        version_2 = folder / ".zarray"
+        self._file = version_2 if version_2.exists() else folder / "zarr.json"
         self._stamp = self._stat()
         self._content = self._read()
 
@@ -67,7 +68,6 @@ class ArrayMetadata:
         stamp = self._stat()
         if stamp == self._stamp:
             return
-        # attributes may come and go
         if self._read() != self._content:
             raise DataCorruptionError(
                 f"{self._name} changed during the fit: it was resized, or written anew. "
@@ -75,24 +75,18 @@ class ArrayMetadata:
             )
         self._stamp = stamp
 
-    def _stat(self) -> list[tuple[int, int]]:
-        stamps = []
-        for file in self._files:
-            try:
-                status = file.stat()
-            except OSError:
-                continue
-            stamps.append((status.st_size, status.st_mtime_ns))
-        return stamps
+    def _stat(self) -> tuple[int, int] | None:
+        try:
+            status = self._file.stat()
+        except OSError:
+            return None
+        return status.st_size, status.st_mtime_ns
 
-    def _read(self) -> list[Any]:
-        contents = []
-        for file in self._files:
-            try:
-                content = json.loads(file.read_bytes())
-            except (OSError, ValueError):
-                continue
-            if isinstance(content, dict):
-                content.pop("attributes", None)
-            contents.append(content)
-        return contents
+    def _read(self) -> object:
+        try:
+            content = json.loads(self._file.read_bytes())
+        except (OSError, ValueError):
+            return None
+        if isinstance(content, dict):
+            content.pop("attributes", None)  # they may come and go
+        return content

@@ -56,4 +56,10 @@ def is_streamable(data: object) -> bool:
     if package in {"zarr", "dask", "h5py"}:
         return True
     # a pandas.Series has shape, dtype and slices too, but of labels
-    return package not in {"pandas", "polars", "scipy"} and isinstance(data, array.Sliceable)
+    if package in {"pandas", "polars", "scipy"} or not isinstance(data, array.Sliceable):
+        return False
+    try:
+        np.dtype(data.dtype)
+    except TypeError:
+        return False  # of a library with element types of its own
+    return True

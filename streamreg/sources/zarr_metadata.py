@@ -42,11 +42,11 @@ def open_node(path: str | os.PathLike[str]) -> zarr.Array[Any] | zarr.Group:
         if local is not None and local.suffix == ".zip":
             return zarr.open(zarr.storage.ZipStore(local, mode="r"), mode="r")
         return zarr.open(text, mode="r")
-    except (FileNotFoundError, ImportError) as error:
-        # a URL with nothing behind it, or one whose file system is not installed
-        raise InputError(f"nothing can be opened at {label}: {error}") from error
     # whatever a damaged document makes zarr-python raise: KeyError, TypeError, …
     except Exception as error:
+        if isinstance(error, ImportError) or (local is None and isinstance(error, OSError)):
+            # a URL with nothing behind it, or one whose file system is not installed
+            raise InputError(f"nothing can be opened at {label}: {error}") from error
         raise _not_understood(label, error) from error
 
 

@@ -1,0 +1,188 @@
+"""What readers hold in memory: no more than they say, each measured in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numcodecs
+import numpy as np
+import pytest
+from conftest import write_zarr
+from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, TransposeCodec, ZstdCodec
+
+from streamreg.memory import MIB
+
+ROW = 128  # float64 values
+BAND = 8 * MIB // (8 * ROW)
+_MEASURE = """
+import gc, re
+from pathlib import Path
+from streamreg.layout import Blocks
+from streamreg.sources.opening import open_source
+
+def nbytes(field):
+    return 1024 * int(re.search(field + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+def read(source):
+    reader = source.open()
+    for start, stop in Blocks.of(source.grid, source.row_nbytes):
+        # as a fold does: the block before is still there while the next is read
+        block = reader.read(start, stop)
+    reader.close()
+
+{source}
+
+read(open_source(data(SMALL), "X"))  # what is imported, and kept for ever, on first use
+gc.collect()
+source = open_source(data(LARGE), "X")
+Path("/proc/self/clear_refs").write_text("5")
+before = nbytes("VmRSS")
+read(source)
+high = nbytes("VmHWM")
+blocks = Blocks.of(source.grid, source.row_nbytes)
+print(source.reader_nbytes(blocks.max_rows), high - before)
+"""
+
+
+def measured_reader(source: str, small: str, large: str) -> tuple[int, int]:
+    """Return the bytes that a reader plans and those that it added, measured in a new process.
+
+    Parameters
+    ----------
+    source
+        Python that defines ``data(path)``.
+    small, large
+        Paths for ``data``: to warm up with, and to measure.
+    """
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("the high mark of a process can be reset on Linux only")
+    code = _MEASURE.replace("{source}", source)
+    result = subprocess.run(
+        [sys.executable, "-c", f"SMALL, LARGE = {small!r}, {large!r}\n{code}"],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        # what is freed goes back at once: the C library's own slack is the plan's to count
+        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"},
+    )
+    planned, measured = map(int, result.stdout.split())
+    return planned, measured
+
+
+LAYOUTS = {
+    "plain": {"compressors": None},
+    "zstd": {"compressors": ZstdCodec()},
+    "blosc": {"compressors": BloscCodec()},
+    "gzip": {"compressors": GzipCodec(level=1)},
+    "crc32c": {"compressors": Crc32cCodec()},
+    "lz4": {"compressors": numcodecs.LZ4(), "zarr_format": 2},
+    "columns": {"chunks": (BAND, ROW // 4)},
+    "plain columns": {"chunks": (BAND, ROW // 4), "compressors": None},
+    "shards": {"chunks": (BAND // 4, ROW), "shards": (BAND, ROW)},
+    "zarr-python": {"filters": (TransposeCodec(order=(1, 0)),)},
+    "zarr-python columns": {"chunks": (BAND, 8), "filters": (TransposeCodec(order=(1, 0)),)},
+    "zarr-python shards": {
+        "chunks": (BAND // 2, ROW), "shards": (BAND, ROW),
+        "filters": (TransposeCodec(order=(1, 0)),),
+    },
+    "zarr-python filter": {"filters": [numcodecs.Delta("f8")], "zarr_format": 2},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_reader_of_zarr_holds_what_it_says(store, name):
+    layout = {"chunks": (BAND, ROW), **LAYOUTS[name]}
+    # cannot be compressed, so that encoded chunks are as large as they get
+    values = np.random.default_rng(0).random((3 * BAND, ROW))
+    large = store(values, "large", **layout)
+    small = {
+        key: tuple(max(1, length // 64) if at == 0 else length for at, length in enumerate(shape))
+        if key in {"chunks", "shards"}
+        else shape
+        for key, shape in layout.items()
+    }
+    planned, measured = measured_reader(
+        "def data(path): return path", store(values[: BAND // 16], "small", **small), large
+    )
+    # 1 MiB: pages that the interpreter takes meanwhile
+    assert measured <= planned + MIB
+    assert planned <= 3 * measured
+
+
+HDF5 = """
+import h5py
+def data(path):
+    return h5py.File(path)["X"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("chunks", "compression"),
+    [
+        (None, None),
+        ((BAND, ROW), None),
+        ((BAND, ROW), "gzip"),
+        ((BAND // 4, ROW // 4), "gzip"),
+        ((64, ROW), "gzip"),
+    ],
+)
+def test_a_reader_of_hdf5_holds_what_it_says(tmp_path, chunks, compression):
+    h5py = pytest.importorskip("h5py")
+    values = np.random.default_rng(0).random((4 * BAND, ROW))
+    for name, rows in (("small", 64), ("large", len(values))):
+        cut = None if chunks is None else (min(rows, chunks[0]), chunks[1])
+        with h5py.File(tmp_path / name, "w") as file:
+            options = {"compression_opts": 1} if compression else {}
+            file.create_dataset(
+                "X", data=values[:rows], chunks=cut, compression=compression, **options
+            )
+    planned, measured = measured_reader(HDF5, str(tmp_path / "small"), str(tmp_path / "large"))
+    # 1 MiB: pages that the interpreter and HDF5's indices take meanwhile
+    assert measured <= planned + MIB
+    assert planned <= 3 * measured
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_reader_of_a_map_holds_what_it_says(tmp_path, order):
+    np.zeros(4 * BAND * ROW).tofile(tmp_path / "X.bin")
+    source = f"""
+import numpy as np
+def data(path):
+    rows = {{SMALL: 64, LARGE: {4 * BAND}}}[path]
+    return np.memmap({str(tmp_path / "X.bin")!r}, float, "r", shape=(rows, {ROW}), order={order!r})
+"""
+    planned, measured = measured_reader(source, "small", "large")
+    assert measured <= planned + MIB
+    assert planned <= 3 * measured
+
+
+ZARR = """
+import dask.array as da
+def data(path):
+    x = da.from_zarr(path)
+    return {expression}
+"""
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "x",
+        "x[:, 3]",
+        "x @ da.ones((128, 64), chunks=-1)",
+        "(x - x.mean(axis=0)) / x.std(axis=0)",
+        "x.rechunk((1000, -1))",
+        "da.random.default_rng(0).normal(size=x.shape, chunks=x.chunks)",
+    ],
+)
+def test_a_reader_of_dask_holds_what_it_says(tmp_path, expression):
+    values = np.random.default_rng(0).random((4 * BAND, ROW))
+    small = write_zarr(tmp_path / "small", values[:200], chunks=(20, ROW))
+    large = write_zarr(tmp_path / "large", values, chunks=(BAND, ROW))
+    planned, measured = measured_reader(ZARR.replace("{expression}", expression), small, large)
+    assert measured <= planned + MIB
+    assert planned <= 3 * measured

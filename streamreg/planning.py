@@ -76,6 +76,7 @@ class _Rows(NamedTuple):
     block_rows: int
     pass_nbytes: int
     reader_nbytes: int
+    shared_nbytes: int
 
     @classmethod
     def of(cls, dataset: DataSet) -> _Rows:
@@ -86,6 +87,7 @@ class _Rows(NamedTuple):
             blocks.max_rows,
             dataset.n_rows * dataset.row_nbytes,
             dataset.reader_nbytes(blocks.max_rows),
+            dataset.shared_nbytes,
         )
 
 
@@ -150,6 +152,8 @@ def _terms(rows: _Rows, name: str, each: PassFootprint, workers: int) -> list[Te
         Term("tiles", readers * tile_nbytes, "float64 rows being folded"),
         Term("process", PROCESS_NBYTES + threads * THREAD_NBYTES, "modules, stacks, heaps"),
     ]  # fmt: skip
+    if rows.shared_nbytes:
+        terms.append(Term("graph", rows.shared_nbytes, "tasks of Dask"))
     if name == "closed_form":
         packed = min(8 * d * _PACKED_ROWS, _PACKED_MOST_NBYTES)
         # kept while a later pass, with small states, runs

@@ -195,7 +195,9 @@ def _workers(
 def _terms(model: Model, dataset: DataSet, scratch_nbytes: int, workers: int) -> list[Term]:
     reader = dataset.reader_nbytes(Blocks.of(dataset.X.grid, dataset.row_nbytes).max_rows)
     d, k = model.n_features, model.n_targets
+    graph = [Term("graph", dataset.shared_nbytes, "tasks of Dask")] if dataset.shared_nbytes else []
     return [
+        *graph,
         Term("blocks", workers * reader, f"{workers} read at once, {format_nbytes(reader)} each"),
         Term("tiles", workers * scratch_nbytes, "float64 rows being multiplied"),
         Term("weights", 8 * d * k, f"{d:,} × {k:,} × 8 bytes"),  # noqa: RUF001

@@ -1,4 +1,4 @@
-"""One fit in a process of its own, and the memory that it adds: run by test_peak_memory.py.
+"""One fit or prediction in its own process, and the memory that it adds: for test_peak_memory.py.
 
 The arguments are one JSON document; the result is another, on standard output.
 """
@@ -6,8 +6,10 @@ The arguments are one JSON document; the result is another, on standard output.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,9 @@ import zarr
 
 def main() -> None:
     case = json.loads(sys.argv[1])
-    X, y, weight = _load(case["kind"], case["path"], case.get("weighted", False))
-    run = _public_fit if case.get("public") else _fit
-    print(json.dumps(run(X, y, weight, case)))  # noqa: T201
+    tasks = {"fit": _fit, "public_fit": _public_fit}
+    rows = _load(case["kind"], case["path"], case["weighted"])
+    print(json.dumps(tasks.get(case["task"], _predict)(*rows, case)))  # noqa: T201
 
 
 def _load(kind: str, path: str, weighted: bool) -> tuple[Any, Any, Any]:  # noqa: FBT001
@@ -39,14 +41,14 @@ def _load(kind: str, path: str, weighted: bool) -> tuple[Any, Any, Any]:  # noqa
     return np.load(f"{path}/X.npy", mmap_mode=mode), np.load(f"{path}/y.npy"), weight
 
 
-def _fit(X: Any, y: Any, weight: Any, case: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401
+def _fit(X: Any, y: Any, weight: Any, case: dict[str, Any]) -> dict[str, Any]:
     from streamreg.fitting import FitSettings, fit  # noqa: PLC0415
     from streamreg.kernels import blas  # noqa: PLC0415
     from streamreg.sources.dataset import open_dataset  # noqa: PLC0415
 
     # scikit-learn imports it with LinearRegression, long before a fit
     blas.load()
-    dataset = open_dataset(X, y, weight, nan_policy=case.get("nan_policy", "raise"))
+    dataset = open_dataset(X, y, weight, nan_policy=case["nan_policy"])
     settings = FitSettings(**case["settings"])
     before = _begin()
     result = fit(dataset, settings)
@@ -58,7 +60,7 @@ def _fit(X: Any, y: Any, weight: Any, case: dict[str, Any]) -> dict[str, Any]:  
     }
 
 
-def _public_fit(X: Any, y: Any, weight: Any, case: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401
+def _public_fit(X: Any, y: Any, weight: Any, case: dict[str, Any]) -> dict[str, Any]:
     from streamreg import LinearRegression  # noqa: PLC0415
 
     model = LinearRegression(**case["settings"])
@@ -70,6 +72,27 @@ def _public_fit(X: Any, y: Any, weight: Any, case: dict[str, Any]) -> dict[str, 
         "planned": model.plan_.candidates[model.plan_.chosen].peak_nbytes,
         "limit": model.plan_.memory_limit,
     }
+
+
+def _predict(X: Any, y: Any, _: Any, case: dict[str, Any]) -> dict[str, Any]:
+    from streamreg import prediction  # noqa: PLC0415
+    from streamreg.errors import MemoryLimitError  # noqa: PLC0415
+    from streamreg.memory import parse_nbytes  # noqa: PLC0415
+    from streamreg.model import Model  # noqa: PLC0415
+    from streamreg.sources.dataset import open_dataset  # noqa: PLC0415
+
+    is_score = case["task"] == "score"
+    dataset = open_dataset(X, y if is_score else None, needs_y=is_score)
+    model = Model(np.ones((1, dataset.n_features)), np.zeros(1))
+    out = [f"{case['path']}-{case['task']}"] if case["task"] == "predict_to" else []
+    run = partial(getattr(prediction, case["task"]), model, dataset, *out)
+    try:
+        run(memory_limit=1)
+    except MemoryLimitError as refusal:
+        limit = parse_nbytes(re.search(r"Raise memory_limit to ([\d.]+ \w+)", str(refusal))[1])
+    before = _begin()
+    run(memory_limit=limit)
+    return {"measured": _nbytes("VmHWM") - before, "limit": limit}
 
 
 def _begin() -> int:

@@ -16,7 +16,6 @@ import typer
 from streamreg import fitting, prediction
 from streamreg.cli import options as o
 from streamreg.cli import show
-from streamreg.cli.fit import model_of
 from streamreg.errors import InputError, MemoryLimitError
 from streamreg.fitting import FitSettings
 from streamreg.memory import format_nbytes, parse_nbytes
@@ -141,7 +140,7 @@ def _fit(
     except MemoryLimitError as error:
         show.write(f"   {name}: {error}")
         return None
-    return _Run(result, model_of(result, dataset), seconds)
+    return _Run(result, result.model(dataset), seconds)
 
 
 def _compare(runs: dict[str, _Run], truth: Float64, limit: int) -> None:

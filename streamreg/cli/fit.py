@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
 from streamreg import fitting
@@ -19,7 +18,6 @@ from streamreg.progress import progress_of
 
 if TYPE_CHECKING:
     from streamreg.fitting import Fit
-    from streamreg.sources.dataset import DataSet
 
 _NOT_CONVERGED = 4
 _MOST_ROWS = 30
@@ -98,7 +96,7 @@ def fit(
         data, x, y, sample_weight, missing_chunks=missing_chunks, nan_policy=nan_policy
     )
     result = fitting.fit(dataset, settings, progress_of(progress, "fit"))
-    model = model_of(result, dataset)
+    model = result.model(dataset)
     if out is not None:
         model.save(out)
     for message in result.warnings:
@@ -122,23 +120,6 @@ def require_model_path(out: Path, *, overwrite: bool) -> None:
         raise InputError(f"--out {out}: the folder {out.parent} does not exist; create it first")
     if out.exists() and not overwrite:
         raise InputError(f"--out {out} exists; pass --overwrite to replace it")
-
-
-def model_of(result: Fit, dataset: DataSet) -> Model:
-    """Return the model of a fit."""
-    solution = result.solution
-    return Model(
-        np.ascontiguousarray(solution.coefficients.T),
-        solution.intercept,
-        dataset.n_targets == 1,
-        dataset.feature_names,
-        dataset.target_names,
-        {
-            "solver": result.plan.chosen, "status": solution.status.value,
-            "converged": solution.status.converged, "n_epochs": solution.n_epochs,
-            "loss_history": solution.loss_history, "peak_memory": result.peak_nbytes,
-        },
-    )  # fmt: skip
 
 
 def _document(model: Model, result: Fit, out: Path | None) -> dict[str, Any]:

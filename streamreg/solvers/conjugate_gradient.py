@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from streamreg.solvers.descent import Iterate
 
 _TYPICAL_EPOCHS = 40
+_LEAST_TOL = 16 * float(np.finfo(float).eps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +46,9 @@ class ConjugateGradient(Descent):
         squared = np.sum(before * before, axis=0)
         beta = np.sum(now * (now - before), axis=0) / np.where(squared > 0, squared, 1.0)
         direction = -now + np.maximum(beta, 0.0) * iterate.direction
+        # what was foretold may be less than can be measured; nothing below is taken for reached
         small = after.gradient_norm <= self.tol * after.start_norm
+        small &= self.tol > _LEAST_TOL
         arrived = iterate.arrived | small | after.fits_exactly
         stalled = iterate.stalled | (drift > ROUNDING_DRIFT)
         return replace(
@@ -58,4 +61,4 @@ class ConjugateGradient(Descent):
         del before
         if after.arrived.all():
             return Status.EXACT_FIT if after.fits_exactly.all() else Status.SMALL_GRADIENT
-        return Status.STALLED if (after.arrived | after.stalled).all() else None
+        return after.end_by_rounding if (after.arrived | after.stalled).all() else None

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 # a gradient that lies so far from what was foretold, in parts of itself, is rounding
 ROUNDING_DRIFT = 0.1
 _EPS = float(np.finfo(float).eps)
+# of the loss, where residuals are what rounding and the columns' condition leave of y
+_NOTHING = 1e-20
 # θ, ∇f, the direction, ∇²f·d, both as columns of coefficients, and what is made of them
 _VECTORS = 14
 
@@ -80,9 +82,14 @@ class Iterate:
     @property
     def fits_exactly(self) -> Flags:
         """Targets whose loss is rounding: of D + 1 terms that cancel, squared."""
-        return np.asarray(
-            self.measured_loss <= (16 * _EPS) ** 2 * len(self.theta) * self.start_loss
-        )
+        rounding = (16 * _EPS) ** 2 * len(self.theta)
+        return np.asarray(self.measured_loss <= rounding * self.start_loss)
+
+    @property
+    def end_by_rounding(self) -> Status:
+        """Why a fit stops whose gradients are rounding: nothing is left of the loss, or of them."""
+        nothing = self.measured_loss <= _NOTHING * self.start_loss
+        return Status.EXACT_FIT if nothing.all() else Status.STALLED
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,12 +178,14 @@ class Descent(Solver):
         return coordinates, iterate, warnings
 
     def _require_finite(self, iterate: Iterate) -> None:
-        if np.isfinite(iterate.loss).all() and np.isfinite(iterate.gradient).all():
-            return
+        if not (np.isfinite(iterate.loss).all() and np.isfinite(iterate.gradient_norm).all()):
+            raise self._out_of_range(iterate.epoch)
+
+    def _out_of_range(self, epoch: int) -> DivergenceError:
         cure = "" if self.standardize else ", or pass standardize=True"
-        raise DivergenceError(
-            f"the loss left the finite numbers in epoch {iterate.epoch} of {self.name}: values in "
-            f"the data, or in init, have squares beyond 1e308; store them in other units{cure}"
+        return DivergenceError(
+            f"the loss left the finite numbers in epoch {epoch} of {self.name}: values in the "
+            f"data, or in init, have squares beyond 1e308; store them in other units{cure}"
         )
 
 

@@ -26,13 +26,19 @@ def duplicate_warnings(start: Start, reduce: Reduce) -> list[str]:
     coordinates = start.coordinates
     # to columns of deviation 1; constant ones become 0
     unit = np.where(start.spread > 0, coordinates.scale / start.spread, 0.0)
-    with_y = -start.evaluation.gradient[:-1, 0] * unit
+    gradient = start.evaluation.gradient
+    norms = np.linalg.norm(gradient, axis=0)
+    if not norms.any():
+        return []
+    # with a mixture of all targets
+    generator = np.random.default_rng(0)
+    parts = generator.standard_normal(len(norms)) / np.where(norms > 0, norms, np.inf)
+    with_y = -(gradient[:-1] @ parts) * unit
     suspects = _alike(np.abs(with_y), np.flatnonzero(unit))
     if not len(suspects):
         return []
-    mixture = np.zeros_like(start.evaluation.gradient)
-    weights = np.random.default_rng(0).standard_normal(len(suspects))
-    mixture[suspects, 0] = weights * unit[suspects]
+    mixture = np.zeros_like(gradient)
+    mixture[suspects, 0] = generator.standard_normal(len(suspects)) * unit[suspects]
     theta = np.zeros_like(mixture)
     with_mixture = coordinates.evaluate(reduce, theta, mixture).curvature[:-1, 0] * unit
     repeated = _alike(np.where(with_y < 0, -with_mixture, with_mixture), suspects)

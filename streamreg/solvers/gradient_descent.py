@@ -98,7 +98,10 @@ class ConstantStepDescent(Descent):
         return bool((negative | indefinite).any())
 
     def _diverged(self, coordinates: Coordinates, reduce: Reduce, last: Iterate) -> DivergenceError:
-        largest = 2 / _largest_eigenvalue(coordinates, reduce, last)
+        eigenvalue = _largest_eigenvalue(coordinates, reduce, last)
+        if not 0 < eigenvalue < np.inf:
+            return self._out_of_range(last.epoch + 1)
+        largest = 2 / eigenvalue
         # a little less, so that it is stable although the eigenvalue is an estimate
         shown = float(f"{0.99 * largest:.2e}")
         units = "standardised columns" if self.standardize else "columns as they are"
@@ -116,7 +119,7 @@ def _verdict(after: Iterate, loss: Float64, tol: float) -> Status | None:
     small = exact | after.arrived | (after.decrease < tol * loss)
     if small.all():
         return Status.EXACT_FIT if exact.all() else Status.SMALL_DECREASE
-    return Status.STALLED if (small | after.stalled).all() else None
+    return after.end_by_rounding if (small | after.stalled).all() else None
 
 
 def _largest_eigenvalue(coordinates: Coordinates, reduce: Reduce, last: Iterate) -> float:
@@ -131,6 +134,8 @@ def _largest_eigenvalue(coordinates: Coordinates, reduce: Reduce, last: Iterate)
     for step in range(_MOST_LANCZOS_STEPS):
         direction[:, target] = q
         product = coordinates.evaluate(reduce, last.theta, direction).curvature[:, target]
+        if not np.isfinite(product).all():
+            return np.inf
         matrix[step, step] = q @ product
         product = product - matrix[step, step] * q - matrix[step, step - 1] * before
         matrix[step, step + 1] = matrix[step + 1, step] = rest = np.linalg.norm(product)

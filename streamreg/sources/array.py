@@ -121,10 +121,11 @@ class SliceableSource(RowSource):
         return _PieceReader(self) if self.chunks is None else _BandReader(self)
 
     def reader_nbytes(self, block_rows: int) -> int:
-        rows = block_rows
+        rows, joined = block_rows, 0
         if self.chunks is not None:
             rows = min(self.grid.chunk_rows, self.grid.n_rows)
-        kept = rows * self.row_nbytes + joined_nbytes(self, block_rows) * (self.chunks is not None)
+            joined = joined_nbytes(self, block_rows)
+        kept = rows * self.row_nbytes + joined
         if isinstance(self.array, _ReadsInto):
             return kept + _hdf5_nbytes(self.array)
         # what the library gives us, and what it made that from

@@ -104,6 +104,11 @@ class RowSource(ABC):
         The blocks are taken to be whole chunks, or equal pieces of one.
         """
 
+    @property
+    def shared_nbytes(self) -> int:
+        """Bytes that all readers together keep once."""
+        return 0
+
     def place(self, row: int, column: int = 0) -> str:
         """Say where a value lies, for a message: the array, and its chunk where it has any."""
         del row, column

@@ -105,6 +105,11 @@ class DataSet:
         copies = block_rows * (self.row_nbytes + self.n_features) if masked else 0
         return kept + weights + copies
 
+    @property
+    def shared_nbytes(self) -> int:
+        """Bytes that all readers together keep once."""
+        return sum(source.shared_nbytes for source in self._sources())
+
     def _sources(self) -> list[RowSource]:
         return [source for source in (self.X, self.y, self.weight) if source is not None]
 

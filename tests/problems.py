@@ -1,0 +1,65 @@
+"""Small problems, a pass over rows in memory, and somebody else's answer."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import laws
+import numpy as np
+from laws import Rows
+
+from streamreg.solvers.base import Problem
+
+
+class Reduce:
+    """A pass over rows in memory, in three segments; remembers what it was asked for."""
+
+    def __init__(self, X, y, weight=None):
+        y = np.asarray(y)
+        rows = Rows(np.asarray(X), y if y.ndim == 2 else y[:, None], weight)
+        n = len(rows.X)
+        cuts = [0, n // 5, n // 2, n]
+        self.segments = [rows.blocks([b - a], a) for a, b in pairwise(cuts)]
+        self.asked = []
+
+    def __call__(self, accumulator):
+        self.asked.append(accumulator)
+        # as the engine folds
+        with np.errstate(all="ignore"):
+            state = laws.reduce(accumulator, self.segments)
+        return accumulator.finalize(state)
+
+
+def solve(solver, X, y, weight=None, **problem):
+    n_targets = 1 if np.ndim(y) == 1 else y.shape[1]
+    reduce = Reduce(X, y, weight)
+    solution = solver.solve(Problem(X.shape[1], n_targets, **problem), reduce, lambda _: None)
+    return solution, reduce
+
+
+def lstsq(X, y, weight=None, *, fit_intercept=True):
+    """Return w and each column's deviation, (D, K) and (D,), from standardised columns."""
+    X, y = X.astype(float), y.astype(float).reshape(len(X), -1)
+    p = np.full(len(X), 1 / len(X)) if weight is None else weight / weight.sum()
+    if fit_intercept:
+        # twice: the first mean is rounded
+        for _ in range(2):
+            X, y = X - p @ X, y - p @ y
+    deviation = np.sqrt(p @ X**2)
+    unit = np.where(deviation > 0, deviation, 1.0)
+    root = np.sqrt(p)[:, None]
+    w = np.linalg.lstsq(X / unit * root, y * root, rcond=1e-13)[0]
+    return w / unit[:, None], deviation
+
+
+def error(solution, w, deviation):
+    """Return the largest difference of weights, in deviations, beside the largest weight."""
+    size = deviation[:, None]
+    return np.max(np.abs(solution.coefficients - w) * size) / np.max(np.abs(w) * size)
+
+
+def table(n=600, d=6, k=1, seed=0):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, d)) @ (np.eye(d) + 0.3 * rng.standard_normal((d, d)))
+    y = X @ rng.standard_normal((d, k)) + 0.5 * rng.standard_normal((n, k)) + 3
+    return X, y if k > 1 else y[:, 0]

@@ -1,0 +1,248 @@
+"""Gradient descent and conjugate gradients: what they report, when they stop, when they diverge."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from problems import Reduce, error, lstsq, solve, table
+
+from streamreg.errors import DivergenceError
+from streamreg.solvers.base import Problem, Status
+from streamreg.solvers.closed_form import ClosedForm
+from streamreg.solvers.conjugate_gradient import ConjugateGradient
+from streamreg.solvers.gradient_descent import ConstantStepDescent, SteepestDescent
+
+
+def objective(X, y, w, b, weight=None, l2=0.0):
+    """Return f, summed over targets, as it is documented."""
+    s = np.ones(len(X)) if weight is None else weight
+    y = y.reshape(len(X), -1)
+    squares = ((X @ w + b - y) ** 2).sum(axis=1)
+    return s @ squares / (2 * s.sum()) + l2 / 2 * np.sum(w**2)
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("kind", ["closed_form", "cg", "gd", "gd with a rate"])
+@pytest.mark.parametrize(
+    ("k", "l2", "weights", "start"), [(1, 0.0, False, False), (3, 0.2, True, True)]
+)
+def test_losses_are_those_of_the_documented_objective(
+    standardize, fit_intercept, kind, k, l2, weights, start
+):
+    X, y = table(k=k)
+    X = X + 2
+    rng = np.random.default_rng(5)
+    weight = rng.uniform(0.1, 4, len(X)) if weights else None
+    init = rng.standard_normal((6, k)) if start else None
+    shared = {"standardize": standardize, "init": init, "max_epochs": 60}
+    solver = {
+        "closed_form": ClosedForm(),
+        "cg": ConjugateGradient(**shared),
+        "gd": SteepestDescent(**shared),
+        "gd with a rate": ConstantStepDescent(**shared, learning_rate=0.01),
+    }[kind]
+    solution, _ = solve(solver, X, y, weight, fit_intercept=fit_intercept, l2=l2)
+    history = solution.loss_history
+    assert len(history) == solution.n_epochs + 1
+    w = np.zeros((6, k)) if init is None or kind == "closed_form" else init
+    b = np.zeros(k)
+    if fit_intercept and (standardize or kind == "closed_form"):
+        # in centred coordinates b starts where it suits w best
+        b = np.average(y.reshape(len(X), -1) - X @ w, axis=0, weights=weight)
+    np.testing.assert_allclose(history[0], objective(X, y, w, b, weight, l2), rtol=1e-12)
+    end = objective(X, y, solution.coefficients, solution.intercept, weight, l2)
+    # the closed form has the loss as a difference from the first
+    np.testing.assert_allclose(history[-1], end, rtol=1e-12, atol=1e-14 * history[0])
+    assert (np.diff(history) <= 0).all()
+
+
+@pytest.mark.parametrize(
+    "solver", [ConjugateGradient(tol=0), SteepestDescent(tol=0, max_epochs=300)]
+)
+def test_losses_never_rise_down_to_the_last_digit(solver):
+    for X, y in (table(), table(k=3), (table()[0], table()[0].sum(axis=1))):
+        solution, _ = solve(solver, X + 100, y)
+        assert (np.diff(solution.loss_history) <= 0).all()
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("l2", [0.0, 0.3])
+@pytest.mark.parametrize("k", [1, 2])
+def test_the_raw_update_is_the_textbooks(fit_intercept, l2, k):
+    X, y = table(k=k)
+    rate, epochs = 0.05, 200
+    solver = ConstantStepDescent(standardize=False, learning_rate=rate, max_epochs=epochs, tol=0)
+    solution, _ = solve(solver, X, y, fit_intercept=fit_intercept, l2=l2)
+    w, b, y = np.zeros((6, k)), np.zeros(k), y.reshape(-1, k)
+    for _ in range(solution.n_epochs):
+        r = X @ w + b - y
+        gradient, slope = X.T @ r / len(X) + l2 * w, r.mean(axis=0)
+        w, b = w - rate * gradient, b - rate * slope * fit_intercept
+    assert solution.n_epochs == epochs
+    # sums in another order, over 200 updates that contract what rounding adds
+    np.testing.assert_allclose(solution.coefficients, w, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(solution.intercept, b, rtol=0, atol=1e-14)
+
+
+def spectrum(X, *, standardize, fit_intercept, l2):
+    """Return the largest eigenvalue of ∇²f, from NumPy."""
+    n = len(X)
+    penalty = np.full(X.shape[1], l2)
+    if standardize:
+        mean = fit_intercept * X.mean(axis=0)
+        size = np.sqrt(np.mean((X - mean) ** 2, axis=0) + l2)
+        if not l2 and size.max() <= 4 * size.min():
+            # columns of alike size are all divided by one number
+            size = np.full_like(size, np.exp(np.mean(np.log(size))))
+        X, penalty = (X - mean) / size, l2 / size**2
+    if fit_intercept:
+        X, penalty = np.column_stack([X, np.ones(n)]), np.append(penalty, 0)
+    return np.linalg.eigvalsh(X.T @ X / n + np.diag(penalty))[-1]
+
+
+def hessians():
+    X, _ = table()
+    yield "plain", X
+    yield "far from zero", X + 3
+    yield "badly scaled", X * 10.0 ** np.linspace(-3, 3, 6)
+    yield "nearly dependent", np.column_stack([X, X[:, 0] + 0.01 * X[:, 1]])
+
+
+HESSIANS = [pytest.param(X, id=name) for name, X in hessians()]
+
+
+@pytest.mark.parametrize("X", HESSIANS)
+@pytest.mark.parametrize("standardize", [True, False])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("l2", [0.0, 0.3])
+@pytest.mark.parametrize("noise", [0.0, 1.0, 1e3])
+def test_divergence_names_the_largest_stable_rate(X, standardize, fit_intercept, l2, noise):
+    rng = np.random.default_rng(2)
+    y = X @ rng.standard_normal(X.shape[1]) + noise * rng.standard_normal(len(X))
+    kind = {"fit_intercept": fit_intercept, "l2": l2}
+    largest = 2 / spectrum(X, standardize=standardize, **kind)
+    # one percent too large must be seen as well: it is not converged, however slowly it diverges
+    for rate in (1.01 * largest, 1.5 * largest, 1e9 * largest, 1e300):
+        with pytest.raises(DivergenceError, match="largest stable") as caught:
+            solve(ConstantStepDescent(standardize=standardize, learning_rate=rate), X, y, **kind)
+        assert f"learning_rate={rate!r}" in str(caught.value)
+        assert 0.97 * largest < caught.value.largest_stable < largest
+    named = caught.value.largest_stable
+    for rate in (named, 0.999 * largest):
+        solution, _ = solve(
+            ConstantStepDescent(standardize=standardize, learning_rate=rate), X, y, **kind
+        )
+        assert solution.loss_history[-1] <= solution.loss_history[0]
+
+
+def test_values_too_large_for_raw_coordinates_are_told():
+    X, y = table()
+    for solver in (
+        ConjugateGradient(standardize=False),
+        SteepestDescent(standardize=False),
+        ConstantStepDescent(standardize=False),
+    ):
+        with pytest.raises(DivergenceError, match="pass standardize=True"):
+            solve(solver, X * 1e200, y)
+
+
+def ill_conditioned(kappa, n=3000, d=30):
+    rng = np.random.default_rng(1)
+    Q, _ = np.linalg.qr(rng.standard_normal((n, d)))
+    V, _ = np.linalg.qr(rng.standard_normal((d, d)))
+    X = (Q * np.logspace(0, -np.log10(kappa), d)) @ V.T * np.sqrt(n)
+    return X, X @ rng.standard_normal(d) + 0.3 * rng.standard_normal(n)
+
+
+@pytest.mark.parametrize("tol", [0.0, 1e-16])
+@pytest.mark.parametrize("kappa", [3, 30, 300])
+def test_a_tolerance_that_rounding_hides_ends_the_fit_there(tol, kappa):
+    X, y = ill_conditioned(kappa)
+    near, _ = solve(ConjugateGradient(tol=1e-13), X, y)
+    solution, _ = solve(ConjugateGradient(tol=tol), X, y)
+    assert solution.status is Status.STALLED
+    assert not solution.status.converged
+    # not early: all digits are there, and not long after
+    w, deviation = lstsq(X, y)
+    assert error(solution, w, deviation) < 1e-14 * kappa**2
+    assert near.n_epochs <= solution.n_epochs < 1.5 * near.n_epochs + 10
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+def test_steepest_descent_ends_at_rounding_too(standardize):
+    X, y = table()
+    solution, _ = solve(SteepestDescent(standardize=standardize, tol=0), X, y)
+    assert solution.status is Status.STALLED
+    assert error(solution, *lstsq(X, y)) < 1e-12
+    assert solution.n_epochs < 500
+
+
+def test_a_loss_of_nothing_is_an_exact_fit():
+    X, _ = table()
+    y = X @ np.arange(1.0, 7) + 1
+    for solver in (SteepestDescent(), ConjugateGradient(tol=0)):
+        solution, _ = solve(solver, X, y)
+        assert solution.status is Status.EXACT_FIT
+        np.testing.assert_allclose(solution.coefficients[:, 0], np.arange(1.0, 7), rtol=1e-12)
+
+
+def test_running_out_of_epochs_is_told():
+    X, y = ill_conditioned(300)
+    for solver in (ConjugateGradient(max_epochs=3), SteepestDescent(max_epochs=3)):
+        solution, _ = solve(solver, X, y)
+        assert solution.status is Status.OUT_OF_EPOCHS
+        assert solution.n_epochs == 3
+        assert "raise max_epochs" in solution.status.value
+
+
+@pytest.mark.parametrize("tol", [1e-4, 1e-8, 1e-12])
+def test_cg_stops_when_the_gradient_is_tol_of_the_first(tol):
+    X, y = ill_conditioned(30)
+    records = []
+    solution = ConjugateGradient(tol=tol).solve(Problem(30, 1), Reduce(X, y), records.append)
+    norms = [record.gradient_norm for record in records]
+    assert norms[-1] <= tol < min(norms[:-1])
+    assert [record.loss for record in records] == solution.loss_history[:-1]
+    # NumPy agrees on the gradient
+    Z = (X - X.mean(axis=0)) / np.exp(np.mean(np.log(X.std(axis=0))))
+    r = X @ solution.coefficients[:, 0] + solution.intercept - y
+    relative = np.linalg.norm(Z.T @ r) / np.linalg.norm(Z.T @ (y - y.mean()))
+    assert relative <= 1.1 * tol
+
+
+def test_targets_are_solved_together_as_they_are_alone():
+    X, y = ill_conditioned(30)
+    rng = np.random.default_rng(3)
+    # one that is done after an epoch, one with nothing to do, one that needs them all
+    Y = np.column_stack([X[:, 0] * 0 + 3, y, X @ rng.standard_normal(30), 1e-9 * y])
+    together, reduce = solve(ConjugateGradient(tol=1e-12), X, Y)
+    assert together.status is Status.SMALL_GRADIENT
+    for k in range(4):
+        alone, _ = solve(ConjugateGradient(tol=1e-12), X, Y[:, k])
+        size = np.max(np.abs(alone.coefficients))
+        np.testing.assert_allclose(
+            together.coefficients[:, k], alone.coefficients[:, 0], atol=1e-11 * size
+        )
+    # K targets do not cost K passes
+    assert len(reduce.asked) == together.n_epochs + 1
+
+
+@pytest.mark.parametrize("kind", [ConjugateGradient, SteepestDescent])
+def test_a_fit_that_starts_at_the_answer_ends_at_once(kind):
+    X, y = table()
+    answer, _ = solve(kind(tol=1e-10), X, y)
+    again, _ = solve(kind(tol=1e-8, init=answer.coefficients), X, y)
+    assert again.status.converged
+    assert again.n_epochs <= 1
+    np.testing.assert_allclose(again.coefficients, answer.coefficients, rtol=1e-4)
+
+
+def test_y_that_does_not_depend_on_x_is_seen_before_the_first_epoch():
+    X = np.array(np.meshgrid(*[[-1.0, 1.0]] * 4)).reshape(4, -1).T
+    # a product of two columns is orthogonal to all
+    for solver in (ConjugateGradient(), SteepestDescent()):
+        solution, _ = solve(solver, X, X[:, 0] * X[:, 1])
+        assert solution.n_epochs == 0
+        assert not solution.coefficients.any()
+        assert solution.status.converged

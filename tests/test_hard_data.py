@@ -1,0 +1,206 @@
+"""Data that others get wrong: dependent and constant columns, values far from 1, outliers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from problems import error, lstsq, solve, table
+
+from streamreg.errors import InputError
+from streamreg.solvers.base import Status
+from streamreg.solvers.closed_form import ClosedForm
+from streamreg.solvers.conjugate_gradient import ConjugateGradient
+from streamreg.solvers.gradient_descent import SteepestDescent
+
+# as in test_solvers.py, where the bounds are explained
+CG, GD = ConjugateGradient(tol=1e-11), SteepestDescent(tol=1e-12, max_epochs=3000)
+DIGITS = {ClosedForm(): 1e-9, CG: 1e-9, GD: 1e-4}
+SOLVERS = [pytest.param(solver, bound, id=solver.name) for solver, bound in DIGITS.items()]
+
+
+def standardised(X):
+    X = X - X.mean(axis=0)
+    return X / X.std(axis=0)
+
+
+COLLINEAR = {
+    "a column twice": lambda X: np.column_stack([X, X[:, 1]]),
+    "a column thrice": lambda X: np.column_stack([X, X[:, 1], X[:, 1]]),
+    "a column and its negative": lambda X: np.column_stack([X, -X[:, 1]]),
+    "a sum of columns": lambda X: np.column_stack([X, X[:, 0] + X[:, 1] - X[:, 2]]),
+    "one-hot": lambda X: np.column_stack([X, X[:, 0] > 0.5, X[:, 0] <= 0.5]).astype(float),
+    # deviations alike: of fewer rows than columns cg minimises the norm of standardised weights
+    "N < D": lambda X: standardised(X[:4]),
+    "N = D": lambda X: standardised(X[:6]),
+}
+
+
+@pytest.mark.parametrize(
+    "solver", [ClosedForm(), ConjugateGradient(tol=1e-12)], ids=["closed_form", "cg"]
+)
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("make", COLLINEAR.values(), ids=COLLINEAR.keys())
+def test_dependent_columns_have_the_weights_of_least_norm(solver, fit_intercept, make):
+    X, y = table()
+    X = make(X)
+    y = y[: len(X)]
+    solution, _ = solve(solver, X, y, fit_intercept=fit_intercept)
+    mean = fit_intercept * X.mean(axis=0)
+    # NumPy's own: in the user's units, not standardised
+    expected = np.linalg.lstsq(X - mean, y - fit_intercept * y.mean(), rcond=1e-10)[0]
+    w, b = solution.coefficients[:, 0], solution.intercept[0]
+    fitted = (X - mean) @ expected + fit_intercept * y.mean()
+    np.testing.assert_allclose(X @ w + b, fitted, atol=1e-9 * np.std(y))
+    np.testing.assert_allclose(w, expected, atol=1e-9 * np.max(np.abs(expected)))
+
+
+@pytest.mark.parametrize("make", COLLINEAR.values(), ids=COLLINEAR.keys())
+def test_closed_form_names_dependent_columns(make):
+    X, y = table()
+    X = make(X)
+    solution, _ = solve(ClosedForm(), X, y[: len(X)])
+    rank = np.linalg.matrix_rank(X - X.mean(axis=0))
+    (message,) = solution.warnings
+    assert "linearly on the others" in message
+    assert f"rank {rank} of {X.shape[1]}" in message
+    if rank < X.shape[1]:
+        assert solution.status is Status.LEAST_NORM
+
+
+@pytest.mark.parametrize("factor", [1.0, -3.0, 1e9])
+def test_descent_names_columns_that_are_multiples_of_each_other(factor):
+    X, y = table()
+    X = np.column_stack([X, factor * X[:, 1] + 5])
+    for solver in (CG, GD):
+        (message,) = solve(solver, X, y)[0].warnings
+        assert "columns 1, 6 are multiples" in message
+
+
+def test_columns_that_are_only_alike_to_y_are_not_taken_for_multiples():
+    # a balanced design: every column has the same covariance with y
+    X = np.array(np.meshgrid(*[[-1.0, 1.0]] * 4)).reshape(4, -1).T
+    assert not solve(CG, X, X.sum(axis=1))[0].warnings
+
+
+def test_rows_too_few_for_the_columns_are_told_by_descent():
+    X, y = table(n=4)
+    for solver in (CG, GD):
+        messages = solve(solver, X, y)[0].warnings
+        assert any("4 rows cannot determine the weights of 6 columns" in text for text in messages)
+
+
+@pytest.mark.parametrize(("solver", "bound"), SOLVERS)
+@pytest.mark.parametrize("value", [0.0, 7.3, 1e9 + 0.1, -1e-12, 1e300])
+def test_a_constant_column_is_named_and_gets_no_weight(solver, bound, value):
+    X, y = table()
+    X[:, 2] = value
+    solution, _ = solve(solver, X, y, feature_names=tuple("abcdef"))
+    assert solution.coefficients[2] == 0
+    others = replace(solution, coefficients=np.delete(solution.coefficients, 2, axis=0))
+    assert error(others, *lstsq(np.delete(X, 2, axis=1), y)) < bound
+    assert solution.warnings == ["column 2 ('c') is constant; coefficients set to 0"]
+
+
+@pytest.mark.parametrize(("solver", "bound"), SOLVERS)
+def test_a_column_of_zeros_is_named_without_intercept(solver, bound):
+    X, y = table()
+    X[:, 2] = 0
+    solution, _ = solve(solver, X, y, fit_intercept=False)
+    assert error(solution, *lstsq(X, y, fit_intercept=False)) < bound
+    assert solution.warnings == ["column 2 is zero in every row; coefficients set to 0"]
+
+
+@pytest.mark.parametrize("solver", [ClosedForm(), CG, GD], ids=["closed_form", "cg", "gd"])
+@pytest.mark.parametrize("value", [0.0, 3.3, -1e9, 1e200, 1e-200])
+def test_a_constant_y_is_its_intercept(solver, value):
+    X, y = table()
+    solution, _ = solve(solver, X, np.full(len(y), value))
+    assert not solution.coefficients.any()
+    assert solution.intercept == value
+    assert solution.status.converged
+
+
+@pytest.mark.parametrize(("solver", "bound"), SOLVERS)
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("y_power", [-400, 0, 400])
+@pytest.mark.parametrize(
+    "powers", [[664] * 6, [-664] * 6, [600, -600, 0, 0, 0, 0], [0, 1000, 0, 0, 0, 0]], ids=str
+)
+def test_values_far_from_1_have_the_weights_of_scaled_ones(
+    solver, bound, fit_intercept, y_power, powers
+):
+    # 2 to these powers is up to 1e300 and 1e-200, and rounds nothing
+    X, y = table()
+    scaled, y_scaled = np.ldexp(X, powers), np.ldexp(y, y_power)
+    too_far = max(abs(y_power - power) for power in powers) > 1020
+    if too_far:
+        with pytest.raises(InputError, match="weights outside 1e-308 to 1e308"):
+            solve(solver, scaled, y_scaled, fit_intercept=fit_intercept)
+        return
+    solution, _ = solve(solver, scaled, y_scaled, fit_intercept=fit_intercept)
+    back = np.ldexp(solution.coefficients, np.array(powers)[:, None] - y_power)
+    w, deviation = lstsq(X, y, fit_intercept=fit_intercept)
+    assert error(replace(solution, coefficients=back), w, deviation) < bound
+
+
+@pytest.mark.parametrize(("solver", "bound"), SOLVERS)
+def test_a_penalty_holds_tiny_columns_at_nothing_and_huge_ones_not_at_all(solver, bound):
+    X, y = table()
+    powers = [664, -664, 0, 0, 0, 0]
+    solution, _ = solve(solver, np.ldexp(X, powers), y, l2=0.1)
+    # column 1 is left out, column 0 free
+    kept = np.delete(X - X.mean(axis=0), 1, axis=1)
+    penalty = np.sqrt(0.1 * len(X)) * np.diag([0.0, 1, 1, 1, 1])
+    w = np.linalg.lstsq(
+        np.vstack([kept, penalty]), np.append(y - y.mean(), np.zeros(5)), rcond=None
+    )[0]
+    back = np.delete(np.ldexp(solution.coefficients, np.array(powers)[:, None]), 1, axis=0)
+    deviation = np.delete(X.std(axis=0), 1)
+    assert error(replace(solution, coefficients=back), w[:, None], deviation) < bound
+
+
+@pytest.mark.parametrize(("solver", "bound"), SOLVERS)
+@pytest.mark.parametrize("where", ["x", "y"])
+def test_one_outlier_of_1e300_is_fitted_and_named(solver, bound, where):
+    X, y = table()
+    (X[:, 3] if where == "x" else y)[7] = 1e300
+    solution, _ = solve(solver, X, y)
+    unit = np.where(np.arange(6) == 3, 2.0**-996, 1.0) if where == "x" else np.ones(6)
+    y_unit = 1.0 if where == "x" else 2.0**-996
+    w, deviation = lstsq(X * unit, y * y_unit)
+    back = solution.coefficients / unit[:, None] * y_unit
+    assert error(replace(solution, coefficients=back), w, deviation) < bound
+    (message,) = solution.warnings
+    assert f"spread of {'column 3' if where == 'x' else 'y'}" in message
+
+
+@pytest.mark.parametrize("kappa", [1e2, 1e3, 1e4, 1e5, 1e6])
+def test_closed_form_keeps_the_digits_that_it_promises(kappa):
+    X, y = table(n=2000)
+    X[:, 3] = X[:, 1] + X[:, 3] / kappa
+    solution, _ = solve(ClosedForm(), X, y)
+    found = error(solution, *lstsq(X, y))
+    # as of QR, in which lstsq, too, has its part; up to 1e-10 no correction is made
+    assert found < max(1e-10, 100 * kappa * np.finfo(float).eps)
+    # forming XᵀX alone leaves kappa² of rounding; corrections make up for it
+    assert solution.n_epochs == (1 if kappa < 300 else solution.n_epochs) <= 5
+    named = [text for text in solution.warnings if "nearly dependent, column" in text]
+    assert bool(named) == (kappa >= 1e5)
+
+
+def test_columns_too_alike_for_the_closed_form_are_named():
+    X, y = table(n=2000)
+    X[:, 3] = X[:, 1] + X[:, 3] * 1e-8
+    (message,) = solve(ClosedForm(), X, y)[0].warnings
+    assert message.startswith(("column 1 depends linearly", "column 3 depends linearly"))
+
+
+def test_columns_far_from_zero_are_named_without_intercept():
+    X, y = table()
+    for solver in (CG, GD):
+        messages = solve(solver, X + 1e9, y, fit_intercept=False)[0].warnings
+        assert any("over 10,000 deviations from zero" in text for text in messages)
+    (message,) = solve(ClosedForm(), X + 1e9, y, fit_intercept=False)[0].warnings
+    assert "depend linearly" in message

@@ -14,7 +14,6 @@ from streamreg.kernels import blas
 from streamreg.memory import PeakMemory
 from streamreg.model import Model
 from streamreg.planning import make_plan
-from streamreg.plans import Plan
 from streamreg.progress import Progress, Silence
 from streamreg.solvers.base import Problem, Solution
 from streamreg.solvers.registry import SolverSettings
@@ -24,6 +23,7 @@ from streamreg.sources.opening import is_streamable
 if TYPE_CHECKING:
     from streamreg.accumulators.base import Accumulator
     from streamreg.blocks import Float64
+    from streamreg.plans import Plan
     from streamreg.sources.dataset import DataSet
 
 Result = TypeVar("Result")

@@ -12,22 +12,23 @@ from streamreg.solvers.registry import NAMES
 from streamreg.sources.zarr import ZarrSource
 
 if TYPE_CHECKING:
-    from streamreg.solvers.base import Footprint, PassFootprint
+    from streamreg.solvers.base import PassFootprint, Solver
     from streamreg.solvers.registry import SolverSettings
     from streamreg.sources.base import RowSource
     from streamreg.sources.dataset import DataSet
 
 # Of a fit of ten rows: what Python, NumPy and zarr load when they are first used. Measured on
-# Linux, glibc 2.36, Python 3.11: 1.5-3 MiB.
-PROCESS_NBYTES = 4 * MIB
-# Of each thread: its stack, and what its heap keeps of the small arrays that it frees. Measured:
-# 0.3-1 MiB.
-THREAD_NBYTES = MIB
-# Of each thread in OpenBLAS: the panels that it packs. Measured: 0.3 MiB at D = 100, 1.9 at 1,000
-# and above.
+# Linux, glibc 2.36, Python 3.11: 1.5 to 3 MiB.
+_PROCESS_NBYTES = 4 * MIB
+# Of each thread: its stack, and what its heap keeps of small arrays that it freed. Measured: 0.3
+# to 1 MiB.
+_THREAD_NBYTES = MIB
+# Of each thread in OpenBLAS: the panels that it packs. Measured: 0.3 MiB at D = 100, 1.9 MiB at
+# D = 1,000 and above.
 _PACKED_ROWS, _PACKED_MOST_NBYTES = 512, 2 * MIB
 # columns of XᵀX that one thread updates at a time
 _PANEL_COLUMNS = 512
+_GOOD_FOR = {"closed_form": "one pass, exact", "gd": "O(D) state", "cg": "O(D) state, few passes"}
 
 
 def make_plan(
@@ -52,13 +53,16 @@ def make_plan(
     """
     limit = limit_nbytes(memory_limit)
     threads = usable_cpus() if n_threads is None else n_threads
-    rows = _Rows.of(dataset)
-    candidates = {name: _candidate(rows, settings, name, limit, threads) for name in NAMES}
+    problem = Problem(dataset.n_features, max(1, dataset.n_targets))
+    rows = Rows.of(dataset)
+    candidates = {
+        name: _candidate(rows, problem, settings.build(name), limit, threads) for name in NAMES
+    }
     chosen = settings.solver
     if chosen == "auto":
         chosen = "closed_form" if candidates["closed_form"].fits else "cg"
     return Plan(
-        chosen, limit, candidates, dataset.n_rows, dataset.n_features, rows.problem.n_targets,
+        chosen, limit, candidates, dataset.n_rows, problem.n_features, problem.n_targets,
         advice=_advice(dataset, limit, list(candidates.values())),
     )  # fmt: skip
 
@@ -68,54 +72,38 @@ def limit_nbytes(memory_limit: int | str | None) -> int:
     return available_nbytes() // 2 if memory_limit is None else parse_nbytes(memory_limit)
 
 
-class _Rows(NamedTuple):
-    """What the plan needs to know of a data set."""
+class Rows(NamedTuple):
+    """What a plan needs to know of a data set."""
 
-    problem: Problem
     n_blocks: int
-    block_rows: int
+    block_rows: int  # of the largest
     pass_nbytes: int
     reader_nbytes: int
     shared_nbytes: int
 
     @classmethod
-    def of(cls, dataset: DataSet) -> _Rows:
+    def of(cls, dataset: DataSet) -> Rows:
+        """Ask the data set."""
         blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes)
         return cls(
-            Problem(dataset.n_features, max(1, dataset.n_targets)),
-            len(blocks),
-            blocks.max_rows,
-            dataset.n_rows * dataset.row_nbytes,
-            dataset.reader_nbytes(blocks.max_rows),
-            dataset.shared_nbytes,
+            n_blocks=len(blocks),
+            block_rows=blocks.max_rows,
+            pass_nbytes=dataset.n_rows * dataset.row_nbytes,
+            reader_nbytes=dataset.reader_nbytes(blocks.max_rows),
+            shared_nbytes=dataset.shared_nbytes,
         )
 
-
-def _candidate(
-    rows: _Rows, settings: SolverSettings, name: str, limit: int, threads: int
-) -> Candidate:
-    solver = settings.build(name)
-    footprint = solver.footprint(rows.problem)
-    for workers in range(threads, 0, -1):
-        terms = _largest_pass(rows, name, footprint, workers)
-        if peak(terms) <= limit:
-            break
-    fits = peak(terms) <= limit
-    largest = max(terms, key=lambda term: term.nbytes)
-    return Candidate(
-        solver=name,
-        state_nbytes=max(each.state_nbytes for each in footprint.passes),
-        peak_nbytes=peak(terms),
-        bytes_per_pass=rows.pass_nbytes,
-        passes=solver.passes(),
-        fits=fits,
-        reason=_GOOD_FOR[name] if fits else f"{largest.what} {format_nbytes(largest.nbytes)}",
-        terms=tuple(terms),
-        n_threads=workers,
-    )
+    def terms(self, readers: int) -> list[Term]:
+        """Return what reading keeps, with so many readers."""
+        each = format_nbytes(self.reader_nbytes)
+        blocks = Term("blocks", readers * self.reader_nbytes, f"{readers} at once, {each} each")
+        library = Term("library", self.shared_nbytes, "tasks and heaps of who reads the data")
+        return [blocks, library] if self.shared_nbytes else [blocks]
 
 
-_GOOD_FOR = {"closed_form": "one pass, exact", "gd": "O(D) state", "cg": "O(D) state, few passes"}
+def process_term(threads: int) -> Term:
+    """Return what the process itself adds, beside its data."""
+    return Term("process", _PROCESS_NBYTES + threads * _THREAD_NBYTES, "modules, stacks, heaps")
 
 
 def peak(terms: list[Term]) -> int:
@@ -123,49 +111,58 @@ def peak(terms: list[Term]) -> int:
     return sum(term.nbytes for term in terms)
 
 
-def _largest_pass(rows: _Rows, name: str, footprint: Footprint, workers: int) -> list[Term]:
-    """Return the terms of that pass, of all that the solver may run, that needs most."""
-    passes = [_terms(rows, name, each, workers) for each in footprint.passes]
-    vectors = Term(
-        "vectors", footprint.solver_nbytes,
-        f"of the solver, {rows.problem.n_features:,} × {rows.problem.n_targets:,} each",  # noqa: RUF001
-    )  # fmt: skip
-    return [*max(passes, key=peak), vectors]
+def _candidate(rows: Rows, problem: Problem, solver: Solver, limit: int, threads: int) -> Candidate:
+    """Return what a solver needs with as many threads as fit, or with one if none do."""
+    footprint = solver.footprint(problem)
+    d, k = problem.n_features, problem.n_targets
+    vectors = Term("vectors", footprint.solver_nbytes, f"of the solver, {d:,} × {k:,} each")  # noqa: RUF001
+    for workers in range(threads, 0, -1):
+        passes = [_terms(rows, problem, solver.name, each, workers) for each in footprint.passes]
+        terms = [*max(passes, key=peak), vectors]
+        fits = peak(terms) <= limit
+        if fits:
+            break
+    largest = max(terms, key=lambda term: term.nbytes)
+    return Candidate(
+        solver=solver.name,
+        state_nbytes=max(each.state_nbytes for each in footprint.passes),
+        peak_nbytes=peak(terms),
+        bytes_per_pass=rows.pass_nbytes,
+        passes=solver.passes(),
+        fits=fits,
+        reason=_GOOD_FOR[solver.name]
+        if fits
+        else f"{largest.what} {format_nbytes(largest.nbytes)}",
+        terms=tuple(terms),
+        n_threads=workers,
+    )
 
 
-def _terms(rows: _Rows, name: str, each: PassFootprint, workers: int) -> list[Term]:
-    d, k = rows.problem.n_features, rows.problem.n_targets
+def _terms(
+    rows: Rows, problem: Problem, name: str, each: PassFootprint, workers: int
+) -> list[Term]:
+    """Return what one pass needs."""
+    d, k = problem.n_features, problem.n_targets
     n_segments = len(Segments.of(rows.n_blocks, rows.pass_nbytes, each.state_nbytes))
     # a single segment is read by one thread; threads share panels of XᵀX
     readers = min(workers, n_segments)
     threads = readers if n_segments > 1 else min(workers, -(-d // _PANEL_COLUMNS))
-    n_states = _states_in_flight(readers, n_segments)
-    states = f"{n_states} state" + "s" * (n_states > 1)
     # a tile is at most a block and one row, of float64, with as many columns of sums beside it
     block_nbytes = 8 * ((rows.block_rows + 1) * (d + 6 * k + 2) + d * (2 * k + 6))
-    tile_nbytes = min(each.scratch_nbytes, block_nbytes)
-    terms = [
-        Term(
-            "blocks", readers * rows.reader_nbytes,
-            f"{readers} read at once, {format_nbytes(rows.reader_nbytes)} each",
-        ),
-        Term("tiles", readers * tile_nbytes, "float64 rows being folded"),
-        Term("process", PROCESS_NBYTES + threads * THREAD_NBYTES, "modules, stacks, heaps"),
-    ]  # fmt: skip
-    if rows.shared_nbytes:
-        terms.append(Term("graph", rows.shared_nbytes, "tasks of Dask"))
-    if name == "closed_form":
-        packed = min(8 * d * _PACKED_ROWS, _PACKED_MOST_NBYTES)
-        # kept while a later pass, with small states, runs
-        count = "1 state" if each.kept_nbytes else states
-        why = f"{d:,}² × 8 bytes, {count}"  # noqa: RUF001
-        return [
-            Term("XᵀX", n_states * each.state_nbytes + each.kept_nbytes, why),
-            *terms,
-            Term("BLAS", threads * packed, "panels packed for multiplication"),
-        ]
-    why = f"{format_nbytes(each.state_nbytes)} each, {states}"
-    return [Term("sums", n_states * each.state_nbytes, why), *terms]
+    tiles = Term("tiles", readers * min(each.scratch_nbytes, block_nbytes), "float64 rows in work")
+    n_states = _states_in_flight(readers, n_segments)
+    count = "1 state" if n_states == 1 or each.kept_nbytes else f"{n_states} states"
+    state_nbytes = n_states * each.state_nbytes + each.kept_nbytes
+    terms = [*rows.terms(readers), tiles, process_term(threads)]
+    if name != "closed_form":
+        why = f"{format_nbytes(each.state_nbytes)} each, {count}"
+        return [Term("sums", state_nbytes, why), *terms]
+    packed = min(8 * d * _PACKED_ROWS, _PACKED_MOST_NBYTES)
+    return [
+        Term("XᵀX", state_nbytes, f"{d:,}² × 8 bytes, {count}"),  # noqa: RUF001
+        *terms,
+        Term("BLAS", threads * packed, "panels packed for multiplication"),
+    ]
 
 
 def _states_in_flight(workers: int, n_segments: int) -> int:

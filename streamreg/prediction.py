@@ -13,10 +13,9 @@ from streamreg.accumulators.score import Score
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.errors import InputError, MemoryLimitError
 from streamreg.kernels import cpu
-from streamreg.layout import Blocks
 from streamreg.memory import MIB, format_nbytes, usable_cpus
 from streamreg.output import RowAppender, new_array, require_writable
-from streamreg.planning import PROCESS_NBYTES, THREAD_NBYTES, limit_nbytes, peak
+from streamreg.planning import Rows, limit_nbytes, peak, process_term
 from streamreg.plans import Term, itemised
 
 if TYPE_CHECKING:
@@ -147,7 +146,7 @@ def _predictor(
     """Return an engine over the rows of X, none left out, with as many threads as fit."""
     _require_features(model, dataset)
     rows = replace(dataset, y=None, weight=None, target_names=None, nan_policy="raise")
-    k, block_rows = model.n_targets, Blocks.of(rows.X.grid, rows.row_nbytes).max_rows
+    k, block_rows = model.n_targets, Rows.of(rows).block_rows
 
     def terms(workers: int, output: Term = output) -> list[Term]:
         # being made, waiting for their turn, and being written
@@ -193,15 +192,12 @@ def _workers(
 
 
 def _terms(model: Model, dataset: DataSet, scratch_nbytes: int, workers: int) -> list[Term]:
-    reader = dataset.reader_nbytes(Blocks.of(dataset.X.grid, dataset.row_nbytes).max_rows)
     d, k = model.n_features, model.n_targets
-    graph = [Term("graph", dataset.shared_nbytes, "tasks of Dask")] if dataset.shared_nbytes else []
     return [
-        *graph,
-        Term("blocks", workers * reader, f"{workers} read at once, {format_nbytes(reader)} each"),
-        Term("tiles", workers * scratch_nbytes, "float64 rows being multiplied"),
+        *Rows.of(dataset).terms(workers),
+        Term("tiles", workers * scratch_nbytes, "float64 rows in work"),
         Term("weights", 8 * d * k, f"{d:,} × {k:,} × 8 bytes"),  # noqa: RUF001
-        Term("process", PROCESS_NBYTES + workers * THREAD_NBYTES, "modules, stacks, heaps"),
+        process_term(workers),
     ]
 
 

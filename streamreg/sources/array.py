@@ -16,6 +16,7 @@ from streamreg.sources.base import (
     RowGrid,
     RowSource,
     ViewReader,
+    heaps_nbytes,
     joined_nbytes,
     rows_text,
 )
@@ -130,6 +131,10 @@ class SliceableSource(RowSource):
             return kept + _hdf5_nbytes(self.array)
         # what the library gives us, and what it made that from
         return kept + 2 * rows * self.row_nbytes
+
+    @property
+    def shared_nbytes(self) -> int:
+        return 0 if self.chunks is None else heaps_nbytes(self)
 
     def fill(self, start: int, out: Array) -> None:
         """Read rows from ``start`` on, as many as ``out`` has.

@@ -20,6 +20,7 @@ from streamreg.sources.base import (
     Reader,
     RowGrid,
     RowSource,
+    heaps_nbytes,
     joined_nbytes,
     rows_text,
 )
@@ -37,6 +38,8 @@ _MOST_NEIGHBOURS = 8
 _MIN_KEPT_NBYTES = 2 * MIB
 # measured, while the graph is being optimised: 1.5 to 1.9 KiB
 _TASK_NBYTES = 2 * KIB
+# measured: what Dask and zarr-python load when a graph first runs, and their threads
+_LIBRARY_NBYTES = 8 * MIB
 
 
 def open_rows(data: object, name: str, *, missing_chunks: str) -> RowSource | None:
@@ -93,7 +96,8 @@ class DaskSource(RowSource):
 
     @property
     def shared_nbytes(self) -> int:
-        return _TASK_NBYTES * sum(len(layer) for layer in self.array.dask.layers.values())
+        n_tasks = sum(len(layer) for layer in self.array.dask.layers.values())
+        return _TASK_NBYTES * n_tasks + _LIBRARY_NBYTES + heaps_nbytes(self)
 
     def place(self, row: int, column: int = 0) -> str:
         del column

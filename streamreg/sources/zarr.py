@@ -16,6 +16,7 @@ from streamreg.sources.base import (
     RowBuffer,
     RowGrid,
     RowSource,
+    heaps_nbytes,
     joined_nbytes,
 )
 from streamreg.sources.changes import ArrayMetadata, FileStamps
@@ -160,6 +161,10 @@ class ZarrSource(RowSource):
             in_shards = self.names.shard_shape is not None
             return kept + fallback_nbytes(self.n_column_chunks, chunk, in_shards=in_shards)
         return kept + self.grid.chunk_rows * moved_row + self.files.max_encoded_nbytes
+
+    @property
+    def shared_nbytes(self) -> int:
+        return heaps_nbytes(self) if self.files is None else 0
 
     def place(self, row: int, column: int = 0) -> str:
         return self.names.describe(self.chunk_of(row, column))

@@ -1,0 +1,265 @@
+"""LinearRegression as scikit-learn sees it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn.linear_model
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.metrics import r2_score
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import streamreg
+from streamreg import DataWarning, InputError, LinearRegression, MemoryLimitError
+from streamreg.fitting import FitSettings
+from streamreg.planning import Plan
+
+SOLVERS = ["closed_form", "cg", "gd"]
+# the columns here are nearly independent: errors of weights are about the square root of gd's tol
+BOUNDS = {"closed_form": 1e-11, "cg": 1e-9, "gd": 1e-4}
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(name="X")
+def features(rng):
+    return rng.standard_normal((300, 4))
+
+
+@pytest.fixture
+def y(rng, X):
+    return X @ [1.0, -2.0, 3.0, 0.5] + 7 + 0.1 * rng.standard_normal(300)
+
+
+# None is expected to fail. Some hand over constant or dependent columns, or targets for which gd
+# would need more epochs, and such warnings are right.
+@pytest.mark.filterwarnings("ignore::streamreg.DataWarning")
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@parametrize_with_checks([LinearRegression(solver=solver) for solver in ["auto", *SOLVERS]])
+def test_scikit_learns_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("targets", [1, 3])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_attributes_are_those_of_scikit_learns(solver, targets, fit_intercept, weighted, X, y, rng):
+    if targets > 1:
+        y = np.column_stack([y, -y, X @ rng.standard_normal(4)])
+    weight = rng.uniform(0, 2, len(X)) if weighted else None
+    kind = {"fit_intercept": fit_intercept}
+    ours = LinearRegression(solver=solver, tol=1e-12, **kind).fit(X, y, weight)
+    theirs = sklearn.linear_model.LinearRegression(**kind).fit(X, y, weight)
+    bound = BOUNDS[solver] * 10
+    np.testing.assert_allclose(ours.coef_, theirs.coef_, atol=bound)
+    assert ours.coef_.shape == theirs.coef_.shape
+    np.testing.assert_allclose(ours.intercept_, theirs.intercept_, atol=bound)
+    assert targets > 1 or isinstance(ours.intercept_, float)
+    np.testing.assert_allclose(ours.predict(X), theirs.predict(X), atol=10 * bound)
+    assert ours.predict(X).shape == y.shape
+    assert ours.score(X, y, weight) == pytest.approx(theirs.score(X, y, weight), abs=bound)
+    assert ours.n_features_in_ == 4
+    assert len(ours.loss_history_) == ours.n_iter_ + 1
+    assert ours.solver_ == solver
+    assert ours.converged_
+    assert ours.status_.endswith(".")
+    assert ours.plan_.chosen == solver
+    assert ours.peak_memory_ >= 0
+
+
+def test_one_column_of_y_is_one_target(X, y):
+    model = LinearRegression().fit(X, y[:, None])
+    assert model.coef_.shape == (4,)
+    assert model.predict(X).shape == (300,)
+
+
+def test_clone_and_parameters(X, y):
+    model = LinearRegression(solver="cg", l2=0.5, init=np.ones(4), memory_limit="64 MiB")
+    copy = clone(model)
+    assert copy.get_params().keys() == model.get_params().keys()
+    assert set(FitSettings.__dataclass_fields__) | {"progress"} == set(model.get_params())
+    np.testing.assert_array_equal(
+        clone(model.fit(X, y)).fit(X, y).coef_, model.set_params(l2=0.5).fit(X, y).coef_
+    )
+    with pytest.raises(NotFittedError):
+        copy.predict(X)
+
+
+def test_pipeline_and_grid_search(X, y):
+    model = make_pipeline(
+        StandardScaler(), PolynomialFeatures(2, include_bias=False), LinearRegression()
+    )
+    theirs = make_pipeline(
+        StandardScaler(),
+        PolynomialFeatures(2, include_bias=False),
+        sklearn.linear_model.LinearRegression(),
+    )
+    np.testing.assert_allclose(
+        cross_val_score(model, X, y), cross_val_score(theirs, X, y), rtol=1e-9
+    )
+    search = GridSearchCV(LinearRegression(), {"l2": [0.0, 10.0], "solver": ["closed_form", "cg"]})
+    assert search.fit(X, y).best_params_["l2"] == 0.0
+    assert search.best_estimator_.predict(X).shape == (300,)
+
+
+def test_a_data_frame_gives_its_names(X, y):
+    frame = pd.DataFrame(X, columns=["a", "b", "c", "d"])
+    model = LinearRegression().fit(frame, pd.Series(y))
+    assert list(model.feature_names_in_) == ["a", "b", "c", "d"]
+    np.testing.assert_array_equal(model.coef_, LinearRegression().fit(X, y).coef_)
+    with pytest.raises(InputError, match="feature names should match"):
+        model.predict(frame[["b", "a", "c", "d"]])
+    with pytest.warns(UserWarning, match="does not have valid feature names"):
+        model.predict(X)
+    # names go with the next fit that has none
+    assert not hasattr(model.fit(X, y), "feature_names_in_")
+
+
+def test_messages_name_the_columns_of_a_data_frame(X, y):
+    X[:, 2] = 1
+    with pytest.warns(DataWarning, match=r"column 2 \('height'\) is constant"):
+        LinearRegression().fit(pd.DataFrame(X, columns=["a", "b", "height", "d"]), y)
+
+
+def test_frames_of_other_types(X, y):
+    frame = pd.DataFrame(X).astype({0: "float32", 1: "Float64"}).assign(flag=X[:, 0] > 0)
+    frame.columns = list("abcde")
+    model = LinearRegression().fit(frame, y.tolist())
+    plain = LinearRegression().fit(frame.astype(float).to_numpy(), y)
+    np.testing.assert_allclose(model.coef_, plain.coef_, rtol=1e-9)
+
+
+@pytest.mark.parametrize("weight", ["list", "series", "int", "dask"])
+def test_sample_weight_of_any_kind(weight, X, y):
+    counts = np.arange(300) % 4
+    given = {
+        "list": counts.tolist(),
+        "series": pd.Series(counts),
+        "int": counts,
+        "dask": da.from_array(counts, chunks=70),
+    }[weight]
+    model = LinearRegression().fit(X, y, given)
+    repeated = LinearRegression().fit(np.repeat(X, counts, axis=0), np.repeat(y, counts))
+    np.testing.assert_allclose(model.coef_, repeated.coef_, rtol=1e-11)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".npz"])
+@pytest.mark.parametrize("targets", [1, 2])
+def test_a_saved_model_comes_back_the_same(suffix, targets, X, y, tmp_path):
+    y = y if targets == 1 else np.column_stack([y, y**2])
+    model = LinearRegression(solver="cg").fit(pd.DataFrame(X, columns=list("abcd")), y)
+    model.save(tmp_path / f"model{suffix}")
+    loaded = streamreg.load(tmp_path / f"model{suffix}")
+    np.testing.assert_array_equal(loaded.coef_, model.coef_)
+    np.testing.assert_array_equal(loaded.intercept_, model.intercept_)
+    assert type(loaded.intercept_) is type(model.intercept_)
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    np.testing.assert_array_equal(loaded.predict(frame), model.predict(frame))
+    assert loaded.score(frame, y) == model.score(frame, y)
+    for name in ("n_iter_", "loss_history_", "solver_", "converged_", "status_", "peak_memory_"):
+        assert getattr(loaded, name) == getattr(model, name)
+    assert list(loaded.feature_names_in_) == list("abcd")
+
+
+def test_not_converging_is_told(X, y):
+    with pytest.warns(ConvergenceWarning, match=r"cg did not converge in 2 epochs. max_epochs ran"):
+        model = LinearRegression(solver="cg", max_epochs=2).fit(X, y)
+    assert not model.converged_
+    assert model.n_iter_ == 2
+
+
+def test_score_is_r2_score(X, y, rng):
+    Y = np.column_stack([y, rng.standard_normal(300)])
+    weight = rng.uniform(0, 3, 300)
+    model = LinearRegression().fit(X, Y)
+    ours = model.score(X, Y, weight)
+    assert ours == pytest.approx(r2_score(Y, model.predict(X), sample_weight=weight), rel=1e-12)
+
+
+def test_score_of_a_constant_y_is_nan_with_a_word(X, y):
+    model = LinearRegression().fit(X, y)
+    with pytest.warns(DataWarning, match="not defined where y is constant"):
+        assert np.isnan(model.score(X, np.ones(300)))
+
+
+@pytest.mark.parametrize("size", [1e200, 1e-200])
+def test_score_of_values_far_from_1(size, X, y):
+    model = LinearRegression().fit(X, y * size)
+    assert model.score(X, y * size) == pytest.approx(LinearRegression().fit(X, y).score(X, y))
+
+
+def test_random_starts_are_seeded(X, y):
+    def first_loss(seed):
+        return (
+            LinearRegression(solver="cg", init="random", random_state=seed)
+            .fit(X, y)
+            .loss_history_[0]
+        )
+
+    assert first_loss(1) == first_loss(1) != first_loss(2)
+    assert first_loss(np.random.RandomState(3)) > 0
+    assert first_loss(np.random.default_rng(3)) > 0
+
+
+def test_a_start_is_in_the_users_units(X, y):
+    X = X * [1.0, 1e3, 1e-3, 1.0]
+    model = LinearRegression(solver="cg", tol=1e-12).fit(X, y)
+    again = LinearRegression(solver="cg", init=model.coef_).fit(X, y)
+    assert again.n_iter_ == 0
+    np.testing.assert_allclose(again.coef_, model.coef_, rtol=1e-12)
+
+
+def test_progress_is_given_each_epochs_record(X, y):
+    records = []
+    model = LinearRegression(solver="cg", progress=records.append).fit(X, y)
+    assert [record.epoch for record in records] == list(range(1, model.n_iter_ + 1))
+    assert [record.loss for record in records] == model.loss_history_[:-1]
+
+
+def test_a_plan_is_made_without_reading(X, y):
+    class Unread:
+        shape, dtype = (10**6, 50), np.dtype("f8")
+
+        def __getitem__(self, key):
+            raise AssertionError("planning must not read")
+
+    made = streamreg.plan(Unread(), np.zeros(10**6), memory_limit="1 GiB", solver="cg")
+    assert isinstance(made, Plan)
+    assert made.chosen == "cg"
+    assert streamreg.plan(X, y.tolist()).chosen == LinearRegression().fit(X, y).solver_
+    with pytest.raises(MemoryLimitError):
+        LinearRegression(memory_limit=1000).fit(Unread(), np.zeros(10**6))
+
+
+def test_plan_stays_a_function_after_a_fit():
+    code = "import streamreg; streamreg.LinearRegression; assert callable(streamreg.plan)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    "name", ["fitting", "model", "planning", "prediction", "solvers.registry", "progress"]
+)
+def test_only_the_estimator_needs_scikit_learn(name):
+    code = f"import sys, streamreg.{name}; assert 'sklearn' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_importing_streamreg_imports_no_library_of_data():
+    code = (
+        "import sys, streamreg; "
+        "assert not {'sklearn', 'dask', 'zarr', 'cupy'} & set(sys.modules), sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

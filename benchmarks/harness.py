@@ -1,4 +1,4 @@
-"""What the benchmarks share: stores to read, times taken turn about, processes measured, results kept."""
+"""What benchmarks share: stores to read, times taken turn about, processes, results."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write_store(
     folder: Path, n_rows: int, n_features: int, *, dtype: str = "float64", codec: str = "none",
     chunk_nbytes: int = 8 << 20,
 ) -> Path:  # fmt: skip
-    """Write X and y = Xw + noise as a data set; columns are normal deviates, rounded to be codable."""
+    """Write X, normal deviates rounded to hundredths, and y = Xw + noise as a data set."""
     row_nbytes = n_features * np.dtype(dtype).itemsize
     chunk = min(n_rows, max(1, chunk_nbytes // row_nbytes))
     group = zarr.create_group(folder)

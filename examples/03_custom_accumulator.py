@@ -40,7 +40,7 @@ class Sparsity(Accumulator[Counts, "Float64"]):
     def zero(self) -> Counts:
         return Counts(np.zeros(()), np.zeros(self.n_features))
 
-    def update(self, state: Counts, block: Block, parallel: Parallel) -> Counts:
+    def update(self, state: Counts, block: Block, parallel: Parallel) -> Counts:  # noqa: ARG002
         return self.merge(state, Counts(np.array(len(block.X)), (block.X == 0).sum(axis=0)))
 
     def merge(self, a: Counts, b: Counts) -> Counts:
@@ -49,7 +49,7 @@ class Sparsity(Accumulator[Counts, "Float64"]):
     def finalize(self, state: Counts) -> Float64:
         return np.asarray(state.zeros / state.rows)
 
-    def is_finite(self, state: Counts) -> bool:
+    def is_finite(self, state: Counts) -> bool:  # noqa: ARG002
         return True
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from streamreg.accumulators.base import Accumulator
     from streamreg.blocks import Float64
     from streamreg.plans import Plan
-    from streamreg.sources.dataset import DataSet
+    from streamreg.sources.dataset import DataSet, NanPolicy
 
 Result = TypeVar("Result")
+
+_LARGEST_WEIGHT = 1e120
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +56,7 @@ class FitSettings:
     client: Any = None
     checkpoint: Any = None
     missing_chunks: str = "error"
-    nan_policy: str = "raise"
+    nan_policy: NanPolicy = "raise"
 
     def __post_init__(self) -> None:
         for name, only in (("device", "cpu"), ("client", None), ("checkpoint", None)):
@@ -181,12 +183,23 @@ def plan(
     >>> plan(X, y, memory_limit="1 GiB").chosen
     'closed_form'
     """
+    known = {field.name for field in fields(FitSettings)} | {"progress"}
+    unknown = sorted(parameters.keys() - known)
+    if unknown:
+        raise InputError(
+            f"there is no parameter {unknown[0]!r}; there are {', '.join(sorted(known))}"
+        )
+    # a plan shows nothing, but the parameters of an estimator are welcome whole
+    parameters.pop("progress", None)
     settings = FitSettings(**parameters)
     data = [
         rows if rows is None or is_streamable(rows) else np.asarray(rows)
         for rows in (X, y, sample_weight)
     ]
-    return plan_fit(open_dataset(*data, missing_chunks=settings.missing_chunks), settings)
+    dataset = open_dataset(
+        *data, missing_chunks=settings.missing_chunks, nan_policy=settings.nan_policy
+    )
+    return plan_fit(dataset, settings)
 
 
 def plan_fit(dataset: DataSet, settings: FitSettings) -> Plan:
@@ -245,6 +258,11 @@ def fit(dataset: DataSet, settings: FitSettings, progress: Progress | None = Non
 
 def _require_rows(dataset: DataSet, result: Any, n_omitted: int) -> None:  # noqa: ANN401
     if result.n:
+        if not 1 / _LARGEST_WEIGHT < result.s < _LARGEST_WEIGHT:
+            raise InputError(
+                f"the weights of {dataset.X.name} add up to {result.s:.1e}, which leaves no room "
+                "for squares in float64; multiply them by a constant, only their ratios count"
+            )
         return
     if n_omitted == dataset.n_rows:
         why = 'all hold NaN or inf, which nan_policy="omit" leaves out'

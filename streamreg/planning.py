@@ -161,6 +161,9 @@ def _terms(
     return [
         Term("XᵀX", state_nbytes, f"{d:,}² × 8 bytes, {count}"),  # noqa: RUF001
         *terms,
+        # measured at D = 256: 6 MiB a thread, which glibc keeps of one block's tiles while it makes
+        # room for the next one's
+        Term("heaps", tiles.nbytes, "tiles that the allocator keeps"),
         Term("BLAS", threads * packed, "panels packed for multiplication"),
     ]
 

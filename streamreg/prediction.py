@@ -74,10 +74,12 @@ def predict_to(
     Raises
     ------
     InputError
-        ``out`` exists, cannot be written, or lies in one of the ``inputs``; or as for ``predict``.
+        ``out`` exists, cannot be written, or lies in one of the ``inputs``
+        or where the rows of X do; or as for ``predict``.
     MemoryLimitError
         Not even one block fits; nothing was read.
     """
+    inputs = [*inputs, *dataset.inputs()]
     path = require_writable(out, overwrite=overwrite, inputs=inputs)
     output = _written(model, dataset)
     shape = (dataset.n_rows,) if model.one_target else (dataset.n_rows, model.n_targets)

@@ -19,9 +19,8 @@ from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import streamreg
-from streamreg import DataWarning, InputError, LinearRegression, MemoryLimitError
+from streamreg import DataWarning, InputError, LinearRegression, MemoryLimitError, Plan
 from streamreg.fitting import FitSettings
-from streamreg.planning import Plan
 
 SOLVERS = ["closed_form", "cg", "gd"]
 # the columns here are nearly independent: errors of weights are about the square root of gd's tol
@@ -250,7 +249,7 @@ def test_plan_stays_a_function_after_a_fit():
 
 
 @pytest.mark.parametrize(
-    "name", ["fitting", "model", "planning", "prediction", "solvers.registry", "progress"]
+    "name", ["fitting", "model", "plans", "prediction", "solvers.registry", "progress"]
 )
 def test_only_the_estimator_needs_scikit_learn(name):
     code = f"import sys, streamreg.{name}; assert 'sklearn' not in sys.modules"

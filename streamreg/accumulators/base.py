@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 State = TypeVar("State")
 Result = TypeVar("Result")
 
-# squares of what lies beyond, times 10⁹ rows, leave float64's range
-_LARGEST, _SMALLEST = 2.0**450, 2.0**-450
+# squares of what lies beyond, times a sum of weights up to 1e120, may leave float64's range
+_LARGEST, _SMALLEST = 2.0**300, 2.0**-300
 
 
 class Accumulator(ABC, Generic[State, Result]):

@@ -84,8 +84,14 @@ def main(arguments: list[str] | None = None) -> None:
         if debug:
             traceback.print_exc()
         code = _explain(error)
-    except typer.Abort:
-        code = _INTERRUPTED
+    except typer.Abort:  # what click makes of Ctrl-C
+        code = _explain(KeyboardInterrupt())
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        where = f" {error.filename!r}" if error.filename else ""
+        show.say(f"streamreg: the system refused{where}: {error.strerror or error}")
+        code = _BAD_INPUT
     # whatever is left is a defect of ours: still a sentence, and a way to report it
     except Exception as error:  # noqa: BLE001
         if debug:

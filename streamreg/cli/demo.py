@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
@@ -76,6 +77,11 @@ def demo(
             for name in _SOLVERS
             if (run := _fit(dataset, name, limit, n_threads, progress=progress)) is not None
         }
+        if not runs:
+            raise MemoryLimitError(
+                f"no solver fits {format_nbytes(limit)} (see above); raise --memory-limit, or pass "
+                "fewer --features"
+            )
         _compare(runs, truth, limit)
         show.write("\n4. Predict to disk, and score")
         _predict(dataset, runs, folder, limit, n_threads)
@@ -96,6 +102,8 @@ def _folder(keep: Path | None) -> Iterator[Path]:
             raise InputError(f"--keep {keep} cannot be made: {error.strerror}") from error
         yield keep
         return
+    if not os.access(Path.cwd(), os.W_OK | os.X_OK):
+        raise InputError(f"this process may not write in {Path.cwd()}; run the demo elsewhere")
     folder = Path(tempfile.mkdtemp(prefix="streamreg-demo-", dir=Path.cwd()))
     try:
         yield folder
@@ -107,7 +115,7 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 def _generate(path: Path, rows: int, features: int) -> Float64:
     """Write correlated columns of different units, and y = Xw + b + noise; return w, then b."""
     rng = np.random.default_rng(20_240_229)
-    scale = np.geomspace(0.01, 100.0, features)
+    scale = _deviations(features)
     weights = rng.standard_normal(features) / scale
     with new_group(path, overwrite=False) as group:
         X = create_array(group, "X", (rows, features))
@@ -144,9 +152,10 @@ def _fit(
 
 
 def _compare(runs: dict[str, _Run], truth: Float64, limit: int) -> None:
-    """Print one row a solver; differences are of coefficients times their columns' deviation."""
+    """Print one row a solver; weights are compared in units of their columns' deviation."""
     first = next(iter(runs.values())).model.coefficients[0]
-    scale = np.abs(truth[:-1])
+    deviation = _deviations(len(truth) - 1)
+    largest = np.max(np.abs(truth[:-1] * deviation))
     rows = []
     for name, run in runs.items():
         weights = run.model.coefficients[0]
@@ -154,14 +163,21 @@ def _compare(runs: dict[str, _Run], truth: Float64, limit: int) -> None:
         rows.append(
             [
                 name, f"{run.fit.solution.n_epochs}", f"{run.seconds:.1f} s",
-                f"{np.max(np.abs(weights - first) / np.max(scale)):.1e}",
-                f"{np.max(np.abs(weights - truth[:-1]) / np.max(scale)):.1e}",
+                f"{np.max(np.abs(weights - first) * deviation) / largest:.1e}",
+                f"{np.max(np.abs(weights - truth[:-1]) * deviation) / largest:.1e}",
                 format_nbytes(run.fit.peak_nbytes), format_nbytes(planned), format_nbytes(limit),
             ]
         )  # fmt: skip
     show.write_table(
         ("solver", "epochs", "time", "from first", "from truth", "peak", "planned", "limit"), rows
     )
+    show.write("   weights times deviations: their distance from the first row's, and from those")
+    show.write("   that the data were made with, which the noise hides beyond some digits")
+
+
+def _deviations(features: int) -> Float64:
+    """Return the columns' units: from 0.01 to 100."""
+    return np.geomspace(0.01, 100.0, features)
 
 
 def _predict(

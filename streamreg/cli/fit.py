@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -78,17 +79,12 @@ def fit(
     json: o.Json = False,
 ) -> None:
     """Fit a data set; exits with 4 if the tolerance was not reached."""
-    for name, value, only in (
-        ("--device", device, "cpu"), ("--scheduler", scheduler, None),
-        ("--checkpoint", checkpoint, None),
-    ):  # fmt: skip
-        if value != only:
-            raise InputError(f"{name} {value} is not supported by this version; leave it out")
     settings = FitSettings(
         solver=solver, fit_intercept=fit_intercept, l2=l2, standardize=standardize,
         learning_rate=o.rate_of(learning_rate),  # type: ignore[arg-type]
         max_epochs=max_epochs, tol=tol, init=init, random_state=random_state,
         memory_limit=memory_limit, n_threads=n_threads,
+        device=device, client=scheduler, checkpoint=checkpoint,
     )  # fmt: skip
     if out is not None:
         require_model_path(out, overwrite=overwrite)
@@ -118,6 +114,8 @@ def require_model_path(out: Path, *, overwrite: bool) -> None:
         raise InputError(f"--out {out} must end in .json or .npz")
     if not out.parent.is_dir():
         raise InputError(f"--out {out}: the folder {out.parent} does not exist; create it first")
+    if not os.access(out.parent, os.W_OK | os.X_OK):
+        raise InputError(f"--out {out}: this process may not write in {out.parent}")
     if out.exists() and not overwrite:
         raise InputError(f"--out {out} exists; pass --overwrite to replace it")
 

@@ -10,8 +10,6 @@ import typer
 from streamreg.errors import InputError
 from streamreg.sources.dataset import DataSet, NanPolicy, open_dataset
 
-_DATA, _MODEL, _MACHINE, _SOLVER = "Data", "Output", "Machine", "Solver"
-
 Data = Annotated[
     str | None,
     typer.Argument(metavar="DATA", help="A data set: a Zarr group with X and y. Or --x and --y."),
@@ -83,11 +81,6 @@ def dataset_of(
         data if x is None else x, y, weight,
         missing_chunks=missing_chunks, nan_policy=policies[nan_policy], needs_y=needs_y,
     )  # fmt: skip
-
-
-def inputs_of(*paths: str | None) -> list[str]:
-    """Return the paths that are given: what no output may lie in."""
-    return [path for path in paths if path is not None]
 
 
 def rate_of(text: str) -> float | str:

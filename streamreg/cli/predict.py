@@ -29,7 +29,7 @@ def predict(
     dataset = o.dataset_of(data, x, None, missing_chunks=missing_chunks, needs_y=False)
     path = prediction.predict_to(
         Model.load(model_file), dataset, out, overwrite=overwrite, memory_limit=memory_limit,
-        n_threads=n_threads, inputs=o.inputs_of(data, x),
+        n_threads=n_threads, inputs=[path for path in (data, x) if path is not None],
     )  # fmt: skip
     if json:
         show.write_json({"path": str(path), "rows": dataset.n_rows})

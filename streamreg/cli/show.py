@@ -34,11 +34,9 @@ def write_json(document: dict[str, Any]) -> None:
     write(json.dumps(_plain(document), indent=1, allow_nan=False))
 
 
-def write_table(
-    headings: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None
-) -> None:
+def write_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Write a table; the first column is text, the others numbers."""
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for number, heading in enumerate(headings):
         table.add_column(heading, justify="right" if number else "left", overflow="fold")
     for row in rows:

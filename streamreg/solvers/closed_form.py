@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from streamreg.blocks import Float64
     from streamreg.solvers.base import Problem, Reduce, Report
 
-# squares below may have lost digits to underflow
-_SMALLEST_SQUARE = 2.0**-900
+# squares below, times weights of 1e-120, may have lost digits to underflow
+_SMALLEST_SQUARE = 2.0**-600
 # weights are right to about 1e-16 times the condition number of XᵀX; above, they are corrected
 _CORRECTED_ABOVE = 1e6
 _SMALL_CORRECTION = 1e-11

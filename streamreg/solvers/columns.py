@@ -137,7 +137,7 @@ def _outlier_warnings(problem: Problem, moments: MomentsResult, units: Scaling) 
     places = [problem.columns([int(j) for j in np.flatnonzero(x_lone)])] if x_lone.any() else []
     places += ["y"] if y_lone.any() else []
     return [
-        f"one row makes nearly all of the spread of {place}, which is beyond 1e135: an outlier? "
+        f"one row makes nearly all of the spread of {place}, which is beyond 1e90: an outlier? "
         "The other rows hardly count beside it"
         for place in places
     ]

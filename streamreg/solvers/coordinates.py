@@ -81,7 +81,8 @@ class Coordinates:
         if not self.problem.fit_intercept:
             b = np.zeros_like(b)
         matters = np.abs(theta[:-1]) > _EPS * np.max(np.abs(theta[:-1]), axis=0)
-        lost = matters & ~((np.abs(w) >= _TINY) & (np.abs(w) < np.inf))
+        # written so that NaN counts as lost
+        lost = ~(np.abs(w) < np.inf) | (matters & (np.abs(w) < _TINY))
         if lost.any():
             numbers = [int(j) for j in np.flatnonzero(lost.any(axis=1))]
             raise InputError(

@@ -29,8 +29,9 @@ ROUNDING_DRIFT = 0.1
 _EPS = float(np.finfo(float).eps)
 # of the loss, where residuals are what rounding and the columns' condition leave of y
 _NOTHING = 1e-20
-# θ, ∇f, the direction, ∇²f·d, both as columns of coefficients, and what is made of them
-_VECTORS = 14
+# θ, ∇f, the direction, ∇²f·d, both as columns of coefficients, the coordinates, and what is made
+# of them
+_VECTORS = 24
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _EPS = float(np.finfo(float).eps)
 _TYPICAL_EPOCHS = 200
-_MOST_LANCZOS_STEPS = 40
+_LEAST_LANCZOS_STEPS, _MOST_LANCZOS_STEPS = 8, 40
 _LANCZOS_TOLERANCE = 1e-3
 
 
@@ -123,12 +123,17 @@ def _verdict(after: Iterate, loss: Float64, tol: float) -> Status | None:
 
 
 def _largest_eigenvalue(coordinates: Coordinates, reduce: Reduce, last: Iterate) -> float:
-    """Return λ of ∇²f, from above, by the method of Lanczos from the last gradient; a pass a step.
+    """Return λ of ∇²f, from above, by the method of Lanczos; a pass a step.
 
-    The largest eigenvalue of the tridiagonal matrix, plus its residual.
+    It starts at the last gradient, in which a step too large has made λ's part grow, and at random
+    directions as much. The answer is the largest eigenvalue of the tridiagonal matrix and its
+    residual.
     """
     target = int(np.argmax(last.gradient_norm))
     q = last.gradient[:, target] / last.gradient_norm[target]
+    noise = np.random.default_rng(0).standard_normal(len(q)) * (last.gradient != 0).any(axis=1)
+    q = q + noise / np.linalg.norm(noise)
+    q /= np.linalg.norm(q)
     before, direction = np.zeros_like(q), np.zeros_like(last.gradient)
     matrix = np.zeros((_MOST_LANCZOS_STEPS + 1, _MOST_LANCZOS_STEPS + 1))
     for step in range(_MOST_LANCZOS_STEPS):
@@ -141,7 +146,9 @@ def _largest_eigenvalue(coordinates: Coordinates, reduce: Reduce, last: Iterate)
         matrix[step, step + 1] = matrix[step + 1, step] = rest = np.linalg.norm(product)
         values, vectors = np.linalg.eigh(matrix[: step + 1, : step + 1])
         residual = rest * abs(vectors[-1, -1])
-        if residual <= _LANCZOS_TOLERANCE * values[-1]:
+        small = residual <= _LANCZOS_TOLERANCE * values[-1]
+        # a few steps at least: a smaller eigenvalue may be found first
+        if (small and step >= _LEAST_LANCZOS_STEPS) or rest <= 1e-12 * values[-1]:
             break
         before, q = q, product / rest
     return float(values[-1] + residual)

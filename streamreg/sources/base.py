@@ -21,6 +21,7 @@ from streamreg.memory import MIB
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from streamreg.blocks import Array
 
@@ -118,6 +119,10 @@ class RowSource(ABC):
         """Say where a value lies, for a message: the array, and its chunk where it has any."""
         del row, column
         return self.name
+
+    def inputs(self) -> list[Path]:
+        """Return the local files and folders that the rows come from: no output may lie there."""
+        return []
 
     @property
     def row_nbytes(self) -> int:

@@ -24,9 +24,11 @@ from streamreg.sources.base import (
     joined_nbytes,
     rows_text,
 )
+from streamreg.sources.zarr_metadata import local_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from streamreg.blocks import Array
 
@@ -38,8 +40,8 @@ _MOST_NEIGHBOURS = 8
 _MIN_KEPT_NBYTES = 2 * MIB
 # measured, while the graph is being optimised: 1.5 to 1.9 KiB
 _TASK_NBYTES = 2 * KIB
-# measured: what Dask and zarr-python load when a graph first runs, and their threads
-_LIBRARY_NBYTES = 8 * MIB
+# measured, for X and y each: what Dask and zarr-python load when a graph first runs
+_LIBRARY_NBYTES = 4 * MIB
 
 
 def open_rows(data: object, name: str, *, missing_chunks: str) -> RowSource | None:
@@ -92,12 +94,24 @@ class DaskSource(RowSource):
         # or standardised 4 to 5 times, one column of 128 as much as all of them
         chunk_row = self.grid.chunk_rows * self.row_nbytes
         stored = _stored_nbytes(self.array, self.grid.chunk_rows)
-        return 3 * chunk_row + 4 * stored + joined_nbytes(self, block_rows)
+        # what heaps do not keep leaves room for the next
+        copies = 4 if heaps_nbytes(self) else 2
+        return 3 * chunk_row + copies * stored + joined_nbytes(self, block_rows)
 
     @property
     def shared_nbytes(self) -> int:
         n_tasks = sum(len(layer) for layer in self.array.dask.layers.values())
         return _TASK_NBYTES * n_tasks + _LIBRARY_NBYTES + heaps_nbytes(self)
+
+    def inputs(self) -> list[Path]:
+        # the Zarr arrays among its tasks, as dask.array.from_zarr leaves them there
+        arrays = [
+            task
+            for layer in self.array.dask.layers.values()
+            for task in layer.values()
+            if type(task).__module__.partition(".")[0] == "zarr"
+        ]
+        return [folder for folder in map(local_folder, arrays) if folder is not None]
 
     def place(self, row: int, column: int = 0) -> str:
         del column

@@ -14,6 +14,8 @@ from streamreg.sources.opening import open_source
 from streamreg.sources.zarr_metadata import open_child, open_group
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from streamreg.blocks import Array, Float64
     from streamreg.sources.base import RowSource
 
@@ -89,6 +91,10 @@ class DataSet:
     def open(self) -> BlockReader:
         """Return a reader of blocks, to be used by one thread at a time."""
         return BlockReader(self)
+
+    def inputs(self) -> list[Path]:
+        """Return the local files and folders that the rows come from: no output may lie there."""
+        return [path for source in self._sources() for path in source.inputs()]
 
     def reader_nbytes(self, block_rows: int) -> int:
         """Bytes that one reader keeps while it reads blocks of at most ``block_rows`` rows."""

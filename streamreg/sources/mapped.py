@@ -73,6 +73,9 @@ class MappedSource(RowSource):
         gap = 1 if len(array) == 1 else array.strides[0]
         self.row_step = gap if gap <= max(_NEAR_NBYTES, 2 * self.row_nbytes) else None
 
+    def inputs(self) -> list[Path]:
+        return [self.path]
+
     def open(self) -> Reader:
         if self._map.size() < self.end:
             raise DataCorruptionError(

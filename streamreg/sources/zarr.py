@@ -33,6 +33,8 @@ from streamreg.sources.zarr_metadata import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import zarr
 
     from streamreg.blocks import Array
@@ -165,6 +167,9 @@ class ZarrSource(RowSource):
     @property
     def shared_nbytes(self) -> int:
         return heaps_nbytes(self) if self.files is None else 0
+
+    def inputs(self) -> list[Path]:
+        return [] if self.folder is None else [self.folder]
 
     def place(self, row: int, column: int = 0) -> str:
         return self.names.describe(self.chunk_of(row, column))

@@ -1,0 +1,82 @@
+"""BLAS on one thread while a pass runs, and as before when none does."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from made_up_rows import Rows, Sum, only
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from streamreg.engines.blas_limit import one_blas_thread
+from streamreg.engines.threads import ThreadsEngine
+from streamreg.fitting import FitSettings, fit
+from streamreg.sources.dataset import open_dataset
+
+
+def blas_threads():
+    return [
+        library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"
+    ]
+
+
+@pytest.fixture
+def three_blas_threads():
+    with threadpool_limits(3, user_api="blas"):
+        yield
+
+
+@pytest.mark.usefixtures("three_blas_threads")
+@pytest.mark.parametrize("fails", [False, True])
+def test_blas_has_one_thread_within_a_pass_and_its_own_again_after(fails):
+    seen = []
+
+    def on_read(_):
+        seen.extend(blas_threads())
+        if fails:
+            raise ZeroDivisionError
+
+    try:
+        with ThreadsEngine(only(Rows(on_read=on_read)), 2) as engine:
+            engine.reduce(Sum())
+    except ZeroDivisionError:
+        assert fails
+    assert set(seen) == {1}
+    assert set(blas_threads()) == {3}
+
+
+@pytest.mark.usefixtures("three_blas_threads")
+def test_blas_stays_at_one_thread_until_the_last_of_two_fits_ends():
+    first, second = one_blas_thread(), one_blas_thread()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert set(blas_threads()) == {1}
+    second.__exit__(None, None, None)
+    assert set(blas_threads()) == {3}
+
+
+def test_two_fits_at_once_are_as_if_one_after_the_other():
+    random = np.random.default_rng(0)
+    X = random.standard_normal((60_000, 50))
+    y = X.sum(axis=1) + random.standard_normal(60_000)
+    expected, made = {}, {}
+    jobs = {"closed_form": X, "cg": X[:, ::-1].copy()}
+
+    def run(solver, into):
+        settings = FitSettings(solver=solver, n_threads=2, max_epochs=5)
+        into[solver] = fit(open_dataset(jobs[solver], y), settings).solution.coefficients
+
+    for solver in jobs:
+        run(solver, expected)
+    before = blas_threads()
+    for _ in range(3):
+        threads = [threading.Thread(target=run, args=(solver, made)) for solver in jobs]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        for solver in jobs:
+            assert np.array_equal(made[solver], expected[solver])
+    assert blas_threads() == before

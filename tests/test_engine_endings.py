@@ -1,0 +1,252 @@
+"""How passes end, by themselves, by an error or an interrupt, and what they leave behind."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import tracemalloc
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from made_up_rows import Rows, Sum, only
+
+from streamreg.accumulators.gradient import Gradient
+from streamreg.engines.threads import ThreadsEngine
+from streamreg.errors import DataCorruptionError, InputError
+from streamreg.fitting import FitSettings, fit
+from streamreg.sources.dataset import open_dataset
+
+# how long a thread may wait for another before the test fails rather than hangs
+PATIENCE = 20
+
+
+class _BoomError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 4])
+@pytest.mark.parametrize("segment", [0, 1, 3])
+def test_an_error_reaches_the_caller_and_stops_the_others(n_threads, segment):
+    read = []
+
+    def on_read(start):
+        read.append(start)
+        if start == segment * 8 * 4096:
+            raise _BoomError
+        time.sleep(0.02)
+
+    source = Rows(on_read=on_read)
+    before = threading.active_count()
+    with pytest.raises(_BoomError), ThreadsEngine(only(source), n_threads) as engine:
+        engine.reduce(Sum())
+    assert threading.active_count() == before
+    assert not any(reader.is_open for reader in source.readers)
+    if n_threads > segment:
+        # each thread ends with the block at which it is, and the pass at none of its 32
+        assert len(read) <= 3 * n_threads + segment
+
+
+def test_an_error_does_not_wait_for_earlier_segments():
+    failed = threading.Event()
+
+    def on_read(start):
+        if start == 8 * 4096:
+            failed.set()
+            raise _BoomError
+        if start == 4096:
+            # the second block of the first segment: read only if nobody stops that thread
+            raise AssertionError
+        failed.wait(PATIENCE)
+        time.sleep(0.1)
+
+    with pytest.raises(_BoomError), ThreadsEngine(only(Rows(on_read=on_read)), 2) as engine:
+        engine.reduce(Sum())
+
+
+def test_of_two_errors_the_first_row_is_told():
+    both = threading.Barrier(2)
+
+    def on_read(start):
+        if start in {0, 8 * 4096}:
+            both.wait(PATIENCE)
+            raise _BoomError(start)
+
+    with (
+        pytest.raises(_BoomError, match=r"^0$"),
+        ThreadsEngine(only(Rows(on_read=on_read)), 2) as engine,
+    ):
+        engine.reduce(Sum())
+
+
+def test_an_error_of_progress_ends_the_pass():
+    def on_rows(_):
+        raise _BoomError
+
+    with pytest.raises(_BoomError), ThreadsEngine(only(Rows()), 2, on_rows) as engine:
+        engine.reduce(Sum())
+
+
+def test_an_error_in_a_panel_ends_the_pass():
+    class Panels(Sum):
+        def update(self, state, _, parallel):
+            def task(number):
+                if number == 3:
+                    raise _BoomError
+
+            parallel(task, 5)
+            return state
+
+    before = threading.active_count()
+    with pytest.raises(_BoomError), ThreadsEngine(only(Rows()), 2) as engine:
+        engine.reduce(Panels(state_nbytes=10**9))
+    assert threading.active_count() == before
+
+
+def test_blocks_that_nobody_wants_are_not_read():
+    read = []
+    with ThreadsEngine(only(Rows(on_read=read.append)), 2) as engine:
+        blocks = engine.each_block(lambda _, block: block.start)
+        next(blocks)
+        blocks.close()
+    assert len(read) < 10
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT goes to a group there")
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("state_nbytes", [8, 10**9])
+def test_an_interrupt_ends_a_pass(n_threads, state_nbytes):
+    program = f"""
+        import sys, threading, time
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from made_up_rows import Rows, Sum, only
+        from streamreg.engines.threads import ThreadsEngine
+        def on_read(start):
+            if start > 4096:
+                print("reading", flush=True)
+            time.sleep(0.01)
+        class Panels(Sum):
+            def update(self, state, block, parallel):
+                parallel(lambda number: time.sleep(0.01), 4)
+                return super().update(state, block, parallel)
+        try:
+            with ThreadsEngine(only(Rows(on_read=on_read)), {n_threads}) as engine:
+                while True:
+                    engine.reduce(Panels({state_nbytes}))
+        except KeyboardInterrupt:
+            # interrupted between a thread's start and its note of it, the pool does not wait for
+            # that one, which ends by itself a moment later
+            for _ in range(200):
+                time.sleep(0.01)
+                if threading.active_count() == 1:
+                    break
+            print("ended with", threading.active_count(), flush=True)
+            raise SystemExit(130)
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout.readline() == "reading\n"
+        process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        out, _ = process.communicate(timeout=PATIENCE)
+    assert time.monotonic() - began < 3
+    assert process.returncode == 130
+    assert out.splitlines()[-1] == "ended with 1"
+
+
+# what is left behind
+
+
+def numbers(n=20_000, d=50):
+    random = np.random.default_rng(0)
+    X = random.standard_normal((n, d))
+    return X, X.sum(axis=1) + random.standard_normal(n)
+
+
+@contextmanager
+def nothing_left():
+    """No thread and no open file more than before."""
+
+    def files():
+        return sorted(file.name for file in Path("/proc/self/fd").glob("*"))
+
+    gc.collect()
+    threads, opened = set(threading.enumerate()), files()
+    yield
+    assert set(threading.enumerate()) == threads
+    assert files() == opened
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("engines")
+    X, y = numbers(100_000)
+    group = zarr.create_group(folder / "data.zarr")
+    group.create_array("X", data=X, chunks=(5000, 50))
+    group.create_array("y", data=y, chunks=(5000,))
+    # zarr starts a thread of its own when it is first used
+    return folder / "data.zarr"
+
+
+@pytest.mark.parametrize("solver", ["closed_form", "cg"])
+def test_a_fit_leaves_no_thread_and_no_file(store, solver):
+    dataset = open_dataset(str(store))
+    with nothing_left():
+        fit(dataset, FitSettings(solver=solver, n_threads=3, max_epochs=3))
+
+
+def test_a_fit_that_fails_leaves_no_thread_and_no_file(store, tmp_path):
+    X, y = numbers(100_000)
+    X[77_777, 3] = np.nan
+    with nothing_left(), pytest.raises(InputError, match="row 77,777"):
+        fit(open_dataset(X, y), FitSettings(n_threads=3))
+    (store / "X" / "c" / "13" / "0").rename(tmp_path / "chunk")
+    dataset = open_dataset(str(store))
+    with nothing_left(), pytest.raises(DataCorruptionError, match=r"c/13/0"):
+        fit(dataset, FitSettings(n_threads=3))
+    (tmp_path / "chunk").rename(store / "X" / "c" / "13" / "0")
+
+
+def test_ten_thousand_passes_leak_nothing():
+    dataset = open_dataset(*numbers(100, 3))
+    accumulator = Gradient(np.zeros((3, 1)), np.zeros(1), 1)
+    with ThreadsEngine(dataset, 2) as engine:
+        for _ in range(100):
+            engine.reduce(accumulator)
+        gc.collect()
+        objects = len(gc.get_objects())
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            for _ in range(10_000):
+                engine.reduce(accumulator)
+            gc.collect()
+            after, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    # a byte a pass would be a leak
+    assert after - before < 10_000
+    assert len(gc.get_objects()) < objects + 100
+
+
+def test_many_small_fits_leak_nothing():
+    dataset = open_dataset(*numbers(100, 3))
+    settings = FitSettings(solver="closed_form", memory_limit="1 GiB", n_threads=2)
+    for _ in range(10):
+        fit(dataset, settings)
+    gc.collect()
+    objects = len(gc.get_objects())
+    with nothing_left():
+        for _ in range(100):
+            fit(dataset, settings)
+    gc.collect()
+    assert len(gc.get_objects()) < objects + 100

@@ -1,0 +1,192 @@
+"""Predictions in memory and on disk, and R²."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+import zarr
+from sklearn.metrics import r2_score
+
+from streamreg.errors import InputError, MemoryLimitError
+from streamreg.memory import MIB, parse_nbytes
+from streamreg.model import Model
+from streamreg.prediction import predict, predict_to, score
+from streamreg.sources.dataset import open_dataset
+
+
+def some_model(d=3, k=2, seed=0, **kwargs):
+    random = np.random.default_rng(seed)
+    return Model(random.standard_normal((k, d)), random.standard_normal(k), k == 1, **kwargs)
+
+
+def rows(n=1000, d=3, seed=1):
+    return np.random.default_rng(seed).standard_normal((n, d))
+
+
+def only_x(X, **kwargs):
+    return open_dataset(X, needs_y=False, **kwargs)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("dtype", ["float64", "float32", "int16", ">f8", "uint8"])
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_predictions_are_those_of_numpy(tmp_path, k, dtype, n_threads):
+    # enough rows for many blocks of 2 MiB
+    X = (100 * rows(60_000, 20)).astype(dtype)
+    model = some_model(20, k)
+    expected = X.astype(np.float64) @ model.coefficients.T + model.intercept
+    expected = expected[:, 0] if k == 1 else expected
+    # another order of 20 additions
+    close = {"rtol": 1e-12, "atol": 1e-12 * np.abs(expected).max()}
+    made = predict(model, only_x(X), n_threads=n_threads)
+    np.testing.assert_allclose(made, expected, **close)
+    path = predict_to(model, only_x(X), tmp_path / "out.zarr", n_threads=n_threads)
+    assert np.array_equal(zarr.open_array(path, mode="r")[:], made)
+
+
+def test_predictions_from_a_store_of_any_chunks(tmp_path):
+    X = rows(5000, 7)
+    array = zarr.create_array(tmp_path / "X.zarr", shape=X.shape, dtype=X.dtype, chunks=(611, 3))
+    array[:] = X
+    model = some_model(7, 2)
+    made = predict(model, only_x(str(tmp_path / "X.zarr")))
+    np.testing.assert_allclose(made, X @ model.coefficients.T + model.intercept, rtol=1e-12)
+
+
+@pytest.mark.parametrize("n_threads", [1, 3])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_nan_in_x_is_named(tmp_path, n_threads, value):
+    X = rows(200_000, 8)
+    X[170_001, 5] = value
+    what = "NaN" if np.isnan(value) else "inf"
+    for attempt in (
+        lambda: predict(some_model(8), only_x(X), n_threads=n_threads),
+        lambda: predict_to(some_model(8), only_x(X), tmp_path / "o.zarr", n_threads=n_threads),
+    ):
+        with pytest.raises(InputError, match=rf"X has {what} in row 170,001, column 5"):
+            attempt()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_omitted_rows_are_predicted_to_be_nan():
+    X = rows(200_000, 8)
+    X[[3, 170_001], [0, 5]] = np.nan, np.inf
+    model = some_model(8, 2)
+    made = predict(model, only_x(X, nan_policy="omit"))
+    assert np.flatnonzero(np.isnan(made).any(axis=1)).tolist() == [3, 170_001]
+    expected = np.delete(X, [3, 170_001], axis=0) @ model.coefficients.T + model.intercept
+    np.testing.assert_allclose(np.delete(made, [3, 170_001], axis=0), expected, rtol=1e-11)
+
+
+def test_weights_so_large_that_they_overflow_are_no_fault_of_x():
+    made = predict(Model(np.array([[1e300]]), np.zeros(1)), only_x(np.array([[1e300], [1.0]])))
+    assert made.tolist() == [np.inf, 1e300]
+
+
+def test_another_number_of_columns_is_refused():
+    with pytest.raises(InputError, match=r"X has 4 features, but .* expecting 3"):
+        predict(some_model(3), only_x(rows(10, 4)))
+
+
+def test_names_in_another_order_are_refused(tmp_path):
+    group = zarr.create_group(tmp_path / "data.zarr", attributes={"feature_names": ["b", "a"]})
+    group.create_array("X", data=rows(10, 2))
+    dataset = only_x(str(tmp_path / "data.zarr"))
+    with pytest.raises(InputError, match=r"column 0 of .* is 'b', but .* fitted with 'a' there"):
+        predict(some_model(2, feature_names=("a", "b")), dataset)
+    assert predict(some_model(2, feature_names=("b", "a")), dataset).shape == (10, 2)
+    assert predict(some_model(2), dataset).shape == (10, 2)
+
+
+class _Unread:
+    """An array of which nothing can be read."""
+
+    def __init__(self, *shape):
+        self.shape = shape
+        self.dtype = np.dtype(np.float64)
+
+    def __getitem__(self, rows):
+        raise AssertionError(rows)
+
+
+def test_predictions_that_do_not_fit_are_refused_before_reading(tmp_path):
+    model, dataset = some_model(10), only_x(_Unread(10**9, 10))
+    with pytest.raises(MemoryLimitError) as caught:
+        predict(model, dataset, memory_limit="1 GiB")
+    text = str(caught.value)
+    assert "predict needs 15.0 GiB but memory_limit is 1.0 GiB" in text
+    assert "no data was read" in text
+    assert "predictions    14.9 GiB   1,000,000,000 × 2 × 8 bytes" in text  # noqa: RUF001
+    assert 'pass out="PATH" to write them to disk block by block: ' in text
+    # both remedies work: the plan lets the reading begin
+    raised, on_disk = re.findall(r"(?:memory_limit to|block by block:) ([\d.]+ \w+)", text)
+    assert parse_nbytes(on_disk) < 128 * MIB
+    with pytest.raises(OSError, match="cannot be read: AssertionError"):
+        predict_to(model, dataset, tmp_path / "out.zarr", memory_limit="1 GiB")
+    assert parse_nbytes(raised) > 16 * 10**9
+
+
+def test_no_remedy_is_offered_that_does_not_fit():
+    with pytest.raises(MemoryLimitError) as caught:
+        predict(some_model(10), only_x(_Unread(10**9, 10)), memory_limit="1 MiB")
+    assert "out=" not in str(caught.value)
+
+
+# R²
+
+
+@pytest.mark.parametrize("n_threads", [1, 3])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("offset", [0, 1e6])
+def test_score_is_that_of_sklearn(n_threads, weighted, offset):
+    random = np.random.default_rng(3)
+    X, model = rows(150_000, 20), some_model(20, 3)
+    y = X @ model.coefficients.T + model.intercept + random.standard_normal((len(X), 3)) + offset
+    model = Model(model.coefficients, model.intercept + offset, one_target=False)
+    weight = random.integers(0, 4, len(X)) * 0.5 if weighted else None
+    made = score(model, open_dataset(X, y, weight), n_threads=n_threads)
+    predicted = X @ model.coefficients.T + model.intercept
+    expected = r2_score(y, predicted, sample_weight=weight, multioutput="raw_values")
+    # sums of 150,000 squares in another order; an offset costs its digits in y itself
+    np.testing.assert_allclose(made, expected, rtol=1e-11 * max(1, offset))
+
+
+def test_score_of_values_whose_squares_overflow():
+    X = rows(1000, 3)
+    y = X @ [1.0, 2.0, 3.0] + np.random.default_rng(0).standard_normal(1000)
+    plain = score(Model(np.array([[1.0, 2.0, 3.0]]), np.zeros(1)), open_dataset(X, y))
+    huge = Model(np.array([[1.0, 2.0, 3.0]]) * 2.0**800, np.zeros(1))
+    assert score(huge, open_dataset(X, y * 2.0**800)) == pytest.approx(plain, rel=1e-12)
+
+
+def test_score_of_a_constant_target_is_nan():
+    y = np.stack([np.full(100, 7.0), np.arange(100.0)], axis=1)
+    made = score(some_model(3, 2), open_dataset(rows(100), y))
+    assert np.isnan(made).tolist() == [True, False]
+
+
+def test_score_leaves_out_what_the_policy_says():
+    X, model = rows(1000), some_model(3, 1)
+    y = X @ model.coefficients[0] + np.random.default_rng(0).standard_normal(1000)
+    X[7, 1], y[9] = np.nan, np.nan
+    kept = np.delete(np.arange(1000), [7, 9])
+    made = score(model, open_dataset(X, y, nan_policy="omit"))
+    expected = r2_score(y[kept], X[kept] @ model.coefficients[0] + model.intercept)
+    assert made == pytest.approx(expected, rel=1e-11)
+    with pytest.raises(InputError, match="NaN in row 7, column 1"):
+        score(model, open_dataset(X, y))
+    with pytest.raises(InputError, match="none of the 1,000 rows of X counts"):
+        score(model, open_dataset(X * np.nan, y, nan_policy="omit"))
+
+
+def test_score_needs_as_many_targets():
+    with pytest.raises(InputError, match="y has 2 targets but the model was fitted with 1"):
+        score(some_model(3, 1), open_dataset(rows(10), np.ones((10, 2))))
+
+
+def test_score_is_refused_before_reading():
+    dataset = open_dataset(_Unread(10**6, 10), _Unread(10**6))
+    with pytest.raises(MemoryLimitError, match=r"score needs .* memory_limit is 1.0 MiB"):
+        score(some_model(10, 1), dataset, memory_limit="1 MiB")

@@ -94,7 +94,7 @@ class Plan:
 
     def __str__(self) -> str:
         table = _table(self)
-        return table if self.candidates[self.chosen].fits else f"{table}\n\n{self._refusal()}"
+        return table if self.candidates[self.chosen].fits else f"{table}\n\n{_refusal(self)}"
 
     def require_fit(self) -> Candidate:
         """Return the chosen candidate.
@@ -106,11 +106,8 @@ class Plan:
         """
         candidate = self.candidates[self.chosen]
         if not candidate.fits:
-            raise MemoryLimitError(self._refusal())
+            raise MemoryLimitError(_refusal(self))
         return candidate
-
-    def _refusal(self) -> str:
-        return _refusal(self, self.candidates[self.chosen])
 
 
 def _table(plan: Plan) -> str:
@@ -145,8 +142,9 @@ def _row(plan: Plan, candidate: Candidate) -> tuple[str, ...]:
     )
 
 
-def _refusal(plan: Plan, refused: Candidate) -> str:
-    """Return what a solver needs, of what that consists, and what would do instead."""
+def _refusal(plan: Plan) -> str:
+    """Return what the chosen solver needs, of what that consists, and what would do instead."""
+    refused = plan.candidates[plan.chosen]
     shape = f"N = {plan.n_rows:,}, D = {plan.n_features:,}"
     fitting = [other for other in plan.candidates.values() if other.fits]
     remedies, advice = [], ""

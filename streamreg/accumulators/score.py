@@ -71,12 +71,17 @@ class Score(Accumulator[ScoreState, ScoreResult]):
     def update(self, state: ScoreState, block: Block, parallel: Parallel) -> ScoreState:
         del parallel  # the state is small: each thread has its own
         rows = cpu.tile_rows(block.X.shape[1])
-        unit = 1.0 if self.y_scale is None else self.y_scale
+        unit = np.ones_like(self.intercept) if self.y_scale is None else self.y_scale
+        smaller, larger = np.minimum(unit, 1.0), np.maximum(unit, 1.0)
         for start in range(0, len(block.X), rows):
             part = slice(start, start + rows)
             y = block.y[part].astype(np.float64)
             high = np.abs(y).max(axis=0)
-            r = (y - cpu.predict(block.X[part], self.coefficients, self.intercept)) * unit
+            # made smaller before, and larger after, so that nothing overflows
+            predicted = cpu.predict(
+                block.X[part], self.coefficients * smaller, self.intercept * smaller
+            )
+            r = (y * smaller - predicted) * larger
             origin = state.y_origin if state.n else y[0] * unit
             z = y * unit - origin
             s = np.ones(len(y)) if block.weight is None else block.weight[part]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from streamreg.blocks import Float64
     from streamreg.solvers.base import Problem, Reduce, Report
 
+_EPS = float(np.finfo(float).eps)
 # squares below, times weights of 1e-120, may have lost digits to underflow
 _SMALLEST_SQUARE = 2.0**-600
 # weights are right to about 1e-16 times the condition number of XᵀX; above, they are corrected
@@ -140,14 +141,16 @@ def _correct(
     for _ in range(_MOST_CORRECTIONS):
         loss, gradient, _ = coordinates.evaluate(reduce, theta)
         change = np.vstack([-factor.solve(gradient[:-1]), -gradient[-1:]])
-        share = np.max(np.abs(change) / np.max(np.abs(theta), axis=0))
+        size = np.max(np.abs(theta), axis=0)
+        share = np.max(np.max(np.abs(change), axis=0) / np.where(size > 0, size, np.inf))
         # each is smaller by a factor, unless all of it is rounding
         if not share < 0.5 * last:
             break
         report(EpochRecord(len(losses), coordinates.user_loss(losses[-1]), float("nan")))
         theta = theta + change
         losses.append(loss + 0.5 * np.sum(gradient * change, axis=0))
-        if share <= _SMALL_CORRECTION:
+        # what is left is about this part of what was corrected
+        if share * 10 * factor.condition * _EPS <= _SMALL_CORRECTION:
             break
         last = share
     return theta

@@ -81,6 +81,8 @@ class Coordinates:
         if not self.problem.fit_intercept:
             b = np.zeros_like(b)
         matters = np.abs(theta[:-1]) > _EPS * np.max(np.abs(theta[:-1]), axis=0)
+        # a penalty may well make nothing of a weight
+        matters &= self.problem.l2 == 0
         # written so that NaN counts as lost
         lost = ~(np.abs(w) < np.inf) | (matters & (np.abs(w) < _TINY))
         if lost.any():

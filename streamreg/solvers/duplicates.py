@@ -18,7 +18,7 @@ _EQUAL = 1e-10
 
 
 def duplicate_warnings(start: Start, reduce: Reduce) -> list[str]:
-    """Name columns that equal an earlier one, but for a factor and a constant.
+    """Name columns that are equal but for a factor and a constant.
 
     Equal columns have equal correlations with y. Where some do, one more pass gives everyone's
     correlation with a random mixture of them, which only equal columns share.

@@ -65,13 +65,13 @@ class ConstantStepDescent(Descent):
         return min(_TYPICAL_EPOCHS, self.max_epochs) + 1
 
     def advance(self, coordinates: Coordinates, reduce: Reduce, iterate: Iterate) -> Iterate:
-        step = -self.learning_rate * iterate.gradient
-        theta = iterate.theta + step
+        rate, before = self.learning_rate, iterate.gradient
+        theta = iterate.theta - rate * before
         loss, gradient, _ = coordinates.evaluate(reduce, theta)
         after = replace(
-            iterate, theta=theta, gradient=gradient, direction=step,
+            iterate, theta=theta, gradient=gradient, direction=-before,
             loss=loss, measured_loss=loss, epoch=iterate.epoch + 1,
-            decrease=-0.5 * np.sum(step * (iterate.gradient + gradient), axis=0),
+            decrease=0.5 * rate * np.sum(before * (before + gradient), axis=0),
         )  # fmt: skip
         if not np.isfinite(loss).all() or self._is_unstable(iterate, after):
             raise self._diverged(coordinates, reduce, iterate)
@@ -84,8 +84,7 @@ class ConstantStepDescent(Descent):
 
     def _is_unstable(self, before: Iterate, after: Iterate) -> bool:
         """Whether 2I - α∇²f is negative somewhere on the span of the last two gradients."""
-        now = before.gradient
-        last = -before.direction / self.learning_rate
+        last, now = -before.direction, before.gradient
         # (2I - α∇²f) times either; the first epoch has no last gradient
         last_image, now_image = (last + now) * bool(before.epoch), now + after.gradient
         a = np.sum(last * last_image, axis=0)

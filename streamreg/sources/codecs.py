@@ -171,20 +171,16 @@ def _inflate(encoded: memoryview, out: memoryview, codec_id: str) -> None:
     try:
         for start in range(0, len(encoded), _INFLATE_PIECE):
             pending: memoryview | bytes = encoded[start : start + _INFLATE_PIECE]
-            has_more = False
-            while pending or has_more:
-                if stream.eof and pending:  # gzip streams may be put end to end
+            while pending:
+                if stream.eof:  # gzip streams may be put end to end
                     stream = zlib.decompressobj(window)
-                # one byte more than there is room for, so that too many are noticed
-                room = min(_INFLATE_PIECE, len(out) - filled + 1)
-                piece = stream.decompress(pending, room)
+                piece = stream.decompress(pending, _INFLATE_PIECE)
                 if filled + len(piece) > len(out):
                     raise DamagedChunkError(
                         f"it decodes to more than the chunk's {len(out):,} bytes"
                     )
                 out[filled : filled + len(piece)] = piece
                 filled += len(piece)
-                has_more = len(piece) == room
                 pending = stream.unconsumed_tail or stream.unused_data
     except zlib.error as error:
         raise DamagedChunkError(f"{codec_id} cannot decode it ({error})") from error

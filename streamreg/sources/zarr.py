@@ -22,7 +22,7 @@ from streamreg.sources.base import (
 from streamreg.sources.changes import ArrayMetadata, FileStamps
 from streamreg.sources.chunk_files import ChunkFileReader, ChunkFiles, ShardIndex
 from streamreg.sources.chunk_names import ChunkNames
-from streamreg.sources.zarr_fallback import FallbackReader, fallback_nbytes, require_readable
+from streamreg.sources.zarr_fallback import FallbackReader, fallback_nbytes, require_checkable
 from streamreg.sources.zarr_metadata import (
     child_names,
     is_zarr,
@@ -125,7 +125,7 @@ class ZarrSource(RowSource):
                 stamps=FileStamps(self.stored_grid),
             )
         else:
-            require_readable(self, document)
+            require_checkable(self, document.get("codecs", []))
         self.grid = RowGrid(
             n_rows=self.names.n_rows,
             chunk_rows=self.names.chunk_rows,

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from streamreg.sources.dataset import DataSet
 
 # Of a fit of ten rows: what Python, NumPy and zarr load when they are first used. Measured on
-# Linux, glibc 2.36, Python 3.11: 1.5 to 3 MiB,
-# and 5 MiB where chunks are compressed.
-_PROCESS_NBYTES = 7 * MIB
+# Linux, glibc 2.36, Python 3.11: 1.5 to 3 MiB.
+_PROCESS_NBYTES = 4 * MIB
 # Of each thread: its stack, and what its heap keeps of small arrays that it freed. Measured: 0.3
-# to 1 MiB, and to 2 MiB where it decodes blosc.
-_THREAD_NBYTES = 2 * MIB
+# to 1 MiB.
+_THREAD_NBYTES = MIB
+# Of each thread that decodes chunks: what zstd, blosc, HDF5 and zarr-python use for themselves.
+# Measured: 0.5 to 3 MiB, blosc most.
+_DECODER_NBYTES = 3 * MIB
 # Of each thread in OpenBLAS: the panels that it packs. Measured: 0.3 MiB at D = 100, 1.9 MiB at
 # D = 1,000 and above.
 _PACKED_ROWS, _PACKED_MOST_NBYTES = 512, 2 * MIB
@@ -81,6 +83,7 @@ class Rows(NamedTuple):
     pass_nbytes: int
     reader_nbytes: int
     shared_nbytes: int
+    decodes: bool  # chunks, rather than to read any rows into a buffer that is kept
 
     @classmethod
     def of(cls, dataset: DataSet) -> Rows:
@@ -92,6 +95,7 @@ class Rows(NamedTuple):
             pass_nbytes=dataset.n_rows * dataset.row_nbytes,
             reader_nbytes=dataset.reader_nbytes(blocks.max_rows),
             shared_nbytes=dataset.shared_nbytes,
+            decodes=not dataset.X.grid.divisible,
         )
 
     def terms(self, readers: int) -> list[Term]:
@@ -155,6 +159,12 @@ def _terms(
     count = "1 state" if n_states == 1 or each.kept_nbytes else f"{n_states} states"
     state_nbytes = n_states * each.state_nbytes + each.kept_nbytes
     terms = [*rows.terms(readers), tiles, process_term(threads)]
+    if rows.decodes:
+        # between one block's tiles and the next's a chunk is decoded: what it needs takes the room
+        # that the former left, so that the latter need new. Measured at D = 256: one tile a thread,
+        # sometimes a little more
+        left = readers * _DECODER_NBYTES + 3 * tiles.nbytes // 2
+        terms.append(Term("heaps", left, "decoders, and tiles that were"))
     if name != "closed_form":
         why = f"{format_nbytes(each.state_nbytes)} each, {count}"
         return [Term("sums", state_nbytes, why), *terms]
@@ -162,9 +172,6 @@ def _terms(
     return [
         Term("XᵀX", state_nbytes, f"{d:,}² × 8 bytes, {count}"),  # noqa: RUF001
         *terms,
-        # measured at D = 256: 6 MiB a thread, which glibc keeps of one block's tiles while it makes
-        # room for the next one's
-        Term("heaps", 3 * tiles.nbytes // 2, "tiles that the allocator keeps"),
         Term("BLAS", threads * packed, "panels packed for multiplication"),
     ]
 

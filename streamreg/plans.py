@@ -149,7 +149,8 @@ def _refusal(plan: Plan) -> str:
     fitting = [other for other in plan.candidates.values() if other.fits]
     remedies, advice = [], ""
     if fitting:
-        best = min(fitting, key=lambda other: other.passes)
+        # of two that take as many passes the last: cg converges where gd does not
+        best = min(reversed(fitting), key=lambda other: other.passes)
         needed = format_nbytes(best.peak_nbytes, up=True)
         passes = "1 pass" if best.passes == 1 else f"about {best.passes:,} passes"
         remedies = [f'use solver="{best.solver}": {needed}, {passes}']

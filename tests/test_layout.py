@@ -75,6 +75,11 @@ def test_segments_hold_each_block_once_and_in_order(n_blocks, pass_nbytes, state
         segments[len(segments)]
 
 
+def test_chunks_that_fill_a_block_to_the_row_are_joined():
+    grid = RowGrid.irregular((1, 2, 3, 4, 1))
+    assert list(Blocks.of(grid, BLOCK_NBYTES // 3)) == [(0, 3), (3, 6), (6, 10), (10, 11)]
+
+
 def test_large_states_are_kept_once():
     assert len(Segments.of(1000, 10**12, 33 * MIB)) == 1
     assert len(Segments.of(1000, 10**12, 31 * MIB)) == 64

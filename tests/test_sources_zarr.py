@@ -272,6 +272,18 @@ def test_planning_and_opening_read_no_chunk(store, chunks_opened):
     assert chunks_opened() != before
 
 
+@pytest.mark.parametrize("filters", [(), (TransposeCodec(order=(1, 0)),)])
+def test_a_chunk_that_failed_leaves_nothing_behind(store, filters):
+    values = np.random.default_rng(0).normal(size=(20, 4))
+    path = store(values, chunks=(10, 2), filters=filters, compressors=ZstdCodec(checksum=True))
+    Path(path, "c", "1", "1").write_bytes(b"damaged")
+    reader = open_source(path, "X").open()
+    for _ in range(2):
+        assert same(reader.read(2, 7), values[2:7])
+        with pytest.raises(DataCorruptionError, match=r"c/1/1 of .*\(rows 10.19\)"):
+            reader.read(10, 15)
+
+
 def test_files_are_given_back(store):
     source = open_source(store(np.ones((40, 3)), chunks=(10, 3)), "X")
     reader = source.open()

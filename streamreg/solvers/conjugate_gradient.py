@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from streamreg.solvers.descent import Iterate
 
 _TYPICAL_EPOCHS = 40
+# so near rounding, a gradient that is not halved in so many epochs will not be
+_NEAR_ROUNDING, _PATIENCE = 1e-12, 150
 _LEAST_TOL = 16 * float(np.finfo(float).eps)
 
 
@@ -50,11 +52,15 @@ class ConjugateGradient(Descent):
         small = after.gradient_norm <= self.tol * after.start_norm
         small &= self.tol > _LEAST_TOL
         arrived = iterate.arrived | small | after.fits_exactly
-        stalled = iterate.stalled | (drift > ROUNDING_DRIFT)
+        halved = after.gradient_norm < 0.5 * iterate.lowest_norm
+        lowest = np.where(halved, after.gradient_norm, iterate.lowest_norm)
+        idle = np.where(halved, 0, iterate.idle_epochs + 1)
+        tired = (idle >= _PATIENCE) & (lowest <= _NEAR_ROUNDING * after.start_norm)
+        stalled = iterate.stalled | (drift > ROUNDING_DRIFT) | tired
         return replace(
             after,
             direction=np.where(arrived | stalled, 0.0, direction),
-            arrived=arrived, stalled=stalled & ~arrived,
+            lowest_norm=lowest, idle_epochs=idle, arrived=arrived, stalled=stalled & ~arrived,
         )  # fmt: skip
 
     def verdict(self, before: Iterate, after: Iterate) -> Status | None:

@@ -51,6 +51,8 @@ class Iterate:
         gradients: the difference of two losses would be rounding long before the gradient is.
     start_norm, start_loss
         (K,) ‖∇f‖ and f where the fit began, or at w = 0 if they are larger there.
+    lowest_norm, idle_epochs
+        (K,) the smallest ‖∇f‖ so far, and the epochs since it was last halved.
     arrived, stalled
         (K,) targets that met the tolerance, and those whose gradient is rounding.
     epoch
@@ -65,6 +67,8 @@ class Iterate:
     decrease: Float64
     start_norm: Float64
     start_loss: Float64
+    lowest_norm: Float64
+    idle_epochs: Float64
     arrived: Flags
     stalled: Flags
     epoch: int = 0
@@ -172,7 +176,7 @@ class Descent(Solver):
         noise = 4 * _EPS * np.sqrt(2 * start_loss * len(theta))
         iterate = Iterate(
             theta, now.gradient, np.where(norms[0] <= noise, 0.0, -now.gradient),
-            now.loss, now.loss, now.loss, start_norm, start_loss,
+            now.loss, now.loss, now.loss, start_norm, start_loss, norms[0], 0 * norms[0],
             arrived=norms[0] <= noise, stalled=np.zeros(problem.n_targets, bool),
         )  # fmt: skip
         self._require_finite(iterate)

@@ -16,7 +16,7 @@ from streamreg.sources.dataset import open_dataset
 
 if TYPE_CHECKING:
     from streamreg.blocks import Block, Float64
-    from streamreg.kernels import Parallel
+    from streamreg.kernels import Kernels
 
 
 class Counts(NamedTuple):
@@ -40,7 +40,7 @@ class Sparsity(Accumulator[Counts, "Float64"]):
     def zero(self) -> Counts:
         return Counts(np.zeros(()), np.zeros(self.n_features))
 
-    def update(self, state: Counts, block: Block, parallel: Parallel) -> Counts:  # noqa: ARG002
+    def update(self, state: Counts, block: Block, kernels: Kernels) -> Counts:  # noqa: ARG002
         return self.merge(state, Counts(np.array(len(block.X)), (block.X == 0).sum(axis=0)))
 
     def merge(self, a: Counts, b: Counts) -> Counts:

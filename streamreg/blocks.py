@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 # what a block holds: any real dtype; NumPy today
 Array = NDArray[Any]
 Float64 = NDArray[np.float64]
+# float64 holds every integer up to here
+EXACT_INTEGERS = 2**53
 
 
 def namespace(array: Any) -> Any:  # noqa: ANN401  (an array of any library, and its functions)

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 import numpy as np
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from streamreg import fitting, prediction
+from streamreg import fitting, parameters, prediction
 from streamreg.errors import DataWarning, InputError
 from streamreg.fitting import FitSettings
-from streamreg.model import Model
+from streamreg.model import DETAILS, Model
 from streamreg.progress import progress_of
 from streamreg.sources.dataset import DataSet, open_dataset
 from streamreg.sources.opening import is_streamable
+from streamreg.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,11 +29,6 @@ if TYPE_CHECKING:
 # paths, arrays of any library, data frames, lists
 Rows: TypeAlias = Any
 Path: TypeAlias = "str | os.PathLike[str]"
-
-_DETAILS = {
-    "solver_": "solver", "status_": "status", "converged_": "converged", "n_iter_": "n_epochs",
-    "loss_history_": "loss_history", "peak_memory_": "peak_memory",
-}  # fmt: skip
 
 
 class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
@@ -169,7 +165,9 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
             ``tol`` was not reached; constant or dependent columns, few digits, rows left out.
             For what is raised see ``streamreg.errors``.
         """
-        settings = FitSettings(**{f.name: getattr(self, f.name) for f in fields(FitSettings)})
+        settings = self._settings()
+        if not callable(self.progress):
+            parameters.flag("progress", self.progress, "True, False or a callable")
         dataset = self._dataset(X, y, sample_weight)
         names = self._check_columns(X, reset=True) or dataset.feature_names
         dataset = replace(dataset, feature_names=names)
@@ -179,7 +177,8 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         for message in result.warnings:
             warnings.warn(message, DataWarning, stacklevel=2)
         if not self.converged_:
-            message = f"{self.solver_} did not converge in {self.n_iter_:,} epochs. {self.status_}"
+            epochs = count(self.n_iter_, "epoch")
+            message = f"{self.solver_} did not converge in {epochs}. {self.status_}"
             warnings.warn(message, ConvergenceWarning, stacklevel=2)
         return self
 
@@ -198,12 +197,16 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         check_is_fitted(self)
         dataset = self._dataset(X, needs_y=False)
         self._check_columns(X, reset=False)
-        limits: Any = {"memory_limit": self.memory_limit, "n_threads": self.n_threads}
+        how: Any = {
+            "memory_limit": self.memory_limit, "n_threads": self.n_threads,
+            "progress": progress_of(self.progress, "predict"),
+        }  # fmt: skip
         if out is None:
-            return prediction.predict(self._model(), dataset, **limits)
+            return prediction.predict(self._model(), dataset, **how)
+        path = parameters.path_text("out", out)
         inputs = [X] if isinstance(X, str | os.PathLike) else []
         return prediction.predict_to(
-            self._model(), dataset, out, overwrite=overwrite, inputs=inputs, **limits
+            self._model(), dataset, path, overwrite=overwrite, inputs=inputs, **how
         )
 
     def score(self, X: Rows, y: Rows = None, sample_weight: Rows = None) -> float:
@@ -215,8 +218,9 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         dataset = self._dataset(X, y, sample_weight)
         self._check_columns(X, reset=False)
         scores = prediction.score(
-            self._model(), dataset, memory_limit=self.memory_limit, n_threads=self.n_threads
-        )
+            self._model(), dataset, memory_limit=self.memory_limit, n_threads=self.n_threads,
+            progress=progress_of(self.progress, "score"),
+        )  # fmt: skip
         if np.isnan(scores).any():
             warnings.warn("R² is not defined where y is constant", DataWarning, stacklevel=2)
         return float(np.mean(scores))
@@ -229,10 +233,14 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def _dataset(
         self, X: Rows, y: Rows = None, sample_weight: Rows = None, *, needs_y: bool = True
     ) -> DataSet:
+        settings = self._settings()
         return open_dataset(
-            _readable(X, "X"), _readable(y, "y"), _readable(sample_weight, "sample_weight"),
-            missing_chunks=self.missing_chunks, nan_policy=self.nan_policy, needs_y=needs_y,
+            X, y, sample_weight, missing_chunks=settings.missing_chunks,
+            nan_policy=settings.nan_policy, needs_y=needs_y,
         )  # fmt: skip
+
+    def _settings(self) -> FitSettings:
+        return FitSettings(**{f.name: getattr(self, f.name) for f in fields(FitSettings)})
 
     def _check_columns(self, X: Rows, *, reset: bool) -> tuple[str, ...] | None:
         """Keep or compare the number and names of columns, as scikit-learn does."""
@@ -240,7 +248,8 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
             return None
         try:
             validate_data(self, X, reset=reset, skip_check_array=True)
-        except ValueError as error:
+        # TypeError: of names that are not all texts
+        except (ValueError, TypeError) as error:
             raise InputError(str(error)) from error
         names = getattr(self, "feature_names_in_", None)
         return None if names is None else tuple(names)
@@ -254,8 +263,8 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
             self.feature_names_in_ = np.asarray(names, dtype=object)
         elif hasattr(self, "feature_names_in_"):
             del self.feature_names_in_
-        for attribute, key in _DETAILS.items():
-            setattr(self, attribute, fitted.details.get(key))
+        for name in DETAILS:
+            setattr(self, f"{name}_", fitted.details.get(name))
         self._target_names = fitted.target_names
 
     def _model(self) -> Model:
@@ -266,7 +275,7 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
             np.ndim(self.coef_) == 1,
             None if names is None else tuple(names),
             self._target_names,
-            {key: getattr(self, attribute) for attribute, key in _DETAILS.items()},
+            {name: getattr(self, f"{name}_") for name in DETAILS},
         )
 
 
@@ -281,17 +290,3 @@ def load(path: Path) -> LinearRegression:
     estimator = LinearRegression()
     estimator._keep(Model.load(path))  # noqa: SLF001  (a second constructor)
     return estimator
-
-
-def _readable(data: Rows, name: str) -> Rows:
-    """Return data that can be read in blocks; lists and data frames as scikit-learn reads them."""
-    numeric = not isinstance(data, np.ndarray) or data.dtype.kind in "biuf"
-    if data is None or (is_streamable(data) and numeric):
-        return data
-    try:
-        return check_array(
-            data, dtype="numeric", ensure_2d=name == "X", allow_nd=True, ensure_all_finite=False,
-            ensure_min_samples=0, ensure_min_features=0, input_name=name,
-        )  # fmt: skip
-    except ValueError as error:
-        raise InputError(str(error)) from error

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import numbers
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
+from streamreg import parameters
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.errors import InputError
-from streamreg.kernels import blas
-from streamreg.memory import PeakMemory
+from streamreg.kernels import blas, fused
+from streamreg.memory import PeakMemory, parse_nbytes
 from streamreg.model import Model
-from streamreg.planning import make_plan
+from streamreg.planning import kernels_of, make_plan
 from streamreg.progress import Progress, Silence
 from streamreg.solvers.base import Problem, Solution
+from streamreg.solvers.initial import initial_weights
 from streamreg.solvers.registry import SolverSettings
 from streamreg.sources.dataset import open_dataset
-from streamreg.sources.opening import is_streamable
+from streamreg.wording import count
 
 if TYPE_CHECKING:
     from streamreg.accumulators.base import Accumulator
     from streamreg.blocks import Float64
+    from streamreg.kernels import Kernels
     from streamreg.plans import Plan
     from streamreg.sources.dataset import DataSet, NanPolicy
 
@@ -59,64 +61,23 @@ class FitSettings:
     nan_policy: NanPolicy = "raise"
 
     def __post_init__(self) -> None:
-        for name, only in (("device", "cpu"), ("client", None), ("checkpoint", None)):
-            value = getattr(self, name)
-            if value != only:
-                raise InputError(
-                    f"{name}={value!r} is not supported by this version; leave it {only!r}"
-                )
-        for name, known in (
-            ("missing_chunks", ("error", "fill")), ("nan_policy", ("raise", "omit"))
-        ):  # fmt: skip
-            if getattr(self, name) not in known:
-                raise InputError(
-                    f"{name}={getattr(self, name)!r} must be {known[0]!r} or {known[1]!r}"
-                )
-        l2: object = self.l2
-        if not (isinstance(l2, numbers.Real) and 0 <= float(l2) < np.inf):
-            raise InputError(f"l2={l2!r} must be a finite number, 0 or more")
-        n: object = self.n_threads
-        if n is not None and not (isinstance(n, numbers.Integral) and int(n) >= 1):
-            raise InputError(f"n_threads={n!r} must be a whole number, at least 1, or None")
+        parameters.only("device", self.device, "cpu")
+        parameters.only("client", self.client, None)
+        parameters.only("checkpoint", self.checkpoint, None)
+        parameters.choice("missing_chunks", self.missing_chunks, ("error", "fill"))
+        parameters.choice("nan_policy", self.nan_policy, ("raise", "omit"))
+        parameters.flag("fit_intercept", self.fit_intercept)
+        parameters.number("l2", self.l2, lambda l2: 0 <= l2 < np.inf, "a finite number, 0 or more")
+        parameters.threads(self.n_threads)
+        if self.memory_limit is not None:
+            parse_nbytes(self.memory_limit)
+        self.solver_settings()
 
     def solver_settings(self, init: Float64 | None = None) -> SolverSettings:
         """Return what concerns the solver."""
         return SolverSettings(
             self.solver, self.standardize, self.learning_rate, self.max_epochs, self.tol, init
         )
-
-    def initial(self, n_features: int, n_targets: int) -> Float64 | None:
-        """Return w to start from, (D, K); ``None`` for zeros.
-
-        Raises
-        ------
-        InputError
-            ``init`` is neither ``"zeros"``, ``"random"`` nor an array of fitting shape.
-        """
-        if isinstance(self.init, str):
-            if self.init == "zeros":
-                return None
-            if self.init == "random":
-                normal = _normal(self.random_state, (n_features, n_targets))
-                return np.asarray(normal / np.sqrt(n_features))
-            raise InputError(f'init={self.init!r} must be "zeros", "random" or an array (D,)')
-        try:
-            values = np.asarray(self.init, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                f'init={self.init!r} must be "zeros", "random" or numbers (D,): {error}'
-            ) from error
-        if values.ndim == 1:
-            values = values[None, :]
-        if values.shape not in {(1, n_features), (n_targets, n_features)}:
-            raise InputError(
-                f"init has shape {np.shape(self.init)} but the fit has D = {n_features:,} features "
-                f"and K = {n_targets:,} targets; pass ({n_features},) or "
-                f"({n_targets}, {n_features})"
-            )
-        if not np.isfinite(values).all():
-            raise InputError("init has NaN or inf; every starting weight must be finite")
-        return np.broadcast_to(values, (n_targets, n_features)).T.copy()
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +111,7 @@ class Fit:
             "solver": self.plan.chosen,
             "status": solution.status.value,
             "converged": solution.status.converged,
-            "n_epochs": solution.n_epochs,
+            "n_iter": solution.n_epochs,
             "loss_history": solution.loss_history,
             "peak_memory": self.peak_nbytes,
         }
@@ -192,12 +153,8 @@ def plan(
     # a plan shows nothing, but the parameters of an estimator are welcome whole
     parameters.pop("progress", None)
     settings = FitSettings(**parameters)
-    data = [
-        rows if rows is None or is_streamable(rows) else np.asarray(rows)
-        for rows in (X, y, sample_weight)
-    ]
     dataset = open_dataset(
-        *data, missing_chunks=settings.missing_chunks, nan_policy=settings.nan_policy
+        X, y, sample_weight, missing_chunks=settings.missing_chunks, nan_policy=settings.nan_policy
     )
     return plan_fit(dataset, settings)
 
@@ -232,28 +189,35 @@ def fit(dataset: DataSet, settings: FitSettings, progress: Progress | None = Non
         fit_intercept=bool(settings.fit_intercept), l2=float(settings.l2),
         feature_names=dataset.feature_names,
     )  # fmt: skip
-    init = settings.initial(problem.n_features, problem.n_targets)
+    init = initial_weights(
+        settings.init, settings.random_state, problem.n_features, problem.n_targets
+    )
     solver = settings.solver_settings(init).build(plan.chosen)
-    if plan.chosen == "closed_form":
+    kernels = kernels_of(plan.chosen, candidate.bytes_per_pass)
+    with PeakMemory() as peak:
+        _load_libraries(plan.chosen, kernels)
+        with ThreadsEngine(dataset, candidate.n_threads, progress.rows, kernels) as engine:
+
+            def reduce(accumulator: Accumulator[Any, Result]) -> Result:
+                progress.begin_pass(type(accumulator).__name__, dataset.n_rows)
+                result = engine.reduce(accumulator)
+                _require_rows(dataset, result, engine.n_omitted)
+                return result
+
+            try:
+                solution = solver.solve(problem, reduce, progress.epoch)
+            finally:
+                progress.close()
+    warnings = [*solution.warnings, *_data_warnings(dataset, engine)]
+    return Fit(solution, plan, peak.added_nbytes, engine.n_omitted, warnings)
+
+
+def _load_libraries(solver: str, kernels: Kernels) -> None:
+    """Import what the plan counts, before the threads of its BLAS are limited."""
+    if solver == "closed_form":
         blas.load()
-    with (
-        PeakMemory() as peak,
-        ThreadsEngine(dataset, candidate.n_threads, progress.rows) as engine,
-    ):
-
-        def reduce(accumulator: Accumulator[Any, Result]) -> Result:
-            progress.begin_pass(type(accumulator).__name__, dataset.n_rows)
-            result = engine.reduce(accumulator)
-            _require_rows(dataset, result, engine.n_omitted)
-            return result
-
-        try:
-            solution = solver.solve(problem, reduce, progress.epoch)
-        finally:
-            progress.close()
-        warnings = [*solution.warnings, *_data_warnings(dataset, engine)]
-        n_omitted = engine.n_omitted
-    return Fit(solution, plan, peak.added_nbytes, n_omitted, warnings)
+    elif kernels is fused.KERNELS:
+        fused.load()
 
 
 def _require_rows(dataset: DataSet, result: Any, n_omitted: int) -> None:  # noqa: ANN401
@@ -267,7 +231,7 @@ def _require_rows(dataset: DataSet, result: Any, n_omitted: int) -> None:  # noq
     if n_omitted == dataset.n_rows:
         why = 'all hold NaN or inf, which nan_policy="omit" leaves out'
     elif n_omitted:
-        why = f"{n_omitted:,} hold NaN or inf and are left out, the others have a weight of zero"
+        why = f"{n_omitted:,} left out for NaN or inf, and all others of zero weight"
     else:
         why = "all have a weight of zero"
     raise InputError(f"no row of {dataset.X.name} is left to fit: of {dataset.n_rows:,} {why}")
@@ -281,19 +245,9 @@ def _data_warnings(dataset: DataSet, engine: ThreadsEngine) -> list[str]:
             "subtract a constant from such columns before they are stored"
         )
     if engine.n_omitted:
+        holds, was = ("holds", "was") if engine.n_omitted == 1 else ("hold", "were")
         warnings.append(
-            f"{engine.n_omitted:,} of {dataset.n_rows:,} rows hold NaN or inf and were left out "
-            '(nan_policy="omit")'
+            f"{engine.n_omitted:,} of {count(dataset.n_rows, 'row')} {holds} NaN or inf and {was} "
+            'left out (nan_policy="omit")'
         )
     return warnings
-
-
-def _normal(random_state: Any, shape: tuple[int, int]) -> Float64:  # noqa: ANN401
-    """Draw from scikit-learn's kinds of ``random_state``, and NumPy's generators."""
-    if isinstance(random_state, np.random.RandomState | np.random.Generator):
-        return np.asarray(random_state.standard_normal(shape))
-    try:
-        generator = np.random.default_rng(random_state)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"random_state={random_state!r} seeds no generator: {error}") from error
-    return generator.standard_normal(shape)

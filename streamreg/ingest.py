@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import suppress
+from collections import Counter
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,11 +14,12 @@ import pyarrow as pa
 
 from streamreg.errors import DataWarning, InputError
 from streamreg.output import RowAppender, create_array, new_group, require_writable
-from streamreg.tables import BATCH_NBYTES, MAX_NAMED, Table, as_text, loses_digits, open_table
+from streamreg.progress import Progress, Silence
+from streamreg.tables import BATCH_NBYTES, MAX_NAMED, Table, loses_digits, open_table
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterator, Sequence
 
     import zarr
 
@@ -47,7 +49,7 @@ def ingest(
     weight: str | None = None,
     drop_missing: bool = False,
     overwrite: bool = False,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> IngestReport:
     """Write a table (.csv, .csv.gz, .parquet, .pq) as a data set: X, y, perhaps sample_weight.
 
@@ -70,7 +72,7 @@ def ingest(
     drop_missing
         Leave out rows that lack a value in any column that is used.
     progress
-        Called with the rows handled so far in both passes together; 2 N at the end.
+        Told of both passes; how many rows there are is known in the second only.
 
     Raises
     ------
@@ -79,22 +81,16 @@ def ingest(
         is absent, empty or cannot be read; or ``out`` cannot be written.
     """
     require_writable(out, overwrite=overwrite, inputs=[table])
-    report = progress or (lambda _: None)
+    progress = progress or Silence()
     source = open_table(Path(table), target=target, one_hot=one_hot, ignore=ignore, weight=weight)
-    survey = _survey(source, report, drop_missing=drop_missing)
-    if survey.inexact:
-        warnings.warn(
-            f"{table} has integers beyond 2**53 in {', '.join(survey.inexact)}; "
-            "as float64 they lose their last digits",
-            DataWarning,
-            stacklevel=2,
-        )
-    features = [label for name in source.features for label in survey.labels(name)]
-    if not features:
-        raise InputError(f"{table} has no column left for X; ignore fewer of them")
-    with new_group(out, overwrite=overwrite, inputs=[table]) as group:
-        group.attrs.update(feature_names=features, target_names=list(source.targets))
-        _write(source, survey, group, len(features), report)
+    with closing(progress):
+        survey = _survey(source, progress, drop_missing=drop_missing)
+        features = _features(source, survey)
+        for message in survey.warnings(source):
+            warnings.warn(message, DataWarning, stacklevel=2)
+        names = {"feature_names": features, "target_names": list(source.targets)}
+        with new_group(out, names, overwrite=overwrite, inputs=[table]) as group:
+            _write(source, survey, group, len(features), progress)
     dropped = survey.n_rows - survey.n_complete
     return IngestReport(survey.n_rows, dropped, tuple(features), source.targets, Path(out))
 
@@ -111,12 +107,43 @@ class _Survey(NamedTuple):
         levels = self.levels.get(name)
         return [name] if levels is None else [f"{name}={level}" for level in levels[1:]]
 
+    def warnings(self, source: Table) -> Iterator[str]:
+        if self.inexact:
+            yield (
+                f"{source.path} has integers beyond 2**53 in {', '.join(self.inexact)}; "
+                "as float64 they lose their last digits"
+            )
+        for name, levels in self.levels.items():
+            if len(levels) == 1:
+                yield (
+                    f"column {name} of {source.path} has one level only, {levels[0]!r}, and gives "
+                    "no column of X"
+                )
 
-def _survey(source: Table, report: Callable[[int], None], *, drop_missing: bool) -> _Survey:
+
+def _features(source: Table, survey: _Survey) -> list[str]:
+    """Return the names of the columns of X."""
+    features = [label for name in source.features for label in survey.labels(name)]
+    if not features:
+        raise InputError(
+            f"{source.path} has no column left for X: of each of {', '.join(source.features)} "
+            "there is one level only, which tells no row from another"
+        )
+    for name, count in Counter(features).items():
+        if count > 1:
+            raise InputError(
+                f"X would have {count} columns named {name!r}: a column of {source.path}, and a "
+                "level of another; rename the column, or leave it out with ignore (--ignore)"
+            )
+    return features
+
+
+def _survey(source: Table, progress: Progress, *, drop_missing: bool) -> _Survey:
     levels: dict[str, set[str]] = {name: set() for name in source.one_hot}
     gaps: dict[str, list[int]] = {}  # by column: rows without a value, and the first of them
     inexact: set[str] = set()
     n_rows = n_complete = 0
+    progress.begin_pass("survey", None)
     for batch in source.batches():
         values = source.values(batch, {}, start=n_rows)
         missing = np.isnan(values)
@@ -126,13 +153,13 @@ def _survey(source: Table, report: Callable[[int], None], *, drop_missing: bool)
                 gap = gaps.setdefault(name, [0, n_rows + int(missing[:, at].argmax())])
                 gap[0] += int(missing[:, at].sum())
             if name in levels:
-                texts = as_text(batch[name]).filter(pa.array(complete))
+                texts = source.texts(batch, name).filter(pa.array(complete))
                 levels[name].update(texts.unique().to_pylist())
             elif loses_digits(batch[name], values[:, at]):
                 inexact.add(name)
         n_rows += len(batch)
         n_complete += int(complete.sum())
-        report(n_rows)
+        progress.rows(len(batch))
         for name, found in levels.items():
             if len(found) > _MAX_LEVELS:
                 raise InputError(
@@ -142,12 +169,15 @@ def _survey(source: Table, report: Callable[[int], None], *, drop_missing: bool)
     if n_rows == 0:
         raise InputError(f"{source.path} has no rows")
     if gaps and not (drop_missing and n_complete):
-        named = list(gaps.items())[:MAX_NAMED]
+        # the emptiest first
+        named = sorted(gaps.items(), key=lambda gap: -gap[1][0])[:MAX_NAMED]
         lacks = {name: (f"{count:,}, first", row) for name, (count, row) in named}
+        rows = "Leave such rows out with drop_missing=True (--drop-missing), or such columns"
+        columns = "No row would be left: leave out the columns that lack most"
         raise InputError(
             f"{source.path} lacks values in {n_rows - n_complete:,} of {n_rows:,} rows and "
-            f"{len(gaps):,} columns: {source.places(lacks)}. Leave such rows out with "
-            "drop_missing=True (--drop-missing), or such columns with ignore (--ignore COLUMN)"
+            f"{len(gaps):,} columns: {source.places(lacks)}. "
+            f"{rows if n_complete else columns} with ignore (--ignore COLUMN)"
         )
     ordered = {name: _sorted_levels(found) for name, found in levels.items()}
     return _Survey(n_rows, n_complete, ordered, sorted(inexact))
@@ -158,7 +188,7 @@ def _write(
     survey: _Survey,
     group: zarr.Group,
     n_features: int,
-    report: Callable[[int], None],
+    progress: Progress,
 ) -> None:
     n_rows, width = survey.n_complete, () if len(source.targets) == 1 else (len(source.targets),)
     X = RowAppender(create_array(group, "X", (n_rows, n_features)))
@@ -168,6 +198,7 @@ def _write(
     # levels can make rows a thousand times wider
     step = max(1, BATCH_NBYTES // (8 * n_features))
     done = 0
+    progress.begin_pass("write", survey.n_rows)
     for batch in source.batches():
         values = source.values(batch, survey.levels, start=done)
         values = values[~np.isnan(values).any(axis=1)]
@@ -178,7 +209,7 @@ def _write(
             for weight in weights:
                 weight.append(rows[:, last])
         done += len(batch)
-        report(survey.n_rows + done)
+        progress.rows(len(batch))
     for appender in (X, y, *weights):
         appender.close()
 

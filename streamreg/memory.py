@@ -7,13 +7,14 @@ import re
 import sys
 import threading
 from fractions import Fraction
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import psutil
 
 from streamreg.errors import InputError
+from streamreg.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,27 +49,30 @@ def parse_nbytes(size: int | str, *, name: str = "memory_limit") -> int:
     nbytes = _parse_text(size) if isinstance(size, str) else _as_count(size)
     if nbytes is None:
         raise InputError(
-            f"{name}={size!r} is not a size; write bytes as a whole number, or a text such as "
+            f"{name}={shown(size)} is not a size; write bytes as a whole number, or a text such as "
             '"512 MiB" or "2 GB"'
         )
     if nbytes <= 0:
-        raise InputError(f"{name}={size!r} must be more than zero bytes")
+        raise InputError(f"{name}={shown(size)} must be more than zero bytes")
     return nbytes
 
 
 def _parse_text(text: str) -> int | None:
     match = _SIZE.fullmatch(text)
     unit = _UNITS.get(match[2].lower()) if match else None
-    # a fraction: a float would lose digits, or overflow
-    return int(Fraction(match[1]) * unit) if match and unit else None
+    try:
+        # a fraction: a float would lose digits, or overflow
+        return int(Fraction(match[1]) * unit) if match and unit else None
+    except ValueError:  # more digits than Python reads
+        return None
 
 
 def _as_count(size: object) -> int | None:
     if isinstance(size, bool):
         return None
-    if isinstance(size, float) and size.is_integer():
+    if isinstance(size, Integral):
         return int(size)
-    return int(size) if isinstance(size, Integral) else None
+    return int(float(size)) if isinstance(size, Real) and float(size).is_integer() else None
 
 
 def format_nbytes(nbytes: int, *, up: bool = False) -> str:

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from streamreg.errors import InputError
+from streamreg.parameters import path_text
+from streamreg.wording import count
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
 _FORMAT = "streamreg-model"
 _VERSION = 1
+# what a fit tells of itself, as attributes of the estimator without their underscore
+DETAILS = ("solver", "status", "converged", "n_iter", "loss_history", "peak_memory")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +43,7 @@ class Model:
     feature_names, target_names
         Where the data had names.
     details
-        How the fit went: solver, status, epochs, loss; plain numbers and texts.
+        How the fit went, by the names of ``DETAILS``; plain numbers and texts.
     """
 
     coefficients: Float64
@@ -68,7 +73,7 @@ class Model:
         InputError
             The name ends otherwise, nothing can be written there, or a weight is not finite.
         """
-        path = Path(path)
+        path = Path(path_text("path", path))
         if path.suffix not in {".json", ".npz"}:
             raise InputError(
                 f"model files end in .json or .npz, not {path.suffix!r}: {path.name!r}"
@@ -88,7 +93,9 @@ class Model:
                 f"the model cannot be written to {str(path)!r}: {error.strerror}"
             ) from error
         finally:
-            partial.unlink(missing_ok=True)
+            # a name too long to be written is too long to be removed
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
         return path
 
     @classmethod
@@ -100,7 +107,7 @@ class Model:
         InputError
             There is no such file, or it is not a model.
         """
-        path = Path(path)
+        path = Path(path_text("path", path))
         if not path.is_file():
             raise InputError(f"there is no model file at {str(path)!r}")
         try:
@@ -133,7 +140,7 @@ class Model:
             raise ValueError(f"shapes {coefficients.shape} and {intercept.shape} do not fit")
         one_target, details = header["one_target"], header["details"]
         if not isinstance(one_target, bool) or (one_target and n_targets > 1):
-            raise ValueError(f"one_target={one_target!r} with {n_targets:,} targets")
+            raise ValueError(f"one_target={one_target!r} with {count(n_targets, 'target')}")
         if not isinstance(details, dict):
             raise TypeError(f"its details are {type(details).__name__}, not a dictionary")
         return cls(
@@ -187,18 +194,18 @@ def _weights(values: list[Any] | Array, *, n_dimensions: int) -> Float64:
     array = np.asarray(values)
     # not converted: NumPy would read "1.5" and True as numbers
     if array.dtype.kind not in "fi" or array.ndim != n_dimensions:
-        raise TypeError(f"weights are {array.dtype} of {array.ndim} dimensions")
+        raise TypeError(f"weights are {array.dtype} of {count(array.ndim, 'dimension')}")
     array = array.astype(np.float64)
     if not np.isfinite(array).all():
         raise ValueError("a weight is not finite")
     return array
 
 
-def _names(names: object, count: int, what: str) -> tuple[str, ...] | None:
+def _names(names: object, length: int, what: str) -> tuple[str, ...] | None:
     if names is None:
         return None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise TypeError(f"{what} names are not texts")
-    if len(names) != count:
-        raise ValueError(f"{len(names):,} {what} names for {count:,} {what}s")
+    if len(names) != length:
+        raise ValueError(f"{count(len(names), f'{what} name')} for {count(length, what)}")
     return tuple(names)

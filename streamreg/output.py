@@ -16,6 +16,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from streamreg.errors import InputError
+from streamreg.interrupts import finished
 from streamreg.memory import GIB, MIB
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from streamreg.blocks import Array
 
-_CHUNK_NBYTES = 8 * MIB
+CHUNK_NBYTES = 8 * MIB
 _CHUNK_MAX_NBYTES = GIB  # blosc cannot write 2 GiB at once
 _METADATA_FILES = ("zarr.json", ".zarray", ".zgroup")
 
@@ -43,10 +44,8 @@ def require_writable(
 
     Parameters
     ----------
-    path
-        The folder of a Zarr array or group to be written.
-    overwrite
-        Whether a Zarr array or group that is there already may be replaced.
+    path, overwrite
+        The folder of a Zarr array or group, and whether one that is there may be replaced.
     inputs
         Paths that are read meanwhile. URLs among them are passed over.
 
@@ -82,6 +81,7 @@ def require_writable(
 @contextmanager
 def new_group(
     path: str | os.PathLike[str],
+    attributes: dict[str, Any] | None = None,
     *,
     overwrite: bool,
     inputs: Iterable[str | os.PathLike[str]] = (),
@@ -100,7 +100,7 @@ def new_group(
     import zarr  # noqa: PLC0415  (imported only by who writes Zarr arrays)
 
     with _staged(path, overwrite=overwrite, inputs=inputs) as partial:
-        yield zarr.create_group(store=partial, zarr_format=3)
+        yield finished(zarr.create_group, partial, zarr_format=3, attributes=attributes)
 
 
 @contextmanager
@@ -117,7 +117,7 @@ def new_array(
     import zarr  # noqa: PLC0415  (imported only by who writes Zarr arrays)
 
     with _staged(path, overwrite=overwrite, inputs=inputs) as partial:
-        yield zarr.create_array(store=partial, **_layout(shape, dtype, chunk_rows))
+        yield finished(zarr.create_array, partial, **_layout(shape, dtype, chunk_rows))
 
 
 def create_array(
@@ -134,7 +134,7 @@ def create_array(
     that is cut. Each chunk is compressed, carries a crc32c, and is written even if all its values
     are zero, since an absent chunk is an error when read.
     """
-    return group.create_array(name, **_layout(shape, dtype, chunk_rows))
+    return finished(group.create_array, name, **_layout(shape, dtype, chunk_rows))
 
 
 class RowAppender:
@@ -170,7 +170,8 @@ class RowAppender:
     def _write(self) -> None:
         if self._filled:
             stop = self._written + self._filled
-            self._array[self._written : stop] = self._buffer[: self._filled]
+            rows = slice(self._written, stop)
+            finished(self._array.__setitem__, rows, self._buffer[: self._filled])
             self._written, self._filled = stop, 0
 
     def _require_count(self, n_rows: int, *, complete: bool) -> None:
@@ -187,9 +188,9 @@ def _layout(shape: tuple[int, ...], dtype: DTypeLike, chunk_rows: int | None) ->
 
     item_nbytes = np.dtype(dtype).itemsize
     row_nbytes = max(1, math.prod(shape[1:])) * item_nbytes
-    fitting_rows = (_CHUNK_NBYTES if chunk_rows is None else _CHUNK_MAX_NBYTES) // row_nbytes
+    fitting_rows = (CHUNK_NBYTES if chunk_rows is None else _CHUNK_MAX_NBYTES) // row_nbytes
     rows = min(shape[0], fitting_rows, fitting_rows if chunk_rows is None else chunk_rows)
-    columns = [min(length, _CHUNK_NBYTES // item_nbytes) for length in shape[1:]]
+    columns = [min(length, CHUNK_NBYTES // item_nbytes) for length in shape[1:]]
     return {
         "shape": shape,
         "dtype": dtype,
@@ -249,8 +250,8 @@ def _claim(partial: Path, lock: int) -> None:
 
 def _publish(partial: Path, target: Path, *, overwrite: bool) -> None:
     for parent, _, files in os.walk(partial, topdown=False):
-        for path in (*(Path(parent, name) for name in files), Path(parent)):
-            _sync(path)  # else a power cut could keep the new name and lose the bytes
+        for name in (*files, ""):
+            _sync(Path(parent, name))  # else a power cut could keep the new name, lose the bytes
     require_writable(target, overwrite=overwrite)
     if target.exists():
         # a folder can be renamed onto an empty one, not onto one that holds files

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from streamreg.kernels import blas, cpu, fused
 from streamreg.layout import Blocks, Segments
 from streamreg.memory import MIB, available_nbytes, format_nbytes, parse_nbytes, usable_cpus
 from streamreg.plans import Candidate, Plan, Term
 from streamreg.solvers.base import Problem
 from streamreg.solvers.registry import NAMES
 from streamreg.sources.zarr import ZarrSource
+from streamreg.wording import count
 
 if TYPE_CHECKING:
+    from streamreg.kernels import Kernels
     from streamreg.solvers.base import PassFootprint, Solver
     from streamreg.solvers.registry import SolverSettings
     from streamreg.sources.base import RowSource
@@ -75,6 +78,13 @@ def limit_nbytes(memory_limit: int | str | None) -> int:
     return available_nbytes() // 2 if memory_limit is None else parse_nbytes(memory_limit)
 
 
+def kernels_of(solver: str, pass_nbytes: int) -> Kernels:
+    """Return the loops that fold the blocks of a pass: a function of the data, never of memory."""
+    if solver != "closed_form" and fused.is_worth(pass_nbytes):
+        return fused.KERNELS
+    return cpu.KERNELS
+
+
 class Rows(NamedTuple):
     """What a plan needs to know of a data set."""
 
@@ -102,8 +112,8 @@ class Rows(NamedTuple):
         """Return what reading keeps, with so many readers."""
         each = format_nbytes(self.reader_nbytes)
         blocks = Term("blocks", readers * self.reader_nbytes, f"{readers} at once, {each} each")
-        library = Term("library", self.shared_nbytes, "tasks and heaps of who reads the data")
-        return [blocks, library] if self.shared_nbytes else [blocks]
+        shared = Term("reader", self.shared_nbytes, "tasks and heaps of who reads the data")
+        return [blocks, shared] if self.shared_nbytes else [blocks]
 
 
 def process_term(threads: int) -> Term:
@@ -123,7 +133,7 @@ def _candidate(rows: Rows, problem: Problem, solver: Solver, limit: int, threads
     vectors = Term("vectors", footprint.solver_nbytes, f"of the solver, {d:,} × {k:,} each")  # noqa: RUF001
     for workers in range(threads, 0, -1):
         passes = [_terms(rows, problem, solver.name, each, workers) for each in footprint.passes]
-        terms = [*max(passes, key=peak), vectors]
+        terms = [*max(passes, key=peak), vectors, *_libraries(solver.name, rows)]
         fits = peak(terms) <= limit
         if fits:
             break
@@ -156,7 +166,7 @@ def _terms(
     block_nbytes = 8 * ((rows.block_rows + 1) * (d + 6 * k + 2) + d * (2 * k + 6))
     tiles = Term("tiles", readers * min(each.scratch_nbytes, block_nbytes), "float64 rows in work")
     n_states = _states_in_flight(readers, n_segments)
-    count = "1 state" if n_states == 1 or each.kept_nbytes else f"{n_states} states"
+    states = count(1 if each.kept_nbytes else n_states, "state")
     state_nbytes = n_states * each.state_nbytes + each.kept_nbytes
     terms = [*rows.terms(readers), tiles, process_term(threads)]
     if rows.decodes:
@@ -166,14 +176,25 @@ def _terms(
         left = readers * _DECODER_NBYTES + 3 * tiles.nbytes // 2
         terms.append(Term("heaps", left, "decoders, and tiles that were"))
     if name != "closed_form":
-        why = f"{format_nbytes(each.state_nbytes)} each, {count}"
+        why = f"{format_nbytes(each.state_nbytes)} each, {states}"
         return [Term("sums", state_nbytes, why), *terms]
     packed = min(8 * d * _PACKED_ROWS, _PACKED_MOST_NBYTES)
     return [
-        Term("XᵀX", state_nbytes, f"{d:,}² × 8 bytes, {count}"),  # noqa: RUF001
+        Term("XᵀX", state_nbytes, f"{d:,}² × 8 bytes, {states}"),  # noqa: RUF001
         *terms,
         Term("BLAS", threads * packed, "panels packed for multiplication"),
     ]
+
+
+def _libraries(solver: str, rows: Rows) -> list[Term]:
+    """Return what is imported for the fit, and was not yet."""
+    if solver == "closed_form":
+        library = Term("library", blas.library_nbytes(), "SciPy's BLAS, loaded once")
+    elif kernels_of(solver, rows.pass_nbytes) is fused.KERNELS:
+        library = Term("library", fused.library_nbytes(), "Numba and LLVM, loaded once")
+    else:
+        return []
+    return [library] if library.nbytes else []
 
 
 def _states_in_flight(workers: int, n_segments: int) -> int:
@@ -191,21 +212,24 @@ def _advice(dataset: DataSet, limit: int, candidates: list[Candidate]) -> str:
     room = limit - (least.peak_nbytes - blocks)
     # chunks as they are stored, decoded, moved beside each other, and joined to blocks
     rows = min(room, 8 * MIB) // (4 * dataset.X.row_nbytes)
-    if least.fits or not 1 <= rows < dataset.X.grid.chunk_rows:
+    grid = dataset.X.grid
+    if least.fits or not 1 <= rows < min(grid.chunk_rows, grid.n_rows):
         return ""
     return _rechunking(dataset.X, rows)
 
 
 def _rechunking(X: RowSource, rows: int) -> str:
     """Return how to cut X into chunks of so many rows, a chunk of the old at a time."""
-    pieces = -(-X.grid.chunk_rows // rows)
-    rows = -(-X.grid.chunk_rows // pieces)
+    # chunks may be declared larger than the array
+    chunk_rows = min(X.grid.chunk_rows, X.grid.n_rows)
+    pieces = -(-chunk_rows // rows)
+    rows = -(-chunk_rows // pieces)
     if not isinstance(X, ZarrSource):
-        return f"write {X.name} anew in chunks of at most {rows:,} rows"
+        return f"write {X.name} anew in chunks of at most {count(rows, 'row')}"
     n_rows, n_columns = X.shape
-    height, width = X.array.chunks
+    height, width = chunk_rows, min(X.chunks[1], n_columns)
     path = str(X.files.root) if X.files else X.name
-    return f"""write {X.name} anew in chunks of {rows:,} rows:
+    return f"""write {X.name} anew in chunks of {count(rows, "row")}:
     import zarr
     old = zarr.open_array({path!r}, mode="r")
     new = zarr.create_array(

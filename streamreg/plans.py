@@ -158,7 +158,9 @@ def _refusal(plan: Plan) -> str:
         least = min(plan.candidates.values(), key=lambda other: (other.peak_nbytes, other.passes))
         if least.peak_nbytes < refused.peak_nbytes:
             raised = format_nbytes(least.peak_nbytes, up=True)
-            remedies = [f'to {raised} with solver="{least.solver}", the least that works']
+            # sizes that print alike are no choice
+            if raised != format_nbytes(refused.peak_nbytes, up=True):
+                remedies = [f'to {raised} with solver="{least.solver}", the least that works']
         advice = plan.advice
     return itemised(refused.solver, plan.memory_limit, shape, refused.terms, remedies, advice)
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from streamreg import parameters
 from streamreg.accumulators.base import power_of_two
 from streamreg.accumulators.score import Score
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.errors import InputError, MemoryLimitError
 from streamreg.kernels import cpu
-from streamreg.memory import MIB, format_nbytes, usable_cpus
-from streamreg.output import RowAppender, new_array, require_writable
+from streamreg.memory import format_nbytes, usable_cpus
+from streamreg.output import CHUNK_NBYTES, RowAppender, new_array, require_writable
 from streamreg.planning import Rows, limit_nbytes, peak, process_term
 from streamreg.plans import Term, itemised
+from streamreg.progress import Progress, Silence
+from streamreg.wording import count
 
 if TYPE_CHECKING:
     import os
@@ -27,9 +31,8 @@ if TYPE_CHECKING:
     from streamreg.model import Model
     from streamreg.sources.dataset import BlockReader, DataSet
 
-# of the arrays that streamreg.output makes: the most bytes of a chunk, and how many of them are
-# alive while it is written (rows gathered, and what zarr makes of them)
-_CHUNK_NBYTES, _CHUNKS_ALIVE = 8 * MIB, 4
+# of an output, while one is written: rows gathered, and what zarr makes of them
+_CHUNKS_ALIVE = 4
 
 
 def predict(
@@ -38,6 +41,7 @@ def predict(
     *,
     memory_limit: int | str | None = None,
     n_threads: int | None = None,
+    progress: Progress | None = None,
 ) -> Float64:
     """Return predictions in memory, (N,) or (N, K).
 
@@ -51,7 +55,7 @@ def predict(
     """
     n_rows, k = dataset.n_rows, model.n_targets
     output = Term("predictions", 8 * n_rows * k, f"{n_rows:,} × {k:,} × 8 bytes")  # noqa: RUF001
-    with _predictor(model, dataset, output, memory_limit, n_threads) as engine:
+    with _predictor(model, dataset, output, memory_limit, n_threads, progress) as engine:
         out = np.empty((n_rows, k))
         for start, rows in _predicted(model, dataset, engine):
             out[start : start + len(rows)] = rows
@@ -67,7 +71,7 @@ def predict_to(
     memory_limit: int | str | None = None,
     n_threads: int | None = None,
     inputs: Sequence[str | os.PathLike[str]] = (),
-    on_rows: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Write predictions to a Zarr array, block by block; it appears whole or not at all.
 
@@ -84,7 +88,7 @@ def predict_to(
     output = _written(model, dataset)
     shape = (dataset.n_rows,) if model.one_target else (dataset.n_rows, model.n_targets)
     with (
-        _predictor(model, dataset, output, memory_limit, n_threads, on_rows) as engine,
+        _predictor(model, dataset, output, memory_limit, n_threads, progress) as engine,
         new_array(path, shape, overwrite=overwrite, inputs=inputs) as array,
     ):
         appender = RowAppender(array)
@@ -100,7 +104,7 @@ def score(
     *,
     memory_limit: int | str | None = None,
     n_threads: int | None = None,
-    on_rows: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Float64:
     """Return R² of each target, (K,), streamed; NaN for a constant target.
 
@@ -115,7 +119,8 @@ def score(
     _require_features(model, dataset)
     if dataset.n_targets != model.n_targets:
         raise InputError(
-            f"y has {dataset.n_targets:,} targets but the model was fitted with {model.n_targets:,}"
+            f"y has {count(dataset.n_targets, 'target')} but the model was fitted with "
+            f"{model.n_targets:,}"
         )
     accumulator = Score(model.coefficients.T.copy(), model.intercept)
 
@@ -123,11 +128,14 @@ def score(
         return _terms(model, dataset, accumulator.scratch_nbytes, workers)
 
     workers = _workers("score", dataset, terms, memory_limit, n_threads)
-    with ThreadsEngine(dataset, workers, on_rows) as engine:
+    progress = progress or Silence()
+    with closing(progress), ThreadsEngine(dataset, workers, progress.rows) as engine:
+        progress.begin_pass("score", dataset.n_rows)
         result = engine.reduce(accumulator)
         y_scale = power_of_two(result.high)
         if (y_scale != 1).any():
             # squares of y left float64's range
+            progress.begin_pass("score", dataset.n_rows)
             result = engine.reduce(replace(accumulator, y_scale=y_scale))
     if result.n == 0:
         raise InputError(
@@ -137,15 +145,16 @@ def score(
     return result.r2
 
 
+@contextmanager
 def _predictor(
     model: Model,
     dataset: DataSet,
     output: Term,
     memory_limit: int | str | None,
     n_threads: int | None,
-    on_rows: Callable[[int], None] | None = None,
-) -> ThreadsEngine:
-    """Return an engine over the rows of X, none left out, with as many threads as fit."""
+    progress: Progress | None,
+) -> Iterator[ThreadsEngine]:
+    """Yield an engine over the rows of X, none left out, with as many threads as fit."""
     _require_features(model, dataset)
     rows = replace(dataset, y=None, weight=None, target_names=None, nan_policy="raise")
     k, block_rows = model.n_targets, Rows.of(rows).block_rows
@@ -163,7 +172,10 @@ def _predictor(
     )
     remedies = {remedy: on_disk} if output.what == "predictions" else {}
     workers = _workers("predict", rows, terms, memory_limit, n_threads, remedies)
-    return ThreadsEngine(rows, workers, on_rows)
+    progress = progress or Silence()
+    with closing(progress), ThreadsEngine(rows, workers, progress.rows) as engine:
+        progress.begin_pass("predict", rows.n_rows)
+        yield engine
 
 
 def _workers(
@@ -182,7 +194,7 @@ def _workers(
         Not even one fits; nothing was read.
     """
     limit = limit_nbytes(memory_limit)
-    for workers in range(n_threads or usable_cpus(), 0, -1):
+    for workers in range(parameters.threads(n_threads) or usable_cpus(), 0, -1):
         if peak(terms(workers)) <= limit:
             return workers
     fitting = [remedy for remedy, nbytes in remedies.items() if nbytes <= limit]
@@ -204,7 +216,7 @@ def _terms(model: Model, dataset: DataSet, scratch_nbytes: int, workers: int) ->
 
 
 def _written(model: Model, dataset: DataSet) -> Term:
-    chunk = min(_CHUNK_NBYTES, 8 * dataset.n_rows * model.n_targets)
+    chunk = min(CHUNK_NBYTES, 8 * dataset.n_rows * model.n_targets)
     return Term("output", _CHUNKS_ALIVE * chunk, f"{_CHUNKS_ALIVE} chunks being written")
 
 

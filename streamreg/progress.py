@@ -1,8 +1,9 @@
-"""What a person sees of a running fit: bars on a terminal, plain lines elsewhere."""
+"""What a person sees of running passes: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,10 +16,10 @@ _SECONDS_BETWEEN_LINES = 2.0
 
 
 class Progress(Protocol):
-    """Told of a fit as it runs; ``rows`` from any thread."""
+    """Told of passes as they run; ``rows`` from any thread."""
 
-    def begin_pass(self, what: str, n_rows: int) -> None:
-        """Take note that a pass over so many rows begins."""
+    def begin_pass(self, what: str, n_rows: int | None) -> None:
+        """Take note that a pass over so many rows begins; ``None`` where nobody knows yet."""
 
     def rows(self, n_rows: int) -> None:
         """Take note that so many more rows are done."""
@@ -27,13 +28,13 @@ class Progress(Protocol):
         """Take note that an epoch is done."""
 
     def close(self) -> None:
-        """End the show: the fit is done, or failed."""
+        """End the show: the work is done, or failed."""
 
 
 class Silence:
     """Shows nothing."""
 
-    def begin_pass(self, what: str, n_rows: int) -> None:
+    def begin_pass(self, what: str, n_rows: int | None) -> None:
         """Do nothing."""
 
     def rows(self, n_rows: int) -> None:
@@ -58,28 +59,50 @@ class EpochCallback(Silence):
 
 
 class Lines(Silence):
-    """One plain line an epoch, on standard error; at most one in two seconds, and the last."""
+    """Plain lines on standard error: of epochs, and of rows where a pass takes long or is alone.
+
+    At most one in two seconds, and the last.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._began = self._printed = time.monotonic()
+        self._done, self._total = 0, ""
+        self._has_epochs = False
         self._held: str | None = None
+        self._lock = threading.Lock()
+
+    def begin_pass(self, what: str, n_rows: int | None) -> None:
+        """Count rows anew."""
+        del what
+        self._done, self._total = 0, "" if n_rows is None else f" of {n_rows:,}"
+
+    def rows(self, n_rows: int) -> None:
+        """Print a line of the rows done if none was printed of late."""
+        with self._lock:
+            self._done += n_rows
+            self._offer(f"{self._done:,}{self._total} rows", keep=not self._has_epochs)
 
     def epoch(self, record: EpochRecord) -> None:
         """Print the epoch's line, or keep it for the end."""
-        now = time.monotonic()
-        line = f"{self._name} {describe(record)}  {now - self._began:.1f} s"
-        if record.epoch == 1 or now - self._printed >= _SECONDS_BETWEEN_LINES:
-            self._print(line)
-            self._printed, self._held = now, None
-        else:
-            self._held = line
+        with self._lock:
+            self._has_epochs = True
+            self._offer(describe(record), keep=True, at_once=record.epoch == 1)
 
     def close(self) -> None:
-        """Print the last epoch's line, if it was kept."""
+        """Print the last line, if it was kept."""
         if self._held is not None:
             self._print(self._held)
             self._held = None
+
+    def _offer(self, what: str, *, keep: bool, at_once: bool = False) -> None:
+        now = time.monotonic()
+        line = f"{self._name} {what}  {now - self._began:.1f} s"
+        if at_once or now - self._printed >= _SECONDS_BETWEEN_LINES:
+            self._print(line)
+            self._printed, self._held = now, None
+        elif keep:
+            self._held = line
 
     def _print(self, line: str) -> None:
         sys.stderr.write(line + "\n")
@@ -87,7 +110,7 @@ class Lines(Silence):
 
 
 class Bars(Silence):
-    """A bar for each epoch, on standard error."""
+    """A bar for each pass, on standard error."""
 
     def __init__(self, name: str) -> None:
         from rich.console import Console  # noqa: PLC0415  (only where bars are shown)
@@ -107,10 +130,10 @@ class Bars(Silence):
         )  # fmt: skip
         self._task = self._bars.add_task(name, total=None)
 
-    def begin_pass(self, what: str, n_rows: int) -> None:
+    def begin_pass(self, what: str, n_rows: int | None) -> None:
         """Start the bar anew."""
         del what
-        # not sooner: a fit that is refused shows no bar
+        # not sooner: work that is refused shows no bar
         self._bars.start()
         self._bars.reset(self._task, total=n_rows, description=f"{self._name} {self._last}")
 

@@ -19,6 +19,7 @@ from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 from pyarrow.types import is_boolean, is_decimal, is_dictionary, is_floating, is_integer
 
+from streamreg.blocks import EXACT_INTEGERS
 from streamreg.errors import InputError
 from streamreg.memory import KIB, MIB
 
@@ -34,7 +35,6 @@ _CSV, _PARQUET = (".csv", ".csv.gz"), (".parquet", ".pq")
 _MISSING = ["", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "<NA>"]
 _NUMBERS = (is_integer, is_floating, is_decimal, is_boolean)
 _INTEGER = re.compile(r"\s*[+-]?\d{1,400}\s*")
-_EXACT_INTEGERS = 2**53
 # pyarrow reads 32 blocks of a CSV file ahead: with blocks of 8 MiB it would hold 400
 _BLOCK_NBYTES, _BLOCK_NBYTES_A_COLUMN = MIB, 64
 
@@ -63,7 +63,10 @@ class Table:
     def places(self, rows: Mapping[str, tuple[str, int]]) -> str:
         """Say what stands where; as in pyarrow's messages, the header of CSV is row 1."""
         first, meaning = (2, "row 1 is the header") if self.is_csv else (0, "the first row is 0")
-        found = [f"{name} ({what} in row {row + first:,})" for name, (what, row) in rows.items()]
+        found = [
+            f"{name or repr(name)} ({what} in row {row + first:,})"
+            for name, (what, row) in rows.items()
+        ]
         return f"{', '.join(found)}; {meaning}"
 
     def batches(self) -> Iterator[pa.RecordBatch]:
@@ -89,9 +92,29 @@ class Table:
 
     def _parquet_batches(self) -> Iterator[pa.RecordBatch]:
         # by default pyarrow holds a whole row group, which may be the whole file
-        with parquet.ParquetFile(self.path, pre_buffer=False, buffer_size=64 * KIB) as file:
+        with parquet.ParquetFile(
+            self.path, pre_buffer=False, buffer_size=64 * KIB, page_checksum_verification=True
+        ) as file:
             n_rows = max(1, BATCH_NBYTES // (8 * len(self.used)))
             yield from file.iter_batches(n_rows, columns=self.used, use_threads=False)
+
+    def texts(self, batch: pa.RecordBatch, name: str) -> pa.Array:
+        """Return the values of a column as they are written, null where missing.
+
+        Raises
+        ------
+        InputError
+            They have no written form: lists, structures, bytes that are not UTF-8.
+        """
+        column = batch[name]
+        missing = pc.is_null(column, nan_is_null=True)
+        try:
+            return pc.if_else(missing, pa.scalar(None, pa.string()), column.cast(pa.string()))
+        except pa.ArrowException as error:
+            raise InputError(
+                f"column {name} of {self.path} holds {column.type}, of which no levels can be "
+                f"made ({error}); leave it out with ignore (--ignore {name})"
+            ) from error
 
     def values(
         self, batch: pa.RecordBatch, levels: Mapping[str, list[str]], *, start: int
@@ -110,9 +133,9 @@ class Table:
             try:
                 if name in levels:
                     known = pa.array(levels[name], pa.string())
-                    numbers = pc.index_in(as_text(column), value_set=known)
+                    numbers = pc.index_in(self.texts(batch, name), value_set=known)
                 elif name in self.one_hot:
-                    numbers = pc.if_else(as_text(column).is_valid(), 0.0, None)
+                    numbers = pc.if_else(self.texts(batch, name).is_valid(), 0.0, None)
                 else:
                     numbers = _parse(column) if self.is_csv else _widen(column)
             except _NotNumbersError as error:
@@ -147,46 +170,36 @@ def open_table(
     target, one_hot, ignore = (
         [names] if isinstance(names, str) else names for names in (target, one_hot, ignore)
     )
-    if not path.is_file():
-        raise InputError(f"there is no file {path}; is the path spelled as on disk?")
-    if not path.name.endswith(_CSV + _PARQUET):
-        endings = ", ".join(_CSV + _PARQUET)
-        raise InputError(f"{path} ends in none of {endings}; unpack, convert or rename it")
-    with _reading(path):
-        is_csv = path.name.endswith(_CSV)
-        names = _csv_header(path) if is_csv else parquet.read_schema(path).names
-    if not names:
-        raise InputError(f"{path} is empty; its first line must name the columns")
-    for name, count in Counter(names).items():
-        if count > 1:
-            raise InputError(f"{path} has {count} columns named {name!r}; rename all but one")
+    names = _names(path)
     if not target:
         raise InputError(f"target names no column of {path}; name what is to be explained")
     weights = () if weight is None else (weight,)
     for name, count in Counter([*target, *one_hot, *ignore, *weights]).items():
         if name not in names:
             close = get_close_matches(name, names) or names[:MAX_NAMED]
-            raise InputError(f"{path} has no column {name!r}; closest: {', '.join(close)}")
+            commas = "; is it commas that separate values?" if len(names) == 1 else ""
+            raise InputError(
+                f"{path} has no column {name!r}; closest: {', '.join(map(repr, close))}{commas}"
+            )
         if count > 1:
             raise InputError(f"column {name!r} can be only one of target, one_hot, ignore, weight")
     apart = {*target, *ignore, *weights}
     features = tuple(name for name in names if name not in apart)
+    if not features:
+        raise InputError(
+            f"{path} has no column left for X: each of its {len(names):,} is a target, the weight "
+            "or ignored"
+        )
     return Table(path, features, tuple(target), weights, tuple(one_hot), len(names))
-
-
-def as_text(column: pa.Array) -> pa.Array:
-    """Return the values as they are written, null where missing."""
-    missing = pc.is_null(column, nan_is_null=True)
-    return pc.if_else(missing, pa.scalar(None, pa.string()), column.cast(pa.string()))
 
 
 def loses_digits(column: pa.Array, numbers: Float64) -> bool:
     """Whether a column, which became these numbers, has integers beyond 2**53."""
-    large = np.abs(numbers) >= _EXACT_INTEGERS
+    large = np.abs(numbers) >= EXACT_INTEGERS
     if not large.any() or is_floating(column.type):
         return False
     texts = (str(value) for value in column.filter(pa.array(large)).to_pylist())
-    return any(abs(int(text)) > _EXACT_INTEGERS for text in texts if _INTEGER.fullmatch(text))
+    return any(abs(int(text)) > EXACT_INTEGERS for text in texts if _INTEGER.fullmatch(text))
 
 
 class _NotNumbersError(Exception):
@@ -198,10 +211,32 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, csv.Error, UnicodeDecodeError, OSError) as error:
-        reason = str(error)
+        reason = " ".join(str(error).split())
         if "straddling" in reason:
             reason = "a line is longer than 1 MiB or 64 bytes a column; is a quote left open?"
+        elif "Empty CSV" in reason:
+            reason = "it has no rows"
+        elif isinstance(error, UnicodeDecodeError) or "invalid UTF8" in reason:
+            reason = f"it is not UTF-8 text ({reason}); save it as UTF-8"
         raise InputError(f"{path} cannot be read: {reason}") from error
+
+
+def _names(path: Path) -> list[str]:
+    """Return the names of the columns, once the file is known to be a table."""
+    if not path.is_file():
+        raise InputError(f"there is no file {path}; is the path spelled as on disk?")
+    if not path.name.endswith(_CSV + _PARQUET):
+        endings = ", ".join(_CSV + _PARQUET)
+        raise InputError(f"{path} ends in none of {endings}; unpack, convert or rename it")
+    with _reading(path):
+        is_csv = path.name.endswith(_CSV)
+        names = _csv_header(path) if is_csv else parquet.read_schema(path).names
+    if not names:
+        raise InputError(f"{path} is empty: it names no columns")
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise InputError(f"{path} has {count} columns named {name!r}; rename all but one")
+    return names
 
 
 def _csv_header(path: Path) -> list[str]:
@@ -214,6 +249,9 @@ def _csv_header(path: Path) -> list[str]:
 
 def _widen(column: pa.Array) -> pa.Array:
     kind = column.type.value_type if is_dictionary(column.type) else column.type
+    if is_decimal(kind):
+        # as text: pyarrow's own conversion makes 0.09999999999999999 of 0.1
+        return column.cast(pa.string()).cast(pa.float64())
     if any(is_kind(kind) for is_kind in _NUMBERS):
         return column.cast(pa.float64(), safe=False)
     if column.null_count == len(column):

@@ -12,6 +12,8 @@ import pytest
 import zarr
 from hypothesis import HealthCheck, settings
 
+from streamreg.kernels import cpu, fused, tiles
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -99,3 +101,23 @@ def read_all(source: Any, rows: int | None = None) -> np.ndarray:
     finally:
         reader.close()
     return np.concatenate(parts)
+
+
+@pytest.fixture(params=[cpu.KERNELS, fused.KERNELS], ids=["numpy", "fused"])
+def kernels(request):
+    """Each implementation of the loops that can run here without a GPU."""
+    if request.param is fused.KERNELS and not fused.is_installed():
+        pytest.skip("Numba is not installed")
+    return request.param
+
+
+@pytest.fixture(params=[False, True], ids=["one tile", "many tiles"])
+def tile_sizes(request, monkeypatch):
+    """Let a few rows make several tiles, and a few columns several panels."""
+    if request.param:
+        monkeypatch.setattr(tiles, "_TILE_NBYTES", 1)
+        monkeypatch.setattr(tiles, "_MIN_ROWS", 4)
+        monkeypatch.setattr(fused, "_TILE_NBYTES", 1)
+        monkeypatch.setattr(cpu, "_GRAM_TILE_NBYTES", 1)
+        monkeypatch.setattr(cpu, "_GRAM_MIN_ROWS", 3)
+        monkeypatch.setattr(cpu, "_PANEL", 2)

@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from streamreg.blocks import Block
-from streamreg.kernels import serial
+from streamreg.kernels import cpu
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from streamreg.accumulators.base import Accumulator
+
+# the loops whose laws are tested; a test may set others
+KERNELS = cpu.KERNELS
 
 
 class Rows(NamedTuple):
@@ -42,7 +45,7 @@ def fold(accumulator: Accumulator[Any, Any], blocks: Sequence[Block]) -> Any:
     """Return the state of one segment."""
     state = accumulator.zero()
     for block in blocks:
-        state = accumulator.update(state, block, serial)
+        state = accumulator.update(state, block, KERNELS)
     return state
 
 
@@ -86,7 +89,7 @@ def assert_second_arguments_are_left_alone(accumulator: Accumulator[Any, Any], r
     b_before = copy.deepcopy(b)
     merged = accumulator.merge(a, b)
     assert_same_bits(b, b_before)
-    accumulator.update(merged, first, serial)
+    accumulator.update(merged, first, KERNELS)
     assert_same_bits(b, b_before)
     for array, kept in zip(rows, before, strict=True):
         if array is not None:

@@ -15,7 +15,7 @@ from streamreg.accumulators.gradient import Gradient
 from streamreg.accumulators.gram import Gram
 from streamreg.accumulators.moments import Moments
 from streamreg.accumulators.score import Score
-from streamreg.kernels import Affine, cpu
+from streamreg.kernels import Affine
 
 # 80 bits on x86; elsewhere as good as float64, which the tolerances allow for
 Wide = np.longdouble
@@ -165,17 +165,12 @@ def assert_is(result, expected):
         assert np.all((off <= allowed) | np.isnan(allowed)), (name, found, value)
 
 
-@pytest.fixture(params=[False, True], ids=["one tile", "many tiles"])
-def tiles(request, monkeypatch):
-    """Let a few rows make several tiles, and a few columns several panels."""
-    if request.param:
-        monkeypatch.setattr(cpu, "_TILE_NBYTES", 1)
-        monkeypatch.setattr(cpu, "_GRAM_TILE_NBYTES", 1)
-        monkeypatch.setattr(cpu, "_GRAM_MIN_ROWS", 3)
-        monkeypatch.setattr(cpu, "_PANEL", 2)
+@pytest.fixture(autouse=True)
+def _laws_of(kernels, monkeypatch):
+    monkeypatch.setattr(laws, "KERNELS", kernels)
 
 
-@pytest.mark.usefixtures("tiles")
+@pytest.mark.usefixtures("tile_sizes")
 @given(data=st.data())
 def test_any_split_into_blocks_and_segments_gives_numpys_answer(data):
     drawn = data.draw(rows())
@@ -186,7 +181,7 @@ def test_any_split_into_blocks_and_segments_gives_numpys_answer(data):
         assert_is(accumulator.finalize(laws.reduce(accumulator, pieces)), expected)
 
 
-@pytest.mark.usefixtures("tiles")
+@pytest.mark.usefixtures("tile_sizes")
 @pytest.mark.parametrize(
     "law",
     [

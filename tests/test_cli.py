@@ -1,5 +1,6 @@
 """The command line, as a user meets it: in a process of its own."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 import zarr
 
 import streamreg
+from streamreg.cli import settings
 
 
 def run(*arguments, cwd):
@@ -71,6 +73,14 @@ def test_predict_and_score_follow_the_model(ingested):
     assert json.loads(done.stdout)["r2"] == pytest.approx(r2, abs=1e-12)
 
 
+def test_a_number_that_json_lacks_becomes_null(ingested):
+    run("fit", "table.zarr", "--out", "model.json", cwd=ingested)
+    zarr.open_array(ingested / "table.zarr" / "y")[:] = 7.0
+    done = run("score", "table.zarr", "--model", "model.json", "--json", cwd=ingested)
+    assert json.loads(done.stdout) == {"r2": None, "r2_by_target": [None]}
+    assert "R² is not defined where y is constant" in done.stderr
+
+
 def test_x_and_y_can_be_given_apart(ingested):
     done = run("fit", "--x", "table.zarr/X", "--y", "table.zarr/y", "--json", cwd=ingested)
     assert done.returncode == 0, done.stderr
@@ -98,6 +108,86 @@ def test_plan_is_one_json_document(ingested):
     document = json.loads(run("plan", "table.zarr", "--json", cwd=ingested).stdout)
     assert document["chosen"] == "closed_form"
     assert set(document["candidates"]) == {"closed_form", "gd", "cg"}
+
+
+OPTIONS = [
+    "--solver", "gd", "--no-fit-intercept", "--l2", "0.1", "--no-standardize", "--learning-rate",
+    "0.1", "--max-epochs", "7", "--tol", "1e-3", "--init", "random", "--random-state", "3",
+    "--memory-limit", "512 MiB", "--n-threads", "1", "--missing-chunks", "fill", "--nan-policy",
+    "omit", "--no-progress",
+]  # fmt: skip
+
+
+def test_plan_takes_the_options_of_a_fit(ingested):
+    fitted = run("fit", "table.zarr", *OPTIONS, "--json", cwd=ingested)
+    assert fitted.returncode in {0, 4}, fitted.stderr
+    planned = run("plan", "table.zarr", *OPTIONS, "--json", cwd=ingested)
+    assert planned.returncode == 0, planned.stderr
+    plan, fit = json.loads(planned.stdout), json.loads(fitted.stdout)
+    assert (plan["chosen"], plan["memory_limit"]) == ("gd", 512 * 2**20)
+    assert plan["candidates"]["gd"]["peak_nbytes"] == fit["planned_peak"]
+    assert fit["intercept"] == 0
+
+
+def test_every_parameter_of_the_estimator_is_an_option():
+    options = inspect.signature(settings._job).parameters
+    others = {"data", "x", "y", "sample_weight", "scheduler"}
+    assert set(options) - others == set(streamreg.LinearRegression().get_params()) - {
+        "client", "progress"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["plan", "fit"])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--device", "cuda"), ("--scheduler", "tcp://10.0.0.1:8786"), ("--checkpoint", "state")],
+)
+def test_what_a_later_version_brings_is_refused_in_a_sentence(command, option, value, ingested):
+    done = run(command, "table.zarr", option, value, cwd=ingested)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{option} {value} is not supported by this version" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["fit", "plan", "score", "predict"])
+@pytest.mark.parametrize("option", ["--missing-chunks", "--nan-policy"])
+def test_a_word_that_is_no_choice_is_answered_with_those_that_are(command, option, folder):
+    needed = [] if command in {"fit", "plan"} else ["--model", "m.json"]
+    needed += ["--out", "o.zarr"] if command == "predict" else []
+    done = run(command, "table.zarr", *needed, option, "drop", cwd=folder)
+    assert done.returncode == 2
+    for word in ("drop", option, "'error'" if option == "--missing-chunks" else "'omit'"):
+        assert word in done.stderr
+
+
+def test_rows_with_nan_are_predicted_to_be_nan(ingested):
+    run("fit", "table.zarr", "--out", "model.json", cwd=ingested)
+    X = zarr.open_array(ingested / "table.zarr" / "X")
+    X[3, 1] = np.nan
+    arguments = ["predict", "table.zarr", "--model", "model.json", "--out", "yhat.zarr"]
+    refused = run(*arguments, cwd=ingested)
+    assert (refused.returncode, "NaN in row 3, column 1" in refused.stderr) == (2, True)
+    done = run(*arguments, "--nan-policy", "omit", cwd=ingested)
+    assert done.returncode == 0, done.stderr
+    made = zarr.open_array(ingested / "yhat.zarr", mode="r")[:]
+    assert np.flatnonzero(np.isnan(made)).tolist() == [3]
+
+
+@pytest.mark.parametrize("flag", [[], ["--no-progress"]])
+def test_progress_is_lines_on_standard_error_where_that_is_no_terminal(flag, folder):
+    commands = {
+        "ingest": ["ingest", "table.csv", "table.zarr", "--target", "t"],
+        "fit": ["fit", "table.zarr", "--out", "model.json"],
+        "predict": ["predict", "table.zarr", "--model", "model.json", "--out", "yhat.zarr"],
+        "score": ["score", "table.zarr", "--model", "model.json"],
+    }
+    for name, command in commands.items():
+        done = run(*command, *flag, "--json", cwd=folder)
+        assert done.returncode == 0, done.stderr
+        json.loads(done.stdout)
+        line = f"{name} epoch 1  " if name == "fit" else f"{name} 1,000 of 1,000 rows  "
+        assert done.stderr.startswith("" if flag else line)
+        assert len(done.stderr.splitlines()) == (0 if flag else 1)
 
 
 def wide(folder):
@@ -196,24 +286,3 @@ def test_predictions_do_not_overwrite_without_being_told(ingested):
     assert refused.returncode == 2
     assert "--overwrite" in refused.stderr
     assert run(*arguments, "--overwrite", cwd=ingested).returncode == 0
-
-
-def test_demo_runs_small_and_cleans_up(tmp_path):
-    done = run(
-        "demo", "--rows", 20_000, "--features", 16, "--memory-limit", "128 MiB", cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    for solver in ("closed_form", "gd", "cg"):
-        assert solver in done.stdout
-    assert "74.5 GiB" in done.stdout
-    assert not list(tmp_path.iterdir())
-
-
-def test_demo_keeps_what_it_is_told_to(tmp_path):
-    done = run(
-        "demo", "--rows", 1000, "--features", 4, "--memory-limit", "128 MiB", "--keep", "kept",
-        cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    names = {path.name for path in (tmp_path / "kept").iterdir()}
-    assert {"data.zarr", "predictions.zarr"} <= names

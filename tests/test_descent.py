@@ -126,7 +126,7 @@ def test_divergence_names_the_largest_stable_rate(X, standardize, fit_intercept,
     for rate in (1.01 * largest, 1.5 * largest, 1e9 * largest, 1e300):
         with pytest.raises(DivergenceError, match="largest stable") as caught:
             solve(ConstantStepDescent(standardize=standardize, learning_rate=rate), X, y, **kind)
-        assert f"learning_rate={rate!r}" in str(caught.value)
+        assert f"learning_rate={rate} is" in str(caught.value)
         assert 0.97 * largest < caught.value.largest_stable < largest
     named = caught.value.largest_stable
     for rate in (named, 0.999 * largest):

@@ -96,12 +96,12 @@ def test_an_error_of_progress_ends_the_pass():
 
 def test_an_error_in_a_panel_ends_the_pass():
     class Panels(Sum):
-        def update(self, state, _, parallel):
+        def update(self, state, _, kernels):
             def task(number):
                 if number == 3:
                     raise _BoomError
 
-            parallel(task, 5)
+            kernels.parallel(task, 5)
             return state
 
     before = threading.active_count()
@@ -133,9 +133,9 @@ def test_an_interrupt_ends_a_pass(n_threads, state_nbytes):
                 print("reading", flush=True)
             time.sleep(0.01)
         class Panels(Sum):
-            def update(self, state, block, parallel):
-                parallel(lambda number: time.sleep(0.01), 4)
-                return super().update(state, block, parallel)
+            def update(self, state, block, kernels):
+                kernels.parallel(lambda number: time.sleep(0.01), 4)
+                return super().update(state, block, kernels)
         try:
             with ThreadsEngine(only(Rows(on_read=on_read)), {n_threads}) as engine:
                 while True:

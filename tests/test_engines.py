@@ -13,7 +13,7 @@ from made_up_rows import Rows, Sum, only
 from streamreg.accumulators.gram import Gram
 from streamreg.engines.base import fold_segment
 from streamreg.engines.threads import ThreadsEngine
-from streamreg.kernels import serial
+from streamreg.kernels import cpu
 from streamreg.layout import Blocks
 from streamreg.memory import MIB
 from streamreg.sources.dataset import open_dataset
@@ -95,7 +95,7 @@ def test_threads_share_the_panels_of_a_large_state():
     names = set()
 
     class Panels(Sum):
-        def update(self, state, block, parallel):
+        def update(self, state, block, kernels):
             meet = threading.Barrier(2)
 
             def task(number):
@@ -103,8 +103,8 @@ def test_threads_share_the_panels_of_a_large_state():
                 if number < 2:
                     meet.wait(PATIENCE)
 
-            parallel(task, 5)
-            return super().update(state, block, parallel)
+            kernels.parallel(task, 5)
+            return super().update(state, block, kernels)
 
     source = Rows()
     with ThreadsEngine(only(source), 2) as engine:
@@ -131,7 +131,7 @@ def test_a_block_is_gone_before_the_next_is_read():
     blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes)
     tracemalloc.start()
     try:
-        fold_segment(reader, Sum(), blocks, serial, lambda _: None)
+        fold_segment(reader, Sum(), blocks, cpu.KERNELS, lambda _: None)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -22,15 +22,6 @@ def xp(request):
     return request.param
 
 
-@pytest.fixture(params=[False, True], ids=["one tile", "many tiles"])
-def tiles(request, monkeypatch):
-    if request.param:
-        monkeypatch.setattr(cpu, "_TILE_NBYTES", 1)
-        monkeypatch.setattr(cpu, "_GRAM_TILE_NBYTES", 1)
-        monkeypatch.setattr(cpu, "_GRAM_MIN_ROWS", 3)
-        monkeypatch.setattr(cpu, "_PANEL", 2)
-
-
 @st.composite
 def blocks(draw):
     """A block of any dtype, and the same rows as plain float64, with a weight each."""
@@ -60,9 +51,9 @@ def in_namespace(xp, *arrays):
     return [xp.asarray(array) for array in arrays]
 
 
-@pytest.mark.usefixtures("tiles")
+@pytest.mark.usefixtures("tile_sizes")
 @given(drawn=blocks(), paired=st.booleans(), scaled=st.booleans(), shifted=st.booleans())
-def test_products(xp, drawn, paired, scaled, shifted):
+def test_products(xp, kernels, drawn, paired, scaled, shifted):
     block, (X, y, weight) = drawn
     d, k = X.shape[1], y.shape[1]
     columns = 2 * k if paired else k
@@ -71,20 +62,20 @@ def test_products(xp, drawn, paired, scaled, shifted):
     x_affine = Affine(np.full(d, 0.25) if scaled else None, X.mean(axis=0) if shifted else None)
     y_affine = Affine(np.full(k, 4.0) if scaled else None, y.mean(axis=0) if shifted else None)
     state = ProductState.zero(d, k, columns)
-    cpu.products(block, state, coefficients=V, bias=bias, x=x_affine, y=y_affine)
+    kernels.products(block, state, coefficients=V, bias=bias, x=x_affine, y=y_affine)
     read = X * (0.25 if scaled else 1) - (X.mean(axis=0) if shifted else 0)
     y_read = y * (4.0 if scaled else 1) - (y.mean(axis=0) if shifted else 0)
     assert_same(state, reference.products(*in_namespace(xp, read, y_read, weight, V, bias)))
 
 
-@pytest.mark.usefixtures("tiles")
+@pytest.mark.usefixtures("tile_sizes")
 @given(drawn=blocks(), scaled=st.booleans())
-def test_moments(xp, drawn, scaled):
+def test_moments(xp, kernels, drawn, scaled):
     block, (X, y, weight) = drawn
     d, k = X.shape[1], y.shape[1]
     scale = 0.25 if scaled else 1.0
     state = MomentsState.zero(d, k)
-    cpu.moments(
+    kernels.moments(
         block, state,
         x_scale=np.full(d, scale) if scaled else None,
         y_scale=np.full(k, scale) if scaled else None,
@@ -98,7 +89,7 @@ def test_moments(xp, drawn, scaled):
     assert_same(whole, reference.moments(*in_namespace(xp, X * scale, y * scale, weight)))
 
 
-@pytest.mark.usefixtures("tiles")
+@pytest.mark.usefixtures("tile_sizes")
 @given(drawn=blocks(), centred=st.booleans(), scaled=st.booleans())
 def test_gram(xp, drawn, centred, scaled):
     block, (X, y, weight) = drawn

@@ -77,7 +77,7 @@ def test_the_closed_form_is_refused_before_reading_with_remedies_that_fit():
     ).groups()
     assert parse_nbytes(raised) < 75 * GIB
     assert plan(wide, raised, solver="closed_form").require_fit().solver == "closed_form"
-    assert parse_nbytes(cg) < 128 * MIB
+    assert parse_nbytes(cg) < 256 * MIB  # 132 of them Numba, where it is installed
     # "2 GiB" is the limit under which it was offered
     assert plan(wide, "2 GiB", solver="cg").require_fit().solver == "cg"
 
@@ -174,7 +174,7 @@ def test_other_sources_are_told_the_height_of_chunks():
 # what is chosen
 
 
-@pytest.mark.parametrize(("limit", "chosen"), [("2 GiB", "closed_form"), ("64 MiB", "cg")])
+@pytest.mark.parametrize(("limit", "chosen"), [("2 GiB", "closed_form"), ("160 MiB", "cg")])
 def test_auto_takes_the_closed_form_where_it_fits(limit, chosen):
     made = plan(unread(100_000, 5000), limit)
     assert made.chosen == chosen

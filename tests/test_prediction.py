@@ -13,6 +13,7 @@ from streamreg.errors import InputError, MemoryLimitError
 from streamreg.memory import MIB, parse_nbytes
 from streamreg.model import Model
 from streamreg.prediction import predict, predict_to, score
+from streamreg.progress import Silence
 from streamreg.sources.dataset import open_dataset
 
 
@@ -98,6 +99,71 @@ def test_names_in_another_order_are_refused(tmp_path):
         predict(some_model(2, feature_names=("a", "b")), dataset)
     assert predict(some_model(2, feature_names=("b", "a")), dataset).shape == (10, 2)
     assert predict(some_model(2), dataset).shape == (10, 2)
+
+
+def _zarr_array(path, X):
+    array = zarr.create_array(path, data=X)
+    return array, path
+
+
+def _dask_from_zarr(path, X):
+    dask = pytest.importorskip("dask.array")
+    zarr.create_array(path, data=X)
+    return dask.from_zarr(zarr.open_array(path)) * 2.0, path
+
+
+def _dask_from_path(path, X):
+    dask = pytest.importorskip("dask.array")
+    zarr.create_array(path, data=X)
+    return dask.from_zarr(str(path)), path
+
+
+def _mapped(path, X):
+    np.save(path.with_suffix(".npy"), X)
+    return np.load(path.with_suffix(".npy"), mmap_mode="r"), path.with_suffix(".npy")
+
+
+@pytest.mark.parametrize("kind", [_zarr_array, _dask_from_zarr, _dask_from_path, _mapped])
+def test_predictions_are_not_written_over_the_object_that_they_come_from(tmp_path, kind):
+    X = rows(100)
+    given, path = kind(tmp_path / "X.zarr", X)
+    with pytest.raises(InputError, match="would overwrite the input"):
+        predict_to(some_model(), only_x(given), path, overwrite=True)
+    # nothing was made or lost
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+    left = np.load(path) if path.suffix == ".npy" else zarr.open_array(path, mode="r")[:]
+    assert np.array_equal(left, X)
+
+
+class _Told(Silence):
+    """Keeps what progress is told."""
+
+    def __init__(self):
+        self.passes, self.closed = [], 0
+
+    def begin_pass(self, _, n_rows):
+        self.passes.append([n_rows, 0])
+
+    def rows(self, n_rows):
+        self.passes[-1][1] += n_rows
+
+    def close(self):
+        self.closed += 1
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0**800])
+def test_progress_is_told_of_every_row_of_every_pass(tmp_path, scale):
+    X, model = rows(60_000, 20), some_model(20, 1)
+    y = X[:, 0] * scale
+    for work, n_passes in (
+        (lambda told: predict(model, only_x(X), progress=told), 1),
+        (lambda told: predict_to(model, only_x(X), tmp_path / "out.zarr", progress=told), 1),
+        # squares that overflow cost a second
+        (lambda told: score(model, open_dataset(X, y), progress=told), 1 if scale == 1 else 2),
+    ):
+        told = _Told()
+        work(told)
+        assert (told.passes, told.closed) == ([[60_000, 60_000]] * n_passes, 1)
 
 
 class _Unread:

@@ -53,6 +53,8 @@ def out(tmp_path):
         (pa.float64(), [0.1, np.inf, 1e-300]),
         (pa.bool_(), [True, False, True]),
         (pa.decimal128(10, 2), [Decimal("1.25"), Decimal(-2), Decimal("0.5")]),
+        # float64 has no 0.1: the nearest is wanted
+        (pa.decimal128(38, 20), [Decimal("0.1"), Decimal("-12.3"), Decimal("1e17")]),
     ],
     ids=str,
 )
@@ -132,6 +134,29 @@ def test_columns_that_are_not_numbers_are_all_named(ending, refused, tmp_path, o
     assert report.feature_names == ("x",)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [pa.array([[1, 2], [3]]), pa.array([{"a": 1}, {"a": 2}]), pa.array([b"\xff", b"a"])],
+    ids=["lists", "structures", "bytes"],
+)
+def test_no_levels_are_made_of_what_has_no_written_form(values, tmp_path, out):
+    parquet.write_table(pa.table({"odd": values, "y": [1, 2]}), tmp_path / "t.parquet")
+    said = message(tmp_path / "t.parquet", out, one_hot=["odd"])
+    assert f"column odd of {tmp_path}/t.parquet holds {str(values.type)[:4]}" in said
+    assert "(--ignore odd)" in said
+
+
+@pytest.mark.parametrize("place", [0.3, 0.6])
+def test_a_damaged_page_of_parquet_is_noticed(place, tmp_path, out):
+    path = tmp_path / "t.parquet"
+    table = pa.table({name: np.random.default_rng(0).random(100_000) for name in "xy"})
+    parquet.write_table(table, path, use_dictionary=False, write_page_checksum=True)
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 1
+    path.write_bytes(content)
+    assert "cannot be read: could not verify page integrity" in message(path, out)
+
+
 @pytest.mark.parametrize("part", [{"target": ["a"]}, {"weight": "a"}])
 def test_a_target_or_weight_of_text_is_refused(part, tmp_path, out):
     table = write(tmp_path / "t.csv", "a,x,y\nhigh,1,2\n")
@@ -148,8 +173,8 @@ def test_missing_is_spelled_in_many_ways(text, tmp_path, out):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"target": ["arr_dealy"]}, "no column 'arr_dealy'; closest: arr_delay"),
-        ({"target": ["zzz"]}, "no column 'zzz'; closest: arr_delay, x, y"),
+        ({"target": ["arr_dealy"]}, "no column 'arr_dealy'; closest: 'arr_delay'"),
+        ({"target": ["zzz"]}, "no column 'zzz'; closest: 'arr_delay', 'x', 'y'"),
         ({"one_hot": ["Y"]}, "no column 'Y'"),
         ({"ignore": ["w"]}, "no column 'w'"),
         ({"weight": "w"}, "no column 'w'"),
@@ -170,13 +195,17 @@ def test_columns_must_be_there_and_have_one_part(options, said, tmp_path, out):
         ("absent.csv", None, "there is no file"),
         ("t.xlsx", b"PK", "ends in none of .csv, .csv.gz, .parquet, .pq"),
         ("t.csv", b"", "is empty"),
+        ("t.csv", b"\n\n", "is empty"),
         ("t.csv", b"x,y\n", "has no rows"),
+        ("t.csv", b"x,y", "has no rows"),
+        ("t.csv", b"x;y\n1;2\n", "no column 'y'; closest: 'x;y'; is it commas that separate"),
         ("t.csv", b"x,y,x\n1,2,3\n", "2 columns named 'x'"),
         ("t.csv", b"x,y\n1,2\n3\n", "Row #3: Expected 2 columns, got 1"),
         ("t.csv", b"x,y\n" + b"1,2\n" * 600_000 + b"1,2,3\n", "Row #600002: Expected 2 columns"),
         ("t.csv", b'x,y\n1,"2\n' + b"1,2\n" * 900_000, "is a quote left open?"),
-        ("t.csv", b"x,y\n1,\xff\n", "cannot be read"),
-        ("t.csv", b"\xff\xfe,y\n1,2\n", "cannot be read"),
+        ("t.csv", b"x,y\n1,\xff\n", "is not UTF-8 text"),
+        ("t.csv", "x,y\n1,2\n".encode("utf-16"), "is not UTF-8 text"),
+        ("t.csv", b"c,y\n" + b"1,2\n" * 9999 + b"\xe9,2\n", "save it as UTF-8"),
         ("t.csv", b"x,y\n1,\n", "lacks values in 1 of 1 rows"),
         ("t.csv.gz", gzip.compress(b"x,y\n" + b"1,2\n" * 9999)[:-40], "cannot be read"),
         ("t.csv.gz", b"x,y\n1,2\n", "cannot be read"),

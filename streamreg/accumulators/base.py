@@ -17,7 +17,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from streamreg.blocks import Block, Float64
-    from streamreg.kernels import Parallel
+    from streamreg.kernels import Kernels
 
 State = TypeVar("State")
 Result = TypeVar("Result")
@@ -44,11 +44,12 @@ class Accumulator(ABC, Generic[State, Result]):
         """Return the state of no rows."""
 
     @abstractmethod
-    def update(self, state: State, block: Block, parallel: Parallel) -> State:
+    def update(self, state: State, block: Block, kernels: Kernels) -> State:
         """Add a block to a state.
 
-        ``parallel(task, count)`` runs ``task(0) … task(count - 1)``, perhaps on several threads:
-        an accumulator whose state is too large for one copy a thread splits its work with it.
+        ``kernels`` holds the loops of the device where the block lies, for whom they serve; with
+        ``kernels.parallel(task, count)``, which runs ``task(0) … task(count - 1)``, an accumulator
+        whose state is too large for one copy a thread splits its work between threads.
         """
 
     @abstractmethod

@@ -13,7 +13,7 @@ from streamreg.kernels.states import ProductState
 
 if TYPE_CHECKING:
     from streamreg.blocks import Block, Float64
-    from streamreg.kernels import Parallel
+    from streamreg.kernels import Kernels
 
 
 class GradientResult(NamedTuple):
@@ -55,6 +55,10 @@ class Gradient(Accumulator[ProductState, GradientResult]):
     x: Affine = AS_STORED
     y: Affine = AS_STORED
 
+    def __post_init__(self) -> None:
+        # a column at a time is what the loops read
+        object.__setattr__(self, "coefficients", np.asfortranarray(self.coefficients))
+
     @property
     def state_nbytes(self) -> int:
         d, m = self.coefficients.shape
@@ -68,9 +72,8 @@ class Gradient(Accumulator[ProductState, GradientResult]):
         d, m = self.coefficients.shape
         return ProductState.zero(d, self.n_targets, m)
 
-    def update(self, state: ProductState, block: Block, parallel: Parallel) -> ProductState:
-        del parallel  # the state is small: each thread has its own
-        cpu.products(
+    def update(self, state: ProductState, block: Block, kernels: Kernels) -> ProductState:
+        kernels.products(
             block, state, coefficients=self.coefficients, bias=self.intercept, x=self.x, y=self.y
         )
         return state

@@ -13,7 +13,7 @@ from streamreg.kernels.states import GramState
 
 if TYPE_CHECKING:
     from streamreg.blocks import Block, Float64
-    from streamreg.kernels import Parallel
+    from streamreg.kernels import Kernels
 
 
 class GramResult(NamedTuple):
@@ -72,9 +72,11 @@ class Gram(Accumulator[GramState, GramResult]):
     def zero(self) -> GramState:
         return GramState.zero(self.n_features, self.n_targets)
 
-    def update(self, state: GramState, block: Block, parallel: Parallel) -> GramState:
+    def update(self, state: GramState, block: Block, kernels: Kernels) -> GramState:
         x_scale, y_scale = self.scaling or (None, None)
-        cpu.gram(block, state, parallel, centred=self.centred, x_scale=x_scale, y_scale=y_scale)
+        kernels.gram(
+            block, state, kernels.parallel, centred=self.centred, x_scale=x_scale, y_scale=y_scale
+        )
         return state
 
     def merge(self, a: GramState, b: GramState) -> GramState:

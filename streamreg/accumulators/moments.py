@@ -13,7 +13,7 @@ from streamreg.kernels.states import MomentsState
 
 if TYPE_CHECKING:
     from streamreg.blocks import Block, Float64
-    from streamreg.kernels import Parallel
+    from streamreg.kernels import Kernels
 
 
 class MomentsResult(NamedTuple):
@@ -70,10 +70,9 @@ class Moments(Accumulator[MomentsState, MomentsResult]):
     def zero(self) -> MomentsState:
         return MomentsState.zero(self.n_features, self.n_targets)
 
-    def update(self, state: MomentsState, block: Block, parallel: Parallel) -> MomentsState:
-        del parallel  # the state is small: each thread has its own
+    def update(self, state: MomentsState, block: Block, kernels: Kernels) -> MomentsState:
         x_scale, y_scale = self.scaling or (None, None)
-        cpu.moments(block, state, x_scale=x_scale, y_scale=y_scale)
+        kernels.moments(block, state, x_scale=x_scale, y_scale=y_scale)
         return state
 
     def merge(self, a: MomentsState, b: MomentsState) -> MomentsState:

@@ -9,10 +9,11 @@ import numpy as np
 
 from streamreg.accumulators.base import Accumulator
 from streamreg.kernels import cpu
+from streamreg.kernels.tiles import tile_rows
 
 if TYPE_CHECKING:
     from streamreg.blocks import Block, Float64
-    from streamreg.kernels import Parallel
+    from streamreg.kernels import Kernels
 
 
 class ScoreState(NamedTuple):
@@ -62,15 +63,15 @@ class Score(Accumulator[ScoreState, ScoreResult]):
     @property
     def scratch_nbytes(self) -> int:
         d, k = self.coefficients.shape
-        return cpu.predict_scratch_nbytes(int(d)) + 8 * 4 * cpu.tile_rows(d) * int(k)
+        return cpu.predict_scratch_nbytes(int(d)) + 8 * 4 * tile_rows(d) * int(k)
 
     def zero(self) -> ScoreState:
         k = len(self.intercept)
         return ScoreState(np.zeros(()), np.zeros(()), *(np.zeros(k) for _ in range(5)))
 
-    def update(self, state: ScoreState, block: Block, parallel: Parallel) -> ScoreState:
-        del parallel  # the state is small: each thread has its own
-        rows = cpu.tile_rows(block.X.shape[1])
+    def update(self, state: ScoreState, block: Block, kernels: Kernels) -> ScoreState:
+        del kernels  # one product of a row, and the rest is about y
+        rows = tile_rows(block.X.shape[1])
         unit = np.ones_like(self.intercept) if self.y_scale is None else self.y_scale
         smaller, larger = np.minimum(unit, 1.0), np.maximum(unit, 1.0)
         for start in range(0, len(block.X), rows):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _EXIT_CODES = ((MemoryLimitError, 3), (DivergenceError, 5), (DataCorruptionError, 6))
 _BAD_INPUT, _DEFECT = 2, 1
-_INTERRUPTED, _TERMINATED = 130, 143
+_SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 app = typer.Typer(
     help="Linear regression on data larger than memory.",
@@ -46,8 +46,8 @@ app.command("predict")(predict)
 app.command("score")(score)
 
 
-class _TerminatedError(BaseException):
-    """SIGTERM came."""
+class _SignalError(BaseException):
+    """SIGINT or SIGTERM came: carries which."""
 
 
 def _print_version(wanted: bool) -> None:
@@ -62,7 +62,10 @@ def options(
         bool, typer.Option("--debug", help="Show tracebacks; may stand after the command too.")
     ] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True)
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
     """Linear regression on data larger than memory."""
@@ -75,17 +78,17 @@ def main(arguments: list[str] | None = None) -> None:
     # wherever it stands: who meets an error repeats the line with --debug at its end
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in _SIGNALS:
+        # in place of KeyboardInterrupt, of which typer would make a silent exit
+        signal.signal(number, _stop)
     warnings.showwarning = _show_warning
     warnings.simplefilter("always", DataWarning)
     try:
         code = app(given, standalone_mode=False) or 0
-    except (KeyboardInterrupt, _TerminatedError, StreamregError) as error:
+    except (_SignalError, StreamregError) as error:
         if debug:
             traceback.print_exc()
         code = _explain(error)
-    except typer.Abort:  # what click makes of Ctrl-C
-        code = _explain(KeyboardInterrupt())
     except OSError as error:
         if debug:
             traceback.print_exc()
@@ -101,12 +104,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _explain(error: BaseException) -> int:
-    if isinstance(error, KeyboardInterrupt):
-        show.say("streamreg: interrupted; nothing was left half written")
-        return _INTERRUPTED
-    if isinstance(error, _TerminatedError):
-        show.say("streamreg: terminated; nothing was left half written")
-        return _TERMINATED
+    if isinstance(error, _SignalError):
+        (number,) = error.args
+        show.say(f"streamreg: {_SIGNALS[number]}; nothing was left half written")
+        return 128 + int(number)  # as shells do
     show.say(f"streamreg: {type(error).__name__}: {error}")
     return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), _BAD_INPUT)
 
@@ -124,9 +125,9 @@ def _usage(error: Exception) -> int:
     return _DEFECT
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    del number, frame
-    raise _TerminatedError
+def _stop(number: int, frame: FrameType | None) -> None:
+    del frame
+    raise _SignalError(signal.Signals(number))
 
 
 def _show_warning(message: Warning | str, *context: Any, **more: Any) -> None:  # noqa: ANN401

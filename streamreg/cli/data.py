@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamreg.cli import show
-from streamreg.cli.options import Data, Json, MissingChunks, Overwrite, X, Y, dataset_of
+from streamreg.cli.options import Data, Json, MissingChunks, Overwrite, Progress, X, Y, dataset_of
 from streamreg.layout import Blocks
 from streamreg.memory import MIB, format_nbytes
+from streamreg.progress import progress_of
 from streamreg.sources.zarr import ZarrSource
 
 if TYPE_CHECKING:
@@ -20,19 +21,31 @@ _SMALL_CHUNK, _LARGE_CHUNK = MIB // 4, 256 * MIB
 
 
 def ingest_table(
-    table: Annotated[Path, typer.Argument(metavar="TABLE", help=".csv, .csv.gz or .parquet")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The data set to write.")],
+    table: Annotated[
+        Path, typer.Argument(metavar="TABLE", help="A file .csv, .csv.gz, .parquet or .pq.")
+    ],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The data set to write, a new folder.")
+    ],
     target: Annotated[list[str], typer.Option(help="A column of y; repeat for several.")],
     one_hot: Annotated[
         list[str] | None,
-        typer.Option(help="A text column to turn into 0/1 columns, one a level but the first."),
+        typer.Option(
+            help="A text column to turn into 0/1 columns, one a level but the first; repeat for "
+            "several."
+        ),
     ] = None,
-    ignore: Annotated[list[str] | None, typer.Option(help="A column to leave out.")] = None,
-    weight: Annotated[str | None, typer.Option(help="The column of sample weights.")] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option(help="A column to leave out; repeat for several.")
+    ] = None,
+    weight: Annotated[
+        str | None, typer.Option(help="The column of sample weights, if any.")
+    ] = None,
     drop_missing: Annotated[
         bool, typer.Option("--drop-missing", help="Leave out rows with missing values.")
     ] = False,
     overwrite: Overwrite = False,
+    progress: Progress = True,
     json: Json = False,
 ) -> None:
     """Write a CSV or Parquet table as a data set, in pieces, with a checksum in every chunk."""
@@ -40,7 +53,7 @@ def ingest_table(
 
     report = ingest(
         table, out, target=target, one_hot=one_hot or (), ignore=ignore or (), weight=weight,
-        drop_missing=drop_missing, overwrite=overwrite,
+        drop_missing=drop_missing, overwrite=overwrite, progress=progress_of(progress, "ingest"),
     )  # fmt: skip
     kept = report.rows_read - report.rows_dropped
     if json:

@@ -11,11 +11,14 @@ import typer
 from streamreg import fitting
 from streamreg.cli import options as o
 from streamreg.cli import show
+from streamreg.cli.settings import takes_job
 from streamreg.errors import InputError
 from streamreg.fitting import FitSettings
 from streamreg.memory import format_nbytes
 from streamreg.model import Model
 from streamreg.progress import progress_of
+from streamreg.sources.dataset import DataSet
+from streamreg.wording import count
 
 if TYPE_CHECKING:
     from streamreg.fitting import Fit
@@ -24,25 +27,16 @@ _NOT_CONVERGED = 4
 _MOST_ROWS = 30
 
 
+@takes_job
 def plan(
-    data: o.Data = None,
-    x: o.X = None,
-    y: o.Y = None,
-    sample_weight: o.Weight = None,
-    solver: o.SolverName = "auto",
-    memory_limit: o.MemoryLimit = None,
-    n_threads: o.NThreads = None,
-    max_epochs: o.MaxEpochs = 1000,
+    dataset: DataSet,
+    settings: FitSettings,
+    progress: Annotated[bool, typer.Option(hidden=True)] = True,
     json: o.Json = False,
 ) -> None:
     """Show what each solver would need, from metadata alone; exits with 3 if none fits."""
-    dataset = o.dataset_of(data, x, y, sample_weight)
-    made = fitting.plan_fit(
-        dataset,
-        FitSettings(
-            solver=solver, memory_limit=memory_limit, n_threads=n_threads, max_epochs=max_epochs
-        ),
-    )
+    del progress  # a plan shows none, but takes the options of a fit
+    made = fitting.plan_fit(dataset, settings)
     if json:
         show.write_json(made.to_dict())
     else:
@@ -50,47 +44,20 @@ def plan(
     made.require_fit()
 
 
+@takes_job
 def fit(
-    data: o.Data = None,
-    x: o.X = None,
-    y: o.Y = None,
-    sample_weight: o.Weight = None,
+    dataset: DataSet,
+    settings: FitSettings,
     out: Annotated[
         Path | None, typer.Option(help="Where to write the model, .json or .npz.")
     ] = None,
     overwrite: o.Overwrite = False,
-    solver: o.SolverName = "auto",
-    fit_intercept: o.FitIntercept = True,
-    l2: o.L2 = 0.0,
-    standardize: o.Standardize = True,
-    learning_rate: o.LearningRate = "auto",
-    max_epochs: o.MaxEpochs = 1000,
-    tol: o.Tol = 1e-8,
-    init: o.Init = "zeros",
-    random_state: o.RandomState = None,
-    memory_limit: o.MemoryLimit = None,
-    n_threads: o.NThreads = None,
-    device: o.Device = "cpu",
-    scheduler: o.Scheduler = None,
-    checkpoint: o.Checkpoint = None,
-    missing_chunks: o.MissingChunks = "error",
-    nan_policy: o.NanPolicyOption = "raise",
     progress: o.Progress = True,
     json: o.Json = False,
 ) -> None:
     """Fit a data set; exits with 4 if the tolerance was not reached."""
-    settings = FitSettings(
-        solver=solver, fit_intercept=fit_intercept, l2=l2, standardize=standardize,
-        learning_rate=o.rate_of(learning_rate),  # type: ignore[arg-type]
-        max_epochs=max_epochs, tol=tol, init=init, random_state=random_state,
-        memory_limit=memory_limit, n_threads=n_threads,
-        device=device, client=scheduler, checkpoint=checkpoint,
-    )  # fmt: skip
     if out is not None:
         require_model_path(out, overwrite=overwrite)
-    dataset = o.dataset_of(
-        data, x, y, sample_weight, missing_chunks=missing_chunks, nan_policy=nan_policy
-    )
     result = fitting.fit(dataset, settings, progress_of(progress, "fit"))
     model = result.model(dataset)
     if out is not None:
@@ -134,7 +101,9 @@ def _document(model: Model, result: Fit, out: Path | None) -> dict[str, Any]:
 
 def _write_result(model: Model, result: Fit, out: Path | None) -> None:
     solution, planned = result.solution, result.plan.candidates[result.plan.chosen]
-    show.write(f"{result.plan.chosen}, {solution.n_epochs:,} epochs: {solution.status.value}")
+    show.write(
+        f"{result.plan.chosen}, {count(solution.n_epochs, 'epoch')}: {solution.status.value}"
+    )
     show.write(f"loss {solution.loss_history[0]:.6g} → {solution.loss_history[-1]:.6g}")
     show.write(
         f"memory added: {format_nbytes(result.peak_nbytes)} measured, "

@@ -12,24 +12,36 @@ from streamreg import prediction
 from streamreg.cli import options as o
 from streamreg.cli import show
 from streamreg.model import Model
+from streamreg.progress import progress_of
+from streamreg.sources.dataset import NanPolicy
 
 
 def predict(
     model_file: o.ModelFile,
-    out: Annotated[Path, typer.Option(help="The Zarr array to write.")],
-    data: o.Data = None,
+    out: Annotated[Path, typer.Option(help="The Zarr array to write, a new folder.")],
+    data: Annotated[
+        str | None,
+        typer.Argument(metavar="DATA", help="A data set: a Zarr group with X. Or --x."),
+    ] = None,
     x: o.X = None,
     overwrite: o.Overwrite = False,
     memory_limit: o.MemoryLimit = None,
     n_threads: o.NThreads = None,
     missing_chunks: o.MissingChunks = "error",
+    nan_policy: Annotated[
+        NanPolicy, typer.Option(help="Refuse NaN and inf, or predict NaN for such rows.")
+    ] = "raise",
+    progress: o.Progress = True,
     json: o.Json = False,
 ) -> None:
     """Write predictions to disk, block by block; they appear whole or not at all."""
-    dataset = o.dataset_of(data, x, None, missing_chunks=missing_chunks, needs_y=False)
+    dataset = o.dataset_of(
+        data, x, missing_chunks=missing_chunks, nan_policy=nan_policy, needs_y=False
+    )
     path = prediction.predict_to(
         Model.load(model_file), dataset, out, overwrite=overwrite, memory_limit=memory_limit,
         n_threads=n_threads, inputs=[path for path in (data, x) if path is not None],
+        progress=progress_of(progress, "predict"),
     )  # fmt: skip
     if json:
         show.write_json({"path": str(path), "rows": dataset.n_rows})
@@ -47,15 +59,17 @@ def score(
     n_threads: o.NThreads = None,
     missing_chunks: o.MissingChunks = "error",
     nan_policy: o.NanPolicyOption = "raise",
+    progress: o.Progress = True,
     json: o.Json = False,
 ) -> None:
-    """Print R², streamed."""
+    """Show R² of a model's predictions, of several targets the mean; streamed."""
     dataset = o.dataset_of(
         data, x, y, sample_weight, missing_chunks=missing_chunks, nan_policy=nan_policy
     )
     scores = prediction.score(
-        Model.load(model_file), dataset, memory_limit=memory_limit, n_threads=n_threads
-    )
+        Model.load(model_file), dataset, memory_limit=memory_limit, n_threads=n_threads,
+        progress=progress_of(progress, "score"),
+    )  # fmt: skip
     if np.isnan(scores).any():
         show.say("streamreg: warning: R² is not defined where y is constant: its spread is 0")
     if json:

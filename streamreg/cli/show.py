@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +30,8 @@ def write(text: str = "") -> None:
 
 def write_json(document: dict[str, Any]) -> None:
     """Write the one JSON document of a command; numbers that JSON lacks become null."""
-    write(json.dumps(_plain(document), indent=1, allow_nan=False))
+    text = json.dumps(document)
+    write(json.dumps(json.loads(text, parse_constant=lambda _: None), indent=1))
 
 
 def write_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -45,13 +45,3 @@ def write_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     if not console.is_terminal:
         console = Console(markup=False, highlight=False, width=max(console.width, _NARROWEST))
     console.print(table)
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from streamreg.accumulators.base import Accumulator
-    from streamreg.kernels import Parallel
+    from streamreg.kernels import Kernels
     from streamreg.sources.dataset import BlockReader
 
 State = TypeVar("State")
@@ -21,7 +21,7 @@ def fold_segment(
     reader: BlockReader,
     accumulator: Accumulator[State, Result],
     blocks: Iterable[tuple[int, int]],
-    parallel: Parallel,
+    kernels: Kernels,
     on_block: Callable[[int], None],
 ) -> State:
     """Return the state of the rows of some blocks, folded in order.
@@ -34,8 +34,8 @@ def fold_segment(
         What is gathered.
     blocks
         First row, and the row after the last, of each block.
-    parallel
-        Runs the parts of an update, if the accumulator splits it.
+    kernels
+        The loops, and who runs the parts of an update, if the accumulator splits it.
     on_block
         Told the rows of each block when it is done; may raise to end the pass.
 
@@ -52,7 +52,7 @@ def fold_segment(
         for start, stop in blocks:
             block = reader.read(start, stop)
             if len(block.X):
-                state = accumulator.update(state, block, parallel)
+                state = accumulator.update(state, block, kernels)
                 if not accumulator.is_finite(state):
                     error = reader.not_finite(start, stop)
                     if error is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from streamreg.engines.base import fold_segment
 from streamreg.engines.blas_limit import one_blas_thread
-from streamreg.kernels import serial
+from streamreg.kernels import cpu, serial
 from streamreg.layout import Blocks, Segments
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from streamreg.accumulators.base import Accumulator
     from streamreg.blocks import Block
-    from streamreg.kernels import Parallel
+    from streamreg.kernels import Kernels
     from streamreg.sources.dataset import BlockReader, DataSet
 
 State = TypeVar("State")
@@ -47,6 +47,8 @@ class ThreadsEngine:
         Threads that fold; with 1 all is done by the caller's own.
     on_rows
         Told the rows of each block that is done, from any thread, for progress.
+    kernels
+        The loops that fold a block.
 
     Attributes
     ----------
@@ -57,11 +59,16 @@ class ThreadsEngine:
     """
 
     def __init__(
-        self, dataset: DataSet, n_threads: int, on_rows: Callable[[int], None] | None = None
+        self,
+        dataset: DataSet,
+        n_threads: int,
+        on_rows: Callable[[int], None] | None = None,
+        kernels: Kernels = cpu.KERNELS,
     ) -> None:
         self._dataset = dataset
         self._n_threads = n_threads
         self._on_rows = on_rows
+        self._kernels = kernels
         self._blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes)
         self._idle: list[BlockReader] = []
         self._lending = threading.Lock()
@@ -101,10 +108,11 @@ class ThreadsEngine:
         if len(segments) == 1:
             # the plan counts one reader's buffers for a pass that is read by one thread
             self._close_readers(keep=1)
-            merged = self._fold(accumulator, self._share, segments[0])
+            shared = self._kernels._replace(parallel=self._share)
+            merged = self._fold(accumulator, shared, segments[0])
         else:
             merged = accumulator.zero()
-            for state in self._in_order(segments, partial(self._fold, accumulator, serial)):
+            for state in self._in_order(segments, partial(self._fold, accumulator, self._kernels)):
                 merged = accumulator.merge(merged, state)
                 # gone before the next is awaited: the plan counts it once
                 del state
@@ -125,11 +133,11 @@ class ThreadsEngine:
         return self._in_order(range(len(self._blocks)), run)
 
     def _fold(
-        self, accumulator: Accumulator[State, Result], parallel: Parallel, segment: range
+        self, accumulator: Accumulator[State, Result], kernels: Kernels, segment: range
     ) -> State:
         with self._reader() as reader:
             blocks = (self._blocks[number] for number in segment)
-            return fold_segment(reader, accumulator, blocks, parallel, self._tell)
+            return fold_segment(reader, accumulator, blocks, kernels, self._tell)
 
     def _in_order(self, items: Iterable[Item], run: Callable[[Item], Made]) -> Iterator[Made]:
         """Yield ``run(item)`` in order, with at most one more under way than there are threads."""

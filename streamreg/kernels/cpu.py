@@ -1,37 +1,33 @@
 """The kernels on the processor: tiles that fit its cache, float64 sums of whatever is stored.
 
-A tile is read from memory once; what a kernel does with it after that happens in cache. Tile
-boundaries depend on D alone, so that blocks fold to the same bits however they were read.
+A tile is read from memory once; what a kernel does with it after that happens in cache.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from streamreg.kernels import AS_STORED, Affine, blas
+from streamreg.kernels import AS_STORED, Affine, Kernels, blas
+from streamreg.kernels.tiles import column, room_for, tile_rows, tiles, widen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
     from streamreg.blocks import Array, Block, Float64
     from streamreg.kernels import Parallel
     from streamreg.kernels.states import GramState, MomentsState, ProductState
 
-_TILE_NBYTES = 1 << 20
 _GRAM_TILE_NBYTES = 4 << 20
 # a rank-k update of fewer rows would be bound by reading and writing the D² state
 _GRAM_MIN_ROWS = 256
 # of the D² state, so that threads can share one that is too large to be kept by each
 _PANEL = 512
+# of coefficients: for more, products of matrices are faster than one vector after another
+_FEW_COLUMNS = 4
 # 1 in so many
 _FEW = 8
-
-
-def tile_rows(n_features: int) -> int:
-    """Return the rows of a tile: about 1 MiB of float64, at least 4."""
-    return max(4, _TILE_NBYTES // (8 * n_features))
 
 
 def gram_tile_rows(n_features: int) -> int:
@@ -67,33 +63,50 @@ def products(
     """
     n_targets, n_columns = len(state.rr), len(state.sums)
     rows = min(tile_rows(block.X.shape[1]), len(block.X))
-    room = _room(block.X, rows, always=any(part is not None for part in x))
-    u_room = np.empty((rows, n_columns))
-    added = np.empty_like(state.products)
-    for tile, tile_y, weight in _tiles(block, rows):
-        z = _widen(tile, room, x)
-        u = u_room[: len(z)]
-        np.matmul(z, coefficients, out=u)
+    room = room_for(block.X, rows, always=any(part is not None for part in x))
+    u_room, added = np.empty((n_columns, rows)), np.empty_like(state.products)
+    for tile, tile_y, weight in tiles(block, rows):
+        z = widen(tile, room, x)
+        u = u_room[:, : len(z)]
+        _multiply(coefficients.T, z, u)
         # y - b first: they may be large and alike, and are then subtracted without rounding
-        u[:, :n_targets] -= _column(tile_y, y) - bias[:n_targets]
-        u[:, n_targets:] += bias[n_targets:]
-        su = u if weight is None else u * weight[:, None]
-        np.matmul(su.T, z, out=added)
+        u[:n_targets] -= (column(tile_y, y) - bias[:n_targets]).T
+        u[n_targets:] += bias[n_targets:, None]
+        su = u if weight is None else u * weight
+        _multiply_rows(su, z, added)
         np.add(state.products, added, out=state.products)
-        np.add(state.sums, su.sum(axis=0), out=state.sums)
-        np.add(state.rr, np.einsum("ij,ij->j", su[:, :n_targets], u[:, :n_targets]), out=state.rr)
-        _count(state, len(z), weight)
+        np.add(state.sums, su.sum(axis=1), out=state.sums)
+        np.add(state.rr, np.einsum("ji,ji->j", su[:n_targets], u[:n_targets]), out=state.rr)
+        count(state, len(z), weight)
+
+
+def _multiply(coefficients: Float64, z: Float64, out: Float64) -> None:
+    """Write (zV)ᵀ, (M, n), given Vᵀ: a column at a time, three times as fast while they are few."""
+    if len(coefficients) > _FEW_COLUMNS:
+        np.matmul(coefficients, z.T, out=out)
+        return
+    for weights, row in zip(coefficients, out, strict=True):
+        np.dot(z, weights, out=row)
+
+
+def _multiply_rows(u: Float64, z: Float64, out: Float64) -> None:
+    """Write uz, (M, D)."""
+    if len(u) > _FEW_COLUMNS:
+        np.matmul(u, z, out=out)
+        return
+    for values, row in zip(u, out, strict=True):
+        np.dot(values, z, out=row)
 
 
 def predict(X: Array, coefficients: Float64, intercept: Float64) -> Float64:
     """Return Xw + b, (n, K) float64; w is (D, K), b (K,)."""
     out = np.empty((len(X), len(intercept)))
     rows = min(tile_rows(X.shape[1]), len(X))
-    room = _room(X, rows, always=False)
+    room = room_for(X, rows, always=False)
     # what leaves float64's range becomes inf, which callers look for
     with np.errstate(all="ignore"):
         for start in range(0, len(X), max(1, rows)):
-            z = _widen(X[start : start + rows], room, AS_STORED)
+            z = widen(X[start : start + rows], room, AS_STORED)
             np.matmul(z, coefficients, out=out[start : start + rows])
         out += intercept
     return out
@@ -111,32 +124,63 @@ def moments_scratch_nbytes(n_features: int, n_targets: int) -> int:
 
 
 def moments(
-    block: Block, state: MomentsState, *, x_scale: Float64 | None, y_scale: Float64 | None
+    block: Block,
+    state: MomentsState,
+    *,
+    x_scale: Float64 | None,
+    y_scale: Float64 | None,
 ) -> None:
-    """Add a block to means and centred sums, a tile at a time: Chan, Golub & LeVeque (1983)."""
+    """Add a block to means and centred sums."""
     rows = min(tile_rows(block.X.shape[1]), len(block.X))
-    room = _room(block.X, rows, always=True)
-    for tile, tile_y, weight in _tiles(block, rows):
-        if not state.n:
-            state.origin[...] = _column(tile[0], Affine(x_scale))
-            state.y_origin[...] = _column(tile_y[0], Affine(y_scale))
+    room = room_for(block.X, rows, always=True)
+
+    def about_mean(tile: Array, y: Float64, s: Float64, total: float) -> Centred:
         _bound(tile, state.low, state.high)
+        z = widen(tile, room, Affine(x_scale, state.origin))
+        mean = _centre(z, s, total)
+        cross = (y * s[:, None]).T @ z
+        np.square(z, out=z)
+        return Centred(mean, s @ z, cross)
+
+    fold_moments(block, state, rows, about_mean, x_scale=x_scale, y_scale=y_scale)
+
+
+class Centred(NamedTuple):
+    """Of one tile: the mean less the origin, and sums about the mean."""
+
+    mean: Float64  #   (D,)
+    squares: Float64  # (D,)
+    cross: Float64  #  (K, D) with y about its own mean
+
+
+def fold_moments(
+    block: Block,
+    state: MomentsState,
+    rows: int,
+    about_mean: Callable[[Array, Float64, Float64, float], Centred],
+    *,
+    x_scale: Float64 | None,
+    y_scale: Float64 | None,
+) -> None:
+    """Add tiles, each centred by its own mean, to a state: Chan, Golub & LeVeque (1983)."""
+    for tile, tile_y, weight in tiles(block, rows):
+        if not state.n:
+            state.origin[...] = column(tile[0], Affine(x_scale))
+            state.y_origin[...] = column(tile_y[0], Affine(y_scale))
         _bound(tile_y, state.y_low, state.y_high)
-        z = _widen(tile, room, Affine(x_scale, state.origin))
-        z_y = _column(tile_y, Affine(y_scale, state.y_origin))
-        s = np.ones(len(z)) if weight is None else weight
+        z_y = column(tile_y, Affine(y_scale, state.y_origin))
+        s = np.ones(len(tile)) if weight is None else weight
         total = float(s.sum())
-        mean, y_mean = _centre(z, s, total), _centre(z_y, s, total)
+        y_mean = _centre(z_y, s, total)
+        mean, squares, cross = about_mean(tile, z_y, s, total)
         ratio, share = _chan(state.s, total)
         delta, y_delta = mean - state.mean, y_mean - state.y_mean
-        np.add(state.cross, (z_y * s[:, None]).T @ z, out=state.cross)
-        np.add(state.cross, ratio * np.outer(y_delta, delta), out=state.cross)
-        np.square(z, out=z)
-        np.add(state.m2, s @ z + ratio * delta * delta, out=state.m2)
+        np.add(state.cross, cross + ratio * np.outer(y_delta, delta), out=state.cross)
+        np.add(state.m2, squares + ratio * delta * delta, out=state.m2)
         np.add(state.y_m2, s @ (z_y * z_y) + ratio * y_delta * y_delta, out=state.y_m2)
         np.add(state.mean, share * delta, out=state.mean)
         np.add(state.y_mean, share * y_delta, out=state.y_mean)
-        _count(state, len(z), weight)
+        count(state, len(tile), weight)
 
 
 def gram_scratch_nbytes(n_features: int, n_targets: int) -> int:
@@ -167,15 +211,15 @@ def gram(
     rows = min(gram_tile_rows(n_features), len(block.X))
     room = np.empty((rows + 1, n_features))
     panels = -(-n_features // _PANEL)
-    for tile, tile_y, weight in _tiles(block, rows):
+    for tile, tile_y, weight in tiles(block, rows):
         n = len(tile)
         if centred and not state.n:
-            state.origin[...] = _column(tile[0], Affine(x_scale))
-            state.y_origin[...] = _column(tile_y[0], Affine(y_scale))
+            state.origin[...] = column(tile[0], Affine(x_scale))
+            state.y_origin[...] = column(tile_y[0], Affine(y_scale))
         shift, y_shift = (state.origin, state.y_origin) if centred else (None, None)
-        z = _widen(tile, room[:n], Affine(x_scale, shift))
+        z = widen(tile, room[:n], Affine(x_scale, shift))
         z_y = np.empty((n + 1, tile_y.shape[1]))
-        z_y[:n] = _column(tile_y, Affine(y_scale, y_shift))
+        z_y[:n] = column(tile_y, Affine(y_scale, y_shift))
         _note_changes(z, state.varies)
         _note_changes(z_y[:n], state.y_varies)
         filled = n
@@ -197,7 +241,7 @@ def gram(
         _add_gram(room[:filled], state.gram, panels, parallel)
         np.add(state.cross, room[:filled].T @ z_y[:filled], out=state.cross)
         np.add(state.y_m2, np.einsum("ij,ij->j", z_y[:filled], z_y[:filled]), out=state.y_m2)
-        _count(state, n, weight)
+        count(state, n, weight)
 
 
 def _add_gram(rows: Float64, gram: Float64, panels: int, parallel: Parallel) -> None:
@@ -208,46 +252,6 @@ def _add_gram(rows: Float64, gram: Float64, panels: int, parallel: Parallel) -> 
         blas.add_gram_panel(rows, gram, start, min(start + _PANEL, n_features))
 
     parallel(add_panel, panels)
-
-
-def _tiles(block: Block, rows: int) -> Iterator[tuple[Array, Array, Float64 | None]]:
-    for start in range(0, len(block.X), max(1, rows)):
-        part = slice(start, start + rows)
-        yield block.X[part], block.y[part], None if block.weight is None else block.weight[part]
-
-
-def _room(X: Array, rows: int, *, always: bool) -> Float64:
-    """Return a buffer for a widened tile; an empty one where tiles can be used as they lie."""
-    if not always and X.dtype == np.float64 and X.dtype.isnative:
-        return np.empty((0, X.shape[1]))
-    return np.empty((rows, X.shape[1]))
-
-
-def _widen(tile: Array, room: Float64, columns: Affine) -> Float64:
-    """Return tile·scale - shift as float64, in ``room``; the tile itself where there is none."""
-    if not len(room):
-        return tile
-    z = room[: len(tile)]
-    # unsafe: integers become floats; those beyond 2⁵³ are warned of by who reads them
-    if columns.scale is not None:
-        np.multiply(tile, columns.scale, out=z, dtype=np.float64, casting="unsafe")
-        if columns.shift is not None:
-            np.subtract(z, columns.shift, out=z)
-    elif columns.shift is not None:
-        np.subtract(tile, columns.shift, out=z, dtype=np.float64, casting="unsafe")
-    else:
-        np.copyto(z, tile, casting="unsafe")
-    return z
-
-
-def _column(values: Array, columns: Affine) -> Float64:
-    """Return values·scale - shift as a new array: of y, which is narrow, or of one row."""
-    z = values.astype(np.float64)
-    if columns.scale is not None:
-        z *= columns.scale
-    if columns.shift is not None:
-        z -= columns.shift
-    return z
 
 
 def _bound(values: Array, low: Float64, high: Float64) -> None:
@@ -278,6 +282,10 @@ def _chan(s_before: Float64, s_added: float) -> tuple[float, float]:
     return float(s_before) * share, share
 
 
-def _count(state: MomentsState | ProductState | GramState, n: int, weight: Float64 | None) -> None:
+def count(state: MomentsState | ProductState | GramState, n: int, weight: Float64 | None) -> None:
+    """Add rows, and their weights, to the counts of a state."""
     state.n[...] += n
     state.s[...] += n if weight is None else weight.sum()
+
+
+KERNELS = Kernels(products, moments, gram)

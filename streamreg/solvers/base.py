@@ -6,6 +6,7 @@ returns the statistic; ``report``, which takes each epoch's record; and the :cla
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from streamreg.blocks import Float64
 
 Result = TypeVar("Result")
+
+# float64's rounding: the step from 1 to the next number
+EPS = sys.float_info.epsilon
 
 
 class Reduce(Protocol):

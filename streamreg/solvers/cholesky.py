@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from streamreg.kernels import blas
+from streamreg.solvers.base import EPS
 
 if TYPE_CHECKING:
     from streamreg.blocks import Float64
 
     Numbers = np.ndarray[tuple[int], np.dtype[np.intp]]
 
-_EPS = float(np.finfo(float).eps)
 _INVERSE_ITERATIONS = 5
 
 
@@ -70,7 +70,7 @@ class Factor:
         d, active = len(gram), int(np.count_nonzero(diagonal))
         norm = _one_norm(gram)
         # what is left of a column that depends on others is rounding
-        tolerance = 32 * max(d, 16) * _EPS * float(np.max(diagonal))
+        tolerance = 32 * max(d, 16) * EPS * float(np.max(diagonal))
         matrix, numbers, found, _ = lapack.dpstrf(gram, tol=tolerance, lower=1, overwrite_a=1)
         pivots, rank = numbers.astype(np.intp) - 1, int(found) if active else 0
         condition = norm * _inverse_norm(matrix, rank)

@@ -12,17 +12,25 @@ from streamreg.accumulators.gradient import gradient_state_nbytes
 from streamreg.accumulators.gram import Gram
 from streamreg.accumulators.moments import Moments
 from streamreg.kernels import cpu
-from streamreg.solvers.base import EpochRecord, Footprint, PassFootprint, Solution, Solver, Status
+from streamreg.solvers.base import (
+    EPS,
+    EpochRecord,
+    Footprint,
+    PassFootprint,
+    Solution,
+    Solver,
+    Status,
+)
 from streamreg.solvers.cholesky import Factor
 from streamreg.solvers.columns import column_warnings, is_constant, measure
 from streamreg.solvers.coordinates import Coordinates, penalty_root
+from streamreg.wording import count
 
 if TYPE_CHECKING:
     from streamreg.accumulators.gram import GramResult
     from streamreg.blocks import Float64
     from streamreg.solvers.base import Problem, Reduce, Report
 
-_EPS = float(np.finfo(float).eps)
 # squares below, times weights of 1e-120, may have lost digits to underflow
 _SMALLEST_SQUARE = 2.0**-600
 # weights are right to about 1e-16 times the condition number of XᵀX; above, they are corrected
@@ -150,7 +158,7 @@ def _correct(
         theta = theta + change
         losses.append(loss + 0.5 * np.sum(gradient * change, axis=0))
         # what is left is about this part of what was corrected
-        if share * 10 * factor.condition * _EPS <= _SMALL_CORRECTION:
+        if share * 10 * factor.condition * EPS <= _SMALL_CORRECTION:
             break
         last = share
     return theta
@@ -164,8 +172,8 @@ def _dependence_warnings(
         verb = "depends" if len(dependent) == 1 else "depend"
         message = (
             f"{problem.columns(dependent)} {verb} linearly on the others (rank "
-            f"{factor.rank:,} of {problem.n_features:,}, {n_rows:,} rows): the coefficients are "
-            "those of least norm; leave such columns out, or pass l2 > 0"
+            f"{factor.rank:,} of {problem.n_features:,}, {count(n_rows, 'row')}): the coefficients "
+            "are those of least norm; leave such columns out, or pass l2 > 0"
         )
         return [message]
     if factor.condition < _NEARLY_DEPENDENT or not factor.rank:

@@ -8,7 +8,9 @@ import numpy as np
 
 from streamreg.accumulators.base import Scaling, power_of_two
 from streamreg.accumulators.moments import Moments, MomentsResult
+from streamreg.solvers.base import EPS
 from streamreg.solvers.coordinates import Coordinates, Evaluation, penalty_root
+from streamreg.wording import count
 
 if TYPE_CHECKING:
     from streamreg.blocks import Float64
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
 
     Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
 
-_EPS = float(np.finfo(float).eps)
 # means this many deviations from zero are taken from the rows; below, subtracting c·Σr from the
 # products costs at most log10(32) digits and no second copy of each tile
 _LARGE_MEAN = 32.0
@@ -82,7 +83,7 @@ def measure(problem: Problem, reduce: Reduce) -> tuple[MomentsResult, Scaling, l
 
 def is_constant(spread: Float64, mean: Float64) -> Mask:
     """Return which columns do not vary, or by rounding only."""
-    return np.asarray(spread <= 4 * _EPS * np.abs(mean))
+    return np.asarray(spread <= 4 * EPS * np.abs(mean))
 
 
 def column_warnings(problem: Problem, constant: Mask) -> list[str]:
@@ -110,7 +111,8 @@ def _dependence_warnings(problem: Problem, moments: MomentsResult, constant: Mas
     n_free = int(np.count_nonzero(~constant))
     if moments.n - problem.fit_intercept < n_free:
         warnings.append(
-            f"{moments.n:,} rows cannot determine the weights of {problem.n_features:,} columns: "
+            f"{count(int(moments.n), 'row')} cannot determine the weights of "
+            f"{count(problem.n_features, 'column')}: "
             "of all that fit them the ones of least norm, in the solver's units, were sought; "
             "leave columns out, or pass l2 > 0"
         )

@@ -16,12 +16,13 @@ from streamreg.accumulators.base import Scaling
 from streamreg.accumulators.gradient import Gradient
 from streamreg.errors import InputError
 from streamreg.kernels import Affine
+from streamreg.solvers.base import EPS
 
 if TYPE_CHECKING:
     from streamreg.blocks import Float64
     from streamreg.solvers.base import Problem, Reduce
 
-_EPS, _TINY = float(np.finfo(float).eps), float(np.finfo(float).tiny)
+_TINY = float(np.finfo(float).tiny)
 # a penalty's root that is larger holds its coefficient at 0 as well, and its square is finite
 _MOST_PENALTY_ROOT = 2.0**500
 
@@ -80,7 +81,7 @@ class Coordinates:
         b = np.ldexp(theta[-1] + self.y_centre - self.centre @ columns, -y)
         if not self.problem.fit_intercept:
             b = np.zeros_like(b)
-        matters = np.abs(theta[:-1]) > _EPS * np.max(np.abs(theta[:-1]), axis=0)
+        matters = np.abs(theta[:-1]) > EPS * np.max(np.abs(theta[:-1]), axis=0)
         # a penalty may well make nothing of a weight
         matters &= self.problem.l2 == 0
         # written so that NaN counts as lost

@@ -12,7 +12,15 @@ from streamreg.accumulators.gradient import gradient_state_nbytes
 from streamreg.accumulators.moments import Moments
 from streamreg.errors import DivergenceError
 from streamreg.kernels import cpu
-from streamreg.solvers.base import EpochRecord, Footprint, PassFootprint, Solution, Solver, Status
+from streamreg.solvers.base import (
+    EPS,
+    EpochRecord,
+    Footprint,
+    PassFootprint,
+    Solution,
+    Solver,
+    Status,
+)
 from streamreg.solvers.columns import standardise
 from streamreg.solvers.coordinates import Coordinates
 from streamreg.solvers.duplicates import duplicate_warnings
@@ -26,7 +34,6 @@ if TYPE_CHECKING:
 
 # a gradient that lies so far from what was foretold, in parts of itself, is rounding
 ROUNDING_DRIFT = 0.1
-_EPS = float(np.finfo(float).eps)
 # of the loss, where residuals are what rounding and the columns' condition leave of y
 _NOTHING = 1e-20
 # θ, ∇f, the direction, ∇²f·d, both as columns of coefficients, the coordinates, and what is made
@@ -87,7 +94,7 @@ class Iterate:
     @property
     def fits_exactly(self) -> Flags:
         """Targets whose loss is rounding: of D + 1 terms that cancel, squared."""
-        rounding = (16 * _EPS) ** 2 * len(self.theta)
+        rounding = (16 * EPS) ** 2 * len(self.theta)
         return np.asarray(self.measured_loss <= rounding * self.start_loss)
 
     @property
@@ -173,7 +180,7 @@ class Descent(Solver):
         norms = [np.linalg.norm(e.gradient, axis=0) for e in (now, at_zero or now)]
         start_norm, start_loss = np.maximum(*norms), np.maximum(now.loss, (at_zero or now).loss)
         # y is fitted already, or does not depend on X at all: what is left is rounding
-        noise = 4 * _EPS * np.sqrt(2 * start_loss * len(theta))
+        noise = 4 * EPS * np.sqrt(2 * start_loss * len(theta))
         iterate = Iterate(
             theta, now.gradient, np.where(norms[0] <= noise, 0.0, -now.gradient),
             now.loss, now.loss, now.loss, start_norm, start_loss, norms[0], 0 * norms[0],
@@ -223,7 +230,7 @@ def line_search(
         theta=iterate.theta + step * p,
         gradient=gradient + step * curvature,
         # the difference knows nothing below the last digit of its terms; a rise is rounding
-        loss=np.minimum(np.maximum(loss - decrease, _EPS * loss), iterate.loss),
+        loss=np.minimum(np.maximum(loss - decrease, EPS * loss), iterate.loss),
         measured_loss=loss,
         decrease=decrease,
         epoch=iterate.epoch + 1,

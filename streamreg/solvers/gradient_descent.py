@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from streamreg.errors import DivergenceError
-from streamreg.solvers.base import Status
+from streamreg.solvers.base import EPS, Status
 from streamreg.solvers.descent import ROUNDING_DRIFT, Descent, Iterate, line_search
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from streamreg.solvers.base import Reduce
     from streamreg.solvers.coordinates import Coordinates
 
-_EPS = float(np.finfo(float).eps)
 _TYPICAL_EPOCHS = 200
 _LEAST_LANCZOS_STEPS, _MOST_LANCZOS_STEPS = 8, 40
 _LANCZOS_TOLERANCE = 1e-3
@@ -79,7 +78,7 @@ class ConstantStepDescent(Descent):
 
     def verdict(self, before: Iterate, after: Iterate) -> Status | None:
         # what lowers f by less than its last digit cannot be told from what does not
-        stalled = after.decrease <= 4 * _EPS * before.loss
+        stalled = after.decrease <= 4 * EPS * before.loss
         return _verdict(replace(after, stalled=stalled), before.loss, self.tol)
 
     def _is_unstable(self, before: Iterate, after: Iterate) -> bool:
@@ -91,7 +90,7 @@ class ConstantStepDescent(Descent):
         b = np.sum(now * last_image, axis=0)
         c = np.sum(now * now_image, axis=0)
         squared = np.sum(now * now, axis=0)
-        rounding = 1e3 * _EPS * before.start_norm / np.sqrt(squared)
+        rounding = 1e3 * EPS * before.start_norm / np.sqrt(squared)
         negative = c < -rounding * squared
         indefinite = a * c - b * b < -rounding * np.sum(last * last, axis=0) * squared
         return bool((negative | indefinite).any())
@@ -105,7 +104,7 @@ class ConstantStepDescent(Descent):
         shown = float(f"{0.99 * largest:.2e}")
         units = "standardised columns" if self.standardize else "columns as they are"
         error = DivergenceError(
-            f"the loss rises from epoch {last.epoch + 1}: learning_rate={self.learning_rate!r} is "
+            f"the loss rises from epoch {last.epoch + 1}: learning_rate={self.learning_rate} is "
             f"too large for these data. The largest stable one is about {shown:.3g} ({units}); "
             'pass less, or learning_rate="auto"'
         )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import numbers
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from streamreg.errors import InputError
+from streamreg import parameters
 from streamreg.solvers.closed_form import ClosedForm
 from streamreg.solvers.conjugate_gradient import ConjugateGradient
 from streamreg.solvers.gradient_descent import ConstantStepDescent, SteepestDescent
@@ -37,33 +36,23 @@ class SolverSettings:
     init: Float64 | None = None
 
     def __post_init__(self) -> None:
-        if self.solver not in (*NAMES, "auto"):
-            known = ", ".join(repr(name) for name in ("auto", *NAMES))
-            raise InputError(f"solver={self.solver!r} is not known; choose one of {known}")
-        rate = self.learning_rate
-        if rate != "auto" and not (_is_number(rate) and math.isfinite(rate) and rate > 0):
-            raise InputError(
-                f'learning_rate={rate!r} must be a number above 0, or "auto" for the best step '
-                "of each epoch"
-            )
-        if not (_is_number(self.max_epochs) and self.max_epochs >= 1 and self.max_epochs % 1 == 0):
-            raise InputError(f"max_epochs={self.max_epochs!r} must be a whole number, at least 1")
-        if not (_is_number(self.tol) and 0 <= self.tol < 1):
-            raise InputError(f"tol={self.tol!r} must be a number from 0 to below 1")
+        parameters.choice("solver", self.solver, ("auto", *NAMES))
+        parameters.flag("standardize", self.standardize)
+        if not isinstance(self.learning_rate, str) or self.learning_rate != "auto":
+            parameters.number(
+                "learning_rate", self.learning_rate, lambda rate: 0 < rate < math.inf,
+                'a number above 0, or "auto" for the best step of each epoch',
+            )  # fmt: skip
+        parameters.whole("max_epochs", self.max_epochs)
+        parameters.number("tol", self.tol, lambda tol: 0 <= tol < 1, "a number from 0 to below 1")
 
     def build(self, name: str) -> Solver:
         """Return the solver of that name with these settings."""
         if name == "closed_form":
             return ClosedForm()
+        shared = bool(self.standardize), int(self.max_epochs), float(self.tol), self.init
         if name == "cg":
-            return ConjugateGradient(self.standardize, int(self.max_epochs), self.tol, self.init)
+            return ConjugateGradient(*shared)
         if self.learning_rate == "auto":
-            return SteepestDescent(self.standardize, int(self.max_epochs), self.tol, self.init)
-        return ConstantStepDescent(
-            self.standardize, int(self.max_epochs), self.tol, self.init,
-            learning_rate=float(self.learning_rate),
-        )  # fmt: skip
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+            return SteepestDescent(*shared)
+        return ConstantStepDescent(*shared, learning_rate=float(self.learning_rate))

@@ -207,6 +207,7 @@ def as_rows(values: object, shape: tuple[int, ...], dtype: np.dtype[Any], what: 
     """
     if isinstance(values, np.ma.MaskedArray) and values.mask is not np.ma.nomask:
         raise InputError(f"{what}: masked arrays are not read; fill them with NaN")
+    require_dense(values, what)
     rows: Array = np.asarray(values)
     if rows.shape != shape:
         raise InputError(f"{what}: shape {rows.shape} came where the array claims {shape}")
@@ -216,6 +217,21 @@ def as_rows(values: object, shape: tuple[int, ...], dtype: np.dtype[Any], what: 
             f"call .astype({str(rows.dtype)!r}) on it"
         )
     return rows.astype(dtype, copy=False)
+
+
+def require_dense(data: object, name: str) -> None:
+    """Refuse a sparse matrix, whose zeros NumPy would not see.
+
+    Raises
+    ------
+    InputError
+        It is one, of SciPy or of the library sparse.
+    """
+    if type(data).__module__.startswith(("scipy.sparse", "sparse.")):
+        raise InputError(
+            f"{name} is sparse ({type(data).__name__}), which is not supported: make it dense "
+            "a block at a time, in a Zarr or Dask array, or fit it with scikit-learn"
+        )
 
 
 def _label(array: Sliceable, name: str) -> str:

@@ -8,6 +8,7 @@ then name the file in ``sources/opening.py``.
 from __future__ import annotations
 
 import math
+import sys
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import numpy as np
 
 from streamreg.errors import InputError
 from streamreg.memory import MIB
+from streamreg.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -226,7 +228,7 @@ def rows_text(start: int, stop: int) -> str:
     return f"rows {start:,}–{stop - 1:,}"  # noqa: RUF001
 
 
-def require_rows(source: RowSource, *, max_dimensions: int = 2) -> None:
+def require_rows(source: RowSource, max_dimensions: int, allowed: str) -> None:
     """Refuse an array that no regression can use.
 
     Raises
@@ -244,10 +246,13 @@ def require_rows(source: RowSource, *, max_dimensions: int = 2) -> None:
             f"{name} has dtype {dtype}, which is not a real number; store it as integers or floats"
         )
     if not 1 <= len(shape) <= max_dimensions:
-        allowed = "(N,)" if max_dimensions == 1 else "(N, D)"
         raise InputError(
-            f"{name} has shape {shape}, {len(shape)} dimensions; it must be {allowed}. "
+            f"{name} has shape {shape}, {count(len(shape), 'dimension')}; it must be {allowed}. "
             "Reshape your data"
+        )
+    if max(shape) > sys.maxsize:
+        raise InputError(
+            f"{name} claims shape {shape}, more than any array can have; correct its metadata"
         )
     if shape[0] == 0:
         raise InputError(

@@ -14,6 +14,7 @@ import numpy as np
 from streamreg.errors import DataCorruptionError
 from streamreg.sources.chunk_names import missing_chunk
 from streamreg.sources.codecs import ChunkCodec, DamagedChunkError, crc32c
+from streamreg.wording import count
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +49,7 @@ class ShardIndex:
             Its checksum differs.
         """
         if len(stored) != self.nbytes:
-            raise DamagedChunkError(f"its shard's index has {len(stored):,} bytes")
+            raise DamagedChunkError(f"its shard's index has {count(len(stored), 'byte')}")
         if self.crc32c:
             stored, checksum = stored[:-4], bytes(stored[-4:])
             if crc32c(stored) != checksum:
@@ -142,7 +143,8 @@ class ChunkFileReader:
         file, offset, nbytes = span
         if nbytes > self._files.max_encoded_nbytes:
             raise self._error(
-                chunk, f"has {nbytes:,} bytes where {self._files.chunk_nbytes:,} were encoded"
+                chunk,
+                f"has {count(nbytes, 'byte')} where {self._files.chunk_nbytes:,} were encoded",
             )
         if self._encoded is None:
             # for the largest: one that grew would leave holes of its former sizes in the heap, and
@@ -164,7 +166,7 @@ class ChunkFileReader:
         file, offset, nbytes = span
         expected = self._files.chunk_nbytes
         if nbytes != expected:
-            raise self._error(chunk, f"has {nbytes:,} bytes where {expected:,} belong")
+            raise self._error(chunk, f"has {count(nbytes, 'byte')} where {expected:,} belong")
         row_nbytes = out.nbytes // (stop - start)
         self._read_into(
             chunk, file, offset + start * row_nbytes, out.reshape(-1).view(np.uint8).data
@@ -233,7 +235,9 @@ class ChunkFileReader:
         self, chunk: tuple[int, ...], shards: ShardIndex, file: int, file_nbytes: int
     ) -> Array:
         if file_nbytes < shards.nbytes:
-            raise self._error(chunk, f"has {file_nbytes:,} bytes, fewer than its shard's index")
+            raise self._error(
+                chunk, f"has {count(file_nbytes, 'byte')}, fewer than its shard's index"
+            )
         stored = memoryview(bytearray(shards.nbytes))
         self._read_into(chunk, file, file_nbytes - shards.nbytes if shards.at_end else 0, stored)
         try:

@@ -18,6 +18,8 @@ import google_crc32c
 import numcodecs
 import numpy as np
 
+from streamreg.wording import count
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -82,7 +84,7 @@ class ChunkCodec:
         if self.compressor is None:
             if len(encoded) != len(values):
                 raise DamagedChunkError(
-                    f"it has {len(encoded):,} bytes where the chunk has {len(values):,}"
+                    f"it has {count(len(encoded), 'byte')} where the chunk has {len(values):,}"
                 )
             values[:] = np.frombuffer(encoded, np.uint8)
             return
@@ -157,7 +159,7 @@ def crc32c(data: memoryview) -> bytes:
 def _without_checksum(encoded: memoryview) -> memoryview:
     body, stored = encoded[:-_CRC_NBYTES], bytes(encoded[-_CRC_NBYTES:])
     if len(stored) < _CRC_NBYTES:
-        raise DamagedChunkError(f"it has {len(encoded)} bytes, too few for its checksum")
+        raise DamagedChunkError(f"it has {count(len(encoded), 'byte')}, too few for its checksum")
     if crc32c(body) != stored:
         raise DamagedChunkError("its crc32c checksum differs")
     return body
@@ -177,7 +179,7 @@ def _inflate(encoded: memoryview, out: memoryview, codec_id: str) -> None:
                 piece = stream.decompress(pending, _INFLATE_PIECE)
                 if filled + len(piece) > len(out):
                     raise DamagedChunkError(
-                        f"it decodes to more than the chunk's {len(out):,} bytes"
+                        f"it decodes to more than the chunk's {count(len(out), 'byte')}"
                     )
                 out[filled : filled + len(piece)] = piece
                 filled += len(piece)
@@ -194,18 +196,22 @@ def _claimed_nbytes(codec_id: str, encoded: memoryview) -> int | None:
     """Return the decoded size that a frame's header claims; ``None`` where it does not say."""
     if codec_id == "blosc":
         if len(encoded) < _BLOSC_HEADER.size:
-            raise DamagedChunkError(f"it has {len(encoded)} bytes, too few for a blosc header")
+            raise DamagedChunkError(
+                f"it has {count(len(encoded), 'byte')}, too few for a blosc header"
+            )
         *_, decoded_nbytes, _, frame_nbytes = _BLOSC_HEADER.unpack_from(encoded)
         if frame_nbytes != len(encoded):
             raise DamagedChunkError(
-                f"its blosc header claims {frame_nbytes:,} bytes but it has {len(encoded):,}"
+                f"its blosc header claims {count(frame_nbytes, 'byte')} but it has {len(encoded):,}"
             )
         return int(decoded_nbytes)
     if codec_id == "zstd":
         return _zstd_content_nbytes(encoded)
     if codec_id == "lz4":
         if len(encoded) < _CRC_NBYTES:
-            raise DamagedChunkError(f"it has {len(encoded)} bytes, too few for an lz4 header")
+            raise DamagedChunkError(
+                f"it has {count(len(encoded), 'byte')}, too few for an lz4 header"
+            )
         return int.from_bytes(encoded[:4], "little")
     return None
 

@@ -24,7 +24,7 @@ from streamreg.sources.base import (
     joined_nbytes,
     rows_text,
 )
-from streamreg.sources.zarr_metadata import local_folder
+from streamreg.sources.zarr_metadata import input_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -111,7 +111,7 @@ class DaskSource(RowSource):
             for task in layer.values()
             if type(task).__module__.partition(".")[0] == "zarr"
         ]
-        return [folder for folder in map(local_folder, arrays) if folder is not None]
+        return [folder for folder in map(input_path, arrays) if folder is not None]
 
     def place(self, row: int, column: int = 0) -> str:
         del column

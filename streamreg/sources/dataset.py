@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,8 +11,11 @@ import numpy as np
 from streamreg.blocks import Block
 from streamreg.errors import InputError
 from streamreg.sources.base import require_rows, rows_text
+from streamreg.sources.frames import as_streamable
 from streamreg.sources.opening import open_source
+from streamreg.sources.values import finite_rows, has_inexact, is_wide, narrow
 from streamreg.sources.zarr_metadata import open_child, open_group
+from streamreg.wording import count
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,8 +24,6 @@ if TYPE_CHECKING:
     from streamreg.sources.base import RowSource
 
 NanPolicy = Literal["raise", "omit"]
-# float64 holds every integer up to here
-_EXACT_INTEGERS = 2**53
 
 
 @dataclass(frozen=True)
@@ -47,19 +49,21 @@ class DataSet:
     nan_policy: NanPolicy = "raise"
 
     def __post_init__(self) -> None:
-        require_rows(self.X)
+        require_rows(self.X, 2, "(N, D)")
         if len(self.X.shape) == 1:
             raise InputError(
                 f"{self.X.name} has shape {self.X.shape}; X must be (N, D). Reshape your data: "
                 "X.reshape(-1, 1) if it is one feature, X.reshape(1, -1) if it is one row"
             )
-        for source, dimensions in ((self.y, 2), (self.weight, 1)):
+        for source, dimensions, allowed in (
+            (self.y, 2, "(N,) or (N, K)"), (self.weight, 1, "(N,)")
+        ):  # fmt: skip
             if source is None:
                 continue
-            require_rows(source, max_dimensions=dimensions)
+            require_rows(source, dimensions, allowed)
             if source.shape[0] != self.n_rows:
                 raise InputError(
-                    f"{source.name} has {source.shape[0]:,} rows but {self.X.name} has "
+                    f"{source.name} has {count(source.shape[0], 'row')} but {self.X.name} has "
                     f"{self.n_rows:,}; they must describe the same rows "
                     f"(shapes {source.shape} and {self.X.shape})"
                 )
@@ -109,7 +113,9 @@ class DataSet:
         # of rows left out: the mask, and the copy of those that stay
         masked = self.weight is not None or self.nan_policy == "omit"
         copies = block_rows * (self.row_nbytes + self.n_features) if masked else 0
-        return kept + weights + copies
+        wide = (source for source in (self.X, self.y) if source and is_wide(source.dtype))
+        narrowed = sum(8 * block_rows * math.prod(source.shape[1:]) for source in wide)
+        return kept + weights + copies + narrowed
 
     @property
     def shared_nbytes(self) -> int:
@@ -156,14 +162,14 @@ class BlockReader:
             if not weight.all():
                 keep = weight > 0
         if self._dataset.nan_policy == "omit":
-            finite = _finite_rows(X) & _finite_rows(y)
+            finite = finite_rows(X) & finite_rows(y)
             counted = finite if keep is None else finite | ~keep
             self.n_omitted += int(np.count_nonzero(~counted))
             keep = finite if keep is None else keep & finite
         if keep is not None and not keep.all():
             X, y = X[keep], y[keep]
             weight = None if weight is None else weight[keep]
-        self.has_inexact_integers |= _has_inexact(X) or _has_inexact(y)
+        self.has_inexact_integers |= has_inexact(X) or has_inexact(y)
         return Block(X, y, weight, start)
 
     def not_finite(self, start: int, stop: int) -> InputError | None:
@@ -178,13 +184,16 @@ class BlockReader:
                 continue
             row, column = (int(at) for at in np.argwhere(bad)[0])
             what = "NaN" if np.isnan(values[row, column]) else "inf"
+            if is_wide(source.dtype):
+                what += f" as float64, from {source.dtype}"
             names = self._dataset.feature_names if source is self._dataset.X else None
             label = f"column {column}" + (f" ({names[column]!r})" if names else "")
+            place = source.place(start + row, column)
+            where = "" if place == source.name else f": {place}"
             return InputError(
-                f"{source.name} has {what} in row {start + row:,}, {label}: "
-                f"{source.place(start + row, column)}. Input contains {int(bad.sum()):,} such "
-                f"values in {rows_text(start, stop)}. Mend them, or leave such rows out with "
-                'nan_policy="omit"'
+                f"{source.name} has {what} in row {start + row:,}, {label}{where}. Input contains "
+                f"{count(int(bad.sum()), 'such value')} in {rows_text(start, stop)}. Mend what is "
+                'not finite, or leave such rows out with nan_policy="omit"'
             )
         return None
 
@@ -200,11 +209,11 @@ class BlockReader:
                 reader.close()
 
     def _read(self, start: int, stop: int) -> tuple[Array, Array, Float64 | None]:
-        X = self._X.read(start, stop)
+        X = narrow(self._X.read(start, stop))
         if self._y is None:
             y: Array = np.empty((len(X), 0))
         else:
-            y = self._y.read(start, stop).reshape(len(X), -1)
+            y = narrow(self._y.read(start, stop)).reshape(len(X), -1)
         weight = None
         if self._weight is not None:
             weight = np.ascontiguousarray(self._weight.read(start, stop), dtype=np.float64)
@@ -216,7 +225,7 @@ class BlockReader:
             row = int(np.argmax(bad))
             source = self._dataset.weight
             raise InputError(
-                f"sample_weight is {weight[row]!r} in row {start + row:,} "
+                f"sample_weight is {weight[row]} in row {start + row:,} "
                 f"({source.place(start + row) if source else ''}); weights must be finite and "
                 "not negative. A weight of 0 leaves a row out"
             )
@@ -259,7 +268,7 @@ def open_dataset(
         )
 
     def source(data: object, name: str) -> RowSource:
-        return open_source(data, name, missing_chunks=missing_chunks)
+        return open_source(as_streamable(data, name), name, missing_chunks=missing_chunks)
 
     return DataSet(
         X=source(X, "X"),
@@ -276,22 +285,10 @@ def _names(value: Any) -> tuple[str, ...] | None:  # noqa: ANN401  (an attribute
     return tuple(value) if is_list else None
 
 
-def _require_names(names: tuple[str, ...] | None, count: int, what: str) -> None:
-    if names is not None and len(names) != count:
+def _require_names(names: tuple[str, ...] | None, length: int, what: str) -> None:
+    if names is not None and len(names) != length:
         raise InputError(
-            f"the group's attribute {what} lists {len(names):,} names for {count:,} columns; "
+            f"the group's attribute {what} lists {count(len(names), 'name')} for "
+            f"{count(length, 'column')}; "
             "correct or remove it"
         )
-
-
-def _finite_rows(values: Array) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    if values.dtype.kind != "f":
-        return np.ones(len(values), bool)
-    return np.asarray(np.isfinite(values).all(axis=1))
-
-
-def _has_inexact(values: Array) -> bool:
-    """Whether an integer is there that float64 cannot hold."""
-    if values.dtype.kind not in "iu" or values.dtype.itemsize < 8 or not values.size:  # noqa: PLR2004
-        return False
-    return bool(values.max() > _EXACT_INTEGERS or values.min() < -_EXACT_INTEGERS)

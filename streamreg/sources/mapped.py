@@ -11,6 +11,7 @@ import numpy as np
 
 from streamreg.errors import DataCorruptionError
 from streamreg.sources.base import Reader, RowBuffer, RowGrid, RowSource, ViewReader, rows_text
+from streamreg.wording import count
 
 if TYPE_CHECKING:
     from streamreg.blocks import Array
@@ -79,8 +80,8 @@ class MappedSource(RowSource):
     def open(self) -> Reader:
         if self._map.size() < self.end:
             raise DataCorruptionError(
-                f"{self.path} has {self._map.size():,} bytes where {self.name} needs {self.end:,}; "
-                "it was shortened after it was mapped"
+                f"{self.path} has {count(self._map.size(), 'byte')} where {self.name} needs "
+                f"{self.end:,}; it was shortened after it was mapped"
             )
         try:
             file = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -14,6 +14,7 @@ from streamreg.sources.base import ChunkReader, RowBuffer
 from streamreg.sources.chunk_files import locate
 from streamreg.sources.chunk_names import missing_chunk
 from streamreg.sources.codecs import DamagedChunkError
+from streamreg.wording import count
 
 if TYPE_CHECKING:
     from zarr.storage import StorePath
@@ -143,7 +144,7 @@ async def _read_index(path: StorePath, shards: ShardIndex) -> tuple[Array, int]:
 
     nbytes = await path.store.getsize(path.path)
     if nbytes < shards.nbytes:
-        raise DamagedChunkError(f"its shard has {nbytes:,} bytes, fewer than its index")
+        raise DamagedChunkError(f"its shard has {count(nbytes, 'byte')}, fewer than its index")
     start = nbytes - shards.nbytes if shards.at_end else 0
     stored = await path.get(byte_range=RangeByteRequest(start, start + shards.nbytes))
     return shards.parse(memoryview(b"" if stored is None else stored.to_bytes())), nbytes

@@ -124,6 +124,14 @@ def local_folder(node: zarr.Array[Any] | zarr.Group) -> Path | None:
     return Path(store.root) / node.store_path.path if type(store) is LocalStore else None
 
 
+def input_path(node: zarr.Array[Any] | zarr.Group) -> Path | None:
+    """Return where an array may lie on this machine, however its store reaches it."""
+    store, inside = node.store_path.store, node.store_path.path
+    # of fsspec, as which dask.array.from_zarr opens a path
+    path = getattr(store, "path", None)
+    return Path(path) / inside if isinstance(path, str) else local_folder(node)
+
+
 def printable(text: str) -> str:
     """Return a name as it may stand in a message: quoted where it could be misread."""
     return text if text.isprintable() and " " not in text and text else repr(text)

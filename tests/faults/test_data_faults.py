@@ -78,7 +78,7 @@ def _(lab):
     return lambda: open_dataset(path, Y)
 
 
-@FAULTS.row("A4 y of three dimensions", InputError, "y has shape", r"\(N, D\)")
+@FAULTS.row("A4 y of three dimensions", InputError, "y has shape", r"\(N,\) or \(N, K\)")
 def _(lab):
     path = lab.store()
     return lambda: open_dataset(path, Y[:, None, None])

@@ -1,0 +1,107 @@
+"""What ``plan`` and ``fit`` share: the data, and each parameter of the estimator by its name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from streamreg.cli import options as o
+from streamreg.errors import InputError
+from streamreg.fitting import FitSettings
+from streamreg.sources.dataset import DataSet
+
+
+def _job(
+    data: o.Data = None,
+    x: o.X = None,
+    y: o.Y = None,
+    sample_weight: o.Weight = None,
+    solver: Annotated[
+        str,
+        typer.Option(help="closed_form, gd or cg; auto is closed_form if that fits, else cg."),
+    ] = "auto",
+    fit_intercept: Annotated[bool, typer.Option(help="Whether to fit an intercept.")] = True,
+    l2: Annotated[
+        float, typer.Option("--l2", help="Penalty: adds l2/2·‖w‖² to the objective.")
+    ] = 0.0,
+    standardize: Annotated[
+        bool, typer.Option(help="Whether gd and cg work in centred, scaled coordinates.")
+    ] = True,
+    learning_rate: Annotated[
+        str, typer.Option(help="Of gd: a number, or auto for an exact line search.")
+    ] = "auto",
+    max_epochs: Annotated[
+        int, typer.Option(help="Epochs at most, each a pass over all rows.")
+    ] = 1000,
+    tol: Annotated[
+        float,
+        typer.Option(
+            help="gd ends when an epoch lowers the loss by less than this part of it, "
+            "cg when ‖∇f‖ is this part of that at the start."
+        ),
+    ] = 1e-8,
+    init: Annotated[
+        str, typer.Option(help="Weights that gd and cg start from: zeros or random.")
+    ] = "zeros",
+    random_state: Annotated[
+        int | None, typer.Option(help="Seed of --init random.", show_default="a new one each time")
+    ] = None,
+    memory_limit: o.MemoryLimit = None,
+    n_threads: o.NThreads = None,
+    missing_chunks: o.MissingChunks = "error",
+    nan_policy: o.NanPolicyOption = "raise",
+    device: Annotated[str, typer.Option(hidden=True)] = "cpu",
+    scheduler: Annotated[str | None, typer.Option(hidden=True)] = None,
+    checkpoint: Annotated[Path | None, typer.Option(hidden=True)] = None,
+) -> tuple[DataSet, FitSettings]:
+    for option, value in (
+        ("device", None if device == "cpu" else device),
+        ("scheduler", scheduler),
+        ("checkpoint", checkpoint),
+    ):
+        if value is not None:
+            raise InputError(
+                f"--{option} {value} is not supported by this version, which fits on the cores "
+                f"of this machine, in one go; leave --{option} out"
+            )
+    settings = FitSettings(
+        solver=solver, fit_intercept=fit_intercept, l2=l2, standardize=standardize,
+        learning_rate=_rate(learning_rate), max_epochs=max_epochs, tol=tol, init=init,
+        random_state=random_state, memory_limit=memory_limit, n_threads=n_threads,
+        missing_chunks=missing_chunks, nan_policy=nan_policy,
+    )  # fmt: skip
+    dataset = o.dataset_of(
+        data, x, y, sample_weight, missing_chunks=missing_chunks, nan_policy=nan_policy
+    )
+    return dataset, settings
+
+
+def takes_job(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command, in place of ``dataset`` and ``settings``, the options that make them."""
+    shared = inspect.signature(_job, eval_str=True).parameters
+    _, _, *own = inspect.signature(command, eval_str=True).parameters.values()
+
+    @wraps(command)
+    def with_options(**given: Any) -> None:  # noqa: ANN401  (whatever the options are)
+        job = _job(**{name: given.pop(name) for name in shared})
+        command(*job, **given)
+
+    parameters = [*shared.values(), *own]
+    # typer reads both
+    with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    with_options.__annotations__ = {each.name: each.annotation for each in parameters}
+    return with_options
+
+
+def _rate(text: str) -> float | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f'--learning-rate {text!r} must be a number, or "auto"') from None

@@ -1,0 +1,115 @@
+"""The kernels that read each row once, for the blocks whose rows they can read; else NumPy's.
+
+They serve rows of float64 and float32 in this machine's byte order, with one target and at most one
+direction; whatever else is stored is widened a tile at a time first.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from streamreg.kernels import AS_STORED, Affine, Kernels, cpu
+from streamreg.kernels.tiles import column, room_for, tile_rows, tiles, widen
+
+if TYPE_CHECKING:
+    from streamreg.blocks import Array, Block, Float64
+    from streamreg.kernels.states import MomentsState, ProductState
+
+# below, some tens of passes gain less than the half second that it takes to load Numba
+_WORTH_NBYTES = 256 << 20
+# of Numba and LLVM: measured 115 to 130 MiB
+_LIBRARY_NBYTES = 132 << 20
+# of a tile as stored, that is read twice: from the cache that threads share the second time
+_TILE_NBYTES = 4 << 20
+# weights where there are none; one number in memory
+_ONES = np.broadcast_to(np.float64(1.0), (1 << 48,))
+
+
+def load() -> None:
+    """Import Numba and the compiled loops; compile them the first time."""
+    from streamreg.kernels import loops  # noqa: F401, PLC0415
+
+
+def library_nbytes() -> int:
+    """Bytes that :func:`load` adds to this process; 0 if they are there already."""
+    return 0 if "streamreg.kernels.loops" in sys.modules else _LIBRARY_NBYTES
+
+
+def is_worth(pass_nbytes: int) -> bool:
+    """Whether so many bytes a pass are worth loading Numba, if it is installed."""
+    return pass_nbytes >= _WORTH_NBYTES and is_installed()
+
+
+@cache
+def is_installed() -> bool:
+    """Whether Numba is there to compile the loops; does not import it."""
+    return find_spec("numba") is not None
+
+
+def products(
+    block: Block,
+    state: ProductState,
+    *,
+    coefficients: Float64,
+    bias: Float64,
+    x: Affine = AS_STORED,
+    y: Affine = AS_STORED,
+) -> None:
+    """Add u = XV + b, less y in its first column, and uᵀsX to ``state``."""
+    from streamreg.kernels import loops  # noqa: PLC0415  (imports Numba)
+
+    n_columns = len(state.sums)
+    if len(state.rr) > 1 or n_columns > 2:  # noqa: PLR2004  (w, and a direction)
+        cpu.products(block, state, coefficients=coefficients, bias=bias, x=x, y=y)
+        return
+    as_stored = _is_readable(block.X) and x.scale is None and x.shift is None
+    rows = len(block.X) if as_stored else min(tile_rows(block.X.shape[1]), len(block.X))
+    room = room_for(block.X, rows, always=not as_stored)
+    V = np.ascontiguousarray(coefficients.T)
+    for tile, tile_y, weight in tiles(block, rows):
+        z = tile if as_stored else widen(tile, room, x)
+        # first y - b: they may be large and alike, and are then subtracted without rounding
+        target = column(tile_y, y)[:, 0] - bias[0]
+        s = _ONES[: len(z)] if weight is None else weight
+        if n_columns == 1:
+            sums = loops.residual_product(z, V, target, s, state.products)
+        else:
+            sums = loops.residual_and_direction_product(z, V, bias[1], target, s, state.products)
+        state.rr[...] += sums[0]
+        np.add(state.sums, sums[1:], out=state.sums)
+        cpu.count(state, len(z), weight)
+
+
+def moments(
+    block: Block, state: MomentsState, *, x_scale: Float64 | None, y_scale: Float64 | None
+) -> None:
+    """Add a block to means and centred sums."""
+    from streamreg.kernels import loops  # noqa: PLC0415  (imports Numba)
+
+    if not _is_readable(block.X) or x_scale is not None or block.y.shape[1] != 1:
+        cpu.moments(block, state, x_scale=x_scale, y_scale=y_scale)
+        return
+    n_features = block.X.shape[1]
+    rows = max(8, _TILE_NBYTES // (n_features * block.X.itemsize))
+
+    def about_mean(tile: Array, y: Float64, s: Float64, total: float) -> cpu.Centred:
+        mean, squares, cross = np.zeros((3, n_features))
+        loops.sums_and_bounds(tile, state.origin, s, mean, state.low, state.high)
+        mean /= total
+        loops.centred_sums(tile, state.origin, mean, y[:, 0], s, squares, cross)
+        return cpu.Centred(mean, squares, cross[None])
+
+    cpu.fold_moments(block, state, rows, about_mean, x_scale=None, y_scale=y_scale)
+
+
+def _is_readable(X: Array) -> bool:
+    flags = X.flags
+    return X.dtype.char in "fd" and X.dtype.isnative and flags.c_contiguous and flags.aligned
+
+
+KERNELS = Kernels(products, moments, cpu.gram)

@@ -1,0 +1,27 @@
+"""Counts and values as messages show them."""
+
+from __future__ import annotations
+
+import reprlib
+
+import numpy as np
+
+_PRINTER = reprlib.Repr()
+_PRINTER.maxstring = _PRINTER.maxother = _PRINTER.maxlong = 80
+
+
+def count(number: int, noun: str) -> str:
+    """Return ``1 row`` or ``1,000 rows``."""
+    plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
+def shown(value: object) -> str:
+    """Return what a user passed, on one line: NumPy's numbers as Python's, long values cut."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    try:
+        text = _PRINTER.repr(value)
+    except ValueError:  # integers of more digits than Python prints
+        return f"<{type(value).__name__}>"
+    return " ".join(text.split())

@@ -1,0 +1,80 @@
+"""Ctrl-C and SIGTERM, sent to commands in the midst of a pass."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import zarr
+
+# more rows than any test has the time to read; no chunk is there, and each is filled with zeros
+ROWS = 10**9
+DATA = ["data.zarr", "--missing-chunks", "fill", "--n-threads", "2"]
+MODEL = ["--model", "model.json"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("signals")
+    group = zarr.create_group(folder / "data.zarr")
+    group.create_array("X", shape=(ROWS, 8), chunks=(10**5, 8), dtype="f8")
+    group.create_array("y", shape=(ROWS,), chunks=(10**5,), dtype="f8")
+    model = {
+        "format": "streamreg-model", "version": 1, "one_target": True, "feature_names": None,
+        "target_names": None, "details": {}, "coefficients": [[1.0] * 8], "intercept": [0.0],
+    }  # fmt: skip
+    (folder / "model.json").write_text(json.dumps(model))
+    row = ",".join(["0.123456789"] * 20)
+    table = ",".join(f"c{j}" for j in range(20)) + f"\n{row}" * 1_000_000
+    (folder / "table.csv").write_text(table)
+    return folder
+
+
+COMMANDS = {
+    "closed form": ["fit", *DATA, "--out", "fitted.json"],
+    "one thread": ["fit", *DATA, "--n-threads", "1", "--out", "fitted.json"],
+    "cg": ["fit", *DATA, "--solver", "cg", "--out", "fitted.json"],
+    "predict": ["predict", *DATA, *MODEL, "--out", "yhat.zarr"],
+    "score": ["score", *DATA, *MODEL],
+    "first pass of ingest": ["ingest", "table.csv", "table.zarr", "--target", "c0"],
+    "second pass of ingest": ["ingest", "table.csv", "table.zarr", "--target", "c0"],
+}
+
+
+def wait_until_busy(case, process, folder):
+    """Wait for the first line of progress, or for output that is being written."""
+    partial = {"predict": "yhat.zarr.partial", "second pass of ingest": "table.zarr.partial"}
+    if case in partial:
+        while process.poll() is None and not (folder / partial[case]).exists():
+            time.sleep(0.01)
+    elif case == "first pass of ingest":
+        time.sleep(1)
+    else:
+        assert b" rows  " in process.stderr.readline()
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "says"),
+    [
+        (signal.SIGINT, 130, "streamreg: interrupted; nothing was left half written"),
+        (signal.SIGTERM, 143, "streamreg: terminated; nothing was left half written"),
+    ],
+)
+@pytest.mark.parametrize("case", COMMANDS)
+def test_a_signal_ends_a_command_in_a_sentence_and_leaves_nothing(case, number, code, says, folder):
+    before = sorted(folder.iterdir())
+    assert len(before) == 3
+    command = [sys.executable, "-m", "streamreg", *COMMANDS[case]]
+    with subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        wait_until_busy(case, process, folder)
+        process.send_signal(number)
+        # a block is a matter of milliseconds; a busy machine of seconds
+        output, messages = process.communicate(timeout=5)
+    assert process.returncode == code, messages
+    assert (output, b"Traceback" in messages) == (b"", False)
+    assert messages.decode().strip().splitlines()[-1] == says
+    assert sorted(folder.iterdir()) == before

@@ -1,0 +1,130 @@
+"""Lists, data frames and sparse matrices: read as numbers, or refused with a sentence."""
+
+from __future__ import annotations
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse
+
+import streamreg
+from streamreg import InputError, LinearRegression
+
+VALUES = np.random.default_rng(0).standard_normal((20, 2))
+Y = VALUES @ [1.0, -2.0] + 3
+
+
+def frame(column):
+    return pd.DataFrame({"a": column, "b": VALUES[:, 1]})
+
+
+MASKED = np.ma.masked_greater(VALUES, 1)
+REFUSED = {
+    "dates": (frame(pd.date_range("2020", periods=20)), r"column 'a' of X has dtype datetime64"),
+    "zones": (frame(pd.date_range("2020", periods=20, tz="UTC")), r"column 'a' of X .* UTC"),
+    "times": (frame(pd.to_timedelta(np.arange(20), "s")), r"column 'a' of X has dtype timedelta"),
+    "categories": (frame(pd.Categorical(["u", "v"] * 10)), r"column 'a' .* category.*get_dummies"),
+    "texts": (frame(["u", "v"] * 10), r"column 'a' of X has objects .*: 'u'"),
+    "periods": (frame(pd.period_range("2020", periods=20, freq="D")), "X has objects that"),
+    "complex": (frame(VALUES[:, 0] * 1j), "column 'a' of X has dtype complex128"),
+    "half named": (pd.DataFrame(VALUES, columns=["a", 1]), "Feature names are only supported"),
+    "objects": (np.array([[object()] * 2] * 20), "X has objects that are not numbers"),
+    "ragged": ([[1.0], [1.0, 2.0]], "X cannot be made an array"),
+    "huge": ([[10**400]] * 20, "X has objects that are not numbers: int too large"),
+    "bytes": (b"X.zarr", "X is a bytes, which has no rows to read"),
+    "masked rows": (list(MASKED), "X is a masked array"),
+    "masked": (MASKED, "X is a masked array"),
+    "csr": (scipy.sparse.csr_array(VALUES), r"X is sparse \(csr_array\).*scikit-learn"),
+    "coo": (scipy.sparse.coo_matrix(VALUES), r"X is sparse \(coo_matrix\)"),
+    "sparse frame": (
+        pd.DataFrame.sparse.from_spmatrix(scipy.sparse.csr_array(VALUES)), "column 0 of X .* Sparse"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [*REFUSED])
+def test_what_is_not_real_numbers_is_an_input_error(kind):
+    data, message = REFUSED[kind]
+    with pytest.raises(InputError, match=message):
+        LinearRegression().fit(data, Y)
+    with pytest.raises(InputError, match=message):
+        LinearRegression().fit(VALUES, Y).predict(data)
+    if kind != "half named":
+        with pytest.raises(InputError, match=message):
+            streamreg.plan(data, Y)
+        with pytest.raises(InputError, match=message.replace("X", "y", 1)):
+            LinearRegression().fit(VALUES, data)
+
+
+def test_sparse_chunks_are_refused():
+    lazy = da.from_array(VALUES).map_blocks(scipy.sparse.csr_matrix)
+    with pytest.raises(InputError, match=r"chunk row 0 .* is sparse \(csr_matrix\)"):
+        LinearRegression().fit(lazy, Y)
+
+
+# columns that are broadcast depend on each other
+@pytest.mark.filterwarnings("ignore::streamreg.DataWarning")
+@pytest.mark.parametrize(
+    "data",
+    [
+        frame(VALUES[:, 0].astype("f4")),
+        frame(pd.array(VALUES[:, 0], dtype="Float64")),
+        frame(pd.array(VALUES[:, 0], dtype="double[pyarrow]")),
+        frame(VALUES[:, 0].astype(object)),
+        frame(VALUES[:, 0] > 0),
+        frame(pd.array(VALUES[:, 0] > 0, dtype="boolean")),
+        VALUES.astype(object),
+        VALUES.tolist(),
+        tuple(VALUES),
+        memoryview(VALUES),
+        np.asfortranarray(VALUES),
+        VALUES[::-1, ::-1],
+        np.broadcast_to(VALUES[:, :1], (20, 3)),
+    ],
+)
+def test_real_numbers_of_any_container_are_read(data):
+    expected = np.asarray(data, dtype=float)
+    model, plain = LinearRegression().fit(data, Y), LinearRegression().fit(expected, Y)
+    np.testing.assert_allclose(model.coef_, plain.coef_, rtol=1e-6)
+    assert streamreg.plan(data, Y).n_features == expected.shape[1]
+
+
+def test_missing_values_of_a_frame_are_nan():
+    holes = frame(pd.array([1, None] * 10, dtype="Int64"))
+    with pytest.raises(
+        InputError, match=r"X has NaN in row 1, column 0 \('a'\)\. Input contains 10"
+    ):
+        LinearRegression().fit(holes, Y)
+    with pytest.warns(
+        streamreg.DataWarning, match="10 of 20 rows hold NaN or inf and were left out"
+    ):
+        LinearRegression(nan_policy="omit", fit_intercept=False).fit(holes, Y)
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).max == np.finfo(float).max, reason="no wider floats")
+@pytest.mark.parametrize("solver", ["closed_form", "cg", "gd"])
+@pytest.mark.parametrize("size", ["1e309", "1e4000"])
+def test_floats_beyond_float64_are_inf(solver, size):
+    wide = VALUES.astype(np.longdouble)
+    np.testing.assert_allclose(LinearRegression().fit(wide, Y).coef_, [1, -2], rtol=1e-12)
+    wide[3, 1] = np.longdouble(size)
+    model = LinearRegression(solver=solver)
+    message = (
+        r"has inf as float64, from float128 in row 3, column {}\. Input contains 1 such value "
+    )
+    with pytest.raises(InputError, match="X " + message.format(1)):
+        model.fit(wide, Y)
+    with pytest.raises(InputError, match="y " + message.format(0)):
+        model.fit(VALUES, wide[:, 1])
+    with pytest.raises(InputError, match="sample_weight is inf in row 3"):
+        model.fit(VALUES, Y, np.abs(wide[:, 1]))
+    model.fit(VALUES, Y)
+    with pytest.raises(InputError, match="X " + message.format(1)):
+        model.predict(wide)
+    with pytest.raises(InputError, match="y " + message.format(0)):
+        model.score(VALUES, wide[:, 1])
+    with pytest.warns(
+        streamreg.DataWarning, match="1 of 20 rows holds NaN or inf and was left out"
+    ):
+        LinearRegression(solver=solver, nan_policy="omit").fit(wide, Y)

@@ -196,7 +196,9 @@ def fit(dataset: DataSet, settings: FitSettings, progress: Progress | None = Non
     kernels = kernels_of(plan.chosen, candidate.bytes_per_pass)
     with PeakMemory() as peak:
         _load_libraries(plan.chosen, kernels)
-        with ThreadsEngine(dataset, candidate.n_threads, progress.rows, kernels) as engine:
+        with ThreadsEngine(
+            dataset, candidate.n_threads, progress.rows, kernels, candidate.kept_nbytes
+        ) as engine:
 
             def reduce(accumulator: Accumulator[Any, Result]) -> Result:
                 progress.begin_pass(type(accumulator).__name__, dataset.n_rows)

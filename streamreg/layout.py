@@ -6,6 +6,7 @@ the memory limit or the number of threads, so that these change no bit of an ans
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -89,6 +90,13 @@ class Blocks(Sequence[tuple[int, int]]):
         start = group * self.group_rows + piece * self.piece_rows
         stop = min(start + self.piece_rows, (group + 1) * self.group_rows, self.n_rows)
         return start, stop
+
+    def number_at(self, row: int) -> int:
+        """Return the number of the block that holds a row."""
+        if self.bounds is not None:
+            return bisect_right(self.bounds, row) - 1
+        group, offset = divmod(row, self.group_rows)
+        return group * -(-self.group_rows // self.piece_rows) + offset // self.piece_rows
 
 
 @dataclass(frozen=True)

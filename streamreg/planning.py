@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from streamreg.kept import slot_nbytes
 from streamreg.kernels import blas, cpu, fused
 from streamreg.layout import Blocks, Segments
 from streamreg.memory import MIB, available_nbytes, format_nbytes, parse_nbytes, usable_cpus
@@ -94,6 +95,7 @@ class Rows(NamedTuple):
     reader_nbytes: int
     shared_nbytes: int
     decodes: bool  # chunks, rather than to read any rows into a buffer that is kept
+    slot_nbytes: int  # of a block that stays in memory; 0 where all lies there already
 
     @classmethod
     def of(cls, dataset: DataSet) -> Rows:
@@ -106,6 +108,7 @@ class Rows(NamedTuple):
             reader_nbytes=dataset.reader_nbytes(blocks.max_rows),
             shared_nbytes=dataset.shared_nbytes,
             decodes=not dataset.X.grid.divisible,
+            slot_nbytes=0 if dataset.X.in_memory else slot_nbytes(dataset, blocks.max_rows),
         )
 
     def terms(self, readers: int) -> list[Term]:
@@ -138,6 +141,9 @@ def _candidate(rows: Rows, problem: Problem, solver: Solver, limit: int, threads
         if fits:
             break
     largest = max(terms, key=lambda term: term.nbytes)
+    kept = _kept_term(rows, limit - peak(terms)) if solver.passes() > 1 else None
+    if kept is not None:
+        terms.append(kept)
     return Candidate(
         solver=solver.name,
         state_nbytes=max(each.state_nbytes for each in footprint.passes),
@@ -150,6 +156,7 @@ def _candidate(rows: Rows, problem: Problem, solver: Solver, limit: int, threads
         else f"{largest.what} {format_nbytes(largest.nbytes)}",
         terms=tuple(terms),
         n_threads=workers,
+        kept_nbytes=0 if kept is None else kept.nbytes,
     )
 
 
@@ -184,6 +191,14 @@ def _terms(
         *terms,
         Term("BLAS", threads * packed, "panels packed for multiplication"),
     ]
+
+
+def _kept_term(rows: Rows, left_nbytes: int) -> Term | None:
+    """Return the blocks that stay in memory, in what the limit leaves over."""
+    slots = min(rows.n_blocks, left_nbytes // rows.slot_nbytes) if rows.slot_nbytes else 0
+    if slots <= 0:
+        return None
+    return Term("kept", slots * rows.slot_nbytes, f"{slots:,} of {rows.n_blocks:,} blocks, decoded")
 
 
 def _libraries(solver: str, rows: Rows) -> list[Term]:

@@ -34,6 +34,8 @@ class Candidate:
         Bytes of one state of its largest accumulator.
     peak_nbytes
         Bytes that the fit adds to the process at most.
+    kept_nbytes
+        Bytes of them that hold decoded blocks from one pass to the next; the fit runs without.
     bytes_per_pass
         Decoded bytes that a pass reads.
     passes
@@ -57,6 +59,12 @@ class Candidate:
     reason: str
     terms: tuple[Term, ...]
     n_threads: int
+    kept_nbytes: int = 0
+
+    @property
+    def needed_nbytes(self) -> int:
+        """Bytes without which the fit does not run."""
+        return self.peak_nbytes - self.kept_nbytes
 
 
 @dataclass(frozen=True)
@@ -126,6 +134,16 @@ def _table(plan: Plan) -> str:
     shape = f"N = {plan.n_rows:,}, D = {plan.n_features:,}"
     targets = f", K = {plan.n_targets:,}" if plan.n_targets > 1 else ""
     title = f"{shape}{targets}, memory limit {format_nbytes(plan.memory_limit)}"
+    chosen = plan.candidates[plan.chosen]
+    if chosen.kept_nbytes:
+        share = min(1.0, chosen.kept_nbytes / chosen.bytes_per_pass)
+        lines += [
+            "",
+            (
+                f"{chosen.solver} keeps {format_nbytes(chosen.kept_nbytes)} of decoded blocks, "
+                f"{share:.0%} of the data, from pass to pass"
+            ),
+        ]
     return "\n".join([title, "", *lines])
 
 
@@ -151,7 +169,7 @@ def _refusal(plan: Plan) -> str:
     if fitting:
         # of two that take as many passes the last: cg converges where gd does not
         best = min(reversed(fitting), key=lambda other: other.passes)
-        needed = format_nbytes(best.peak_nbytes, up=True)
+        needed = format_nbytes(best.needed_nbytes, up=True)
         passes = "1 pass" if best.passes == 1 else f"about {best.passes:,} passes"
         remedies = [f'use solver="{best.solver}": {needed}, {passes}']
     else:

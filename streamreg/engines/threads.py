@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from streamreg.engines.base import fold_segment
 from streamreg.engines.blas_limit import one_blas_thread
+from streamreg.kept import KeepingReader, KeptBlocks
 from streamreg.kernels import cpu, serial
 from streamreg.layout import Blocks, Segments
 
@@ -49,6 +50,8 @@ class ThreadsEngine:
         Told the rows of each block that is done, from any thread, for progress.
     kernels
         The loops that fold a block.
+    kept_nbytes
+        Room for blocks that stay in memory from one pass to the next.
 
     Attributes
     ----------
@@ -64,12 +67,17 @@ class ThreadsEngine:
         n_threads: int,
         on_rows: Callable[[int], None] | None = None,
         kernels: Kernels = cpu.KERNELS,
+        kept_nbytes: int = 0,
     ) -> None:
         self._dataset = dataset
         self._n_threads = n_threads
         self._on_rows = on_rows
         self._kernels = kernels
         self._blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes)
+        self._open: Callable[[], BlockReader] = dataset.open
+        if kept_nbytes:
+            kept = KeptBlocks(dataset, self._blocks, kept_nbytes)
+            self._open = partial(KeepingReader, dataset, kept)
         self._idle: list[BlockReader] = []
         self._lending = threading.Lock()
         self._stop = threading.Event()
@@ -193,7 +201,7 @@ class ThreadsEngine:
     def _reader(self) -> Iterator[BlockReader]:
         """Lend a reader to one thread; there are never more than threads."""
         with self._lending:
-            reader = self._idle.pop() if self._idle else self._dataset.open()
+            reader = self._idle.pop() if self._idle else self._open()
         try:
             yield reader
         finally:

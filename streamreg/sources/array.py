@@ -92,6 +92,10 @@ class ArraySource(RowSource):
     def open(self) -> Reader:
         return ViewReader(self.array)
 
+    @property
+    def in_memory(self) -> bool:
+        return True
+
     def reader_nbytes(self, block_rows: int) -> int:
         del block_rows  # views
         return 0

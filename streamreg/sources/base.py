@@ -113,6 +113,11 @@ class RowSource(ABC):
         """
 
     @property
+    def in_memory(self) -> bool:
+        """Whether reading hands out what lies in memory already."""
+        return False
+
+    @property
     def shared_nbytes(self) -> int:
         """Bytes that all readers together keep once."""
         return 0

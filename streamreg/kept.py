@@ -1,0 +1,96 @@
+"""Blocks that stay in memory, decoded, from one pass to the next.
+
+Which blocks is fixed before the first pass and spread evenly over all: passes scan the rows in a
+cycle, of which a cache of those read last would find none again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from streamreg.blocks import Block
+from streamreg.sources.dataset import BlockReader
+
+if TYPE_CHECKING:
+    from streamreg.blocks import Array
+    from streamreg.layout import Blocks
+    from streamreg.sources.dataset import DataSet
+
+# where each array in a slot begins
+_ALIGNMENT = 64
+
+
+class _Kept(NamedTuple):
+    block: Block
+    n_omitted: int
+
+
+class KeptBlocks:
+    """Room for some of the blocks of a data set, shared by the readers of all threads.
+
+    Parameters
+    ----------
+    dataset, blocks
+        The rows and how they are cut.
+    nbytes
+        Room in bytes: what does not fit in it is read anew in each pass.
+    """
+
+    def __init__(self, dataset: DataSet, blocks: Blocks, nbytes: int) -> None:
+        self._blocks = blocks
+        self._slot_nbytes = slot_nbytes(dataset, blocks.max_rows)
+        self._n_slots = min(len(blocks), nbytes // self._slot_nbytes)
+        self._room = np.empty(self._n_slots * self._slot_nbytes, np.uint8)
+        self._kept: dict[int, _Kept] = {}
+
+    def get(self, start: int) -> _Kept | None:
+        """Return the block that begins with this row, if it is kept."""
+        return self._kept.get(start)
+
+    def put(self, block: Block, n_omitted: int) -> None:
+        """Keep a copy of a block, if it is one of those that are kept."""
+        number = self._blocks.number_at(block.start)
+        slot = number * self._n_slots // len(self._blocks)
+        chosen = (number + 1) * self._n_slots // len(self._blocks) > slot
+        # other layouts are added up in another order: a kept block would change the last bits
+        if not chosen or not block.X.flags.c_contiguous:
+            return
+        room = self._room[slot * self._slot_nbytes : (slot + 1) * self._slot_nbytes]
+        X, room = _moved(block.X, room)
+        y, room = _moved(block.y, room)
+        weight = None if block.weight is None else _moved(block.weight, room)[0]
+        self._kept[block.start] = _Kept(Block(X, y, weight, block.start), n_omitted)
+
+
+class KeepingReader(BlockReader):
+    """Reads each kept block once."""
+
+    def __init__(self, dataset: DataSet, kept: KeptBlocks) -> None:
+        super().__init__(dataset)
+        self._kept = kept
+
+    def read(self, start: int, stop: int) -> Block:
+        kept = self._kept.get(start)
+        if kept is not None:
+            self.n_omitted += kept.n_omitted
+            return kept.block
+        before = self.n_omitted
+        block = super().read(start, stop)
+        self._kept.put(block, self.n_omitted - before)
+        return block
+
+
+def slot_nbytes(dataset: DataSet, rows: int) -> int:
+    """Bytes that keep a block of so many rows."""
+    weight_nbytes = 0 if dataset.weight is None else 8
+    y_nbytes = 0 if dataset.y is None else dataset.y.row_nbytes
+    return rows * (dataset.X.row_nbytes + y_nbytes + weight_nbytes) + 3 * _ALIGNMENT
+
+
+def _moved(values: Array, room: Array) -> tuple[Array, Array]:
+    """Return a copy at the beginning of ``room``, and the room that is left."""
+    copy = room[: values.nbytes].view(values.dtype).reshape(values.shape)
+    copy[...] = values
+    return copy, room[-(-values.nbytes // _ALIGNMENT) * _ALIGNMENT :]

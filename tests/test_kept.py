@@ -1,0 +1,108 @@
+"""Blocks that stay in memory: which ones, that they are read once, and that no bit changes."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamreg import LinearRegression, plan
+from streamreg.accumulators.gradient import Gradient
+from streamreg.engines.threads import ThreadsEngine
+from streamreg.kept import KeepingReader, KeptBlocks, slot_nbytes
+from streamreg.layout import Blocks
+from streamreg.memory import MIB
+from streamreg.sources.dataset import open_dataset
+
+
+def data_set(path, X, chunk_rows, *, y=None, weight=None, **options):
+    group = zarr.create_group(path)
+    group.create_array("X", data=X, chunks=(chunk_rows, X.shape[1]))
+    group.create_array("y", data=X[:, 0].astype(float) if y is None else y)
+    if weight is not None:
+        group.create_array("sample_weight", data=weight)
+    return open_dataset(path, **options)
+
+
+def kept_numbers(dataset, n_slots):
+    blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes)
+    kept = KeptBlocks(dataset, blocks, n_slots * slot_nbytes(dataset, blocks.max_rows))
+    reader = KeepingReader(dataset, kept)
+    for start, stop in blocks:
+        reader.read(start, stop)
+    return [number for number, (start, _) in enumerate(blocks) if kept.get(start)], len(blocks)
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    X = np.random.default_rng(0).standard_normal((40_000, 65))  # 20 MiB
+    return data_set(tmp_path / "a.zarr", X, 4_000)
+
+
+@pytest.mark.parametrize("n_slots", [0, 1, 3, 9, 10, 25])
+def test_as_many_blocks_as_there_is_room_for_are_kept_and_spread_evenly(dataset, n_slots):
+    numbers, n_blocks = kept_numbers(dataset, n_slots)
+    assert len(numbers) == min(n_slots, n_blocks)
+    gaps = [b - a for a, b in itertools.pairwise(numbers)]
+    assert max(gaps, default=1) - min(gaps, default=1) <= 1
+
+
+def test_blocks_that_are_kept_are_read_once(dataset, tmp_path, chunks_opened):
+    accumulator = Gradient(np.ones((65, 1)), np.zeros(1), 1)
+    with ThreadsEngine(dataset, 2, kept_nbytes=100 * MIB) as engine:
+        first = engine.reduce(accumulator)
+        before = len(chunks_opened())
+        second = engine.reduce(accumulator)
+        assert len(chunks_opened()) == before
+    assert first.gradient.tobytes() == second.gradient.tobytes()
+
+
+@given(
+    dtype=st.sampled_from(["<f8", ">f4", "u1", "?", "<f2"]),
+    weighted=st.booleans(),
+    omit=st.booleans(),
+    n_slots=st.integers(0, 12),
+)
+def test_kept_blocks_change_no_bit(tmp_path_factory, dtype, weighted, omit, n_slots):
+    rng = np.random.default_rng(0)
+    X = (rng.standard_normal((300, 5)) * 3).astype(dtype)
+    if omit and X.dtype.kind == "f":
+        X[rng.integers(0, 300, 20), 0] = np.nan
+    dataset = data_set(
+        tmp_path_factory.mktemp("kept") / "a.zarr", X, 30, y=rng.standard_normal(300),
+        weight=rng.integers(0, 3, 300).astype("u1") if weighted else None,
+        nan_policy="omit" if omit else "raise",
+    )  # fmt: skip
+    blocks = Blocks(300, 30, 30)
+    room = n_slots * slot_nbytes(dataset, 30)
+    reader, plain = KeepingReader(dataset, KeptBlocks(dataset, blocks, room)), dataset.open()
+    for _ in range(3):
+        for start, stop in blocks:
+            block, expected = reader.read(start, stop), plain.read(start, stop)
+            for field in ("X", "y", "weight", "start"):
+                np.testing.assert_array_equal(getattr(block, field), getattr(expected, field))
+        assert reader.restart() == plain.restart()
+
+
+def test_the_plan_keeps_what_the_limit_leaves_over_and_is_kept_to(dataset, tmp_path):
+    needed = plan(tmp_path / "a.zarr", solver="cg").candidates["cg"].needed_nbytes
+    answers = []
+    for limit in (needed, needed + 10 * MIB, needed + 100 * MIB):
+        fit = LinearRegression(solver="cg", memory_limit=limit).fit(tmp_path / "a.zarr")
+        candidate = fit.plan_.candidates["cg"]
+        assert candidate.peak_nbytes <= limit
+        answers.append((candidate.kept_nbytes // MIB, fit.coef_.tobytes()))
+    kept, bits = zip(*answers, strict=True)
+    assert kept[0] == 0
+    assert 5 <= kept[1] <= 10
+    assert kept[2] >= 20
+    assert len(set(bits)) == 1
+
+
+def test_arrays_in_memory_are_not_kept_again():
+    X = np.ones((100_000, 20))
+    assert plan(X, X[:, 0], solver="cg").candidates["cg"].kept_nbytes == 0

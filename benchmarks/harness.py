@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,9 @@ from rich.table import Table
 from threadpoolctl import threadpool_info
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from matplotlib.axes import Axes
 
 RESULTS = Path(__file__).parent / "results"
 CODECS: dict[str, Any] = {
@@ -131,6 +134,19 @@ def keep(name: str, rows: Sequence[Mapping[str, Any]], *, quick: bool) -> Path |
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps({"machine": machine(), "rows": list(rows)}, indent=1) + "\n")
     return path
+
+
+@contextmanager
+def picture(name: str, columns: int) -> Iterator[Sequence[Axes]]:
+    """Yield axes side by side; the figure is kept as SVG beside the JSON of the same name."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, columns, figsize=(5 * columns, 3.6), layout="constrained")
+    about = machine()
+    yield list(np.atleast_1d(axes))
+    figure.suptitle(f"{about['processor']}, {about['cores']} cores, {about['date']}", fontsize=9)
+    figure.savefig(RESULTS / f"{name}.svg")
+    plt.close(figure)
 
 
 def _cell(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Bytes a second of a gd epoch, beside reading or decoding alone in the same run.
+"""Bytes a second of a gd epoch beside reading or decoding alone; flops a second of XᵀX beside BLAS.
 
 python benchmarks/throughput.py [--quick]
 """
@@ -11,20 +11,29 @@ import statistics
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numcodecs
 import numpy as np
-from harness import keep, ratio, turn_about, write_store
+from harness import keep, picture, ratio, turn_about, write_store
+from threadpoolctl import threadpool_limits
 
 from streamreg.accumulators.gradient import Gradient
+from streamreg.accumulators.gram import Gram
 from streamreg.engines.threads import ThreadsEngine
+from streamreg.kernels import blas, cpu, fused
 from streamreg.memory import usable_cpus
 from streamreg.sources.dataset import open_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from streamreg.sources.dataset import DataSet
+
+    Row = dict[str, Any]
+
+# the loops that a large fit uses: compiled, where Numba is installed
+KERNELS = fused.KERNELS if fused.is_installed() else cpu.KERNELS
 _BUFFER_NBYTES = 2 << 20
 
 
@@ -67,9 +76,26 @@ def list_of(work: Callable[[int], None], n_threads: int) -> None:
         list(pool.map(work, range(n_threads)))
 
 
+def some_gradient(n_features: int) -> Gradient:
+    """Return what gd gathers in an epoch: loss, gradient and the product along a direction."""
+    rng = np.random.default_rng(1)
+    return Gradient(rng.standard_normal((n_features, 2)), np.zeros(2), 1)
+
+
+def as_row(source: str, dtype: str, dataset: DataSet, seconds: dict[str, list[float]]) -> Row:
+    """Return rates, and the share of the time alone in that of the epoch."""
+    size = dataset.n_rows * dataset.X.row_nbytes / 1e9
+    return {
+        "source": source, "dtype": dtype, "D": dataset.n_features, "threads": usable_cpus(),
+        "epoch GB/s": size / statistics.median(seconds["epoch"]),
+        "alone GB/s": size / statistics.median(seconds["alone"]),
+        "share": ratio(seconds, "alone", "epoch"),
+    }  # fmt: skip
+
+
 def measure(
     folder: Path, codec: str, dtype: str, n_features: int, nbytes: int, repeats: int
-) -> dict[str, object]:
+) -> Row:
     """Return one row: an epoch beside the same bytes read or decoded alone."""
     n_rows = nbytes // (n_features * np.dtype(dtype).itemsize)
     path = write_store(
@@ -78,21 +104,76 @@ def measure(
     files = sorted(file for file in (path / "X" / "c").rglob("*") if file.is_file())
     threads = usable_cpus()
     dataset = open_dataset(path)
-    rng = np.random.default_rng(1)
-    gradient = Gradient(rng.standard_normal((n_features, 2)), np.zeros(2), 1)
     chunk_nbytes = int(np.prod(dataset.X.array.chunks)) * np.dtype(dtype).itemsize  # type: ignore[attr-defined]
     alone = (
         read_only(files, threads) if codec == "none"
         else decode_only(files, codec, chunk_nbytes, threads)
     )  # fmt: skip
-    with ThreadsEngine(dataset, threads) as engine:
+    gradient = some_gradient(n_features)
+    with ThreadsEngine(dataset, threads, kernels=KERNELS) as engine:
         seconds = turn_about({"alone": alone, "epoch": lambda: engine.reduce(gradient)}, repeats)
-    size = n_rows * dataset.X.row_nbytes / 1e9
+    return as_row(codec, dtype, dataset, seconds)
+
+
+def measure_kept(folder: Path, dtype: str, n_features: int, nbytes: int, repeats: int) -> Row:
+    """Return one row: an epoch over blocks that are kept in memory, beside a sum over them."""
+    n_rows = nbytes // (n_features * np.dtype(dtype).itemsize)
+    path = write_store(folder / f"{dtype}-{n_features}.zarr", n_rows, n_features, dtype=dtype)
+    dataset = open_dataset(path)
+    threads = usable_cpus()
+    X = np.ones((n_rows, n_features), dtype)
+
+    def add(thread: int) -> None:
+        part = np.array_split(X.ravel(), threads)[thread]
+        # a sum that no processor is too slow for
+        np.dot(part, part)
+
+    def alone() -> None:
+        with threadpool_limits(1):
+            list_of(add, threads)
+
+    gradient = some_gradient(n_features)
+    with ThreadsEngine(dataset, threads, kernels=KERNELS, kept_nbytes=2 * nbytes) as engine:
+        works = {"alone": alone, "epoch": lambda: engine.reduce(gradient)}
+        seconds = turn_about(works, repeats)
+    return as_row("kept in memory", dtype, dataset, seconds)
+
+
+def measure_gram(folder: Path, n_features: int, nbytes: int, repeats: int) -> Row:
+    """Return one row: flops a second of XᵀX from disk, beside dsyrk in memory."""
+    n_rows = max(n_features, nbytes // (8 * n_features))
+    path = write_store(folder / f"gram-{n_features}.zarr", n_rows, n_features)
+    dataset, threads = open_dataset(path), usable_cpus()
+    rows = np.random.default_rng(0).standard_normal((min(n_rows, 1 << 14), n_features))
+    blas.load()
+    from scipy.linalg.blas import dsyrk
+
+    gram = np.zeros((n_features, n_features), order="F")
+    own = [np.zeros((n_features, n_features), order="F") for _ in range(threads)]
+
+    def whole() -> None:
+        dsyrk(1.0, rows.T, beta=1.0, c=gram, overwrite_c=True)
+
+    def a_part(thread: int) -> None:
+        part = np.array_split(rows, threads)[thread]
+        blas.add_gram_panel(part, own[thread], 0, n_features)
+
+    def parts() -> None:
+        with threadpool_limits(1):
+            list_of(a_part, threads)
+
+    accumulator = Gram(n_features, 1)
+    with ThreadsEngine(dataset, threads) as engine:
+        works = {"parts": parts, "epoch": lambda: engine.reduce(accumulator)}
+        seconds = turn_about(works, repeats)
+    seconds |= turn_about({"whole": whole}, repeats)
+    # the machine's rate is that of the faster way to use all cores
+    best = min(("parts", "whole"), key=lambda way: statistics.median(seconds[way]))
+    flops = {"epoch": n_rows * n_features**2, best: len(rows) * n_features**2}
+    rate = {name: flops[name] / statistics.median(seconds[name]) / 1e9 for name in flops}
     return {
-        "codec": codec, "dtype": dtype, "D": n_features, "threads": threads,
-        "epoch GB/s": size / statistics.median(seconds["epoch"]),
-        "alone GB/s": size / statistics.median(seconds["alone"]),
-        "share": ratio(seconds, "alone", "epoch"),
+        "D": n_features, "threads": threads, "closed form Gflop/s": rate["epoch"],
+        "dsyrk Gflop/s": rate[best], "share": rate["epoch"] / rate[best],
     }  # fmt: skip
 
 
@@ -102,13 +183,34 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small and not kept")
     quick = parser.parse_args().quick
     nbytes, repeats = (16 << 20, 1) if quick else (1 << 30, 7)
-    rows = []
-    for codec in ("none", "zstd", "blosc-lz4"):
+    widths = (256,) if quick else (16, 256, 4096, 100_000)
+    rows, gram = [], []
+    for n_features in widths:
         for dtype in ("float64", "float32"):
-            for n_features in (256,) if quick else (16, 256, 4096, 100_000):
+            for codec in ("none", "zstd", "blosc-lz4"):
                 with tempfile.TemporaryDirectory() as folder:
                     rows.append(measure(Path(folder), codec, dtype, n_features, nbytes, repeats))
+            with tempfile.TemporaryDirectory() as folder:
+                rows.append(measure_kept(Path(folder), dtype, n_features, nbytes, repeats))
+    for n_features in (256,) if quick else (256, 1024, 4096):
+        with tempfile.TemporaryDirectory() as folder:
+            gram.append(measure_gram(Path(folder), n_features, nbytes, repeats))
     keep("throughput", rows, quick=quick)
+    keep("closed_form", gram, quick=quick)
+    if not quick:
+        _draw([row for row in rows if row["D"] == 256])  # noqa: PLR2004
+
+
+def _draw(rows: list[Row]) -> None:
+    with picture("throughput", columns=1) as (axes,):
+        names = [f"{row['source']}, {row['dtype']}" for row in rows]
+        at = np.arange(len(rows))
+        axes.barh(at - 0.2, [row["alone GB/s"] for row in rows], 0.4, label="reading or decoding")
+        bars = axes.barh(at + 0.2, [row["epoch GB/s"] for row in rows], 0.4, label="gd epoch")
+        axes.bar_label(bars, [f"{row['share']:.0%}" for row in rows], padding=2, fontsize=8)
+        axes.set(yticks=at, yticklabels=names, xlabel="decoded GB/s, D = 256, page cache warm")
+        axes.invert_yaxis()
+        axes.legend(fontsize=8)
 
 
 if __name__ == "__main__":

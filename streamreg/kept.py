@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from streamreg.blocks import Block
-from streamreg.sources.dataset import BlockReader
+from streamreg.sources.block_reader import BlockReader
 
 if TYPE_CHECKING:
     from streamreg.blocks import Array
@@ -80,6 +80,10 @@ class KeepingReader(BlockReader):
         block = super().read(start, stop)
         self._kept.put(block, self.n_omitted - before)
         return block
+
+    def expect(self, start: int, stop: int) -> None:
+        if self._kept.get(start) is None:
+            super().expect(start, stop)
 
 
 def slot_nbytes(dataset: DataSet, rows: int) -> int:

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from streamreg.blocks import Block, Float64
     from streamreg.model import Model
-    from streamreg.sources.dataset import BlockReader, DataSet
+    from streamreg.sources.block_reader import BlockReader
+    from streamreg.sources.dataset import DataSet
 
 # of an output, while one is written: rows gathered, and what zarr makes of them
 _CHUNKS_ALIVE = 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import tee, zip_longest
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
 
     from streamreg.accumulators.base import Accumulator
     from streamreg.kernels import Kernels
-    from streamreg.sources.dataset import BlockReader
+    from streamreg.sources.block_reader import BlockReader
 
 State = TypeVar("State")
 Result = TypeVar("Result")
@@ -49,8 +50,12 @@ def fold_segment(
     state = accumulator.zero()
     # sums may overflow before it is known whether the data or their size are to blame
     with np.errstate(all="ignore"):
-        for start, stop in blocks:
+        ahead, behind = tee(blocks)
+        next(ahead, None)
+        for (start, stop), following in zip_longest(behind, ahead):
             block = reader.read(start, stop)
+            if following is not None:
+                reader.expect(*following)
             if len(block.X):
                 state = accumulator.update(state, block, kernels)
                 if not accumulator.is_finite(state):

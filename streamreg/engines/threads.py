@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from streamreg.accumulators.base import Accumulator
     from streamreg.blocks import Block
     from streamreg.kernels import Kernels
-    from streamreg.sources.dataset import BlockReader, DataSet
+    from streamreg.sources.block_reader import BlockReader
+    from streamreg.sources.dataset import DataSet
 
 State = TypeVar("State")
 Result = TypeVar("Result")

@@ -144,6 +144,9 @@ class Reader(ABC):
     def read(self, start: int, stop: int) -> Array:
         """Return rows ``start`` to ``stop``; they stay as they are until the next read."""
 
+    def expect(self, start: int, stop: int) -> None:  # noqa: B027  (most cannot)
+        """Have the system fetch these rows into its own cache, if that can be asked of it."""
+
     def close(self) -> None:  # noqa: B027  (most have nothing to give back)
         """Give back what the system lent: files, not memory."""
 

@@ -172,6 +172,22 @@ class ChunkFileReader:
             chunk, file, offset + start * row_nbytes, out.reshape(-1).view(np.uint8).data
         )
 
+    def expect(self, chunk: tuple[int, ...]) -> None:
+        """Have the system fetch a chunk that is a file of its own; whatever is amiss shows later.
+
+        It reads uncompressed chunks ahead by itself, and of a shard more than is wanted.
+        """
+        if self._files.shards is not None or not hasattr(os, "posix_fadvise"):
+            return
+        with suppress(OSError):
+            path = self._files.root / self._files.names.key(chunk)
+            file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                nbytes = self._files.max_encoded_nbytes
+                os.posix_fadvise(file, 0, nbytes, os.POSIX_FADV_WILLNEED)
+            finally:
+                os.close(file)
+
     def close(self) -> None:
         """Close the file opened last."""
         if self._open is not None:

@@ -223,6 +223,12 @@ class _DecodingReader(ChunkReader):
         self._band = RowBuffer(source.shape[1:], source.dtype)
         self._moved = RowBuffer(source.chunks[1:], source.dtype)
 
+    def expect(self, start: int, stop: int) -> None:
+        grid = self._source.grid
+        for chunk in range(grid.chunk_at(start), grid.chunk_at(stop - 1) + 1):
+            for column in range(self._source.n_column_chunks):
+                self._files.expect((chunk, column)[: len(self._source.shape)])
+
     def load(self, chunk: int) -> Array:
         source = self._source
         band = self._band.rows(source.grid.chunk_rows)

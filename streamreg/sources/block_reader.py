@@ -1,0 +1,126 @@
+"""Blocks of X, y and weights, read together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from streamreg.blocks import Block
+from streamreg.errors import InputError
+from streamreg.sources.base import rows_text
+from streamreg.sources.values import finite_rows, has_inexact, is_wide, narrow
+from streamreg.wording import count
+
+if TYPE_CHECKING:
+    from streamreg.blocks import Array, Float64
+    from streamreg.sources.dataset import DataSet
+
+
+class BlockReader:
+    """Reads blocks, for one thread; leaves out rows of weight 0, and NaN where that is asked for.
+
+    Attributes
+    ----------
+    n_omitted
+        Rows left out for NaN or inf since the reader was opened or last told to ``restart``.
+    has_inexact_integers
+        Whether an integer was read that float64 cannot hold.
+    """
+
+    def __init__(self, dataset: DataSet) -> None:
+        self._dataset = dataset
+        self._X = dataset.X.open()
+        self._y = dataset.y.open() if dataset.y is not None else None
+        self._weight = dataset.weight.open() if dataset.weight is not None else None
+        self.n_omitted = 0
+        self.has_inexact_integers = False
+
+    def read(self, start: int, stop: int) -> Block:
+        """Return rows ``start`` to ``stop``; they stay as they are until the next read.
+
+        Raises
+        ------
+        InputError
+            A weight is negative or not finite.
+        DataCorruptionError
+            A chunk is absent or damaged.
+        """
+        X, y, weight = self._read(start, stop)
+        keep = None
+        if weight is not None:
+            self._require_weights(weight, start)
+            if not weight.all():
+                keep = weight > 0
+        if self._dataset.nan_policy == "omit":
+            finite = finite_rows(X) & finite_rows(y)
+            counted = finite if keep is None else finite | ~keep
+            self.n_omitted += int(np.count_nonzero(~counted))
+            keep = finite if keep is None else keep & finite
+        if keep is not None and not keep.all():
+            X, y = X[keep], y[keep]
+            weight = None if weight is None else weight[keep]
+        self.has_inexact_integers |= has_inexact(X) or has_inexact(y)
+        return Block(X, y, weight, start)
+
+    def expect(self, start: int, stop: int) -> None:
+        """Have the system fetch these rows while others are in work."""
+        self._X.expect(start, stop)
+
+    def not_finite(self, start: int, stop: int) -> InputError | None:
+        """Return the error that names the first NaN or inf of these rows, if there is any."""
+        X, y, weight = self._read(start, stop)
+        counted = np.ones(len(X), bool) if weight is None else weight > 0
+        for source, values in ((self._dataset.X, X), (self._dataset.y, y)):
+            if source is None or values.dtype.kind != "f":
+                continue
+            bad = ~np.isfinite(values) & counted[:, None]
+            if not bad.any():
+                continue
+            row, column = (int(at) for at in np.argwhere(bad)[0])
+            what = "NaN" if np.isnan(values[row, column]) else "inf"
+            if is_wide(source.dtype):
+                what += f" as float64, from {source.dtype}"
+            names = self._dataset.feature_names if source is self._dataset.X else None
+            label = f"column {column}" + (f" ({names[column]!r})" if names else "")
+            place = source.place(start + row, column)
+            where = "" if place == source.name else f": {place}"
+            return InputError(
+                f"{source.name} has {what} in row {start + row:,}, {label}{where}. Input contains "
+                f"{count(int(bad.sum()), 'such value')} in {rows_text(start, stop)}. Mend what is "
+                'not finite, or leave such rows out with nan_policy="omit"'
+            )
+        return None
+
+    def restart(self) -> int:
+        """Return the rows omitted so far, and count from zero again."""
+        omitted, self.n_omitted = self.n_omitted, 0
+        return omitted
+
+    def close(self) -> None:
+        """Close what is open."""
+        for reader in (self._X, self._y, self._weight):
+            if reader is not None:
+                reader.close()
+
+    def _read(self, start: int, stop: int) -> tuple[Array, Array, Float64 | None]:
+        X = narrow(self._X.read(start, stop))
+        if self._y is None:
+            y: Array = np.empty((len(X), 0))
+        else:
+            y = narrow(self._y.read(start, stop)).reshape(len(X), -1)
+        weight = None
+        if self._weight is not None:
+            weight = np.ascontiguousarray(self._weight.read(start, stop), dtype=np.float64)
+        return X, y, weight
+
+    def _require_weights(self, weight: Float64, start: int) -> None:
+        bad = ~(np.isfinite(weight) & (weight >= 0))
+        if bad.any():
+            row = int(np.argmax(bad))
+            source = self._dataset.weight
+            raise InputError(
+                f"sample_weight is {weight[row]} in row {start + row:,} "
+                f"({source.place(start + row) if source else ''}); weights must be finite and "
+                "not negative. A weight of 0 leaves a row out"
+            )

@@ -31,10 +31,9 @@ def run(case: dict[str, Any]) -> None:
     """Plan, fit with the least limit, and print the figures."""
     import streamreg
     from streamreg import LinearRegression, MemoryLimitError
-    from streamreg.kernels import blas, fused
+    from streamreg.kernels import fused
 
     warnings.simplefilter("ignore")
-    blas.load()
     if fused.is_installed():
         fused.load()
     how = {"solver": case["solver"], "max_epochs": case["epochs"]}

@@ -145,7 +145,6 @@ def measure_gram(folder: Path, n_features: int, nbytes: int, repeats: int) -> Ro
     path = write_store(folder / f"gram-{n_features}.zarr", n_rows, n_features)
     dataset, threads = open_dataset(path), usable_cpus()
     rows = np.random.default_rng(0).standard_normal((min(n_rows, 1 << 14), n_features))
-    blas.load()
     from scipy.linalg.blas import dsyrk
 
     gram = np.zeros((n_features, n_features), order="F")

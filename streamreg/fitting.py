@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -9,9 +10,9 @@ import numpy as np
 
 from streamreg import parameters
 from streamreg.engines.threads import ThreadsEngine
-from streamreg.errors import InputError
-from streamreg.kernels import blas, fused
-from streamreg.memory import PeakMemory, parse_nbytes
+from streamreg.errors import InputError, MemoryLimitError
+from streamreg.kernels import fused
+from streamreg.memory import PeakMemory, available_nbytes, format_nbytes, parse_nbytes
 from streamreg.model import Model
 from streamreg.planning import kernels_of, make_plan
 from streamreg.progress import Progress, Silence
@@ -19,12 +20,13 @@ from streamreg.solvers.base import Problem, Solution
 from streamreg.solvers.initial import initial_weights
 from streamreg.solvers.registry import SolverSettings
 from streamreg.sources.dataset import open_dataset
-from streamreg.wording import count
+from streamreg.wording import left_out
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from streamreg.accumulators.base import Accumulator
     from streamreg.blocks import Float64
-    from streamreg.kernels import Kernels
     from streamreg.plans import Plan
     from streamreg.sources.dataset import DataSet, NanPolicy
 
@@ -175,7 +177,7 @@ def fit(dataset: DataSet, settings: FitSettings, progress: Progress | None = Non
     Raises
     ------
     MemoryLimitError
-        The plan does not fit; nothing was read.
+        The plan does not fit; nothing was read. Or the system refused what the plan allows.
     InputError, DataCorruptionError, DivergenceError
         As the engine and the solver meet them.
     """
@@ -194,8 +196,10 @@ def fit(dataset: DataSet, settings: FitSettings, progress: Progress | None = Non
     )
     solver = settings.solver_settings(init).build(plan.chosen)
     kernels = kernels_of(plan.chosen, candidate.bytes_per_pass)
-    with PeakMemory() as peak:
-        _load_libraries(plan.chosen, kernels)
+    with _told_refusals(plan), PeakMemory() as peak:
+        if kernels is fused.KERNELS:
+            # here, so that what it takes is measured
+            fused.load()
         with ThreadsEngine(
             dataset, candidate.n_threads, progress.rows, kernels, candidate.kept_nbytes
         ) as engine:
@@ -214,12 +218,21 @@ def fit(dataset: DataSet, settings: FitSettings, progress: Progress | None = Non
     return Fit(solution, plan, peak.added_nbytes, engine.n_omitted, warnings)
 
 
-def _load_libraries(solver: str, kernels: Kernels) -> None:
-    """Import what the plan counts, before the threads of its BLAS are limited."""
-    if solver == "closed_form":
-        blas.load()
-    elif kernels is fused.KERNELS:
-        fused.load()
+@contextmanager
+def _told_refusals(plan: Plan) -> Iterator[None]:
+    """Say what was planned, where the system refuses memory."""
+    try:
+        yield
+    except MemoryLimitError:
+        raise
+    except MemoryError as error:
+        less = "" if plan.chosen != "closed_form" else ', or solver="cg", which needs O(D)'
+        raise MemoryLimitError(
+            f"the system refused memory that {plan.chosen} needs: {str(error) or 'none is left'}. "
+            f"Planned {format_nbytes(plan.candidates[plan.chosen].peak_nbytes)}, with memory_limit "
+            f"{format_nbytes(plan.memory_limit)}; {format_nbytes(available_nbytes())} are "
+            f"available. Pass a lower memory_limit{less}"
+        ) from error
 
 
 def _require_rows(dataset: DataSet, result: Any, n_omitted: int) -> None:  # noqa: ANN401
@@ -240,16 +253,9 @@ def _require_rows(dataset: DataSet, result: Any, n_omitted: int) -> None:  # noq
 
 
 def _data_warnings(dataset: DataSet, engine: ThreadsEngine) -> list[str]:
-    warnings = []
-    if engine.has_inexact_integers:
-        warnings.append(
-            f"{dataset.X.name} holds integers beyond 2^53, which float64 rounds; "
-            "subtract a constant from such columns before they are stored"
-        )
-    if engine.n_omitted:
-        holds, was = ("holds", "was") if engine.n_omitted == 1 else ("hold", "were")
-        warnings.append(
-            f"{engine.n_omitted:,} of {count(dataset.n_rows, 'row')} {holds} NaN or inf and {was} "
-            'left out (nan_policy="omit")'
-        )
-    return warnings
+    rounded = [
+        f"{name} holds integers beyond 2^53, which float64 rounds; "
+        "subtract a constant from such columns before they are stored"
+        for name in sorted(engine.rounded)
+    ]
+    return rounded + left_out(engine.n_omitted, dataset.n_rows)

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from streamreg.cells import loses_digits
 from streamreg.errors import DataWarning, InputError
 from streamreg.output import RowAppender, create_array, new_group, require_writable
 from streamreg.progress import Progress, Silence
-from streamreg.tables import BATCH_NBYTES, MAX_NAMED, Table, loses_digits, open_table
+from streamreg.tables import BATCH_NBYTES, MAX_NAMED, Table, open_table
+from streamreg.wording import count
 
 if TYPE_CHECKING:
     import os
@@ -77,8 +79,9 @@ def ingest(
     Raises
     ------
     InputError
-        Columns are unknown, not numbers, have missing values or more than 1,000 levels; the table
-        is absent, empty or cannot be read; or ``out`` cannot be written.
+        Columns are unknown or nameless, not numbers, infinite, negative weights, have missing
+        values or more than 1,000 levels; the table is absent, empty or cannot be read; or ``out``
+        cannot be written.
     """
     require_writable(out, overwrite=overwrite, inputs=[table])
     progress = progress or Silence()
@@ -129,10 +132,10 @@ def _features(source: Table, survey: _Survey) -> list[str]:
             f"{source.path} has no column left for X: of each of {', '.join(source.features)} "
             "there is one level only, which tells no row from another"
         )
-    for name, count in Counter(features).items():
-        if count > 1:
+    for name, copies in Counter(features).items():
+        if copies > 1:
             raise InputError(
-                f"X would have {count} columns named {name!r}: a column of {source.path}, and a "
+                f"X would have {copies} columns named {name!r}: a column of {source.path}, and a "
                 "level of another; rename the column, or leave it out with ignore (--ignore)"
             )
     return features
@@ -164,20 +167,21 @@ def _survey(source: Table, progress: Progress, *, drop_missing: bool) -> _Survey
             if len(found) > _MAX_LEVELS:
                 raise InputError(
                     f"column {name} of {source.path} has more than {_MAX_LEVELS:,} levels in "
-                    f"{n_rows:,} rows; group them, or leave it out with ignore (--ignore {name})"
+                    f"{count(n_rows, 'row')}; group them, or leave it out with ignore "
+                    f"(--ignore {name})"
                 )
     if n_rows == 0:
         raise InputError(f"{source.path} has no rows")
     if gaps and not (drop_missing and n_complete):
         # the emptiest first
         named = sorted(gaps.items(), key=lambda gap: -gap[1][0])[:MAX_NAMED]
-        lacks = {name: (f"{count:,}, first", row) for name, (count, row) in named}
-        rows = "Leave such rows out with drop_missing=True (--drop-missing), or such columns"
-        columns = "No row would be left: leave out the columns that lack most"
+        lacks = {name: (f"{rows:,}, first", row) for name, (rows, row) in named}
+        drop = "Leave such rows out with drop_missing=True (--drop-missing), or such columns"
+        ignore = "No row would be left: leave out the columns that lack most"
         raise InputError(
-            f"{source.path} lacks values in {n_rows - n_complete:,} of {n_rows:,} rows and "
-            f"{len(gaps):,} columns: {source.places(lacks)}. "
-            f"{rows if n_complete else columns} with ignore (--ignore COLUMN)"
+            f"{source.path} lacks values in {n_rows - n_complete:,} of {count(n_rows, 'row')} "
+            f"and {count(len(gaps), 'column')}: {source.places(lacks)}. "
+            f"{drop if n_complete else ignore} with ignore (--ignore COLUMN)"
         )
     ordered = {name: _sorted_levels(found) for name, found in levels.items()}
     return _Survey(n_rows, n_complete, ordered, sorted(inexact))

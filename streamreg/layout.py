@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # a block that was read is folded while it is still in the processor's cache
 BLOCK_NBYTES = 2 * MIB
+_LOOP_ROWS = 4
 _SEGMENT_NBYTES = 16 * MIB
 _MOST_SEGMENTS = 64
 # states above are kept once, and threads share the work on them
@@ -52,7 +53,8 @@ class Blocks(Sequence[tuple[int, int]]):
     @classmethod
     def of(cls, grid: RowGrid, row_nbytes: int) -> Blocks:
         """Return the blocks of rows of so many bytes, cut on disk by ``grid``."""
-        rows = max(1, BLOCK_NBYTES // row_nbytes)
+        # loops take four rows at a time, if they can be had for no more memory than a few vectors
+        rows = max(_LOOP_ROWS if grid.divisible else 1, BLOCK_NBYTES // row_nbytes)
         if grid.bounds is not None:
             bounds = _joined(grid.bounds, rows)
             largest = max(b - a for a, b in pairwise(bounds))

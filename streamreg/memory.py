@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import sys
 import threading
 from fractions import Fraction
@@ -99,12 +100,9 @@ def usable_cpus() -> int:
 def available_nbytes() -> int:
     """Return the bytes that this process may still take, bounds of containers and ulimit kept."""
     bounds = [psutil.virtual_memory().available, *_headrooms(_CGROUPS, _MEMBERSHIPS)]
-    if sys.platform != "win32":
-        import resource  # noqa: PLC0415  (POSIX only)
-
-        soft, _ = resource.getrlimit(resource.RLIMIT_AS)
-        if soft != resource.RLIM_INFINITY:
-            bounds.append(soft - psutil.Process().memory_info().vms)
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if soft != resource.RLIM_INFINITY:
+        bounds.append(soft - psutil.Process().memory_info().vms)
     return max(0, int(min(bounds)))
 
 
@@ -207,8 +205,6 @@ class PeakMemory:
 def _high_mark() -> int:
     """Return the most bytes that this process ever had in memory; 0 where that is not told."""
     if sys.platform == "darwin":
-        import resource  # noqa: PLC0415  (POSIX only)
-
         return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     # on Linux not ru_maxrss: a process inherits that of the one which started it
     lines = (_read(_STATUS) or "").splitlines()

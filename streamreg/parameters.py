@@ -75,6 +75,8 @@ def path_text(name: str, value: object) -> str:
         raise InputError(
             f"{name} is of type {type(value).__name__}; pass a path as text or a pathlib.Path"
         )
+    if not text:
+        raise InputError(f"{name} is empty; pass a path")
     try:
         os.lstat(text)
     except FileNotFoundError:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from streamreg.kept import slot_nbytes
-from streamreg.kernels import blas, cpu, fused
+from streamreg.kernels import cpu, fused
 from streamreg.layout import Blocks, Segments
 from streamreg.memory import MIB, available_nbytes, format_nbytes, parse_nbytes, usable_cpus
-from streamreg.plans import Candidate, Plan, Term
+from streamreg.plans import NUMBA, Candidate, Plan, Term
 from streamreg.solvers.base import Problem
 from streamreg.solvers.registry import NAMES
 from streamreg.sources.zarr import ZarrSource
@@ -30,6 +30,8 @@ _THREAD_NBYTES = MIB
 # Of each thread that decodes chunks: what zstd, blosc, HDF5 and zarr-python use for themselves.
 # Measured: 0.5 to 3 MiB, blosc most.
 _DECODER_NBYTES = 3 * MIB
+# Of each thread that decodes chunks: room in its heap that was freed and does not fit again.
+_HOLES_NBYTES = 4 * MIB
 # Of each thread in OpenBLAS: the panels that it packs. Measured: 0.3 MiB at D = 100, 1.9 MiB at
 # D = 1,000 and above.
 _PACKED_ROWS, _PACKED_MOST_NBYTES = 512, 2 * MIB
@@ -178,9 +180,10 @@ def _terms(
     terms = [*rows.terms(readers), tiles, process_term(threads)]
     if rows.decodes:
         # between one block's tiles and the next's a chunk is decoded: what it needs takes the room
-        # that the former left, so that the latter need new. Measured at D = 256: one tile a thread,
-        # sometimes a little more
-        left = readers * _DECODER_NBYTES + 3 * tiles.nbytes // 2
+        # that the former left, so that the latter need new. Measured: two tiles of 2 MiB a thread,
+        # one where tiles are large, sometimes a little more
+        holes = 0 if rows.shared_nbytes else readers * _HOLES_NBYTES  # counted there
+        left = min(3 * tiles.nbytes, tiles.nbytes + holes) + readers * _DECODER_NBYTES
         terms.append(Term("heaps", left, "decoders, and tiles that were"))
     if name != "closed_form":
         why = f"{format_nbytes(each.state_nbytes)} each, {states}"
@@ -203,13 +206,9 @@ def _kept_term(rows: Rows, left_nbytes: int) -> Term | None:
 
 def _libraries(solver: str, rows: Rows) -> list[Term]:
     """Return what is imported for the fit, and was not yet."""
-    if solver == "closed_form":
-        library = Term("library", blas.library_nbytes(), "SciPy's BLAS, loaded once")
-    elif kernels_of(solver, rows.pass_nbytes) is fused.KERNELS:
-        library = Term("library", fused.library_nbytes(), "Numba and LLVM, loaded once")
-    else:
+    if kernels_of(solver, rows.pass_nbytes) is cpu.KERNELS or not fused.library_nbytes():
         return []
-    return [library] if library.nbytes else []
+    return [Term(NUMBA, fused.library_nbytes(), "LLVM and compiled loops, loaded once")]
 
 
 def _states_in_flight(workers: int, n_segments: int) -> int:

@@ -11,6 +11,8 @@ from streamreg.memory import format_nbytes
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+# the term that a fit can do without
+NUMBA = "Numba"
 _HEADINGS = ("solver", "state", "peak", "a pass reads", "passes", "fits")
 
 
@@ -65,6 +67,11 @@ class Candidate:
     def needed_nbytes(self) -> int:
         """Bytes without which the fit does not run."""
         return self.peak_nbytes - self.kept_nbytes
+
+    @property
+    def plain_nbytes(self) -> int:
+        """Bytes without which the fit does not run, with NumPy's loops instead of Numba's."""
+        return self.needed_nbytes - sum(term.nbytes for term in self.terms if term.what == NUMBA)
 
 
 @dataclass(frozen=True)
@@ -164,16 +171,20 @@ def _refusal(plan: Plan) -> str:
     """Return what the chosen solver needs, of what that consists, and what would do instead."""
     refused = plan.candidates[plan.chosen]
     shape = f"N = {plan.n_rows:,}, D = {plan.n_features:,}"
-    fitting = [other for other in plan.candidates.values() if other.fits]
+    candidates = list(plan.candidates.values())
+    fitting = [other for other in candidates if other.fits]
+    plain = [other for other in candidates if other.plain_nbytes <= plan.memory_limit]
     remedies, advice = [], ""
     if fitting:
-        # of two that take as many passes the last: cg converges where gd does not
-        best = min(reversed(fitting), key=lambda other: other.passes)
-        needed = format_nbytes(best.needed_nbytes, up=True)
-        passes = "1 pass" if best.passes == 1 else f"about {best.passes:,} passes"
-        remedies = [f'use solver="{best.solver}": {needed}, {passes}']
+        best = _best(fitting)
+        remedies = [f'use solver="{best.solver}": {_cost(best, best.needed_nbytes)}']
+    elif plain:
+        best = refused if refused in plain else _best(plain)
+        use = "" if best is refused else f'use solver="{best.solver}" and '
+        cost = _cost(best, best.plain_nbytes)
+        remedies = [f"{use}set NUMBA_DISABLE_JIT=1 in the environment, for slower loops: {cost}"]
     else:
-        least = min(plan.candidates.values(), key=lambda other: (other.peak_nbytes, other.passes))
+        least = min(candidates, key=lambda other: (other.peak_nbytes, other.passes))
         if least.peak_nbytes < refused.peak_nbytes:
             raised = format_nbytes(least.peak_nbytes, up=True)
             # sizes that print alike are no choice
@@ -181,6 +192,16 @@ def _refusal(plan: Plan) -> str:
                 remedies = [f'to {raised} with solver="{least.solver}", the least that works']
         advice = plan.advice
     return itemised(refused.solver, plan.memory_limit, shape, refused.terms, remedies, advice)
+
+
+def _best(candidates: Sequence[Candidate]) -> Candidate:
+    # of two that take as many passes the last: cg converges where gd does not
+    return min(reversed(candidates), key=lambda other: other.passes)
+
+
+def _cost(candidate: Candidate, nbytes: int) -> str:
+    passes = "1 pass" if candidate.passes == 1 else f"about {candidate.passes:,} passes"
+    return f"{format_nbytes(nbytes, up=True)}, {passes}"
 
 
 def itemised(
@@ -201,6 +222,7 @@ def itemised(
         *(
             f"  {term.what:<{width}}  {format_nbytes(term.nbytes):>10}   {term.why}"
             for term in sorted(terms, key=lambda term: -term.nbytes)
+            if term.nbytes
         ),
         "  " + ", or ".join(remedies) + ".",
     ]

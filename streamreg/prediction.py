@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from streamreg.output import CHUNK_NBYTES, RowAppender, new_array, require_writa
 from streamreg.planning import Rows, limit_nbytes, peak, process_term
 from streamreg.plans import Term, itemised
 from streamreg.progress import Progress, Silence
-from streamreg.wording import count
+from streamreg.wording import count, left_out
 
 if TYPE_CHECKING:
     import os
@@ -34,6 +34,14 @@ if TYPE_CHECKING:
 
 # of an output, while one is written: rows gathered, and what zarr makes of them
 _CHUNKS_ALIVE = 4
+
+
+class Scores(NamedTuple):
+    """How well predictions agree with y."""
+
+    r2: Float64  # (K,) of each target; NaN where it is constant
+    n_omitted: int  # rows left out for NaN or inf
+    warnings: list[str]  # what deserves a look
 
 
 def predict(
@@ -106,8 +114,8 @@ def score(
     memory_limit: int | str | None = None,
     n_threads: int | None = None,
     progress: Progress | None = None,
-) -> Float64:
-    """Return R² of each target, (K,), streamed; NaN for a constant target.
+) -> Scores:
+    """Return R² of each target, streamed; NaN for a constant target.
 
     Raises
     ------
@@ -143,7 +151,12 @@ def score(
             f"none of the {dataset.n_rows:,} rows of {dataset.X.name} counts: all hold NaN or inf, "
             "or have weight 0; there is nothing to score"
         )
-    return result.r2
+    warnings = left_out(engine.n_omitted, dataset.n_rows)
+    if result.n == 1:
+        warnings.append("R² is not defined for one row, which has no spread; pass more rows")
+    elif np.isnan(result.r2).any():
+        warnings.append("R² is not defined where y is constant: its spread is 0")
+    return Scores(result.r2, engine.n_omitted, warnings)
 
 
 @contextmanager

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
-from bisect import bisect_left
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,9 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 from pyarrow import parquet
-from pyarrow.types import is_boolean, is_decimal, is_dictionary, is_floating, is_integer
 
-from streamreg.blocks import EXACT_INTEGERS
+from streamreg.cells import MISSING, NotNumbersError, parse, widen
 from streamreg.errors import InputError
 from streamreg.memory import KIB, MIB
 
@@ -27,14 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from streamreg.blocks import Float64
 
 BATCH_NBYTES = 2 * MIB
 MAX_NAMED = 20
 _CSV, _PARQUET = (".csv", ".csv.gz"), (".parquet", ".pq")
-_MISSING = ["", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "<NA>"]
-_NUMBERS = (is_integer, is_floating, is_decimal, is_boolean)
-_INTEGER = re.compile(r"\s*[+-]?\d{1,400}\s*")
 # pyarrow reads 32 blocks of a CSV file ahead: with blocks of 8 MiB it would hold 400
 _BLOCK_NBYTES, _BLOCK_NBYTES_A_COLUMN = MIB, 64
 
@@ -63,10 +59,7 @@ class Table:
     def places(self, rows: Mapping[str, tuple[str, int]]) -> str:
         """Say what stands where; as in pyarrow's messages, the header of CSV is row 1."""
         first, meaning = (2, "row 1 is the header") if self.is_csv else (0, "the first row is 0")
-        found = [
-            f"{name or repr(name)} ({what} in row {row + first:,})"
-            for name, (what, row) in rows.items()
-        ]
+        found = [f"{name} ({what} in row {row + first:,})" for name, (what, row) in rows.items()]
         return f"{', '.join(found)}; {meaning}"
 
     def batches(self) -> Iterator[pa.RecordBatch]:
@@ -84,7 +77,7 @@ class Table:
             arrow_csv.ConvertOptions(
                 include_columns=self.used,
                 column_types=dict.fromkeys(self.used, pa.string()),
-                null_values=_MISSING,
+                null_values=MISSING,
                 strings_can_be_null=True,
             ),
         ) as batches:
@@ -124,7 +117,8 @@ class Table:
         Raises
         ------
         InputError
-            Columns are not numbers: names all of this batch, which begins with row ``start``.
+            Columns are not numbers, infinite, or negative weights: names all of this batch, which
+            begins with row ``start``.
         """
         values = np.empty((len(batch), len(self.used)), order="F")
         refused: dict[str, tuple[str, int]] = {}
@@ -137,8 +131,8 @@ class Table:
                 elif name in self.one_hot:
                     numbers = pc.if_else(self.texts(batch, name).is_valid(), 0.0, None)
                 else:
-                    numbers = _parse(column) if self.is_csv else _widen(column)
-            except _NotNumbersError as error:
+                    numbers = parse(column) if self.is_csv else widen(column)
+            except NotNumbersError as error:
                 row, value = error.args
                 refused[name] = f"{str(value)[:40]!r}", start + row
             else:
@@ -149,7 +143,36 @@ class Table:
                 "and weight must be; of others make levels with one_hot (--one-hot COLUMN), or "
                 "leave them out with ignore (--ignore COLUMN)"
             )
+        self._require_finite(batch, values, start)
         return values
+
+    def _require_finite(self, batch: pa.RecordBatch, values: Float64, start: int) -> None:
+        """Refuse what every fit would: infinities, and sample weights below zero."""
+        refused = self._written(batch, np.isinf(values), start)
+        if refused:
+            raise InputError(
+                f"{self.path} has values that are infinite, or beyond float64: "
+                f"{self.places(refused)}. Correct them, write NaN where the value is unknown, or "
+                "leave such columns out with ignore (--ignore COLUMN)"
+            )
+        negative = values < 0
+        negative[:, : len(self.used) - len(self.weight)] = False
+        refused = self._written(batch, negative, start)
+        if refused:
+            raise InputError(
+                f"{self.path} has sample weights below 0: {self.places(refused)}. Correct them, or "
+                "write 0 for rows that shall not count"
+            )
+
+    def _written(
+        self, batch: pa.RecordBatch, wrong: NDArray[np.bool_], start: int
+    ) -> dict[str, tuple[str, int]]:
+        """Return the first wrong value of each column, as it is written, and its row."""
+        found = {}
+        for at in np.flatnonzero(wrong.any(axis=0)):
+            name, row = self.used[at], int(wrong[:, at].argmax())
+            found[name] = (f"{str(batch[name][row])[:40]!r}", start + row)
+        return found
 
 
 def open_table(
@@ -174,14 +197,14 @@ def open_table(
     if not target:
         raise InputError(f"target names no column of {path}; name what is to be explained")
     weights = () if weight is None else (weight,)
-    for name, count in Counter([*target, *one_hot, *ignore, *weights]).items():
+    for name, uses in Counter([*target, *one_hot, *ignore, *weights]).items():
         if name not in names:
             close = get_close_matches(name, names) or names[:MAX_NAMED]
             commas = "; is it commas that separate values?" if len(names) == 1 else ""
             raise InputError(
                 f"{path} has no column {name!r}; closest: {', '.join(map(repr, close))}{commas}"
             )
-        if count > 1:
+        if uses > 1:
             raise InputError(f"column {name!r} can be only one of target, one_hot, ignore, weight")
     apart = {*target, *ignore, *weights}
     features = tuple(name for name in names if name not in apart)
@@ -190,20 +213,12 @@ def open_table(
             f"{path} has no column left for X: each of its {len(names):,} is a target, the weight "
             "or ignored"
         )
+    if "" in names and "" not in ignore:
+        raise InputError(
+            f"column {names.index('') + 1} of {path} has no name (pandas writes its index so); "
+            "name it, or leave it out with ignore (--ignore '')"
+        )
     return Table(path, features, tuple(target), weights, tuple(one_hot), len(names))
-
-
-def loses_digits(column: pa.Array, numbers: Float64) -> bool:
-    """Whether a column, which became these numbers, has integers beyond 2**53."""
-    large = np.abs(numbers) >= EXACT_INTEGERS
-    if not large.any() or is_floating(column.type):
-        return False
-    texts = (str(value) for value in column.filter(pa.array(large)).to_pylist())
-    return any(abs(int(text)) > EXACT_INTEGERS for text in texts if _INTEGER.fullmatch(text))
-
-
-class _NotNumbersError(Exception):
-    """Carries the row and the value of the first that is not a number."""
 
 
 @contextmanager
@@ -245,40 +260,3 @@ def _csv_header(path: Path) -> list[str]:
         io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as text,
     ):
         return next((row for row in csv.reader(text) if row), [])
-
-
-def _widen(column: pa.Array) -> pa.Array:
-    kind = column.type.value_type if is_dictionary(column.type) else column.type
-    if is_decimal(kind):
-        # as text: pyarrow's own conversion makes 0.09999999999999999 of 0.1
-        return column.cast(pa.string()).cast(pa.float64())
-    if any(is_kind(kind) for is_kind in _NUMBERS):
-        return column.cast(pa.float64(), safe=False)
-    if column.null_count == len(column):
-        return pa.nulls(len(column), pa.float64())
-    row = column.is_valid().index(True).as_py()
-    raise _NotNumbersError(row, column[row])
-
-
-def _parse(text: pa.Array) -> pa.Array:
-    """Return the numbers that texts spell, spaces around them or not; true is 1 and false is 0."""
-    numbers = _cast(text)
-    if numbers is not None:
-        return numbers
-    words = pc.utf8_lower(pc.utf8_trim_whitespace(text))
-    absent = pc.is_in(words, value_set=pa.array([name.lower() for name in _MISSING]))
-    words = pc.if_else(absent, pa.scalar(None, pa.string()), words)
-    for word, number in (("true", "1"), ("false", "0")):
-        words = pc.if_else(pc.equal(words, word), number, words)
-    numbers = _cast(words)
-    if numbers is None:
-        row = bisect_left(range(1, len(words)), x=True, key=lambda n: _cast(words[:n]) is None)
-        raise _NotNumbersError(row, text[row])
-    return numbers
-
-
-def _cast(text: pa.Array) -> pa.Array | None:
-    try:
-        return text.cast(pa.float64())
-    except pa.ArrowInvalid:
-        return None

@@ -16,6 +16,15 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun if number == 1 else plural}"
 
 
+def left_out(n_omitted: int, n_rows: int) -> list[str]:
+    """Return the warning that rows were left out for NaN or inf, if any were."""
+    if not n_omitted:
+        return []
+    holds, was = ("holds", "was") if n_omitted == 1 else ("hold", "were")
+    rows = f"{n_omitted:,} of {count(n_rows, 'row')} {holds} NaN or inf and {was} left out"
+    return [f'{rows} (nan_policy="omit")']
+
+
 def shown(value: object) -> str:
     """Return what a user passed, on one line: NumPy's numbers as Python's, long values cut."""
     if isinstance(value, np.generic):

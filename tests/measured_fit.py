@@ -43,11 +43,8 @@ def _load(kind: str, path: str, weighted: bool) -> tuple[Any, Any, Any]:  # noqa
 
 def _fit(X: Any, y: Any, weight: Any, case: dict[str, Any]) -> dict[str, Any]:
     from streamreg.fitting import FitSettings, fit  # noqa: PLC0415
-    from streamreg.kernels import blas  # noqa: PLC0415
     from streamreg.sources.dataset import open_dataset  # noqa: PLC0415
 
-    # scikit-learn imports it with LinearRegression, long before a fit
-    blas.load()
     dataset = open_dataset(X, y, weight, nan_policy=case["nan_policy"])
     settings = FitSettings(**case["settings"])
     before = _begin()

@@ -77,7 +77,7 @@ def test_a_number_that_json_lacks_becomes_null(ingested):
     run("fit", "table.zarr", "--out", "model.json", cwd=ingested)
     zarr.open_array(ingested / "table.zarr" / "y")[:] = 7.0
     done = run("score", "table.zarr", "--model", "model.json", "--json", cwd=ingested)
-    assert json.loads(done.stdout) == {"r2": None, "r2_by_target": [None]}
+    assert json.loads(done.stdout) == {"r2": None, "r2_by_target": [None], "rows_omitted": 0}
     assert "R² is not defined where y is constant" in done.stderr
 
 
@@ -261,10 +261,22 @@ def test_exit_code_and_message_say_what_happened(case, code, says, ingested):
     assert "Traceback" not in done.stderr
 
 
+def test_a_plan_over_its_limit_is_shown_once(folder):
+    done = run("plan", *wide(folder), "--solver", "closed_form", cwd=folder)
+    assert (done.returncode, "closed_form needs" in done.stdout) == (3, False)
+    assert done.stdout.startswith("N = 20,000, D = 100,000, memory limit 2.0 GiB\n")
+    assert done.stderr.count("closed_form needs 74.6 GiB but --memory-limit is 2.0 GiB") == 1
+
+
+def test_a_table_of_one_row_is_counted_in_the_singular(folder):
+    (folder / "one.csv").write_text("a,t\n1,2\n")
+    done = run("ingest", "one.csv", "one.zarr", "--target", "t", cwd=folder)
+    assert done.stdout == "one.zarr: 1 row, 1 feature, target t\n"
+
+
 def test_debug_shows_the_traceback(ingested):
     done = run("fit", "nowhere.zarr", "--debug", cwd=ingested)
-    assert done.returncode == 2
-    assert "Traceback" in done.stderr
+    assert (done.returncode, "Traceback" in done.stderr) == (2, True)
 
 
 def test_unconverged_model_is_written_and_says_so(ingested):

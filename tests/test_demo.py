@@ -1,5 +1,7 @@
 """The demo, as a user meets it and with fits and predictions that are wrong."""
 
+import os
+import signal
 import subprocess
 import sys
 
@@ -7,7 +9,11 @@ import numpy as np
 import pytest
 import zarr
 
+from streamreg.cli import demo_fit
 from streamreg.cli.demo_checks import Run, Truth, fit_doubts, prediction_doubts, r2_on_disk
+from streamreg.cli.demo_fit import fit_apart
+from streamreg.errors import InputError, StreamregError
+from streamreg.fitting import FitSettings
 from streamreg.memory import MIB
 from streamreg.model import Model
 
@@ -27,6 +33,21 @@ def test_it_runs_small_and_cleans_up(tmp_path):
     assert "74.5 GiB" in done.stdout
     assert "predict 20,000 of 20,000 rows" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def killed(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_fit_whose_process_is_killed_is_told_of(monkeypatch):
+    monkeypatch.setattr(demo_fit, "_fit", killed)
+    with pytest.raises(StreamregError, match="fits by cg ended with code -9"):
+        fit_apart(None, FitSettings(solver="cg"), progress=False)
+
+
+def test_what_a_fit_raises_in_its_process_is_raised_here(tmp_path):
+    with pytest.raises(InputError, match="nowhere"):
+        fit_apart(tmp_path / "nowhere.zarr", FitSettings(solver="cg"), progress=False)
 
 
 def test_it_keeps_what_it_is_told_to(tmp_path):

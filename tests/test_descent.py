@@ -246,3 +246,13 @@ def test_y_that_does_not_depend_on_x_is_seen_before_the_first_epoch():
         assert solution.n_epochs == 0
         assert not solution.coefficients.any()
         assert solution.status.converged
+
+
+def test_a_step_so_short_that_the_loss_hardly_falls_is_not_taken_for_a_minimum():
+    X, y = table()
+    solution, _ = solve(ConstantStepDescent(learning_rate=1e-9), X, y)
+    assert solution.status is Status.SMALL_DECREASE
+    (warning,) = solution.warnings
+    assert "this is no minimum" in warning
+    good, _ = solve(ConstantStepDescent(learning_rate=0.3), X, y)
+    assert not good.warnings

@@ -194,6 +194,33 @@ def test_score_of_a_constant_y_is_nan_with_a_word(X, y):
         assert np.isnan(model.score(X, np.ones(300)))
 
 
+def test_score_of_one_row_says_so(X, y):
+    model = LinearRegression().fit(X, y)
+    with pytest.warns(DataWarning, match="not defined for one row, which has no spread"):
+        assert np.isnan(model.score(X[:1], y[:1]))
+
+
+def test_score_tells_what_it_leaves_out(X, y):
+    model = LinearRegression(nan_policy="omit").fit(X, y)
+    with pytest.warns(DataWarning, match="1 of 300 rows holds NaN or inf and was left out"):
+        assert model.score(X, np.where(np.arange(300) == 7, np.nan, y)) > 0
+
+
+def test_no_path_is_refused(X, y):
+    with pytest.raises(InputError, match="out is empty; pass a path"):
+        LinearRegression().fit(X, y).predict(X, out="")
+
+
+def test_memory_that_the_system_refuses_is_told_with_the_plan():
+    model = LinearRegression(solver="closed_form", memory_limit="4 EiB")
+    X = np.broadcast_to(0.0, (3, 1 << 27))
+    with pytest.raises(
+        MemoryLimitError, match=r"system refused .*Planned .*solver=\"cg\""
+    ) as caught:
+        model.fit(X, np.zeros(3))
+    assert isinstance(caught.value.__cause__, MemoryError)
+
+
 @pytest.mark.parametrize("size", [1e200, 1e-200])
 def test_score_of_values_far_from_1(size, X, y):
     model = LinearRegression().fit(X, y * size)

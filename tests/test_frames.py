@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import dask.array as da
 import numpy as np
 import pandas as pd
@@ -32,7 +34,7 @@ REFUSED = {
     "objects": (np.array([[object()] * 2] * 20), "X has objects that are not numbers"),
     "ragged": ([[1.0], [1.0, 2.0]], "X cannot be made an array"),
     "huge": ([[10**400]] * 20, "X has objects that are not numbers: int too large"),
-    "bytes": (b"X.zarr", "X is a bytes, which has no rows to read"),
+    "bytes": (b"X.zarr", "X is of type bytes; paths must be text"),
     "masked rows": (list(MASKED), "X is a masked array"),
     "masked": (MASKED, "X is a masked array"),
     "csr": (scipy.sparse.csr_array(VALUES), r"X is sparse \(csr_array\).*scikit-learn"),
@@ -88,6 +90,49 @@ def test_real_numbers_of_any_container_are_read(data):
     model, plain = LinearRegression().fit(data, Y), LinearRegression().fit(expected, Y)
     np.testing.assert_allclose(model.coef_, plain.coef_, rtol=1e-6)
     assert streamreg.plan(data, Y).n_features == expected.shape[1]
+
+
+BIG = np.arange(20) + 2**53 + 1
+SMALL = np.arange(20) - 10 + 2**53 - 20
+
+
+# of 2^53 and more a few integers beside each other are all but constant, and one is missing
+@pytest.mark.filterwarnings("ignore::streamreg.DataWarning")
+@pytest.mark.parametrize(
+    "held",
+    [
+        frame,
+        lambda column: pd.DataFrame({"a": column, "b": np.arange(20) ** 2}),
+        lambda column: frame(pd.array(column, dtype="Int64")),
+        lambda column: frame(pd.array([None, *column[1:]], dtype="UInt64")),
+        lambda column: frame(pd.array(column, dtype="int64[pyarrow]")),
+        lambda column: frame(column.astype(object)),
+        lambda column: np.stack([column.astype(object), VALUES[:, 1]], axis=1),
+        lambda column: [*zip(column.tolist(), VALUES[:, 1].tolist(), strict=True)],
+    ],
+)
+def test_integers_that_a_conversion_rounds_are_told(held):
+    model = LinearRegression(nan_policy="omit")
+    with pytest.warns(streamreg.DataWarning, match=r"^X holds integers beyond 2\^53"):
+        model.fit(held(BIG), Y)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.fit(held(SMALL), Y)
+    assert not [str(each.message) for each in caught if "2^53" in str(each.message)]
+
+
+@pytest.mark.parametrize(
+    "y", [BIG, BIG.astype(object), pd.Series(BIG), pd.Series(BIG, dtype="Int64")]
+)
+def test_integers_of_y_that_are_rounded_are_told_of_y(y):
+    with pytest.warns(streamreg.DataWarning, match=r"^y holds integers beyond 2\^53") as caught:
+        LinearRegression().fit(VALUES, y)
+    assert len(caught) == 1
+
+
+def test_a_path_of_bytes_is_told_to_be_text():
+    with pytest.raises(InputError, match="X is of type bytes; paths must be text"):
+        LinearRegression().fit(b"X.zarr")
 
 
 def test_missing_values_of_a_frame_are_nan():

@@ -195,6 +195,17 @@ def test_columns_too_alike_for_the_closed_form_are_named():
     X[:, 3] = X[:, 1] + X[:, 3] * 1e-8
     (message,) = solve(ClosedForm(), X, y)[0].warnings
     assert message.startswith(("column 1 depends linearly", "column 3 depends linearly"))
+    assert "to the digits that XᵀX keeps: standardised, the columns have a condition" in message
+
+
+@pytest.mark.parametrize("solver", [ClosedForm(), CG, GD])
+def test_columns_that_weights_hide_are_not_called_constant(solver):
+    X, y = table(n=500)
+    weight = np.ones(500)
+    weight[77] = 1e40
+    messages = " ".join(solve(solver, X, y, weight=weight)[0].warnings)
+    assert "count for nothing beside the weight of others" in messages
+    assert "constant; coefficients" not in messages
 
 
 def test_columns_far_from_zero_are_named_without_intercept():

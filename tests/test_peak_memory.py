@@ -17,6 +17,7 @@ import pytest
 import zarr
 from zarr.codecs import BloscCodec, GzipCodec, TransposeCodec, ZstdCodec
 
+from streamreg.kernels import fused
 from streamreg.memory import GIB, MIB, format_nbytes, parse_nbytes
 from streamreg.output import create_array, new_group
 
@@ -238,6 +239,14 @@ def test_who_measures_from_outside_a_fit_that_just_fits_the_limit(data):
 def test_larger_data(data, solver, d, n_threads, layout):
     path = data.zarr(d, nbytes=256 * MIB, **layout)
     check("zarr", path, solver=solver, n_threads=n_threads, memory_limit=4 * GIB)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not fused.is_installed(), reason="Numba is not installed")
+def test_loops_that_are_compiled_for_the_first_time(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    path = data.zarr(100, dtype="float32", nbytes=257 * MIB)
+    check("zarr", path, solver="cg", memory_limit="240 MiB")
 
 
 @pytest.mark.parametrize("task", ["predict", "predict_to", "score"])

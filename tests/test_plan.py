@@ -174,7 +174,7 @@ def test_other_sources_are_told_the_height_of_chunks():
 # what is chosen
 
 
-@pytest.mark.parametrize(("limit", "chosen"), [("2 GiB", "closed_form"), ("160 MiB", "cg")])
+@pytest.mark.parametrize(("limit", "chosen"), [("2 GiB", "closed_form"), ("185 MiB", "cg")])
 def test_auto_takes_the_closed_form_where_it_fits(limit, chosen):
     made = plan(unread(100_000, 5000), limit)
     assert made.chosen == chosen

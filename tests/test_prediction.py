@@ -212,7 +212,7 @@ def test_score_is_that_of_sklearn(n_threads, weighted, offset):
     y = X @ model.coefficients.T + model.intercept + random.standard_normal((len(X), 3)) + offset
     model = Model(model.coefficients, model.intercept + offset, one_target=False)
     weight = random.integers(0, 4, len(X)) * 0.5 if weighted else None
-    made = score(model, open_dataset(X, y, weight), n_threads=n_threads)
+    made = score(model, open_dataset(X, y, weight), n_threads=n_threads).r2
     predicted = X @ model.coefficients.T + model.intercept
     expected = r2_score(y, predicted, sample_weight=weight, multioutput="raw_values")
     # sums of 150,000 squares in another order; an offset costs its digits in y itself
@@ -222,14 +222,14 @@ def test_score_is_that_of_sklearn(n_threads, weighted, offset):
 def test_score_of_values_whose_squares_overflow():
     X = rows(1000, 3)
     y = X @ [1.0, 2.0, 3.0] + np.random.default_rng(0).standard_normal(1000)
-    plain = score(Model(np.array([[1.0, 2.0, 3.0]]), np.zeros(1)), open_dataset(X, y))
+    plain = score(Model(np.array([[1.0, 2.0, 3.0]]), np.zeros(1)), open_dataset(X, y)).r2
     huge = Model(np.array([[1.0, 2.0, 3.0]]) * 2.0**800, np.zeros(1))
-    assert score(huge, open_dataset(X, y * 2.0**800)) == pytest.approx(plain, rel=1e-12)
+    assert score(huge, open_dataset(X, y * 2.0**800)).r2 == pytest.approx(plain, rel=1e-12)
 
 
 def test_score_of_a_constant_target_is_nan():
     y = np.stack([np.full(100, 7.0), np.arange(100.0)], axis=1)
-    made = score(some_model(3, 2), open_dataset(rows(100), y))
+    made = score(some_model(3, 2), open_dataset(rows(100), y)).r2
     assert np.isnan(made).tolist() == [True, False]
 
 
@@ -240,7 +240,10 @@ def test_score_leaves_out_what_the_policy_says():
     kept = np.delete(np.arange(1000), [7, 9])
     made = score(model, open_dataset(X, y, nan_policy="omit"))
     expected = r2_score(y[kept], X[kept] @ model.coefficients[0] + model.intercept)
-    assert made == pytest.approx(expected, rel=1e-11)
+    assert made.r2 == pytest.approx(expected, rel=1e-11)
+    assert made.n_omitted == 2
+    (message,) = made.warnings
+    assert message.startswith("2 of 1,000 rows hold NaN or inf and were left out")
     with pytest.raises(InputError, match="NaN in row 7, column 1"):
         score(model, open_dataset(X, y))
     with pytest.raises(InputError, match="none of the 1,000 rows of X counts"):

@@ -292,4 +292,4 @@ def test_integers_that_float64_cannot_hold_are_noticed():
             data = {"X": X, "y": X[:, 0]} | {where: big if where == "X" else big[:, 0]}
             reader = open_dataset(**data).open()
             reader.read(0, 3)
-            assert reader.has_inexact_integers == inexact
+            assert reader.rounded == ({where} if inexact else set())

@@ -16,6 +16,7 @@ from streamreg.cli.data import info, ingest_table
 from streamreg.cli.demo import demo
 from streamreg.cli.fit import fit, plan
 from streamreg.cli.predict import predict, score
+from streamreg.cli.remedies import as_options
 from streamreg.errors import (
     DataCorruptionError,
     DataWarning,
@@ -108,7 +109,7 @@ def _explain(error: BaseException) -> int:
         (number,) = error.args
         show.say(f"streamreg: {_SIGNALS[number]}; nothing was left half written")
         return 128 + int(number)  # as shells do
-    show.say(f"streamreg: {type(error).__name__}: {error}")
+    show.say(f"streamreg: {type(error).__name__}: {as_options(str(error))}")
     return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), _BAD_INPUT)
 
 
@@ -132,4 +133,4 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 def _show_warning(message: Warning | str, *context: Any, **more: Any) -> None:  # noqa: ANN401
     del context, more
-    show.say(f"streamreg: warning: {message}")
+    show.say(f"streamreg: warning: {as_options(str(message))}")

@@ -13,6 +13,7 @@ from streamreg.layout import Blocks
 from streamreg.memory import MIB, format_nbytes
 from streamreg.progress import progress_of
 from streamreg.sources.zarr import ZarrSource
+from streamreg.wording import count
 
 if TYPE_CHECKING:
     from streamreg.sources.base import RowSource
@@ -68,8 +69,8 @@ def ingest_table(
         return
     dropped = f" ({report.rows_dropped:,} with missing values left out)"
     show.write(
-        f"{report.path}: {kept:,} rows{dropped if report.rows_dropped else ''}, "
-        f"{len(report.feature_names):,} features, target {', '.join(report.target_names)}"
+        f"{report.path}: {count(kept, 'row')}{dropped if report.rows_dropped else ''}, "
+        f"{count(len(report.feature_names), 'feature')}, target {', '.join(report.target_names)}"
     )
 
 

@@ -18,6 +18,8 @@ from streamreg import fitting, prediction
 from streamreg.cli import options as o
 from streamreg.cli import show
 from streamreg.cli.demo_checks import Run, Truth, fit_doubts, prediction_doubts, r2_on_disk
+from streamreg.cli.demo_fit import fit_apart
+from streamreg.cli.remedies import as_options
 from streamreg.errors import InputError, MemoryLimitError
 from streamreg.fitting import FitSettings
 from streamreg.memory import format_nbytes, parse_nbytes
@@ -71,13 +73,17 @@ def demo(
         )
         dataset = open_dataset(path)
         show.write("2. Plan, from metadata alone")
-        show.write(str(fitting.plan_fit(dataset, FitSettings(memory_limit=limit))) + "\n")
-        show.write("3. Fit, by every solver that fits")
-        runs = {
-            name: run
-            for name in _SOLVERS
-            if (run := _fit(dataset, name, limit, n_threads, progress=progress)) is not None
-        }
+        show.write(str(fitting.plan_fit(dataset, FitSettings(memory_limit=limit))))
+        show.write("   passes of gd and cg are typical numbers, which these data may not need\n")
+        show.write("3. Fit, by every solver that fits, each in a process of its own")
+        runs = {}
+        for name in _SOLVERS:
+            settings = FitSettings(
+                solver=name, memory_limit=limit, n_threads=n_threads, tol=_TOLERANCES[name]
+            )
+            run = _fit(path, settings, progress=progress)
+            if run is not None:
+                runs[name] = run
         if not runs:
             raise MemoryLimitError(
                 f"no solver fits {format_nbytes(limit)} (see above); raise --memory-limit, or pass "
@@ -146,23 +152,12 @@ def _generate(path: Path, rows: int, features: int) -> Truth:
     return Truth(weights, scale, 1 - unexplained / (rows * float(np.var(targets))))
 
 
-def _fit(
-    dataset: DataSet, name: str, limit: int, n_threads: int | None, *, progress: bool
-) -> Run | None:
-    settings = FitSettings(
-        solver=name, memory_limit=limit, n_threads=n_threads, tol=_TOLERANCES[name]
-    )
+def _fit(path: Path, settings: FitSettings, *, progress: bool) -> Run | None:
     try:
-        seconds, result = _timed(
-            lambda: fitting.fit(dataset, settings, progress_of(progress, f"   {name}"))
-        )
+        return fit_apart(path, settings, progress=progress)
     except MemoryLimitError as error:
-        show.write(f"   {name}: {error}")
+        show.write(f"   {settings.solver}: {as_options(str(error))}")
         return None
-    planned = result.plan.candidates[name].peak_nbytes
-    return Run(
-        result.model(dataset), result.solution.n_epochs, seconds, result.peak_nbytes, planned
-    )
 
 
 def _compare(runs: dict[str, Run], truth: Truth, limit: int) -> None:
@@ -213,9 +208,9 @@ def _predict(
     )  # fmt: skip
     show.write(
         f"   {dataset.n_rows:,} predictions of {name} written to {out.name} in {seconds:.1f} s; "
-        f"R² {scored[0]:.6f}, of what lies on disk {on_disk:.6f}"
+        f"R² {scored.r2[0]:.6f}, of what lies on disk {on_disk:.6f}"
     )
-    return on_disk, float(scored[0])
+    return on_disk, float(scored.r2[0])
 
 
 def _refusal(folder: Path, limit: int) -> str:
@@ -230,7 +225,7 @@ def _refusal(folder: Path, limit: int) -> str:
     try:
         plan.require_fit()
     except MemoryLimitError as error:
-        return f"   MemoryLimitError: {error}"
+        return f"   MemoryLimitError: {as_options(str(error))}"
     return f"   it fits: {format_nbytes(plan.candidates['closed_form'].peak_nbytes)}"
 
 

@@ -11,8 +11,9 @@ import typer
 from streamreg import fitting
 from streamreg.cli import options as o
 from streamreg.cli import show
+from streamreg.cli.remedies import as_options
 from streamreg.cli.settings import takes_job
-from streamreg.errors import InputError
+from streamreg.errors import InputError, MemoryLimitError
 from streamreg.fitting import FitSettings
 from streamreg.memory import format_nbytes
 from streamreg.model import Model
@@ -39,9 +40,15 @@ def plan(
     made = fitting.plan_fit(dataset, settings)
     if json:
         show.write_json(made.to_dict())
-    else:
+    try:
+        made.require_fit()
+    except MemoryLimitError as refusal:
+        if not json:
+            # of the plan the table only: the refusal follows on standard error
+            show.write(str(made).removesuffix(f"\n\n{refusal}"))
+        raise
+    if not json:
         show.write(str(made))
-    made.require_fit()
 
 
 @takes_job
@@ -63,15 +70,14 @@ def fit(
     if out is not None:
         model.save(out)
     for message in result.warnings:
-        show.say(f"streamreg: warning: {message}")
+        show.say(f"streamreg: warning: {as_options(message)}")
     if json:
         show.write_json(_document(model, result, out))
     else:
         _write_result(model, result, out)
     if not result.solution.status.converged:
-        show.say(
-            f"streamreg: {result.plan.chosen} did not converge. {result.solution.status.value}"
-        )
+        why = as_options(f"did not converge. {result.solution.status.value}")
+        show.say(f"streamreg: {result.plan.chosen} {why}")
         raise typer.Exit(_NOT_CONVERGED)
 
 

@@ -11,9 +11,11 @@ import typer
 from streamreg import prediction
 from streamreg.cli import options as o
 from streamreg.cli import show
+from streamreg.cli.remedies import as_options
 from streamreg.model import Model
 from streamreg.progress import progress_of
 from streamreg.sources.dataset import NanPolicy
+from streamreg.wording import count
 
 
 def predict(
@@ -46,7 +48,7 @@ def predict(
     if json:
         show.write_json({"path": str(path), "rows": dataset.n_rows})
     else:
-        show.write(f"{dataset.n_rows:,} predictions written to {out}")
+        show.write(f"{count(dataset.n_rows, 'prediction')} written to {out}")
 
 
 def score(
@@ -70,9 +72,12 @@ def score(
         Model.load(model_file), dataset, memory_limit=memory_limit, n_threads=n_threads,
         progress=progress_of(progress, "score"),
     )  # fmt: skip
-    if np.isnan(scores).any():
-        show.say("streamreg: warning: R² is not defined where y is constant: its spread is 0")
+    for message in scores.warnings:
+        show.say(f"streamreg: warning: {as_options(message)}")
+    r2 = float(np.mean(scores.r2))
     if json:
-        show.write_json({"r2": float(np.mean(scores)), "r2_by_target": scores.tolist()})
+        show.write_json(
+            {"r2": r2, "r2_by_target": scores.r2.tolist(), "rows_omitted": scores.n_omitted}
+        )
     else:
-        show.write(f"R² {float(np.mean(scores)):.9g}")
+        show.write(f"R² {r2:.9g}")

@@ -58,8 +58,8 @@ class ThreadsEngine:
     ----------
     n_omitted
         Rows that the last pass left out for NaN or inf.
-    has_inexact_integers
-        Whether an integer was read that float64 cannot hold.
+    rounded
+        Names of X and y, where an integer was read that float64 cannot hold.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class ThreadsEngine:
         self._lending = threading.Lock()
         self._stop = threading.Event()
         self.n_omitted = 0
-        self.has_inexact_integers = False
+        self.rounded: set[str] = set()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -126,7 +126,7 @@ class ThreadsEngine:
                 # gone before the next is awaited: the plan counts it once
                 del state
         self.n_omitted = sum(reader.restart() for reader in self._idle)
-        self.has_inexact_integers |= any(reader.has_inexact_integers for reader in self._idle)
+        self.rounded.update(*(reader.rounded for reader in self._idle))
         return accumulator.finalize(merged)
 
     def each_block(self, make: Callable[[BlockReader, Block], Made]) -> Iterator[Made]:

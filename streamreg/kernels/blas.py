@@ -8,27 +8,22 @@ in place: it needs a second D² array and mirrors the triangle.
 from __future__ import annotations
 
 import ctypes
-import sys
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from scipy.linalg import cython_blas
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from streamreg.blocks import Float64
 
-# measured: 14 to 17 MiB
-_LIBRARY_NBYTES = 20 << 20
 _ONE = ctypes.byref(ctypes.c_double(1.0))
 
 
 @cache
 def _routine(name: str) -> Callable[..., None]:
     """Return a BLAS routine of the library that SciPy carries; ctypes calls it without the lock."""
-    from scipy.linalg import cython_blas  # noqa: PLC0415  (that only the closed form needs)
-
     capsule = cython_blas.__pyx_capi__[name]
     api = ctypes.pythonapi
     name_of = ctypes.PYFUNCTYPE(ctypes.c_char_p, ctypes.py_object)(("PyCapsule_GetName", api))
@@ -90,14 +85,3 @@ def solve_triangle(
         ctypes.c_void_p(triangle.ctypes.data), _int(triangle.shape[0]),
         ctypes.c_void_p(right.ctypes.data), _int(right.shape[0]),
     )  # fmt: skip
-
-
-def load() -> None:
-    """Import the library now, before its threads are limited."""
-    rows = np.ones((1, 1))
-    add_gram_panel(rows, np.zeros((1, 1), order="F"), 0, 1)
-
-
-def library_nbytes() -> int:
-    """Bytes that :func:`load` adds to this process; 0 if it is there already."""
-    return 0 if "scipy.linalg.cython_blas" in sys.modules else _LIBRARY_NBYTES

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from streamreg.kernels import Parallel
     from streamreg.kernels.states import GramState, MomentsState, ProductState
 
-_GRAM_TILE_NBYTES = 4 << 20
+_GRAM_TILE_NBYTES = 2 << 20
 # a rank-k update of fewer rows would be bound by reading and writing the D² state
 _GRAM_MIN_ROWS = 256
 # of the D² state, so that threads can share one that is too large to be kept by each
@@ -31,7 +31,7 @@ _FEW = 8
 
 
 def gram_tile_rows(n_features: int) -> int:
-    """Return the rows of a tile for rank-k updates: about 4 MiB of float64, at least 256."""
+    """Return the rows of a tile for rank-k updates: about 2 MiB of float64, at least 256."""
     return max(_GRAM_MIN_ROWS, _GRAM_TILE_NBYTES // (8 * n_features))
 
 

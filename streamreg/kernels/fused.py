@@ -6,6 +6,7 @@ direction; whatever else is stored is widened a tile at a time first.
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import cache
 from importlib.util import find_spec
@@ -22,12 +23,11 @@ if TYPE_CHECKING:
 
 # below, some tens of passes gain less than the half second that it takes to load Numba
 _WORTH_NBYTES = 256 << 20
-# of Numba and LLVM: measured 115 to 130 MiB
-_LIBRARY_NBYTES = 132 << 20
+# of Numba and LLVM: measured 115 to 130 MiB, and 160 the first time, when the loops are compiled
+_LIBRARY_NBYTES = 168 << 20
 # of a tile as stored, that is read twice: from the cache that threads share the second time
 _TILE_NBYTES = 4 << 20
-# weights where there are none; one number in memory
-_ONES = np.broadcast_to(np.float64(1.0), (1 << 48,))
+_ONE = np.float64(1.0).tobytes()
 
 
 def load() -> None:
@@ -47,8 +47,8 @@ def is_worth(pass_nbytes: int) -> bool:
 
 @cache
 def is_installed() -> bool:
-    """Whether Numba is there to compile the loops; does not import it."""
-    return find_spec("numba") is not None
+    """Whether Numba is there to compile the loops, and may; does not import it."""
+    return find_spec("numba") is not None and os.environ.get("NUMBA_DISABLE_JIT", "0") != "1"
 
 
 def products(
@@ -75,7 +75,7 @@ def products(
         z = tile if as_stored else widen(tile, room, x)
         # first y - b: they may be large and alike, and are then subtracted without rounding
         target = column(tile_y, y)[:, 0] - bias[0]
-        s = _ONES[: len(z)] if weight is None else weight
+        s = _ones(len(z)) if weight is None else weight
         if n_columns == 1:
             sums = loops.residual_product(z, V, target, s, state.products)
         else:
@@ -105,6 +105,11 @@ def moments(
         return cpu.Centred(mean, squares, cross[None])
 
     cpu.fold_moments(block, state, rows, about_mean, x_scale=None, y_scale=y_scale)
+
+
+def _ones(n: int) -> Float64:
+    """Return n ones, which are one number in memory."""
+    return np.ndarray((n,), np.float64, _ONE, strides=(0,))
 
 
 def _is_readable(X: Array) -> bool:

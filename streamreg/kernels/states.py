@@ -101,9 +101,13 @@ def _square(n_features: int) -> Float64:
     (measured with glibc 2.36 and four threads).
     """
     nbytes = 8 * n_features**2
-    if nbytes < mmap.PAGESIZE or sys.platform == "win32":
+    if nbytes < mmap.PAGESIZE:
         return np.zeros((n_features, n_features), order="F")
-    pages = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        pages = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except (OSError, OverflowError) as error:
+        d = n_features
+        raise MemoryError(f"{d:,} × {d:,} × 8 bytes of XᵀX: {error}") from error  # noqa: RUF001
     if nbytes >= 1 << 22 and sys.platform == "linux":
         pages.madvise(mmap.MADV_HUGEPAGE)  # as NumPy does
     return np.frombuffer(pages).reshape((n_features, n_features), order="F")

@@ -36,6 +36,8 @@ class Factor:
         r.
     condition
         Of G, of the columns that have a pivot; estimated.
+    tolerance
+        Pivots below, in parts of the largest diagonal element, count as 0.
     units
         (D, 1) u, in the order of the pivots.
     reflectors
@@ -50,6 +52,7 @@ class Factor:
     pivots: Numbers
     rank: int
     condition: float
+    tolerance: float
     units: Float64
     reflectors: Float64 | None
 
@@ -70,19 +73,21 @@ class Factor:
         d, active = len(gram), int(np.count_nonzero(diagonal))
         norm = _one_norm(gram)
         # what is left of a column that depends on others is rounding
-        tolerance = 32 * max(d, 16) * EPS * float(np.max(diagonal))
-        matrix, numbers, found, _ = lapack.dpstrf(gram, tol=tolerance, lower=1, overwrite_a=1)
+        tolerance = 32 * max(d, 16) * EPS
+        matrix, numbers, found, _ = lapack.dpstrf(
+            gram, tol=tolerance * float(np.max(diagonal)), lower=1, overwrite_a=1
+        )
         pivots, rank = numbers.astype(np.intp) - 1, int(found) if active else 0
         condition = norm * _inverse_norm(matrix, rank)
         units = units[pivots, None]
         if rank >= active:
-            return cls(matrix, pivots, rank, condition, units, None)
+            return cls(matrix, pivots, rank, condition, tolerance, units, None)
         trapezoid = matrix[:, :rank]
         for j in range(rank):
             trapezoid[:j, j] = 0.0
         trapezoid *= units
         qr, reflectors, _, _ = lapack.dgeqrf(trapezoid, overwrite_a=1)
-        return cls(qr, pivots, rank, condition, units, reflectors)
+        return cls(qr, pivots, rank, condition, tolerance, units, reflectors)
 
     @property
     def is_full(self) -> bool:

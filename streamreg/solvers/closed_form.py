@@ -92,7 +92,7 @@ class ClosedForm(Solver):
         if factor.condition > _CORRECTED_ABOVE:
             theta = _correct(coordinates, reduce, report, factor, theta, losses)
         coefficients, intercept = coordinates.to_user(theta)
-        warnings += column_warnings(problem, ~np.isfinite(sigma))
+        warnings += column_warnings(problem, ~np.isfinite(sigma), moments.varies > 0)
         warnings += _dependence_warnings(problem, factor, sigma, moments.n)
         return Solution(
             coefficients, intercept, Status.SOLVED if factor.is_full else Status.LEAST_NORM,
@@ -170,9 +170,15 @@ def _dependence_warnings(
     dependent = [int(j) for j in factor.pivots[factor.rank :] if np.isfinite(sigma[j])]
     if dependent:
         verb = "depends" if len(dependent) == 1 else "depend"
+        digits = ""
+        if n_rows - problem.fit_intercept >= problem.n_features:
+            digits = (
+                ", to the digits that XᵀX keeps: standardised, the columns have a condition number "
+                f"beyond {factor.tolerance**-0.5:.0e}"
+            )
         message = (
-            f"{problem.columns(dependent)} {verb} linearly on the others (rank "
-            f"{factor.rank:,} of {problem.n_features:,}, {count(n_rows, 'row')}): the coefficients "
+            f"{problem.columns(dependent)} {verb} linearly on the others{digits} (rank "
+            f"{factor.rank:,} of {problem.n_features:,}, {count(n_rows, 'row')}). The coefficients "
             "are those of least norm; leave such columns out, or pass l2 > 0"
         )
         return [message]

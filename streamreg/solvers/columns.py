@@ -61,7 +61,7 @@ def standardise(problem: Problem, reduce: Reduce) -> Start:
     # r = -y + ȳ, so that the gradient is minus the covariance
     gradient = np.vstack([-cross / coordinates.scale[:, None], np.zeros((1, k))])
     evaluation = Evaluation(0.5 * variance, gradient, np.empty((d + 1, 0)))
-    warnings += column_warnings(problem, constant)
+    warnings += column_warnings(problem, constant, moments.low < moments.high)
     if not problem.l2:
         warnings += _dependence_warnings(problem, moments, constant)
     return Start(coordinates, evaluation, np.where(constant, 0.0, spread), warnings)
@@ -86,14 +86,27 @@ def is_constant(spread: Float64, mean: Float64) -> Mask:
     return np.asarray(spread <= 4 * EPS * np.abs(mean))
 
 
-def column_warnings(problem: Problem, constant: Mask) -> list[str]:
-    """Return the warning that names columns which no fit can use."""
-    if not constant.any():
-        return []
-    numbers = [int(j) for j in np.flatnonzero(constant)]
+def column_warnings(problem: Problem, constant: Mask, varies: Mask) -> list[str]:
+    """Return the warnings that name columns which no fit can use.
+
+    Of the ``constant`` ones those that vary differ from their weighted mean by rounding only.
+    """
+    lost = constant & varies & problem.fit_intercept
     what = "constant" if problem.fit_intercept else "zero in every row"
-    verb = "is" if len(numbers) == 1 else "are"
-    return [f"{problem.columns(numbers)} {verb} {what}; coefficients set to 0"]
+    warnings = []
+    if (constant & ~lost).any():
+        numbers = [int(j) for j in np.flatnonzero(constant & ~lost)]
+        verb = "is" if len(numbers) == 1 else "are"
+        warnings.append(f"{problem.columns(numbers)} {verb} {what}; coefficients set to 0")
+    if lost.any():
+        numbers = [int(j) for j in np.flatnonzero(lost)]
+        verb = "varies" if len(numbers) == 1 else "vary"
+        warnings.append(
+            f"{problem.columns(numbers)} {verb} by no more than rounding, or only in rows that "
+            "count for nothing beside the weight of others; coefficients set to 0. Subtract a "
+            "constant before columns are stored, or bring the weights closer together"
+        )
+    return warnings
 
 
 def _scales(spread: Float64, constant: Mask, root: Float64) -> Float64:

@@ -131,6 +131,11 @@ class Descent(Solver):
     def verdict(self, before: Iterate, after: Iterate) -> Status | None:
         """Say whether the epoch between the two was the last."""
 
+    def doubts(self, last: Iterate, status: Status | None) -> list[str]:
+        """Return warnings about a fit that met its tolerance, where it is no reason to stop."""
+        del last, status
+        return []
+
     def footprint(self, problem: Problem) -> Footprint:
         d, k = problem.n_features, problem.n_targets
         moments = Moments(d, k)
@@ -157,6 +162,7 @@ class Descent(Solver):
             report(EpochRecord(iterate.epoch, history[-2], iterate.relative_norm))
             status = self.verdict(before, iterate)
         coefficients, intercept = coordinates.to_user(iterate.theta)
+        warnings += self.doubts(iterate, status)
         return Solution(
             coefficients, intercept, status or Status.OUT_OF_EPOCHS,
             iterate.epoch, history, warnings,

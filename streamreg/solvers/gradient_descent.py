@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _TYPICAL_EPOCHS = 200
 _LEAST_LANCZOS_STEPS, _MOST_LANCZOS_STEPS = 8, 40
 _LANCZOS_TOLERANCE = 1e-3
+# a gradient, beside that at the start, at which no fit should end
+_STEEP = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +43,9 @@ class SteepestDescent(Descent):
     def verdict(self, before: Iterate, after: Iterate) -> Status | None:
         del before
         return _verdict(after, after.measured_loss, self.tol)
+
+    def doubts(self, last: Iterate, status: Status | None) -> list[str]:
+        return _doubts(last, status, f"pass less than tol={self.tol:g}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +86,11 @@ class ConstantStepDescent(Descent):
         stalled = after.decrease <= 4 * EPS * before.loss
         return _verdict(replace(after, stalled=stalled), before.loss, self.tol)
 
+    def doubts(self, last: Iterate, status: Status | None) -> list[str]:
+        return _doubts(
+            last, status, f'learning_rate={self.learning_rate:g} is small; pass more, or "auto"'
+        )
+
     def _is_unstable(self, before: Iterate, after: Iterate) -> bool:
         """Whether 2I - α∇²f is negative somewhere on the span of the last two gradients."""
         last, now = -before.direction, before.gradient
@@ -118,6 +128,16 @@ def _verdict(after: Iterate, loss: Float64, tol: float) -> Status | None:
     if small.all():
         return Status.EXACT_FIT if exact.all() else Status.SMALL_DECREASE
     return after.end_by_rounding if (small | after.stalled).all() else None
+
+
+def _doubts(last: Iterate, status: Status | None, cure: str) -> list[str]:
+    if status is not Status.SMALL_DECREASE or last.relative_norm < _STEEP:
+        return []
+    share = f"{last.relative_norm:.0%} of what it was at the start"
+    return [
+        f"the last epoch hardly lowered the loss, yet its gradient is {share}: this is no minimum. "
+        + cure
+    ]
 
 
 def _largest_eigenvalue(coordinates: Coordinates, reduce: Reduce, last: Iterate) -> float:

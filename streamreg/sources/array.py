@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 _ANY_ROWS = 1 << 20
 # chunk rows below are read several at once: HDF5's own guess at chunks is some KiB
 _SMALL_NBYTES = 2 * MIB
+# of all arrays of other libraries one is read at a time: those of one file share a library that
+# may know nothing of threads (netCDF4's HDF5 crashes), and h5py has such a lock anyhow
+_READING = RLock()
 
 
 @runtime_checkable
@@ -132,13 +136,16 @@ class SliceableSource(RowSource):
             joined = joined_nbytes(self, block_rows)
         kept = rows * self.row_nbytes + joined
         if isinstance(self.array, _ReadsInto):
-            return kept + _hdf5_nbytes(self.array)
+            return kept + _decoded_nbytes(self.array)
         # what the library gives us, and what it made that from
         return kept + 2 * rows * self.row_nbytes
 
     @property
     def shared_nbytes(self) -> int:
-        return 0 if self.chunks is None else heaps_nbytes(self)
+        if self.chunks is None:
+            return 0
+        cached = _cached_nbytes(self.array) if isinstance(self.array, _ReadsInto) else 0
+        return cached + heaps_nbytes(self)
 
     def fill(self, start: int, out: Array) -> None:
         """Read rows from ``start`` on, as many as ``out`` has.
@@ -152,6 +159,14 @@ class SliceableSource(RowSource):
         """
         stop = start + len(out)
         rows = f"{rows_text(start, stop)} of {self.name}"
+        # until they are copied: what is handed out may be read only then
+        with _READING:
+            values = self._rows(start, stop, out, rows)
+            if values is not out:
+                out[...] = as_rows(values, out.shape, out.dtype, rows)
+
+    def _rows(self, start: int, stop: int, out: Array, what: str) -> Any:  # noqa: ANN401
+        """Return ``out``, filled, or what the library hands out instead."""
         try:
             shape = tuple(self.array.shape)
             if isinstance(self.array, _ReadsInto):
@@ -159,18 +174,19 @@ class SliceableSource(RowSource):
                 values: Any = out
             else:
                 values = self.array[start:stop]
+        except MemoryError:
+            raise
         # h5py raises OSError for what HDF5 cannot read, other libraries what they like
         except Exception as error:
             raise DataCorruptionError(
-                f"{rows} cannot be read: {type(error).__name__}: {error}"
+                f"{what} cannot be read: {type(error).__name__}: {error}"
             ) from error
         if shape != self.shape:
             raise DataCorruptionError(
                 f"{self.name} changed during the fit: its shape was {self.shape} and is {shape}. "
                 "Start again when nothing writes to it"
             )
-        if values is not out:
-            out[...] = as_rows(values, out.shape, out.dtype, rows)
+        return values
 
 
 class _PieceReader(Reader):
@@ -246,16 +262,26 @@ def _label(array: Sliceable, name: str) -> str:
     return f"{name} ({printable(dataset.file.filename + dataset.name)})"
 
 
-def _hdf5_nbytes(array: object) -> int:
-    """Bytes that HDF5 itself takes to read a dataset: chunks that it keeps, or is decoding."""
+def _cached_nbytes(array: object) -> int:
+    """Bytes of chunks that HDF5 keeps of a dataset, once for all threads, or is decoding."""
     dataset: Any = array
-    if dataset.chunks is None:
+    chunk, cache = _hdf5_chunk(dataset)
+    if chunk > cache:
         return 0
-    itemsize = dataset.dtype.itemsize
-    chunk = int(math.prod(dataset.chunks) * itemsize)
-    cache = int(dataset.id.get_access_plist().get_chunk_cache()[1])
-    if chunk <= cache:
-        kept: int = min(cache, math.prod(dataset.shape) * itemsize)
-        return kept + kept // 8 + 2 * chunk  # an eighth: what it notes of each chunk
-    # too large to be kept; read straight to its place unless it must be decoded
-    return 2 * chunk if dataset.id.get_create_plist().get_nfilters() else 0
+    kept: int = min(cache, math.prod(dataset.shape) * dataset.dtype.itemsize)
+    return kept + kept // 8 + 2 * chunk  # an eighth: what it notes of each chunk
+
+
+def _decoded_nbytes(array: object) -> int:
+    """Bytes of chunks too large to be kept, which each thread's heap may hold on to."""
+    dataset: Any = array
+    chunk, cache = _hdf5_chunk(dataset)
+    # read straight to its place unless it must be decoded
+    is_decoded = chunk > cache and dataset.id.get_create_plist().get_nfilters()
+    return 2 * chunk if is_decoded else 0
+
+
+def _hdf5_chunk(dataset: Any) -> tuple[int, int]:  # noqa: ANN401
+    """Return the bytes of a chunk, 0 where there are none, and of the cache for chunks."""
+    chunk = math.prod(dataset.chunks) * dataset.dtype.itemsize if dataset.chunks else 0
+    return int(chunk), int(dataset.id.get_access_plist().get_chunk_cache()[1])

@@ -24,8 +24,8 @@ class BlockReader:
     ----------
     n_omitted
         Rows left out for NaN or inf since the reader was opened or last told to ``restart``.
-    has_inexact_integers
-        Whether an integer was read that float64 cannot hold.
+    rounded
+        Names of X and y, where an integer was read that float64 cannot hold.
     """
 
     def __init__(self, dataset: DataSet) -> None:
@@ -34,7 +34,7 @@ class BlockReader:
         self._y = dataset.y.open() if dataset.y is not None else None
         self._weight = dataset.weight.open() if dataset.weight is not None else None
         self.n_omitted = 0
-        self.has_inexact_integers = False
+        self.rounded = set(dataset.rounded)
 
     def read(self, start: int, stop: int) -> Block:
         """Return rows ``start`` to ``stop``; they stay as they are until the next read.
@@ -60,7 +60,9 @@ class BlockReader:
         if keep is not None and not keep.all():
             X, y = X[keep], y[keep]
             weight = None if weight is None else weight[keep]
-        self.has_inexact_integers |= has_inexact(X) or has_inexact(y)
+        for source, values in ((self._dataset.X, X), (self._dataset.y, y)):
+            if source is not None and has_inexact(values):
+                self.rounded.add(source.name)
         return Block(X, y, weight, start)
 
     def expect(self, start: int, stop: int) -> None:

@@ -191,7 +191,7 @@ class _DaskReader(ChunkReader):
         start, stop = source.grid.rows(chunk)
         try:
             value = self._tasks.compute(self._tasks.keys[chunk])
-        except StreamregError:
+        except (StreamregError, MemoryError):
             raise
         # whatever the tasks raise: those that read files mostly OSError
         except Exception as error:

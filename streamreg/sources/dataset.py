@@ -36,6 +36,8 @@ class DataSet:
         Names of the D columns and K targets, where the data know them.
     nan_policy
         ``"raise"``: NaN or inf is an error. ``"omit"``: such rows are left out.
+    rounded
+        Names of X and y, where integers beyond 2^53 were rounded on their way here.
     """
 
     X: RowSource
@@ -44,6 +46,7 @@ class DataSet:
     feature_names: tuple[str, ...] | None = None
     target_names: tuple[str, ...] | None = None
     nan_policy: NanPolicy = "raise"
+    rounded: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         require_rows(self.X, 2, "(N, D)")
@@ -145,6 +148,7 @@ def open_dataset(
         The metadata of a Zarr array cannot be understood.
     """
     feature_names = target_names = None
+    X, X_rounded = as_streamable(X, "X")
     group, label = open_group(X)
     if group is not None and y is None:
         feature_names = _names(group.attrs.get("feature_names"))
@@ -159,8 +163,11 @@ def open_dataset(
             "or X the path of a Zarr group that holds X and y"
         )
 
+    y, y_rounded = as_streamable(y, "y")
+    sample_weight, _ = as_streamable(sample_weight, "sample_weight")
+
     def source(data: object, name: str) -> RowSource:
-        return open_source(as_streamable(data, name), name, missing_chunks=missing_chunks)
+        return open_source(data, name, missing_chunks=missing_chunks)
 
     return DataSet(
         X=source(X, "X"),
@@ -169,6 +176,7 @@ def open_dataset(
         feature_names=feature_names,
         target_names=target_names if needs_y else None,
         nan_policy=nan_policy,
+        rounded=frozenset(name for name, is_so in (("X", X_rounded), ("y", y_rounded)) if is_so),
     )
 
 

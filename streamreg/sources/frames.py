@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from streamreg.blocks import EXACT_INTEGERS
 from streamreg.errors import InputError
 from streamreg.sources.array import require_dense
 from streamreg.sources.opening import is_streamable
+from streamreg.sources.values import has_inexact
 
 if TYPE_CHECKING:
     from streamreg.blocks import Array
@@ -20,18 +23,27 @@ class _NotNumbersError(InputError, TypeError):
     """An element that is no number at all; scikit-learn's estimators raise TypeError for it."""
 
 
-def as_streamable(data: object, name: str) -> object:
+class Streamable(NamedTuple):
+    """Data that can be read in blocks, and whether integers beyond 2^53 were rounded for it."""
+
+    data: object
+    is_rounded: bool = False
+
+
+def as_streamable(data: object, name: str) -> Streamable:
     """Return data that can be read in blocks: as they are, or else as a NumPy array.
 
     Raises
     ------
     InputError
-        Elements or columns are not real numbers, or the data are sparse.
+        Elements or columns are not real numbers, the data are sparse, or a path is no text.
     """
+    if isinstance(data, bytes):
+        raise InputError(f"{name} is of type bytes; paths must be text: pass {name}.decode()")
     require_dense(data, name)
     is_objects = isinstance(data, np.ndarray) and data.dtype == object
     if data is None or (is_streamable(data) and not is_objects):
-        return data
+        return Streamable(data)
     if type(data).__module__.partition(".")[0] == "pandas":
         return _from_pandas(data, name)
     try:
@@ -39,21 +51,23 @@ def as_streamable(data: object, name: str) -> object:
             isinstance(row, np.ma.MaskedArray) for row in data
         ):
             # np.asarray would forget the masks
-            return np.ma.array(data)
+            return Streamable(np.ma.array(data))
         array = np.asarray(data)
     # rows of different lengths, and whatever other libraries raise
     except Exception as error:
         raise InputError(f"{name} cannot be made an array: {error}") from error
     if array.ndim == 0:
-        return data  # no rows: refused by its own type
-    return _as_floats(array, name) if array.dtype == object else array
+        return Streamable(data)  # no rows: refused by its own type
+    if array.dtype == object:
+        return _as_floats(array, name)
+    return Streamable(array, array.dtype.kind == "f" and _rounds(data, array))
 
 
-def _from_pandas(data: Any, name: str) -> object:  # noqa: ANN401  (pandas need not be installed)
+def _from_pandas(data: Any, name: str) -> Streamable:  # noqa: ANN401  (pandas need not be installed)
     """Return the values of a frame, series or index; those missing become NaN."""
     if data.ndim == 1:
         values: Any = _from_pandas(data.to_frame(), name)
-        return values[:, 0]
+        return Streamable(values.data[:, 0], values.is_rounded)
     for column, dtype in zip(data.columns, data.dtypes, strict=True):
         if dtype.kind not in _REAL + "O" or str(dtype).startswith(("category", "Sparse")):
             raise InputError(
@@ -62,22 +76,56 @@ def _from_pandas(data: Any, name: str) -> object:  # noqa: ANN401  (pandas need 
                 "with pandas.get_dummies"
             )
     if data.shape[1] and all(isinstance(d, np.dtype) and d.kind in _REAL for d in data.dtypes):
-        frame: object = data.to_numpy(np.result_type(*data.dtypes))
-        return frame
-    columns = [
+        common = np.result_type(*data.dtypes)
+        # integers that stay integers are looked at when they are read
+        rounds = common.kind == "f" and any(
+            has_inexact(data.iloc[:, at].to_numpy()) for at in range(data.shape[1])
+        )
+        return Streamable(data.to_numpy(common), rounds)
+    columns: list[Any] = [
         _as_floats(data.iloc[:, at].to_numpy(object), f"column {column!r} of {name}")
         if dtype.kind == "O"
-        else data.iloc[:, at].to_numpy(np.float64, na_value=np.nan)
+        else _without_missing(data.iloc[:, at])
         for at, (column, dtype) in enumerate(zip(data.columns, data.dtypes, strict=True))
     ]
-    return np.stack(columns, axis=1) if columns else np.empty(data.shape)
+    if not columns:
+        return Streamable(np.empty(data.shape))
+    return Streamable(
+        np.stack([column.data for column in columns], axis=1),
+        any(column.is_rounded for column in columns),
+    )
 
 
-def _as_floats(objects: Array, name: str) -> Array:
+def _without_missing(series: Any) -> Streamable:  # noqa: ANN401
+    kind = series.dtype.kind
+    rounds = kind in "iu" and has_inexact(
+        series.dropna().to_numpy(np.int64 if kind == "i" else np.uint64)
+    )
+    return Streamable(series.to_numpy(np.float64, na_value=np.nan), rounds)
+
+
+def _rounds(data: Any, floats: Array) -> bool:  # noqa: ANN401
+    """Return whether an integer of a list, or of a data frame, is not what became of it."""
+    if not (np.abs(floats) >= EXACT_INTEGERS).any():
+        return False
+    if type(data).__module__.partition(".")[0] != "polars":
+        return _has_inexact_objects(np.asarray(data, object), floats)
+    columns = data.get_columns() if len(data.shape) > 1 else [data]
+    integers = (column.drop_nulls() for column in columns if column.dtype.is_integer())
+    return any(has_inexact(column.to_numpy()) for column in integers)
+
+
+def _has_inexact_objects(objects: Array, floats: Array) -> bool:
+    large = objects[np.abs(floats) >= EXACT_INTEGERS]
+    return any(isinstance(value, Integral) and abs(int(value)) > EXACT_INTEGERS for value in large)
+
+
+def _as_floats(objects: Array, name: str) -> Streamable:
     try:
-        return objects.astype(np.float64)
+        floats = objects.astype(np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         kind = _NotNumbersError if isinstance(error, TypeError) else InputError
         raise kind(
             f"{name} has objects that are not numbers: {error}; store integers or floats"
         ) from error
+    return Streamable(floats, _has_inexact_objects(objects, floats))

@@ -1,0 +1,45 @@
+"""Arrays of libraries that may know nothing of threads."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from streamreg import LinearRegression, MemoryLimitError
+
+
+class Foreign:
+    """No more than shape, dtype and slices; notes how many reads are under way at once."""
+
+    under_way, most = 0, 0
+
+    def __init__(self, values):
+        self.values, self.shape, self.dtype = values, values.shape, values.dtype
+
+    def __getitem__(self, rows):
+        Foreign.under_way += 1
+        Foreign.most = max(Foreign.most, Foreign.under_way)
+        time.sleep(0.001)
+        Foreign.under_way -= 1
+        return self.values[rows]
+
+
+class Refused(Foreign):
+    def __getitem__(self, rows):
+        raise MemoryError("no room")
+
+
+def test_of_x_and_y_one_is_read_at_a_time():
+    # 64 MiB: several segments, for threads to share
+    X = Foreign(np.random.default_rng(0).standard_normal((1 << 20, 8)))
+    model = LinearRegression(n_threads=4).fit(X, Foreign(X.values.sum(axis=1)))
+    np.testing.assert_allclose(model.coef_, np.ones(8))
+    assert Foreign.most == 1
+
+
+def test_memory_that_an_array_is_refused_is_no_damage():
+    message = "the system refused memory that closed_form needs: no room"
+    with pytest.raises(MemoryLimitError, match=message):
+        LinearRegression().fit(Refused(np.ones((10, 2))), np.ones(10))

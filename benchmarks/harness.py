@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -96,8 +95,14 @@ def case_of_this_process() -> dict[str, Any] | None:
 
 
 def peak_nbytes() -> int:
-    """Return the most bytes that this process ever had in memory."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Return the most bytes that this process had in memory since it last asked.
+
+    Not ``ru_maxrss``, which begins with the memory of the process that started this one.
+    """
+    status = Path("/proc/self/status").read_text()
+    peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    Path("/proc/self/clear_refs").write_text("5")
+    return int(peak.split()[1]) * 1024
 
 
 def machine() -> dict[str, Any]:

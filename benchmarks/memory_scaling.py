@@ -37,6 +37,7 @@ def run(case: dict[str, Any]) -> None:
     if fused.is_installed():
         fused.load()
     how = {"solver": case["solver"], "max_epochs": case["epochs"]}
+    peak_nbytes()
     before = peak_nbytes()
     least = streamreg.plan(case["path"], **how).candidates[case["solver"]].needed_nbytes
     try:

@@ -148,6 +148,7 @@ def run(case: dict[str, Any]) -> None:
     """Fit once, in this process, and print the figures."""
     warnings.simplefilter("ignore")
     fit = PEERS[case["peer"]]()
+    peak_nbytes()
     before = peak_nbytes()
     began = time.perf_counter()
     weights = fit(case["path"])

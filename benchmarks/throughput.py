@@ -181,7 +181,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small and not kept")
     quick = parser.parse_args().quick
-    nbytes, repeats = (16 << 20, 1) if quick else (1 << 30, 7)
+    nbytes, repeats = (16 << 20, 1) if quick else (1 << 29, 7)
     widths = (256,) if quick else (16, 256, 4096, 100_000)
     rows, gram = [], []
     for n_features in widths:

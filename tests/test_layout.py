@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamreg import layout
-from streamreg.layout import BLOCK_NBYTES, Blocks, Segments
+from streamreg.layout import BLOCK_NBYTES, PIECE_NBYTES, Blocks, Segments
 from streamreg.memory import MIB
 from streamreg.sources.base import RowGrid
 
@@ -48,8 +48,10 @@ def test_a_block_is_whole_chunks_or_a_piece_of_one(grid, row_nbytes):
 
 @given(grids(), ROW_NBYTES)
 def test_blocks_are_as_large_as_the_cache_likes_where_chunks_allow(grid, row_nbytes):
-    # loops take four rows at a time, where they can be had without decoding more
-    rows = max(4 if grid.divisible else 1, BLOCK_NBYTES // row_nbytes)
+    rows = max(1, BLOCK_NBYTES // row_nbytes)
+    if grid.divisible:
+        # loops take four rows at a time
+        rows = max(4, PIECE_NBYTES // row_nbytes)
     spans = list(Blocks.of(grid, row_nbytes))
     chunks = [grid.rows(chunk) for chunk in range(len(grid))]
     for start, stop in spans:

@@ -20,7 +20,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
-from harness import case_of_this_process, in_new_process, keep, peak_nbytes, picture, write_store
+from harness import (
+    case_of_this_process,
+    in_new_process,
+    keep,
+    peak_nbytes,
+    picture,
+    ratio,
+    turn_about,
+    write_store,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -159,6 +168,35 @@ def run(case: dict[str, Any]) -> None:
     print(json.dumps({"seconds": seconds, "added": added, "error": error}))
 
 
+def one_epoch(path: Path, repeats: int) -> dict[str, Any]:
+    """Return one row: loss, gradient and product of an epoch, beside dask.array's gradient."""
+    import dask.array as da
+
+    from streamreg.accumulators.gradient import Gradient
+    from streamreg.engines.threads import ThreadsEngine
+    from streamreg.memory import usable_cpus
+    from streamreg.planning import kernels_of
+    from streamreg.sources.dataset import open_dataset
+
+    dataset = open_dataset(path)
+    d = dataset.n_features
+    weights = np.random.default_rng(1).standard_normal((d, 2))
+    kernels = kernels_of("gd", dataset.n_rows * dataset.row_nbytes)
+    X, y = da.from_zarr(f"{path}/X"), da.from_zarr(f"{path}/y")
+    expression = X.T @ (X @ weights[:, 0] - y.rechunk((X.chunks[0],)))
+    with ThreadsEngine(dataset, usable_cpus(), kernels=kernels) as engine:
+        works = {
+            "streamreg": lambda: engine.reduce(Gradient(weights, np.zeros(2), 1)),
+            "dask.array": expression.compute,
+        }
+        seconds = turn_about(works, repeats)
+    return {
+        "streamreg epoch, s": statistics.median(seconds["streamreg"]),
+        "dask.array X.T @ (X @ w - y), s": statistics.median(seconds["dask.array"]),
+        "times as fast": ratio(seconds, "dask.array", "streamreg"),
+    }
+
+
 def exact(path: Path) -> np.ndarray:
     """Return NumPy's answer: centred normal equations, of columns that are nearly orthogonal."""
     group = zarr.open_group(path, mode="r")
@@ -185,11 +223,13 @@ def main() -> None:
             for peer in PEERS:
                 case = {"peer": peer, "path": str(path), "truth": str(folder / "truth.npy")}
                 found[peer].append(in_new_process(Path(__file__), case))
+        epoch = one_epoch(path, 1 if quick else 7)
     rows = [_row(peer, runs) for peer, runs in found.items()]
     ours = rows[0]["seconds"]
     for row in rows:
         row["of closed_form"] = row["seconds"] / ours if "seconds" in row else ""
     keep("peers", rows, quick=quick)
+    keep("one_epoch", [epoch], quick=quick)
     if not quick:
         _draw([row for row in rows if "seconds" in row])
 

@@ -242,6 +242,13 @@ def test_larger_data(data, solver, d, n_threads, layout):
 
 
 @pytest.mark.slow
+def test_fewer_rows_than_columns(data):
+    # XᵀX has no full rank, and its factor needs another
+    path = data.zarr(4000, dtype="float32", nbytes=40 * MIB)
+    check("zarr", path, solver="closed_form", n_threads=1)
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not fused.is_installed(), reason="Numba is not installed")
 def test_loops_that_are_compiled_for_the_first_time(data, tmp_path, monkeypatch):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))

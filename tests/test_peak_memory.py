@@ -218,8 +218,8 @@ def test_who_measures_from_outside_sees_no_more_than_the_limit(data, solver):
 
 @pytest.mark.slow
 def test_who_measures_from_outside_a_fit_that_just_fits_the_limit(data):
-    # XᵀX is 236 MiB
-    path = data.zarr(5560, dtype="int16", nbytes=64 * MIB)
+    # XᵀX is 218 MiB
+    path = data.zarr(5340, dtype="int16", nbytes=64 * MIB)
     memory = measure("zarr", path, solver="closed_form", task="public_fit")
     assert memory["planned"] > 248 * MIB
     assert memory["measured"] <= memory["limit"] == parse_nbytes("256 MiB")

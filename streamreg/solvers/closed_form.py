@@ -37,9 +37,9 @@ _SMALLEST_SQUARE = 2.0**-600
 _CORRECTED_ABOVE = 1e6
 _SMALL_CORRECTION = 1e-11
 _MOST_CORRECTIONS = 4
-# that LAPACK and BLAS work in beside XᵀX, where its rank is below D. Measured at D = 5,000: 150, at
-# 10,000: 140
-_LAPACK_COLUMNS = 192
+# that LAPACK and BLAS work in beside XᵀX, where its rank is below D. Measured: 150 at D = 5,000,
+# 140 at 10,000; OpenBLAS takes no more than its own buffers
+_LAPACK_COLUMNS, _LAPACK_MOST_NBYTES = 192, 1 << 24
 # condition number of XᵀX from which dependent columns deserve a word
 _NEARLY_DEPENDENT = 1e10
 
@@ -72,7 +72,9 @@ class ClosedForm(Solver):
                 gram.state_nbytes,
             ),
         )  # fmt: skip
-        return Footprint(passes, 8 * d * (8 * k + 24 + _LAPACK_COLUMNS))
+        return Footprint(
+            passes, 8 * d * (8 * k + 24) + min(8 * d * _LAPACK_COLUMNS, _LAPACK_MOST_NBYTES)
+        )
 
     def passes(self) -> int:
         return 1

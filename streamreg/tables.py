@@ -18,6 +18,7 @@ from pyarrow import parquet
 
 from streamreg.cells import MISSING, NotNumbersError, parse, widen
 from streamreg.errors import InputError
+from streamreg.interrupts import finished
 from streamreg.memory import KIB, MIB
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ class Table:
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the rows of the columns that are used, those of CSV as text."""
+        # the first conversion imports pandas, where pyarrow swallows an interrupt
+        finished(pa.scalar, None)
         with _reading(self.path):
             yield from self._csv_batches() if self.is_csv else self._parquet_batches()
 

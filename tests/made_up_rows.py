@@ -14,12 +14,12 @@ from streamreg.sources.dataset import DataSet
 
 
 class Rows(RowSource):
-    """Made-up rows: 64 MiB in blocks of 2 MiB, so that a pass has four segments of eight."""
+    """Made-up rows: segments of eight blocks of 2 MiB, four of them or as many as asked for."""
 
-    def __init__(self, columns=64, on_read=None):
+    def __init__(self, columns=64, on_read=None, n_segments=4):
         self.name = "X"
         self.dtype = np.dtype(np.float64)
-        self.shape = (64 * MIB // (8 * columns), columns)
+        self.shape = (n_segments * 16 * MIB // (8 * columns), columns)
         self.grid = RowGrid(self.shape[0], 2 * MIB // (8 * columns))
         self.on_read = on_read or (lambda _: None)
         self.readers = []

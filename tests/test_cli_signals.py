@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 import zarr
 
@@ -44,15 +45,22 @@ COMMANDS = {
 
 
 def wait_until_busy(case, process, folder):
-    """Wait for the first line of progress, or for output that is being written."""
+    """Wait for the first line of progress, for output being written, or for input being read."""
     partial = {"predict": "yhat.zarr.partial", "second pass of ingest": "table.zarr.partial"}
     if case in partial:
-        while process.poll() is None and not (folder / partial[case]).exists():
-            time.sleep(0.01)
+        wait_until(process, (folder / partial[case]).exists)
     elif case == "first pass of ingest":
-        time.sleep(1)
+        table = str(folder / "table.csv")
+        files = psutil.Process(process.pid).open_files
+        wait_until(process, lambda: table in {file.path for file in files()})
     else:
         assert b" rows  " in process.stderr.readline()
+
+
+def wait_until(process, holds):
+    """Look again and again; nothing tells of what another process does."""
+    while process.poll() is None and not holds():
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(

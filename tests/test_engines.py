@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 import tracemalloc
 
 import numpy as np
@@ -37,19 +36,24 @@ def test_segments_are_merged_in_order_and_few_states_are_alive(n_threads):
     assert accumulator.most_alive <= (2 if n_threads == 1 else min(n_threads, 3) + 2)
 
 
-def test_a_slow_merge_holds_the_threads_back():
-    columns, n_segments = 64, 4
-    accumulator = Sum()
-    merge = accumulator.merge
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
+def test_a_slow_merge_holds_the_threads_back(n_threads):
+    n_segments = 16
+    accumulator, merge = Sum(), Sum.merge
 
     def slow(a, b):
-        time.sleep(0.05)
-        return merge(a, b)
+        if n_threads > 1:
+            # as late as can be: all that was handed to the threads is done by then
+            idle = threading.Barrier(n_threads)
+            for waiting in [engine._pool.submit(idle.wait, PATIENCE) for _ in range(n_threads)]:
+                waiting.result()
+        return merge(accumulator, a, b)
 
     accumulator.merge = slow
-    with ThreadsEngine(only(Rows(columns)), 1) as engine:
+    with ThreadsEngine(only(Rows(n_segments=n_segments)), n_threads) as engine:
         engine.reduce(accumulator)
-    assert accumulator.most_alive == 2 < n_segments
+    # merged, to be merged, and one more than there are threads; never all segments
+    assert accumulator.most_alive == (2 if n_threads == 1 else n_threads + 2) < n_segments
 
 
 @pytest.mark.parametrize("n_threads", [1, 3])

@@ -1,22 +1,36 @@
 import signal
+import subprocess
+import sys
+import textwrap
 import threading
-import time
 
 import pytest
 
 from streamreg.interrupts import finished
 
+# how long a thread may wait for another before the test fails rather than hangs
+PATIENCE = 20
+
 
 def test_an_interrupt_is_raised_once_the_work_has_ended():
-    ended = []
+    ended, interrupted = [], threading.Event()
+
+    def interrupt(number, frame):
+        interrupted.set()
+        raise KeyboardInterrupt
 
     def work():
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-        time.sleep(0.2)
+        # until the other thread has met it, in the midst of its waiting
+        assert interrupted.wait(PATIENCE)
         ended.append(True)
 
-    with pytest.raises(KeyboardInterrupt):
-        finished(work)
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            finished(work)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert ended == [True]
 
 
@@ -24,3 +38,32 @@ def test_what_the_work_returns_or_raises_comes_back():
     assert finished(divmod, 7, 2) == (3, 1)
     with pytest.raises(ZeroDivisionError):
         finished(divmod, 7, 0)
+
+
+def test_an_interrupt_in_pandas_import_is_not_lost(tmp_path):
+    # pyarrow imports pandas when it first converts anything, and goes on whatever that raises
+    (tmp_path / "table.csv").write_text("a,y\n1,2\n")
+    program = textwrap.dedent("""
+        import os, signal, sys
+        class Interrupt:
+            def find_spec(self, name, path=None, target=None):
+                if name == "pandas":
+                    sys.meta_path.remove(self)
+                    os.kill(os.getpid(), signal.SIGINT)
+        sys.meta_path.insert(0, Interrupt())
+        from streamreg.ingest import ingest
+        try:
+            ingest("table.csv", "table.zarr", target=["y"])
+        except KeyboardInterrupt:
+            print("interrupted")
+    """)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        check=False,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert (done.stdout, done.stderr) == ("interrupted\n", "")
+    assert not (tmp_path / "table.zarr").exists()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.linalg import lapack
 
 from streamreg.kernels import blas
 from streamreg.solvers.base import EPS
@@ -67,8 +68,6 @@ class Factor:
         units
             u, (D,).
         """
-        from scipy.linalg import lapack  # noqa: PLC0415  (30 MiB that only the closed form needs)
-
         diagonal = gram.diagonal()
         d, active = len(gram), int(np.count_nonzero(diagonal))
         norm = _one_norm(gram)
@@ -118,8 +117,6 @@ class Factor:
 
     def _rotate(self, v: Float64, transposed: str) -> Float64:
         """Return Qv or Qᵀv."""
-        from scipy.linalg import lapack  # noqa: PLC0415  (30 MiB that only the closed form needs)
-
         work = max(1, 64 * v.shape[1])
         rotated, _, _ = lapack.dormqr(
             "L", transposed, self.matrix, self.reflectors, v, lwork=work, overwrite_c=1

@@ -2,30 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import tee, zip_longest
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from streamreg.accumulators.base import Accumulator
     from streamreg.kernels import Kernels
     from streamreg.sources.block_reader import BlockReader
 
-State = TypeVar("State")
-Result = TypeVar("Result")
+
+class Folded(NamedTuple):
+    """What some consecutive blocks were folded into."""
+
+    state: Any  # of the accumulator
+    n_blocks: int
+    n_omitted: int  # rows left out for NaN or inf
+    rounded: frozenset[str]  # names of X and y that had an integer which float64 cannot hold
+
+    @classmethod
+    def nothing(cls, accumulator: Accumulator[Any, Any]) -> Folded:
+        """Return what no blocks are folded into."""
+        return cls(accumulator.zero(), 0, 0, frozenset())
+
+
+OnFolded = Callable[[Folded], None]
+
+
+def merged_in_order(
+    accumulator: Accumulator[Any, Any],
+    start: Folded,
+    segments: Iterable[Folded],
+    on_folded: OnFolded,
+) -> Folded:
+    """Return what the blocks of ``start`` and of the segments after it are folded into.
+
+    ``on_folded`` is told after each segment; what it is told changes with the next.
+    """
+    merged = start
+    for segment in segments:
+        merged = Folded(
+            accumulator.merge(merged.state, segment.state),
+            merged.n_blocks + segment.n_blocks,
+            merged.n_omitted + segment.n_omitted,
+            merged.rounded | segment.rounded,
+        )
+        # gone before the next is awaited: the plan counts it once
+        del segment
+        on_folded(merged)
+    return merged
 
 
 def fold_segment(
     reader: BlockReader,
-    accumulator: Accumulator[State, Result],
+    accumulator: Accumulator[Any, Any],
+    start: Folded,
     blocks: Iterable[tuple[int, int]],
     kernels: Kernels,
     on_block: Callable[[int], None],
-) -> State:
-    """Return the state of the rows of some blocks, folded in order.
+    on_folded: OnFolded = lambda _: None,
+) -> Folded:
+    """Return what some blocks are folded into, in order, after those of ``start``.
 
     Parameters
     ----------
@@ -33,12 +74,16 @@ def fold_segment(
         Where rows come from; used by this thread alone meanwhile.
     accumulator
         What is gathered.
+    start
+        What the blocks before are folded into; its state is written to.
     blocks
         First row, and the row after the last, of each block.
     kernels
         The loops, and who runs the parts of an update, if the accumulator splits it.
     on_block
         Told the rows of each block when it is done; may raise to end the pass.
+    on_folded
+        Told what the blocks so far are folded into; that changes with the next.
 
     Raises
     ------
@@ -47,22 +92,27 @@ def fold_segment(
     DataCorruptionError
         A chunk is absent or damaged.
     """
-    state = accumulator.zero()
+    state, n_blocks, n_omitted, rounded = start
+    n_omitted -= reader.n_omitted
     # sums may overflow before it is known whether the data or their size are to blame
     with np.errstate(all="ignore"):
         ahead, behind = tee(blocks)
         next(ahead, None)
-        for (start, stop), following in zip_longest(behind, ahead):
-            block = reader.read(start, stop)
+        for (first, stop), following in zip_longest(behind, ahead):
+            block = reader.read(first, stop)
             if following is not None:
                 reader.expect(*following)
             if len(block.X):
                 state = accumulator.update(state, block, kernels)
                 if not accumulator.is_finite(state):
-                    error = reader.not_finite(start, stop)
+                    error = reader.not_finite(first, stop)
                     if error is not None:
                         raise error
             # gone before the next is read: readers that make new arrays would hold two
             del block
-            on_block(stop - start)
-    return state
+            on_block(stop - first)
+            n_blocks += 1
+            on_folded(
+                Folded(state, n_blocks, n_omitted + reader.n_omitted, rounded | reader.rounded)
+            )
+    return Folded(state, n_blocks, n_omitted + reader.n_omitted, rounded | reader.rounded)

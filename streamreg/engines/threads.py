@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from streamreg.engines.base import fold_segment
+from streamreg.engines.base import Folded, fold_segment, merged_in_order
 from streamreg.engines.blas_limit import one_blas_thread
 from streamreg.kept import KeepingReader, KeptBlocks
 from streamreg.kernels import cpu, serial
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from streamreg.accumulators.base import Accumulator
     from streamreg.blocks import Block
+    from streamreg.engines.base import OnFolded
     from streamreg.kernels import Kernels
     from streamreg.sources.block_reader import BlockReader
     from streamreg.sources.dataset import DataSet
@@ -103,8 +104,23 @@ class ThreadsEngine:
     ) -> None:
         self._on_exit.__exit__(kind, error, traceback)
 
-    def reduce(self, accumulator: Accumulator[State, Result]) -> Result:
+    def reduce(
+        self,
+        accumulator: Accumulator[State, Result],
+        start: Folded | None = None,
+        on_folded: OnFolded = lambda _: None,
+    ) -> Result:
         """Run one pass and return the accumulator's statistic.
+
+        Parameters
+        ----------
+        accumulator
+            What is gathered.
+        start
+            What an earlier run folded the first blocks into, if any: those are not read again.
+        on_folded
+            Told, by the caller's thread, what the blocks so far are folded into: where a pass may
+            be left and gone on with.
 
         Raises
         ------
@@ -112,22 +128,27 @@ class ThreadsEngine:
             See :func:`streamreg.engines.base.fold_segment`. The other threads stop after the
             block at which they are.
         """
+        start = start or Folded.nothing(accumulator)
+        self._tell_earlier(start.n_blocks)
         pass_nbytes = self._dataset.n_rows * self._dataset.row_nbytes
         segments = Segments.of(len(self._blocks), pass_nbytes, accumulator.state_nbytes)
         if len(segments) == 1:
             # the plan counts one reader's buffers for a pass that is read by one thread
             self._close_readers(keep=1)
             shared = self._kernels._replace(parallel=self._share)
-            merged = self._fold(accumulator, shared, segments[0])
+            rest = range(start.n_blocks, len(self._blocks))
+            folded = self._fold(accumulator, start, shared, rest, on_folded)
         else:
-            merged = accumulator.zero()
-            for state in self._in_order(segments, partial(self._fold, accumulator, self._kernels)):
-                merged = accumulator.merge(merged, state)
-                # gone before the next is awaited: the plan counts it once
-                del state
-        self.n_omitted = sum(reader.restart() for reader in self._idle)
-        self.rounded.update(*(reader.rounded for reader in self._idle))
-        return accumulator.finalize(merged)
+
+            def fold(segment: range) -> Folded:
+                nothing = Folded.nothing(accumulator)
+                return self._fold(accumulator, nothing, self._kernels, segment)
+
+            rest_of = [segment for segment in segments if segment.start >= start.n_blocks]
+            folded = merged_in_order(accumulator, start, self._in_order(rest_of, fold), on_folded)
+        self.n_omitted = folded.n_omitted
+        self.rounded.update(folded.rounded)
+        return accumulator.finalize(folded.state)
 
     def each_block(self, make: Callable[[BlockReader, Block], Made]) -> Iterator[Made]:
         """Yield ``make(reader, block)`` of every block, in order; threads work a few ahead."""
@@ -142,11 +163,16 @@ class ThreadsEngine:
         return self._in_order(range(len(self._blocks)), run)
 
     def _fold(
-        self, accumulator: Accumulator[State, Result], kernels: Kernels, segment: range
-    ) -> State:
+        self,
+        accumulator: Accumulator[State, Result],
+        start: Folded,
+        kernels: Kernels,
+        segment: range,
+        on_folded: OnFolded = lambda _: None,
+    ) -> Folded:
         with self._reader() as reader:
             blocks = (self._blocks[number] for number in segment)
-            return fold_segment(reader, accumulator, blocks, kernels, self._tell)
+            return fold_segment(reader, accumulator, start, blocks, kernels, self._tell, on_folded)
 
     def _in_order(self, items: Iterable[Item], run: Callable[[Item], Made]) -> Iterator[Made]:
         """Yield ``run(item)`` in order, with at most one more under way than there are threads."""
@@ -213,6 +239,11 @@ class ThreadsEngine:
         with ExitStack() as stack:  # closes all, whichever fails
             while len(self._idle) > keep:
                 stack.callback(self._idle.pop().close)
+
+    def _tell_earlier(self, n_blocks: int) -> None:
+        if n_blocks:
+            _, rows = self._blocks[n_blocks - 1]
+            self._tell(rows)
 
     def _tell(self, rows: int) -> None:
         if self._stop.is_set():

@@ -107,6 +107,37 @@ class EpochRecord:
 
 Report = Callable[[EpochRecord], None]
 
+Place = TypeVar("Place", bound=NamedTuple)
+
+
+class Bookmark(Protocol):
+    """Where a solver stands, for who saves a fit on its way.
+
+    A fit is gone on with by running the solver again: passes that were saved are not run but give
+    what they gave. A solver that keeps a place needs none of the passes between its first place
+    and its last; one that keeps none needs them all.
+    """
+
+    def recall(self, place: Place) -> Place:
+        """Return the place that was kept last, or the one given if there is none."""
+
+    def keep(self, place: Place) -> None:
+        """Take note of a place: arrays in a named tuple, not written to any more."""
+
+
+class NoBookmark:
+    """Nothing is saved."""
+
+    def recall(self, place: Place) -> Place:
+        """Return the place."""
+        return place
+
+    def keep(self, place: Place) -> None:
+        """Do nothing."""
+
+
+NO_BOOKMARK = NoBookmark()
+
 
 @dataclass(frozen=True)
 class Solution:
@@ -150,5 +181,11 @@ class Solver(ABC):
         """About how many passes it takes, for the plan."""
 
     @abstractmethod
-    def solve(self, problem: Problem, reduce: Reduce, report: Report) -> Solution:
+    def solve(
+        self,
+        problem: Problem,
+        reduce: Reduce,
+        report: Report,
+        bookmark: Bookmark = NO_BOOKMARK,
+    ) -> Solution:
         """Minimise the objective."""

@@ -14,6 +14,7 @@ from streamreg.accumulators.moments import Moments
 from streamreg.kernels import cpu
 from streamreg.solvers.base import (
     EPS,
+    NO_BOOKMARK,
     EpochRecord,
     Footprint,
     PassFootprint,
@@ -29,7 +30,7 @@ from streamreg.wording import count
 if TYPE_CHECKING:
     from streamreg.accumulators.gram import GramResult
     from streamreg.blocks import Float64
-    from streamreg.solvers.base import Problem, Reduce, Report
+    from streamreg.solvers.base import Bookmark, Problem, Reduce, Report
 
 # squares below, times weights of 1e-120, may have lost digits to underflow
 _SMALLEST_SQUARE = 2.0**-600
@@ -81,7 +82,14 @@ class ClosedForm(Solver):
 
     # what leaves float64's range is looked for, and told in words
     @np.errstate(all="ignore")
-    def solve(self, problem: Problem, reduce: Reduce, report: Report) -> Solution:
+    def solve(
+        self,
+        problem: Problem,
+        reduce: Reduce,
+        report: Report,
+        bookmark: Bookmark = NO_BOOKMARK,
+    ) -> Solution:
+        del bookmark  # a few passes, all of which are needed
         moments, units, warnings = _gather(problem, reduce)
         coordinates = _coordinates(problem, moments, units)
         sigma = coordinates.scale

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -57,8 +57,7 @@ class ConjugateGradient(Descent):
         idle = np.where(halved, 0, iterate.idle_epochs + 1)
         tired = (idle >= _PATIENCE) & (lowest <= _NEAR_ROUNDING * after.start_norm)
         stalled = iterate.stalled | (drift > ROUNDING_DRIFT) | tired
-        return replace(
-            after,
+        return after._replace(
             direction=np.where(arrived | stalled, 0.0, direction),
             lowest_norm=lowest, idle_epochs=idle, arrived=arrived, stalled=stalled & ~arrived,
         )  # fmt: skip

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from streamreg.errors import DivergenceError
 from streamreg.kernels import cpu
 from streamreg.solvers.base import (
     EPS,
+    NO_BOOKMARK,
     EpochRecord,
     Footprint,
     PassFootprint,
@@ -27,7 +28,7 @@ from streamreg.solvers.duplicates import duplicate_warnings
 
 if TYPE_CHECKING:
     from streamreg.blocks import Float64
-    from streamreg.solvers.base import Problem, Reduce, Report
+    from streamreg.solvers.base import Bookmark, Problem, Reduce, Report
     from streamreg.solvers.coordinates import Evaluation
 
     Flags = np.ndarray[tuple[int], np.dtype[np.bool_]]
@@ -41,8 +42,7 @@ _NOTHING = 1e-20
 _VECTORS = 24
 
 
-@dataclass(frozen=True, eq=False)
-class Iterate:
+class Iterate(NamedTuple):
     """Where a descent stands: all that the next epoch needs.
 
     Attributes
@@ -62,8 +62,9 @@ class Iterate:
         (K,) the smallest ‖∇f‖ so far, and the epochs since it was last halved.
     arrived, stalled
         (K,) targets that met the tolerance, and those whose gradient is rounding.
-    epoch
-        Epochs done.
+    losses
+        (epochs + 1,) f at the start of each epoch and now, summed over targets, in the user's
+        units.
     """
 
     theta: Float64
@@ -78,7 +79,12 @@ class Iterate:
     idle_epochs: Float64
     arrived: Flags
     stalled: Flags
-    epoch: int = 0
+    losses: Float64
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done."""
+        return len(self.losses) - 1
 
     @property
     def gradient_norm(self) -> Float64:
@@ -151,21 +157,27 @@ class Descent(Solver):
 
     # what leaves float64's range is looked for, and told in words
     @np.errstate(all="ignore")
-    def solve(self, problem: Problem, reduce: Reduce, report: Report) -> Solution:
+    def solve(
+        self,
+        problem: Problem,
+        reduce: Reduce,
+        report: Report,
+        bookmark: Bookmark = NO_BOOKMARK,
+    ) -> Solution:
         coordinates, iterate, warnings = self._begin(problem, reduce)
-        history = [coordinates.user_loss(iterate.loss)]
+        iterate = bookmark.recall(iterate)
         status = Status.SMALL_GRADIENT if iterate.arrived.all() else None
         while status is None and iterate.epoch < self.max_epochs:
+            bookmark.keep(iterate)
             before, iterate = iterate, self.advance(coordinates, reduce, iterate)
             self._require_finite(iterate)
-            history.append(coordinates.user_loss(iterate.loss))
-            report(EpochRecord(iterate.epoch, history[-2], iterate.relative_norm))
+            report(EpochRecord(iterate.epoch, float(iterate.losses[-2]), iterate.relative_norm))
             status = self.verdict(before, iterate)
         coefficients, intercept = coordinates.to_user(iterate.theta)
         warnings += self.doubts(iterate, status)
         return Solution(
             coefficients, intercept, status or Status.OUT_OF_EPOCHS,
-            iterate.epoch, history, warnings,
+            iterate.epoch, iterate.losses.tolist(), warnings,
         )  # fmt: skip
 
     def _begin(self, problem: Problem, reduce: Reduce) -> tuple[Coordinates, Iterate, list[str]]:
@@ -191,6 +203,7 @@ class Descent(Solver):
             theta, now.gradient, np.where(norms[0] <= noise, 0.0, -now.gradient),
             now.loss, now.loss, now.loss, start_norm, start_loss, norms[0], 0 * norms[0],
             arrived=norms[0] <= noise, stalled=np.zeros(problem.n_targets, bool),
+            losses=np.array([coordinates.user_loss(now.loss)]),
         )  # fmt: skip
         self._require_finite(iterate)
         return coordinates, iterate, warnings
@@ -231,14 +244,14 @@ def line_search(
     decrease = -0.5 * step * slope
     norm = np.linalg.norm(gradient, axis=0)
     off = np.linalg.norm(gradient - iterate.gradient, axis=0)
-    after = replace(
-        iterate,
+    # the difference knows nothing below the last digit of its terms; a rise is rounding
+    least = np.minimum(np.maximum(loss - decrease, EPS * loss), iterate.loss)
+    after = iterate._replace(
         theta=iterate.theta + step * p,
         gradient=gradient + step * curvature,
-        # the difference knows nothing below the last digit of its terms; a rise is rounding
-        loss=np.minimum(np.maximum(loss - decrease, EPS * loss), iterate.loss),
+        loss=least,
         measured_loss=loss,
         decrease=decrease,
-        epoch=iterate.epoch + 1,
+        losses=np.append(iterate.losses, coordinates.user_loss(least)),
     )
     return after, np.where(norm > 0, off / norm, 0.0)

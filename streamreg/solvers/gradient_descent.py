@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -38,7 +38,7 @@ class SteepestDescent(Descent):
 
     def advance(self, coordinates: Coordinates, reduce: Reduce, iterate: Iterate) -> Iterate:
         after, drift = line_search(coordinates, reduce, iterate)
-        return replace(after, direction=-after.gradient, stalled=drift > ROUNDING_DRIFT)
+        return after._replace(direction=-after.gradient, stalled=drift > ROUNDING_DRIFT)
 
     def verdict(self, before: Iterate, after: Iterate) -> Status | None:
         del before
@@ -72,9 +72,10 @@ class ConstantStepDescent(Descent):
         rate, before = self.learning_rate, iterate.gradient
         theta = iterate.theta - rate * before
         loss, gradient, _ = coordinates.evaluate(reduce, theta)
-        after = replace(
-            iterate, theta=theta, gradient=gradient, direction=-before,
-            loss=loss, measured_loss=loss, epoch=iterate.epoch + 1,
+        after = iterate._replace(
+            theta=theta, gradient=gradient, direction=-before,
+            loss=loss, measured_loss=loss,
+            losses=np.append(iterate.losses, coordinates.user_loss(loss)),
             decrease=0.5 * rate * np.sum(before * (before + gradient), axis=0),
         )  # fmt: skip
         if not np.isfinite(loss).all() or self._is_unstable(iterate, after):
@@ -84,7 +85,7 @@ class ConstantStepDescent(Descent):
     def verdict(self, before: Iterate, after: Iterate) -> Status | None:
         # what lowers f by less than its last digit cannot be told from what does not
         stalled = after.decrease <= 4 * EPS * before.loss
-        return _verdict(replace(after, stalled=stalled), before.loss, self.tol)
+        return _verdict(after._replace(stalled=stalled), before.loss, self.tol)
 
     def doubts(self, last: Iterate, status: Status | None) -> list[str]:
         return _doubts(

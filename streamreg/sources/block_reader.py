@@ -23,7 +23,7 @@ class BlockReader:
     Attributes
     ----------
     n_omitted
-        Rows left out for NaN or inf since the reader was opened or last told to ``restart``.
+        Rows left out for NaN or inf since the reader was opened.
     rounded
         Names of X and y, where an integer was read that float64 cannot hold.
     """
@@ -93,11 +93,6 @@ class BlockReader:
                 'not finite, or leave such rows out with nan_policy="omit"'
             )
         return None
-
-    def restart(self) -> int:
-        """Return the rows omitted so far, and count from zero again."""
-        omitted, self.n_omitted = self.n_omitted, 0
-        return omitted
 
     def close(self) -> None:
         """Close what is open."""

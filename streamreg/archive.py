@@ -1,0 +1,203 @@
+"""Numbers and arrays in one file: written whole or not at all, read without trust.
+
+The file is NumPy's ``.npz``, uncompressed, with a checksum (CRC-32) of each array; the array
+``header`` holds JSON. Nothing in it is ever run, and no size that it claims is believed.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import shutil
+import zipfile
+from contextlib import contextmanager, suppress
+from typing import IO, TYPE_CHECKING, Any, NoReturn, Self
+
+import numpy as np
+
+from streamreg.memory import MIB
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from streamreg.blocks import Array
+
+_PIECE_NBYTES = MIB
+# of an array's own header: its dtype, order and shape
+_MOST_DESCRIPTION_NBYTES = 1024
+_HEADER = "header"
+
+
+class NotAnArchiveError(ValueError):
+    """The file is damaged, or something else."""
+
+
+@contextmanager
+def written_whole(partial: Path, path: Path, previous: Path | None = None) -> Iterator[IO[bytes]]:
+    """Yield a file that stands at ``path``, synced, once the ``with`` block has ended well.
+
+    Parameters
+    ----------
+    partial
+        What it is called until then; in the same folder, written by nobody else.
+    path
+        Where it shall stand; what was there is replaced.
+    previous
+        Where what was there is kept instead.
+
+    Raises
+    ------
+    OSError
+        Something cannot be written; what was there is still there, or at ``previous``.
+    """
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if previous is not None:
+            with suppress(FileNotFoundError):
+                path.replace(previous)
+        partial.replace(path)
+    finally:
+        # a name too long to be written is too long to be removed
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Have the system write a file or folder to the disk: a power cut could keep its name only."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot sync folders
+            raise
+    finally:
+        os.close(file)
+
+
+def write_archive(
+    file: IO[bytes], header: dict[str, Any], arrays: Mapping[str, Array | Stored]
+) -> None:
+    """Write an archive; arrays are written a piece at a time, those of another are copied."""
+    text = np.frombuffer(json.dumps(header, allow_nan=False).encode(), np.uint8)
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in {_HEADER: text, **arrays}.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                if isinstance(array, Stored):
+                    array.copy_to(entry)
+                else:
+                    _write_array(entry, array)
+
+
+class Archive:
+    """An archive that was written; use it as a context manager.
+
+    Attributes
+    ----------
+    header
+        What was said of the arrays.
+
+    Raises
+    ------
+    NotAnArchiveError
+        When opened: the file is damaged, or no archive. Then nothing of it is used.
+    OSError
+        It cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+        try:
+            with _told_damage():
+                self._zip = zipfile.ZipFile(self._file)
+                size = os.fstat(self._file.fileno()).st_size
+                for entry in self._zip.infolist():
+                    if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > size:
+                        raise NotAnArchiveError(f"{entry.filename!r} is compressed")
+                damaged = self._zip.testzip()
+                if damaged is not None:
+                    raise NotAnArchiveError(f"{damaged!r} has another checksum")
+                self.header = _parse(self.read(_HEADER).tobytes())
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+
+    def read(self, name: str) -> Array:
+        """Return an array, in the order in which it was written."""
+        with _told_damage(), self._zip.open(f"{name}.npy") as entry:
+            version = np.lib.format.read_magic(entry)
+            if version != (1, 0):
+                raise NotAnArchiveError(f"{name!r} is of version {version}")
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(
+                entry, max_header_size=_MOST_DESCRIPTION_NBYTES
+            )
+            nbytes = self._zip.getinfo(f"{name}.npy").file_size - entry.tell()
+            if dtype.hasobject or math.prod(shape) * dtype.itemsize != nbytes:
+                raise NotAnArchiveError(f"{name!r} has {nbytes:,} bytes for {dtype} {shape}")
+            array = np.empty(shape, dtype, order="F" if fortran else "C")
+            target = array.reshape(-1, order="A").view(np.uint8).data
+            for start in range(0, nbytes, _PIECE_NBYTES):
+                piece = target[start : start + _PIECE_NBYTES]
+                if entry.readinto(piece) != len(piece):
+                    raise NotAnArchiveError(f"{name!r} ends early")
+            return array
+
+    def stored(self, name: str) -> Stored:
+        """Return an array that can be copied to another archive without being read whole."""
+        return Stored(self._zip, name)
+
+
+class Stored:
+    """An array in an archive."""
+
+    def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
+        self._archive, self._name = archive, name
+
+    def copy_to(self, entry: IO[bytes]) -> None:
+        """Write it to another archive."""
+        with self._archive.open(f"{self._name}.npy") as stored:
+            shutil.copyfileobj(stored, entry, _PIECE_NBYTES)
+
+
+def _write_array(entry: IO[bytes], array: Array) -> None:
+    # NumPy's own writer makes copies of 16 MiB
+    if not (array.flags.c_contiguous or array.flags.f_contiguous):
+        array = np.ascontiguousarray(array)
+    np.lib.format.write_array_header_1_0(entry, np.lib.format.header_data_from_array_1_0(array))
+    values = array.reshape(-1, order="A").view(np.uint8).data
+    for start in range(0, len(values), _PIECE_NBYTES):
+        entry.write(values[start : start + _PIECE_NBYTES])
+
+
+@contextmanager
+def _told_damage() -> Iterator[None]:
+    """Raise one kind of error, whatever a damaged file makes zipfile, NumPy and json raise."""
+    try:
+        yield
+    except (NotAnArchiveError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise NotAnArchiveError(f"{type(error).__name__}: {error}") from error
+
+
+def _parse(text: bytes) -> dict[str, Any]:
+    header = json.loads(text, parse_constant=_refuse_constant)
+    if not isinstance(header, dict):
+        raise NotAnArchiveError(f"its header is a {type(header).__name__}, not a dictionary")
+    return header
+
+
+def _refuse_constant(token: str) -> NoReturn:
+    raise NotAnArchiveError(f"{token} is not JSON")

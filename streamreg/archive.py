@@ -1,4 +1,4 @@
-"""Numbers and arrays in one file: written whole or not at all, read without trust.
+"""Numbers and arrays in one file that is read without trust.
 
 The file is NumPy's ``.npz``, uncompressed, with a checksum (CRC-32) of each array; the array
 ``header`` holds JSON. Nothing in it is ever run, and no size that it claims is believed.
@@ -6,13 +6,12 @@ The file is NumPy's ``.npz``, uncompressed, with a checksum (CRC-32) of each arr
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
 import shutil
 import zipfile
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, NoReturn, Self
 
 import numpy as np
@@ -33,52 +32,6 @@ _HEADER = "header"
 
 class NotAnArchiveError(ValueError):
     """The file is damaged, or something else."""
-
-
-@contextmanager
-def written_whole(partial: Path, path: Path, previous: Path | None = None) -> Iterator[IO[bytes]]:
-    """Yield a file that stands at ``path``, synced, once the ``with`` block has ended well.
-
-    Parameters
-    ----------
-    partial
-        What it is called until then; in the same folder, written by nobody else.
-    path
-        Where it shall stand; what was there is replaced.
-    previous
-        Where what was there is kept instead.
-
-    Raises
-    ------
-    OSError
-        Something cannot be written; what was there is still there, or at ``previous``.
-    """
-    try:
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        if previous is not None:
-            with suppress(FileNotFoundError):
-                path.replace(previous)
-        partial.replace(path)
-    finally:
-        # a name too long to be written is too long to be removed
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-    sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    """Have the system write a file or folder to the disk: a power cut could keep its name only."""
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system that cannot sync folders
-            raise
-    finally:
-        os.close(file)
 
 
 def write_archive(
@@ -106,9 +59,9 @@ class Archive:
     Raises
     ------
     NotAnArchiveError
-        When opened: the file is damaged, or no archive. Then nothing of it is used.
+        The file is damaged, or no archive; arrays may still be.
     OSError
-        It cannot be read.
+        It cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
@@ -116,42 +69,43 @@ class Archive:
         try:
             with _told_damage():
                 self._zip = zipfile.ZipFile(self._file)
-                size = os.fstat(self._file.fileno()).st_size
-                for entry in self._zip.infolist():
-                    if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > size:
-                        raise NotAnArchiveError(f"{entry.filename!r} is compressed")
-                damaged = self._zip.testzip()
-                if damaged is not None:
-                    raise NotAnArchiveError(f"{damaged!r} has another checksum")
-                self.header = _parse(self.read(_HEADER).tobytes())
+                self._require_plain()
+                self.header = parse_header(self.read(_HEADER).tobytes())
         except BaseException:
             self._file.close()
             raise
+
+    def _require_plain(self) -> None:
+        nbytes = os.fstat(self._file.fileno()).st_size
+        for entry in self._zip.infolist():
+            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > nbytes:
+                raise NotAnArchiveError(f"{entry.filename!r} is compressed")
+
+    def require_whole(self) -> None:
+        """Raise :class:`NotAnArchiveError` if any array is damaged; reads all."""
+        with _told_damage():
+            damaged = self._zip.testzip()
+            if damaged is not None:
+                raise NotAnArchiveError(f"{damaged!r} has another checksum")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
     def read(self, name: str) -> Array:
         """Return an array, in the order in which it was written."""
         with _told_damage(), self._zip.open(f"{name}.npy") as entry:
-            version = np.lib.format.read_magic(entry)
-            if version != (1, 0):
-                raise NotAnArchiveError(f"{name!r} is of version {version}")
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(
-                entry, max_header_size=_MOST_DESCRIPTION_NBYTES
-            )
-            nbytes = self._zip.getinfo(f"{name}.npy").file_size - entry.tell()
-            if dtype.hasobject or math.prod(shape) * dtype.itemsize != nbytes:
-                raise NotAnArchiveError(f"{name!r} has {nbytes:,} bytes for {dtype} {shape}")
-            array = np.empty(shape, dtype, order="F" if fortran else "C")
-            target = array.reshape(-1, order="A").view(np.uint8).data
-            for start in range(0, nbytes, _PIECE_NBYTES):
-                piece = target[start : start + _PIECE_NBYTES]
-                if entry.readinto(piece) != len(piece):
-                    raise NotAnArchiveError(f"{name!r} ends early")
+            array = _empty_array(name, entry, self._zip.getinfo(f"{name}.npy").file_size)
+            values = array.reshape(-1, order="A").view(np.uint8)
+            for start in range(0, len(values), _PIECE_NBYTES):
+                piece = values[start : start + _PIECE_NBYTES]
+                piece[...] = np.frombuffer(entry.read(len(piece)), np.uint8)
             return array
 
     def stored(self, name: str) -> Stored:
@@ -181,18 +135,32 @@ def _write_array(entry: IO[bytes], array: Array) -> None:
         entry.write(values[start : start + _PIECE_NBYTES])
 
 
+def _empty_array(name: str, entry: IO[bytes], nbytes: int) -> Array:
+    """Read what an array is, and return room for it, if so many bytes hold just that."""
+    version = np.lib.format.read_magic(entry)
+    if version != (1, 0):
+        raise NotAnArchiveError(f"{name!r} is of version {version}")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(
+        entry, max_header_size=_MOST_DESCRIPTION_NBYTES
+    )
+    if dtype.kind not in "biuf" or math.prod(shape) * dtype.itemsize != nbytes - entry.tell():
+        raise NotAnArchiveError(f"{name!r} has {nbytes:,} bytes for {dtype} {shape}")
+    return np.empty(shape, dtype, order="F" if fortran else "C")
+
+
 @contextmanager
 def _told_damage() -> Iterator[None]:
     """Raise one kind of error, whatever a damaged file makes zipfile, NumPy and json raise."""
     try:
         yield
-    except (NotAnArchiveError, OSError, MemoryError):
+    except (NotAnArchiveError, MemoryError):
         raise
     except Exception as error:
         raise NotAnArchiveError(f"{type(error).__name__}: {error}") from error
 
 
-def _parse(text: bytes) -> dict[str, Any]:
+def parse_header(text: bytes) -> dict[str, Any]:
+    """Return a JSON object; raise whatever json does, or :class:`NotAnArchiveError`."""
     header = json.loads(text, parse_constant=_refuse_constant)
     if not isinstance(header, dict):
         raise NotAnArchiveError(f"its header is a {type(header).__name__}, not a dictionary")

@@ -13,13 +13,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from streamreg import fitting, parameters, prediction
-from streamreg.errors import DataWarning, InputError
-from streamreg.fitting import FitSettings
+from streamreg.errors import CheckpointError, DataWarning, InputError
 from streamreg.model import DETAILS, Model
 from streamreg.progress import progress_of
+from streamreg.settings import FitSettings
 from streamreg.sources.dataset import DataSet, open_dataset
 from streamreg.sources.opening import is_streamable
-from streamreg.wording import count
+from streamreg.wording import count, unsaved
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,8 +73,13 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
     n_threads
         Threads that fold rows; ``None``: all cores that the process may use. The number changes no
         bit of the answer.
-    device, client, checkpoint
-        ``"cpu"``, ``None``, ``None``; this version supports no others.
+    device, client
+        ``"cpu"``, ``None``; this version supports no others.
+    checkpoint
+        A path: the fit saves there, every few seconds and when it is interrupted, how far it came;
+        started again with the same data and parameters, it goes on from there to the same bits.
+        ``<path>.previous`` keeps the one before, ``<path>.lock`` keeps two fits apart.
+        ``max_epochs``, ``memory_limit`` and ``n_threads`` may change between the two.
     missing_chunks
         ``"error"``, or ``"fill"``: an absent Zarr chunk means its fill value.
     nan_policy
@@ -180,6 +185,8 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
             epochs = count(self.n_iter_, "epoch")
             message = f"{self.solver_} did not converge in {epochs}. {self.status_}"
             warnings.warn(message, ConvergenceWarning, stacklevel=2)
+        if result.unsaved:
+            raise CheckpointError(unsaved(self.checkpoint, result.unsaved))
         return self
 
     def predict(self, X: Rows, *, out: Path | None = None, overwrite: bool = False) -> Rows:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from streamreg import parameters
+from streamreg import __version__
+from streamreg.checkpoint import Checkpoint
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.errors import InputError, MemoryLimitError
+from streamreg.interrupts import ending_in_order
 from streamreg.kernels import fused
-from streamreg.memory import PeakMemory, available_nbytes, format_nbytes, parse_nbytes
+from streamreg.memory import PeakMemory, available_nbytes, format_nbytes
 from streamreg.model import Model
 from streamreg.planning import kernels_of, make_plan
 from streamreg.progress import Progress, Silence
-from streamreg.solvers.base import Problem, Solution
-from streamreg.solvers.initial import initial_weights
-from streamreg.solvers.registry import SolverSettings
+from streamreg.settings import FitSettings
+from streamreg.solvers.base import NO_BOOKMARK, Problem, Solution
 from streamreg.sources.dataset import open_dataset
 from streamreg.wording import left_out
 
@@ -27,59 +28,14 @@ if TYPE_CHECKING:
 
     from streamreg.accumulators.base import Accumulator
     from streamreg.blocks import Float64
+    from streamreg.engines.base import Engine
     from streamreg.plans import Plan
-    from streamreg.sources.dataset import DataSet, NanPolicy
+    from streamreg.solvers.base import Reduce
+    from streamreg.sources.dataset import DataSet
 
 Result = TypeVar("Result")
 
 _LARGEST_WEIGHT = 1e120
-
-
-@dataclass(frozen=True, eq=False)
-class FitSettings:
-    """Everything about a fit but its data; the parameters of ``LinearRegression``.
-
-    Raises
-    ------
-    InputError
-        A value that no fit can use.
-    """
-
-    solver: str = "auto"
-    fit_intercept: bool = True
-    l2: float = 0.0
-    standardize: bool = True
-    learning_rate: float | Literal["auto"] = "auto"
-    max_epochs: int = 1000
-    tol: float = 1e-8
-    init: Any = "zeros"
-    random_state: Any = None
-    memory_limit: int | str | None = None
-    n_threads: int | None = None
-    device: str = "cpu"
-    client: Any = None
-    checkpoint: Any = None
-    missing_chunks: str = "error"
-    nan_policy: NanPolicy = "raise"
-
-    def __post_init__(self) -> None:
-        parameters.only("device", self.device, "cpu")
-        parameters.only("client", self.client, None)
-        parameters.only("checkpoint", self.checkpoint, None)
-        parameters.choice("missing_chunks", self.missing_chunks, ("error", "fill"))
-        parameters.choice("nan_policy", self.nan_policy, ("raise", "omit"))
-        parameters.flag("fit_intercept", self.fit_intercept)
-        parameters.number("l2", self.l2, lambda l2: 0 <= l2 < np.inf, "a finite number, 0 or more")
-        parameters.threads(self.n_threads)
-        if self.memory_limit is not None:
-            parse_nbytes(self.memory_limit)
-        self.solver_settings()
-
-    def solver_settings(self, init: Float64 | None = None) -> SolverSettings:
-        """Return what concerns the solver."""
-        return SolverSettings(
-            self.solver, self.standardize, self.learning_rate, self.max_epochs, self.tol, init
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +54,8 @@ class Fit:
         Rows left out for NaN or inf.
     warnings
         What deserves a look.
+    unsaved
+        Why not one checkpoint could be saved, if one was asked for; else empty.
     """
 
     solution: Solution
@@ -105,6 +63,7 @@ class Fit:
     peak_nbytes: int
     n_omitted: int
     warnings: list[str]
+    unsaved: str = ""
 
     def model(self, dataset: DataSet) -> Model:
         """Return the weights with the names of the data set that was fitted."""
@@ -168,6 +127,7 @@ def plan_fit(dataset: DataSet, settings: FitSettings) -> Plan:
         settings.solver_settings(),
         memory_limit=settings.memory_limit,
         n_threads=settings.n_threads,
+        saves=settings.checkpoint is not None,
     )
 
 
@@ -191,31 +151,62 @@ def fit(dataset: DataSet, settings: FitSettings, progress: Progress | None = Non
         fit_intercept=bool(settings.fit_intercept), l2=float(settings.l2),
         feature_names=dataset.feature_names,
     )  # fmt: skip
-    init = initial_weights(
-        settings.init, settings.random_state, problem.n_features, problem.n_targets
-    )
+    init = settings.initial_weights(problem)
     solver = settings.solver_settings(init).build(plan.chosen)
     kernels = kernels_of(plan.chosen, candidate.bytes_per_pass)
-    with _told_refusals(plan), PeakMemory() as peak:
+    with (
+        _checkpoint(dataset, settings, plan.chosen, init) as checkpoint,
+        _told_refusals(plan),
+        PeakMemory() as peak,
+    ):
         if kernels is fused.KERNELS:
             # here, so that what it takes is measured
             fused.load()
         with ThreadsEngine(
             dataset, candidate.n_threads, progress.rows, kernels, candidate.kept_nbytes
         ) as engine:
-
-            def reduce(accumulator: Accumulator[Any, Result]) -> Result:
-                progress.begin_pass(type(accumulator).__name__, dataset.n_rows)
-                result = engine.reduce(accumulator)
-                _require_rows(dataset, result, engine.n_omitted)
-                return result
-
+            reduce = _passes(dataset, engine, progress, checkpoint)
             try:
-                solution = solver.solve(problem, reduce, progress.epoch)
+                solution = solver.solve(problem, reduce, progress.epoch, checkpoint or NO_BOOKMARK)
             finally:
                 progress.close()
     warnings = [*solution.warnings, *_data_warnings(dataset, engine)]
-    return Fit(solution, plan, peak.added_nbytes, engine.n_omitted, warnings)
+    unsaved = "" if checkpoint is None else checkpoint.unsaved
+    return Fit(solution, plan, peak.added_nbytes, engine.n_omitted, warnings, unsaved)
+
+
+@contextmanager
+def _checkpoint(
+    dataset: DataSet, settings: FitSettings, solver: str, init: Float64 | None
+) -> Iterator[Checkpoint | None]:
+    """Yield the fit's checkpoint, if one was asked for; where none was, nothing is read."""
+    if settings.checkpoint is None:
+        yield None
+        return
+    identity = {
+        "streamreg": __version__,
+        "parameters": settings.identity(solver, init),
+        "data": dataset.identity(),
+    }
+    with ending_in_order(), Checkpoint(settings.checkpoint, identity, dataset.stamps()) as opened:
+        yield opened
+
+
+def _passes(
+    dataset: DataSet, engine: Engine, progress: Progress, checkpoint: Checkpoint | None
+) -> Reduce:
+    """Return what a solver asks for passes."""
+
+    def reduce(accumulator: Accumulator[Any, Result]) -> Result:
+        progress.begin_pass(type(accumulator).__name__, dataset.n_rows)
+        if checkpoint is None:
+            result = engine.reduce(accumulator)
+        else:
+            result = checkpoint.reduce(engine, accumulator)
+        _require_rows(dataset, result, engine.n_omitted)
+        return result
+
+    return reduce
 
 
 @contextmanager

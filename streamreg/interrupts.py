@@ -1,12 +1,16 @@
-"""Work that an interrupt does not leave half done."""
+"""Work that an interrupt, or a request to end, does not leave half done."""
 
 from __future__ import annotations
 
+import signal
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from types import FrameType
 
 Made = TypeVar("Made")
 P = ParamSpec("P")
@@ -22,3 +26,26 @@ def finished(work: Callable[P, Made], *given: P.args, **options: P.kwargs) -> Ma
         # the pool does not wait for a thread that it is interrupted in starting
         pool.submit(int).result()
         return pool.submit(work, *given, **options).result()
+
+
+@contextmanager
+def ending_in_order() -> Iterator[None]:
+    """Make SIGTERM, of which nobody else takes care, end the work by an exception.
+
+    By default it ends the process at once; so that what is to be saved can be, it raises
+    ``SystemExit`` in the main thread, with the code by which shells tell who ended so.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _exit)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    del frame
+    raise SystemExit(128 + number)

@@ -25,9 +25,12 @@ PIECE_NBYTES = 8 * MIB
 # rows that loops take at a time
 _LOOP_ROWS = 4
 _SEGMENT_NBYTES = 16 * MIB
-_MOST_SEGMENTS = 64
+# more of them where a segment is so much larger than a state that merging costs nothing: a fit is
+# saved, and its work shared, in segments
+_MANY_SEGMENTS, _MOST_SEGMENTS = 64, 1024
+_STATES_A_SEGMENT = 16
 # states above are kept once, and threads share the work on them
-_LARGE_STATE_NBYTES = 32 * MIB
+LARGE_STATE_NBYTES = 32 * MIB
 
 
 @dataclass(frozen=True)
@@ -124,9 +127,11 @@ class Segments(Sequence[range]):
     @classmethod
     def of(cls, n_blocks: int, pass_nbytes: int, state_nbytes: int) -> Segments:
         """Return the segments of a pass over so many blocks and bytes, with such a state."""
-        if state_nbytes > _LARGE_STATE_NBYTES:
+        if state_nbytes > LARGE_STATE_NBYTES:
             return cls(n_blocks, 1)
-        return cls(n_blocks, max(1, min(n_blocks, _MOST_SEGMENTS, pass_nbytes // _SEGMENT_NBYTES)))
+        worth = max(_MANY_SEGMENTS, pass_nbytes // (_STATES_A_SEGMENT * state_nbytes))
+        most = min(n_blocks, worth, _MOST_SEGMENTS, pass_nbytes // _SEGMENT_NBYTES)
+        return cls(n_blocks, max(1, most))
 
     def __len__(self) -> int:
         return self.n_segments

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import secrets
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from streamreg.archive import Archive, parse_header, write_archive
 from streamreg.errors import InputError
+from streamreg.files import written_whole
 from streamreg.parameters import path_text
 from streamreg.wording import count
 
 if TYPE_CHECKING:
-    from typing import BinaryIO
+    import os
 
     from streamreg.blocks import Array, Float64
 
@@ -80,22 +80,15 @@ class Model:
             )
         if not (np.isfinite(self.coefficients).all() and np.isfinite(self.intercept).all()):
             raise InputError("the model has weights that are NaN or inf; fit it anew")
-        # renamed when it is complete, and never to a name that another process writes to
+        # never a name that another process writes to
         partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
         try:
-            with partial.open("xb") as file:
+            with written_whole(partial, path) as file:
                 self._write(file, as_json=path.suffix == ".json")
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
         except OSError as error:
             raise InputError(
                 f"the model cannot be written to {str(path)!r}: {error.strerror}"
             ) from error
-        finally:
-            # a name too long to be written is too long to be removed
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
         return path
 
     @classmethod
@@ -112,13 +105,11 @@ class Model:
             raise InputError(f"there is no model file at {str(path)!r}")
         try:
             if path.suffix == ".npz":
-                # opened here: of a damaged archive np.load would leave its own file open
-                with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                    header = _parse(arrays["header"].tobytes())
-                    header["coefficients"] = arrays["coefficients"]
-                    header["intercept"] = arrays["intercept"]
+                with Archive(path) as archive:
+                    header = archive.header
+                    header |= {name: archive.read(name) for name in ("coefficients", "intercept")}
             else:
-                header = _parse(path.read_bytes())
+                header = parse_header(path.read_bytes())
             return cls._from_header(header)
         # whatever a damaged file makes json, zipfile and NumPy raise
         except Exception as error:
@@ -150,7 +141,7 @@ class Model:
             details,
         )  # fmt: skip
 
-    def _write(self, file: BinaryIO, *, as_json: bool) -> None:
+    def _write(self, file: IO[bytes], *, as_json: bool) -> None:
         header: dict[str, Any] = {
             "format": _FORMAT, "version": _VERSION, "one_target": self.one_target,
             "feature_names": self.feature_names, "target_names": self.target_names,
@@ -159,11 +150,9 @@ class Model:
         arrays = {"coefficients": self.coefficients, "intercept": self.intercept}
         if as_json:
             header |= {name: array.tolist() for name, array in arrays.items()}
-        text = json.dumps(header, indent=1, allow_nan=False).encode()
-        if as_json:
-            file.write(text)
+            file.write(json.dumps(header, indent=1, allow_nan=False).encode())
         else:
-            np.savez(file, allow_pickle=False, header=np.frombuffer(text, np.uint8), **arrays)
+            write_archive(file, header, arrays)
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401  (whatever a fit wants to tell)
@@ -177,17 +166,6 @@ def _plain(value: Any) -> Any:  # noqa: ANN401  (whatever a fit wants to tell)
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def _parse(text: bytes) -> dict[str, Any]:
-    header = json.loads(text, parse_constant=_refuse_constant)
-    if not isinstance(header, dict):
-        raise TypeError(f"it holds a {type(header).__name__}, not a dictionary")
-    return header
-
-
-def _refuse_constant(token: str) -> NoReturn:
-    raise ValueError(f"{token} is not JSON")
 
 
 def _weights(values: list[Any] | Array, *, n_dimensions: int) -> Float64:

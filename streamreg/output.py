@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import math
 import os
@@ -16,6 +15,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from streamreg.errors import InputError
+from streamreg.files import sync
 from streamreg.interrupts import finished
 from streamreg.memory import GIB, MIB
 
@@ -251,7 +251,7 @@ def _claim(partial: Path, lock: int) -> None:
 def _publish(partial: Path, target: Path, *, overwrite: bool) -> None:
     for parent, _, files in os.walk(partial, topdown=False):
         for name in (*files, ""):
-            _sync(Path(parent, name))  # else a power cut could keep the new name, lose the bytes
+            sync(Path(parent, name))
     require_writable(target, overwrite=overwrite)
     if target.exists():
         # a folder can be renamed onto an empty one, not onto one that holds files
@@ -265,18 +265,7 @@ def _publish(partial: Path, target: Path, *, overwrite: bool) -> None:
         shutil.rmtree(replaced, ignore_errors=True)
     else:
         partial.rename(target)
-    _sync(target.parent)
-
-
-def _sync(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system that cannot sync folders
-            raise
-    finally:
-        os.close(file)
+    sync(target.parent)
 
 
 def _partial(target: Path) -> Path:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from streamreg.kept import slot_nbytes
 from streamreg.kernels import cpu, fused
-from streamreg.layout import Blocks, Segments
+from streamreg.layout import LARGE_STATE_NBYTES, Blocks, Segments
 from streamreg.memory import MIB, available_nbytes, format_nbytes, parse_nbytes, usable_cpus
 from streamreg.plans import NUMBA, Candidate, Plan, Term
 from streamreg.solvers.base import Problem
@@ -16,7 +16,7 @@ from streamreg.wording import count
 
 if TYPE_CHECKING:
     from streamreg.kernels import Kernels
-    from streamreg.solvers.base import PassFootprint, Solver
+    from streamreg.solvers.base import Footprint, PassFootprint, Solver
     from streamreg.solvers.registry import SolverSettings
     from streamreg.sources.base import RowSource
     from streamreg.sources.dataset import DataSet
@@ -35,6 +35,9 @@ _HOLES_NBYTES = 4 * MIB
 # Of each thread in OpenBLAS: the panels that it packs. Measured: 0.3 MiB at D = 100, 1.9 MiB at
 # D = 1,000 and above.
 _PACKED_ROWS, _PACKED_MOST_NBYTES = 512, 2 * MIB
+# Of a checkpoint: states of the passes before a solver's loop, of the last one, and of that which
+# is under way, the copy before and the next; and what writing needs, measured: 2 MiB
+_COPIED_STATES, _SAVING_NBYTES = 6, 4 * MIB
 # columns of XᵀX that one thread updates at a time
 _PANEL_COLUMNS = 512
 _GOOD_FOR = {"closed_form": "one pass, exact", "gd": "O(D) state", "cg": "O(D) state, few passes"}
@@ -46,6 +49,7 @@ def make_plan(
     *,
     memory_limit: int | str | None = None,
     n_threads: int | None = None,
+    saves: bool = False,
 ) -> Plan:
     """Plan a fit from the metadata of its data.
 
@@ -59,13 +63,16 @@ def make_plan(
         Bytes, or a text such as ``"512 MiB"``; ``None`` for half of what the process may use.
     n_threads
         Threads at most; ``None`` for all processors that the process may use.
+    saves
+        Whether checkpoints are saved.
     """
     limit = limit_nbytes(memory_limit)
     threads = usable_cpus() if n_threads is None else n_threads
     problem = Problem(dataset.n_features, max(1, dataset.n_targets))
     rows = Rows.of(dataset)
     candidates = {
-        name: _candidate(rows, problem, settings.build(name), limit, threads) for name in NAMES
+        name: _candidate(rows, problem, settings.build(name), limit, threads, saves=saves)
+        for name in NAMES
     }
     chosen = settings.solver
     if chosen == "auto":
@@ -131,14 +138,17 @@ def peak(terms: list[Term]) -> int:
     return sum(term.nbytes for term in terms)
 
 
-def _candidate(rows: Rows, problem: Problem, solver: Solver, limit: int, threads: int) -> Candidate:
+def _candidate(
+    rows: Rows, problem: Problem, solver: Solver, limit: int, threads: int, *, saves: bool
+) -> Candidate:
     """Return what a solver needs with as many threads as fit, or with one if none do."""
     footprint = solver.footprint(problem)
     d, k = problem.n_features, problem.n_targets
     vectors = Term("vectors", footprint.solver_nbytes, f"of the solver, {d:,} × {k:,} each")  # noqa: RUF001
+    others = [vectors, *_libraries(solver.name, rows), *([_saving(footprint)] if saves else [])]
     for workers in range(threads, 0, -1):
         passes = [_terms(rows, problem, solver.name, each, workers) for each in footprint.passes]
-        terms = [*max(passes, key=peak), vectors, *_libraries(solver.name, rows)]
+        terms = [*max(passes, key=peak), *others]
         fits = peak(terms) <= limit
         if fits:
             break
@@ -194,6 +204,15 @@ def _terms(
         *terms,
         Term("BLAS", threads * packed, "panels packed for multiplication"),
     ]
+
+
+def _saving(footprint: Footprint) -> Term:
+    """Return what a checkpoint keeps: copies of the small states of some passes, and a piece."""
+    small = [
+        each.state_nbytes for each in footprint.passes if each.state_nbytes <= LARGE_STATE_NBYTES
+    ]
+    copies = _COPIED_STATES * max(small, default=0)
+    return Term("checkpoint", copies + _SAVING_NBYTES, "states of passes to be gone on with")
 
 
 def _kept_term(rows: Rows, left_nbytes: int) -> Term | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import reprlib
 
 import numpy as np
@@ -34,3 +35,11 @@ def shown(value: object) -> str:
     except ValueError:  # integers of more digits than Python prints
         return f"<{type(value).__name__}>"
     return " ".join(text.split())
+
+
+def unsaved(path: object, why: str) -> str:
+    """Say that a fit is done although nothing of it could be saved on its way."""
+    return (
+        f"the fit is done and its answer stands, but not once could it be saved to checkpoint "
+        f"{os.fspath(path)!r}: {why}. Pass a path on a disk with room, or no checkpoint"  # type: ignore[call-overload]
+    )

@@ -42,7 +42,8 @@ def _load(kind: str, path: str, weighted: bool) -> tuple[Any, Any, Any]:  # noqa
 
 
 def _fit(X: Any, y: Any, weight: Any, case: dict[str, Any]) -> dict[str, Any]:
-    from streamreg.fitting import FitSettings, fit  # noqa: PLC0415
+    from streamreg.fitting import fit  # noqa: PLC0415
+    from streamreg.settings import FitSettings  # noqa: PLC0415
     from streamreg.sources.dataset import open_dataset  # noqa: PLC0415
 
     dataset = open_dataset(X, y, weight, nan_policy=case["nan_policy"])

@@ -11,7 +11,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from streamreg.engines.blas_limit import one_blas_thread
 from streamreg.engines.threads import ThreadsEngine
-from streamreg.fitting import FitSettings, fit
+from streamreg.fitting import fit
+from streamreg.settings import FitSettings
 from streamreg.sources.dataset import open_dataset
 
 

@@ -20,7 +20,8 @@ from made_up_rows import Rows, Sum, only
 from streamreg.accumulators.gradient import Gradient
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.errors import DataCorruptionError, InputError
-from streamreg.fitting import FitSettings, fit
+from streamreg.fitting import fit
+from streamreg.settings import FitSettings
 from streamreg.sources.dataset import open_dataset
 
 # how long a thread may wait for another before the test fails rather than hangs

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 import streamreg
 from streamreg.errors import InputError, MemoryLimitError
-from streamreg.fitting import FitSettings, fit, plan_fit
+from streamreg.fitting import fit, plan_fit
 from streamreg.layout import Segments
 from streamreg.memory import GIB, KIB, MIB, parse_nbytes
+from streamreg.settings import FitSettings
 from streamreg.solvers.registry import NAMES
 from streamreg.sources.base import RowGrid, RowSource
 from streamreg.sources.dataset import DataSet, open_dataset

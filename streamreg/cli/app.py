@@ -105,11 +105,14 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _explain(error: BaseException) -> int:
+    # what a checkpoint has to say
+    notes = getattr(error, "__notes__", [])
     if isinstance(error, _SignalError):
         (number,) = error.args
-        show.say(f"streamreg: {_SIGNALS[number]}; nothing was left half written")
+        left = notes or ["nothing was left half written"]
+        show.say(f"streamreg: {_SIGNALS[number]}; {'. '.join(left)}")
         return 128 + int(number)  # as shells do
-    show.say(f"streamreg: {type(error).__name__}: {as_options(str(error))}")
+    show.say(f"streamreg: {type(error).__name__}: {as_options('. '.join([str(error), *notes]))}")
     return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), _BAD_INPUT)
 
 

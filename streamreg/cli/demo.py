@@ -21,10 +21,10 @@ from streamreg.cli.demo_checks import Run, Truth, fit_doubts, prediction_doubts,
 from streamreg.cli.demo_fit import fit_apart
 from streamreg.cli.remedies import as_options
 from streamreg.errors import InputError, MemoryLimitError
-from streamreg.fitting import FitSettings
 from streamreg.memory import format_nbytes, parse_nbytes
 from streamreg.output import RowAppender, create_array, new_group
 from streamreg.progress import progress_of
+from streamreg.settings import FitSettings
 from streamreg.sources.dataset import open_dataset
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import FrameType
 
-    from streamreg.fitting import FitSettings
+    from streamreg.settings import FitSettings
 
 
 def fit_apart(path: Path, settings: FitSettings, *, progress: bool) -> Run:

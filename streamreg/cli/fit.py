@@ -13,13 +13,13 @@ from streamreg.cli import options as o
 from streamreg.cli import show
 from streamreg.cli.remedies import as_options
 from streamreg.cli.settings import takes_job
-from streamreg.errors import InputError, MemoryLimitError
-from streamreg.fitting import FitSettings
+from streamreg.errors import CheckpointError, InputError, MemoryLimitError
 from streamreg.memory import format_nbytes
 from streamreg.model import Model
 from streamreg.progress import progress_of
+from streamreg.settings import FitSettings
 from streamreg.sources.dataset import DataSet
-from streamreg.wording import count
+from streamreg.wording import count, unsaved
 
 if TYPE_CHECKING:
     from streamreg.fitting import Fit
@@ -75,6 +75,8 @@ def fit(
         show.write_json(_document(model, result, out))
     else:
         _write_result(model, result, out)
+    if result.unsaved:
+        raise CheckpointError(unsaved(settings.checkpoint, result.unsaved))
     if not result.solution.status.converged:
         why = as_options(f"did not converge. {result.solution.status.value}")
         show.say(f"streamreg: {result.plan.chosen} {why}")

@@ -12,7 +12,7 @@ import typer
 
 from streamreg.cli import options as o
 from streamreg.errors import InputError
-from streamreg.fitting import FitSettings
+from streamreg.settings import FitSettings
 from streamreg.sources.dataset import DataSet
 
 
@@ -57,23 +57,27 @@ def _job(
     nan_policy: o.NanPolicyOption = "raise",
     device: Annotated[str, typer.Option(hidden=True)] = "cpu",
     scheduler: Annotated[str | None, typer.Option(hidden=True)] = None,
-    checkpoint: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where the fit saves how far it came; started again, it goes on from there."
+        ),
+    ] = None,
 ) -> tuple[DataSet, FitSettings]:
     for option, value in (
         ("device", None if device == "cpu" else device),
         ("scheduler", scheduler),
-        ("checkpoint", checkpoint),
     ):
         if value is not None:
             raise InputError(
                 f"--{option} {value} is not supported by this version, which fits on the cores "
-                f"of this machine, in one go; leave --{option} out"
+                f"of this machine; leave --{option} out"
             )
     settings = FitSettings(
         solver=solver, fit_intercept=fit_intercept, l2=l2, standardize=standardize,
         learning_rate=_rate(learning_rate), max_epochs=max_epochs, tol=tol, init=init,
         random_state=random_state, memory_limit=memory_limit, n_threads=n_threads,
-        missing_chunks=missing_chunks, nan_policy=nan_policy,
+        missing_chunks=missing_chunks, nan_policy=nan_policy, checkpoint=checkpoint,
     )  # fmt: skip
     dataset = o.dataset_of(
         data, x, y, sample_weight, missing_chunks=missing_chunks, nan_policy=nan_policy

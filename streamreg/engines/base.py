@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import tee, zip_longest
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from streamreg.accumulators.base import Accumulator
     from streamreg.kernels import Kernels
     from streamreg.sources.block_reader import BlockReader
+
+Result = TypeVar("Result")
 
 
 class Folded(NamedTuple):
@@ -31,6 +33,40 @@ class Folded(NamedTuple):
 
 
 OnFolded = Callable[[Folded], None]
+
+
+class Engine(Protocol):
+    """Runs passes over one data set.
+
+    Attributes
+    ----------
+    n_omitted
+        Rows that the last pass left out for NaN or inf.
+    rounded
+        Names of X and y, where an integer was read that float64 cannot hold.
+    """
+
+    n_omitted: int
+    rounded: set[str]
+
+    def reduce(
+        self,
+        accumulator: Accumulator[Any, Result],
+        start: Folded | None = None,
+        on_folded: OnFolded = ...,
+    ) -> Result:
+        """Run one pass and return the accumulator's statistic.
+
+        Parameters
+        ----------
+        accumulator
+            What is gathered.
+        start
+            What the first blocks were folded into already, if any: those are not read again.
+        on_folded
+            Told, by the caller's thread, what the blocks so far are folded into: there a pass may
+            be left and gone on with.
+        """
 
 
 def merged_in_order(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from streamreg.blocks import Array
+    from streamreg.sources.changes import FileStamps
 
 
 # the largest size from which glibc may come to keep what is freed
@@ -130,6 +131,16 @@ class RowSource(ABC):
     def inputs(self) -> list[Path]:
         """Return the local files and folders that the rows come from: no output may lie there."""
         return []
+
+    @property
+    def stamps(self) -> FileStamps | None:
+        """Which version of each of its files was read; ``None`` where nobody watches them."""
+        return None
+
+    @property
+    def storage(self) -> str:
+        """How values are stored, as far as that may change an answer: codecs."""
+        return ""
 
     @property
     def row_nbytes(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +15,14 @@ if TYPE_CHECKING:
     import os
     from pathlib import Path
 
+    Stamps = np.ndarray[Any, np.dtype[np.uint32]]
+
 # files beyond are not watched: 4 bytes each, of which only those of files that were read are used
 _MOST_FILES = 1 << 24
 
 
 class FileStamps:
-    """Size and time of each chunk file when it was first read, 4 bytes a file.
+    """Size and time of each chunk file when it was first read, 4 bytes a file; 0 if never.
 
     Parameters
     ----------
@@ -29,22 +32,37 @@ class FileStamps:
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._shape = shape
-        self._stamps: np.ndarray[Any, np.dtype[np.uint32]] | None = None
+        self._stamps: Stamps | None = None
+
+    @property
+    def values(self) -> Stamps:
+        """One stamp for each file that is watched."""
+        if self._stamps is None:
+            self._stamps = np.zeros(min(_MOST_FILES, math.prod(self._shape)), np.uint32)
+        return self._stamps
 
     def agree(self, file_at: tuple[int, ...], status: os.stat_result) -> bool:
         """Whether the file has not changed since it was first asked for."""
+        number = self._number(file_at)
+        if number >= _MOST_FILES:
+            return True
+        # inode numbers are left out: file systems over a network may make new ones up
+        stamp = zlib.crc32(f"{status.st_size} {status.st_mtime_ns}".encode()) or 1
+        if self.values[number] == 0:
+            self.values[number] = stamp
+        return bool(self.values[number] == stamp)
+
+    def forget(self, file_at: tuple[int, ...]) -> None:
+        """Take a file for one that was never read: it was of no use."""
+        number = self._number(file_at)
+        if number < _MOST_FILES:
+            self.values[number] = 0
+
+    def _number(self, file_at: tuple[int, ...]) -> int:
         number = 0
         for at, length in zip(file_at, self._shape, strict=True):
             number = number * length + at
-        if number >= _MOST_FILES:
-            return True
-        if self._stamps is None:
-            self._stamps = np.zeros(min(_MOST_FILES, math.prod(self._shape)), np.uint32)
-        # inode numbers are left out: file systems over a network may make new ones up
-        stamp = hash((status.st_size, status.st_mtime_ns)) & 0xFFFFFFFF or 1
-        if self._stamps[number] == 0:
-            self._stamps[number] = stamp
-        return bool(self._stamps[number] == stamp)
+        return number
 
 
 class ArrayMetadata:

@@ -277,6 +277,8 @@ class ChunkFileReader:
     def _error(self, chunk: tuple[int, ...], what: str) -> DataCorruptionError:
         with suppress(OSError):
             self.close()
+        # so that it may be restored, with another time, for a fit that goes on
+        self._files.stamps.forget(self._files.names.split(chunk)[0])
         return DataCorruptionError(
             f"{self._files.names.describe(chunk)} {what}. Restore it from a copy, or write it anew"
         )

@@ -10,6 +10,7 @@ from streamreg.errors import InputError
 from streamreg.sources.base import require_rows
 from streamreg.sources.block_reader import BlockReader
 from streamreg.sources.frames import as_streamable
+from streamreg.sources.identity import identity
 from streamreg.sources.opening import open_source
 from streamreg.sources.values import is_wide
 from streamreg.sources.zarr_metadata import open_child, open_group
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from streamreg.sources.base import RowSource
+    from streamreg.sources.changes import FileStamps
 
 NanPolicy = Literal["raise", "omit"]
 
@@ -122,8 +124,24 @@ class DataSet:
         """Bytes that all readers together keep once."""
         return sum(source.shared_nbytes for source in self._sources())
 
+    def identity(self) -> dict[str, Any]:
+        """Return what tells this data set from others, as JSON knows it.
+
+        Where no stamps of files tell what arrays hold, a few rows are read.
+        """
+        return {name: identity(source) for name, source in self._named_sources().items()}
+
+    def stamps(self) -> dict[str, FileStamps]:
+        """Return which versions of files were read, of arrays where that is watched."""
+        named = self._named_sources().items()
+        return {name: source.stamps for name, source in named if source.stamps is not None}
+
+    def _named_sources(self) -> dict[str, RowSource]:
+        named = {"X": self.X, "y": self.y, "sample_weight": self.weight}
+        return {name: source for name, source in named.items() if source is not None}
+
     def _sources(self) -> list[RowSource]:
-        return [source for source in (self.X, self.y, self.weight) if source is not None]
+        return list(self._named_sources().values())
 
 
 def open_dataset(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from typing import TYPE_CHECKING, Any, Literal
@@ -170,6 +171,16 @@ class ZarrSource(RowSource):
 
     def inputs(self) -> list[Path]:
         return [] if self.folder is None else [self.folder]
+
+    @property
+    def stamps(self) -> FileStamps | None:
+        return None if self.files is None else self.files.stamps
+
+    @property
+    def storage(self) -> str:
+        document: dict[str, Any] = self.array.metadata.to_dict()
+        codecs = [document.get(name) for name in ("codecs", "filters", "compressor", "order")]
+        return json.dumps(codecs, default=str)
 
     def place(self, row: int, column: int = 0) -> str:
         return self.names.describe(self.chunk_of(row, column))

@@ -1,0 +1,240 @@
+"""The file of a checkpoint: whole or not at all, the one before kept, one fit at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from streamreg.archive import Archive, NotAnArchiveError, Stored, write_archive
+from streamreg.errors import CheckpointError, DataWarning, InputError
+from streamreg.files import written_whole
+from streamreg.parameters import path_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from streamreg.blocks import Array
+
+_FORMAT, _VERSION = "streamreg-checkpoint", 1
+# between two saves; and saving may take a twentieth of the time
+INTERVAL_SECONDS = 5.0
+_SHARE = 20
+
+
+class CheckpointFile:
+    """Where checkpoints of one fit stand.
+
+    Parameters
+    ----------
+    path
+        The last one. The one before it is kept as ``<path>.previous``, and ``<path>.lock`` keeps
+        two fits apart.
+    identity
+        All that an answer depends on, as JSON knows it.
+
+    Attributes
+    ----------
+    header
+        What the last one says of its arrays; empty if there is none.
+    failure
+        Why the last attempt to save failed; empty if it did not.
+    """
+
+    def __init__(self, path: object, identity: Mapping[str, Any]) -> None:
+        self.path = Path(path_text("checkpoint", path)).absolute()
+        self._previous = self.path.with_name(f"{self.path.name}.previous")
+        self._lock = FileLock(f"{self.path}.lock", timeout=0)
+        # as it comes back from JSON
+        self._identity = json.loads(json.dumps(identity))
+        self._archive: Archive | None = None
+        self._is_damaged = False
+        self._due = time.monotonic() + INTERVAL_SECONDS
+        self.header: dict[str, Any] = {}
+        self.failure = ""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to save."""
+        return time.monotonic() >= self._due
+
+    def open(self) -> None:
+        """Keep other fits out, and open the last checkpoint that is whole, if there is any.
+
+        Raises
+        ------
+        InputError
+            Nothing can be written there, or another fit uses it.
+        CheckpointError
+            What is there belongs to another fit, or is damaged.
+        """
+        self._require_writable()
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise InputError(
+                f"checkpoint {str(self.path)!r} is in use by another fit, which holds "
+                f"{self._lock.lock_file!r}; wait for it to end, or pass another path"
+            ) from None
+        except OSError as error:
+            raise self._refused(error) from error
+        try:
+            self._archive = self._last_whole()
+            if self._archive is not None:
+                self._require_own(self._archive.header)
+                self.header = self._archive.header
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let other fits in."""
+        if self._archive is not None:
+            self._archive.close()
+        self._lock.release()
+
+    def save(self, header: Mapping[str, Any], arrays: Mapping[str, Array | Stored]) -> bool:
+        """Replace the file; where that fails warn, keep the old one, and return ``False``."""
+        began = time.monotonic()
+        header = {
+            "format": _FORMAT, "version": _VERSION, "identity": self._identity, **header
+        }  # fmt: skip
+        # a damaged one is not worth keeping
+        previous = None if self._is_damaged else self._previous
+        try:
+            with written_whole(self._beside("partial"), self.path, previous) as file:
+                write_archive(file, header, arrays)
+            reopened = Archive(self.path)
+        except OSError as error:
+            self._warn(error)
+            return False
+        finally:
+            took = time.monotonic() - began
+            self._due = time.monotonic() + max(INTERVAL_SECONDS, _SHARE * took)
+        if self._archive is not None:
+            self._archive.close()
+        self._archive, self.header, self.failure = reopened, dict(header), ""
+        self._is_damaged = False
+        return True
+
+    def read(self, name: str, like: Array, *, grows: bool = False) -> Array:
+        """Return an array of the last checkpoint, which must be as ``like`` is.
+
+        Or longer, if it ``grows``.
+        """
+        if self._archive is None:
+            raise self.damaged("it holds nothing")
+        try:
+            array = self._archive.read(name)
+        except NotAnArchiveError as error:
+            raise self.damaged(str(error)) from error
+        shape = array.shape[:1] + like.shape[1:] if grows else like.shape
+        if array.dtype != like.dtype or array.shape != shape:
+            raise self.damaged(
+                f"{name} is {array.dtype} {array.shape}, not {like.dtype} {like.shape}"
+            )
+        return array
+
+    def stored(self, name: str) -> Stored:
+        """Return where an array of the last checkpoint is, to be copied to the next."""
+        if self._archive is None:
+            raise self.damaged("it holds nothing")
+        return self._archive.stored(name)
+
+    def damaged(self, how: str) -> CheckpointError:
+        """Return the error that says so."""
+        return CheckpointError(
+            f"checkpoint {str(self.path)!r} is damaged: {how}. Remove it and "
+            f"{self._previous.name!r} to start the fit anew"
+        )
+
+    def _beside(self, ending: str) -> Path:
+        return self.path.with_name(f"{self.path.name}.{ending}")
+
+    def _last_whole(self) -> Archive | None:
+        damages = {}
+        for path in (self.path, self._previous):
+            try:
+                archive = Archive(path)
+            except FileNotFoundError:
+                continue
+            except (OSError, NotAnArchiveError) as damage:
+                damages[path] = damage
+                continue
+            try:
+                archive.require_whole()
+            except NotAnArchiveError as damage:
+                archive.close()
+                damages[path] = damage
+                continue
+            self._is_damaged = bool(damages)
+            if damages:
+                warnings.warn(
+                    f"checkpoint {str(self.path)!r} is damaged ({damages[self.path]}); the fit "
+                    f"goes on from the one before, {path.name!r}",
+                    DataWarning,
+                    stacklevel=2,
+                )
+            return archive
+        if damages:
+            raise self.damaged(" and ".join(map(str, damages.values())))
+        return None
+
+    def _require_own(self, header: dict[str, Any]) -> None:
+        if header.get("format") != _FORMAT:
+            raise self.damaged(f"its format is {header.get('format')!r}")
+        if header.get("version") != _VERSION:
+            raise self.damaged(f"its version is {header.get('version')!r}, not {_VERSION}")
+        differences = [
+            f"{name} was {then!r} and is {now!r}"
+            for name, then, now in _differences(header.get("identity"), self._identity)
+        ]
+        if differences:
+            raise CheckpointError(
+                f"checkpoint {str(self.path)!r} is of another fit: {'; '.join(differences)}. "
+                "Fit with what it was begun with, pass another path, or remove it and "
+                f"{self._previous.name!r} to start anew"
+            )
+
+    def _require_writable(self) -> None:
+        folder = self.path.parent
+        if self.path.is_dir():
+            raise InputError(f"checkpoint {str(self.path)!r} is a folder; pass the path of a file")
+        if not folder.is_dir():
+            raise InputError(
+                f"checkpoint {str(self.path)!r} has no folder to lie in; create {str(folder)!r}"
+            )
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise InputError(
+                f"checkpoint {str(self.path)!r} must lie in {str(folder)!r}, where this process "
+                "may not write"
+            )
+
+    def _refused(self, error: OSError) -> InputError:
+        return InputError(f"checkpoint {str(self.path)!r} cannot be used: {error.strerror}")
+
+    def _warn(self, error: OSError) -> None:
+        kept = "the one before is kept" if self.header else "none was saved before"
+        if not self.failure:
+            warnings.warn(
+                f"checkpoint {str(self.path)!r} cannot be written: {error.strerror}; {kept}, and "
+                "the fit goes on. Free space on its disk, or stop the fit and pass another path",
+                DataWarning,
+                stacklevel=2,
+            )
+        self.failure = str(error.strerror)
+
+
+def _differences(then: Any, now: Any, name: str = "") -> list[tuple[str, Any, Any]]:  # noqa: ANN401
+    """Return what differs between two JSON documents: its name, and both values."""
+    if not (isinstance(then, dict) and isinstance(now, dict)):
+        return [] if then == now else [(name or "all", then, now)]
+    found = []
+    for key in sorted({*then, *now}):
+        found += _differences(then.get(key), now.get(key), f"{name} {key}".strip())
+    return found

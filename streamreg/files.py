@@ -1,0 +1,58 @@
+"""Files that appear on disk whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import contextmanager, suppress
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@contextmanager
+def written_whole(partial: Path, path: Path, previous: Path | None = None) -> Iterator[IO[bytes]]:
+    """Yield a file that stands at ``path``, synced, once the ``with`` block has ended well.
+
+    Parameters
+    ----------
+    partial
+        What it is called until then; in the same folder, written by nobody else.
+    path
+        Where it shall stand; what was there is replaced.
+    previous
+        Where what was there is kept instead.
+
+    Raises
+    ------
+    OSError
+        Something cannot be written; what was there is still there, or at ``previous``.
+    """
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if previous is not None:
+            with suppress(FileNotFoundError):
+                path.replace(previous)
+        partial.replace(path)
+    finally:
+        # a name too long to be written is too long to be removed
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Have the system write a file or folder to the disk: a power cut could keep its name only."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot sync folders
+            raise
+    finally:
+        os.close(file)

@@ -1,0 +1,89 @@
+"""Everything about a fit but its data."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from streamreg import parameters
+from streamreg.memory import parse_nbytes
+from streamreg.solvers.initial import initial_weights
+from streamreg.solvers.registry import SolverSettings
+
+if TYPE_CHECKING:
+    from streamreg.blocks import Float64
+    from streamreg.solvers.base import Problem
+    from streamreg.sources.dataset import NanPolicy
+
+
+@dataclass(frozen=True, eq=False)
+class FitSettings:
+    """Everything about a fit but its data; the parameters of ``LinearRegression``.
+
+    Raises
+    ------
+    InputError
+        A value that no fit can use.
+    """
+
+    solver: str = "auto"
+    fit_intercept: bool = True
+    l2: float = 0.0
+    standardize: bool = True
+    learning_rate: float | Literal["auto"] = "auto"
+    max_epochs: int = 1000
+    tol: float = 1e-8
+    init: Any = "zeros"
+    random_state: Any = None
+    memory_limit: int | str | None = None
+    n_threads: int | None = None
+    device: str = "cpu"
+    client: Any = None
+    checkpoint: Any = None
+    missing_chunks: str = "error"
+    nan_policy: NanPolicy = "raise"
+
+    def __post_init__(self) -> None:
+        parameters.only("device", self.device, "cpu")
+        parameters.only("client", self.client, None)
+        if self.checkpoint is not None:
+            parameters.path_text("checkpoint", self.checkpoint)
+        parameters.choice("missing_chunks", self.missing_chunks, ("error", "fill"))
+        parameters.choice("nan_policy", self.nan_policy, ("raise", "omit"))
+        parameters.flag("fit_intercept", self.fit_intercept)
+        parameters.number("l2", self.l2, lambda l2: 0 <= l2 < np.inf, "a finite number, 0 or more")
+        parameters.threads(self.n_threads)
+        if self.memory_limit is not None:
+            parse_nbytes(self.memory_limit)
+        self.solver_settings()
+
+    def solver_settings(self, init: Float64 | None = None) -> SolverSettings:
+        """Return what concerns the solver."""
+        return SolverSettings(
+            self.solver, self.standardize, self.learning_rate, self.max_epochs, self.tol, init
+        )
+
+    def initial_weights(self, problem: Problem) -> Float64 | None:
+        """Return w to start from, (D, K), in the user's units; ``None`` for zeros."""
+        seed = self.random_state
+        if seed is None and self.checkpoint is not None:
+            # the same when the fit is gone on with
+            seed = zlib.crc32(os.path.abspath(self.checkpoint).encode())  # noqa: PTH100
+        return initial_weights(self.init, seed, problem.n_features, problem.n_targets)
+
+    def identity(self, solver: str, init: Float64 | None) -> dict[str, Any]:
+        """Return what a solver's answer depends on, as JSON knows it."""
+        names = ["fit_intercept", "l2", "missing_chunks", "nan_policy"]
+        known: dict[str, Any] = {"solver": solver}
+        if solver != "closed_form":
+            names += ["standardize", "tol", *(["learning_rate"] if solver == "gd" else [])]
+            start = None if init is None else np.ascontiguousarray(init)
+            known["init"] = "zeros" if start is None else f"{zlib.crc32(start.data):08x}"
+        for name in names:
+            value = getattr(self, name)
+            known[name] = value if isinstance(value, str | bool) else float(value)
+        return known

@@ -5,13 +5,15 @@ StreamregError
 ├── MemoryLimitError     MemoryError      the plan needs more than memory_limit
 ├── DataCorruptionError  OSError          a missing, truncated or damaged chunk
 ├── DivergenceError      ArithmeticError  the loss rose or left the finite numbers
-└── CheckpointError      ValueError       a checkpoint of other data, or damaged
+├── CheckpointError      ValueError       a checkpoint of other data, or damaged
+└── ClusterError         RuntimeError     a cluster's workers or scheduler are lost
 
 DataWarning              UserWarning      the fit went on, but its data deserve a look
 """
 
 __all__ = [
     "CheckpointError",
+    "ClusterError",
     "DataCorruptionError",
     "DataWarning",
     "DivergenceError",
@@ -54,6 +56,10 @@ class DivergenceError(StreamregError, ArithmeticError):
 
 class CheckpointError(StreamregError, ValueError):
     """A checkpoint belongs to other data or other parameters, or is damaged."""
+
+
+class ClusterError(StreamregError, RuntimeError):
+    """A Dask cluster cannot do the work: its workers differ, are lost, or do not answer."""
 
 
 class DataWarning(UserWarning):

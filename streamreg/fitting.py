@@ -10,13 +10,21 @@ import numpy as np
 
 from streamreg import __version__
 from streamreg.checkpoint import Checkpoint
+from streamreg.engines.cluster import ClusterEngine
+from streamreg.engines.remote import kernels_named
 from streamreg.engines.threads import ThreadsEngine
+from streamreg.engines.workers import (
+    job_for,
+    patience_seconds,
+    require_fit_workers,
+    require_threads,
+    room_on,
+)
 from streamreg.errors import InputError, MemoryLimitError
 from streamreg.interrupts import ending_in_order
-from streamreg.kernels import fused
 from streamreg.memory import PeakMemory, available_nbytes, format_nbytes
 from streamreg.model import Model
-from streamreg.planning import kernels_of, make_plan
+from streamreg.planning import loops_of, make_plan
 from streamreg.progress import Progress, Silence
 from streamreg.settings import FitSettings
 from streamreg.solvers.base import NO_BOOKMARK, Problem, Solution
@@ -29,7 +37,7 @@ if TYPE_CHECKING:
     from streamreg.accumulators.base import Accumulator
     from streamreg.blocks import Float64
     from streamreg.engines.base import Engine
-    from streamreg.plans import Plan
+    from streamreg.plans import Candidate, Plan
     from streamreg.solvers.base import Reduce
     from streamreg.sources.dataset import DataSet
 
@@ -121,13 +129,17 @@ def plan(
 
 
 def plan_fit(dataset: DataSet, settings: FitSettings) -> Plan:
-    """Plan a fit; reads metadata only."""
+    """Plan a fit; reads metadata only. On a cluster it is what each worker needs."""
+    limit, n_threads = settings.memory_limit, settings.n_threads
+    if settings.client is not None:
+        limit, n_threads = room_on(settings.client, patience_seconds()).within(limit)
     return make_plan(
         dataset,
         settings.solver_settings(),
-        memory_limit=settings.memory_limit,
-        n_threads=settings.n_threads,
+        memory_limit=limit,
+        n_threads=n_threads,
         saves=settings.checkpoint is not None,
+        keeps=settings.client is None,
     )
 
 
@@ -146,6 +158,8 @@ def fit(dataset: DataSet, settings: FitSettings, progress: Progress | None = Non
     progress = progress or Silence()
     plan = plan_fit(dataset, settings)
     candidate = plan.require_fit()
+    if settings.client is not None:
+        require_threads(settings.client, candidate)
     problem = Problem(
         dataset.n_features, dataset.n_targets,
         fit_intercept=bool(settings.fit_intercept), l2=float(settings.l2),
@@ -153,31 +167,41 @@ def fit(dataset: DataSet, settings: FitSettings, progress: Progress | None = Non
     )  # fmt: skip
     init = settings.initial_weights(problem)
     solver = settings.solver_settings(init).build(plan.chosen)
-    kernels = kernels_of(plan.chosen, candidate.bytes_per_pass)
+    loops = loops_of(plan.chosen, candidate.bytes_per_pass)
     with (
-        _checkpoint(dataset, settings, plan.chosen, init) as checkpoint,
+        _checkpoint(dataset, settings, plan.chosen, init, loops) as checkpoint,
         _told_refusals(plan),
         PeakMemory() as peak,
+        # loops are loaded here, so that what they take is measured
+        _engine(dataset, settings, candidate, loops, progress) as engine,
     ):
-        if kernels is fused.KERNELS:
-            # here, so that what it takes is measured
-            fused.load()
-        with ThreadsEngine(
-            dataset, candidate.n_threads, progress.rows, kernels, candidate.kept_nbytes
-        ) as engine:
-            reduce = _passes(dataset, engine, progress, checkpoint)
-            try:
-                solution = solver.solve(problem, reduce, progress.epoch, checkpoint or NO_BOOKMARK)
-            finally:
-                progress.close()
+        reduce = _passes(dataset, engine, progress, checkpoint)
+        try:
+            solution = solver.solve(problem, reduce, progress.epoch, checkpoint or NO_BOOKMARK)
+        finally:
+            progress.close()
     warnings = [*solution.warnings, *_data_warnings(dataset, engine)]
     unsaved = "" if checkpoint is None else checkpoint.unsaved
     return Fit(solution, plan, peak.added_nbytes, engine.n_omitted, warnings, unsaved)
 
 
+def _engine(
+    dataset: DataSet, settings: FitSettings, candidate: Candidate, loops: str, progress: Progress
+) -> ThreadsEngine | ClusterEngine:
+    """Return who runs the passes: threads of this process, or a cluster that can."""
+    if settings.client is None:
+        kernels = kernels_named(loops)
+        return ThreadsEngine(
+            dataset, candidate.n_threads, progress.rows, kernels, candidate.kept_nbytes
+        )
+    job, patience = job_for(dataset, loops), patience_seconds()
+    require_fit_workers(settings.client, job, patience)
+    return ClusterEngine(dataset, job, settings.client, patience, progress.rows)
+
+
 @contextmanager
 def _checkpoint(
-    dataset: DataSet, settings: FitSettings, solver: str, init: Float64 | None
+    dataset: DataSet, settings: FitSettings, solver: str, init: Float64 | None, loops: str
 ) -> Iterator[Checkpoint | None]:
     """Yield the fit's checkpoint, if one was asked for; where none was, nothing is read."""
     if settings.checkpoint is None:
@@ -186,6 +210,7 @@ def _checkpoint(
     identity = {
         "streamreg": __version__,
         "parameters": settings.identity(solver, init),
+        "loops": loops,
         "data": dataset.identity(),
     }
     with ending_in_order(), Checkpoint(settings.checkpoint, identity, dataset.stamps()) as opened:
@@ -243,7 +268,7 @@ def _require_rows(dataset: DataSet, result: Any, n_omitted: int) -> None:  # noq
     raise InputError(f"no row of {dataset.X.name} is left to fit: of {dataset.n_rows:,} {why}")
 
 
-def _data_warnings(dataset: DataSet, engine: ThreadsEngine) -> list[str]:
+def _data_warnings(dataset: DataSet, engine: Engine) -> list[str]:
     rounded = [
         f"{name} holds integers beyond 2^53, which float64 rounds; "
         "subtract a constant from such columns before they are stored"

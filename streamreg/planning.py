@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from streamreg.kept import slot_nbytes
-from streamreg.kernels import cpu, fused
+from streamreg.kernels import fused
 from streamreg.layout import LARGE_STATE_NBYTES, Blocks, Segments
 from streamreg.memory import MIB, available_nbytes, format_nbytes, parse_nbytes, usable_cpus
 from streamreg.plans import NUMBA, Candidate, Plan, Term
@@ -15,7 +15,6 @@ from streamreg.sources.zarr import ZarrSource
 from streamreg.wording import count
 
 if TYPE_CHECKING:
-    from streamreg.kernels import Kernels
     from streamreg.solvers.base import Footprint, PassFootprint, Solver
     from streamreg.solvers.registry import SolverSettings
     from streamreg.sources.base import RowSource
@@ -50,6 +49,7 @@ def make_plan(
     memory_limit: int | str | None = None,
     n_threads: int | None = None,
     saves: bool = False,
+    keeps: bool = True,
 ) -> Plan:
     """Plan a fit from the metadata of its data.
 
@@ -65,11 +65,15 @@ def make_plan(
         Threads at most; ``None`` for all processors that the process may use.
     saves
         Whether checkpoints are saved.
+    keeps
+        Whether blocks stay in memory from one pass to the next.
     """
     limit = limit_nbytes(memory_limit)
     threads = usable_cpus() if n_threads is None else n_threads
     problem = Problem(dataset.n_features, max(1, dataset.n_targets))
     rows = Rows.of(dataset)
+    if not keeps:
+        rows = rows._replace(slot_nbytes=0)
     candidates = {
         name: _candidate(rows, problem, settings.build(name), limit, threads, saves=saves)
         for name in NAMES
@@ -88,11 +92,9 @@ def limit_nbytes(memory_limit: int | str | None) -> int:
     return available_nbytes() // 2 if memory_limit is None else parse_nbytes(memory_limit)
 
 
-def kernels_of(solver: str, pass_nbytes: int) -> Kernels:
-    """Return the loops that fold the blocks of a pass: a function of the data, never of memory."""
-    if solver != "closed_form" and fused.is_worth(pass_nbytes):
-        return fused.KERNELS
-    return cpu.KERNELS
+def loops_of(solver: str, pass_nbytes: int) -> str:
+    """Say whose loops fold the blocks of a pass: a function of the data, never of memory."""
+    return "numba" if solver != "closed_form" and fused.is_worth(pass_nbytes) else "numpy"
 
 
 class Rows(NamedTuple):
@@ -225,7 +227,7 @@ def _kept_term(rows: Rows, left_nbytes: int) -> Term | None:
 
 def _libraries(solver: str, rows: Rows) -> list[Term]:
     """Return what is imported for the fit, and was not yet."""
-    if kernels_of(solver, rows.pass_nbytes) is cpu.KERNELS or not fused.library_nbytes():
+    if loops_of(solver, rows.pass_nbytes) == "numpy" or not fused.library_nbytes():
         return []
     return [Term(NUMBA, fused.library_nbytes(), "LLVM and compiled loops, loaded once")]
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from streamreg import parameters
+from streamreg.engines.workers import require_client
 from streamreg.memory import parse_nbytes
 from streamreg.solvers.initial import initial_weights
 from streamreg.solvers.registry import SolverSettings
@@ -49,7 +50,8 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         parameters.only("device", self.device, "cpu")
-        parameters.only("client", self.client, None)
+        if self.client is not None:
+            require_client(self.client)
         if self.checkpoint is not None:
             parameters.path_text("checkpoint", self.checkpoint)
         parameters.choice("missing_chunks", self.missing_chunks, ("error", "fill"))

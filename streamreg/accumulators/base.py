@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from streamreg.blocks import Block, Float64
     from streamreg.kernels import Kernels
 
@@ -51,6 +53,21 @@ class Accumulator(ABC, Generic[State, Result]):
         ``kernels.parallel(task, count)``, which runs ``task(0) … task(count - 1)``, an accumulator
         whose state is too large for one copy a thread splits its work between threads.
         """
+
+    @property
+    def n_parts(self) -> int:
+        """Into how many parts ``update`` splits its work."""
+        return 1
+
+    def part(self, state: State, numbers: range) -> State:
+        """Return what is left of a state if only these parts were worked on."""
+        del numbers
+        return state
+
+    def joined(self, parts: Iterable[tuple[range, State]]) -> State:
+        """Return the state whose parts were worked on apart."""
+        ((_, state),) = parts
+        return state
 
     @abstractmethod
     def merge(self, a: State, b: State) -> State:

@@ -12,6 +12,8 @@ from streamreg.kernels import cpu
 from streamreg.kernels.states import GramState
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from streamreg.blocks import Block, Float64
     from streamreg.kernels import Kernels
 
@@ -78,6 +80,24 @@ class Gram(Accumulator[GramState, GramResult]):
             block, state, kernels.parallel, centred=self.centred, x_scale=x_scale, y_scale=y_scale
         )
         return state
+
+    @property
+    def n_parts(self) -> int:
+        return cpu.gram_panels(self.n_features)
+
+    def part(self, state: GramState, numbers: range) -> GramState:
+        panels = [state.gram[:, columns] for columns in cpu.gram_columns(self.n_features, numbers)]
+        return state._replace(gram=np.asfortranarray(np.hstack(panels)))
+
+    def joined(self, parts: Iterable[tuple[range, GramState]]) -> GramState:
+        gram = self.zero().gram
+        for numbers, state in parts:
+            first = 0
+            for columns in cpu.gram_columns(self.n_features, numbers):
+                width = columns.stop - columns.start
+                gram[:, columns] = state.gram[:, first : first + width]
+                first += width
+        return state._replace(gram=gram)
 
     def merge(self, a: GramState, b: GramState) -> GramState:
         if not b.s:

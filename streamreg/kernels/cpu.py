@@ -183,6 +183,16 @@ def fold_moments(
         count(state, len(tile), weight)
 
 
+def gram_panels(n_features: int) -> int:
+    """Return how many panels of columns :func:`gram` updates, one at a time."""
+    return -(-n_features // _PANEL)
+
+
+def gram_columns(n_features: int, panels: range) -> list[slice]:
+    """Return the columns of some panels."""
+    return [slice(at * _PANEL, min((at + 1) * _PANEL, n_features)) for at in panels]
+
+
 def gram_scratch_nbytes(n_features: int, n_targets: int) -> int:
     """Bytes that :func:`gram` needs beside state and block."""
     rows = gram_tile_rows(n_features) + 1
@@ -210,7 +220,7 @@ def gram(
     n_features = block.X.shape[1]
     rows = min(gram_tile_rows(n_features), len(block.X))
     room = np.empty((rows + 1, n_features))
-    panels = -(-n_features // _PANEL)
+    panels = gram_panels(n_features)
     for tile, tile_y, weight in tiles(block, rows):
         n = len(tile)
         if centred and not state.n:

@@ -137,6 +137,9 @@ class RowSource(ABC):
         """Which version of each of its files was read; ``None`` where nobody watches them."""
         return None
 
+    def require_there(self) -> None:  # noqa: B027  (most are where they were opened)
+        """Raise :class:`InputError` if the rows cannot be found by this process."""
+
     @property
     def storage(self) -> str:
         """How values are stored, as far as that may change an answer: codecs."""

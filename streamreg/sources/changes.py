@@ -5,20 +5,28 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from streamreg.errors import DataCorruptionError
+from streamreg.errors import DataCorruptionError, InputError
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable
     from pathlib import Path
 
     Stamps = np.ndarray[Any, np.dtype[np.uint32]]
 
 # files beyond are not watched: 4 bytes each, of which only those of files that were read are used
 _MOST_FILES = 1 << 24
+
+
+class SeenFiles(NamedTuple):
+    """Files that were read: their numbers, and the stamps that they had."""
+
+    numbers: np.ndarray[Any, np.dtype[np.intp]]
+    stamps: Stamps
 
 
 class FileStamps:
@@ -28,10 +36,13 @@ class FileStamps:
     ----------
     shape
         How many files there are along each axis.
+    describe
+        Names a file, by its place, for a message.
     """
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
+    def __init__(self, shape: tuple[int, ...], describe: Callable[[tuple[int, ...]], str]) -> None:
         self._shape = shape
+        self._describe = describe
         self._stamps: Stamps | None = None
 
     @property
@@ -58,11 +69,44 @@ class FileStamps:
         if number < _MOST_FILES:
             self.values[number] = 0
 
+    def seen(self) -> SeenFiles:
+        """Return which files were read so far, and their stamps."""
+        numbers = np.flatnonzero(self.values)
+        return SeenFiles(numbers, self.values[numbers])
+
+    def meet(self, seen: SeenFiles) -> None:
+        """Take note of what somebody else read.
+
+        Raises
+        ------
+        DataCorruptionError
+            A file was another one there.
+        """
+        mine = self.values[seen.numbers]
+        differs = (mine != 0) & (mine != seen.stamps)
+        if differs.any():
+            number = int(seen.numbers[differs.argmax()])
+            raise changed(
+                self._describe(tuple(int(at) for at in np.unravel_index(number, self._shape)))
+            )
+        self.values[seen.numbers] = seen.stamps
+
+    def __getstate__(self) -> dict[str, Any]:
+        # whoever it is sent to begins anew
+        return {**self.__dict__, "_stamps": None}
+
     def _number(self, file_at: tuple[int, ...]) -> int:
         number = 0
         for at, length in zip(file_at, self._shape, strict=True):
             number = number * length + at
         return number
+
+
+def changed(what: str) -> DataCorruptionError:
+    """Return the error that says that a fit must not mix two versions of a chunk."""
+    return DataCorruptionError(
+        f"{what} changed during the fit. Start again when nothing writes to it"
+    )
 
 
 class ArrayMetadata:
@@ -74,6 +118,19 @@ class ArrayMetadata:
         self._file = version_2 if version_2.exists() else folder / "zarr.json"
         self._stamp = self._stat()
         self._content = self._read()
+
+    def require_there(self) -> None:
+        """Raise if the array cannot be found here: of use where it was opened elsewhere.
+
+        Raises
+        ------
+        InputError
+            There is no such file, or it cannot be read.
+        """
+        try:
+            self._file.read_bytes()
+        except OSError as error:
+            raise InputError(f"{str(self._file)!r}: {error.strerror}") from error
 
     def require_unchanged(self) -> None:
         """Raise if the array has been resized or written anew since.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from streamreg.errors import DataCorruptionError
+from streamreg.sources.changes import changed
 from streamreg.sources.chunk_names import missing_chunk
 from streamreg.sources.codecs import ChunkCodec, DamagedChunkError, crc32c
 from streamreg.wording import count
@@ -241,10 +242,7 @@ class ChunkFileReader:
         if status.st_size == 0:
             raise self._error(chunk, "has 0 bytes")
         if not self._files.stamps.agree(file_at, status):
-            raise DataCorruptionError(
-                f"{self._files.names.describe(chunk)} changed during the fit. "
-                "Start again when nothing writes to it"
-            )
+            raise changed(self._files.names.describe(chunk))
         return file, status.st_size
 
     def _read_index(

@@ -43,6 +43,11 @@ class ChunkNames:
             return f"chunk {self.key(stored)} of {self.array} ({rows})"
         return f"chunk {inner} of shard {self.key(stored)} of {self.array} ({rows})"
 
+    def describe_stored(self, stored: tuple[int, ...]) -> str:
+        """Name a chunk or shard, by its place among those, for a message."""
+        shards = self.shard_shape or (1,) * len(stored)
+        return self.describe(tuple(at * n for at, n in zip(stored, shards, strict=True)))
+
     def split(self, chunk: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the place of the stored object that holds a chunk, and the chunk's place in it."""
         if self.shard_shape is None:

@@ -92,7 +92,7 @@ class DataSet:
     @property
     def row_nbytes(self) -> int:
         """Bytes of one row of X, y and weights as stored."""
-        return sum(source.row_nbytes for source in self._sources())
+        return sum(source.row_nbytes for source in self.sources())
 
     def open(self) -> BlockReader:
         """Return a reader of blocks, to be used by one thread at a time."""
@@ -100,12 +100,12 @@ class DataSet:
 
     def inputs(self) -> list[Path]:
         """Return the local files and folders that the rows come from: no output may lie there."""
-        return [path for source in self._sources() for path in source.inputs()]
+        return [path for source in self.sources() for path in source.inputs()]
 
     def reader_nbytes(self, block_rows: int) -> int:
         """Bytes that one reader keeps while it reads blocks of at most ``block_rows`` rows."""
         kept = 0
-        for source in self._sources():
+        for source in self.sources():
             kept += source.reader_nbytes(block_rows)
             if source.grid != self.X.grid:
                 # cut elsewhere than X, so that a block spans its chunks
@@ -122,26 +122,32 @@ class DataSet:
     @property
     def shared_nbytes(self) -> int:
         """Bytes that all readers together keep once."""
-        return sum(source.shared_nbytes for source in self._sources())
+        return sum(source.shared_nbytes for source in self.sources())
 
     def identity(self) -> dict[str, Any]:
         """Return what tells this data set from others, as JSON knows it.
 
         Where no stamps of files tell what arrays hold, a few rows are read.
         """
-        return {name: identity(source) for name, source in self._named_sources().items()}
+        return {name: identity(source) for name, source in self._named().items()}
 
     def stamps(self) -> dict[str, FileStamps]:
         """Return which versions of files were read, of arrays where that is watched."""
-        named = self._named_sources().items()
+        named = self._named().items()
         return {name: source.stamps for name, source in named if source.stamps is not None}
 
-    def _named_sources(self) -> dict[str, RowSource]:
+    def require_there(self) -> None:
+        """Raise :class:`InputError` if rows cannot be found by this process."""
+        for source in self.sources():
+            source.require_there()
+
+    def _named(self) -> dict[str, RowSource]:
         named = {"X": self.X, "y": self.y, "sample_weight": self.weight}
         return {name: source for name, source in named.items() if source is not None}
 
-    def _sources(self) -> list[RowSource]:
-        return list(self._named_sources().values())
+    def sources(self) -> list[RowSource]:
+        """Return X, y and the weights, as far as there are any."""
+        return list(self._named().values())
 
 
 def open_dataset(

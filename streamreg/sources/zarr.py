@@ -123,7 +123,7 @@ class ZarrSource(RowSource):
                 shards=self.shards,
                 fill_value=(0 if fill is None else fill) if missing_chunks == "fill" else None,
                 metadata=self.metadata,
-                stamps=FileStamps(self.stored_grid),
+                stamps=FileStamps(self.stored_grid, self.names.describe_stored),
             )
         else:
             require_checkable(self, document.get("codecs", []))
@@ -175,6 +175,10 @@ class ZarrSource(RowSource):
     @property
     def stamps(self) -> FileStamps | None:
         return None if self.files is None else self.files.stamps
+
+    def require_there(self) -> None:
+        if self.metadata is not None:
+            self.metadata.require_there()
 
     @property
     def storage(self) -> str:

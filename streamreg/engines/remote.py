@@ -1,0 +1,129 @@
+"""What runs on a cluster's workers: pure functions of what is sent with them.
+
+A data set is opened anew for each task, from metadata that come along: that takes less than a
+millisecond, and leaves nothing on a worker that could be lost with it.
+"""
+
+from __future__ import annotations
+
+import pickle
+import platform
+import sys
+from functools import partial
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from threadpoolctl import threadpool_info
+
+from streamreg.engines.base import Folded, fold_segment
+from streamreg.engines.blas_limit import one_blas_thread
+from streamreg.errors import StreamregError
+from streamreg.kernels import Kernels, cpu, fused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from streamreg.accumulators.base import Accumulator
+    from streamreg.sources.changes import SeenFiles
+    from streamreg.sources.dataset import DataSet
+
+# of these the first numbers must agree: other versions may add up in another order
+_PACKAGES = {"streamreg": 3, "numpy": 2, "scipy": 2, "zarr": 1, "numcodecs": 2}
+
+
+class Job(NamedTuple):
+    """What a task needs beside the accumulator and its part of the rows."""
+
+    dataset: bytes  # pickled
+    loops: str  # "numpy" or "numba"
+
+
+class Done(NamedTuple):
+    """What a task gives back."""
+
+    folded: Folded
+    files: dict[str, SeenFiles]  # which versions of files it read, by array
+
+
+class Worker(NamedTuple):
+    """What a worker says of itself."""
+
+    host: str
+    versions: dict[str, str]
+    processor: str  # what its BLAS was built for
+    refusal: str  # why it cannot open the data; empty if it can
+
+
+def kernels_named(loops: str) -> Kernels:
+    """Return the loops of that name."""
+    if loops == "numba":
+        fused.load()
+        return fused.KERNELS
+    return cpu.KERNELS
+
+
+def fold(job: Job, accumulator: bytes, blocks: list[tuple[int, int]]) -> Done:
+    """Fold consecutive blocks."""
+    dataset: DataSet = pickle.loads(job.dataset)  # noqa: S301  (dask has unpickled this function)
+    made = pickle.loads(accumulator)  # noqa: S301
+    return _fold(dataset, made, blocks, kernels_named(job.loops))
+
+
+def fold_part(job: Job, accumulator: bytes, blocks: list[tuple[int, int]], part: range) -> Done:
+    """Fold all blocks into a part of a state that is too large for one copy a worker."""
+    dataset: DataSet = pickle.loads(job.dataset)  # noqa: S301
+    made = pickle.loads(accumulator)  # noqa: S301
+    some = kernels_named(job.loops)._replace(parallel=partial(_some, part))
+    done = _fold(dataset, made, blocks, some)
+    return done._replace(folded=done.folded._replace(state=made.part(done.folded.state, part)))
+
+
+def probe(job: Job) -> Worker:
+    """Say what this worker is, and whether it can open the data."""
+    refusal = ""
+    try:
+        dataset: DataSet = pickle.loads(job.dataset)  # noqa: S301
+        dataset.require_there()
+        kernels_named(job.loops)
+    except (StreamregError, OSError, ImportError) as error:
+        refusal = f"{type(error).__name__}: {error}"
+    return Worker(platform.node(), versions(), processor(), refusal)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions on which the bits of an answer depend."""
+    known = {"python": ".".join(map(str, sys.version_info[:2]))}
+    for package, numbers in _PACKAGES.items():
+        known[package] = ".".join(version(package).split(".")[:numbers])
+    return known
+
+
+def processor() -> str:
+    """Return for which processor BLAS's loops were chosen."""
+    kinds = {
+        str(each.get("architecture")) for each in threadpool_info() if each["user_api"] == "blas"
+    }
+    return ", ".join(sorted(kinds))
+
+
+def _some(part: range, task: Callable[[int], None], count: int) -> None:
+    for number in part:
+        if number < count:
+            task(number)
+
+
+def _fold(
+    dataset: DataSet,
+    accumulator: Accumulator[Any, Any],
+    blocks: list[tuple[int, int]],
+    kernels: Kernels,
+) -> Done:
+    with one_blas_thread():
+        reader = dataset.open()
+        try:
+            start = Folded.nothing(accumulator)
+            folded = fold_segment(reader, accumulator, start, blocks, kernels, lambda _: None)
+        finally:
+            reader.close()
+    files = {name: stamps.seen() for name, stamps in dataset.stamps().items()}
+    return Done(folded, files)

@@ -1,0 +1,192 @@
+"""Pure tasks on the workers of a cluster, in order, with a deadline for everything."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import deque
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from streamreg.errors import ClusterError, StreamregError
+from streamreg.wording import count
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+# tasks that are under way for each thread of the cluster, so that none waits for work
+_TASKS_A_THREAD, _LEAST_WINDOW = 3, 16
+# of a client
+_ALIVE = {"running", "connecting"}
+# a task that fails for no fault of the data is begun again so often
+_MOST_ATTEMPTS = 10
+# how often the wait for a task looks at the clock
+_TICK_SECONDS = 0.5
+# without a sign for so many times what the longest task took, a worker is suspected to hang
+_SUSPECT_AFTER, _LEAST_SUSPICION_SECONDS = 4, 5.0
+# of no_progress_timeout, while it is not known how long tasks take
+_FIRST_SUSPICION = 6
+
+
+@dataclass(eq=False)
+class _Task:
+    """One call, and the attempts that were made to have it done."""
+
+    arguments: tuple[Any, ...]
+    began: float
+    futures: list[Any] = field(default_factory=list)
+    n_failures: int = 0
+    is_done: bool = False
+    result: Any = None
+
+
+class Tasks:
+    """Has a cluster call a function of pure values, and yields results in order.
+
+    A call on a worker that dies is made again by the scheduler; one whose worker does not answer
+    is made again on others, and whichever ends first counts: both give the same bits.
+
+    Parameters
+    ----------
+    client
+        A ``distributed.Client``.
+    function
+        What is called.
+    what
+        What is waited for, in messages.
+    patience
+        Seconds without any sign of progress after which the work is given up.
+    longest
+        Seconds that such a task took at most so far; 0 if none was seen.
+    """
+
+    def __init__(
+        self,
+        client: Any,  # noqa: ANN401  (distributed publishes no types)
+        function: Callable[..., Any],
+        what: str,
+        *,
+        patience: float,
+        longest: float = 0.0,
+    ) -> None:
+        self._client = client
+        self._function = function
+        self._what = what
+        self._patience = patience
+        self._ended: SimpleQueue[tuple[_Task, Any]] = SimpleQueue()
+        self.longest = longest
+
+    def in_order(self, calls: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+        """Yield ``function(*call)`` of each call.
+
+        Raises
+        ------
+        ClusterError
+            The workers, or the scheduler, are lost or do not answer.
+        StreamregError
+            As a call raised it.
+        """
+        window = max(_LEAST_WINDOW, _TASKS_A_THREAD * sum(self._workers().values()))
+        waiting: deque[_Task] = deque()
+        try:
+            for call in calls:
+                if len(waiting) == window:
+                    yield self._result(waiting)
+                waiting.append(_Task(call, time.monotonic()))
+                self._submit(waiting[-1])
+            while waiting:
+                yield self._result(waiting)
+        finally:
+            for task in waiting:
+                _forget(task)
+
+    def _result(self, waiting: deque[_Task]) -> Any:  # noqa: ANN401  (whatever is called returns)
+        """Wait for the first task, and return its result."""
+        first = waiting[0]
+        last_sign, is_suspected = time.monotonic(), False
+        while not first.is_done:
+            try:
+                task, future = self._ended.get(timeout=_TICK_SECONDS)
+            except Empty:
+                idle = time.monotonic() - last_sign
+                self._require_hope(idle)
+                if idle > self._suspicion and not is_suspected:
+                    self._again_elsewhere(first)
+                    is_suspected = True
+                continue
+            if future in task.futures and self._take(task, future):
+                last_sign, is_suspected = time.monotonic(), False
+        return waiting.popleft().result
+
+    def _require_hope(self, idle: float) -> None:
+        if idle > self._patience:
+            raise self._lost(f"nothing came for {idle:.0f} s")
+        if self._client.status not in _ALIVE:
+            raise self._lost("the scheduler is gone")
+
+    @property
+    def _suspicion(self) -> float:
+        """Seconds without a sign after which a worker is suspected not to answer any more."""
+        if not self.longest:
+            return self._patience / _FIRST_SUSPICION
+        likely = max(_LEAST_SUSPICION_SECONDS, _SUSPECT_AFTER * self.longest)
+        return min(likely, self._patience / 2)
+
+    def _take(self, task: _Task, future: Any) -> bool:  # noqa: ANN401
+        """Take the result of an attempt that ended; if there is none, try again."""
+        try:
+            task.result = future.result(timeout=max(_LEAST_SUSPICION_SECONDS, self._patience / 10))
+        except StreamregError:
+            raise
+        # a worker that died or cannot be reached, whatever distributed calls that
+        except Exception as error:
+            self._require_hope(0)
+            task.futures.remove(future)
+            task.n_failures += 1
+            if task.n_failures >= _MOST_ATTEMPTS:
+                raise self._lost(
+                    f"a task failed {task.n_failures} times, last by {type(error).__name__}: "
+                    f"{error}. If workers die for want of memory, give them more, or fewer threads"
+                ) from error
+            self._submit(task)
+            return False
+        self.longest = max(self.longest, time.monotonic() - task.began)
+        task.is_done = True
+        _forget(task)
+        return True
+
+    def _submit(self, task: _Task, **where: Any) -> None:  # noqa: ANN401
+        key = f"streamreg-{uuid.uuid4().hex}"
+        future = self._client.submit(self._function, *task.arguments, pure=False, key=key, **where)
+        task.futures.append(future)
+        future.add_done_callback(lambda done: self._ended.put((task, done)))
+
+    def _again_elsewhere(self, task: _Task) -> None:
+        """Make a call again on workers that have not begun it."""
+        keys = {future.key for future in task.futures}
+        holders = {at for at, theirs in self._client.processing().items() if keys & {*theirs}}
+        others = [at for at in self._workers() if at not in holders]
+        if holders and others:
+            self._submit(task, workers=others)
+
+    def _workers(self) -> dict[str, int]:
+        """Return the addresses of the workers that are there, and their threads."""
+        threads: dict[str, int] = self._client.nthreads()
+        return threads
+
+    def _lost(self, why: str) -> ClusterError:
+        there = "and the scheduler does not answer"
+        if self._client.status == "running":
+            there = f"with {count(len(self._workers()), 'worker')} there"
+        return ClusterError(
+            f"the cluster was given up while {self._what} was waited for: {why}, {there}. Mend it "
+            "and start the fit again; what its checkpoint saved is kept. A longer wait is "
+            "set by streamreg.no-progress-timeout in Dask's configuration"
+        )
+
+
+def _forget(task: _Task) -> None:
+    for future in task.futures:
+        future.release()
+    task.futures.clear()

@@ -1,0 +1,216 @@
+"""What a cluster must be before a fit begins on it."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from streamreg.engines import remote
+from streamreg.errors import ClusterError, DataWarning, InputError, MemoryLimitError
+from streamreg.memory import parse_nbytes
+from streamreg.sources.dask import DaskSource
+from streamreg.sources.zarr import ZarrSource
+from streamreg.wording import count
+
+if TYPE_CHECKING:
+    from streamreg.engines.remote import Job, Worker
+    from streamreg.plans import Candidate
+    from streamreg.sources.base import RowSource
+    from streamreg.sources.dataset import DataSet
+
+# of a worker's memory: from there on Dask moves what it holds to disk
+_USABLE_SHARE = 0.6
+_MOST_NAMED = 5
+# how long workers may take to say what they are: the first time they import all that a fit needs
+_ANSWER_SECONDS = 60.0
+
+
+class Room(NamedTuple):
+    """What the smallest worker has."""
+
+    n_threads: int  # of the worker with most of them
+    memory_nbytes: int | None  # what a worker may use; None where it has no limit
+
+    def within(self, memory_limit: int | str | None) -> tuple[int | str | None, int]:
+        """Return the memory limit of a plan for a worker, and its threads."""
+        if memory_limit is None or self.memory_nbytes is None:
+            return memory_limit or self.memory_nbytes, self.n_threads
+        return min(parse_nbytes(memory_limit), self.memory_nbytes), self.n_threads
+
+
+def require_client(client: object) -> Any:  # noqa: ANN401  (distributed publishes no types)
+    """Return a ``distributed.Client`` that is connected.
+
+    Raises
+    ------
+    InputError
+        It is something else, asynchronous or closed.
+    """
+    if type(client).__module__.partition(".")[0] != "distributed":
+        raise InputError(
+            f"client is a {type(client).__name__}; pass a dask.distributed.Client, or None"
+        )
+    made: Any = client
+    if made.asynchronous:
+        raise InputError("client is asynchronous; pass one made with asynchronous=False")
+    if made.status != "running":
+        raise InputError(f"client is {made.status}; connect it to a scheduler first")
+    return made
+
+
+def patience_seconds() -> float:
+    """Return Dask's setting ``streamreg.no-progress-timeout`` in seconds, by default 300."""
+    import dask  # noqa: PLC0415  (an extra)
+    from dask.utils import parse_timedelta  # noqa: PLC0415
+
+    return float(parse_timedelta(dask.config.get("streamreg.no-progress-timeout", "300 s")))
+
+
+def room_on(client: Any, patience: float) -> Room:  # noqa: ANN401
+    """Return what the workers have, once there is one.
+
+    Raises
+    ------
+    ClusterError
+        None came.
+    """
+    from distributed import TimeoutError as DaskTimeoutError  # noqa: PLC0415  (an extra)
+
+    try:
+        client.wait_for_workers(1, timeout=patience)
+    except (TimeoutError, DaskTimeoutError) as error:
+        raise ClusterError(
+            f"the scheduler at {client.scheduler.address} has had no worker for {patience:.0f} s; "
+            "start some with: dask worker ADDRESS"
+        ) from error
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    limits = [worker["memory_limit"] for worker in workers if worker["memory_limit"]]
+    return Room(
+        max(worker["nthreads"] for worker in workers),
+        int(_USABLE_SHARE * min(limits)) if limits else None,
+    )
+
+
+def require_threads(client: Any, candidate: Candidate) -> None:  # noqa: ANN401
+    """Refuse workers that run more tasks at once than their memory holds.
+
+    Raises
+    ------
+    MemoryLimitError
+        They have too many threads.
+    """
+    most = max(client.nthreads().values())
+    if candidate.n_threads < most:
+        raise MemoryLimitError(
+            f"{candidate.solver} fits the memory of a worker with {candidate.n_threads} of its "
+            f"{most} threads at work, and Dask uses all; start workers with --nthreads "
+            f"{candidate.n_threads}, or with more memory"
+        )
+
+
+def job_for(dataset: DataSet, loops: str) -> Job:
+    """Return what tasks need of a data set.
+
+    Raises
+    ------
+    InputError
+        Workers could not open it: it lies in this process.
+    """
+    for source in dataset.sources():
+        _require_reachable(source)
+    return remote.Job(pickle.dumps(dataset), loops)
+
+
+def require_fit_workers(client: Any, job: Job, patience: float) -> None:  # noqa: ANN401
+    """Refuse workers that could not do the work, or would do it otherwise.
+
+    Raises
+    ------
+    ClusterError
+        A worker cannot open the data, or has other versions of what adds up.
+    """
+    found = _answers(client, job, min(patience, _ANSWER_SECONDS))
+    blind = {at: worker for at, worker in found.items() if worker.refusal}
+    if blind:
+        at, worker = next(iter(blind.items()))
+        raise ClusterError(
+            f"{count(len(blind), 'worker')} of {len(found):,} cannot open the data: "
+            f"{_named(blind)}; {at} says {worker.refusal}. Every worker must see the same path, or "
+            "the store must be a URL that all can reach"
+        )
+    ours = remote.versions()
+    for at, worker in found.items():
+        other = {name: theirs for name, theirs in worker.versions.items() if ours[name] != theirs}
+        if other:
+            listed = ", ".join(f"{name} {its} (here {ours[name]})" for name, its in other.items())
+            raise ClusterError(
+                f"worker {at} on {worker.host} has other versions: {listed}; install the same "
+                "everywhere, since sums may differ"
+            )
+    kinds = {worker.processor for worker in found.values()} | {remote.processor()}
+    if len(kinds) > 1:
+        warnings.warn(
+            f"processors of several kinds add up ({', '.join(sorted(kinds))}): the last digits may "
+            "differ from run to run",
+            DataWarning,
+            stacklevel=2,
+        )
+
+
+def _answers(client: Any, job: Job, seconds: float) -> dict[str, Worker]:  # noqa: ANN401
+    """Ask every worker what it is; those that do not answer are told of."""
+    from distributed import TimeoutError as DaskTimeoutError  # noqa: PLC0415  (an extra)
+    from distributed import wait  # noqa: PLC0415
+
+    probes = {
+        at: client.submit(remote.probe, job, workers=[at], pure=False) for at in client.nthreads()
+    }
+    with suppress(TimeoutError, DaskTimeoutError):
+        wait(list(probes.values()), timeout=seconds)  # type: ignore[no-untyped-call]
+    found = {}
+    for at, probe in probes.items():
+        if probe.status == "finished":
+            found[at] = probe.result()
+        elif probe.status == "error":
+            error = probe.exception()
+            raise ClusterError(
+                f"worker {at} cannot run streamreg: {type(error).__name__}: {error}; install the "
+                "same version there as here"
+            ) from error
+    silent = [at for at in probes if at not in found]
+    if not found:
+        raise ClusterError(
+            f"none of {count(len(probes), 'worker')} answered within {seconds:.0f} s: "
+            f"{', '.join(silent[:_MOST_NAMED])}; are they busy, or stopped?"
+        )
+    if silent:
+        warnings.warn(
+            f"{count(len(silent), 'worker')} of {len(probes):,} did not answer within "
+            f"{seconds:.0f} s ({', '.join(silent[:_MOST_NAMED])}); the fit goes on with the others",
+            DataWarning,
+            stacklevel=2,
+        )
+    return found
+
+
+def _named(workers: dict[str, Worker]) -> str:
+    shown = [f"{at} on {worker.host}" for at, worker in workers.items()]
+    more = f" and {len(shown) - _MOST_NAMED:,} more" if len(shown) > _MOST_NAMED else ""
+    return ", ".join(shown[:_MOST_NAMED]) + more
+
+
+def _require_reachable(source: RowSource) -> None:
+    if isinstance(source, ZarrSource):
+        if type(source.array.store).__name__ != "MemoryStore":
+            return
+        what = "is a Zarr array in the memory of this process"
+    elif isinstance(source, DaskSource):
+        return
+    else:
+        what = f"lies in this process ({type(source).__name__})"
+    raise InputError(
+        f"{source.name} {what}, which the workers of a cluster cannot read; save it with "
+        "zarr.save_array(PATH, array) where all can, and pass its path, or pass a Dask array"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,7 +21,7 @@ from streamreg.engines.workers import (
     require_threads,
     room_on,
 )
-from streamreg.errors import InputError, MemoryLimitError
+from streamreg.errors import DataWarning, InputError, MemoryLimitError
 from streamreg.interrupts import ending_in_order
 from streamreg.memory import PeakMemory, available_nbytes, format_nbytes
 from streamreg.model import Model
@@ -167,22 +168,37 @@ def fit(dataset: DataSet, settings: FitSettings, progress: Progress | None = Non
     )  # fmt: skip
     init = settings.initial_weights(problem)
     solver = settings.solver_settings(init).build(plan.chosen)
-    loops = loops_of(plan.chosen, candidate.bytes_per_pass)
-    with (
-        _checkpoint(dataset, settings, plan.chosen, init, loops) as checkpoint,
-        _told_refusals(plan),
-        PeakMemory() as peak,
-        # loops are loaded here, so that what they take is measured
-        _engine(dataset, settings, candidate, loops, progress) as engine,
-    ):
-        reduce = _passes(dataset, engine, progress, checkpoint)
-        try:
-            solution = solver.solve(problem, reduce, progress.epoch, checkpoint or NO_BOOKMARK)
-        finally:
-            progress.close()
-    warnings = [*solution.warnings, *_data_warnings(dataset, engine)]
+    with _told_refusals(plan), PeakMemory() as peak:
+        # loaded here, so that what they take is measured
+        loops = _loaded(loops_of(plan.chosen, candidate.bytes_per_pass), settings.client)
+        with (
+            _checkpoint(dataset, settings, plan.chosen, init, loops) as checkpoint,
+            _engine(dataset, settings, candidate, loops, progress) as engine,
+        ):
+            reduce = _passes(dataset, engine, progress, checkpoint)
+            try:
+                solution = solver.solve(problem, reduce, progress.epoch, checkpoint or NO_BOOKMARK)
+            finally:
+                progress.close()
+    remarks = [*solution.warnings, *_data_warnings(dataset, engine)]
     unsaved = "" if checkpoint is None else checkpoint.unsaved
-    return Fit(solution, plan, peak.added_nbytes, engine.n_omitted, warnings, unsaved)
+    return Fit(solution, plan, peak.added_nbytes, engine.n_omitted, remarks, unsaved)
+
+
+def _loaded(loops: str, client: object) -> str:
+    """Load loops into this process, if it is to run them, and say which will."""
+    if client is None:
+        try:
+            kernels_named(loops)
+        except ImportError as error:
+            warnings.warn(
+                f"Numba is installed but cannot be imported ({error}): NumPy's loops serve, which "
+                "are slower. Mend or remove it, or set NUMBA_DISABLE_JIT=1",
+                DataWarning,
+                stacklevel=2,
+            )
+            return "numpy"
+    return loops
 
 
 def _engine(

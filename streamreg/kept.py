@@ -6,7 +6,7 @@ cycle, of which a cache of those read last would find none again.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from streamreg.layout import Blocks
     from streamreg.sources.dataset import DataSet
 
-# where each array in a slot begins
+# of where each array in a slot begins, beside the first
 _ALIGNMENT = 64
 
 
@@ -54,8 +54,8 @@ class KeptBlocks:
         number = self._blocks.number_at(block.start)
         slot = number * self._n_slots // len(self._blocks)
         chosen = (number + 1) * self._n_slots // len(self._blocks) > slot
-        # other layouts are added up in another order: a kept block would change the last bits
-        if not chosen or not block.X.flags.c_contiguous:
+        flags = block.X.flags
+        if not chosen or not (flags.c_contiguous or flags.f_contiguous):
             return
         room = self._room[slot * self._slot_nbytes : (slot + 1) * self._slot_nbytes]
         X, room = _moved(block.X, room)
@@ -87,14 +87,20 @@ class KeepingReader(BlockReader):
 
 
 def slot_nbytes(dataset: DataSet, rows: int) -> int:
-    """Bytes that keep a block of so many rows."""
+    """Bytes that keep a block of so many rows, each array where the loops can read it."""
     weight_nbytes = 0 if dataset.weight is None else 8
     y_nbytes = 0 if dataset.y is None else dataset.y.row_nbytes
-    return rows * (dataset.X.row_nbytes + y_nbytes + weight_nbytes) + 3 * _ALIGNMENT
+    return sum(_aligned(rows * each) for each in (dataset.X.row_nbytes, y_nbytes, weight_nbytes))
 
 
 def _moved(values: Array, room: Array) -> tuple[Array, Array]:
     """Return a copy at the beginning of ``room``, and the room that is left."""
-    copy = room[: values.nbytes].view(values.dtype).reshape(values.shape)
+    # in the same order, and aligned: else it would be added up otherwise, to other last bits
+    order: Literal["C", "F"] = "C" if values.flags.c_contiguous else "F"
+    copy = room[: values.nbytes].view(values.dtype).reshape(values.shape, order=order)
     copy[...] = values
-    return copy, room[-(-values.nbytes // _ALIGNMENT) * _ALIGNMENT :]
+    return copy, room[_aligned(values.nbytes) :]
+
+
+def _aligned(nbytes: int) -> int:
+    return -(-nbytes // _ALIGNMENT) * _ALIGNMENT

@@ -62,7 +62,7 @@ class Blocks(Sequence[tuple[int, int]]):
         """Return the blocks of rows of so many bytes, cut on disk by ``grid``."""
         rows = max(1, BLOCK_NBYTES // row_nbytes)
         if grid.divisible:
-            rows = max(_LOOP_ROWS, PIECE_NBYTES // row_nbytes)
+            rows = max(1, PIECE_NBYTES // row_nbytes // _LOOP_ROWS) * _LOOP_ROWS
         if grid.bounds is not None:
             bounds = _joined(grid.bounds, rows)
             largest = max(b - a for a, b in pairwise(bounds))
@@ -71,8 +71,11 @@ class Blocks(Sequence[tuple[int, int]]):
         if height <= rows:
             group = rows // height * height
             return cls(grid.n_rows, group, group)
-        pieces = -(-height // rows) if grid.divisible else 1
-        return cls(grid.n_rows, height, -(-height // pieces))
+        if not grid.divisible:
+            return cls(grid.n_rows, height, height)
+        # equal pieces, but for what loops would take a row at a time
+        pieces = -(-height // rows)
+        return cls(grid.n_rows, height, -(-height // (pieces * _LOOP_ROWS)) * _LOOP_ROWS)
 
     @property
     def max_rows(self) -> int:
@@ -129,7 +132,7 @@ class Segments(Sequence[range]):
         """Return the segments of a pass over so many blocks and bytes, with such a state."""
         if state_nbytes > LARGE_STATE_NBYTES:
             return cls(n_blocks, 1)
-        worth = max(_MANY_SEGMENTS, pass_nbytes // (_STATES_A_SEGMENT * state_nbytes))
+        worth = max(_MANY_SEGMENTS, pass_nbytes // max(1, _STATES_A_SEGMENT * state_nbytes))
         most = min(n_blocks, worth, _MOST_SEGMENTS, pass_nbytes // _SEGMENT_NBYTES)
         return cls(n_blocks, max(1, most))
 

@@ -37,8 +37,6 @@ _PACKED_ROWS, _PACKED_MOST_NBYTES = 512, 2 * MIB
 # Of a checkpoint: states of the passes before a solver's loop, of the last one, and of that which
 # is under way, the copy before and the next; and what writing needs, measured: 2 MiB
 _COPIED_STATES, _SAVING_NBYTES = 6, 4 * MIB
-# columns of XᵀX that one thread updates at a time
-_PANEL_COLUMNS = 512
 _GOOD_FOR = {"closed_form": "one pass, exact", "gd": "O(D) state", "cg": "O(D) state, few passes"}
 
 
@@ -182,7 +180,7 @@ def _terms(
     n_segments = len(Segments.of(rows.n_blocks, rows.pass_nbytes, each.state_nbytes))
     # a single segment is read by one thread; threads share panels of XᵀX
     readers = min(workers, n_segments)
-    threads = readers if n_segments > 1 else min(workers, -(-d // _PANEL_COLUMNS))
+    threads = readers if n_segments > 1 else min(workers, each.n_parts)
     # a tile is at most a block and one row, of float64, with as many columns of sums beside it
     block_nbytes = 8 * ((rows.block_rows + 1) * (d + 6 * k + 2) + d * (2 * k + 6))
     tiles = Term("tiles", readers * min(each.scratch_nbytes, block_nbytes), "float64 rows in work")

@@ -55,6 +55,7 @@ def _fit(X: Any, y: Any, weight: Any, case: dict[str, Any]) -> dict[str, Any]:
         "told": result.peak_nbytes,
         "planned": result.plan.candidates[result.plan.chosen].peak_nbytes,
         "limit": result.plan.memory_limit,
+        "kept": result.plan.candidates[result.plan.chosen].kept_nbytes,
     }
 
 

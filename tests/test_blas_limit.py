@@ -48,13 +48,43 @@ def test_blas_has_one_thread_within_a_pass_and_its_own_again_after(fails):
 
 
 @pytest.mark.usefixtures("three_blas_threads")
-def test_blas_stays_at_one_thread_until_the_last_of_two_fits_ends():
-    first, second = one_blas_thread(), one_blas_thread()
-    first.__enter__()
-    second.__enter__()
-    first.__exit__(None, None, None)
-    assert set(blas_threads()) == {1}
-    second.__exit__(None, None, None)
+@pytest.mark.parametrize("ends_first", ["here", "there"])
+def test_blas_stays_at_one_thread_until_the_last_of_two_fits_ends(ends_first):
+    begun, may_end = threading.Event(), threading.Event()
+
+    def fit_there():
+        with one_blas_thread():
+            begun.set()
+            assert may_end.wait(20)
+
+    there = threading.Thread(target=fit_there)
+    # the fixture's limit was set by this thread, so that threadpoolctl would heed no other
+    with one_blas_thread():
+        there.start()
+        assert begun.wait(20)
+        if ends_first == "there":
+            may_end.set()
+            there.join(20)
+        assert set(blas_threads()) == {1}
+    if ends_first == "here":
+        assert set(blas_threads()) == {1}
+        may_end.set()
+        there.join(20)
+    assert set(blas_threads()) == {3}
+
+
+@pytest.mark.usefixtures("three_blas_threads")
+def test_blas_has_one_thread_in_a_fit_off_the_main_thread():
+    seen = []
+
+    def fit_there():
+        with one_blas_thread():
+            seen.extend(blas_threads())
+
+    there = threading.Thread(target=fit_there)
+    there.start()
+    there.join(20)
+    assert set(seen) == {1}
     assert set(blas_threads()) == {3}
 
 

@@ -14,6 +14,7 @@ from streamreg import LinearRegression, plan
 from streamreg.accumulators.gradient import Gradient
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.kept import KeepingReader, KeptBlocks, slot_nbytes
+from streamreg.kernels import fused
 from streamreg.layout import Blocks
 from streamreg.memory import MIB
 from streamreg.sources.dataset import open_dataset
@@ -26,6 +27,10 @@ def data_set(path, X, chunk_rows, *, y=None, weight=None, **options):
     if weight is not None:
         group.create_array("sample_weight", data=weight)
     return open_dataset(path, **options)
+
+
+def is_readable(X):
+    return X.flags.c_contiguous, X.flags.f_contiguous, X.flags.aligned
 
 
 def kept_numbers(dataset, n_slots):
@@ -85,7 +90,36 @@ def test_kept_blocks_change_no_bit(tmp_path_factory, dtype, weighted, omit, n_sl
             block, expected = reader.read(start, stop), plain.read(start, stop)
             for field in ("X", "y", "weight", "start"):
                 np.testing.assert_array_equal(getattr(block, field), getattr(expected, field))
+            assert is_readable(block.X) == is_readable(expected.X)
         assert reader.n_omitted == plain.n_omitted
+
+
+@pytest.mark.skipif(not fused.is_installed(), reason="Numba is not installed")
+@pytest.mark.parametrize(("dtype", "y_dtype"), [("f8", "i1"), ("f4", "i1"), ("f8", "f4")])
+def test_kept_blocks_are_read_by_the_same_loops(tmp_path, dtype, y_dtype):
+    # rows and targets of odd sizes: the second slot must not begin where no float64 may lie
+    X = np.random.default_rng(0).standard_normal((30_003, 101)).astype(dtype)
+    dataset = data_set(tmp_path / "a.zarr", X, 5001, y=X[:, 0].astype(y_dtype))
+    results = []
+    for room in (0, 100 * MIB):
+        with ThreadsEngine(dataset, 2, kernels=fused.KERNELS, kept_nbytes=room) as engine:
+            for _ in range(2):
+                result = engine.reduce(Gradient(np.ones((101, 2)), np.zeros(2), 1))
+            results.append(result.gradient.tobytes() + result.product.tobytes())
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("order", ["C", "F", "columns"])
+def test_blocks_of_mapped_files_are_kept_in_any_order(tmp_path, order):
+    X = np.asarray(
+        np.random.default_rng(0).standard_normal((5000, 40)), order="F" if order == "F" else "C"
+    )
+    np.save(tmp_path / "X.npy", X)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    mapped = mapped[:, 3:30] if order == "columns" else mapped
+    dataset = open_dataset(mapped, X[:, 0])
+    numbers, n_blocks = kept_numbers(dataset, 100)
+    assert len(numbers) == n_blocks
 
 
 def test_the_plan_keeps_what_the_limit_leaves_over_and_is_kept_to(dataset, tmp_path):

@@ -67,7 +67,7 @@ def test_blocks_are_as_large_as_the_cache_likes_where_chunks_allow(grid, row_nby
 @given(st.integers(1, 10**6), st.integers(0, 10**12), st.integers(0, 64 * MIB))
 def test_segments_hold_each_block_once_and_in_order(n_blocks, pass_nbytes, state_nbytes):
     segments = Segments.of(n_blocks, pass_nbytes, state_nbytes)
-    assert 1 <= len(segments) <= 64
+    assert 1 <= len(segments) <= 1024
     bounds = [(segment.start, segment.stop) for segment in segments]
     assert bounds[0][0] == 0
     assert bounds[-1][1] == n_blocks
@@ -85,7 +85,12 @@ def test_chunks_that_fill_a_block_to_the_row_are_joined():
 
 def test_large_states_are_kept_once():
     assert len(Segments.of(1000, 10**12, 33 * MIB)) == 1
-    assert len(Segments.of(1000, 10**12, 31 * MIB)) == 64
+    assert len(Segments.of(1000, 10**10, 31 * MIB)) == 64
+
+
+def test_segments_of_much_data_are_many_but_large_beside_a_state():
+    assert len(Segments.of(10**6, 10**12, 8)) == 1024
+    assert len(Segments.of(10**6, 10**11, 30 * MIB)) == 10**11 // (16 * 30 * MIB)
 
 
 def test_little_data_are_not_cut():
@@ -97,7 +102,7 @@ def test_more_rows_than_any_memory_holds_are_only_numbers():
     assert len(blocks) == 10**12
     assert blocks[len(blocks) - 1] == (10**15 - 1000, 10**15)
     segments = Segments.of(len(blocks), 8 * 10**18, 8)
-    assert segments[63].stop == len(blocks)
+    assert segments[1023].stop == len(blocks)
 
 
 def test_no_cut_depends_on_memory_or_threads():

@@ -6,7 +6,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import OpenBLASController, ThreadpoolController
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +33,7 @@ class _Limit:
                 # one loaded since another fit began is limited now
                 if library.filepath not in self._before:
                     self._before[library.filepath] = (library, library.num_threads)
-                    library.set_num_threads(1)
+                    _set_threads(library, 1)
 
     def give_back(self) -> None:
         """Set them to what they were, if no other fit runs."""
@@ -41,8 +41,18 @@ class _Limit:
             self._holders -= 1
             if self._holders == 0:
                 for library, n_threads in self._before.values():
-                    library.set_num_threads(n_threads)
+                    _set_threads(library, n_threads)
                 self._before.clear()
+
+
+def _set_threads(library: Any, n_threads: int) -> None:  # noqa: ANN401  (it publishes no types)
+    # threadpoolctl lets one thread at a time set OpenBLAS, and passes over others in silence: who
+    # fits in several threads would leave it as it is, or leave it at one for ever
+    if isinstance(library, OpenBLASController):
+        library.clear_controlling_thread(force=True)
+    library.set_num_threads(n_threads)
+    if isinstance(library, OpenBLASController):
+        library.clear_controlling_thread(force=True)
 
 
 _LIMIT = _Limit()

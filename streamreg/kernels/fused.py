@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import sys
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from streamreg.interrupts import finished
 from streamreg.kernels import AS_STORED, Affine, Kernels, cpu
 from streamreg.kernels.tiles import column, room_for, tile_rows, tiles, widen
 
@@ -27,12 +29,21 @@ _WORTH_NBYTES = 256 << 20
 _LIBRARY_NBYTES = 168 << 20
 # of a tile as stored, that is read twice: from the cache that threads share the second time
 _TILE_NBYTES = 4 << 20
+# rows at a time, of which targets and weights are copied: at most what NumPy's tiles take
+_MOST_ROWS = 1 << 14
 _ONE = np.float64(1.0).tobytes()
 
 
 def load() -> None:
-    """Import Numba and the compiled loops; compile them the first time."""
-    from streamreg.kernels import loops  # noqa: F401, PLC0415
+    """Import Numba and the compiled loops; compile them the first time.
+
+    Raises
+    ------
+    ImportError
+        Numba is installed, but does not work.
+    """
+    # an import that is interrupted half way would leave a Numba that never works again
+    finished(import_module, "streamreg.kernels.loops")
 
 
 def library_nbytes() -> int:
@@ -48,7 +59,7 @@ def is_worth(pass_nbytes: int) -> bool:
 @cache
 def is_installed() -> bool:
     """Whether Numba is there to compile the loops, and may; does not import it."""
-    return find_spec("numba") is not None and os.environ.get("NUMBA_DISABLE_JIT", "0") != "1"
+    return find_spec("numba") is not None and os.environ.get("NUMBA_DISABLE_JIT", "0") in {"", "0"}
 
 
 def products(
@@ -68,7 +79,7 @@ def products(
         cpu.products(block, state, coefficients=coefficients, bias=bias, x=x, y=y)
         return
     as_stored = _is_readable(block.X) and x.scale is None and x.shift is None
-    rows = len(block.X) if as_stored else min(tile_rows(block.X.shape[1]), len(block.X))
+    rows = min(_MOST_ROWS if as_stored else tile_rows(block.X.shape[1]), len(block.X))
     room = room_for(block.X, rows, always=not as_stored)
     V = np.ascontiguousarray(coefficients.T)
     for tile, tile_y, weight in tiles(block, rows):
@@ -95,7 +106,7 @@ def moments(
         cpu.moments(block, state, x_scale=x_scale, y_scale=y_scale)
         return
     n_features = block.X.shape[1]
-    rows = max(8, _TILE_NBYTES // (n_features * block.X.itemsize))
+    rows = min(_MOST_ROWS, max(8, _TILE_NBYTES // (n_features * block.X.itemsize)))
 
     def about_mean(tile: Array, y: Float64, s: Float64, total: float) -> cpu.Centred:
         mean, squares, cross = np.zeros((3, n_features))

@@ -29,7 +29,9 @@ def _compiled(*arguments, result):
     def compile_it(function):
         try:
             return numba.njit(signatures, cache=True, **how)(function)
-        except (OSError, RuntimeError):  # no folder for a cache can be written
+        # no folder for a cache can be written, or what lies there is damaged: whatever Numba's
+        # cache and pickle raise
+        except Exception:  # noqa: BLE001
             return numba.njit(signatures, **how)(function)
 
     return compile_it

@@ -158,6 +158,7 @@ class PassFootprint(NamedTuple):
     state_nbytes: int
     scratch_nbytes: int  # of each thread
     kept_nbytes: int = 0  # of an earlier pass
+    n_parts: int = 1  # into which threads share the work on a state that is kept once
 
 
 class Footprint(NamedTuple):

@@ -66,7 +66,7 @@ class ClosedForm(Solver):
         d, k = problem.n_features, problem.n_targets
         gram, moments = Gram(d, k), Moments(d, k)
         passes = (
-            PassFootprint(gram.state_nbytes, gram.scratch_nbytes),
+            PassFootprint(gram.state_nbytes, gram.scratch_nbytes, n_parts=gram.n_parts),
             PassFootprint(moments.state_nbytes, moments.scratch_nbytes, gram.state_nbytes),
             PassFootprint(
                 gradient_state_nbytes(d, k, k), cpu.products_scratch_nbytes(d, k),

@@ -220,6 +220,8 @@ class ChunkFileReader:
         self, chunk: tuple[int, ...], file_at: tuple[int, ...]
     ) -> tuple[int, int] | None:
         if self._open is not None and self._open[0] == file_at:
+            # it may have been written to since the pass before, or the block before
+            self._require_unchanged(chunk, file_at, os.fstat(self._open[1]))
             return self._open[1], self._open[2]
         self.close()
         self._files.metadata.require_unchanged()
@@ -241,9 +243,14 @@ class ChunkFileReader:
             raise self._error(chunk, "is not a regular file")
         if status.st_size == 0:
             raise self._error(chunk, "has 0 bytes")
+        self._require_unchanged(chunk, file_at, status)
+        return file, status.st_size
+
+    def _require_unchanged(
+        self, chunk: tuple[int, ...], file_at: tuple[int, ...], status: os.stat_result
+    ) -> None:
         if not self._files.stamps.agree(file_at, status):
             raise changed(self._files.names.describe(chunk))
-        return file, status.st_size
 
     def _read_index(
         self, chunk: tuple[int, ...], shards: ShardIndex, file: int, file_nbytes: int
@@ -265,12 +272,12 @@ class ChunkFileReader:
         done = 0
         while done < len(target):
             try:
-                count = os.preadv(file, [target[done:]], offset + done)
+                n_read = os.preadv(file, [target[done:]], offset + done)
             except OSError as error:
                 raise self._error(chunk, f"cannot be read: {error.strerror}") from error
-            if count == 0:
+            if n_read == 0:
                 raise self._error(chunk, "ended early: it is truncated, or being rewritten")
-            done += count
+            done += n_read
 
     def _error(self, chunk: tuple[int, ...], what: str) -> DataCorruptionError:
         with suppress(OSError):

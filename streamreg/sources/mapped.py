@@ -95,7 +95,8 @@ class MappedSource(RowSource):
     def reader_nbytes(self, block_rows: int) -> int:
         if self.by_columns or self.row_step is None:
             return block_rows * self.row_nbytes
-        return block_rows * max(self.row_step, self.row_nbytes)
+        read = block_rows * max(self.row_step, self.row_nbytes)
+        return read + (0 if self.row_step <= self.row_nbytes else block_rows * self.row_nbytes)
 
 
 class _FileReader(Reader):
@@ -107,34 +108,39 @@ class _FileReader(Reader):
         self._raw = RowBuffer((), np.dtype(np.uint8))
 
     def read(self, start: int, stop: int) -> Array:
-        source, count = self._source, stop - start
+        source, n_rows = self._source, stop - start
         offset = source.offset + start * source.array.strides[0]
         if source.by_columns:
-            columns = self._room.rows(count).reshape(-1, count)
+            columns = self._room.rows(n_rows).reshape(-1, n_rows)
             for column, values in enumerate(columns):
                 self._fill(values, offset + column * source.array.strides[1], start, stop)
             return columns.T
         if source.row_step is None:
-            rows = self._room.rows(count)
-            for row, values in enumerate(rows.reshape(count, -1)):
+            rows = self._room.rows(n_rows)
+            for row, values in enumerate(rows.reshape(n_rows, -1)):
                 self._fill(values, offset + row * source.array.strides[0], start, stop)
             return rows
-        raw = self._raw.rows((count - 1) * source.row_step + source.row_nbytes)
+        raw = self._raw.rows((n_rows - 1) * source.row_step + source.row_nbytes)
         self._fill(raw, offset, start, stop)
-        shape = (count, *source.shape[1:])
-        return np.ndarray(shape, source.dtype, raw, strides=source.array.strides)
+        shape = (n_rows, *source.shape[1:])
+        read = np.ndarray(shape, source.dtype, raw, strides=source.array.strides)
+        if read.flags.c_contiguous:
+            return read
+        rows = self._room.rows(n_rows)
+        rows[...] = read
+        return rows
 
     def _fill(self, values: Array, offset: int, start: int, stop: int) -> None:
         target = values.view(np.uint8).data
         done = 0
         while done < len(target):
             try:
-                count = os.preadv(self._file, [target[done:]], offset + done)
+                n_read = os.preadv(self._file, [target[done:]], offset + done)
             except OSError as error:
                 raise self._error(start, stop, f"cannot be read: {error.strerror}") from error
-            if count == 0:
+            if n_read == 0:
                 raise self._error(start, stop, "are gone: it was shortened after it was mapped")
-            done += count
+            done += n_read
 
     def _error(self, start: int, stop: int, what: str) -> DataCorruptionError:
         source = self._source

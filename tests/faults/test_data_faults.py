@@ -181,6 +181,17 @@ def _(lab):
     return _during(change)(lab)
 
 
+@FAULTS.row("A20 written to while open", DataCorruptionError, r"c/0/0 .* changed", reads=True)
+def _(lab):
+    path = lab.named("plain")
+    reader = open_dataset(path, Y).open()
+    reader.read(0, 5)
+    with (path / "c/0/0").open("r+b") as file:
+        file.write(bytes(8))
+    os.utime(path / "c/0/0", (1, 1))  # clocks may be too coarse to tell
+    return lambda: reader.read(0, 5)
+
+
 @FAULTS.row("A20 HDF5", DataCorruptionError, r"X\.h5/X\) changed during the fit", reads=True)
 def _(lab):
     h5py = pytest.importorskip("h5py")

@@ -76,14 +76,17 @@ def ratio(seconds: Mapping[str, list[float]], of: str, to: str) -> float:
     return statistics.median(a / b for a, b in zip(seconds[of], seconds[to], strict=True))
 
 
-def in_new_process(script: Path, case: Mapping[str, Any]) -> dict[str, Any]:
-    """Run ``script CASE`` and return the JSON document that it prints last."""
-    environment = {**os.environ, "STREAMREG_BENCHMARK_CASE": json.dumps(case)}
+def in_new_process(script: Path, case: Mapping[str, Any], **environment: str) -> dict[str, Any]:
+    """Run ``script`` for a case and return the JSON document that it prints last.
+
+    Or, of a process that died, a document with what it said last, as ``failure``.
+    """
+    environment = {**os.environ, "STREAMREG_BENCHMARK_CASE": json.dumps(case), **environment}
     done = subprocess.run(
         [sys.executable, script], env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        return {"error": done.stderr.strip().splitlines()[-1] if done.stderr else "died"}
+        return {"failure": done.stderr.strip().splitlines()[-1] if done.stderr else "died"}
     document: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return document
 

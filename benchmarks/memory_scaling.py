@@ -58,22 +58,24 @@ def row(
         write_store(path, n_rows, n_features, dtype="float32")
     case = {"solver": solver, "path": str(path), "epochs": epochs}
     found = in_new_process(Path(__file__), case)
+    if "failure" in found:
+        sys.exit(f"{solver} of {n_rows:,} × {n_features:,}: {found['failure']}")  # noqa: RUF001
     figures = {key: found[key] / 2**20 for key in ("planned", "measured") if key in found}
     return {
         "solver": solver, "N": n_rows, "D": n_features,
         **{f"{key} MiB": value for key, value in figures.items()},
-        "note": found.get("refused") or found.get("error") or "",
+        "note": found.get("refused", ""),
     }  # fmt: skip
 
 
 def slope(rows: list[dict[str, Any]], against: str) -> float:
-    """Return b of peak = a + c·x^b by least squares: 0 where the peak stays as it is."""
+    """Return b of peak = c·x^b, fitted to the upper half: 0 where the peak stays as it is."""
     done = [each for each in rows if "measured MiB" in each]
     if len(done) < 3:  # noqa: PLR2004
         return float("nan")
     x = np.log([each[against] for each in done])
     y = np.log([each["measured MiB"] for each in done])
-    # of the upper half, where what a process costs anyway no longer hides it
+    # there what a process costs anyway no longer hides it
     half = len(x) // 2
     return float(np.polyfit(x[half:], y[half:], 1)[0])
 
@@ -84,8 +86,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small and not kept")
     quick = parser.parse_args().quick
     nbytes = (1 << 20) if quick else (256 << 20)
-    widths = (100, 1_000) if quick else (100, 316, 1_000, 3_162, 10_000, 31_623, _WIDE)
-    heights = (1_000, 10_000) if quick else (10_000, 100_000, 1_000_000, 10_000_000)
+    widths = (100, 316, 1_000) if quick else (100, 316, 1_000, 3_162, 10_000, 31_623, _WIDE)
+    heights = (1_000, 4_000, 16_000) if quick else (10_000, 100_000, 1_000_000, 16_000_000)
     by_width, by_height, wide = [], [], []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -96,12 +98,19 @@ def main() -> None:
         if not quick:
             wide = [row(folder, "cg", 20_000, _WIDE, epochs=2)]
     keep("memory_scaling", [*by_width, *by_height, *wide], quick=quick)
-    for solver in SOLVERS:
-        slopes = {
-            label: slope([each for each in rows if each["solver"] == solver], label)
-            for label, rows in (("D", by_width), ("N", by_height))
+    slopes = [
+        {
+            "solver": solver,
+            **{
+                f"peak grows as {label} to the": slope(
+                    [each for each in rows if each["solver"] == solver], label
+                )
+                for label, rows in (("D", by_width), ("N", by_height))
+            },
         }
-        print(f"{solver}: peak grows as D^{slopes['D']:.2f} and as N^{slopes['N']:.2f}")
+        for solver in SOLVERS
+    ]
+    keep("memory_slopes", slopes, quick=quick)
     if not quick:
         _draw(by_width, by_height)
 

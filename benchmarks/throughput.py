@@ -8,15 +8,17 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numcodecs
 import numpy as np
 from harness import keep, picture, ratio, turn_about, write_store
-from threadpoolctl import threadpool_limits
 
 from streamreg.accumulators.gradient import Gradient
 from streamreg.accumulators.gram import Gram
@@ -49,7 +51,7 @@ def read_only(files: list[Path], n_threads: int) -> Callable[[], None]:
                 pass
             os.close(file)
 
-    return lambda: list_of(read, n_threads)
+    return on_threads(read, n_threads)
 
 
 def decode_only(
@@ -67,13 +69,18 @@ def decode_only(
             os.close(file)
             decoder.decode(memoryview(encoded[thread])[:count], outs[thread])
 
-    return lambda: list_of(decode, n_threads)
+    return on_threads(decode, n_threads)
 
 
-def list_of(work: Callable[[int], None], n_threads: int) -> None:
-    """Run the work on so many threads."""
-    with ThreadPoolExecutor(n_threads) as pool:
-        list(pool.map(work, range(n_threads)))
+def on_threads(work: Callable[[int], None], n_threads: int) -> Callable[[], None]:
+    """Return a pass that has so many threads do the work; they are there before it begins."""
+    pool = ThreadPoolExecutor(n_threads)
+
+    def run() -> None:
+        for done in [pool.submit(work, thread) for thread in range(n_threads)]:
+            done.result()
+
+    return run
 
 
 def some_gradient(n_features: int) -> Gradient:
@@ -85,12 +92,20 @@ def some_gradient(n_features: int) -> Gradient:
 def as_row(source: str, dtype: str, dataset: DataSet, seconds: dict[str, list[float]]) -> Row:
     """Return rates, and the share of the time alone in that of the epoch."""
     size = dataset.n_rows * dataset.X.row_nbytes / 1e9
+    numpy = seconds.get("numpy", seconds["epoch"])
     return {
         "source": source, "dtype": dtype, "D": dataset.n_features, "threads": usable_cpus(),
         "epoch GB/s": size / statistics.median(seconds["epoch"]),
         "alone GB/s": size / statistics.median(seconds["alone"]),
         "share": ratio(seconds, "alone", "epoch"),
+        "NumPy's loops GB/s": size / statistics.median(numpy),
     }  # fmt: skip
+
+
+def epochs(engines: dict[str, ThreadsEngine], n_features: int) -> dict[str, Callable[[], object]]:
+    """Return an epoch of each engine."""
+    gradient = some_gradient(n_features)
+    return {name: partial(engine.reduce, gradient) for name, engine in engines.items()}
 
 
 def measure(
@@ -109,9 +124,12 @@ def measure(
         read_only(files, threads) if codec == "none"
         else decode_only(files, codec, chunk_nbytes, threads)
     )  # fmt: skip
-    gradient = some_gradient(n_features)
-    with ThreadsEngine(dataset, threads, kernels=KERNELS) as engine:
-        seconds = turn_about({"alone": alone, "epoch": lambda: engine.reduce(gradient)}, repeats)
+    with (
+        ThreadsEngine(dataset, threads, kernels=KERNELS) as engine,
+        ThreadsEngine(dataset, threads) as plain,
+    ):
+        ours = epochs({"epoch": engine, "numpy": plain}, n_features)
+        seconds = turn_about({"alone": alone, **ours}, repeats)
     return as_row(codec, dtype, dataset, seconds)
 
 
@@ -128,14 +146,13 @@ def measure_kept(folder: Path, dtype: str, n_features: int, nbytes: int, repeats
         # a sum that no processor is too slow for
         np.dot(part, part)
 
-    def alone() -> None:
-        with threadpool_limits(1):
-            list_of(add, threads)
-
-    gradient = some_gradient(n_features)
-    with ThreadsEngine(dataset, threads, kernels=KERNELS, kept_nbytes=2 * nbytes) as engine:
-        works = {"alone": alone, "epoch": lambda: engine.reduce(gradient)}
-        seconds = turn_about(works, repeats)
+    # while an engine is open BLAS has one thread
+    with (
+        ThreadsEngine(dataset, threads, kernels=KERNELS, kept_nbytes=2 * nbytes) as engine,
+        ThreadsEngine(dataset, threads, kept_nbytes=2 * nbytes) as plain,
+    ):
+        ours = epochs({"epoch": engine, "numpy": plain}, n_features)
+        seconds = turn_about({"alone": on_threads(add, threads), **ours}, repeats)
     return as_row("kept in memory", dtype, dataset, seconds)
 
 
@@ -157,13 +174,13 @@ def measure_gram(folder: Path, n_features: int, nbytes: int, repeats: int) -> Ro
         part = np.array_split(rows, threads)[thread]
         blas.add_gram_panel(part, own[thread], 0, n_features)
 
-    def parts() -> None:
-        with threadpool_limits(1):
-            list_of(a_part, threads)
-
     accumulator = Gram(n_features, 1)
+    # while an engine is open BLAS has one thread
     with ThreadsEngine(dataset, threads) as engine:
-        works = {"parts": parts, "epoch": lambda: engine.reduce(accumulator)}
+        works = {
+            "parts": on_threads(a_part, threads),
+            "epoch": lambda: engine.reduce(accumulator),
+        }
         seconds = turn_about(works, repeats)
     seconds |= turn_about({"whole": whole}, repeats)
     # the machine's rate is that of the faster way to use all cores
@@ -174,6 +191,27 @@ def measure_gram(folder: Path, n_features: int, nbytes: int, repeats: int) -> Ro
         "D": n_features, "threads": threads, "closed form Gflop/s": rate["epoch"],
         "dsyrk Gflop/s": rate[best], "share": rate["epoch"] / rate[best],
     }  # fmt: skip
+
+
+def measure_small(repeats: int) -> list[Row]:
+    """Return what small fits and imports cost: an epoch of 10,000 rows, and importing."""
+    X = np.random.default_rng(0).standard_normal((10_000, 10))
+    y, w = X.sum(axis=1), np.random.default_rng(1).standard_normal(10)
+    with ThreadsEngine(open_dataset(X, y), usable_cpus()) as engine:
+        (epoch,) = epochs({"epoch": engine}, 10).values()
+        seconds = turn_about({"epoch": epoch, "arithmetic": lambda: X.T @ (X @ w - y)}, repeats)
+
+    def importing(module: str) -> Callable[[], object]:
+        return partial(subprocess.run, [sys.executable, "-c", f"import {module}"], check=True)
+
+    imports = {"streamreg": importing("streamreg"), "numpy": importing("numpy")}
+    seconds |= turn_about(imports, repeats)
+    return [
+        {"what": "an epoch of 10,000 rows of 10", "ms": 1e3 * statistics.median(seconds["epoch"]),
+         "beside": "its arithmetic", "its ms": 1e3 * statistics.median(seconds["arithmetic"])},
+        {"what": "import streamreg", "ms": 1e3 * statistics.median(seconds["streamreg"]),
+         "beside": "import numpy", "its ms": 1e3 * statistics.median(seconds["numpy"])},
+    ]  # fmt: skip
 
 
 def main() -> None:
@@ -196,6 +234,7 @@ def main() -> None:
             gram.append(measure_gram(Path(folder), n_features, nbytes, repeats))
     keep("throughput", rows, quick=quick)
     keep("closed_form", gram, quick=quick)
+    keep("small", measure_small(repeats), quick=quick)
     if not quick:
         _draw([row for row in rows if row["D"] == 256])  # noqa: PLR2004
 

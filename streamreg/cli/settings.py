@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from streamreg.cli import options as o
+from streamreg.cli.cluster import connected
 from streamreg.errors import InputError
 from streamreg.settings import FitSettings
 from streamreg.sources.dataset import DataSet
@@ -56,7 +57,12 @@ def _job(
     missing_chunks: o.MissingChunks = "error",
     nan_policy: o.NanPolicyOption = "raise",
     device: Annotated[str, typer.Option(hidden=True)] = "cpu",
-    scheduler: Annotated[str | None, typer.Option(hidden=True)] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            help="A Dask scheduler, such as tcp://127.0.0.1:8786, whose workers run the passes."
+        ),
+    ] = None,
     checkpoint: Annotated[
         Path | None,
         typer.Option(
@@ -64,20 +70,17 @@ def _job(
         ),
     ] = None,
 ) -> tuple[DataSet, FitSettings]:
-    for option, value in (
-        ("device", None if device == "cpu" else device),
-        ("scheduler", scheduler),
-    ):
-        if value is not None:
-            raise InputError(
-                f"--{option} {value} is not supported by this version, which fits on the cores "
-                f"of this machine; leave --{option} out"
-            )
+    if device != "cpu":
+        raise InputError(
+            f"--device {device} is not supported by this version, which computes on processors; "
+            "leave --device out"
+        )
     settings = FitSettings(
         solver=solver, fit_intercept=fit_intercept, l2=l2, standardize=standardize,
         learning_rate=_rate(learning_rate), max_epochs=max_epochs, tol=tol, init=init,
         random_state=random_state, memory_limit=memory_limit, n_threads=n_threads,
         missing_chunks=missing_chunks, nan_policy=nan_policy, checkpoint=checkpoint,
+        client=None if scheduler is None else connected(scheduler),
     )  # fmt: skip
     dataset = o.dataset_of(
         data, x, y, sample_weight, missing_chunks=missing_chunks, nan_policy=nan_policy

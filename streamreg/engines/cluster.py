@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import pickle
+import uuid
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from streamreg.engines import remote
 from streamreg.engines.base import Folded, merged_in_order
+from streamreg.engines.chains import Chains
 from streamreg.engines.tasks import Tasks
 from streamreg.layout import Blocks, Segments
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from streamreg.accumulators.base import Accumulator
     from streamreg.engines.base import OnFolded
@@ -63,6 +66,7 @@ class ClusterEngine:
         self._patience = patience
         self._on_rows = on_rows
         self._blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes)
+        self._chains = Chains(dataset, self._bounds(range(len(self._blocks))))
         self._longest: dict[str, float] = {}
         self.n_omitted = 0
         self.rounded: set[str] = set()
@@ -108,24 +112,31 @@ class ClusterEngine:
     def _folded_segments(
         self, accumulator: Accumulator[Any, Any], segments: list[range]
     ) -> Iterator[Folded]:
-        sent = self._sent(accumulator)
-        tasks = self._tasks(remote.fold, type(accumulator).__name__)
-        bounds = [[self._blocks[number] for number in segment] for segment in segments]
-        calls = ((self._job, sent, blocks) for blocks in bounds)
-        for blocks, done in zip(bounds, tasks.in_order(calls), strict=True):
-            self._longest[type(accumulator).__name__] = tasks.longest
+        sent, tasks = self._sent(accumulator), self._tasks(accumulator)
+        calls: Iterable[tuple[Any, ...]]
+        if self._chains:
+            calls = self._chains.made(self._job, sent, segments)
+        else:
+            calls = ((remote.fold, self._job, sent, self._bounds(part)) for part in segments)
+        for segment, done in zip(segments, tasks.in_order(calls), strict=True):
             yield self._met(done)
-            self._on_rows(blocks[-1][1] - blocks[0][0])
+            self._told(segment)
+        self._longest[type(accumulator).__name__] = tasks.longest
 
     def _folded_in_parts(self, accumulator: Accumulator[Any, Any]) -> Folded:
-        n_threads = sum(self._client.nthreads().values())
-        n_parts = accumulator.n_parts
-        step = min(n_parts, max(1, n_threads))
-        # one panel in so many: those to the left are the higher ones
+        n_parts, every = accumulator.n_parts, range(len(self._blocks))
+        step = min(n_parts, max(1, sum(self._client.nthreads().values())))
+        # one in so many: those to the left are the higher ones
         parts = [range(first, n_parts, step) for first in range(step)]
-        tasks = self._tasks(remote.fold_part, f"parts of {type(accumulator).__name__}")
-        sent, blocks = self._sent(accumulator), list(self._blocks)
-        calls = ((self._job, sent, blocks, part) for part in parts)
+        sent, tasks = self._sent(accumulator), self._tasks(accumulator)
+        calls: Iterable[tuple[Any, ...]]
+        if self._chains:
+            calls = chain.from_iterable(
+                self._chains.made(self._job, sent, [every], part) for part in parts
+            )
+        else:
+            whole = self._bounds(every)
+            calls = ((remote.fold_part, self._job, sent, whole, part) for part in parts)
         last: list[Folded] = []
 
         def states() -> Iterator[tuple[range, Any]]:
@@ -134,14 +145,30 @@ class ClusterEngine:
                 yield part, last[0].state
 
         state = accumulator.joined(states())
-        self._on_rows(self._dataset.n_rows)
+        self._told(every)
         return last[0]._replace(state=state)
 
-    def _tasks(self, function: Callable[..., Done], what: str) -> Tasks:
+    def _bounds(self, numbers: range) -> list[tuple[int, int]]:
+        return [self._blocks[number] for number in numbers]
+
+    def _told(self, numbers: range) -> None:
+        self._on_rows(self._blocks[numbers[-1]][1] - self._blocks[numbers[0]][0])
+
+    def _tasks(self, accumulator: Accumulator[Any, Any]) -> Tasks:
+        what = type(accumulator).__name__
         return Tasks(
-            self._client, function, f"{what} of {self._dataset.X.name}",
-            patience=self._patience, longest=self._longest.get(what, 0.0),
-        )  # fmt: skip
+            self._client,
+            self._compute if self._chains else self._submit,
+            f"{what} of {self._dataset.X.name}",
+            patience=self._patience,
+            longest=self._longest.get(what, 0.0),
+        )
+
+    def _submit(self, *call: Any, **where: Any) -> Any:  # noqa: ANN401
+        return self._client.submit(*call, pure=False, key=f"streamreg-{uuid.uuid4().hex}", **where)
+
+    def _compute(self, made: Any, **where: Any) -> Any:  # noqa: ANN401
+        return self._client.compute(made, **where)
 
     def _sent(self, accumulator: Accumulator[Any, Any]) -> Any:  # noqa: ANN401  (bytes, or a future)
         """Return an accumulator as tasks take it."""
@@ -149,7 +176,7 @@ class ClusterEngine:
         if len(pickled) <= _SHARED_NBYTES:
             return pickled
         # a task, not scattered data: those would be lost with a worker
-        return self._client.submit(bytes, pickled, pure=False)
+        return self._submit(bytes, pickled)
 
     def _met(self, done: Done) -> Folded:
         """Return what a task folded, if it read what others did."""

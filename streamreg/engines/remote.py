@@ -19,11 +19,13 @@ from streamreg.engines.base import Folded, fold_segment
 from streamreg.engines.blas_limit import one_blas_thread
 from streamreg.errors import StreamregError
 from streamreg.kernels import Kernels, cpu, fused
+from streamreg.sources.sent import SentSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from streamreg.accumulators.base import Accumulator
+    from streamreg.sources.base import RowSource
     from streamreg.sources.changes import SeenFiles
     from streamreg.sources.dataset import DataSet
 
@@ -78,6 +80,43 @@ def fold_part(job: Job, accumulator: bytes, blocks: list[tuple[int, int]], part:
     return done._replace(folded=done.folded._replace(state=made.part(done.folded.state, part)))
 
 
+def fold_chunks(
+    job: Job,
+    accumulator: bytes,
+    before: Done | None,
+    bounds: tuple[int, int],
+    chunks: dict[str, list[Any]],
+    part: range | None,
+) -> Done:
+    """Fold one block, of which Dask computed some arrays, after those before it.
+
+    A state of which only a part is made is sent on as that part.
+    """
+    dataset: DataSet = pickle.loads(job.dataset)  # noqa: S301
+    made = pickle.loads(accumulator)  # noqa: S301
+    start, _ = bounds
+
+    def holding(name: str, source: RowSource) -> RowSource:
+        return source.holding(start, chunks[name]) if isinstance(source, SentSource) else source
+
+    kernels, folded = kernels_named(job.loops), None
+    if part is not None:
+        kernels = kernels._replace(parallel=partial(_some, part))
+    if before is not None:
+        # what another task gave stays as it is, in case that this one is run again
+        given = before.folded.state
+        state = type(given)(*(array.copy(order="K") for array in given))
+        if part is not None:
+            state = made.joined([(part, state)])
+        folded = before.folded._replace(state=state)
+        for name, stamps in dataset.stamps().items():
+            stamps.meet(before.files[name])
+    done = _fold(dataset.replaced(holding), made, [bounds], kernels, folded)
+    if part is not None:
+        done = done._replace(folded=done.folded._replace(state=made.part(done.folded.state, part)))
+    return done
+
+
 def probe(job: Job) -> Worker:
     """Say what this worker is, and whether it can open the data."""
     refusal = ""
@@ -117,11 +156,12 @@ def _fold(
     accumulator: Accumulator[Any, Any],
     blocks: list[tuple[int, int]],
     kernels: Kernels,
+    before: Folded | None = None,
 ) -> Done:
     with one_blas_thread():
         reader = dataset.open()
         try:
-            start = Folded.nothing(accumulator)
+            start = before or Folded.nothing(accumulator)
             folded = fold_segment(reader, accumulator, start, blocks, kernels, lambda _: None)
         finally:
             reader.close()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from streamreg.errors import ClusterError, StreamregError
 from streamreg.wording import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
 # tasks that are under way for each thread of the cluster, so that none waits for work
 _TASKS_A_THREAD, _LEAST_WINDOW = 3, 16
@@ -27,6 +27,9 @@ _TICK_SECONDS = 0.5
 _SUSPECT_AFTER, _LEAST_SUSPICION_SECONDS = 4, 5.0
 # of no_progress_timeout, while it is not known how long tasks take
 _FIRST_SUSPICION = 6
+
+
+Submit = Callable[..., Any]
 
 
 @dataclass(eq=False)
@@ -51,8 +54,8 @@ class Tasks:
     ----------
     client
         A ``distributed.Client``.
-    function
-        What is called.
+    submit
+        Has the cluster make a call, perhaps by some workers only; returns its future.
     what
         What is waited for, in messages.
     patience
@@ -64,21 +67,21 @@ class Tasks:
     def __init__(
         self,
         client: Any,  # noqa: ANN401  (distributed publishes no types)
-        function: Callable[..., Any],
+        submit: Submit,
         what: str,
         *,
         patience: float,
         longest: float = 0.0,
     ) -> None:
         self._client = client
-        self._function = function
+        self._submit_call = submit
         self._what = what
         self._patience = patience
         self._ended: SimpleQueue[tuple[_Task, Any]] = SimpleQueue()
         self.longest = longest
 
     def in_order(self, calls: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
-        """Yield ``function(*call)`` of each call.
+        """Yield the result of each call.
 
         Raises
         ------
@@ -135,13 +138,17 @@ class Tasks:
 
     def _take(self, task: _Task, future: Any) -> bool:  # noqa: ANN401
         """Take the result of an attempt that ended; if there is none, try again."""
+        from distributed import KilledWorker  # noqa: PLC0415  (an extra)
+
         try:
             task.result = future.result(timeout=max(_LEAST_SUSPICION_SECONDS, self._patience / 10))
         except StreamregError:
             raise
-        # a worker that died or cannot be reached, whatever distributed calls that
         except Exception as error:
             self._require_hope(0)
+            if future.status == "error" and not isinstance(error, KilledWorker):
+                raise self._failed(error) from error
+            # a worker died or cannot be reached, whatever distributed calls that
             task.futures.remove(future)
             task.n_failures += 1
             if task.n_failures >= _MOST_ATTEMPTS:
@@ -157,8 +164,7 @@ class Tasks:
         return True
 
     def _submit(self, task: _Task, **where: Any) -> None:  # noqa: ANN401
-        key = f"streamreg-{uuid.uuid4().hex}"
-        future = self._client.submit(self._function, *task.arguments, pure=False, key=key, **where)
+        future = self._submit_call(*task.arguments, **where)
         task.futures.append(future)
         future.add_done_callback(lambda done: self._ended.put((task, done)))
 
@@ -174,6 +180,15 @@ class Tasks:
         """Return the addresses of the workers that are there, and their threads."""
         threads: dict[str, int] = self._client.nthreads()
         return threads
+
+    def _failed(self, error: Exception) -> StreamregError:
+        if isinstance(error, MemoryError):
+            cure = "give the workers more memory, or fewer threads"
+        else:
+            cure = "if rows come from a Dask array, see that it can be computed"
+        return ClusterError(
+            f"{self._what} failed on a worker: {type(error).__name__}: {error}; {cure}"
+        )
 
     def _lost(self, why: str) -> ClusterError:
         there = "and the scheduler does not answer"

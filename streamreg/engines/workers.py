@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import pickle
+import time
 import warnings
 from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from streamreg.engines import remote
 from streamreg.errors import ClusterError, DataWarning, InputError, MemoryLimitError
 from streamreg.memory import parse_nbytes
 from streamreg.sources.dask import DaskSource
+from streamreg.sources.sent import SentSource
 from streamreg.sources.zarr import ZarrSource
 from streamreg.wording import count
 
@@ -120,7 +123,10 @@ def job_for(dataset: DataSet, loops: str) -> Job:
     """
     for source in dataset.sources():
         _require_reachable(source)
-    return remote.Job(pickle.dumps(dataset), loops)
+    sent = dataset.replaced(
+        lambda _, source: SentSource(source) if isinstance(source, DaskSource) else source
+    )
+    return remote.Job(pickle.dumps(sent), loops)
 
 
 def require_fit_workers(client: Any, job: Job, patience: float) -> None:  # noqa: ANN401
@@ -161,14 +167,16 @@ def require_fit_workers(client: Any, job: Job, patience: float) -> None:  # noqa
 
 def _answers(client: Any, job: Job, seconds: float) -> dict[str, Worker]:  # noqa: ANN401
     """Ask every worker what it is; those that do not answer are told of."""
-    from distributed import TimeoutError as DaskTimeoutError  # noqa: PLC0415  (an extra)
-    from distributed import wait  # noqa: PLC0415
-
+    ended: SimpleQueue[Any] = SimpleQueue()
     probes = {
         at: client.submit(remote.probe, job, workers=[at], pure=False) for at in client.nthreads()
     }
-    with suppress(TimeoutError, DaskTimeoutError):
-        wait(list(probes.values()), timeout=seconds)  # type: ignore[no-untyped-call]
+    deadline = time.monotonic() + seconds
+    for probe in probes.values():
+        probe.add_done_callback(ended.put)
+    with suppress(Empty):
+        for _ in probes:
+            ended.get(timeout=max(0.0, deadline - time.monotonic()))
     found = {}
     for at, probe in probes.items():
         if probe.status == "finished":

@@ -85,7 +85,7 @@ class DaskSource(RowSource):
     def open(self) -> Reader:
         with self._lock:
             if self._tasks is None:
-                self._tasks = _Tasks(self.array, self._kept_nbytes)
+                self._tasks = _Tasks(self.array, self.name, self._kept_nbytes)
         return _DaskReader(self, self._tasks)
 
     def reader_nbytes(self, block_rows: int) -> int:
@@ -115,23 +115,29 @@ class DaskSource(RowSource):
 
     def place(self, row: int, column: int = 0) -> str:
         del column
-        chunk = self.grid.chunk_at(row)
-        rows = rows_text(*self.grid.rows(chunk))
-        return f"chunk row {chunk} of the Dask array {self.name} ({rows})"
+        return chunk_row(self, row)
 
     @property
     def _kept_nbytes(self) -> int:
         return max(_MIN_KEPT_NBYTES, self.grid.chunk_rows * self.row_nbytes)
 
 
+def chunk_row(source: RowSource, row: int) -> str:
+    """Say which chunk row of a Dask array holds a row."""
+    chunk = source.grid.chunk_at(row)
+    rows = rows_text(*source.grid.rows(chunk))
+    return f"chunk row {chunk} of the Dask array {source.name} ({rows})"
+
+
 class _Tasks:
     """The graph of an array, and the small results that most of its row blocks need."""
 
-    def __init__(self, array: Any, kept_nbytes: int) -> None:  # noqa: ANN401
+    def __init__(self, array: Any, name: str, kept_nbytes: int) -> None:  # noqa: ANN401
         import dask  # noqa: PLC0415  (imported only by who has Dask arrays)
         from dask._task_spec import convert_legacy_graph  # noqa: PLC0415
 
         (optimized,) = dask.optimize(array)  # type: ignore[attr-defined,no-untyped-call]
+        self._name = name
         self._graph: Graph = convert_legacy_graph(dict(optimized.__dask_graph__()))
         keys = optimized.__dask_keys__()
         heights = optimized.chunks[0]
@@ -175,9 +181,18 @@ class _Tasks:
         while pending:
             at = pending.pop()
             if at not in needed:
-                needed[at] = self._kept.get(at, self._graph[at])
+                needed[at] = self._kept[at] if at in self._kept else self._task(at)
                 pending.extend(needed[at].dependencies)
         return needed
+
+    def _task(self, key: Key) -> Any:  # noqa: ANN401
+        if key not in self._graph:
+            # persisted by a client
+            raise InputError(
+                f"chunks of {self._name} are on a Dask cluster; pass its client as client, or "
+                "compute them here"
+            )
+        return self._graph[key]
 
 
 class _DaskReader(ChunkReader):

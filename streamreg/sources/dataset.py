@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from streamreg.errors import InputError
@@ -17,6 +17,7 @@ from streamreg.sources.zarr_metadata import open_child, open_group
 from streamreg.wording import count
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from streamreg.sources.base import RowSource
@@ -129,25 +130,33 @@ class DataSet:
 
         Where no stamps of files tell what arrays hold, a few rows are read.
         """
-        return {name: identity(source) for name, source in self._named().items()}
+        return {name: identity(source) for name, source in self.named().items()}
 
     def stamps(self) -> dict[str, FileStamps]:
         """Return which versions of files were read, of arrays where that is watched."""
-        named = self._named().items()
+        named = self.named().items()
         return {name: source.stamps for name, source in named if source.stamps is not None}
+
+    def replaced(self, change: Callable[[str, RowSource], RowSource]) -> DataSet:
+        """Return the data set with other sources, by their names X, y and sample_weight."""
+        changed = {name: change(name, source) for name, source in self.named().items()}
+        return replace(
+            self, X=changed["X"], y=changed.get("y"), weight=changed.get("sample_weight")
+        )
 
     def require_there(self) -> None:
         """Raise :class:`InputError` if rows cannot be found by this process."""
         for source in self.sources():
             source.require_there()
 
-    def _named(self) -> dict[str, RowSource]:
+    def named(self) -> dict[str, RowSource]:
+        """Return X, y and sample_weight, as far as there are any."""
         named = {"X": self.X, "y": self.y, "sample_weight": self.weight}
         return {name: source for name, source in named.items() if source is not None}
 
     def sources(self) -> list[RowSource]:
         """Return X, y and the weights, as far as there are any."""
-        return list(self._named().values())
+        return list(self.named().values())
 
 
 def open_dataset(

@@ -1,0 +1,81 @@
+"""A fit on a Dask cluster that loses a worker, and one that is interrupted and gone on with.
+
+A scheduler and two workers are started on this machine, on its loopback address. Needs the extra
+``[cluster]``; on several machines, start them by hand, as README's section on clusters shows.
+
+    python examples/04_cluster_job.py
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import zarr
+from dask.distributed import Client, LocalCluster
+
+import streamreg
+
+if TYPE_CHECKING:
+    from streamreg.solvers.base import EpochRecord
+
+N, D = 200_000, 64
+
+
+def write(path: Path) -> Path:
+    """Write X (N, D) and y, which workers open by their path."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((N, D)) * np.geomspace(0.1, 10, D)
+    group = zarr.open_group(path, mode="w")
+    group.create_array("X", data=X, chunks=(8_000, D))
+    group.create_array("y", data=X.sum(axis=1) + rng.standard_normal(N), chunks=(50_000,))
+    return path
+
+
+class Accidents:
+    """Kills a worker in the second epoch, and interrupts the fit in the fourth."""
+
+    def __init__(self, client: Client) -> None:
+        self._workers = list(client.run(os.getpid).values())
+
+    def __call__(self, record: EpochRecord) -> None:
+        """Take note of an epoch."""
+        print(f"epoch {record.epoch}: loss {record.loss:.4f}")
+        if record.epoch == 2:  # noqa: PLR2004
+            print("a worker is killed")
+            os.kill(self._workers[0], signal.SIGKILL)
+        if record.epoch == 4:  # noqa: PLR2004
+            raise KeyboardInterrupt
+
+
+def main(folder: Path) -> None:
+    """Fit on the cluster, go on here, and compare with a fit that nothing befell."""
+    data, checkpoint = write(folder / "data.zarr"), folder / "fit.checkpoint"
+    with (
+        LocalCluster(  # type: ignore[no-untyped-call]
+            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
+        ) as cluster,
+        Client(cluster) as client,  # type: ignore[no-untyped-call]
+    ):
+        model = streamreg.LinearRegression(
+            client=client, checkpoint=checkpoint, progress=Accidents(client),
+            solver="cg", tol=1e-12,
+        )  # fmt: skip
+        try:
+            model.fit(data)
+        except KeyboardInterrupt as interrupt:
+            print(f"interrupted: {interrupt.__notes__[0]}")
+    # on one machine or on a cluster: the checkpoint is the same
+    model = streamreg.LinearRegression(solver="cg", tol=1e-12, checkpoint=checkpoint).fit(data)
+    undisturbed = streamreg.LinearRegression(solver="cg", tol=1e-12).fit(data)
+    same = model.coef_.tobytes() == undisturbed.coef_.tobytes()
+    print(f"{model.n_iter_} epochs in all; the same bits as undisturbed: {same}")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as name:
+        main(Path(name))

@@ -1,0 +1,50 @@
+"""``--scheduler``: a connection to a Dask cluster."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+from urllib.parse import urlsplit
+
+from streamreg.cli import show
+from streamreg.errors import InputError
+
+_CONNECT_SECONDS = 10
+
+
+def connected(address: str) -> Any:  # noqa: ANN401  (distributed publishes no types)
+    """Return a client of the scheduler at an address, such as ``tcp://127.0.0.1:8786``.
+
+    Raises
+    ------
+    InputError
+        None answers there, or distributed is not installed.
+    """
+    try:
+        from distributed import Client  # noqa: PLC0415  (an extra)
+    except ImportError as error:
+        raise InputError(
+            f"--scheduler needs {error.name}: pip install 'streamreg[cluster]'"
+        ) from error
+    if urlsplit(address).scheme in {"", "tcp"} and not _is_here(address):
+        show.say(
+            f"streamreg: warning: {address} is not encrypted, and whoever reaches it can run code "
+            "on its workers; use tls:// outside networks that you trust"
+        )
+    try:
+        return Client(  # type: ignore[no-untyped-call]
+            address, timeout=_CONNECT_SECONDS, set_as_default=False, name="streamreg"
+        )
+    except (OSError, ValueError, TimeoutError) as error:
+        raise InputError(
+            f"--scheduler {address} does not answer as a Dask scheduler within "
+            f"{_CONNECT_SECONDS} s: {error}"
+        ) from error
+
+
+def _is_here(address: str) -> bool:
+    host = urlsplit(address if "://" in address else f"tcp://{address}").hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

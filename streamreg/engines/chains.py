@@ -1,0 +1,60 @@
+"""Segments of Dask arrays: a chain of tasks each, so that blocks stay on the workers they are on.
+
+A state goes from block to block, O(D) numbers, and blocks are folded in the order in which one
+machine folds them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from streamreg.engines import remote
+from streamreg.sources.dask import DaskSource
+from streamreg.sources.sent import delayed_chunks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from streamreg.engines.remote import Job
+    from streamreg.sources.dataset import DataSet
+
+
+class Chains:
+    """The blocks of a data set some of whose arrays are Dask's.
+
+    Parameters
+    ----------
+    dataset
+        X, y and weights, of which some are Dask arrays.
+    bounds
+        First row, and the row after the last, of each block.
+    """
+
+    def __init__(self, dataset: DataSet, bounds: list[tuple[int, int]]) -> None:
+        self._bounds = bounds
+        self._chunks = {
+            name: delayed_chunks(source, bounds)
+            for name, source in dataset.named().items()
+            if isinstance(source, DaskSource)
+        }
+
+    def __bool__(self) -> bool:
+        return bool(self._chunks)
+
+    def made(
+        self,
+        job: Job,
+        accumulator: Any,  # noqa: ANN401  (bytes, or a future of them)
+        segments: list[range],
+        part: range | None = None,
+    ) -> Iterator[tuple[Any, ...]]:
+        """Yield what a client is to compute for each segment."""
+        from dask.delayed import delayed  # noqa: PLC0415  (an extra)
+
+        fold = delayed(remote.fold_chunks, pure=False)
+        for segment in segments:
+            done = None
+            for number in segment:
+                chunks = {name: spans[number] for name, spans in self._chunks.items()}
+                done = fold(job, accumulator, done, self._bounds[number], chunks, part)
+            yield (done,)

@@ -1,0 +1,86 @@
+"""Dask arrays on a cluster: their chunks stay there, and come to the tasks that fold them."""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from streamreg.errors import InputError
+from streamreg.sources.array import as_rows
+from streamreg.sources.base import Reader, RowSource
+from streamreg.sources.dask import chunk_row
+
+if TYPE_CHECKING:
+    from streamreg.blocks import Array
+    from streamreg.sources.dask import DaskSource
+
+
+class SentSource(RowSource):
+    """The rows of a Dask array, without the array: those of one span come with a task."""
+
+    def __init__(self, source: DaskSource) -> None:
+        self.name = source.name
+        self.shape = source.shape
+        self.dtype = source.dtype
+        self.grid = source.grid
+        self._start = 0
+        self._rows: Array | None = None
+
+    def holding(self, start: int, chunks: list[Any]) -> SentSource:
+        """Return the source with rows from ``start`` on, in chunks as Dask computed them."""
+        rows: list[Array] = []
+        for chunk in chunks:
+            place = self.place(start + sum(map(len, rows)))
+            rows.append(as_rows(chunk, (len(chunk), *self.shape[1:]), self.dtype, place))
+        made = copy(self)
+        made._start, made._rows = start, rows[0]  # noqa: SLF001  (its own kind)
+        if len(rows) > 1:
+            # in C order, as those who read chunks one after another join them
+            joined = np.empty((sum(map(len, rows)), *self.shape[1:]), self.dtype)
+            made._rows = np.concatenate(rows, out=joined)  # noqa: SLF001
+        return made
+
+    def open(self) -> Reader:
+        if self._rows is None:
+            raise InputError(f"{self.name} is a Dask array whose chunks did not come along")
+        return _SentReader(self._rows, self._start)
+
+    def reader_nbytes(self, block_rows: int) -> int:
+        del block_rows  # they are Dask's
+        return 0
+
+    def place(self, row: int, column: int = 0) -> str:
+        del column
+        return chunk_row(self, row)
+
+
+class _SentReader(Reader):
+    def __init__(self, rows: Array, start: int) -> None:
+        self._rows, self._start = rows, start
+
+    def read(self, start: int, stop: int) -> Array:
+        return self._rows[start - self._start : stop - self._start]
+
+
+def delayed_chunks(source: DaskSource, bounds: list[tuple[int, int]]) -> list[list[Any]]:
+    """Return, for each of these spans of rows, the chunks that hold them, not computed."""
+    import dask  # noqa: PLC0415  (imported only by who has Dask arrays)
+
+    array, cuts = source.array, {stop for _, stop in bounds}
+    rows = (source.grid.rows(chunk) for chunk in range(len(source.grid)))
+    if not cuts <= {stop for _, stop in rows}:
+        array = array.rechunk({0: tuple(stop - start for start, stop in bounds)})
+    (array,) = dask.optimize(array)  # type: ignore[attr-defined,no-untyped-call]
+    all_chunks = zip(array.to_delayed().ravel(), array.chunks[0], strict=True)
+    filled = iter([(chunk, height) for chunk, height in all_chunks if height])
+    spans, row = [], 0
+    for _, stop in bounds:
+        span = []
+        while row < stop:
+            chunk, height = next(filled)
+            span.append(chunk)
+            row += height
+        spans.append(span)
+    return spans

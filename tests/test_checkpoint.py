@@ -1,0 +1,340 @@
+"""Checkpoints: what goes on from them, what they refuse, and what may fail on the way."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from streamreg import LinearRegression, checkpoint_file, files
+from streamreg.checkpoint_file import CheckpointFile
+from streamreg.errors import CheckpointError, DataCorruptionError, DataWarning, InputError
+
+N, D = 3000, 6
+
+
+class StopError(Exception):
+    """What ends a fit in the midst of it."""
+
+
+@pytest.fixture(autouse=True)
+def saved_after_each_block(monkeypatch):
+    monkeypatch.setattr(checkpoint_file, "INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint_file, "_SHARE", 0)
+
+
+@pytest.fixture
+def data(tmp_path):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((N, D)) * np.geomspace(1, 5, D) + 3
+    X[:, 1] += X[:, 0]
+    path = tmp_path / "data.zarr"
+    group = zarr.open_group(path, mode="w")
+    group.create_array("X", data=X, chunks=(500, D))
+    group.create_array("y", data=X.sum(axis=1) + rng.standard_normal(N), chunks=(500,))
+    return path
+
+
+def fit(data, y=None, **parameters):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return LinearRegression(**{"solver": "cg", "tol": 1e-12, **parameters}).fit(data, y)
+
+
+def answer(model):
+    return (
+        model.coef_.tobytes(), model.intercept_, model.n_iter_, model.loss_history_, model.status_,
+    )  # fmt: skip
+
+
+def stopping_after(epoch):
+    def stop(record):
+        if record.epoch == epoch:
+            raise StopError
+
+    return stop
+
+
+def stopped(data, path, *, epoch=2, **parameters):
+    """Begin a fit and leave it after an epoch."""
+    with pytest.raises(StopError) as caught:
+        fit(data, checkpoint=path, progress=stopping_after(epoch), **parameters)
+    return caught.value
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+@pytest.mark.parametrize("solver", ["cg", "gd"])
+def test_a_fit_that_was_left_goes_on_to_the_same_numbers(data, tmp_path, solver, standardize):
+    parameters = {"solver": solver, "standardize": standardize, "max_epochs": 30}
+    stop = stopped(data, tmp_path / "a", **parameters)
+    assert "start it again with the same data and parameters" in stop.__notes__[0]
+    epochs = []
+    gone_on = fit(data, checkpoint=tmp_path / "a", progress=epochs.append, **parameters)
+    assert answer(gone_on) == answer(fit(data, **parameters))
+    assert epochs[0].epoch in {2, 3}
+
+
+def test_a_fit_that_is_done_is_not_run_again(data, tmp_path, chunks_opened):
+    first = fit(data, checkpoint=tmp_path / "a")
+    before = chunks_opened()
+    assert answer(fit(data, checkpoint=tmp_path / "a")) == answer(first)
+    assert not [path for path in chunks_opened()[len(before) :] if "/c/" in path]
+
+
+def test_more_epochs_may_be_asked_for(data, tmp_path):
+    few = fit(data, checkpoint=tmp_path / "a", max_epochs=2)
+    assert (few.converged_, few.n_iter_) == (False, 2)
+    more = fit(data, checkpoint=tmp_path / "a", memory_limit="100 MiB", n_threads=1)
+    assert answer(more) == answer(fit(data))
+
+
+def test_a_random_start_is_the_same_when_it_is_gone_on_with(data, tmp_path):
+    stopped(data, tmp_path / "a", epoch=1, init="random")
+    gone_on = fit(data, checkpoint=tmp_path / "a", init="random")
+    (tmp_path / "a").unlink()
+    (tmp_path / "a.previous").unlink()
+    assert answer(gone_on) == answer(fit(data, checkpoint=tmp_path / "a", init="random"))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "says"),
+    [
+        ({"l2": 1.0}, r"parameters l2 was 0\.0 and is 1\.0"),
+        ({"tol": 1e-3}, r"parameters tol was 1e-12 and is 0\.001"),
+        ({"solver": "gd"}, "parameters solver was 'cg' and is 'gd'"),
+        ({"init": np.ones(D)}, "parameters init was 'zeros' and is"),
+        ({"nan_policy": "omit"}, "nan_policy was 'raise' and is 'omit'"),
+        ({"fit_intercept": False}, "fit_intercept was True and is False"),
+    ],
+)
+def test_other_parameters_are_refused_with_the_difference(data, tmp_path, parameters, says):
+    stopped(data, tmp_path / "a")
+    with pytest.raises(CheckpointError, match=f"is of another fit: .*{says}"):
+        fit(data, checkpoint=tmp_path / "a", **parameters)
+
+
+def test_other_data_are_refused_with_the_difference(data, tmp_path):
+    stopped(data, tmp_path / "a")
+    X = zarr.open_array(data / "X")[:]
+    with pytest.raises(CheckpointError, match=r"data X codecs was .*data y chunks was"):
+        fit(X, X[:, 0], checkpoint=tmp_path / "a")
+    with pytest.raises(CheckpointError, match=r"data X shape was \[3000, 6\] and is \[3000, 5\]"):
+        fit(X[:, :5], X[:, 0], checkpoint=tmp_path / "a")
+
+
+@pytest.mark.parametrize("row", [0, N // 2, N - 1])
+def test_other_values_in_memory_are_refused(data, tmp_path, row):
+    X, y = zarr.open_array(data / "X")[:], zarr.open_array(data / "y")[:]
+    stopped(X, tmp_path / "a", y=y)
+    X[row, 0] += 1
+    with pytest.raises(CheckpointError, match="data X values was"):
+        fit(X, y, checkpoint=tmp_path / "a")
+
+
+def test_a_chunk_rewritten_since_is_refused_by_its_key(data, tmp_path):
+    stopped(data, tmp_path / "a")
+    os.utime(data / "X/c/3/0", (1, 1))
+    with pytest.raises(DataCorruptionError, match=r"chunk c/3/0 of .*X .* changed during the fit"):
+        fit(data, checkpoint=tmp_path / "a")
+
+
+def test_a_damaged_chunk_that_is_restored_is_gone_on_with(data, tmp_path):
+    expected = answer(fit(data))
+    chunk = data / "X/c/3/0"
+    whole = chunk.read_bytes()
+    chunk.write_bytes(whole[:20])
+    with pytest.raises(DataCorruptionError, match="c/3/0"):
+        fit(data, checkpoint=tmp_path / "a")
+    chunk.write_bytes(whole)
+    assert answer(fit(data, checkpoint=tmp_path / "a")) == expected
+
+
+def flip(path, at):
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(data, tmp_path):
+    path = tmp_path / "a"
+    stopped(data, path)
+    flip(path, len(path.read_bytes()) // 2)
+    with pytest.warns(DataWarning, match=r"is damaged .* the one before, 'a\.previous'"):
+        model = LinearRegression(solver="cg", tol=1e-12, checkpoint=path).fit(data)
+    assert answer(model) == answer(fit(data))
+
+
+def test_two_damaged_checkpoints_are_refused(data, tmp_path):
+    path = tmp_path / "a"
+    stopped(data, path)
+    for file in (path, tmp_path / "a.previous"):
+        file.write_bytes(file.read_bytes()[:-30])
+    with pytest.raises(CheckpointError, match=r"is damaged: .* Remove it and 'a\.previous'"):
+        fit(data, checkpoint=path)
+
+
+def test_what_is_no_checkpoint_is_refused_and_kept(data, tmp_path):
+    path = tmp_path / "a"
+    path.write_text("my notes")
+    with pytest.raises(CheckpointError, match=r"is damaged: .*zip"):
+        fit(data, checkpoint=path)
+    np.savez(path.with_suffix(".npz"), header=np.frombuffer(b'{"format": "other"}', np.uint8))
+    with pytest.raises(CheckpointError, match="its format is 'other'"):
+        fit(data, checkpoint=path.with_suffix(".npz"))
+    assert path.read_text() == "my notes"
+
+
+def test_where_nothing_can_be_written_is_told_before_any_pass(data, tmp_path, chunks_opened):
+    before = len(chunks_opened())
+    with pytest.raises(InputError, match="is a folder"):
+        fit(data, checkpoint=tmp_path)
+    with pytest.raises(InputError, match="has no folder to lie in; create"):
+        fit(data, checkpoint=tmp_path / "none/a")
+    assert len(chunks_opened()) == before
+
+
+def test_two_fits_do_not_share_a_checkpoint(data, tmp_path):
+    inside, may_end = threading.Event(), threading.Event()
+
+    def wait(record):
+        inside.set()
+        assert may_end.wait(20)
+
+    first = threading.Thread(target=fit, args=(data,), kwargs={
+        "checkpoint": tmp_path / "a", "progress": wait,
+    })  # fmt: skip
+    first.start()
+    try:
+        assert inside.wait(20)
+        with pytest.raises(InputError, match=r"in use by another fit, which holds .*a\.lock"):
+            fit(data, checkpoint=tmp_path / "a")
+    finally:
+        may_end.set()
+        first.join(20)
+
+
+class FailingDisk:
+    """Fails one operation, and counts all."""
+
+    def __init__(self, monkeypatch, fails):
+        self.count, self.fails = 0, fails
+        real_open, real_replace, real_fsync = Path.open, Path.replace, os.fsync
+        disk = self
+
+        class File:
+            def __init__(self, file):
+                self._file = file
+
+            def __getattr__(self, name):
+                return getattr(self._file, name)
+
+            def __enter__(self):
+                return self
+
+            def __exit__(self, *exception):
+                self._file.close()
+
+            def write(self, content):
+                disk.step()
+                return self._file.write(content)
+
+        def open_(path, mode="r", *args, **options):
+            if "w" not in mode:
+                return real_open(path, mode, *args, **options)
+            disk.step()
+            return File(real_open(path, mode, *args, **options))
+
+        def replace(path, target):
+            disk.step()
+            return real_replace(path, target)
+
+        def fsync(file):
+            disk.step()
+            return real_fsync(file)
+
+        monkeypatch.setattr(Path, "open", open_)
+        monkeypatch.setattr(Path, "replace", replace)
+        monkeypatch.setattr(files.os, "fsync", fsync)
+
+    def step(self):
+        self.count += 1
+        if self.count == self.fails:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_whichever_operation_fails_the_fit_goes_on_and_a_checkpoint_is_whole(data, tmp_path):
+    expected, fails, count = answer(fit(data)), 0, 1
+    while fails < count:
+        fails += 1
+        path = tmp_path / f"{fails}"
+        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            disk = FailingDisk(patch, fails)
+            with pytest.raises(StopError):
+                fit(data, checkpoint=path, progress=stopping_after(2))
+        count = disk.count
+        assert sorted(file.name for file in tmp_path.glob(f"{fails}.*")) in (
+            [f"{fails}.lock"], [f"{fails}.lock", f"{fails}.previous"],
+        )  # fmt: skip
+        assert answer(fit(data, checkpoint=path)) == expected
+    assert count > 100
+
+
+def test_a_full_disk_is_told_once_and_in_the_end_if_nothing_was_saved(data, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    model = LinearRegression(solver="cg", checkpoint=tmp_path / "a")
+    with (
+        pytest.warns(DataWarning, match="cannot be written: No space left") as told,
+        pytest.raises(CheckpointError, match="the fit is done and its answer stands, but not once"),
+    ):
+        model.fit(data)
+    assert len(told) == 1
+    assert model.coef_.tobytes() == fit(data, tol=1e-8).coef_.tobytes()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_a_fit_of_the_api(data, tmp_path, number, code):
+    program = textwrap.dedent(f"""
+        import sys
+        from streamreg import LinearRegression, checkpoint_file
+        # nothing is due: what is saved is what the signal saves
+        checkpoint_file.INTERVAL_SECONDS = 1e9
+        try:
+            LinearRegression(
+                solver="gd", standardize=False, learning_rate=1e-9, tol=0.0, max_epochs=10**6,
+                checkpoint="a", progress=lambda record: print(record.epoch, flush=True),
+            ).fit({str(data)!r})
+        except KeyboardInterrupt as interrupt:
+            print(*interrupt.__notes__, flush=True)
+            sys.exit(130)
+    """)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        while int(process.stdout.readline()) < 5:
+            pass
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=20)
+    assert process.returncode == code
+    assert number == signal.SIGTERM or "goes on from there" in out
+    told = [int(line) for line in out.splitlines() if line.isdigit()]
+    file = CheckpointFile(tmp_path / "a", {})
+    file._require_own = lambda _: None
+    file.open()
+    n_epochs = len(file.read("place/losses", like=np.zeros(1), grows=True)) - 1
+    file.close()
+    assert n_epochs >= (told[-1] if told else 5) - 1

@@ -1,0 +1,227 @@
+"""Fits on a Dask cluster: the bits of a fit on one machine, and refusals before any pass."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import warnings
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+import zarr
+from problems import lstsq
+
+from streamreg import LinearRegression
+from streamreg.engines import remote
+from streamreg.errors import (
+    ClusterError,
+    DataCorruptionError,
+    DataWarning,
+    InputError,
+    MemoryLimitError,
+)
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+
+
+@pytest.fixture(scope="module")
+def client():
+    distributed = pytest.importorskip("distributed")
+    with (
+        dask.config.set({"distributed.worker.daemon": True}),
+        distributed.LocalCluster(
+            n_workers=3, threads_per_worker=1, host="127.0.0.1", dashboard_address=None,
+            memory_limit="1 GiB",
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):  # fmt: skip
+        yield client
+
+
+@pytest.fixture(scope="module")
+def rows():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((150_000, 60)) * rng.uniform(0.1, 5, 60) + rng.standard_normal(60)
+    y = X @ rng.standard_normal((60, 2)) + rng.standard_normal((150_000, 2))
+    return X, y, rng.integers(0, 3, 150_000).astype("u1")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory, rows):
+    X, y, weight = rows
+    path = tmp_path_factory.mktemp("cluster") / "data.zarr"
+    group = zarr.open_group(path, mode="w")
+    group.create_array("X", data=X, chunks=(4000, 60))
+    group.create_array("plain", data=X.astype("f4"), chunks=(50_000, 60), compressors=None)
+    group.create_array("wide", data=np.tile(X[:2500], (1, 35)), chunks=(100, 2100))
+    group.create_array("y", data=y, chunks=(40_000, 2))
+    group.create_array("sample_weight", data=weight, chunks=(150_000,))
+    return path
+
+
+def bits(X, y=None, weight=None, **parameters):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tiled columns depend, and a few epochs are too few
+        model = LinearRegression(max_epochs=4, memory_limit="500 MiB", **parameters)
+        model.fit(X, y, weight)
+    return model.coef_.tobytes(), np.array(model.intercept_).tobytes(), tuple(model.loss_history_)
+
+
+@pytest.mark.parametrize("solver", ["closed_form", "gd", "cg"])
+def test_a_cluster_comes_to_the_bits_of_one_machine(client, store, solver):
+    weight = zarr.open_array(store / "sample_weight")
+    for X, y, s in (
+        (store / "X", store / "y", None),
+        (store / "plain", store / "y", store / "sample_weight"),
+        (store / "X", store / "sample_weight", weight),
+    ):
+        assert bits(X, y, s, solver=solver, client=client) == bits(X, y, s, solver=solver)
+
+
+def test_a_state_too_large_for_each_worker_is_made_in_parts(client, store):
+    X = store / "wide"
+    y = da.from_zarr(store / "y")[:2500, 0]
+    on_cluster = bits(X, y, solver="closed_form", client=client)
+    assert on_cluster == bits(X, y, solver="closed_form")
+
+
+@pytest.mark.parametrize("kind", ["lazy", "persisted", "expression", "uneven", "y in a store"])
+@pytest.mark.parametrize("solver", ["closed_form", "cg"])
+def test_blocks_of_dask_arrays_are_folded_where_they_are(client, store, rows, kind, solver):
+    X, y = da.from_zarr(store / "X"), da.from_zarr(store / "y")
+    lazy = X, y
+    if kind == "persisted":
+        X, y = client.persist([X, y])
+    if kind == "expression":
+        X = (X - X.mean(axis=0)) * 2.0
+        y = y.rechunk((7000, 2))
+    if kind == "uneven":
+        X = X.rechunk(((1, 50_000, 0, 49_999, 50_000), (30, 30)))
+    if kind == "y in a store":
+        y = store / "y"
+    here = lazy if kind == "persisted" else (X, y)
+    assert bits(X, y, solver=solver, client=client) == bits(*here, solver=solver)
+
+
+def test_chunks_on_a_cluster_are_not_sought_here(client, store):
+    X = client.persist(da.from_zarr(store / "X"))
+    with pytest.raises(InputError, match=r"chunks of X are on a Dask cluster; pass .* as client"):
+        LinearRegression().fit(X, store / "y")
+
+
+def test_wide_dask_arrays_too(client, store):
+    X, y = da.from_zarr(store / "wide"), da.from_zarr(store / "y")[:2500]
+    on_cluster = bits(X, y, solver="closed_form", client=client)
+    assert on_cluster == bits(X, y, solver="closed_form")
+
+
+def test_a_fit_on_a_cluster_is_gone_on_with_on_one_machine(client, store, tmp_path):
+    class StopError(Exception):
+        pass
+
+    def stop(record):
+        if record.epoch == 2:
+            raise StopError
+
+    path = tmp_path / "fit.checkpoint"
+    with pytest.raises(StopError):
+        bits(store, solver="cg", client=client, checkpoint=path, progress=stop)
+    assert bits(store, solver="cg", checkpoint=path) == bits(store, solver="cg")
+
+
+def test_rows_left_out_on_workers_are_counted(client, rows, tmp_path):
+    X, y, _ = rows
+    X = X[:20_000].copy()
+    X[[3, 15_000], 2] = np.nan
+    path = tmp_path / "X.zarr"
+    zarr.create_array(path, data=X, chunks=(1000, 60))
+    zarr.save_array(tmp_path / "y.zarr", y[:20_000, 0])
+    model = LinearRegression(nan_policy="omit", client=client)
+    with pytest.warns(DataWarning, match="2 of 20,000 rows hold NaN or inf"):
+        model.fit(path, tmp_path / "y.zarr")
+    kept = np.isfinite(X).all(axis=1)
+    expected, _ = lstsq(X[kept], y[:20_000, 0][kept])
+    np.testing.assert_allclose(model.coef_, expected[:, 0], rtol=1e-9)
+    with pytest.raises(InputError, match=r"X\.zarr has NaN in row 3, column 2"):
+        LinearRegression(client=client).fit(path, tmp_path / "y.zarr")
+
+
+def test_what_is_damaged_is_told_as_on_one_machine(client, store, tmp_path):
+    path = shutil.copytree(store, tmp_path / "copy.zarr")
+    (path / "X/c/7/0").unlink()
+    with pytest.raises(DataCorruptionError, match=r"chunk c/7/0 of .*X .*is missing"):
+        LinearRegression(client=client).fit(path)
+
+
+def test_a_dask_array_that_cannot_be_computed_is_named(client, rows):
+    def fail(block):
+        raise ZeroDivisionError("no such luck")
+
+    X = da.from_array(rows[0][:5000], chunks=(1000, 60)).map_blocks(fail, dtype=float)
+    y = da.zeros(5000, chunks=1000)
+    with pytest.raises(ClusterError, match="ZeroDivisionError: no such luck"):
+        LinearRegression(client=client).fit(X, y)
+
+
+def test_what_workers_cannot_reach_is_refused(client, rows, store):
+    X, y, _ = rows
+    with pytest.raises(InputError, match=r"X lies in this process .* save it"):
+        LinearRegression(client=client).fit(X, y)
+    held = zarr.array(y[:, 0])
+    with pytest.raises(InputError, match="in the memory of this process"):
+        LinearRegression(client=client).fit(store / "X", held)
+
+
+def test_a_path_that_workers_do_not_see_is_named_with_its_hosts(client, store, tmp_path):
+    path = shutil.copytree(store, tmp_path / "copy.zarr")
+    X, y = zarr.open_array(path / "X"), zarr.open_array(path / "y")
+    path.rename(tmp_path / "moved.zarr")
+    with pytest.raises(ClusterError, match=r"3 workers of 3 cannot open .*tcp.*same path"):
+        LinearRegression(client=client).fit(X, y)
+
+
+def test_other_versions_on_workers_are_refused(client, store, monkeypatch):
+    ours = remote.versions() | {"numpy": "1.26"}
+    monkeypatch.setattr(remote, "versions", lambda: ours)
+    with pytest.raises(ClusterError, match=r"other versions: numpy .* \(here 1\.26\)"):
+        LinearRegression(client=client).fit(store)
+
+
+def test_processors_of_several_kinds_deserve_a_word(client, store, monkeypatch):
+    monkeypatch.setattr(remote, "processor", lambda: "Z80")
+    with pytest.warns(DataWarning, match="processors of several kinds .*Z80"):
+        LinearRegression(client=client).fit(store)
+
+
+def test_a_worker_whose_memory_is_too_small_is_refused(client, store):
+    with pytest.raises(MemoryLimitError, match="memory_limit is"):
+        LinearRegression(client=client, memory_limit="1 MiB").fit(store)
+
+
+@pytest.mark.parametrize("given", ["tcp://127.0.0.1:1", 7])
+def test_what_is_no_client_is_refused(given, store):
+    with pytest.raises(InputError, match=r"pass a dask\.distributed\.Client"):
+        LinearRegression(client=given).fit(store)
+
+
+def test_a_thousand_epochs_leave_nothing_on_the_cluster(client, store):
+    def held():
+        tasks = client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks))
+        return tasks, threading.active_count()
+
+    parameters = {"solver": "gd", "learning_rate": 1e-9, "tol": 0.0, "client": client}
+    small = zarr.open_array(store / "sample_weight")
+    path = store.parent / "small.zarr"
+    zarr.save_array(path, np.random.default_rng(0).standard_normal((1000, 3)))
+    zarr.save_array(store.parent / "target.zarr", small[:1000])
+    model = LinearRegression(max_epochs=300, **parameters)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(path, store.parent / "target.zarr")
+        before = held()
+        model.fit(path, store.parent / "target.zarr")
+    after = held()
+    assert after[0] <= before[0] + 5
+    assert after[1] <= before[1]

@@ -139,15 +139,36 @@ def test_every_parameter_of_the_estimator_is_an_option():
 
 
 @pytest.mark.parametrize("command", ["plan", "fit"])
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [("--device", "cuda"), ("--scheduler", "tcp://10.0.0.1:8786"), ("--checkpoint", "state")],
-)
-def test_what_a_later_version_brings_is_refused_in_a_sentence(command, option, value, ingested):
-    done = run(command, "table.zarr", option, value, cwd=ingested)
+def test_what_a_later_version_brings_is_refused_in_a_sentence(command, ingested):
+    done = run(command, "table.zarr", "--device", "cuda", cwd=ingested)
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"{option} {value} is not supported by this version" in done.stderr
+    assert "--device cuda is not supported by this version" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("tcp://127.0.0.1:1", "does not answer as a Dask scheduler within 10 s"),
+        ("nonsense://x", "begins with none of "),
+    ],
+)
+def test_a_scheduler_that_is_none_is_told_in_a_sentence(address, says, ingested):
+    done = run("fit", "table.zarr", "--scheduler", address, cwd=ingested)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"--scheduler {address} {says}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_fit_goes_on_from_its_checkpoint(ingested):
+    arguments = ["fit", "table.zarr", "--solver", "cg", "--json"]
+    plain = json.loads(run(*arguments, cwd=ingested).stdout)
+    for _ in range(2):
+        saved = json.loads(run(*arguments, "--checkpoint", "state", cwd=ingested).stdout)
+        assert saved["coef"] == plain["coef"]
+    refused = run(*arguments, "--checkpoint", "state", "--l2", "1", cwd=ingested)
+    assert refused.returncode == 2
+    assert "parameters l2 was 0.0 and is 1.0" in refused.stderr
 
 
 @pytest.mark.parametrize("command", ["fit", "plan", "score", "predict"])

@@ -22,11 +22,17 @@ def connected(address: str) -> Any:  # noqa: ANN401  (distributed publishes no t
     """
     try:
         from distributed import Client  # noqa: PLC0415  (an extra)
+        from distributed.comm.registry import backends  # noqa: PLC0415
     except ImportError as error:
         raise InputError(
             f"--scheduler needs {error.name}: pip install 'streamreg[cluster]'"
         ) from error
-    if urlsplit(address).scheme in {"", "tcp"} and not _is_here(address):
+    scheme = urlsplit(address).scheme if "://" in address else "tcp"
+    if scheme not in backends:
+        raise InputError(
+            f"--scheduler {address} begins with none of {', '.join(f'{known}://' for known in backends)}"
+        )
+    if scheme == "tcp" and not _is_here(address):
         show.say(
             f"streamreg: warning: {address} is not encrypted, and whoever reaches it can run code "
             "on its workers; use tls:// outside networks that you trust"

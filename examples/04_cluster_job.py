@@ -57,7 +57,11 @@ def main(folder: Path) -> None:
     data, checkpoint = write(folder / "data.zarr"), folder / "fit.checkpoint"
     with (
         LocalCluster(  # type: ignore[no-untyped-call]
-            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
+            n_workers=2,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"dashboard": False},
         ) as cluster,
         Client(cluster) as client,  # type: ignore[no-untyped-call]
     ):

@@ -29,9 +29,8 @@ def connected(address: str) -> Any:  # noqa: ANN401  (distributed publishes no t
         ) from error
     scheme = urlsplit(address).scheme if "://" in address else "tcp"
     if scheme not in backends:
-        raise InputError(
-            f"--scheduler {address} begins with none of {', '.join(f'{known}://' for known in backends)}"
-        )
+        known = ", ".join(f"{name}://" for name in backends)
+        raise InputError(f"--scheduler {address} begins with none of {known}")
     if scheme == "tcp" and not _is_here(address):
         show.say(
             f"streamreg: warning: {address} is not encrypted, and whoever reaches it can run code "

@@ -68,6 +68,7 @@ class ClusterEngine:
         self._blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes)
         self._chains = Chains(dataset, self._bounds(range(len(self._blocks))))
         self._longest: dict[str, float] = {}
+        self._suspects: set[str] = set()
         self.n_omitted = 0
         self.rounded: set[str] = set()
 
@@ -125,10 +126,10 @@ class ClusterEngine:
 
     def _folded_in_parts(self, accumulator: Accumulator[Any, Any]) -> Folded:
         n_parts, every = accumulator.n_parts, range(len(self._blocks))
-        step = min(n_parts, max(1, sum(self._client.nthreads().values())))
+        sent, tasks = self._sent(accumulator), self._tasks(accumulator)
+        step = min(n_parts, max(1, sum(tasks.workers().values())))
         # one in so many: those to the left are the higher ones
         parts = [range(first, n_parts, step) for first in range(step)]
-        sent, tasks = self._sent(accumulator), self._tasks(accumulator)
         calls: Iterable[tuple[Any, ...]]
         if self._chains:
             calls = chain.from_iterable(
@@ -162,6 +163,7 @@ class ClusterEngine:
             f"{what} of {self._dataset.X.name}",
             patience=self._patience,
             longest=self._longest.get(what, 0.0),
+            suspects=self._suspects,
         )
 
     def _submit(self, *call: Any, **where: Any) -> Any:  # noqa: ANN401

@@ -62,6 +62,8 @@ class Tasks:
         Seconds without any sign of progress after which the work is given up.
     longest
         Seconds that such a task took at most so far; 0 if none was seen.
+    suspects
+        Addresses of workers that did not answer: added to, and given no more to do.
     """
 
     def __init__(
@@ -72,12 +74,14 @@ class Tasks:
         *,
         patience: float,
         longest: float = 0.0,
+        suspects: set[str] | None = None,
     ) -> None:
         self._client = client
         self._submit_call = submit
         self._what = what
         self._patience = patience
         self._ended: SimpleQueue[tuple[_Task, Any]] = SimpleQueue()
+        self._suspects: set[str] = set() if suspects is None else suspects
         self.longest = longest
 
     def in_order(self, calls: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
@@ -90,7 +94,7 @@ class Tasks:
         StreamregError
             As a call raised it.
         """
-        window = max(_LEAST_WINDOW, _TASKS_A_THREAD * sum(self._workers().values()))
+        window = max(_LEAST_WINDOW, _TASKS_A_THREAD * sum(self.workers().values()))
         waiting: deque[_Task] = deque()
         try:
             for call in calls:
@@ -115,7 +119,8 @@ class Tasks:
                 idle = time.monotonic() - last_sign
                 self._require_hope(idle)
                 if idle > self._suspicion and not is_suspected:
-                    self._again_elsewhere(first)
+                    self._suspect(self._holders(first))
+                    self._again_elsewhere(waiting)
                     is_suspected = True
                 continue
             if future in task.futures and self._take(task, future):
@@ -146,6 +151,9 @@ class Tasks:
             raise
         except Exception as error:
             self._require_hope(0)
+            if isinstance(error, TimeoutError):
+                # it is done, but whoever has it does not hand it out
+                self._suspect({at for has in self._client.who_has([future]).values() for at in has})
             if future.status == "error" and not isinstance(error, KilledWorker):
                 raise self._failed(error) from error
             # a worker died or cannot be reached, whatever distributed calls that
@@ -163,22 +171,39 @@ class Tasks:
         _forget(task)
         return True
 
-    def _submit(self, task: _Task, **where: Any) -> None:  # noqa: ANN401
+    def _submit(self, task: _Task) -> None:
+        where = {}
+        if self._suspects:
+            others = [at for at in self.workers() if at not in self._suspects]
+            where = {"workers": others} if others else {}
         future = self._submit_call(*task.arguments, **where)
         task.futures.append(future)
         future.add_done_callback(lambda done: self._ended.put((task, done)))
 
-    def _again_elsewhere(self, task: _Task) -> None:
-        """Make a call again on workers that have not begun it."""
+    def _holders(self, task: _Task) -> set[str]:
+        """Return the workers that are said to be at work on a call."""
         keys = {future.key for future in task.futures}
-        holders = {at for at, theirs in self._client.processing().items() if keys & {*theirs}}
-        others = [at for at in self._workers() if at not in holders]
-        if holders and others:
-            self._submit(task, workers=others)
+        return {at for at, theirs in self._client.processing().items() if keys & {*theirs}}
 
-    def _workers(self) -> dict[str, int]:
+    def _suspect(self, workers: set[str]) -> None:
+        self._suspects |= workers
+        if self._suspects >= {*self.workers()}:
+            # nobody is left to prefer
+            self._suspects.clear()
+
+    def _again_elsewhere(self, waiting: Iterable[_Task]) -> None:
+        """Make calls that suspects are at work on again, by others."""
+        for task in waiting:
+            if not task.is_done and self._holders(task) & self._suspects:
+                self._submit(task)
+
+    def workers(self) -> dict[str, int]:
         """Return the addresses of the workers that are there, and their threads."""
-        threads: dict[str, int] = self._client.nthreads()
+        try:
+            threads: dict[str, int] = self._client.nthreads()
+        # whatever a lost connection makes distributed raise
+        except Exception as error:
+            raise self._lost("the scheduler is gone", "and it does not answer") from error
         return threads
 
     def _failed(self, error: Exception) -> StreamregError:
@@ -190,14 +215,14 @@ class Tasks:
             f"{self._what} failed on a worker: {type(error).__name__}: {error}; {cure}"
         )
 
-    def _lost(self, why: str) -> ClusterError:
-        there = "and the scheduler does not answer"
-        if self._client.status == "running":
-            there = f"with {count(len(self._workers()), 'worker')} there"
+    def _lost(self, why: str, there: str = "") -> ClusterError:
+        if not there and self._client.status == "running":
+            there = f"with {count(len(self.workers()), 'worker')} there"
         return ClusterError(
-            f"the cluster was given up while {self._what} was waited for: {why}, {there}. Mend it "
-            "and start the fit again; what its checkpoint saved is kept. A longer wait is "
-            "set by streamreg.no-progress-timeout in Dask's configuration"
+            f"the cluster was given up while {self._what} was waited for: {why}, "
+            f"{there or 'and no scheduler answers'}. Mend it and start the fit again; what its "
+            "checkpoint saved is kept. A longer wait is set by streamreg.no-progress-timeout in "
+            "Dask's configuration"
         )
 
 

@@ -28,6 +28,7 @@ _USABLE_SHARE = 0.6
 _MOST_NAMED = 5
 # how long workers may take to say what they are: the first time they import all that a fit needs
 _ANSWER_SECONDS = 60.0
+_TICK_SECONDS = 0.5
 
 
 class Room(NamedTuple):
@@ -168,25 +169,23 @@ def require_fit_workers(client: Any, job: Job, patience: float) -> None:  # noqa
 def _answers(client: Any, job: Job, seconds: float) -> dict[str, Worker]:  # noqa: ANN401
     """Ask every worker what it is; those that do not answer are told of."""
     ended: SimpleQueue[Any] = SimpleQueue()
-    probes = {
-        at: client.submit(remote.probe, job, workers=[at], pure=False) for at in client.nthreads()
-    }
+    probes: dict[str, Any] = {}
+    found: dict[str, Worker] = {}
     deadline = time.monotonic() + seconds
-    for probe in probes.values():
-        probe.add_done_callback(ended.put)
-    with suppress(Empty):
-        for _ in probes:
-            ended.get(timeout=max(0.0, deadline - time.monotonic()))
-    found = {}
-    for at, probe in probes.items():
-        if probe.status == "finished":
-            found[at] = probe.result()
-        elif probe.status == "error":
-            error = probe.exception()
-            raise ClusterError(
-                f"worker {at} cannot run streamreg: {type(error).__name__}: {error}; install the "
-                "same version there as here"
-            ) from error
+    # workers may come and go meanwhile: asked are all that are there
+    while time.monotonic() < deadline:
+        there = client.nthreads()
+        for at in there.keys() - probes.keys():
+            probes[at] = client.submit(remote.probe, job, workers=[at], pure=False)
+            probes[at].add_done_callback(ended.put)
+        for at, probe in probes.items():
+            if at in there and at not in found and probe.done():
+                found[at] = _answer(at, probe)
+        if there and there.keys() <= found.keys():
+            return found
+        with suppress(Empty):
+            ended.get(timeout=_TICK_SECONDS)
+    probes = {at: probe for at, probe in probes.items() if at in client.nthreads()}
     silent = [at for at in probes if at not in found]
     if not found:
         raise ClusterError(
@@ -201,6 +200,17 @@ def _answers(client: Any, job: Job, seconds: float) -> dict[str, Worker]:  # noq
             stacklevel=2,
         )
     return found
+
+
+def _answer(at: str, probe: Any) -> Worker:  # noqa: ANN401
+    if probe.status == "error":
+        error = probe.exception()
+        raise ClusterError(
+            f"worker {at} cannot run streamreg: {type(error).__name__}: {error}; install the "
+            "same version there as here"
+        ) from error
+    answer: Worker = probe.result(timeout=_ANSWER_SECONDS)
+    return answer
 
 
 def _named(workers: dict[str, Worker]) -> str:

@@ -81,9 +81,9 @@ def in_new_process(script: Path, case: Mapping[str, Any], **environment: str) ->
 
     Or, of a process that died, a document with what it said last, as ``failure``.
     """
-    environment = {**os.environ, "STREAMREG_BENCHMARK_CASE": json.dumps(case), **environment}
+    variables = {**os.environ, "STREAMREG_BENCHMARK_CASE": json.dumps(case), **environment}
     done = subprocess.run(
-        [sys.executable, script], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, script], env=variables, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
         return {"failure": done.stderr.strip().splitlines()[-1] if done.stderr else "died"}

@@ -223,8 +223,7 @@ def main() -> None:
         for _ in range(rounds):
             for peer in PEERS:
                 case = {"peer": peer, "path": str(path), "truth": str(folder / "truth.npy")}
-                # Dask's tasks are threads already: with two threads each in BLAS they take up
-                # to five times as long
+                # Dask's tasks are threads already: two each in BLAS are slower, up to twice
                 alone = {"OPENBLAS_NUM_THREADS": "1"} if peer.startswith("dask") else {}
                 found[peer].append(in_new_process(Path(__file__), case, **alone))
         epoch = one_epoch(path, 1 if quick else 7)

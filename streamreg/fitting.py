@@ -190,10 +190,12 @@ def _loaded(loops: str, client: object) -> str:
     if client is None:
         try:
             kernels_named(loops)
-        except ImportError as error:
+        # whatever a Numba raises that does not suit NumPy, or LLVM
+        except Exception as error:  # noqa: BLE001
             warnings.warn(
-                f"Numba is installed but cannot be imported ({error}): NumPy's loops serve, which "
-                "are slower. Mend or remove it, or set NUMBA_DISABLE_JIT=1",
+                f"Numba is installed but cannot be imported ({type(error).__name__}: {error}): "
+                "NumPy's loops serve, which are slower. Mend or remove it, or set "
+                "NUMBA_DISABLE_JIT=1",
                 DataWarning,
                 stacklevel=2,
             )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from streamreg.layout import Blocks
     from streamreg.sources.dataset import DataSet
 
-# of where each array in a slot begins, beside the first
+# each array of a block begins at a multiple
 _ALIGNMENT = 64
 
 

@@ -25,10 +25,11 @@ PIECE_NBYTES = 8 * MIB
 # rows that loops take at a time
 _LOOP_ROWS = 4
 _SEGMENT_NBYTES = 16 * MIB
-# more of them where a segment is so much larger than a state that merging costs nothing: a fit is
-# saved, and its work shared, in segments
-_MANY_SEGMENTS, _MOST_SEGMENTS = 64, 1024
+_MANY_SEGMENTS = 64
+# a fit is saved, and its work shared, in segments: more of them, as long as a segment is so many
+# times as large as the state to be merged
 _STATES_A_SEGMENT = 16
+_MOST_SEGMENTS = 1024
 # states above are kept once, and threads share the work on them
 LARGE_STATE_NBYTES = 32 * MIB
 
@@ -37,8 +38,8 @@ LARGE_STATE_NBYTES = 32 * MIB
 class Blocks(Sequence[tuple[int, int]]):
     """The blocks of a data set, as (first row, row after the last).
 
-    Chunks smaller than a block are joined to one; larger ones are cut into equal pieces, if their
-    rows can be read piecemeal, else read whole.
+    Chunks smaller than a block are joined to one; larger ones are cut into pieces of as many rows,
+    the last of fewer, if their rows can be read piecemeal, else read whole.
 
     Attributes
     ----------

@@ -53,9 +53,11 @@ def test_an_interrupt_while_numba_is_imported_breaks_no_later_fit(tmp_path):
     assert run(program, tmp_path) == ["interrupted", "[1.0, 2.0, 3.0]"]
 
 
-def test_numba_that_cannot_be_imported_is_told_of_and_done_without(tmp_path):
+@pytest.mark.parametrize("kind", [ImportError, OSError, AttributeError, SystemError])
+def test_numba_that_cannot_be_imported_is_told_of_and_done_without(tmp_path, kind):
     (tmp_path / "numba").mkdir()
-    (tmp_path / "numba/__init__.py").write_text("raise ImportError('Numba needs NumPy 1.0')")
+    broken = f"raise {kind.__name__}('Numba needs NumPy 1.0')"
+    (tmp_path / "numba/__init__.py").write_text(broken)
     program = """
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

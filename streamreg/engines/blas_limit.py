@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -23,13 +24,18 @@ class _Limit:
         self._lock = threading.Lock()
         self._holders = 0
         self._before: dict[str, tuple[Any, int]] = {}
+        self._libraries: list[Any] = []
+        self._n_modules = 0
 
     def take(self) -> None:
         """Set every BLAS library that is loaded to one thread."""
-        libraries = ThreadpoolController().select(user_api="blas").lib_controllers
         with self._lock:
             self._holders += 1
-            for library in libraries:
+            # looking for libraries takes 2 ms; there are new ones only where modules are new
+            if self._n_modules != len(sys.modules):
+                controller = ThreadpoolController().select(user_api="blas")
+                self._libraries, self._n_modules = controller.lib_controllers, len(sys.modules)
+            for library in self._libraries:
                 # one loaded since another fit began is limited now
                 if library.filepath not in self._before:
                     self._before[library.filepath] = (library, library.num_threads)
@@ -48,11 +54,12 @@ class _Limit:
 def _set_threads(library: Any, n_threads: int) -> None:  # noqa: ANN401  (it publishes no types)
     # threadpoolctl lets one thread at a time set OpenBLAS, and passes over others in silence: who
     # fits in several threads would leave it as it is, or leave it at one for ever
-    if isinstance(library, OpenBLASController):
-        library.clear_controlling_thread(force=True)
+    if not isinstance(library, OpenBLASController):
+        library.set_num_threads(n_threads)
+        return
+    library.clear_controlling_thread(force=True)
     library.set_num_threads(n_threads)
-    if isinstance(library, OpenBLASController):
-        library.clear_controlling_thread(force=True)
+    library.clear_controlling_thread(force=True)
 
 
 _LIMIT = _Limit()

@@ -17,7 +17,6 @@ from threadpoolctl import threadpool_info
 
 from streamreg.engines.base import Folded, fold_segment
 from streamreg.engines.blas_limit import one_blas_thread
-from streamreg.errors import StreamregError
 from streamreg.kernels import Kernels, cpu, fused
 from streamreg.sources.sent import SentSource
 
@@ -124,7 +123,8 @@ def probe(job: Job) -> Worker:
         dataset: DataSet = pickle.loads(job.dataset)  # noqa: S301
         dataset.require_there()
         kernels_named(job.loops)
-    except (StreamregError, OSError, ImportError) as error:
+    # whatever makes it unfit for the work
+    except Exception as error:  # noqa: BLE001
         refusal = f"{type(error).__name__}: {error}"
     return Worker(platform.node(), versions(), processor(), refusal)
 

@@ -220,7 +220,6 @@ def gram(
     n_features = block.X.shape[1]
     rows = min(gram_tile_rows(n_features), len(block.X))
     room = np.empty((rows + 1, n_features))
-    panels = gram_panels(n_features)
     for tile, tile_y, weight in tiles(block, rows):
         n = len(tile)
         if centred and not state.n:
@@ -248,20 +247,19 @@ def gram(
             root = np.sqrt(weight)[:, None]
             z *= root
             z_y[:n] *= root
-        _add_gram(room[:filled], state.gram, panels, parallel)
+        _add_gram(room[:filled], state.gram, parallel)
         np.add(state.cross, room[:filled].T @ z_y[:filled], out=state.cross)
         np.add(state.y_m2, np.einsum("ij,ij->j", z_y[:filled], z_y[:filled]), out=state.y_m2)
         count(state, n, weight)
 
 
-def _add_gram(rows: Float64, gram: Float64, panels: int, parallel: Parallel) -> None:
-    n_features = rows.shape[1]
+def _add_gram(rows: Float64, gram: Float64, parallel: Parallel) -> None:
+    panels = gram_columns(len(gram), range(gram_panels(len(gram))))
 
     def add_panel(number: int) -> None:
-        start = number * _PANEL
-        blas.add_gram_panel(rows, gram, start, min(start + _PANEL, n_features))
+        blas.add_gram_panel(rows, gram, panels[number].start, panels[number].stop)
 
-    parallel(add_panel, panels)
+    parallel(add_panel, len(panels))
 
 
 def _bound(values: Array, low: Float64, high: Float64) -> None:

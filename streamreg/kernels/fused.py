@@ -37,10 +37,7 @@ _ONE = np.float64(1.0).tobytes()
 def load() -> None:
     """Import Numba and the compiled loops; compile them the first time.
 
-    Raises
-    ------
-    ImportError
-        Numba is installed, but does not work.
+    Raises whatever a Numba raises that is installed, but does not work.
     """
     # an import that is interrupted half way would leave a Numba that never works again
     finished(import_module, "streamreg.kernels.loops")

@@ -29,9 +29,7 @@ def _compiled(*arguments, result):
     def compile_it(function):
         try:
             return numba.njit(signatures, cache=True, **how)(function)
-        # no folder for a cache can be written, or what lies there is damaged: whatever Numba's
-        # cache and pickle raise
-        except Exception:  # noqa: BLE001
+        except Exception:  # noqa: BLE001  (no cache can be written, or what lies there is damaged)
             return numba.njit(signatures, **how)(function)
 
     return compile_it

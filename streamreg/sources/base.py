@@ -110,7 +110,7 @@ class RowSource(ABC):
     def reader_nbytes(self, block_rows: int) -> int:
         """Bytes that one reader keeps while it reads blocks of at most ``block_rows`` rows.
 
-        The blocks are taken to be whole chunks, or equal pieces of one.
+        The blocks are taken to be whole chunks, or pieces of one.
         """
 
     @property

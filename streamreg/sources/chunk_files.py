@@ -15,6 +15,7 @@ from streamreg.errors import DataCorruptionError
 from streamreg.sources.changes import changed
 from streamreg.sources.chunk_names import missing_chunk
 from streamreg.sources.codecs import ChunkCodec, DamagedChunkError, crc32c
+from streamreg.sources.retries import retried
 from streamreg.wording import count
 
 if TYPE_CHECKING:
@@ -228,7 +229,7 @@ class ChunkFileReader:
         path = self._files.root / self._files.names.key(file_at)
         try:
             # not blocking: a pipe in a chunk's place would hang for ever
-            file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            file = retried(os.open, path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             if path.is_symlink():
                 raise self._error(chunk, "is a link to a file that does not exist") from None
@@ -272,7 +273,7 @@ class ChunkFileReader:
         done = 0
         while done < len(target):
             try:
-                n_read = os.preadv(file, [target[done:]], offset + done)
+                n_read = retried(os.preadv, file, [target[done:]], offset + done)
             except OSError as error:
                 raise self._error(chunk, f"cannot be read: {error.strerror}") from error
             if n_read == 0:

@@ -11,6 +11,7 @@ import numpy as np
 
 from streamreg.errors import DataCorruptionError
 from streamreg.sources.base import Reader, RowBuffer, RowGrid, RowSource, ViewReader, rows_text
+from streamreg.sources.retries import retried
 from streamreg.wording import count
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ class _FileReader(Reader):
         done = 0
         while done < len(target):
             try:
-                n_read = os.preadv(self._file, [target[done:]], offset + done)
+                n_read = retried(os.preadv, self._file, [target[done:]], offset + done)
             except OSError as error:
                 raise self._error(start, stop, f"cannot be read: {error.strerror}") from error
             if n_read == 0:

@@ -14,6 +14,7 @@ from streamreg.sources.base import ChunkReader, RowBuffer
 from streamreg.sources.chunk_files import locate
 from streamreg.sources.chunk_names import missing_chunk
 from streamreg.sources.codecs import DamagedChunkError
+from streamreg.sources.retries import retried
 from streamreg.wording import count
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class FallbackReader(ChunkReader):
         try:
             for column in range(source.n_column_chunks):
                 self._require_chunk((chunk, column)[: len(source.shape)])
-            self._read((slice(start, stop),), band)
+            retried(self._read, (slice(start, stop),), band)
         except StreamregError:
             raise
         # zarr-python passes on whatever its stores and codecs raise, without the chunk's key

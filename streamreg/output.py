@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
 import math
-import os
-import shutil
-import tempfile
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 import numpy as np
 
 from streamreg.errors import InputError
-from streamreg.files import sync
 from streamreg.interrupts import finished
 from streamreg.memory import GIB, MIB
+from streamreg.staging import staged
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     import zarr
     from numpy.typing import DTypeLike
@@ -29,53 +25,6 @@ if TYPE_CHECKING:
 
 CHUNK_NBYTES = 8 * MIB
 _CHUNK_MAX_NBYTES = GIB  # blosc cannot write 2 GiB at once
-_METADATA_FILES = ("zarr.json", ".zarray", ".zgroup")
-
-
-def require_writable(
-    path: str | os.PathLike[str],
-    *,
-    overwrite: bool,
-    inputs: Iterable[str | os.PathLike[str]] = (),
-) -> Path:
-    """Return where ``path`` really lies, once nothing stands in the way of writing there.
-
-    Asked before the first pass, so that hours of reading do not end at a folder that is missing.
-
-    Parameters
-    ----------
-    path, overwrite
-        The folder of a Zarr array or group, and whether one that is there may be replaced.
-    inputs
-        Paths that are read meanwhile. URLs among them are passed over.
-
-    Raises
-    ------
-    InputError
-        ``path`` is a URL, equals, contains or lies inside an input, exists, or its parent folder
-        is missing or not writable. What is not a Zarr array or group is never overwritten.
-    """
-    text = os.fspath(path)
-    if "://" in text:
-        raise InputError(
-            f"output {text} is a URL, and outputs are written to local folders only; "
-            "name a local folder and copy it from there"
-        )
-    target = Path(os.path.realpath(text))
-    parent = target.parent
-    for source in inputs:
-        _require_apart(target, text, os.fspath(source))
-    if not parent.is_dir():
-        raise InputError(f"output {text} has no folder to lie in; create {parent}")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise InputError(f"output {text} must lie in {parent}, where this process may not write")
-    if target.exists() and not _is_zarr(target):
-        raise InputError(
-            f"output {text} exists and is not Zarr, so it is kept; choose another name"
-        )
-    if target.exists() and not overwrite:
-        raise InputError(f"output {text} exists; pass overwrite=True (--overwrite) to replace it")
-    return target
 
 
 @contextmanager
@@ -99,7 +48,7 @@ def new_group(
     """
     import zarr  # noqa: PLC0415  (imported only by who writes Zarr arrays)
 
-    with _staged(path, overwrite=overwrite, inputs=inputs) as partial:
+    with staged(path, overwrite=overwrite, inputs=inputs) as (partial, _):
         yield finished(zarr.create_group, partial, zarr_format=3, attributes=attributes)
 
 
@@ -112,12 +61,31 @@ def new_array(
     *,
     overwrite: bool,
     inputs: Iterable[str | os.PathLike[str]] = (),
-) -> Iterator[zarr.Array[Any]]:
-    """Yield one Zarr v3 array: as :func:`new_group`, with the chunks of :func:`create_array`."""
+    identity: str = "",
+) -> Iterator[tuple[zarr.Array[Any], bool]]:
+    """Yield one Zarr v3 array: as :func:`new_group`, with the chunks of :func:`create_array`.
+
+    And whether it was begun before, with the same ``identity``, which an interrupt does not remove.
+    """
     import zarr  # noqa: PLC0415  (imported only by who writes Zarr arrays)
 
-    with _staged(path, overwrite=overwrite, inputs=inputs) as partial:
-        yield finished(zarr.create_array, partial, **_layout(shape, dtype, chunk_rows))
+    with staged(path, overwrite=overwrite, inputs=inputs, identity=identity) as (partial, is_begun):
+        array = _opened(partial) if is_begun else None
+        if array is not None:
+            yield array, True
+        else:
+            yield finished(zarr.create_array, partial, **_layout(shape, dtype, chunk_rows)), False
+
+
+def _opened(folder: Path) -> zarr.Array[Any] | None:
+    """Return the array in a folder, if its metadata were written whole."""
+    import zarr  # noqa: PLC0415  (imported only by who writes Zarr arrays)
+
+    try:
+        return zarr.open_array(folder, mode="r+")
+    # whatever zarr raises of half a document
+    except Exception:  # noqa: BLE001
+        return None
 
 
 def create_array(
@@ -138,13 +106,16 @@ def create_array(
 
 
 class RowAppender:
-    """Writes an array from first row to last, each chunk once, in memory of about four chunks."""
+    """Writes an array from first row to last, each chunk once, in memory of about four chunks.
 
-    def __init__(self, array: zarr.Array[Any]) -> None:
+    Those before row ``start``, where a chunk begins, are there already.
+    """
+
+    def __init__(self, array: zarr.Array[Any], start: int = 0) -> None:
         self._array = array
         self._buffer = np.empty((array.chunks[0], *array.shape[1:]), array.dtype)
         self._filled = 0
-        self._written = 0
+        self._written = start
 
     def append(self, rows: Array) -> None:
         """Add rows, (n,) or (n, D)."""
@@ -206,84 +177,3 @@ def _layout(shape: tuple[int, ...], dtype: DTypeLike, chunk_rows: int | None) ->
         "compressors": (BloscCodec(cname="lz4", clevel=5, shuffle="noshuffle"), Crc32cCodec()),
         "config": {"write_empty_chunks": True},
     }
-
-
-@contextmanager
-def _staged(
-    path: str | os.PathLike[str], *, overwrite: bool, inputs: Iterable[str | os.PathLike[str]]
-) -> Iterator[Path]:
-    target = require_writable(path, overwrite=overwrite, inputs=inputs)
-    partial = _partial(target)
-    try:
-        partial.mkdir(exist_ok=True)
-        lock = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError as error:
-        raise InputError(f"folder {partial} cannot be made: {error.strerror}") from error
-    try:
-        _claim(partial, lock)
-        try:
-            yield partial
-            _publish(partial, target, overwrite=overwrite)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-    finally:
-        os.close(lock)
-
-
-def _claim(partial: Path, lock: int) -> None:
-    """Keep other writers out, whose chunks would mix with ours, and clear what a dead one left."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(
-            f"another writer is filling {partial} now; wait for it, or choose another name"
-        ) from None
-    except OSError:
-        pass  # a file system without locks
-    left = list(partial.iterdir())
-    if left and not _is_zarr(partial):
-        raise InputError(f"folder {partial} is in the way and holds nothing of Zarr; remove it")
-    for entry in left:
-        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-
-
-def _publish(partial: Path, target: Path, *, overwrite: bool) -> None:
-    for parent, _, files in os.walk(partial, topdown=False):
-        for name in (*files, ""):
-            sync(Path(parent, name))
-    require_writable(target, overwrite=overwrite)
-    if target.exists():
-        # a folder can be renamed onto an empty one, not onto one that holds files
-        replaced = Path(tempfile.mkdtemp(prefix=f"{target.name}.replaced-", dir=target.parent))
-        target.rename(replaced)
-        try:
-            partial.rename(target)
-        except BaseException:
-            replaced.rename(target)
-            raise
-        shutil.rmtree(replaced, ignore_errors=True)
-    else:
-        partial.rename(target)
-    sync(target.parent)
-
-
-def _partial(target: Path) -> Path:
-    return Path(f"{target}.partial")
-
-
-def _is_zarr(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in _METADATA_FILES)
-
-
-def _require_apart(target: Path, text: str, source: str) -> None:
-    local = unquote(source.removeprefix("file://")) if source.startswith("file://") else source
-    if "://" in local:
-        return
-    read = Path(os.path.realpath(local))
-    for written in (target, _partial(target)):
-        if written == read or written in read.parents or read in written.parents:
-            raise InputError(
-                f"output {text} would overwrite the input {source}: they are one folder, "
-                "or one lies inside the other; choose another name"
-            )

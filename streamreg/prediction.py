@@ -12,14 +12,16 @@ import numpy as np
 from streamreg import parameters
 from streamreg.accumulators.base import power_of_two
 from streamreg.accumulators.score import Score
+from streamreg.begun import prediction_identity, rows_written
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.errors import InputError, MemoryLimitError
 from streamreg.kernels import cpu
 from streamreg.memory import format_nbytes, usable_cpus
-from streamreg.output import CHUNK_NBYTES, RowAppender, new_array, require_writable
+from streamreg.output import CHUNK_NBYTES, RowAppender, new_array
 from streamreg.planning import Rows, limit_nbytes, peak, process_term
 from streamreg.plans import Term, itemised
 from streamreg.progress import Progress, Silence
+from streamreg.staging import require_writable
 from streamreg.wording import count, left_out
 
 if TYPE_CHECKING:
@@ -84,6 +86,9 @@ def predict_to(
 ) -> Path:
     """Write predictions to a Zarr array, block by block; it appears whole or not at all.
 
+    Interrupted or failed by the system, it leaves what was written beside ``out``; called again
+    with the same model and rows, it goes on from there.
+
     Raises
     ------
     InputError
@@ -98,11 +103,19 @@ def predict_to(
     shape = (dataset.n_rows,) if model.one_target else (dataset.n_rows, model.n_targets)
     with (
         _predictor(model, dataset, output, memory_limit, n_threads, progress) as engine,
-        new_array(path, shape, overwrite=overwrite, inputs=inputs) as array,
+        new_array(
+            path,
+            shape,
+            overwrite=overwrite,
+            inputs=inputs,
+            identity=prediction_identity(model, dataset),
+        ) as (array, is_begun),
     ):
-        appender = RowAppender(array)
-        for _, rows in _predicted(model, dataset, engine):
-            appender.append(rows[:, 0] if model.one_target else rows)
+        done = rows_written(array) if is_begun else 0
+        appender = RowAppender(array, done)
+        for start, rows in _predicted(model, dataset, engine, done):
+            new = rows[max(0, done - start) :]
+            appender.append(new[:, 0] if model.one_target else new)
         appender.close()
     return path
 
@@ -235,9 +248,9 @@ def _written(model: Model, dataset: DataSet) -> Term:
 
 
 def _predicted(
-    model: Model, dataset: DataSet, engine: ThreadsEngine
+    model: Model, dataset: DataSet, engine: ThreadsEngine, done: int = 0
 ) -> Iterator[tuple[int, Float64]]:
-    """Yield the first row of each block, and its predictions, (n, K)."""
+    """Yield the first row and the predictions, (n, K), of blocks that are not done."""
     coefficients = model.coefficients.T.copy()
 
     def run(reader: BlockReader, block: Block) -> tuple[int, Float64]:
@@ -252,7 +265,7 @@ def _predicted(
                     raise error
         return block.start, made
 
-    return engine.each_block(run)
+    return engine.each_block(run, done)
 
 
 def _require_features(model: Model, dataset: DataSet) -> None:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from streamreg.errors import InputError
 from streamreg.memory import MIB
-from streamreg.output import RowAppender, create_array, new_array, new_group, require_writable
+from streamreg.output import RowAppender, create_array, new_array, new_group
+from streamreg.staging import require_writable
 
 
 def store(path, value=1.0):
@@ -107,7 +108,7 @@ def test_a_group_appears_only_once_it_is_whole(tmp_path):
 
 
 def test_an_array_of_zeros_appears_with_all_its_chunks(tmp_path):
-    with new_array(tmp_path / "y.zarr", (5,), np.float32, 2, overwrite=False) as array:
+    with new_array(tmp_path / "y.zarr", (5,), np.float32, 2, overwrite=False) as (array, _):
         array[:] = 0
         assert names(tmp_path) == ["y.zarr.partial"]
     assert names(tmp_path) == ["y.zarr"]
@@ -239,7 +240,7 @@ def test_chunks_are_whole_rows_of_about_8_mib(shape, dtype, chunk_rows, chunks):
 @pytest.mark.parametrize("bit", [40, 3, -9])
 def test_a_flipped_bit_is_noticed(values, bit, tmp_path):
     path = tmp_path / "X.zarr"
-    with new_array(path, (1000, 4), np.float64, None, overwrite=False) as array:
+    with new_array(path, (1000, 4), np.float64, None, overwrite=False) as (array, _):
         array[:] = 0 if values == "zeros" else np.random.default_rng(0).normal(size=(1000, 4))
     chunk = path / "c" / "0" / "0"
     stored = bytearray(chunk.read_bytes())

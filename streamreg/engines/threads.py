@@ -150,8 +150,15 @@ class ThreadsEngine:
         self.rounded.update(folded.rounded)
         return accumulator.finalize(folded.state)
 
-    def each_block(self, make: Callable[[BlockReader, Block], Made]) -> Iterator[Made]:
-        """Yield ``make(reader, block)`` of every block, in order; threads work a few ahead."""
+    def each_block(
+        self, make: Callable[[BlockReader, Block], Made], done: int = 0
+    ) -> Iterator[Made]:
+        """Yield ``make(reader, block)`` of every block, in order; threads work a few ahead.
+
+        Blocks of which all rows are ``done`` are left out.
+        """
+        first = len(self._blocks) if done == self._dataset.n_rows else self._blocks.number_at(done)
+        self._tell_earlier(first)
 
         def run(number: int) -> Made:
             with self._reader() as reader:
@@ -160,7 +167,7 @@ class ThreadsEngine:
                 self._tell(stop - start)
                 return made
 
-        return self._in_order(range(len(self._blocks)), run)
+        return self._in_order(range(first, len(self._blocks)), run)
 
     def _fold(
         self,

@@ -10,6 +10,8 @@ import numpy as np
 from streamreg.memory import MIB
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from streamreg.sources.base import RowSource
 
 # where no stamps of files tell: of arrays in memory many pieces are looked at, of others, each of
@@ -31,6 +33,17 @@ def identity(source: RowSource) -> dict[str, Any]:
     if source.stamps is None:
         known["values"] = f"{_sampled(source):08x}"
     return known
+
+
+def folder_state(folder: Path) -> str:
+    """Return a checksum of the names, sizes and times of all files in a folder, or of one file."""
+    files = [folder] if folder.is_file() else sorted(folder.rglob("*"))
+    checksum = 0
+    for file in files:
+        status = file.lstat()
+        known = f"{file.relative_to(folder)} {status.st_size} {status.st_mtime_ns}"
+        checksum = zlib.crc32(known.encode("utf-8", "surrogateescape"), checksum)
+    return f"{checksum:08x}"
 
 
 def _sampled(source: RowSource) -> int:

@@ -70,7 +70,7 @@ def main(path, solver, n_fits, seed):
     assert os.waitpid(in_child(path, settings, total, out), 0)[1] == 0
     seconds, n_blocks = time.monotonic() - began, total[0]
     undisturbed, results, kills, repeated = json.loads(out.read_text()), [], [], 0
-    for _ in range(n_fits):
+    while len(results) < n_fits:
         for file in folder.glob(f"{solver}.*"):
             file.unlink()
         total[0] = n_kills = 0
@@ -81,8 +81,11 @@ def main(path, solver, n_fits, seed):
             _, status = os.waitpid(pid, 0)
             n_kills += os.WIFSIGNALED(status)
             assert os.WIFSIGNALED(status) or status == 0, status
-        if n_kills:
-            repeated = max(repeated, (total[0] - n_blocks) / n_kills)
+        if not n_kills:
+            # it was too fast this time
+            seconds *= 0.7
+            continue
+        repeated = max(repeated, (total[0] - n_blocks) / n_kills)
         kills.append(n_kills)
         results.append(json.loads(out.read_text()) == undisturbed)
     print(json.dumps({"same": results, "kills": kills, "repeated": repeated, "n_blocks": n_blocks}))

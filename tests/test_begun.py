@@ -1,0 +1,109 @@
+"""Predictions that were interrupted go on where they stopped, and only those."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import numpy as np
+import pytest
+import zarr
+
+from streamreg import LinearRegression, output, prediction
+from streamreg.engines.threads import ThreadsEngine
+from streamreg.errors import InputError
+
+N, D = 600_000, 3
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(output, "CHUNK_NBYTES", 8 * 70_000)
+
+
+@pytest.fixture
+def store(tmp_path):
+    X = np.random.default_rng(0).standard_normal((N, D))
+    zarr.create_array(tmp_path / "X", data=X, chunks=(80_000, D))
+    return tmp_path / "X"
+
+
+@pytest.fixture
+def model(store):
+    X = zarr.open_array(store)[:]
+    return LinearRegression(n_threads=1).fit(X, X @ [1.0, 2.0, 3.0])
+
+
+def stopped(model, store, out, monkeypatch, error, *, after=3):
+    """Begin to predict, and fail after some blocks."""
+    real, n_blocks = ThreadsEngine._tell, [0]
+
+    def tell(engine, rows):
+        n_blocks[0] += 1
+        if n_blocks[0] > after:
+            raise error
+        real(engine, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ThreadsEngine, "_tell", tell)
+        with pytest.raises(type(error)) as caught:
+            model.predict(store, out=out)
+    return caught.value
+
+
+def blocks_read(monkeypatch):
+    read = []
+    real = prediction.cpu.predict
+    monkeypatch.setattr(
+        prediction.cpu, "predict", lambda X, *rest: read.append(len(X)) or real(X, *rest)
+    )
+    return read
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "no space")])
+def test_what_was_written_is_not_predicted_again(model, store, tmp_path, monkeypatch, error):
+    out = tmp_path / "y.zarr"
+    raised = stopped(model, store, out, monkeypatch, error)
+    assert "goes on from there; or remove it" in raised.__notes__[0]
+    assert not out.exists()
+    read = blocks_read(monkeypatch)
+    model.predict(store, out=out)
+    assert 0 < sum(read) < N
+    np.testing.assert_array_equal(zarr.open_array(out)[:], model.predict(store))
+    assert sorted(file.name for file in out.iterdir()) == ["c", "zarr.json"]
+    assert not (tmp_path / "y.zarr.partial").exists()
+
+
+def test_a_chunk_that_was_not_written_whole_is_written_again(model, store, tmp_path, monkeypatch):
+    out = tmp_path / "y.zarr"
+    stopped(model, store, out, monkeypatch, KeyboardInterrupt())
+    chunk = tmp_path / "y.zarr.partial/c/1"
+    chunk.write_bytes(chunk.read_bytes()[:-1])
+    model.predict(store, out=out)
+    np.testing.assert_array_equal(zarr.open_array(out)[:], model.predict(store))
+
+
+@pytest.mark.parametrize("change", ["model", "rows"])
+def test_other_predictions_begin_anew(model, store, tmp_path, monkeypatch, change):
+    out = tmp_path / "y.zarr"
+    stopped(model, store, out, monkeypatch, KeyboardInterrupt())
+    if change == "model":
+        model.coef_ = model.coef_ + 1
+    else:
+        os.utime(store / "c/0/0", (1, 1))
+    read = blocks_read(monkeypatch)
+    model.predict(store, out=out)
+    assert sum(read) == N
+    np.testing.assert_array_equal(zarr.open_array(out)[:], model.predict(store))
+
+
+def test_what_could_not_go_on_is_removed(model, store, tmp_path, monkeypatch):
+    stopped(model, store, tmp_path / "y.zarr", monkeypatch, InputError("NaN"))
+    assert not (tmp_path / "y.zarr.partial").exists()
+
+
+def test_a_kill_before_the_first_chunk_is_no_hindrance(model, store, tmp_path):
+    (tmp_path / "y.zarr.partial").mkdir()
+    (tmp_path / "y.zarr.partial/.streamreg-output").write_text("half")
+    model.predict(store, out=tmp_path / "y.zarr")
+    assert zarr.open_array(tmp_path / "y.zarr").shape == (N,)

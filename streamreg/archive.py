@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn, Self
 
 import numpy as np
 
+from streamreg.files import open_regular
 from streamreg.memory import MIB
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Archive:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("rb")
+        self._file = open_regular(path)
         try:
             with _told_damage():
                 self._zip = zipfile.ZipFile(self._file)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from streamreg.accumulators.base import Accumulator
     from streamreg.engines.base import Engine
-    from streamreg.sources.changes import FileStamps
+    from streamreg.sources.dataset import DataSet
 
 Result = TypeVar("Result")
 Place = TypeVar("Place", bound=NamedTuple)
@@ -72,8 +72,8 @@ class Checkpoint:
         Where it stands, as for :class:`CheckpointFile`.
     identity
         All that an answer depends on, as JSON knows it: parameters and data.
-    stamps
-        Which versions of files were read, by array.
+    dataset
+        The rows, whose files must be those that were read before.
 
     Raises
     ------
@@ -81,13 +81,14 @@ class Checkpoint:
         Nothing can be written there, or another fit uses it.
     CheckpointError
         What is there belongs to another fit, or is damaged.
+    DataCorruptionError
+        A file that was read before has changed.
     """
 
-    def __init__(
-        self, path: object, identity: Mapping[str, Any], stamps: Mapping[str, FileStamps]
-    ) -> None:
+    def __init__(self, path: object, identity: Mapping[str, Any], dataset: DataSet) -> None:
         self.file = CheckpointFile(path, identity)
-        self._stamps = stamps
+        self._dataset = dataset
+        self._stamps = dataset.stamps()
         self._earlier: list[dict[str, Any]] = []  # passes that are still to be given again
         self._position = _Position()
         self._at = 0  # passes that are done, of those to which the next one belongs
@@ -95,11 +96,24 @@ class Checkpoint:
 
     def __enter__(self) -> Self:
         self.file.open()
-        self._earlier = list(self.file.header.get("first", []))
-        for name, stamps in self._stamps.items():
-            if self._earlier:
-                stamps.values[...] = self.file.read(f"stamps/{name}", like=stamps.values)
+        try:
+            if self.file.header:
+                self._begin_again()
+        except BaseException:
+            self.file.close()
+            raise
         return self
+
+    def _begin_again(self) -> None:
+        header = self.file.header
+        for when in ("first", "later"):
+            known = header.get(when)
+            if not isinstance(known, list) or not all(map(_is_pass, known)):
+                raise self.file.damaged(f"what it says of passes ({when}) makes no sense")
+        self._earlier = list(header["first"])
+        for name, stamps in self._stamps.items():
+            stamps.values[...] = self.file.read(f"stamps/{name}", like=stamps.values)
+        self._dataset.require_unchanged()
 
     def __exit__(
         self,
@@ -108,12 +122,12 @@ class Checkpoint:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            if self._is_new:
-                self._save(self._position)
+            is_saved = not self._is_new or self._save(self._position)
             if error is not None and self.file.header:
+                stood = "where the fit stood" if is_saved else "where the fit stood a while ago"
                 error.add_note(
-                    f"where the fit stood is saved in {str(self.file.path)!r}: start it again with "
-                    "the same data and parameters, and it goes on from there"
+                    f"{stood} is saved in {str(self.file.path)!r}: start it again with the same "
+                    "data and parameters, and it goes on from there"
                 )
         finally:
             self.file.close()
@@ -226,6 +240,21 @@ class Checkpoint:
         state = each.folded.state
         fields = (self.file.stored(f"{name}/{field}") for field in state._fields)
         return each._replace(folded=each.folded._replace(state=type(state)(*fields)))
+
+
+def _is_pass(known: Any) -> bool:  # noqa: ANN401  (JSON)
+    """Whether this is what :meth:`_Pass.described` writes."""
+    if not isinstance(known, dict) or known.keys() != {
+        "accumulator", "n_blocks", "n_omitted", "rounded"
+    }:  # fmt: skip
+        return False
+    counts = known["n_blocks"], known["n_omitted"]
+    return (
+        isinstance(known["accumulator"], str)
+        and all(type(number) is int and number >= 0 for number in counts)
+        and isinstance(known["rounded"], list)
+        and all(isinstance(name, str) for name in known["rounded"])
+    )
 
 
 def _copied(folded: Folded) -> Folded:

@@ -47,7 +47,7 @@ class CheckpointFile:
     """
 
     def __init__(self, path: object, identity: Mapping[str, Any]) -> None:
-        self.path = Path(path_text("checkpoint", path)).absolute()
+        self.path = Path(os.path.realpath(path_text("checkpoint", path)))
         self._previous = self.path.with_name(f"{self.path.name}.previous")
         self._lock = FileLock(f"{self.path}.lock", timeout=0)
         # as it comes back from JSON

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING
 
@@ -44,6 +45,15 @@ def written_whole(partial: Path, path: Path, previous: Path | None = None) -> It
         with suppress(OSError):
             partial.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """Open a file to be read; raise ``OSError`` of a pipe, which would hang, and of a device."""
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return os.fdopen(file, "rb")
 
 
 def sync(path: Path) -> None:

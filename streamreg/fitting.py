@@ -16,10 +16,10 @@ from streamreg.engines.remote import kernels_named
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.engines.workers import (
     job_for,
-    patience_seconds,
     require_fit_workers,
     require_threads,
     room_on,
+    scheduler_of,
 )
 from streamreg.errors import DataWarning, InputError, MemoryLimitError
 from streamreg.interrupts import ending_in_order
@@ -133,7 +133,7 @@ def plan_fit(dataset: DataSet, settings: FitSettings) -> Plan:
     """Plan a fit; reads metadata only. On a cluster it is what each worker needs."""
     limit, n_threads = settings.memory_limit, settings.n_threads
     if settings.client is not None:
-        limit, n_threads = room_on(settings.client, patience_seconds()).within(limit)
+        limit, n_threads = room_on(scheduler_of(settings.client)).within(limit)
     return make_plan(
         dataset,
         settings.solver_settings(),
@@ -160,7 +160,7 @@ def fit(dataset: DataSet, settings: FitSettings, progress: Progress | None = Non
     plan = plan_fit(dataset, settings)
     candidate = plan.require_fit()
     if settings.client is not None:
-        require_threads(settings.client, candidate)
+        require_threads(scheduler_of(settings.client), candidate)
     problem = Problem(
         dataset.n_features, dataset.n_targets,
         fit_intercept=bool(settings.fit_intercept), l2=float(settings.l2),
@@ -212,9 +212,9 @@ def _engine(
         return ThreadsEngine(
             dataset, candidate.n_threads, progress.rows, kernels, candidate.kept_nbytes
         )
-    job, patience = job_for(dataset, loops), patience_seconds()
-    require_fit_workers(settings.client, job, patience)
-    return ClusterEngine(dataset, job, settings.client, patience, progress.rows)
+    job, scheduler = job_for(dataset, loops), scheduler_of(settings.client)
+    require_fit_workers(scheduler, job)
+    return ClusterEngine(dataset, job, scheduler, progress.rows)
 
 
 @contextmanager
@@ -231,7 +231,7 @@ def _checkpoint(
         "loops": loops,
         "data": dataset.identity(),
     }
-    with ending_in_order(), Checkpoint(settings.checkpoint, identity, dataset.stamps()) as opened:
+    with ending_in_order(), Checkpoint(settings.checkpoint, identity, dataset) as opened:
         yield opened
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, overload
 
+from streamreg.errors import CheckpointError
 from streamreg.memory import MIB
 
 if TYPE_CHECKING:
@@ -104,6 +105,14 @@ class Blocks(Sequence[tuple[int, int]]):
         start = group * self.group_rows + piece * self.piece_rows
         stop = min(start + self.piece_rows, (group + 1) * self.group_rows, self.n_rows)
         return start, stop
+
+    def require_begun(self, n_blocks: int) -> None:
+        """Raise :class:`CheckpointError` if so many blocks cannot have been folded."""
+        if n_blocks > len(self):
+            raise CheckpointError(
+                f"the checkpoint tells of {n_blocks:,} blocks where the data have {len(self):,}; "
+                "it is damaged: remove it to start anew"
+            )
 
     def number_at(self, row: int) -> int:
         """Return the number of the block that holds a row."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from streamreg.accumulators.base import Accumulator
     from streamreg.engines.base import OnFolded
     from streamreg.engines.remote import Done, Job
+    from streamreg.engines.scheduler import Scheduler
     from streamreg.sources.dataset import DataSet
 
 Result = TypeVar("Result")
@@ -39,10 +40,8 @@ class ClusterEngine:
         Rows that every worker can open.
     job
         What tasks need of them.
-    client
-        A ``distributed.Client``.
-    patience
-        Seconds without progress after which the cluster is given up.
+    scheduler
+        Of the cluster.
     on_rows
         Told the rows of each segment that is done, for progress.
 
@@ -56,14 +55,12 @@ class ClusterEngine:
         self,
         dataset: DataSet,
         job: Job,
-        client: Any,  # noqa: ANN401  (distributed publishes no types)
-        patience: float,
+        scheduler: Scheduler,
         on_rows: Callable[[int], None],
     ) -> None:
         self._dataset = dataset
         self._job = job
-        self._client = client
-        self._patience = patience
+        self._scheduler = scheduler
         self._on_rows = on_rows
         self._blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes)
         self._chains = Chains(dataset, self._bounds(range(len(self._blocks))))
@@ -96,10 +93,13 @@ class ClusterEngine:
         pass_nbytes = self._dataset.n_rows * self._dataset.row_nbytes
         segments = Segments.of(len(self._blocks), pass_nbytes, accumulator.state_nbytes)
         start = start or Folded.nothing(accumulator)
+        self._blocks.require_begun(start.n_blocks)
+        if len(segments) == 1 and start.n_blocks < len(self._blocks):
+            # a large state that would have to be sent: its pass begins anew
+            start = Folded.nothing(accumulator)
         if start.n_blocks == len(self._blocks):
             folded = start
         elif accumulator.n_parts > 1 and len(segments) == 1:
-            # a part of a pass would have to be sent to every worker: it begins anew
             folded = self._folded_in_parts(accumulator)
             on_folded(folded)
         else:
@@ -127,7 +127,7 @@ class ClusterEngine:
     def _folded_in_parts(self, accumulator: Accumulator[Any, Any]) -> Folded:
         n_parts, every = accumulator.n_parts, range(len(self._blocks))
         sent, tasks = self._sent(accumulator), self._tasks(accumulator)
-        step = min(n_parts, max(1, sum(tasks.workers().values())))
+        step = min(n_parts, max(1, sum(self._scheduler.workers().values())))
         # one in so many: those to the left are the higher ones
         parts = [range(first, n_parts, step) for first in range(step)]
         calls: Iterable[tuple[Any, ...]]
@@ -158,19 +158,20 @@ class ClusterEngine:
     def _tasks(self, accumulator: Accumulator[Any, Any]) -> Tasks:
         what = type(accumulator).__name__
         return Tasks(
-            self._client,
+            self._scheduler,
             self._compute if self._chains else self._submit,
             f"{what} of {self._dataset.X.name}",
-            patience=self._patience,
             longest=self._longest.get(what, 0.0),
             suspects=self._suspects,
         )
 
     def _submit(self, *call: Any, **where: Any) -> Any:  # noqa: ANN401
-        return self._client.submit(*call, pure=False, key=f"streamreg-{uuid.uuid4().hex}", **where)
+        return self._scheduler.client.submit(
+            *call, pure=False, key=f"streamreg-{uuid.uuid4().hex}", **where
+        )
 
     def _compute(self, made: Any, **where: Any) -> Any:  # noqa: ANN401
-        return self._client.compute(made, **where)
+        return self._scheduler.client.compute(made, **where)
 
     def _sent(self, accumulator: Accumulator[Any, Any]) -> Any:  # noqa: ANN401  (bytes, or a future)
         """Return an accumulator as tasks take it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 import platform
 import sys
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_info
 
 from streamreg.engines.base import Folded, fold_segment
 from streamreg.engines.blas_limit import one_blas_thread
+from streamreg.errors import ClusterError, InputError
 from streamreg.kernels import Kernels, cpu, fused
 from streamreg.sources.sent import SentSource
 
@@ -37,6 +38,7 @@ class Job(NamedTuple):
 
     dataset: bytes  # pickled
     loops: str  # "numpy" or "numba"
+    versions: dict[str, str]  # of who sends it
 
 
 class Done(NamedTuple):
@@ -65,14 +67,14 @@ def kernels_named(loops: str) -> Kernels:
 
 def fold(job: Job, accumulator: bytes, blocks: list[tuple[int, int]]) -> Done:
     """Fold consecutive blocks."""
-    dataset: DataSet = pickle.loads(job.dataset)  # noqa: S301  (dask has unpickled this function)
+    dataset = _opened(job)
     made = pickle.loads(accumulator)  # noqa: S301
     return _fold(dataset, made, blocks, kernels_named(job.loops))
 
 
 def fold_part(job: Job, accumulator: bytes, blocks: list[tuple[int, int]], part: range) -> Done:
     """Fold all blocks into a part of a state that is too large for one copy a worker."""
-    dataset: DataSet = pickle.loads(job.dataset)  # noqa: S301
+    dataset = _opened(job)
     made = pickle.loads(accumulator)  # noqa: S301
     some = kernels_named(job.loops)._replace(parallel=partial(_some, part))
     done = _fold(dataset, made, blocks, some)
@@ -91,7 +93,7 @@ def fold_chunks(
 
     A state of which only a part is made is sent on as that part.
     """
-    dataset: DataSet = pickle.loads(job.dataset)  # noqa: S301
+    dataset = _opened(job)
     made = pickle.loads(accumulator)  # noqa: S301
     start, _ = bounds
 
@@ -129,6 +131,35 @@ def probe(job: Job) -> Worker:
     return Worker(platform.node(), versions(), processor(), refusal)
 
 
+def other_versions(ours: dict[str, str], theirs: dict[str, str]) -> str:
+    """Say which versions differ, if any do."""
+    other = [
+        f"{name} {theirs[name]} (here {here})"
+        for name, here in ours.items()
+        if theirs[name] != here
+    ]
+    if not other:
+        return ""
+    return f"other versions: {', '.join(other)}; install the same everywhere, since sums may differ"
+
+
+def _opened(job: Job) -> DataSet:
+    """Open the data for a task, perhaps on a worker that came after the others were asked."""
+    dataset: DataSet = pickle.loads(job.dataset)  # noqa: S301  (dask has unpickled this function)
+    other = other_versions(job.versions, versions())
+    if other:
+        raise ClusterError(f"a worker on {platform.node()} has {other}")
+    try:
+        dataset.require_there()
+    except InputError as error:
+        raise ClusterError(
+            f"a worker on {platform.node()} cannot open the data: {error}. Every worker must see "
+            "the same path"
+        ) from error
+    return dataset
+
+
+@cache
 def versions() -> dict[str, str]:
     """Return the versions on which the bits of an answer depend."""
     known = {"python": ".".join(map(str, sys.version_info[:2]))}

@@ -10,15 +10,14 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from streamreg.errors import ClusterError, StreamregError
-from streamreg.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from streamreg.engines.scheduler import Scheduler
+
 # tasks that are under way for each thread of the cluster, so that none waits for work
 _TASKS_A_THREAD, _LEAST_WINDOW = 3, 16
-# of a client
-_ALIVE = {"running", "connecting"}
 # a task that fails for no fault of the data is begun again so often
 _MOST_ATTEMPTS = 10
 # how often the wait for a task looks at the clock
@@ -39,6 +38,7 @@ class _Task:
     arguments: tuple[Any, ...]
     began: float
     futures: list[Any] = field(default_factory=list)
+    n_attempts: int = 0
     n_failures: int = 0
     is_done: bool = False
     result: Any = None
@@ -47,19 +47,18 @@ class _Task:
 class Tasks:
     """Has a cluster call a function of pure values, and yields results in order.
 
-    A call on a worker that dies is made again by the scheduler; one whose worker does not answer
-    is made again on others, and whichever ends first counts: both give the same bits.
+    A call on a worker that dies is made again by the scheduler. One whose worker does not answer
+    is made again on others, and whichever ends first counts: both give the same bits. (Chunks of a
+    Dask array that such a worker holds, or computes, come again once Dask itself gives it up.)
 
     Parameters
     ----------
-    client
-        A ``distributed.Client``.
+    scheduler
+        Of the cluster.
     submit
         Has the cluster make a call, perhaps by some workers only; returns its future.
     what
         What is waited for, in messages.
-    patience
-        Seconds without any sign of progress after which the work is given up.
     longest
         Seconds that such a task took at most so far; 0 if none was seen.
     suspects
@@ -68,18 +67,16 @@ class Tasks:
 
     def __init__(
         self,
-        client: Any,  # noqa: ANN401  (distributed publishes no types)
+        scheduler: Scheduler,
         submit: Submit,
         what: str,
         *,
-        patience: float,
         longest: float = 0.0,
         suspects: set[str] | None = None,
     ) -> None:
-        self._client = client
+        self._scheduler = scheduler
         self._submit_call = submit
         self._what = what
-        self._patience = patience
         self._ended: SimpleQueue[tuple[_Task, Any]] = SimpleQueue()
         self._suspects: set[str] = set() if suspects is None else suspects
         self.longest = longest
@@ -94,7 +91,7 @@ class Tasks:
         StreamregError
             As a call raised it.
         """
-        window = max(_LEAST_WINDOW, _TASKS_A_THREAD * sum(self.workers().values()))
+        window = max(_LEAST_WINDOW, _TASKS_A_THREAD * sum(self._scheduler.workers().values()))
         waiting: deque[_Task] = deque()
         try:
             for call in calls:
@@ -119,7 +116,7 @@ class Tasks:
                 idle = time.monotonic() - last_sign
                 self._require_hope(idle)
                 if idle > self._suspicion and not is_suspected:
-                    self._suspect(self._holders(first))
+                    self._suspect(self._scheduler.at_work(_keys(first)))
                     self._again_elsewhere(waiting)
                     is_suspected = True
                 continue
@@ -128,45 +125,50 @@ class Tasks:
         return waiting.popleft().result
 
     def _require_hope(self, idle: float) -> None:
-        if idle > self._patience:
-            raise self._lost(f"nothing came for {idle:.0f} s")
-        if self._client.status not in _ALIVE:
-            raise self._lost("the scheduler is gone")
+        if idle > self._scheduler.patience:
+            raise self._scheduler.given_up(self._what, f"nothing came for {idle:.0f} s")
+        if not self._scheduler.is_there:
+            raise self._scheduler.given_up(self._what, "the connection is lost")
 
     @property
     def _suspicion(self) -> float:
         """Seconds without a sign after which a worker is suspected not to answer any more."""
         if not self.longest:
-            return self._patience / _FIRST_SUSPICION
+            return self._scheduler.patience / _FIRST_SUSPICION
         likely = max(_LEAST_SUSPICION_SECONDS, _SUSPECT_AFTER * self.longest)
-        return min(likely, self._patience / 2)
+        return min(likely, self._scheduler.patience / 2)
 
     def _take(self, task: _Task, future: Any) -> bool:  # noqa: ANN401
         """Take the result of an attempt that ended; if there is none, try again."""
         from distributed import KilledWorker  # noqa: PLC0415  (an extra)
 
         try:
-            task.result = future.result(timeout=max(_LEAST_SUSPICION_SECONDS, self._patience / 10))
+            task.result = future.result(
+                timeout=max(_LEAST_SUSPICION_SECONDS, self._scheduler.patience / 10)
+            )
         except StreamregError:
             raise
         except Exception as error:
             self._require_hope(0)
             if isinstance(error, TimeoutError):
                 # it is done, but whoever has it does not hand it out
-                self._suspect({at for has in self._client.who_has([future]).values() for at in has})
+                self._suspect(self._scheduler.holding(future.key))
             if future.status == "error" and not isinstance(error, KilledWorker):
                 raise self._failed(error) from error
             # a worker died or cannot be reached, whatever distributed calls that
             task.futures.remove(future)
             task.n_failures += 1
             if task.n_failures >= _MOST_ATTEMPTS:
-                raise self._lost(
+                raise self._scheduler.given_up(
+                    self._what,
                     f"a task failed {task.n_failures} times, last by {type(error).__name__}: "
-                    f"{error}. If workers die for want of memory, give them more, or fewer threads"
+                    f"{error}. If workers die for want of memory, give them more, or fewer threads",
                 ) from error
             self._submit(task)
             return False
-        self.longest = max(self.longest, time.monotonic() - task.began)
+        if task.n_attempts == 1:
+            # else much of it was waiting for a worker that is lost
+            self.longest = max(self.longest, time.monotonic() - task.began)
         task.is_done = True
         _forget(task)
         return True
@@ -174,37 +176,24 @@ class Tasks:
     def _submit(self, task: _Task) -> None:
         where = {}
         if self._suspects:
-            others = [at for at in self.workers() if at not in self._suspects]
+            others = [at for at in self._scheduler.workers() if at not in self._suspects]
             where = {"workers": others} if others else {}
+        task.n_attempts += 1
         future = self._submit_call(*task.arguments, **where)
         task.futures.append(future)
         future.add_done_callback(lambda done: self._ended.put((task, done)))
 
-    def _holders(self, task: _Task) -> set[str]:
-        """Return the workers that are said to be at work on a call."""
-        keys = {future.key for future in task.futures}
-        return {at for at, theirs in self._client.processing().items() if keys & {*theirs}}
-
     def _suspect(self, workers: set[str]) -> None:
         self._suspects |= workers
-        if self._suspects >= {*self.workers()}:
+        if self._suspects >= {*self._scheduler.workers()}:
             # nobody is left to prefer
             self._suspects.clear()
 
     def _again_elsewhere(self, waiting: Iterable[_Task]) -> None:
         """Make calls that suspects are at work on again, by others."""
         for task in waiting:
-            if not task.is_done and self._holders(task) & self._suspects:
+            if not task.is_done and self._scheduler.at_work(_keys(task)) & self._suspects:
                 self._submit(task)
-
-    def workers(self) -> dict[str, int]:
-        """Return the addresses of the workers that are there, and their threads."""
-        try:
-            threads: dict[str, int] = self._client.nthreads()
-        # whatever a lost connection makes distributed raise
-        except Exception as error:
-            raise self._lost("the scheduler is gone", "and it does not answer") from error
-        return threads
 
     def _failed(self, error: Exception) -> StreamregError:
         if isinstance(error, MemoryError):
@@ -215,15 +204,9 @@ class Tasks:
             f"{self._what} failed on a worker: {type(error).__name__}: {error}; {cure}"
         )
 
-    def _lost(self, why: str, there: str = "") -> ClusterError:
-        if not there and self._client.status == "running":
-            there = f"with {count(len(self.workers()), 'worker')} there"
-        return ClusterError(
-            f"the cluster was given up while {self._what} was waited for: {why}, "
-            f"{there or 'and no scheduler answers'}. Mend it and start the fit again; what its "
-            "checkpoint saved is kept. A longer wait is set by streamreg.no-progress-timeout in "
-            "Dask's configuration"
-        )
+
+def _keys(task: _Task) -> set[str]:
+    return {future.key for future in task.futures}
 
 
 def _forget(task: _Task) -> None:

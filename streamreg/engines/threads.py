@@ -129,6 +129,7 @@ class ThreadsEngine:
             block at which they are.
         """
         start = start or Folded.nothing(accumulator)
+        self._blocks.require_begun(start.n_blocks)
         self._tell_earlier(start.n_blocks)
         pass_nbytes = self._dataset.n_rows * self._dataset.row_nbytes
         segments = Segments.of(len(self._blocks), pass_nbytes, accumulator.state_nbytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import time
 import warnings
@@ -10,6 +11,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from streamreg.engines import remote
+from streamreg.engines.scheduler import Scheduler
 from streamreg.errors import ClusterError, DataWarning, InputError, MemoryLimitError
 from streamreg.memory import parse_nbytes
 from streamreg.sources.dask import DaskSource
@@ -64,15 +66,32 @@ def require_client(client: object) -> Any:  # noqa: ANN401  (distributed publish
     return made
 
 
-def patience_seconds() -> float:
-    """Return Dask's setting ``streamreg.no-progress-timeout`` in seconds, by default 300."""
+def scheduler_of(client: Any) -> Scheduler:  # noqa: ANN401
+    """Return a client's scheduler, with Dask's setting ``streamreg.no-progress-timeout``.
+
+    Raises
+    ------
+    InputError
+        The setting is no time.
+    """
     import dask  # noqa: PLC0415  (an extra)
     from dask.utils import parse_timedelta  # noqa: PLC0415
 
-    return float(parse_timedelta(dask.config.get("streamreg.no-progress-timeout", "300 s")))
+    given = dask.config.get("streamreg.no-progress-timeout", "300 s")
+    try:
+        seconds = float(parse_timedelta(given))
+    # dask raises KeyError of units that it does not know
+    except (ValueError, TypeError, KeyError):
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise InputError(
+            f"streamreg.no-progress-timeout={given!r} in Dask's configuration is no time; set "
+            '"300 s", or "10 min"'
+        )
+    return Scheduler(client, seconds)
 
 
-def room_on(client: Any, patience: float) -> Room:  # noqa: ANN401
+def room_on(scheduler: Scheduler) -> Room:
     """Return what the workers have, once there is one.
 
     Raises
@@ -80,24 +99,24 @@ def room_on(client: Any, patience: float) -> Room:  # noqa: ANN401
     ClusterError
         None came.
     """
-    from distributed import TimeoutError as DaskTimeoutError  # noqa: PLC0415  (an extra)
-
-    try:
-        client.wait_for_workers(1, timeout=patience)
-    except (TimeoutError, DaskTimeoutError) as error:
-        raise ClusterError(
-            f"the scheduler at {client.scheduler.address} has had no worker for {patience:.0f} s; "
-            "start some with: dask worker ADDRESS"
-        ) from error
+    patience, client = scheduler.patience, scheduler.client
+    deadline = time.monotonic() + patience
+    while not scheduler.workers():
+        if time.monotonic() > deadline:
+            raise ClusterError(
+                f"the scheduler at {client.scheduler.address} has had no worker for "
+                f"{patience:.0f} s; start some with: dask worker ADDRESS"
+            )
+        time.sleep(_TICK_SECONDS)
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     limits = [worker["memory_limit"] for worker in workers if worker["memory_limit"]]
     return Room(
-        max(worker["nthreads"] for worker in workers),
+        max((worker["nthreads"] for worker in workers), default=1),
         int(_USABLE_SHARE * min(limits)) if limits else None,
     )
 
 
-def require_threads(client: Any, candidate: Candidate) -> None:  # noqa: ANN401
+def require_threads(scheduler: Scheduler, candidate: Candidate) -> None:
     """Refuse workers that run more tasks at once than their memory holds.
 
     Raises
@@ -105,7 +124,7 @@ def require_threads(client: Any, candidate: Candidate) -> None:  # noqa: ANN401
     MemoryLimitError
         They have too many threads.
     """
-    most = max(client.nthreads().values())
+    most = max(scheduler.workers().values(), default=1)
     if candidate.n_threads < most:
         raise MemoryLimitError(
             f"{candidate.solver} fits the memory of a worker with {candidate.n_threads} of its "
@@ -127,10 +146,10 @@ def job_for(dataset: DataSet, loops: str) -> Job:
     sent = dataset.replaced(
         lambda _, source: SentSource(source) if isinstance(source, DaskSource) else source
     )
-    return remote.Job(pickle.dumps(sent), loops)
+    return remote.Job(pickle.dumps(sent), loops, remote.versions())
 
 
-def require_fit_workers(client: Any, job: Job, patience: float) -> None:  # noqa: ANN401
+def require_fit_workers(scheduler: Scheduler, job: Job) -> None:
     """Refuse workers that could not do the work, or would do it otherwise.
 
     Raises
@@ -138,7 +157,7 @@ def require_fit_workers(client: Any, job: Job, patience: float) -> None:  # noqa
     ClusterError
         A worker cannot open the data, or has other versions of what adds up.
     """
-    found = _answers(client, job, min(patience, _ANSWER_SECONDS))
+    found = _answers(scheduler, job)
     blind = {at: worker for at, worker in found.items() if worker.refusal}
     if blind:
         at, worker = next(iter(blind.items()))
@@ -147,15 +166,10 @@ def require_fit_workers(client: Any, job: Job, patience: float) -> None:  # noqa
             f"{_named(blind)}; {at} says {worker.refusal}. Every worker must see the same path, or "
             "the store must be a URL that all can reach"
         )
-    ours = remote.versions()
     for at, worker in found.items():
-        other = {name: theirs for name, theirs in worker.versions.items() if ours[name] != theirs}
+        other = remote.other_versions(job.versions, worker.versions)
         if other:
-            listed = ", ".join(f"{name} {its} (here {ours[name]})" for name, its in other.items())
-            raise ClusterError(
-                f"worker {at} on {worker.host} has other versions: {listed}; install the same "
-                "everywhere, since sums may differ"
-            )
+            raise ClusterError(f"worker {at} on {worker.host} has {other}")
     kinds = {worker.processor for worker in found.values()} | {remote.processor()}
     if len(kinds) > 1:
         warnings.warn(
@@ -166,17 +180,18 @@ def require_fit_workers(client: Any, job: Job, patience: float) -> None:  # noqa
         )
 
 
-def _answers(client: Any, job: Job, seconds: float) -> dict[str, Worker]:  # noqa: ANN401
+def _answers(scheduler: Scheduler, job: Job) -> dict[str, Worker]:
     """Ask every worker what it is; those that do not answer are told of."""
     ended: SimpleQueue[Any] = SimpleQueue()
     probes: dict[str, Any] = {}
     found: dict[str, Worker] = {}
+    seconds = min(scheduler.patience, _ANSWER_SECONDS)
     deadline = time.monotonic() + seconds
     # workers may come and go meanwhile: asked are all that are there
     while time.monotonic() < deadline:
-        there = client.nthreads()
+        there = scheduler.workers()
         for at in there.keys() - probes.keys():
-            probes[at] = client.submit(remote.probe, job, workers=[at], pure=False)
+            probes[at] = scheduler.client.submit(remote.probe, job, workers=[at], pure=False)
             probes[at].add_done_callback(ended.put)
         for at, probe in probes.items():
             if at in there and at not in found and probe.done():
@@ -185,7 +200,8 @@ def _answers(client: Any, job: Job, seconds: float) -> dict[str, Worker]:  # noq
             return found
         with suppress(Empty):
             ended.get(timeout=_TICK_SECONDS)
-    probes = {at: probe for at, probe in probes.items() if at in client.nthreads()}
+    there = scheduler.workers()
+    probes = {at: probe for at, probe in probes.items() if at in there}
     silent = [at for at in probes if at not in found]
     if not found:
         raise ClusterError(

@@ -10,7 +10,7 @@ import numpy as np
 
 from streamreg.accumulators.gradient import gradient_state_nbytes
 from streamreg.accumulators.moments import Moments
-from streamreg.errors import DivergenceError
+from streamreg.errors import DivergenceError, InputError
 from streamreg.kernels import cpu
 from streamreg.solvers.base import (
     EPS,
@@ -166,6 +166,11 @@ class Descent(Solver):
     ) -> Solution:
         coordinates, iterate, warnings = self._begin(problem, reduce)
         iterate = bookmark.recall(iterate)
+        if iterate.epoch > self.max_epochs:
+            raise InputError(
+                f"max_epochs={self.max_epochs} but the checkpoint is of a fit that has run "
+                f"{iterate.epoch} epochs; pass more, or remove the checkpoint to start anew"
+            )
         status = Status.SMALL_GRADIENT if iterate.arrived.all() else None
         while status is None and iterate.epoch < self.max_epochs:
             bookmark.keep(iterate)

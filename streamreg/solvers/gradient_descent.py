@@ -101,7 +101,8 @@ class ConstantStepDescent(Descent):
         b = np.sum(now * last_image, axis=0)
         c = np.sum(now * now_image, axis=0)
         squared = np.sum(now * now, axis=0)
-        rounding = 1e3 * EPS * before.start_norm / np.sqrt(squared)
+        # of sums over many rows: 1e-12 of a gradient was seen, where all rows are alike
+        rounding = 1e5 * EPS * before.start_norm / np.sqrt(squared)
         negative = c < -rounding * squared
         indefinite = a * c - b * b < -rounding * np.sum(last * last, axis=0) * squared
         return bool((negative | indefinite).any())

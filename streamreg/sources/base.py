@@ -119,6 +119,11 @@ class RowSource(ABC):
         return False
 
     @property
+    def is_remote(self) -> bool:
+        """Whether rows are computed elsewhere, and none should be had just to look at them."""
+        return False
+
+    @property
     def shared_nbytes(self) -> int:
         """Bytes that all readers together keep once."""
         return 0
@@ -139,6 +144,9 @@ class RowSource(ABC):
 
     def require_there(self) -> None:  # noqa: B027  (most are where they were opened)
         """Raise :class:`InputError` if the rows cannot be found by this process."""
+
+    def require_unchanged(self) -> None:  # noqa: B027  (most have no stamps)
+        """Raise :class:`DataCorruptionError` if a file that stamps tell of has changed since."""
 
     @property
     def storage(self) -> str:

@@ -52,6 +52,25 @@ class FileStamps:
             self._stamps = np.zeros(min(_MOST_FILES, math.prod(self._shape)), np.uint32)
         return self._stamps
 
+    def require_unchanged(self, path: Callable[[tuple[int, ...]], Path]) -> None:
+        """Look at all files that were read before; ``path`` says where one is, by its place.
+
+        Raises
+        ------
+        DataCorruptionError
+            One has changed since, or is gone.
+        """
+        for number in np.flatnonzero(self.values):
+            at = tuple(int(place) for place in np.unravel_index(number, self._shape))
+            try:
+                status = path(at).stat()
+            except OSError as error:
+                raise DataCorruptionError(
+                    f"{self._describe(at)} was read before and cannot be any more: {error.strerror}"
+                ) from error
+            if not self.agree(at, status):
+                raise changed(self._describe(at))
+
     def agree(self, file_at: tuple[int, ...], status: os.stat_result) -> bool:
         """Whether the file has not changed since it was first asked for."""
         number = self._number(file_at)

@@ -114,6 +114,10 @@ class ChunkFiles:
         """Bytes of a decoded chunk."""
         return math.prod(self.chunk_shape) * self.dtype.itemsize
 
+    def require_unchanged(self) -> None:
+        """Raise :class:`DataCorruptionError` if a file that was read has changed since."""
+        self.stamps.require_unchanged(lambda file_at: self.root / self.names.key(file_at))
+
     @property
     def max_encoded_nbytes(self) -> int:
         """Bytes that a stored chunk may have."""

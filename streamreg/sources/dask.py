@@ -113,6 +113,15 @@ class DaskSource(RowSource):
         ]
         return [folder for folder in map(input_path, arrays) if folder is not None]
 
+    @property
+    def is_remote(self) -> bool:
+        return True
+
+    @property
+    def storage(self) -> str:
+        # of the tasks that make it, from what and how
+        return str(self.array.name)
+
     def place(self, row: int, column: int = 0) -> str:
         del column
         return chunk_row(self, row)

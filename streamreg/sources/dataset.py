@@ -137,6 +137,11 @@ class DataSet:
         named = self.named().items()
         return {name: source.stamps for name, source in named if source.stamps is not None}
 
+    def require_unchanged(self) -> None:
+        """Raise :class:`DataCorruptionError` if a file that stamps tell of has changed since."""
+        for source in self.sources():
+            source.require_unchanged()
+
     def replaced(self, change: Callable[[str, RowSource], RowSource]) -> DataSet:
         """Return the data set with other sources, by their names X, y and sample_weight."""
         changed = {name: change(name, source) for name, source in self.named().items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from typing import TYPE_CHECKING, Any
 
+import google_crc32c
 import numpy as np
 
 from streamreg.memory import MIB
@@ -14,14 +15,17 @@ if TYPE_CHECKING:
 
     from streamreg.sources.base import RowSource
 
-# where no stamps of files tell: of arrays in memory many pieces are looked at, of others, each of
-# which may be a chunk to decode, three
+# of rows that are looked at where nothing else tells what an array holds
 _PIECE_NBYTES = MIB
-_MANY, _FEW = 64, 3
+_PIECES = 3
 
 
 def identity(source: RowSource) -> dict[str, Any]:
-    """Return shape, dtype, chunks and codecs, and a checksum of some rows, as JSON knows them."""
+    """Return what tells the rows of a source from others, as JSON knows it.
+
+    Shape, dtype, chunks and codecs; and of what an array holds, unless stamps of its files tell:
+    the state of the files that it comes from, or a checksum of all rows in memory, or of some.
+    """
     grid = source.grid
     bounds = zlib.crc32(repr(grid.bounds).encode())
     known = {
@@ -30,8 +34,13 @@ def identity(source: RowSource) -> dict[str, Any]:
         "chunks": f"{len(grid):,} of {grid.chunk_rows:,} rows ({bounds:08x})",
         "codecs": source.storage,
     }
-    if source.stamps is None:
-        known["values"] = f"{_sampled(source):08x}"
+    files = source.inputs()
+    if source.stamps is not None:
+        return known
+    if files:
+        known["files"] = [folder_state(path) for path in files]
+    elif not source.is_remote:
+        known["values"] = f"{_checksum(source):08x}"
     return known
 
 
@@ -46,15 +55,17 @@ def folder_state(folder: Path) -> str:
     return f"{checksum:08x}"
 
 
-def _sampled(source: RowSource) -> int:
-    pieces = _MANY if source.in_memory else _FEW
-    rows = min(source.shape[0], max(1, _PIECE_NBYTES // source.row_nbytes))
+def _checksum(source: RowSource) -> int:
+    n_rows = source.shape[0]
+    rows = min(n_rows, max(1, _PIECE_NBYTES // source.row_nbytes))
+    starts = [(n_rows - rows) * piece // (_PIECES - 1) for piece in range(_PIECES)]
+    if source.in_memory:
+        starts = list(range(0, n_rows, rows))
     checksum, reader = 0, source.open()
     try:
-        for piece in range(pieces):
-            start = (source.shape[0] - rows) * piece // (pieces - 1)
-            values = np.ascontiguousarray(reader.read(start, start + rows))
-            checksum = zlib.crc32(values.view(np.uint8).data, checksum)
+        for start in starts:
+            values = np.ascontiguousarray(reader.read(start, min(start + rows, n_rows)))
+            checksum = google_crc32c.extend(checksum, values.view(np.uint8).data.tobytes())
     finally:
         reader.close()
     return checksum

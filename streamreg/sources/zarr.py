@@ -180,6 +180,10 @@ class ZarrSource(RowSource):
         if self.metadata is not None:
             self.metadata.require_there()
 
+    def require_unchanged(self) -> None:
+        if self.files is not None:
+            self.files.require_unchanged()
+
     @property
     def storage(self) -> str:
         document: dict[str, Any] = self.array.metadata.to_dict()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ from streamreg.memory import MIB, format_nbytes
 if TYPE_CHECKING:
     import zarr
 
+# of a URL: who asks, and the password
+_SECRET = re.compile(r"://[^/@]*@")
 _DOCUMENTS = ("zarr.json", ".zarray", ".zgroup")
 _DOCUMENT_MAX_NBYTES = 16 * MIB
 
@@ -133,7 +136,8 @@ def input_path(node: zarr.Array[Any] | zarr.Group) -> Path | None:
 
 
 def printable(text: str) -> str:
-    """Return a name as it may stand in a message: quoted where it could be misread."""
+    """Return a name as it may stand in a message: without passwords, quoted where misread."""
+    text = _SECRET.sub("://***@", text)
     return text if text.isprintable() and " " not in text and text else repr(text)
 
 

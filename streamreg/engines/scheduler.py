@@ -1,0 +1,74 @@
+"""A cluster's scheduler, asked for nothing without a deadline."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from streamreg.errors import ClusterError
+from streamreg.wording import count
+
+# in which a scheduler that is there answers
+_ANSWER_SECONDS = 20.0
+
+
+class Scheduler:
+    """The scheduler of a client.
+
+    Parameters
+    ----------
+    client
+        A ``distributed.Client``.
+    patience
+        Seconds without any sign of progress after which a cluster is given up.
+    """
+
+    def __init__(self, client: Any, patience: float) -> None:  # noqa: ANN401  (it has no types)
+        self.client = client
+        self.patience = patience
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the client has a connection, or tries to have one again."""
+        return self.client.status in {"running", "connecting"}
+
+    def workers(self) -> dict[str, int]:
+        """Return the addresses of the workers that are there, and their threads."""
+        threads: dict[str, int] = self._ask("ncores")
+        return threads
+
+    def at_work(self, keys: set[str]) -> set[str]:
+        """Return the workers that are said to be at work on a task."""
+        return {at for at, theirs in self._ask("processing").items() if keys & {*theirs}}
+
+    def holding(self, key: str) -> set[str]:
+        """Return the workers that are said to hold a result."""
+        return {at for holders in self._ask("who_has", keys=[key]).values() for at in holders}
+
+    def given_up(self, waited_for: str, why: str) -> ClusterError:
+        """Return the error that ends a fit."""
+        try:
+            there = f"with {count(len(self.workers()), 'worker')} there"
+        except ClusterError:
+            there = "and the scheduler does not answer"
+        return _given_up(waited_for, f"{why}, {there}")
+
+    def _ask(self, method: str, **given: Any) -> Any:  # noqa: ANN401
+        seconds = min(self.patience, _ANSWER_SECONDS)
+        try:
+            return self.client.sync(
+                getattr(self.client.scheduler, method), callback_timeout=seconds, **given
+            )
+        # whatever a lost connection makes distributed raise
+        except Exception as error:
+            what = str(error) or type(error).__name__
+            raise _given_up(
+                "an answer of its scheduler", f"{what}, within {seconds:.0f} s"
+            ) from error
+
+
+def _given_up(waited_for: str, why: str) -> ClusterError:
+    return ClusterError(
+        f"the cluster was given up while {waited_for} was waited for: {why}. Mend it and start the "
+        "fit again; what its checkpoint saved is kept. A longer wait is set by "
+        "streamreg.no-progress-timeout in Dask's configuration"
+    )

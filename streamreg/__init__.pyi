@@ -1,5 +1,6 @@
 from .errors import (
     CheckpointError,
+    ClusterError,
     DataCorruptionError,
     DataWarning,
     DivergenceError,
@@ -7,12 +8,14 @@ from .errors import (
     MemoryLimitError,
     StreamregError,
 )
-from .estimator import LinearRegression, load
+from .estimator import LinearRegression
 from .fitting import plan
+from .loading import load
 from .plans import Plan
 
 __all__ = [
     "CheckpointError",
+    "ClusterError",
     "DataCorruptionError",
     "DataWarning",
     "DivergenceError",

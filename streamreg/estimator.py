@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from copy import copy
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
@@ -73,8 +74,11 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
     n_threads
         Threads that fold rows; ``None``: all cores that the process may use. The number changes no
         bit of the answer.
-    device, client
-        ``"cpu"``, ``None``; this version supports no others.
+    device
+        ``"cpu"``; this version supports no other.
+    client
+        A ``distributed.Client``, on whose workers ``fit`` runs its passes; ``predict`` and
+        ``score`` run here. Clones share it, pickles do without.
     checkpoint
         A path: the fit saves there, every few seconds and when it is interrupted, how far it came;
         started again with the same data and parameters, it goes on from there to the same bits.
@@ -233,6 +237,15 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
             warnings.warn(message, DataWarning, stacklevel=2)
         return float(np.mean(scores.r2))
 
+    def __getstate__(self) -> dict[str, Any]:
+        # a connection belongs to its process
+        return {**super().__getstate__(), "client": None}
+
+    def __sklearn_clone__(self) -> Self:
+        made: Self = BaseEstimator.__sklearn_clone__(copy(self))
+        made.client = self.client
+        return made
+
     def save(self, path: Path) -> None:
         """Write the fitted model to ``.json`` or ``.npz``; parameters are not kept."""
         check_is_fitted(self)
@@ -285,16 +298,3 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
             self._target_names,
             {name: getattr(self, f"{name}_") for name in DETAILS},
         )
-
-
-def load(path: Path) -> LinearRegression:
-    """Return a fitted ``LinearRegression``, with default parameters, from a file of ``save``.
-
-    Raises
-    ------
-    InputError
-        There is no such file, or it is not a model; nothing in it is ever run.
-    """
-    estimator = LinearRegression()
-    estimator._keep(Model.load(path))  # noqa: SLF001  (a second constructor)
-    return estimator

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
 import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ import pytest
 import zarr
 
 from streamreg import LinearRegression, checkpoint_file, files
+from streamreg.archive import Archive, write_archive
 from streamreg.checkpoint_file import CheckpointFile
 from streamreg.errors import CheckpointError, DataCorruptionError, DataWarning, InputError
 
@@ -132,7 +135,76 @@ def test_other_data_are_refused_with_the_difference(data, tmp_path):
         fit(X[:, :5], X[:, 0], checkpoint=tmp_path / "a")
 
 
-@pytest.mark.parametrize("row", [0, N // 2, N - 1])
+@pytest.mark.parametrize("solver", ["closed_form", "cg"])
+def test_a_fit_that_is_done_answers_for_its_own_data_only(data, tmp_path, solver):
+    fit(data, solver=solver, checkpoint=tmp_path / "a")
+    other = shutil.copytree(data, tmp_path / "other.zarr")
+    zarr.open_array(other / "X", mode="r+")[:] *= 2
+    with pytest.raises(DataCorruptionError, match=r"c/0/0 of .*other\.zarr/X .* changed during"):
+        fit(other, solver=solver, checkpoint=tmp_path / "a")
+    (data / "y/c/5").unlink()
+    with pytest.raises(
+        DataCorruptionError, match=r"c/5 of .*y .* cannot be any more: No such file"
+    ):
+        fit(data, solver=solver, checkpoint=tmp_path / "a")
+
+
+def test_other_values_in_a_file_of_hdf5_are_refused(data, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "X.h5", "w") as file:
+        file["X"] = zarr.open_array(data / "X")[:]
+    with h5py.File(tmp_path / "X.h5") as file:
+        fit(file["X"], zarr.open_array(data / "y")[:], checkpoint=tmp_path / "a")
+    with h5py.File(tmp_path / "X.h5", "r+") as file:
+        file["X"][1234] = 0
+    os.utime(tmp_path / "X.h5", (1, 1))
+    with (
+        h5py.File(tmp_path / "X.h5") as file,
+        pytest.raises(CheckpointError, match="data X files was"),
+    ):
+        fit(file["X"], zarr.open_array(data / "y")[:], checkpoint=tmp_path / "a")
+
+
+def test_fewer_epochs_than_were_run_are_refused(data, tmp_path):
+    fit(data, checkpoint=tmp_path / "a", max_epochs=4)
+    with pytest.raises(
+        InputError, match="max_epochs=1 but the checkpoint is of a fit that has run"
+    ):
+        fit(data, checkpoint=tmp_path / "a", max_epochs=1)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"first": 3}, {"first": [1]}, {"first": [{}]}, {"later": None}, {"n_blocks": -1},
+        {"n_blocks": "9"}, {"n_blocks": 0.5}, {"n_omitted": None}, {"rounded": [[]]},
+        {"accumulator": 7}, {"accumulator": "Gram"}, {"n_blocks": 10**9},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_header_that_makes_no_sense_is_damage(data, tmp_path, header):
+    path = tmp_path / "a"
+    stopped(data, path)
+    with Archive(path) as archive:
+        with zipfile.ZipFile(path) as names:
+            arrays = {name[:-4]: archive.read(name[:-4]) for name in names.namelist()}
+        changed = archive.header
+    del arrays["header"]
+    for key, value in header.items():
+        (changed if key in changed else changed["later"][-1])[key] = value
+    with path.open("wb") as file:
+        write_archive(file, changed, arrays)
+    with pytest.raises(CheckpointError, match="damaged"):
+        fit(data, checkpoint=path)
+
+
+def test_a_pipe_in_a_checkpoints_place_does_not_hang(data, tmp_path):
+    os.mkfifo(tmp_path / "a")
+    with pytest.raises(CheckpointError, match="not a regular file"):
+        fit(data, checkpoint=tmp_path / "a")
+
+
+@pytest.mark.parametrize("row", [0, 1234, N - 1])
 def test_other_values_in_memory_are_refused(data, tmp_path, row):
     X, y = zarr.open_array(data / "X")[:], zarr.open_array(data / "y")[:]
     stopped(X, tmp_path / "a", y=y)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import threading
 import warnings
@@ -12,9 +13,13 @@ import numpy as np
 import pytest
 import zarr
 from problems import lstsq
+from sklearn.base import clone
 
-from streamreg import LinearRegression
+from streamreg import LinearRegression, checkpoint, checkpoint_file, layout
+from streamreg.accumulators.moments import Moments
 from streamreg.engines import remote
+from streamreg.engines.threads import ThreadsEngine
+from streamreg.engines.workers import job_for
 from streamreg.errors import (
     ClusterError,
     DataCorruptionError,
@@ -22,6 +27,8 @@ from streamreg.errors import (
     InputError,
     MemoryLimitError,
 )
+from streamreg.memory import MIB
+from streamreg.sources.dataset import open_dataset
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 
@@ -129,6 +136,55 @@ def test_a_fit_on_a_cluster_is_gone_on_with_on_one_machine(client, store, tmp_pa
     with pytest.raises(StopError):
         bits(store, solver="cg", client=client, checkpoint=path, progress=stop)
     assert bits(store, solver="cg", checkpoint=path) == bits(store, solver="cg")
+
+
+def test_a_large_state_begun_on_one_machine_is_begun_anew_on_a_cluster(
+    client, store, tmp_path, monkeypatch
+):
+    # sums for many targets, which no panels share
+    for module in (layout, checkpoint):
+        monkeypatch.setattr(module, "LARGE_STATE_NBYTES", MIB)
+    X = da.from_zarr(store / "wide")
+    y = da.from_array(np.random.default_rng(0).standard_normal((2500, 100)), chunks=(500, 100))
+    parameters = {"solver": "cg", "standardize": False, "checkpoint": tmp_path / "a"}
+    real, folded = ThreadsEngine._tell, []
+
+    def tell(engine, rows):
+        folded.append(rows)
+        if len(folded) == 6:
+            raise KeyboardInterrupt
+        real(engine, rows)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ThreadsEngine, "_tell", tell)
+        patch.setattr(checkpoint_file, "INTERVAL_SECONDS", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            bits(X, y, **parameters)
+    on_cluster = bits(X, y, **parameters, client=client)
+    assert on_cluster == bits(X, y, **{**parameters, "checkpoint": None})
+
+
+def test_a_worker_that_comes_later_is_checked_too(client, store):
+    dataset = open_dataset(store)
+    job = job_for(dataset, "numpy")._replace(versions=remote.versions() | {"numpy": "1.26"})
+    with pytest.raises(ClusterError, match=r"a worker on .* has other versions: numpy"):
+        remote.fold(job, pickle.dumps(Moments(60, 2)), [(0, 10)])
+
+
+@pytest.mark.parametrize("value", ["abc", "-3s", None, "0s", "inf"])
+def test_a_deadline_that_is_no_time_is_refused(client, store, value):
+    with (
+        dask.config.set({"streamreg.no-progress-timeout": value}),
+        pytest.raises(InputError, match="is no time; set"),
+    ):
+        LinearRegression(client=client).fit(store)
+
+
+def test_an_estimator_with_a_client_can_be_cloned_and_pickled(client):
+    model = LinearRegression(client=client, l2=2.0)
+    copied = clone(model)
+    assert (copied.client, copied.l2) == (client, 2.0)
+    assert pickle.loads(pickle.dumps(model)).get_params() == model.get_params() | {"client": None}
 
 
 def test_rows_left_out_on_workers_are_counted(client, rows, tmp_path):

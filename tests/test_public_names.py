@@ -7,6 +7,7 @@ import streamreg
 
 PUBLIC = [
     "CheckpointError",
+    "ClusterError",
     "DataCorruptionError",
     "DataWarning",
     "DivergenceError",

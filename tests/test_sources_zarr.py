@@ -253,7 +253,7 @@ def test_unequal_chunks_are_refused(tmp_path):
 def test_a_source_can_be_sent_to_another_process(store):
     values = ours.filled((20, 3), np.dtype("f8"))
     source = open_source(store(values, chunks=(7, 3)), "X")
-    assert same(read_all(pickle.loads(pickle.dumps(source))), values)  # noqa: S301  (our own)
+    assert same(read_all(pickle.loads(pickle.dumps(source))), values)
 
 
 def test_planning_and_opening_read_no_chunk(store, chunks_opened):

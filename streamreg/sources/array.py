@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -129,6 +130,10 @@ class SliceableSource(RowSource):
     def open(self) -> Reader:
         return _PieceReader(self) if self.chunks is None else _BandReader(self)
 
+    def inputs(self) -> list[Path]:
+        file = Path(_file_of(self.array))
+        return [file] if file.is_file() else []
+
     def reader_nbytes(self, block_rows: int) -> int:
         rows, joined = block_rows, 0
         if self.chunks is not None:
@@ -254,12 +259,18 @@ def require_dense(data: object, name: str) -> None:
         )
 
 
+def _file_of(array: Sliceable) -> str:
+    """Return the file of an HDF5 dataset; of others an empty text."""
+    dataset: Any = array
+    is_hdf5 = type(array).__module__.partition(".")[0] == "h5py"
+    return str(dataset.file.filename) if is_hdf5 else ""
+
+
 def _label(array: Sliceable, name: str) -> str:
     """Return the file and path of an HDF5 dataset, else ``name``."""
-    if type(array).__module__.partition(".")[0] != "h5py":
-        return name
     dataset: Any = array
-    return f"{name} ({printable(dataset.file.filename + dataset.name)})"
+    file = _file_of(array)
+    return f"{name} ({printable(file + dataset.name)})" if file else name
 
 
 def _cached_nbytes(array: object) -> int:

@@ -168,7 +168,7 @@ def test_a_worker_that_comes_later_is_checked_too(client, store):
     dataset = open_dataset(store)
     job = job_for(dataset, "numpy")._replace(versions=remote.versions() | {"numpy": "1.26"})
     with pytest.raises(ClusterError, match=r"a worker on .* has other versions: numpy"):
-        remote.fold(job, pickle.dumps(Moments(60, 2)), [(0, 10)])
+        remote.fold(job, pickle.dumps(Moments(60, 2)), [[(0, 10)]])
 
 
 @pytest.mark.parametrize("value", ["abc", "-3s", None, "0s", "inf"])

@@ -65,11 +65,11 @@ def kernels_named(loops: str) -> Kernels:
     return cpu.KERNELS
 
 
-def fold(job: Job, accumulator: bytes, blocks: list[tuple[int, int]]) -> Done:
-    """Fold consecutive blocks."""
+def fold(job: Job, accumulator: bytes, segments: list[list[tuple[int, int]]]) -> list[Done]:
+    """Fold some segments, each into a state of its own, with one reader."""
     dataset = _opened(job)
     made = pickle.loads(accumulator)  # noqa: S301
-    return _fold(dataset, made, blocks, kernels_named(job.loops))
+    return _fold(dataset, made, segments, kernels_named(job.loops))
 
 
 def fold_part(job: Job, accumulator: bytes, blocks: list[tuple[int, int]], part: range) -> Done:
@@ -77,7 +77,7 @@ def fold_part(job: Job, accumulator: bytes, blocks: list[tuple[int, int]], part:
     dataset = _opened(job)
     made = pickle.loads(accumulator)  # noqa: S301
     some = kernels_named(job.loops)._replace(parallel=partial(_some, part))
-    done = _fold(dataset, made, blocks, some)
+    (done,) = _fold(dataset, made, [blocks], some)
     return done._replace(folded=done.folded._replace(state=made.part(done.folded.state, part)))
 
 
@@ -112,7 +112,7 @@ def fold_chunks(
         folded = before.folded._replace(state=state)
         for name, stamps in dataset.stamps().items():
             stamps.meet(before.files[name])
-    done = _fold(dataset.replaced(holding), made, [bounds], kernels, folded)
+    (done,) = _fold(dataset.replaced(holding), made, [[bounds]], kernels, folded)
     if part is not None:
         done = done._replace(folded=done.folded._replace(state=made.part(done.folded.state, part)))
     return done
@@ -185,16 +185,21 @@ def _some(part: range, task: Callable[[int], None], count: int) -> None:
 def _fold(
     dataset: DataSet,
     accumulator: Accumulator[Any, Any],
-    blocks: list[tuple[int, int]],
+    segments: list[list[tuple[int, int]]],
     kernels: Kernels,
     before: Folded | None = None,
-) -> Done:
+) -> list[Done]:
     with one_blas_thread():
         reader = dataset.open()
         try:
-            start = before or Folded.nothing(accumulator)
-            folded = fold_segment(reader, accumulator, start, blocks, kernels, lambda _: None)
+            folded = [
+                fold_segment(
+                    reader, accumulator, before or Folded.nothing(accumulator), blocks, kernels,
+                    lambda _: None,
+                )
+                for blocks in segments
+            ]  # fmt: skip
         finally:
             reader.close()
     files = {name: stamps.seen() for name, stamps in dataset.stamps().items()}
-    return Done(folded, files)
+    return [Done(each, files) for each in folded]

@@ -262,7 +262,7 @@ def test_what_is_no_client_is_refused(given, store):
         LinearRegression(client=given).fit(store)
 
 
-def test_a_thousand_epochs_leave_nothing_on_the_cluster(client, store):
+def test_many_epochs_leave_nothing_on_the_cluster(client, store):
     def held():
         tasks = client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks))
         return tasks, threading.active_count()

@@ -156,7 +156,7 @@ class Checkpoint:
                 self._save(here(folded))
 
         result = engine.reduce(accumulator, start, note)
-        if is_large and last is not None and last is not start:
+        if is_large and last is not None and last is not start and not self._has(last):
             # now or never: the solver writes to it
             self._is_lost = not self._save(here(last))
         self._at += 1
@@ -181,6 +181,7 @@ class Checkpoint:
         """Forget the passes between the solver's first place and this one."""
         if not self._earlier:
             self._position, self._at = _Position(self._position.first, place), 0
+            self._is_lost = False
 
     def _take(self, accumulator: Accumulator[Any, Any], *, is_large: bool) -> Folded | None:
         """Return what the fit before folded in this pass, if it came so far."""
@@ -200,6 +201,11 @@ class Checkpoint:
         here = self._in_file(name, _Pass(type(accumulator).__name__, kept, is_large))
         self._position = self._with(here)
         return folded
+
+    def _has(self, folded: Folded) -> bool:
+        """Whether just this much of the pass that is under way was saved."""
+        passes = getattr(self._position, self._position.current)[self._at :]
+        return any(each.folded.n_blocks == folded.n_blocks for each in passes)
 
     def _with(self, here: _Pass) -> _Position:
         """Return the position with what the pass that is under way gave."""

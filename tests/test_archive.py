@@ -19,8 +19,8 @@ from streamreg.model import Model
 
 # how many mutations are tried: 10,000 by STREAMREG_FUZZ=10000
 EXAMPLES = int(os.environ.get("STREAMREG_FUZZ", "300"))
-# what Python and zipfile need to say that a file of some kB is damaged
-OVERHEAD_NBYTES = 1 << 19
+# what Python needs for a file of some kB: zipfile asks for pieces of up to 1 MiB
+OVERHEAD_NBYTES = 1 << 21
 ARRAYS = {
     "F": np.asfortranarray(np.arange(12.0).reshape(3, 4)),
     "C": np.arange(6, dtype="u4").reshape(2, 3),

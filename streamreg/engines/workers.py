@@ -17,7 +17,7 @@ from streamreg.memory import parse_nbytes
 from streamreg.sources.dask import DaskSource
 from streamreg.sources.sent import SentSource
 from streamreg.sources.zarr import ZarrSource
-from streamreg.wording import count
+from streamreg.wording import count, shown
 
 if TYPE_CHECKING:
     from streamreg.engines.remote import Job, Worker
@@ -56,7 +56,8 @@ def require_client(client: object) -> Any:  # noqa: ANN401  (distributed publish
     """
     if type(client).__module__.partition(".")[0] != "distributed":
         raise InputError(
-            f"client is a {type(client).__name__}; pass a dask.distributed.Client, or None"
+            f"client={shown(client)} is of type {type(client).__name__}; pass a "
+            "dask.distributed.Client, or None"
         )
     made: Any = client
     if made.asynchronous:

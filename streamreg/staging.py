@@ -78,8 +78,9 @@ def staged(
 ) -> Iterator[tuple[Path, bool]]:
     """Yield a folder that is renamed to ``path`` once the ``with`` block has ended well.
 
-    With an ``identity`` it is kept if the block is interrupted, or the system fails it, and is
-    yielded again to who comes with the same one; then the second value is true. Else it is removed.
+    With an ``identity`` it is kept if the block does not end well, but for an ``InputError``, and
+    yielded again to who comes with the same one; then the second value is true. Else it is
+    removed.
 
     Raises
     ------
@@ -97,10 +98,10 @@ def staged(
         is_begun = _claim(partial, lock, identity)
         try:
             yield partial, is_begun
-            (partial / _IDENTITY).unlink(missing_ok=True)
             _publish(partial, target, overwrite=overwrite)
+            (target / _IDENTITY).unlink(missing_ok=True)
         except BaseException as error:
-            if identity and (isinstance(error, OSError) or not isinstance(error, Exception)):
+            if identity and not isinstance(error, InputError):
                 error.add_note(
                     f"what was written so far is kept in {str(partial)!r}: do the same again, and "
                     "it goes on from there; or remove it"
@@ -129,12 +130,12 @@ def _claim(partial: Path, lock: int, identity: str) -> bool:
     if left and not _is_zarr(partial) and not (partial / _IDENTITY).is_file():
         raise InputError(f"folder {partial} is in the way and holds nothing of Zarr; remove it")
     begun = partial / _IDENTITY
-    if identity and begun.is_file() and begun.read_text() == identity:
+    if identity and begun.is_file() and begun.read_bytes() == identity.encode():
         return True
     for entry in left:
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     if identity:
-        begun.write_text(identity)
+        begun.write_bytes(identity.encode())
     return False
 
 

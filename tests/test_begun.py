@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import zarr
 
-from streamreg import LinearRegression, output, prediction
+from streamreg import LinearRegression, output, prediction, staging
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.errors import InputError
 
@@ -60,7 +60,9 @@ def blocks_read(monkeypatch):
     return read
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "no space")])
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "no space"), MemoryError()]
+)
 def test_what_was_written_is_not_predicted_again(model, store, tmp_path, monkeypatch, error):
     out = tmp_path / "y.zarr"
     raised = stopped(model, store, out, monkeypatch, error)
@@ -94,6 +96,21 @@ def test_other_predictions_begin_anew(model, store, tmp_path, monkeypatch, chang
     read = blocks_read(monkeypatch)
     model.predict(store, out=out)
     assert sum(read) == N
+    np.testing.assert_array_equal(zarr.open_array(out)[:], model.predict(store))
+
+
+def test_a_failure_to_publish_loses_nothing(model, store, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.EIO, "broken")
+
+    out = tmp_path / "y.zarr"
+    with monkeypatch.context() as patch:
+        patch.setattr(staging, "sync", full)
+        with pytest.raises(OSError, match="broken"):
+            model.predict(store, out=out)
+    read = blocks_read(monkeypatch)
+    model.predict(store, out=out)
+    assert read == []
     np.testing.assert_array_equal(zarr.open_array(out)[:], model.predict(store))
 
 

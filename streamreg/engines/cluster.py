@@ -26,8 +26,8 @@ Result = TypeVar("Result")
 
 # what is sent once for all tasks of a pass, rather than with each
 _SHARED_NBYTES = 1 << 16
-# of tasks for each thread, and of the states that one returns
-_TASKS_A_THREAD, _RETURNED_NBYTES = 3, 1 << 24
+# tasks for each thread, what one reads, and the states that it returns, where it folds several
+_TASKS_A_THREAD, _READ_NBYTES, _RETURNED_NBYTES = 3, 1 << 27, 1 << 24
 
 
 class ClusterEngine:
@@ -133,11 +133,20 @@ class ClusterEngine:
     def _grouped(self, segments: list[range], state_nbytes: int) -> list[list[range]]:
         """Return the segments that are folded by one task each, a state apiece.
 
-        A task costs Dask 1.6 ms (measured, two cores), whatever it does: so there are a few for
-        each thread, for workers that are not alike, and no more.
+        A task costs Dask 1.6 ms (measured, two cores), whatever it does. So small segments are
+        folded together: a few tasks for each thread are left, for workers that are not alike.
         """
         n_tasks = _TASKS_A_THREAD * max(1, sum(self._scheduler.workers().values()))
-        together = max(1, min(len(segments) // n_tasks, _RETURNED_NBYTES // state_nbytes))
+        first, last = self._bounds(segments[0])[0][0], self._bounds(segments[0])[-1][1]
+        segment_nbytes = (last - first) * self._dataset.row_nbytes
+        together = max(
+            1,
+            min(
+                len(segments) // n_tasks,
+                _RETURNED_NBYTES // state_nbytes,
+                _READ_NBYTES // segment_nbytes,
+            ),
+        )
         return [segments[at : at + together] for at in range(0, len(segments), together)]
 
     def _folded_in_parts(self, accumulator: Accumulator[Any, Any]) -> Folded:

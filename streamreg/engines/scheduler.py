@@ -7,8 +7,8 @@ from typing import Any
 from streamreg.errors import ClusterError
 from streamreg.wording import count
 
-# in which a scheduler that is there answers
-_ANSWER_SECONDS = 20.0
+# in which a scheduler that is there answers, where an error is to tell of its workers
+_ANSWER_SECONDS = 5.0
 
 
 class Scheduler:
@@ -31,9 +31,9 @@ class Scheduler:
         """Whether the client has a connection, or tries to have one again."""
         return self.client.status in {"running", "connecting"}
 
-    def workers(self) -> dict[str, int]:
+    def workers(self, seconds: float | None = None) -> dict[str, int]:
         """Return the addresses of the workers that are there, and their threads."""
-        threads: dict[str, int] = self._ask("ncores")
+        threads: dict[str, int] = self._ask("ncores", seconds)
         return threads
 
     def at_work(self, keys: set[str]) -> set[str]:
@@ -47,13 +47,13 @@ class Scheduler:
     def given_up(self, waited_for: str, why: str) -> ClusterError:
         """Return the error that ends a fit."""
         try:
-            there = f"with {count(len(self.workers()), 'worker')} there"
+            there = f"with {count(len(self.workers(_ANSWER_SECONDS)), 'worker')} there"
         except ClusterError:
             there = "and the scheduler does not answer"
         return _given_up(waited_for, f"{why}, {there}")
 
-    def _ask(self, method: str, **given: Any) -> Any:  # noqa: ANN401
-        seconds = min(self.patience, _ANSWER_SECONDS)
+    def _ask(self, method: str, seconds: float | None = None, **given: Any) -> Any:  # noqa: ANN401
+        seconds = self.patience if seconds is None else min(seconds, self.patience)
         try:
             return self.client.sync(
                 getattr(self.client.scheduler, method), callback_timeout=seconds, **given

@@ -108,20 +108,20 @@ class Tasks:
     def _result(self, waiting: deque[_Task]) -> Any:  # noqa: ANN401  (whatever is called returns)
         """Wait for the first task, and return its result."""
         first = waiting[0]
-        last_sign, is_suspected = time.monotonic(), False
+        last_sign, suspected_at = time.monotonic(), self._suspicion
         while not first.is_done:
             try:
                 task, future = self._ended.get(timeout=_TICK_SECONDS)
             except Empty:
                 idle = time.monotonic() - last_sign
                 self._require_hope(idle)
-                if idle > self._suspicion and not is_suspected:
+                if idle > suspected_at:
                     self._suspect(self._scheduler.at_work(_keys(first)))
                     self._again_elsewhere(waiting)
-                    is_suspected = True
+                    suspected_at = idle + self._suspicion
                 continue
             if future in task.futures and self._take(task, future):
-                last_sign, is_suspected = time.monotonic(), False
+                last_sign, suspected_at = time.monotonic(), self._suspicion
         return waiting.popleft().result
 
     def _require_hope(self, idle: float) -> None:
@@ -190,9 +190,14 @@ class Tasks:
             self._suspects.clear()
 
     def _again_elsewhere(self, waiting: Iterable[_Task]) -> None:
-        """Make calls that suspects are at work on again, by others."""
-        for task in waiting:
-            if not task.is_done and self._scheduler.at_work(_keys(task)) & self._suspects:
+        """Make calls again, by others: the one waited for, and those that suspects are at work on.
+
+        Nobody need be at work on the first: those who were to be may have gone.
+        """
+        for number, task in enumerate(waiting):
+            if number == 0 or (
+                not task.is_done and self._scheduler.at_work(_keys(task)) & self._suspects
+            ):
                 self._submit(task)
 
     def _failed(self, error: Exception) -> StreamregError:

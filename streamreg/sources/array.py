@@ -130,9 +130,12 @@ class SliceableSource(RowSource):
     def open(self) -> Reader:
         return _PieceReader(self) if self.chunks is None else _BandReader(self)
 
+    @property
+    def storage(self) -> str:
+        return self.name  # of HDF5 its file and its place there
+
     def inputs(self) -> list[Path]:
-        file = Path(_file_of(self.array))
-        return [file] if file.is_file() else []
+        return [file for file in [Path(_file_of(self.array))] if file.is_file()]
 
     def reader_nbytes(self, block_rows: int) -> int:
         rows, joined = block_rows, 0
@@ -262,8 +265,7 @@ def require_dense(data: object, name: str) -> None:
 def _file_of(array: Sliceable) -> str:
     """Return the file of an HDF5 dataset; of others an empty text."""
     dataset: Any = array
-    is_hdf5 = type(array).__module__.partition(".")[0] == "h5py"
-    return str(dataset.file.filename) if is_hdf5 else ""
+    return str(dataset.file.filename) if type(array).__module__.startswith("h5py.") else ""
 
 
 def _label(array: Sliceable, name: str) -> str:

@@ -119,6 +119,11 @@ class RowSource(ABC):
         return False
 
     @property
+    def is_checked_whole(self) -> bool:
+        """Whether all rows are looked at to tell them from others: they lie at hand."""
+        return self.in_memory
+
+    @property
     def is_remote(self) -> bool:
         """Whether rows are computed elsewhere, and none should be had just to look at them."""
         return False
@@ -150,7 +155,7 @@ class RowSource(ABC):
 
     @property
     def storage(self) -> str:
-        """How values are stored, as far as that may change an answer: codecs."""
+        """How and where values are stored, as far as that may change an answer."""
         return ""
 
     @property

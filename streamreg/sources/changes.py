@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # files beyond are not watched: 4 bytes each, of which only those of files that were read are used
 _MOST_FILES = 1 << 24
+# the stamp of a file that is not there, and may be absent
+_ABSENT = 0xFFFFFFFF
 
 
 class SeenFiles(NamedTuple):
@@ -64,6 +66,12 @@ class FileStamps:
             at = tuple(int(place) for place in np.unravel_index(number, self._shape))
             try:
                 status = path(at).stat()
+            except FileNotFoundError as error:
+                if self.values[number] == _ABSENT:
+                    continue
+                raise DataCorruptionError(
+                    f"{self._describe(at)} was read before and is gone"
+                ) from error
             except OSError as error:
                 raise DataCorruptionError(
                     f"{self._describe(at)} was read before and cannot be any more: {error.strerror}"
@@ -81,6 +89,12 @@ class FileStamps:
         if self.values[number] == 0:
             self.values[number] = stamp
         return bool(self.values[number] == stamp)
+
+    def note_absent(self, file_at: tuple[int, ...]) -> None:
+        """Take note that a file is not there."""
+        number = self._number(file_at)
+        if number < _MOST_FILES and self.values[number] == 0:
+            self.values[number] = _ABSENT
 
     def forget(self, file_at: tuple[int, ...]) -> None:
         """Take a file for one that was never read: it was of no use."""

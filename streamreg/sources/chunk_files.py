@@ -239,6 +239,7 @@ class ChunkFileReader:
                 raise self._error(chunk, "is a link to a file that does not exist") from None
             if self._files.fill_value is None:
                 raise missing_chunk(self._files.names.describe(chunk)) from None
+            self._files.stamps.note_absent(file_at)
             return None
         except OSError as error:
             raise self._error(chunk, f"cannot be opened: {error.strerror}") from error

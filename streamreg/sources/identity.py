@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import zlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import google_crc32c
@@ -11,8 +13,6 @@ import numpy as np
 from streamreg.memory import MIB
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from streamreg.sources.base import RowSource
 
 # of rows that are looked at where nothing else tells what an array holds
@@ -37,7 +37,7 @@ def identity(source: RowSource) -> dict[str, Any]:
     files = source.inputs()
     if source.stamps is not None:
         return known
-    if files:
+    if files and not source.is_checked_whole:
         known["files"] = [folder_state(path) for path in files]
     elif not source.is_remote:
         known["values"] = f"{_checksum(source):08x}"
@@ -46,20 +46,25 @@ def identity(source: RowSource) -> dict[str, Any]:
 
 def folder_state(folder: Path) -> str:
     """Return a checksum of the names, sizes and times of all files in a folder, or of one file."""
-    files = [folder] if folder.is_file() else sorted(folder.rglob("*"))
+    parents = os.walk(folder) if folder.is_dir() else [(str(folder.parent), [], [folder.name])]
     checksum = 0
-    for file in files:
-        status = file.lstat()
-        known = f"{file.relative_to(folder)} {status.st_size} {status.st_mtime_ns}"
-        checksum = zlib.crc32(known.encode("utf-8", "surrogateescape"), checksum)
-    return f"{checksum:08x}"
+    for parent, _, names in parents:
+        for file in (Path(parent, name) for name in names):
+            try:
+                status = file.lstat()
+            except FileNotFoundError:
+                continue  # removed meanwhile
+            known = f"{file.relative_to(folder.parent)} {status.st_size} {status.st_mtime_ns}"
+            # a sum, since folders list their files in any order
+            checksum += zlib.crc32(known.encode("utf-8", "surrogateescape"))
+    return f"{checksum:x}"
 
 
 def _checksum(source: RowSource) -> int:
     n_rows = source.shape[0]
     rows = min(n_rows, max(1, _PIECE_NBYTES // source.row_nbytes))
     starts = [(n_rows - rows) * piece // (_PIECES - 1) for piece in range(_PIECES)]
-    if source.in_memory:
+    if source.is_checked_whole:
         starts = list(range(0, n_rows, rows))
     checksum, reader = 0, source.open()
     try:

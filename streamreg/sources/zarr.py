@@ -187,8 +187,9 @@ class ZarrSource(RowSource):
     @property
     def storage(self) -> str:
         document: dict[str, Any] = self.array.metadata.to_dict()
-        codecs = [document.get(name) for name in ("codecs", "filters", "compressor", "order")]
-        return json.dumps(codecs, default=str)
+        names = ("codecs", "filters", "compressor", "order", "fill_value")
+        known = [document.get(name) for name in names]
+        return json.dumps([self.missing_chunks, *known], default=str)
 
     def place(self, row: int, column: int = 0) -> str:
         return self.names.describe(self.chunk_of(row, column))

@@ -178,7 +178,7 @@ def test_other_parts_of_one_file_are_refused(data, tmp_path):
         file["one"], file["two"] = X[:1000], X[1000:2000]
     with h5py.File(tmp_path / "X.h5") as file:
         fit(file["one"], y, checkpoint=tmp_path / "b")
-        with pytest.raises(CheckpointError, match="data X codecs was .*/one.* is .*/two"):
+        with pytest.raises(CheckpointError, match=r"data X codecs was .*/one.* is .*/two"):
             fit(file["two"], y, checkpoint=tmp_path / "b")
 
 

@@ -26,6 +26,8 @@ Result = TypeVar("Result")
 
 # what is sent once for all tasks of a pass, rather than with each
 _SHARED_NBYTES = 1 << 16
+# bytes and multiplications a second of a worker that is slow, but works
+_SLOW_READING, _SLOW_FOLDING = 1e7, 1e9
 # tasks for each thread, what one reads, and the states that it returns, where it folds several
 _TASKS_A_THREAD, _READ_NBYTES, _RETURNED_NBYTES = 3, 1 << 27, 1 << 24
 
@@ -151,8 +153,12 @@ class ClusterEngine:
 
     def _folded_in_parts(self, accumulator: Accumulator[Any, Any]) -> Folded:
         n_parts, every = accumulator.n_parts, range(len(self._blocks))
-        sent, tasks = self._sent(accumulator), self._tasks(accumulator)
         step = min(n_parts, max(1, sum(self._scheduler.workers().values())))
+        n_rows, row_nbytes = self._dataset.n_rows, self._dataset.row_nbytes
+        # a task is a whole pass, of which nothing is heard until it ends
+        at_worst = n_rows * row_nbytes / _SLOW_READING
+        at_worst += n_rows * self._dataset.n_features**2 / step / _SLOW_FOLDING
+        sent, tasks = self._sent(accumulator), self._tasks(accumulator, at_worst)
         # one in so many: those to the left are the higher ones
         parts = [range(first, n_parts, step) for first in range(step)]
         calls: Iterable[tuple[Any, ...]]
@@ -180,12 +186,13 @@ class ClusterEngine:
     def _told(self, numbers: range) -> None:
         self._on_rows(self._blocks[numbers[-1]][1] - self._blocks[numbers[0]][0])
 
-    def _tasks(self, accumulator: Accumulator[Any, Any]) -> Tasks:
+    def _tasks(self, accumulator: Accumulator[Any, Any], at_worst: float = 0.0) -> Tasks:
         what = type(accumulator).__name__
         return Tasks(
             self._scheduler,
             self._compute if self._chains else self._submit,
             f"{what} of {self._dataset.X.name}",
+            patience=max(self._scheduler.patience, at_worst),
             longest=self._longest.get(what, 0.0),
             suspects=self._suspects,
         )

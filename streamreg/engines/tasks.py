@@ -59,6 +59,8 @@ class Tasks:
         Has the cluster make a call, perhaps by some workers only; returns its future.
     what
         What is waited for, in messages.
+    patience
+        Seconds without any sign of progress after which the cluster is given up.
     longest
         Seconds that such a task took at most so far; 0 if none was seen.
     suspects
@@ -71,10 +73,12 @@ class Tasks:
         submit: Submit,
         what: str,
         *,
+        patience: float,
         longest: float = 0.0,
         suspects: set[str] | None = None,
     ) -> None:
         self._scheduler = scheduler
+        self._patience = patience
         self._submit_call = submit
         self._what = what
         self._ended: SimpleQueue[tuple[_Task, Any]] = SimpleQueue()
@@ -125,7 +129,7 @@ class Tasks:
         return waiting.popleft().result
 
     def _require_hope(self, idle: float) -> None:
-        if idle > self._scheduler.patience:
+        if idle > self._patience:
             raise self._scheduler.given_up(self._what, f"nothing came for {idle:.0f} s")
         if not self._scheduler.is_there:
             raise self._scheduler.given_up(self._what, "the connection is lost")
@@ -134,18 +138,16 @@ class Tasks:
     def _suspicion(self) -> float:
         """Seconds without a sign after which a worker is suspected not to answer any more."""
         if not self.longest:
-            return self._scheduler.patience / _FIRST_SUSPICION
+            return self._patience / _FIRST_SUSPICION
         likely = max(_LEAST_SUSPICION_SECONDS, _SUSPECT_AFTER * self.longest)
-        return min(likely, self._scheduler.patience / 2)
+        return min(likely, self._patience / 2)
 
     def _take(self, task: _Task, future: Any) -> bool:  # noqa: ANN401
         """Take the result of an attempt that ended; if there is none, try again."""
         from distributed import KilledWorker  # noqa: PLC0415  (an extra)
 
         try:
-            task.result = future.result(
-                timeout=max(_LEAST_SUSPICION_SECONDS, self._scheduler.patience / 10)
-            )
+            task.result = future.result(timeout=max(_LEAST_SUSPICION_SECONDS, self._patience / 10))
         except StreamregError:
             raise
         except Exception as error:

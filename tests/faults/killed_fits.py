@@ -16,7 +16,7 @@ from multiprocessing import RawArray
 from pathlib import Path
 
 from streamreg import checkpoint_file, fitting
-from streamreg.layout import Blocks
+from streamreg.engines.threads import ThreadsEngine
 from streamreg.progress import Silence
 from streamreg.settings import FitSettings
 from streamreg.sources.dataset import open_dataset
@@ -25,20 +25,18 @@ from streamreg.sources.dataset import open_dataset
 class _Count(Silence):
     """Counts blocks where a process that is killed does not take the number with it."""
 
-    def __init__(self, total, block_rows):
-        self._total, self._block_rows = total, block_rows
+    def __init__(self, total):
+        self._total = total
 
     def rows(self, n_rows):
-        # more rows at once are those of which an earlier run told
-        if n_rows <= self._block_rows:
-            self._total[0] += 1
+        del n_rows  # those of one block
+        self._total[0] += 1
 
 
 def run(path, settings, total, out):
     """Fit, and write what came of it."""
     dataset = open_dataset(path)
-    block_rows = Blocks.of(dataset.X.grid, dataset.row_nbytes).max_rows
-    solution = fitting.fit(dataset, settings, _Count(total, block_rows)).solution
+    solution = fitting.fit(dataset, settings, _Count(total)).solution
     bits = (solution.coefficients.tobytes() + solution.intercept.tobytes()).hex()
     partial = out.with_suffix(".partial")
     partial.write_text(json.dumps([bits, solution.n_epochs, solution.loss_history]))
@@ -60,6 +58,8 @@ def in_child(path, settings, total, out):
 
 def main(path, solver, n_fits, seed):
     folder, chance = Path(path).parent, random.Random(seed)
+    # rows of earlier runs are told too, for progress: here each call is a block that was folded
+    ThreadsEngine._tell_earlier = lambda *_: None
     checkpoint_file.INTERVAL_SECONDS, checkpoint_file._SHARE = 0.0, 0
     settings = FitSettings(
         solver=solver, tol=1e-10, n_threads=1, memory_limit="1 GiB",

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 from streamreg.errors import InputError
 from streamreg.files import sync
+from streamreg.interrupts import finished
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -88,55 +89,70 @@ def staged(
         As :func:`require_writable`, or another process is writing there now.
     """
     target = require_writable(path, overwrite=overwrite, inputs=inputs)
-    partial = _partial(target)
+    claim = _Claim(_partial(target))
     try:
-        partial.mkdir(exist_ok=True)
-        lock = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError as error:
-        raise InputError(f"folder {partial} cannot be made: {error.strerror}") from error
-    try:
-        is_begun = _claim(partial, lock, identity)
-        try:
-            yield partial, is_begun
-            _publish(partial, target, overwrite=overwrite)
-            (target / _IDENTITY).unlink(missing_ok=True)
-        except BaseException as error:
-            if identity and not isinstance(error, InputError):
-                error.add_note(
-                    f"what was written so far is kept in {str(partial)!r}: do the same again, and "
-                    "it goes on from there; or remove it"
-                )
-            else:
-                shutil.rmtree(partial, ignore_errors=True)
-            raise
+        # an interrupt comes before a folder is made or once it is known whose it is, never between
+        finished(claim.take, identity)
+        yield claim.folder, claim.is_begun
+        _publish(claim.folder, target, overwrite=overwrite)
+        (target / _IDENTITY).unlink(missing_ok=True)
+    except BaseException as error:
+        if claim.is_ours and identity and not isinstance(error, InputError):
+            error.add_note(
+                f"what was written so far is kept in {str(claim.folder)!r}: do the same again, and "
+                "it goes on from there; or remove it"
+            )
+        elif claim.is_ours:
+            shutil.rmtree(claim.folder, ignore_errors=True)
+        raise
     finally:
-        os.close(lock)
+        claim.release()
 
 
-def _claim(partial: Path, lock: int, identity: str) -> bool:
-    """Keep other writers out, whose chunks would mix with ours; say whether one began our work.
+class _Claim:
+    """A folder that is being filled, and the lock that keeps other writers' chunks out of it."""
 
-    What another one left is cleared.
-    """
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(
-            f"another writer is filling {partial} now; wait for it, or choose another name"
-        ) from None
-    except OSError:
-        pass  # a file system without locks
-    left = list(partial.iterdir())
-    if left and not _is_zarr(partial) and not (partial / _IDENTITY).is_file():
-        raise InputError(f"folder {partial} is in the way and holds nothing of Zarr; remove it")
-    begun = partial / _IDENTITY
-    if identity and begun.is_file() and begun.read_bytes() == identity.encode():
-        return True
-    for entry in left:
-        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    if identity:
-        begun.write_bytes(identity.encode())
-    return False
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.is_ours = False
+        self.is_begun = False
+        self._lock: int | None = None
+
+    def take(self, identity: str) -> None:
+        """Make the folder, or take over one that nobody fills: to go on with, or cleared."""
+        try:
+            self.folder.mkdir(exist_ok=True)
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._lock = os.open(self.folder, flags)
+        except OSError as error:
+            raise InputError(f"folder {self.folder} cannot be made: {error.strerror}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"another writer is filling {self.folder} now; wait for it, or choose another name"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        left = list(self.folder.iterdir())
+        begun = self.folder / _IDENTITY
+        if left and not _is_zarr(self.folder) and not begun.is_file():
+            raise InputError(
+                f"folder {self.folder} is in the way and holds nothing of Zarr; remove it"
+            )
+        self.is_ours = True
+        if identity and begun.is_file() and begun.read_bytes() == identity.encode():
+            self.is_begun = True
+            return
+        for entry in left:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        if identity:
+            begun.write_bytes(identity.encode())
+
+    def release(self) -> None:
+        """Let others write there."""
+        if self._lock is not None:
+            os.close(self._lock)
 
 
 def _publish(partial: Path, target: Path, *, overwrite: bool) -> None:

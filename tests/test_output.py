@@ -1,5 +1,6 @@
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 from unittest.mock import Mock
@@ -170,6 +171,16 @@ def test_two_writers_do_not_mix(tmp_path):
             pass
         create_array(group, "X", (4, 2))[:] = 1
     assert (zarr.open_group(path, mode="r")["X"][:] == 1).all()
+
+
+def test_an_interrupt_while_the_folder_is_made_leaves_none(tmp_path, monkeypatch):
+    def interrupted(*_):
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(fcntl, "flock", interrupted)
+    with pytest.raises(KeyboardInterrupt), new_group(tmp_path / "out.zarr", overwrite=False):
+        pytest.fail("began to write")
+    assert names(tmp_path) == []
 
 
 def test_a_file_system_without_locks_can_be_written(tmp_path, monkeypatch):

@@ -60,10 +60,10 @@ class Scheduler:
             )
         # whatever a lost connection makes distributed raise
         except Exception as error:
-            what = str(error) or type(error).__name__
-            raise _given_up(
-                "an answer of its scheduler", f"{what}, within {seconds:.0f} s"
-            ) from error
+            why = str(error) or type(error).__name__
+            if isinstance(error, TimeoutError):
+                why = f"none came for {seconds:.0f} s"
+            raise _given_up("an answer of its scheduler", why) from error
 
 
 def _given_up(waited_for: str, why: str) -> ClusterError:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import warnings
 
@@ -176,6 +178,40 @@ def test_r6_a_scheduler_that_is_lost_is_an_error_and_the_checkpoint_goes_on(stor
     finally:
         client.close()
     assert fit(store, checkpoint=path) == fit(store)
+
+
+@pytest.fixture
+def scheduler(tmp_path):
+    """Yield the process of a scheduler that has one worker, and where its address is written."""
+    file = tmp_path / "scheduler.json"
+    local = ["--scheduler-file", str(file), "--host", "127.0.0.1", "--no-dashboard"]
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", *local, "--port", "0"]
+    with subprocess.Popen(command, cwd=tmp_path) as process:
+        worker = [sys.executable, "-m", "distributed.cli.dask_worker", *local, "--no-nanny"]
+        with subprocess.Popen(worker, cwd=tmp_path) as working:
+            yield process, file
+            for each in (working, process):
+                each.kill()
+
+
+def test_r6_a_scheduler_that_is_stopped_is_an_error_within_the_deadline(scheduler, store):
+    process, file = scheduler
+    with distributed.Client(scheduler_file=str(file), set_as_default=False, timeout=30) as client:
+        client.wait_for_workers(1, timeout=30)
+
+        def stop(record):
+            if record.epoch == 2:
+                process.send_signal(signal.SIGSTOP)
+
+        with (
+            dask.config.set({"streamreg.no-progress-timeout": "4 s"}),
+            pytest.raises(
+                ClusterError, match="answer of its scheduler was waited for: none came for 4 s"
+            ),
+        ):
+            fit(store, client=client, progress=stop)
+        # so that the client can take its leave
+        process.send_signal(signal.SIGCONT)
 
 
 def test_r8_workers_that_come_and_go_change_no_bit(cluster, store):

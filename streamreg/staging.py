@@ -94,8 +94,9 @@ def staged(
         # an interrupt comes before a folder is made or once it is known whose it is, never between
         finished(claim.take, identity)
         yield claim.folder, claim.is_begun
-        _publish(claim.folder, target, overwrite=overwrite)
-        (target / _IDENTITY).unlink(missing_ok=True)
+        claim.sync()
+        require_writable(target, overwrite=overwrite)
+        finished(claim.publish, target)
     except BaseException as error:
         if claim.is_ours and identity and not isinstance(error, InputError):
             error.add_note(
@@ -120,20 +121,9 @@ class _Claim:
 
     def take(self, identity: str) -> None:
         """Make the folder, or take over one that nobody fills: to go on with, or cleared."""
-        try:
-            self.folder.mkdir(exist_ok=True)
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._lock = os.open(self.folder, flags)
-        except OSError as error:
-            raise InputError(f"folder {self.folder} cannot be made: {error.strerror}") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"another writer is filling {self.folder} now; wait for it, or choose another name"
-            ) from None
-        except OSError:
-            pass  # a file system without locks
+        while not self._is_locked():
+            # published, or removed, by who held it until now
+            self.release()
         left = list(self.folder.iterdir())
         begun = self.folder / _IDENTITY
         if left and not _is_zarr(self.folder) and not begun.is_file():
@@ -145,34 +135,66 @@ class _Claim:
             self.is_begun = True
             return
         for entry in left:
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            is_folder = entry.is_dir() and not entry.is_symlink()
+            shutil.rmtree(entry) if is_folder else entry.unlink()
         if identity:
             begun.write_bytes(identity.encode())
+
+    def _is_locked(self) -> bool:
+        """Lock the folder of that name; false if it is another one by now."""
+        try:
+            self.folder.mkdir(exist_ok=True)
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._lock = os.open(self.folder, flags)
+        except FileNotFoundError:
+            if self.folder.parent.is_dir():
+                return False
+            raise
+        except OSError as error:
+            raise InputError(f"folder {self.folder} cannot be made: {error.strerror}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"another writer is filling {self.folder} now; wait for it, or choose another name"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        try:
+            return os.path.samestat(os.fstat(self._lock), self.folder.lstat())
+        except FileNotFoundError:
+            return False
+
+    def sync(self) -> None:
+        """Have all that was written reach the disk."""
+        for parent, _, files in os.walk(self.folder, topdown=False):
+            for name in (*files, ""):
+                sync(Path(parent, name))
+
+    def publish(self, target: Path) -> None:
+        """Rename the folder to ``target``, in place of what stands there."""
+        replaced = None
+        if target.exists():
+            # a folder can be renamed onto an empty one, not onto one that holds files
+            replaced = Path(tempfile.mkdtemp(prefix=f"{target.name}.replaced-", dir=target.parent))
+            target.rename(replaced)
+        try:
+            self.folder.rename(target)
+        except BaseException:
+            if replaced is not None:
+                replaced.rename(target)
+            raise
+        self.is_ours = False
+        (target / _IDENTITY).unlink(missing_ok=True)
+        if replaced is not None:
+            shutil.rmtree(replaced, ignore_errors=True)
+        sync(target.parent)
 
     def release(self) -> None:
         """Let others write there."""
         if self._lock is not None:
             os.close(self._lock)
-
-
-def _publish(partial: Path, target: Path, *, overwrite: bool) -> None:
-    for parent, _, files in os.walk(partial, topdown=False):
-        for name in (*files, ""):
-            sync(Path(parent, name))
-    require_writable(target, overwrite=overwrite)
-    if target.exists():
-        # a folder can be renamed onto an empty one, not onto one that holds files
-        replaced = Path(tempfile.mkdtemp(prefix=f"{target.name}.replaced-", dir=target.parent))
-        target.rename(replaced)
-        try:
-            partial.rename(target)
-        except BaseException:
-            replaced.rename(target)
-            raise
-        shutil.rmtree(replaced, ignore_errors=True)
-    else:
-        partial.rename(target)
-    sync(target.parent)
+            self._lock = None
 
 
 def _partial(target: Path) -> Path:

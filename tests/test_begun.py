@@ -85,9 +85,12 @@ def test_a_chunk_that_was_not_written_whole_is_written_again(model, store, tmp_p
     np.testing.assert_array_equal(zarr.open_array(out)[:], model.predict(store))
 
 
-@pytest.mark.parametrize("change", ["model", "rows"])
+@pytest.mark.parametrize("change", ["model", "rows", "rows behind a link"])
 def test_other_predictions_begin_anew(model, store, tmp_path, monkeypatch, change):
     out = tmp_path / "y.zarr"
+    if change == "rows behind a link":
+        (store / "c").rename(tmp_path / "elsewhere")
+        (store / "c").symlink_to(tmp_path / "elsewhere")
     stopped(model, store, out, monkeypatch, KeyboardInterrupt())
     if change == "model":
         model.coef_ = model.coef_ + 1

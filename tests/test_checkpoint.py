@@ -12,6 +12,7 @@ import textwrap
 import threading
 import warnings
 import zipfile
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from streamreg import LinearRegression, checkpoint_file, files
 from streamreg.archive import Archive, write_archive
 from streamreg.checkpoint_file import CheckpointFile
 from streamreg.errors import CheckpointError, DataCorruptionError, DataWarning, InputError
+from streamreg.sources.dataset import open_dataset
 
 N, D = 3000, 6
 
@@ -256,6 +258,29 @@ def test_a_damaged_chunk_that_is_restored_is_gone_on_with(data, tmp_path):
         fit(data, checkpoint=tmp_path / "a")
     chunk.write_bytes(whole)
     assert answer(fit(data, checkpoint=tmp_path / "a")) == expected
+
+
+def test_a_chunk_of_use_before_must_come_back_as_it_was(data, tmp_path):
+    stopped(data, tmp_path / "a")
+    chunk = data / "X/c/3/0"
+    status, whole = chunk.stat(), chunk.read_bytes()
+    chunk.write_bytes(bytes(len(whole)))
+    os.utime(chunk, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(DataCorruptionError, match=r"c/3/0 .*with its time"):
+        fit(data, checkpoint=tmp_path / "a")
+    chunk.write_bytes(whole)
+    with pytest.raises(DataCorruptionError, match="changed during the fit"):
+        fit(data, checkpoint=tmp_path / "a")
+    os.utime(chunk, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert answer(fit(data, checkpoint=tmp_path / "a")) == answer(fit(data))
+
+
+def test_a_chunk_that_vanishes_is_a_change_and_not_the_fill_value(data):
+    with closing(open_dataset(data, missing_chunks="fill").open()) as reader:
+        reader.read(0, N)
+        (data / "X/c/2/0").unlink()
+        with pytest.raises(DataCorruptionError, match=r"c/2/0 of .* changed during the fit"):
+            reader.read(0, N)
 
 
 def flip(path, at):

@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from unittest.mock import Mock
 
 import numpy as np
@@ -171,6 +172,49 @@ def test_two_writers_do_not_mix(tmp_path):
             pass
         create_array(group, "X", (4, 2))[:] = 1
     assert (zarr.open_group(path, mode="r")["X"][:] == 1).all()
+
+
+def test_a_folder_that_was_published_meanwhile_is_not_taken(tmp_path, monkeypatch):
+    path, lock = tmp_path / "out.zarr", fcntl.flock
+
+    def late(*given):
+        monkeypatch.undo()
+        (tmp_path / "out.zarr.partial").rename(tmp_path / "other.zarr")
+        lock(*given)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with new_group(path, overwrite=False) as group:
+        create_array(group, "X", (4, 2))[:] = 1
+    assert names(path) == ["X", "zarr.json"]
+    assert names(tmp_path / "other.zarr") == []
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_an_interrupt_while_an_output_is_replaced_leaves_the_new_one(tmp_path, monkeypatch, at):
+    path = store(tmp_path / "out.zarr", value=7.0)
+    rename, renamed = type(path).rename, []
+
+    def interrupted(self, target):
+        renamed.append(rename(self, target))
+        if len(renamed) == at:
+            os.kill(os.getpid(), signal.SIGINT)
+            # until it was met
+            threading.Event().wait(0.05)
+
+    monkeypatch.setattr(type(path), "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt), new_group(path, overwrite=True) as group:
+        create_array(group, "X", (4, 2))[:] = 1
+    assert names(tmp_path) == ["out.zarr"]
+    assert names(path) == ["X", "zarr.json"]
+
+
+def test_a_link_in_what_another_writer_left_is_removed_and_not_followed(tmp_path):
+    mine = store(tmp_path / "mine.zarr")
+    partial = store(tmp_path / "out.zarr.partial")
+    (partial / "link").symlink_to(mine)
+    with new_group(tmp_path / "out.zarr", overwrite=False):
+        pass
+    assert names(mine)
 
 
 def test_an_interrupt_while_the_folder_is_made_leaves_none(tmp_path, monkeypatch):

@@ -94,7 +94,8 @@ def main(arguments: list[str] | None = None) -> None:
         if debug:
             traceback.print_exc()
         where = f" {error.filename!r}" if error.filename else ""
-        show.say(f"streamreg: the system refused{where}: {error.strerror or error}")
+        what = ". ".join([str(error.strerror or error), *getattr(error, "__notes__", [])])
+        show.say(f"streamreg: the system refused{where}: {what}")
         code = _BAD_INPUT
     # whatever is left is a defect of ours: still a sentence, and a way to report it
     except Exception as error:  # noqa: BLE001

@@ -90,11 +90,19 @@ class FileStamps:
             self.values[number] = stamp
         return bool(self.values[number] == stamp)
 
-    def note_absent(self, file_at: tuple[int, ...]) -> None:
-        """Take note that a file is not there."""
+    def agree_absent(self, file_at: tuple[int, ...]) -> bool:
+        """Whether a file that is not there was not there when it was first asked for."""
         number = self._number(file_at)
-        if number < _MOST_FILES and self.values[number] == 0:
+        if number >= _MOST_FILES:
+            return True
+        if self.values[number] == 0:
             self.values[number] = _ABSENT
+        return bool(self.values[number] == _ABSENT)
+
+    def is_seen(self, file_at: tuple[int, ...]) -> bool:
+        """Whether a file was asked for before."""
+        number = self._number(file_at)
+        return self._stamps is not None and number < _MOST_FILES and bool(self.values[number])
 
     def forget(self, file_at: tuple[int, ...]) -> None:
         """Take a file for one that was never read: it was of no use."""

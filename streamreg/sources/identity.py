@@ -13,6 +13,8 @@ import numpy as np
 from streamreg.memory import MIB
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from streamreg.sources.base import RowSource
 
 # of rows that are looked at where nothing else tells what an array holds
@@ -46,14 +48,21 @@ def identity(source: RowSource) -> dict[str, Any]:
 
 def folder_state(folder: Path) -> str:
     """Return a checksum of the names, sizes and times of all files in a folder, or of one file."""
-    parents = os.walk(folder) if folder.is_dir() else [(str(folder.parent), [], [folder.name])]
-    checksum = 0
-    for parent, _, names in parents:
+    if folder.is_dir():
+        parents: Iterable[Any] = os.walk(folder, followlinks=True)
+    else:
+        parents = [(str(folder.parent), [], [folder.name])]
+    checksum, seen = 0, set()
+    for parent, folders, names in parents:
+        if os.path.realpath(parent) in seen:
+            folders.clear()  # a link led back
+            continue
+        seen.add(os.path.realpath(parent))
         for file in (Path(parent, name) for name in names):
             try:
-                status = file.lstat()
+                status = file.stat()
             except FileNotFoundError:
-                continue  # removed meanwhile
+                continue  # removed meanwhile, or a link to nothing
             known = f"{file.relative_to(folder.parent)} {status.st_size} {status.st_mtime_ns}"
             # a sum, since folders list their files in any order
             checksum += zlib.crc32(known.encode("utf-8", "surrogateescape"))

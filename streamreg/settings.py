@@ -74,7 +74,7 @@ class FitSettings:
         seed = self.random_state
         if seed is None and self.checkpoint is not None:
             # the same when the fit is gone on with
-            seed = zlib.crc32(os.path.abspath(self.checkpoint).encode())  # noqa: PTH100
+            seed = zlib.crc32(os.path.realpath(self.checkpoint).encode())
         return initial_weights(self.init, seed, problem.n_features, problem.n_targets)
 
     def identity(self, solver: str, init: Float64 | None) -> dict[str, Any]:

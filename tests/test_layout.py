@@ -85,16 +85,22 @@ def test_chunks_that_fill_a_block_to_the_row_are_joined():
 
 def test_large_states_are_kept_once():
     assert len(Segments.of(1000, 10**12, 33 * MIB)) == 1
-    assert len(Segments.of(1000, 10**10, 31 * MIB)) == 64
+    assert len(Segments.of(1000, 10**10, 31 * MIB)) == 32
 
 
 def test_segments_of_much_data_are_many_but_large_beside_a_state():
     assert len(Segments.of(10**6, 10**12, 8)) == 1024
-    assert len(Segments.of(10**6, 10**11, 30 * MIB)) == 10**11 // (16 * 30 * MIB)
+    assert len(Segments.of(10**6, 10**11, 30 * MIB)) == 10**11 // (32 * 30 * MIB)
 
 
-def test_little_data_are_not_cut():
-    assert len(Segments.of(1000, 15 * MIB, 8)) == 1
+@pytest.mark.parametrize(
+    ("pass_nbytes", "n_segments"),
+    [(31 * MIB, 1), (32 * MIB, 2), (512 * MIB, 32), (1024 * MIB, 32), (1280 * MIB, 40)],
+)
+def test_little_data_are_cut_for_threads_to_share_and_much_data_in_larger_segments(
+    pass_nbytes, n_segments
+):
+    assert len(Segments.of(1000, pass_nbytes, 8)) == n_segments
 
 
 def test_more_rows_than_any_memory_holds_are_only_numbers():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from streamreg.checkpoint_file import CheckpointFile
 from streamreg.engines.base import Folded
+from streamreg.errors import DataCorruptionError
 from streamreg.layout import LARGE_STATE_NBYTES
 
 if TYPE_CHECKING:
@@ -113,7 +114,14 @@ class Checkpoint:
         self._earlier = list(header["first"])
         for name, stamps in self._stamps.items():
             stamps.values[...] = self.file.read(f"stamps/{name}", like=stamps.values)
-        self._dataset.require_unchanged()
+        try:
+            self._dataset.require_unchanged()
+        except DataCorruptionError as error:
+            error.add_note(
+                f"{str(self.file.path)!r} knows files by their size and time: if they are a copy, "
+                "copy them with their times (cp -p); or remove that file to start anew"
+            )
+            raise
 
     def __exit__(
         self,

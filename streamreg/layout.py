@@ -29,8 +29,8 @@ _LOOP_ROWS = 4
 # merged. So many are wanted, none smaller than this ...
 _MANY_SEGMENTS = 32
 _LEAST_SEGMENT_NBYTES = 16 * MIB
-# ... and more as long as each is so large, and so many times as large as a state. Measured as a part of
-# reading alone: D = 256, 16 MiB 0.54, 32 MiB 0.61; D = 100,000, 16 states 0.38, 32 states 0.45
+# ... and more as long as each is so large, and so many times as large as a state. Measured as a
+# part of reading alone: D = 256, 16 MiB 0.54, 32 MiB 0.61; D = 100,000, 16 states 0.38, 32 0.45
 _SEGMENT_NBYTES = 32 * MIB
 _STATES_A_SEGMENT = 32
 _MOST_SEGMENTS = 1024

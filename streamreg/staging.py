@@ -149,7 +149,9 @@ class _Claim:
         except FileNotFoundError:
             if self.folder.parent.is_dir():
                 return False
-            raise
+            raise InputError(
+                f"folder {self.folder.parent}, where the output is to lie, is gone; create it"
+            ) from None
         except OSError as error:
             raise InputError(f"folder {self.folder} cannot be made: {error.strerror}") from error
         try:

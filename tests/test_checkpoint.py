@@ -142,8 +142,11 @@ def test_a_fit_that_is_done_answers_for_its_own_data_only(data, tmp_path, solver
     fit(data, solver=solver, checkpoint=tmp_path / "a")
     other = shutil.copytree(data, tmp_path / "other.zarr")
     zarr.open_array(other / "X", mode="r+")[:] *= 2
-    with pytest.raises(DataCorruptionError, match=r"c/0/0 of .*other\.zarr/X .* changed during"):
+    with pytest.raises(
+        DataCorruptionError, match=r"c/0/0 of .*other\.zarr/X .* changed during"
+    ) as error:
         fit(other, solver=solver, checkpoint=tmp_path / "a")
+    assert "with their times (cp -p)" in error.value.__notes__[0]
     (data / "y/c/5").unlink()
     with pytest.raises(DataCorruptionError, match=r"c/5 of .*y .* was read before and is gone"):
         fit(data, solver=solver, checkpoint=tmp_path / "a")
@@ -163,6 +166,19 @@ def test_other_values_in_a_file_of_hdf5_are_refused(data, tmp_path):
         pytest.raises(CheckpointError, match="data X files was"),
     ):
         fit(file["X"], zarr.open_array(data / "y")[:], checkpoint=tmp_path / "a")
+
+
+def test_a_file_of_hdf5_is_known_by_any_path(data, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    y = zarr.open_array(data / "y")[:]
+    with h5py.File(tmp_path / "X.h5", "w") as file:
+        file["X"] = zarr.open_array(data / "X")[:]
+    (tmp_path / "link.h5").symlink_to(tmp_path / "X.h5")
+    with h5py.File(tmp_path / "X.h5") as file:
+        done = fit(file["X"], y, checkpoint=tmp_path / "a")
+    with h5py.File(tmp_path / "link.h5") as file:
+        # all its epochs are known
+        assert answer(fit(file["X"], y, checkpoint=tmp_path / "a")) == answer(done)
 
 
 def test_other_parts_of_one_file_are_refused(data, tmp_path):

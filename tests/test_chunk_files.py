@@ -10,6 +10,8 @@ import zarr
 
 from streamreg.accumulators.gradient import Gradient
 from streamreg.engines.threads import ThreadsEngine
+from streamreg.errors import DataCorruptionError
+from streamreg.sources.changes import FileStamps
 from streamreg.sources.dataset import open_dataset
 
 
@@ -42,3 +44,26 @@ def test_the_chunk_after_the_one_in_work_is_fetched(tmp_path, monkeypatch, layou
     assert bool(asked) == bool(expected)
     assert len({inode for inode, *_ in asked} & files) == len(asked)
     assert {advice for *_, advice in asked} <= {os.POSIX_FADV_WILLNEED}
+
+
+def test_a_file_of_which_anyone_used_rows_stays_and_another_may_change(tmp_path):
+    (tmp_path / "a").write_bytes(b"a")
+    (tmp_path / "b").write_bytes(b"bb")
+    before, after = (tmp_path / "a").stat(), (tmp_path / "b").stat()
+    stamps = FileStamps((3,), str)
+    for at in ((0,), (1,)):
+        assert stamps.agree(at, before)
+    stamps.use((1,))  # a thread did, while another met damage in the same shard
+    assert stamps.forget_unused((0,))
+    assert not stamps.forget_unused((1,))
+    assert stamps.agree((0,), after)
+    assert not stamps.agree((1,), after)
+    # what one used, and another only looked at, is the same file
+    other = FileStamps((3,), str)
+    other.agree((1,), before)
+    other.meet(stamps.seen())
+    assert not other.forget_unused((1,))
+    other = FileStamps((3,), str)
+    other.agree((1,), after)
+    with pytest.raises(DataCorruptionError, match="changed during the fit"):
+        other.meet(stamps.seen())

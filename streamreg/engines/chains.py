@@ -56,5 +56,8 @@ class Chains:
             done = None
             for number in segment:
                 chunks = {name: spans[number] for name, spans in self._chunks.items()}
-                done = fold(job, accumulator, done, self._bounds[number], chunks, part)
+                done = fold(
+                    job, accumulator, done, self._bounds[number], chunks, part,
+                    dask_key_name=remote.new_key(),
+                )  # fmt: skip
             yield (done,)

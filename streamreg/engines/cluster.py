@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import uuid
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -74,10 +73,14 @@ class ClusterEngine:
         self.rounded: set[str] = set()
 
     def __enter__(self) -> Self:
+        # Dask remembers each group of tasks until it is restarted; while one task is held, those of
+        # all passes are one group
+        self._held = self._submit(bytes)
         return self
 
     def __exit__(self, *exception: object) -> None:
         """Leave the cluster as it is: nothing of ours lies there."""
+        self._held.release()
 
     def reduce(
         self,
@@ -198,9 +201,7 @@ class ClusterEngine:
         )
 
     def _submit(self, *call: Any, **where: Any) -> Any:  # noqa: ANN401
-        return self._scheduler.client.submit(
-            *call, pure=False, key=f"streamreg-{uuid.uuid4().hex}", **where
-        )
+        return self._scheduler.client.submit(*call, pure=False, key=remote.new_key(), **where)
 
     def _compute(self, made: Any, **where: Any) -> Any:  # noqa: ANN401
         return self._scheduler.client.compute(made, **where)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 import platform
 import sys
+import uuid
 from functools import cache, partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -55,6 +56,11 @@ class Worker(NamedTuple):
     versions: dict[str, str]
     processor: str  # what its BLAS was built for
     refusal: str  # why it cannot open the data; empty if it can
+
+
+def new_key() -> str:
+    """Return the key of a task; Dask takes all of them for one group, by what stands in front."""
+    return f"streamreg-{uuid.uuid4().hex}"
 
 
 def kernels_named(loops: str) -> Kernels:

@@ -84,6 +84,7 @@ class Tasks:
         self._ended: SimpleQueue[tuple[_Task, Any]] = SimpleQueue()
         self._suspects: set[str] = set() if suspects is None else suspects
         self.longest = longest
+        self._last_sign = self._asked = self._manned = time.monotonic()
 
     def in_order(self, calls: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
         """Yield the result of each call.
@@ -111,21 +112,23 @@ class Tasks:
 
     def _result(self, waiting: deque[_Task]) -> Any:  # noqa: ANN401  (whatever is called returns)
         """Wait for the first task, and return its result."""
-        first = waiting[0]
-        last_sign, suspected_at = time.monotonic(), self._suspicion
+        first, suspected_at = waiting[0], self._suspicion
+        self._seen()
         while not first.is_done:
             try:
                 task, future = self._ended.get(timeout=_TICK_SECONDS)
             except Empty:
-                idle = time.monotonic() - last_sign
+                idle = time.monotonic() - self._last_sign
                 self._require_hope(idle)
+                self._require_life()
                 if idle > suspected_at:
                     self._suspect(self._scheduler.at_work(_keys(first)))
                     self._again_elsewhere(waiting)
                     suspected_at = idle + self._suspicion
                 continue
             if future in task.futures and self._take(task, future):
-                last_sign, suspected_at = time.monotonic(), self._suspicion
+                suspected_at = self._suspicion
+                self._seen()
         return waiting.popleft().result
 
     def _require_hope(self, idle: float) -> None:
@@ -133,6 +136,21 @@ class Tasks:
             raise self._scheduler.given_up(self._what, f"nothing came for {idle:.0f} s")
         if not self._scheduler.is_there:
             raise self._scheduler.given_up(self._what, "the connection is lost")
+
+    def _require_life(self) -> None:
+        """Ask the scheduler for workers now and then: tasks may take longer than its patience."""
+        patience = self._scheduler.patience
+        if time.monotonic() - self._asked < patience / 2:
+            return
+        if self._scheduler.workers(patience / 2):
+            self._manned = time.monotonic()
+        elif time.monotonic() - self._manned > patience:
+            raise self._scheduler.given_up(self._what, f"no worker was there for {patience:.0f} s")
+        self._asked = time.monotonic()
+
+    def _seen(self) -> None:
+        """Take note of a sign of progress."""
+        self._last_sign = self._asked = self._manned = time.monotonic()
 
     @property
     def _suspicion(self) -> float:

@@ -132,7 +132,7 @@ class SliceableSource(RowSource):
 
     @property
     def storage(self) -> str:
-        return self.name  # of HDF5 its file and its place there
+        return str(getattr(self.array, "name", self.name))  # of HDF5 its place in the file
 
     def inputs(self) -> list[Path]:
         return [file for file in [Path(_file_of(self.array))] if file.is_file()]

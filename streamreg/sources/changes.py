@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # files beyond are not watched: 4 bytes each, of which only those of files that were read are used
 _MOST_FILES = 1 << 24
+# set in a stamp once rows of the file were of use
+_USED = 0x80000000
 # the stamp of a file that is not there, and may be absent
 _ABSENT = 0xFFFFFFFF
 
@@ -85,10 +87,10 @@ class FileStamps:
         if number >= _MOST_FILES:
             return True
         # inode numbers are left out: file systems over a network may make new ones up
-        stamp = zlib.crc32(f"{status.st_size} {status.st_mtime_ns}".encode()) or 1
+        stamp = zlib.crc32(f"{status.st_size} {status.st_mtime_ns}".encode()) % (_USED - 1) or 1
         if self.values[number] == 0:
             self.values[number] = stamp
-        return bool(self.values[number] == stamp)
+        return bool(self.values[number] & ~np.uint32(_USED) == stamp)
 
     def agree_absent(self, file_at: tuple[int, ...]) -> bool:
         """Whether a file that is not there was not there when it was first asked for."""
@@ -99,16 +101,21 @@ class FileStamps:
             self.values[number] = _ABSENT
         return bool(self.values[number] == _ABSENT)
 
-    def is_seen(self, file_at: tuple[int, ...]) -> bool:
-        """Whether a file was asked for before."""
-        number = self._number(file_at)
-        return self._stamps is not None and number < _MOST_FILES and bool(self.values[number])
-
-    def forget(self, file_at: tuple[int, ...]) -> None:
-        """Take a file for one that was never read: it was of no use."""
+    def use(self, file_at: tuple[int, ...]) -> None:
+        """Take note that rows of a file were of use: from now on it must stay as it is."""
         number = self._number(file_at)
         if number < _MOST_FILES:
-            self.values[number] = 0
+            self.values[number] |= np.uint32(_USED)
+
+    def forget_unused(self, file_at: tuple[int, ...]) -> bool:
+        """Take a file for one that was never read; false if rows of it were of use."""
+        number = self._number(file_at)
+        if number >= _MOST_FILES:
+            return True
+        if self.values[number] >= _USED:
+            return False
+        self.values[number] = 0
+        return True
 
     def seen(self) -> SeenFiles:
         """Return which files were read so far, and their stamps."""
@@ -124,13 +131,13 @@ class FileStamps:
             A file was another one there.
         """
         mine = self.values[seen.numbers]
-        differs = (mine != 0) & (mine != seen.stamps)
+        differs = (mine != 0) & ((mine | np.uint32(_USED)) != (seen.stamps | np.uint32(_USED)))
         if differs.any():
             number = int(seen.numbers[differs.argmax()])
             raise changed(
                 self._describe(tuple(int(at) for at in np.unravel_index(number, self._shape)))
             )
-        self.values[seen.numbers] = seen.stamps
+        self.values[seen.numbers] = mine | seen.stamps
 
     def __getstate__(self) -> dict[str, Any]:
         # whoever it is sent to begins anew

@@ -133,7 +133,6 @@ class ChunkFileReader:
         # of the shards that lie side by side
         self._indices: dict[tuple[int, ...], Array] = {}
         self._open: tuple[tuple[int, ...], int, int] | None = None
-        self._is_new = False  # whether no row of that file was of use so far
 
     def read(self, chunk: tuple[int, ...], out: Array) -> None:
         """Fill ``out``, contiguous and of the chunk's whole shape.
@@ -163,7 +162,7 @@ class ChunkFileReader:
             self._files.codec.decode(encoded, out)
         except DamagedChunkError as damage:
             raise self._error(chunk, f"is damaged: {damage}") from damage
-        self._is_new = False
+        self._files.stamps.use(self._files.names.split(chunk)[0])
 
     def read_rows(self, chunk: tuple[int, ...], start: int, stop: int, out: Array) -> None:
         """Fill ``out`` with some rows of a chunk whose stored bytes are its values."""
@@ -179,7 +178,7 @@ class ChunkFileReader:
         self._read_into(
             chunk, file, offset + start * row_nbytes, out.reshape(-1).view(np.uint8).data
         )
-        self._is_new = False
+        self._files.stamps.use(self._files.names.split(chunk)[0])
 
     def expect(self, chunk: tuple[int, ...]) -> None:
         """Have the system fetch a chunk that is a file of its own; whatever is amiss shows later.
@@ -234,7 +233,6 @@ class ChunkFileReader:
         self.close()
         self._files.metadata.require_unchanged()
         path = self._files.root / self._files.names.key(file_at)
-        self._is_new = not self._files.stamps.is_seen(file_at)
         try:
             # not blocking: a pipe in a chunk's place would hang for ever
             file = retried(os.open, path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -294,7 +292,7 @@ class ChunkFileReader:
         with suppress(OSError):
             self.close()
         remedy = "Restore it from a copy, with its time (cp -p), or start again with what is there"
-        if self._is_new:  # what takes its place may have another time
-            self._files.stamps.forget(self._files.names.split(chunk)[0])
+        if self._files.stamps.forget_unused(self._files.names.split(chunk)[0]):
+            # what takes its place may have another time
             remedy = "Restore it from a copy, or write it anew"
         return DataCorruptionError(f"{self._files.names.describe(chunk)} {what}. {remedy}")

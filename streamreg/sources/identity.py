@@ -63,7 +63,8 @@ def folder_state(folder: Path) -> str:
                 status = file.stat()
             except FileNotFoundError:
                 continue  # removed meanwhile, or a link to nothing
-            known = f"{file.relative_to(folder.parent)} {status.st_size} {status.st_mtime_ns}"
+            # links lead to the same data, and so does another name
+            known = f"{os.path.relpath(file, folder)} {status.st_size} {status.st_mtime_ns}"
             # a sum, since folders list their files in any order
             checksum += zlib.crc32(known.encode("utf-8", "surrogateescape"))
     return f"{checksum:x}"

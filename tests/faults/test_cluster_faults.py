@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import zarr
 
 from streamreg import LinearRegression
 from streamreg.engines import tasks
+from streamreg.engines.scheduler import Scheduler
 from streamreg.errors import ClusterError
 
 distributed = pytest.importorskip("distributed")
@@ -182,20 +184,20 @@ def test_r6_a_scheduler_that_is_lost_is_an_error_and_the_checkpoint_goes_on(stor
 
 @pytest.fixture
 def scheduler(tmp_path):
-    """Yield the process of a scheduler that has one worker, and where its address is written."""
+    """Yield the processes of a scheduler and its worker, and where the address is written."""
     file = tmp_path / "scheduler.json"
     local = ["--scheduler-file", str(file), "--host", "127.0.0.1", "--no-dashboard"]
     command = [sys.executable, "-m", "distributed.cli.dask_scheduler", *local, "--port", "0"]
     with subprocess.Popen(command, cwd=tmp_path) as process:
         worker = [sys.executable, "-m", "distributed.cli.dask_worker", *local, "--no-nanny"]
         with subprocess.Popen(worker, cwd=tmp_path) as working:
-            yield process, file
+            yield process, working, file
             for each in (working, process):
                 each.kill()
 
 
 def test_r6_a_scheduler_that_is_stopped_is_an_error_within_the_deadline(scheduler, store):
-    process, file = scheduler
+    process, _, file = scheduler
     with distributed.Client(scheduler_file=str(file), set_as_default=False, timeout=30) as client:
         client.wait_for_workers(1, timeout=30)
 
@@ -212,6 +214,34 @@ def test_r6_a_scheduler_that_is_stopped_is_an_error_within_the_deadline(schedule
             fit(store, client=client, progress=stop)
         # so that the client can take its leave
         process.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize(
+    ("lost", "says"),
+    [
+        ("scheduler", "answer of its scheduler was waited for: none came for 1 s"),
+        ("worker", "a sum was waited for: no worker was there for 2 s, with 0 workers there"),
+    ],
+)
+def test_r5_r6_a_task_may_take_hours_but_not_to_notice_that_nobody_is_at_it(scheduler, lost, says):
+    process, working, file = scheduler
+    with distributed.Client(scheduler_file=str(file), set_as_default=False, timeout=30) as client:
+        client.wait_for_workers(1, timeout=30)
+
+        def submit(*call, **where):
+            future = client.submit(*call, pure=False, **where)
+            client.submit(int).result()  # the call has come to the worker
+            process.send_signal(signal.SIGSTOP) if lost == "scheduler" else working.kill()
+            return future
+
+        waiting = tasks.Tasks(Scheduler(client, patience=2.0), submit, "a sum", patience=36_000)
+        try:
+            with pytest.raises(ClusterError, match=says):
+                # a call that never ends
+                list(waiting.in_order([(select.select, [], [], [])]))
+        finally:
+            # so that the client can take its leave
+            process.send_signal(signal.SIGCONT)
 
 
 def test_r8_workers_that_come_and_go_change_no_bit(cluster, store):

@@ -281,3 +281,22 @@ def test_many_epochs_leave_nothing_on_the_cluster(client, store):
     after = held()
     assert after[0] <= before[0] + 5
     assert after[1] <= before[1]
+
+
+@pytest.mark.parametrize("kind", ["store", "Dask arrays"])
+def test_dask_remembers_no_pass_by_itself(client, store, kind):
+    def remembered(scheduler):
+        groups = [span.groups for span in scheduler.extensions["spans"].spans.values()]
+        return sum(group.name == "streamreg" for each in groups for group in each)
+
+    seen = []
+    X, y = store / "X", store / "y"
+    if kind == "Dask arrays":
+        X, y = da.from_zarr(X), da.from_zarr(y)
+
+    def look(record):
+        seen.append(client.run_on_scheduler(lambda dask_scheduler: remembered(dask_scheduler)))
+
+    bits(X, y, solver="gd", tol=0.0, client=client, progress=look)
+    assert len(seen) == 4
+    assert 0 < seen[0] == seen[-1]

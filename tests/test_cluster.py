@@ -285,8 +285,8 @@ def test_many_epochs_leave_nothing_on_the_cluster(client, store):
 
 @pytest.mark.parametrize("kind", ["store", "Dask arrays"])
 def test_dask_remembers_no_pass_by_itself(client, store, kind):
-    def remembered(scheduler):
-        groups = [span.groups for span in scheduler.extensions["spans"].spans.values()]
+    def remembered(dask_scheduler):
+        groups = [span.groups for span in dask_scheduler.extensions["spans"].spans.values()]
         return sum(group.name == "streamreg" for each in groups for group in each)
 
     seen = []
@@ -295,7 +295,7 @@ def test_dask_remembers_no_pass_by_itself(client, store, kind):
         X, y = da.from_zarr(X), da.from_zarr(y)
 
     def look(record):
-        seen.append(client.run_on_scheduler(lambda dask_scheduler: remembered(dask_scheduler)))
+        seen.append(client.run_on_scheduler(remembered))
 
     bits(X, y, solver="gd", tol=0.0, client=client, progress=look)
     assert len(seen) == 4

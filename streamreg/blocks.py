@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 # what a block holds: any real dtype; NumPy today
 Array = NDArray[Any]
 Float64 = NDArray[np.float64]
+# where an array begins in a buffer that holds a block
+ALIGNMENT = 256
 # float64 holds every integer up to here
 EXACT_INTEGERS = 2**53
 

@@ -74,8 +74,9 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
     n_threads
         Threads that fold rows; ``None``: all cores that the process may use. The number changes no
         bit of the answer.
-    device
-        ``"cpu"``; this version supports no other.
+    device, device_memory_limit
+        ``"cpu"``, or ``"cuda"``: rows are folded on a GPU, with CuPy; and what the fit may take of
+        its memory. ``None``: half of what is free there.
     client
         A ``distributed.Client``, on whose workers ``fit`` runs its passes; ``predict`` and
         ``score`` run here. Clones share it, pickles do without.
@@ -129,7 +130,8 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         random_state: int | np.random.RandomState | np.random.Generator | None = None,
         memory_limit: int | str | None = None,
         n_threads: int | None = None,
-        device: str = "cpu",
+        device: Literal["cpu", "cuda"] = "cpu",
+        device_memory_limit: int | str | None = None,
         client: object = None,
         checkpoint: Path | None = None,
         missing_chunks: str = "error",
@@ -148,6 +150,7 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.memory_limit = memory_limit
         self.n_threads = n_threads
         self.device = device
+        self.device_memory_limit = device_memory_limit
         self.client = client
         self.checkpoint = checkpoint
         self.missing_chunks = missing_chunks

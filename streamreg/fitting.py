@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,21 +10,18 @@ import numpy as np
 
 from streamreg import __version__
 from streamreg.checkpoint import Checkpoint
-from streamreg.engines.cluster import ClusterEngine
-from streamreg.engines.remote import kernels_named
-from streamreg.engines.threads import ThreadsEngine
+from streamreg.engines.choice import engine_for, loops_for
 from streamreg.engines.workers import (
-    job_for,
-    require_fit_workers,
     require_threads,
     room_on,
     scheduler_of,
 )
-from streamreg.errors import DataWarning, InputError, MemoryLimitError
+from streamreg.errors import InputError, MemoryLimitError
 from streamreg.interrupts import ending_in_order
-from streamreg.memory import PeakMemory, available_nbytes, format_nbytes
+from streamreg.kernels.gpu import Gpu
+from streamreg.memory import PeakMemory, available_nbytes, format_nbytes, parse_nbytes
 from streamreg.model import Model
-from streamreg.planning import loops_of, make_plan
+from streamreg.planning import make_plan
 from streamreg.progress import Progress, Silence
 from streamreg.settings import FitSettings
 from streamreg.solvers.base import NO_BOOKMARK, Problem, Solution
@@ -38,7 +34,7 @@ if TYPE_CHECKING:
     from streamreg.accumulators.base import Accumulator
     from streamreg.blocks import Float64
     from streamreg.engines.base import Engine
-    from streamreg.plans import Candidate, Plan
+    from streamreg.plans import Plan
     from streamreg.solvers.base import Reduce
     from streamreg.sources.dataset import DataSet
 
@@ -131,14 +127,18 @@ def plan(
 
 def plan_fit(dataset: DataSet, settings: FitSettings) -> Plan:
     """Plan a fit; reads metadata only. On a cluster it is what each worker needs."""
-    limit, n_threads = settings.memory_limit, settings.n_threads
+    limit, n_threads, device_limit = settings.memory_limit, settings.n_threads, None
     if settings.client is not None:
         limit, n_threads = room_on(scheduler_of(settings.client)).within(limit)
+    if settings.device == "cuda":
+        asked = settings.device_memory_limit
+        device_limit = Gpu().free_nbytes // 2 if asked is None else parse_nbytes(asked)
     return make_plan(
         dataset,
         settings.solver_settings(),
         memory_limit=limit,
         n_threads=n_threads,
+        device_limit=device_limit,
         saves=settings.checkpoint is not None,
         keeps=settings.client is None,
     )
@@ -170,10 +170,10 @@ def fit(dataset: DataSet, settings: FitSettings, progress: Progress | None = Non
     solver = settings.solver_settings(init).build(plan.chosen)
     with _told_refusals(plan), PeakMemory() as peak:
         # loaded here, so that what they take is measured
-        loops = _loaded(loops_of(plan.chosen, candidate.bytes_per_pass), settings.client)
+        loops = loops_for(candidate, settings.client)
         with (
             _checkpoint(dataset, settings, plan.chosen, init, loops) as checkpoint,
-            _engine(dataset, settings, candidate, loops, progress) as engine,
+            engine_for(dataset, candidate, loops, settings.client, progress.rows) as engine,
         ):
             reduce = _passes(dataset, engine, progress, checkpoint)
             try:
@@ -183,38 +183,6 @@ def fit(dataset: DataSet, settings: FitSettings, progress: Progress | None = Non
     remarks = [*solution.warnings, *_data_warnings(dataset, engine)]
     unsaved = "" if checkpoint is None else checkpoint.unsaved
     return Fit(solution, plan, peak.added_nbytes, engine.n_omitted, remarks, unsaved)
-
-
-def _loaded(loops: str, client: object) -> str:
-    """Load loops into this process, if it is to run them, and say which will."""
-    if client is None:
-        try:
-            kernels_named(loops)
-        # whatever a Numba raises that does not suit NumPy, or LLVM
-        except Exception as error:  # noqa: BLE001
-            warnings.warn(
-                f"Numba is installed but cannot be imported ({type(error).__name__}: {error}): "
-                "NumPy's loops serve, which are slower. Mend or remove it, or set "
-                "NUMBA_DISABLE_JIT=1",
-                DataWarning,
-                stacklevel=2,
-            )
-            return "numpy"
-    return loops
-
-
-def _engine(
-    dataset: DataSet, settings: FitSettings, candidate: Candidate, loops: str, progress: Progress
-) -> ThreadsEngine | ClusterEngine:
-    """Return who runs the passes: threads of this process, or a cluster that can."""
-    if settings.client is None:
-        kernels = kernels_named(loops)
-        return ThreadsEngine(
-            dataset, candidate.n_threads, progress.rows, kernels, candidate.kept_nbytes
-        )
-    job, scheduler = job_for(dataset, loops), scheduler_of(settings.client)
-    require_fit_workers(scheduler, job)
-    return ClusterEngine(dataset, job, scheduler, progress.rows)
 
 
 @contextmanager

@@ -10,16 +10,13 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from streamreg.blocks import Block
+from streamreg.blocks import ALIGNMENT, Block
 from streamreg.sources.block_reader import BlockReader
 
 if TYPE_CHECKING:
     from streamreg.blocks import Array
     from streamreg.layout import Blocks
     from streamreg.sources.dataset import DataSet
-
-# each array of a block begins at a multiple
-_ALIGNMENT = 64
 
 
 class _Kept(NamedTuple):
@@ -103,4 +100,4 @@ def _moved(values: Array, room: Array) -> tuple[Array, Array]:
 
 
 def _aligned(nbytes: int) -> int:
-    return -(-nbytes // _ALIGNMENT) * _ALIGNMENT
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT

@@ -60,14 +60,6 @@ def threads(value: object) -> int | None:
     return whole("n_threads", value, _MOST_THREADS, f"from 1 to {_MOST_THREADS:,}, or None")
 
 
-def only(name: str, value: object, default: str | None) -> None:
-    """Refuse all but the default of a parameter that this version does not support yet."""
-    if value is not default and not (isinstance(value, str) and value == default):
-        raise InputError(
-            f"{name}={shown(value)} is not supported by this version; leave it {default!r}"
-        )
-
-
 def path_text(name: str, value: object) -> str:
     """Return a path as text."""
     text = os.fspath(value) if isinstance(value, str | os.PathLike) else None

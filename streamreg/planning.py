@@ -8,16 +8,16 @@ from streamreg.kept import slot_nbytes
 from streamreg.kernels import fused
 from streamreg.layout import LARGE_STATE_NBYTES, Blocks, Segments
 from streamreg.memory import MIB, available_nbytes, format_nbytes, parse_nbytes, usable_cpus
+from streamreg.planning_gpu import device_needs, host_terms
 from streamreg.plans import NUMBA, Candidate, Plan, Term
+from streamreg.rechunking import rechunking_advice
 from streamreg.solvers.base import Problem
 from streamreg.solvers.registry import NAMES
-from streamreg.sources.zarr import ZarrSource
 from streamreg.wording import count
 
 if TYPE_CHECKING:
     from streamreg.solvers.base import Footprint, PassFootprint, Solver
     from streamreg.solvers.registry import SolverSettings
-    from streamreg.sources.base import RowSource
     from streamreg.sources.dataset import DataSet
 
 # Of a fit of ten rows: what Python, NumPy and zarr load when they are first used. Measured on
@@ -46,6 +46,7 @@ def make_plan(
     *,
     memory_limit: int | str | None = None,
     n_threads: int | None = None,
+    device_limit: int | None = None,
     saves: bool = False,
     keeps: bool = True,
 ) -> Plan:
@@ -61,6 +62,8 @@ def make_plan(
         Bytes, or a text such as ``"512 MiB"``; ``None`` for half of what the process may use.
     n_threads
         Threads at most; ``None`` for all processors that the process may use.
+    device_limit
+        Bytes of a GPU that folds the rows; ``None`` where processors do.
     saves
         Whether checkpoints are saved.
     keeps
@@ -72,16 +75,20 @@ def make_plan(
     rows = Rows.of(dataset)
     if not keeps:
         rows = rows._replace(slot_nbytes=0)
-    candidates = {
-        name: _candidate(rows, problem, settings.build(name), limit, threads, saves=saves)
-        for name in NAMES
-    }
+
+    def candidate(name: str) -> Candidate:
+        solver = settings.build(name)
+        if device_limit is None:
+            return _candidate(rows, problem, solver, limit, threads, saves=saves)
+        return _on_device(rows, problem, solver, limit, threads, device_limit, saves=saves)
+
+    candidates = {name: candidate(name) for name in NAMES}
     chosen = settings.solver
     if chosen == "auto":
         chosen = "closed_form" if candidates["closed_form"].fits else "cg"
     return Plan(
         chosen, limit, candidates, dataset.n_rows, problem.n_features, problem.n_targets,
-        advice=_advice(dataset, limit, list(candidates.values())),
+        advice=rechunking_advice(dataset, limit, list(candidates.values())),
     )  # fmt: skip
 
 
@@ -105,6 +112,7 @@ class Rows(NamedTuple):
     shared_nbytes: int
     decodes: bool  # chunks, rather than to read any rows into a buffer that is kept
     slot_nbytes: int  # of a block that stays in memory; 0 where all lies there already
+    buffer_nbytes: int  # of a block on its way to a device
 
     @classmethod
     def of(cls, dataset: DataSet) -> Rows:
@@ -118,6 +126,7 @@ class Rows(NamedTuple):
             shared_nbytes=dataset.shared_nbytes,
             decodes=not dataset.X.grid.divisible,
             slot_nbytes=0 if dataset.X.in_memory else slot_nbytes(dataset, blocks.max_rows),
+            buffer_nbytes=slot_nbytes(dataset, blocks.max_rows),
         )
 
     def terms(self, readers: int) -> list[Term]:
@@ -169,6 +178,38 @@ def _candidate(
         terms=tuple(terms),
         n_threads=workers,
         kept_nbytes=0 if kept is None else kept.nbytes,
+    )
+
+
+def _on_device(
+    rows: Rows, problem: Problem, solver: Solver, limit: int, threads: int, device_limit: int,
+    *, saves: bool,
+) -> Candidate:  # fmt: skip
+    """Return what a solver needs where a GPU folds, with as many threads that read as fit."""
+    footprint = solver.footprint(problem)
+    vectors = Term("vectors", footprint.solver_nbytes, "of the solver")
+    others = [vectors, *([_saving(footprint)] if saves else [])]
+    for workers in range(threads, 0, -1):
+        terms = [*host_terms(rows, footprint, workers), process_term(workers), *others]
+        if peak(terms) <= limit:
+            break
+    needs = device_needs(rows, problem, footprint, workers, device_limit, solver.passes())
+    fits = peak(terms) <= limit and needs.fits
+    short = terms if needs.fits else needs.terms
+    largest = max(short, key=lambda term: term.nbytes)
+    where = "" if needs.fits else " on the GPU"
+    reason = f"{largest.what}{where} {format_nbytes(largest.nbytes)}"
+    return Candidate(
+        solver=solver.name,
+        state_nbytes=max(each.state_nbytes for each in footprint.passes),
+        peak_nbytes=peak(terms),
+        bytes_per_pass=rows.pass_nbytes,
+        passes=solver.passes(),
+        fits=fits,
+        reason=_GOOD_FOR[solver.name] if fits else reason,
+        terms=tuple(terms),
+        n_threads=workers,
+        device=needs,
     )
 
 
@@ -236,39 +277,3 @@ def _states_in_flight(workers: int, n_segments: int) -> int:
         return 1
     # one more than there are threads is under way, so that none waits for the merging
     return 2 if workers == 1 else min(workers + 1, n_segments) + 1
-
-
-def _advice(dataset: DataSet, limit: int, candidates: list[Candidate]) -> str:
-    """Return how to write X anew, where its chunks are what makes every fit too large."""
-    least = min(candidates, key=lambda candidate: candidate.peak_nbytes)
-    blocks = sum(term.nbytes for term in least.terms if term.what == "blocks")
-    room = limit - (least.peak_nbytes - blocks)
-    # chunks as they are stored, decoded, moved beside each other, and joined to blocks
-    rows = min(room, 8 * MIB) // (4 * dataset.X.row_nbytes)
-    grid = dataset.X.grid
-    if least.fits or not 1 <= rows < min(grid.chunk_rows, grid.n_rows):
-        return ""
-    return _rechunking(dataset.X, rows)
-
-
-def _rechunking(X: RowSource, rows: int) -> str:
-    """Return how to cut X into chunks of so many rows, a chunk of the old at a time."""
-    # chunks may be declared larger than the array
-    chunk_rows = min(X.grid.chunk_rows, X.grid.n_rows)
-    pieces = -(-chunk_rows // rows)
-    rows = -(-chunk_rows // pieces)
-    if not isinstance(X, ZarrSource):
-        return f"write {X.name} anew in chunks of at most {count(rows, 'row')}"
-    n_rows, n_columns = X.shape
-    height, width = chunk_rows, min(X.chunks[1], n_columns)
-    path = str(X.files.root) if X.files else X.name
-    return f"""write {X.name} anew in chunks of {count(rows, "row")}:
-    import zarr
-    old = zarr.open_array({path!r}, mode="r")
-    new = zarr.create_array(
-        {f"{path}-rows"!r}, shape=old.shape, dtype=old.dtype, chunks=({rows}, {width})
-    )
-    for i in range(0, {n_rows}, {height}):
-        for j in range(0, {n_columns}, {width}):
-            here = slice(i, i + {height}), slice(j, j + {width})
-            new[here] = old[here]"""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from streamreg.errors import MemoryLimitError
 from streamreg.memory import format_nbytes
+from streamreg.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +23,40 @@ class Term(NamedTuple):
     what: str
     nbytes: int
     why: str
+
+
+@dataclass(frozen=True)
+class DeviceNeeds:
+    """What a solver would need of a GPU's memory.
+
+    Attributes
+    ----------
+    limit_nbytes
+        Bytes that the fit may take there.
+    terms
+        What it takes at most.
+    buffer_nbytes
+        Of each buffer there, for a block or a part of one.
+    n_pinned, pinned_nbytes
+        Buffers in the host's memory, each for a block.
+    n_kept
+        Blocks that stay on the device from one pass to the next; the fit runs without.
+    fits
+        Whether it fits the limit.
+    """
+
+    limit_nbytes: int
+    terms: tuple[Term, ...]
+    buffer_nbytes: int
+    n_pinned: int
+    pinned_nbytes: int
+    n_kept: int
+    fits: bool
+
+    @property
+    def peak_nbytes(self) -> int:
+        """Bytes of all terms together."""
+        return sum(term.nbytes for term in self.terms)
 
 
 @dataclass(frozen=True)
@@ -50,6 +85,8 @@ class Candidate:
         What the peak consists of.
     n_threads
         Threads that fold: as many as fit, at least one.
+    device
+        What it would need of a GPU, where that folds.
     """
 
     solver: str
@@ -62,6 +99,7 @@ class Candidate:
     terms: tuple[Term, ...]
     n_threads: int
     kept_nbytes: int = 0
+    device: DeviceNeeds | None = None
 
     @property
     def needed_nbytes(self) -> int:
@@ -104,7 +142,8 @@ class Plan:
         """Return the plan as plain numbers, texts, lists and dictionaries, as JSON knows them."""
         plan = asdict(self)
         for candidate in plan["candidates"].values():
-            candidate["terms"] = [term._asdict() for term in candidate["terms"]]
+            for needs in (candidate, candidate["device"] or {"terms": ()}):
+                needs["terms"] = [term._asdict() for term in needs["terms"]]
         return plan
 
     def __str__(self) -> str:
@@ -142,6 +181,14 @@ def _table(plan: Plan) -> str:
     targets = f", K = {plan.n_targets:,}" if plan.n_targets > 1 else ""
     title = f"{shape}{targets}, memory limit {format_nbytes(plan.memory_limit)}"
     chosen = plan.candidates[plan.chosen]
+    if chosen.device is not None:
+        title += f", of the GPU {format_nbytes(chosen.device.limit_nbytes)}"
+        there = format_nbytes(chosen.device.peak_nbytes, up=True)
+        kept = chosen.device.n_kept
+        lines += [
+            "",
+            f"{chosen.solver} takes {there} of the GPU and keeps {count(kept, 'block')} there",
+        ]
     if chosen.kept_nbytes:
         share = min(1.0, chosen.kept_nbytes / chosen.bytes_per_pass)
         lines += [
@@ -170,10 +217,11 @@ def _row(plan: Plan, candidate: Candidate) -> tuple[str, ...]:
 def _refusal(plan: Plan) -> str:
     """Return what the chosen solver needs, of what that consists, and what would do instead."""
     refused = plan.candidates[plan.chosen]
+    device = refused.device
     shape = f"N = {plan.n_rows:,}, D = {plan.n_features:,}"
     candidates = list(plan.candidates.values())
     fitting = [other for other in candidates if other.fits]
-    plain = [other for other in candidates if other.plain_nbytes <= plan.memory_limit]
+    plain = [] if device else [c for c in candidates if c.plain_nbytes <= plan.memory_limit]
     remedies, advice = [], ""
     if fitting:
         best = _best(fitting)
@@ -191,6 +239,12 @@ def _refusal(plan: Plan) -> str:
             if raised != format_nbytes(refused.peak_nbytes, up=True):
                 remedies = [f'to {raised} with solver="{least.solver}", the least that works']
         advice = plan.advice
+    if device is not None and not device.fits:
+        remedies.append('pass device="cpu"')
+        return itemised(
+            f"{refused.solver} on the GPU", device.limit_nbytes, shape, device.terms, remedies,
+            limited="device_memory_limit",
+        )  # fmt: skip
     return itemised(refused.solver, plan.memory_limit, shape, refused.terms, remedies, advice)
 
 
@@ -211,14 +265,15 @@ def itemised(
     terms: Sequence[Term],
     remedies: Sequence[str],
     advice: str = "",
+    limited: str = "memory_limit",
 ) -> str:
     """Return the text of a ``MemoryLimitError``; all that it offers has been planned, and fits."""
     enough = format_nbytes(sum(term.nbytes for term in terms), up=True)
     width = max(len(term.what) for term in terms)
-    remedies = [f"Raise memory_limit to {enough}", *remedies]
+    remedies = [f"Raise {limited} to {enough}", *remedies]
     given = format_nbytes(limit)
     lines = [
-        f"{what} needs {enough} but memory_limit is {given} ({shape}; no data was read)",
+        f"{what} needs {enough} but {limited} is {given} ({shape}; no data was read)",
         *(
             f"  {term.what:<{width}}  {format_nbytes(term.nbytes):>10}   {term.why}"
             for term in sorted(terms, key=lambda term: -term.nbytes)

@@ -11,6 +11,7 @@ import numpy as np
 
 from streamreg import parameters
 from streamreg.engines.workers import require_client
+from streamreg.errors import InputError
 from streamreg.memory import parse_nbytes
 from streamreg.solvers.initial import initial_weights
 from streamreg.solvers.registry import SolverSettings
@@ -43,15 +44,23 @@ class FitSettings:
     memory_limit: int | str | None = None
     n_threads: int | None = None
     device: str = "cpu"
+    device_memory_limit: int | str | None = None
     client: Any = None
     checkpoint: Any = None
     missing_chunks: str = "error"
     nan_policy: NanPolicy = "raise"
 
     def __post_init__(self) -> None:
-        parameters.only("device", self.device, "cpu")
+        parameters.choice("device", self.device, ("cpu", "cuda"))
+        if self.device_memory_limit is not None:
+            parse_nbytes(self.device_memory_limit)
         if self.client is not None:
             require_client(self.client)
+            if self.device == "cuda":
+                raise InputError(
+                    'device="cuda" runs in this process only: leave client out, or pass '
+                    'device="cpu"'
+                )
         if self.checkpoint is not None:
             parameters.path_text("checkpoint", self.checkpoint)
         parameters.choice("missing_chunks", self.missing_chunks, ("error", "fill"))

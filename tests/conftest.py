@@ -12,7 +12,7 @@ import pytest
 import zarr
 from hypothesis import HealthCheck, settings
 
-from streamreg.kernels import cpu, fused, tiles
+from streamreg.kernels import arrays, cpu, fused, tiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -103,7 +103,16 @@ def read_all(source: Any, rows: int | None = None) -> np.ndarray:
     return np.concatenate(parts)
 
 
-@pytest.fixture(params=[cpu.KERNELS, fused.KERNELS], ids=["numpy", "fused"])
+def add_gram(rows, gram):
+    """Add ZᵀZ, its lower triangle, as cuBLAS does."""
+    gram += np.tril(rows.T @ rows)
+
+
+# the GPU's loops, in NumPy's functions
+ARRAYS = arrays.ArrayKernels(np, add_gram).kernels
+
+
+@pytest.fixture(params=[cpu.KERNELS, fused.KERNELS, ARRAYS], ids=["numpy", "fused", "arrays"])
 def kernels(request):
     """Each implementation of the loops that can run here without a GPU."""
     if request.param is fused.KERNELS and not fused.is_installed():
@@ -118,6 +127,8 @@ def tile_sizes(request, monkeypatch):
         monkeypatch.setattr(tiles, "_TILE_NBYTES", 1)
         monkeypatch.setattr(tiles, "_MIN_ROWS", 4)
         monkeypatch.setattr(fused, "_TILE_NBYTES", 1)
+        monkeypatch.setattr(arrays, "TILE_NBYTES", 1)
+        monkeypatch.setattr(arrays, "_LEAST_ROWS", 3)
         monkeypatch.setattr(cpu, "_GRAM_TILE_NBYTES", 1)
         monkeypatch.setattr(cpu, "_GRAM_MIN_ROWS", 3)
         monkeypatch.setattr(cpu, "_PANEL", 2)

@@ -56,7 +56,15 @@ def _job(
     n_threads: o.NThreads = None,
     missing_chunks: o.MissingChunks = "error",
     nan_policy: o.NanPolicyOption = "raise",
-    device: Annotated[str, typer.Option(hidden=True)] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="cpu, or cuda: rows are folded on a GPU, with CuPy.")
+    ] = "cpu",
+    device_memory_limit: Annotated[
+        str | None,
+        typer.Option(
+            help="What the fit may take of the GPU's memory.", show_default="half of what is free"
+        ),
+    ] = None,
     scheduler: Annotated[
         str | None,
         typer.Option(
@@ -70,16 +78,12 @@ def _job(
         ),
     ] = None,
 ) -> tuple[DataSet, FitSettings]:
-    if device != "cpu":
-        raise InputError(
-            f"--device {device} is not supported by this version, which computes on processors; "
-            "leave --device out"
-        )
     settings = FitSettings(
         solver=solver, fit_intercept=fit_intercept, l2=l2, standardize=standardize,
         learning_rate=_rate(learning_rate), max_epochs=max_epochs, tol=tol, init=init,
         random_state=random_state, memory_limit=memory_limit, n_threads=n_threads,
         missing_chunks=missing_chunks, nan_policy=nan_policy, checkpoint=checkpoint,
+        device=device, device_memory_limit=device_memory_limit,
         client=None if scheduler is None else connected(scheduler),
     )  # fmt: skip
     dataset = o.dataset_of(

@@ -16,12 +16,13 @@ from streamreg.kernels import cpu, serial
 from streamreg.layout import Blocks, Segments
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Generator, Iterable, Iterator
     from types import TracebackType
 
     from streamreg.accumulators.base import Accumulator
     from streamreg.blocks import Block
     from streamreg.engines.base import OnFolded
+    from streamreg.errors import InputError
     from streamreg.kernels import Kernels
     from streamreg.sources.block_reader import BlockReader
     from streamreg.sources.dataset import DataSet
@@ -161,14 +162,30 @@ class ThreadsEngine:
         first = len(self._blocks) if done == self._dataset.n_rows else self._blocks.number_at(done)
         self._tell_earlier(first)
 
+        def read(reader: BlockReader, start: int, stop: int) -> Made:
+            return make(reader, reader.read(start, stop))
+
+        return self.each_of(range(first, len(self._blocks)), read)
+
+    def each_of(
+        self, numbers: Iterable[int], read: Callable[[BlockReader, int, int], Made]
+    ) -> Generator[Made, None, None]:
+        """Yield ``read(reader, start, stop)`` of some blocks, in order."""
+
         def run(number: int) -> Made:
             with self._reader() as reader:
                 start, stop = self._blocks[number]
-                made = make(reader, reader.read(start, stop))
+                made = read(reader, start, stop)
                 self._tell(stop - start)
                 return made
 
-        return self._in_order(range(first, len(self._blocks)), run)
+        return self._in_order(numbers, run)
+
+    def not_finite(self, numbers: Iterable[int]) -> InputError | None:
+        """Return the error that names the first NaN or inf of some blocks, if there is any."""
+        with self._reader() as reader:
+            errors = (reader.not_finite(*self._blocks[number]) for number in numbers)
+            return next((error for error in errors if error is not None), None)
 
     def _fold(
         self,
@@ -182,7 +199,9 @@ class ThreadsEngine:
             blocks = (self._blocks[number] for number in segment)
             return fold_segment(reader, accumulator, start, blocks, kernels, self._tell, on_folded)
 
-    def _in_order(self, items: Iterable[Item], run: Callable[[Item], Made]) -> Iterator[Made]:
+    def _in_order(
+        self, items: Iterable[Item], run: Callable[[Item], Made]
+    ) -> Generator[Made, None, None]:
         """Yield ``run(item)`` in order, with at most one more under way than there are threads."""
         if self._n_threads == 1:
             yield from map(run, items)

@@ -1,0 +1,72 @@
+"""Bytes of a GPU, and of the host beside it, worked out before anything is read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from streamreg.kernels import arrays
+from streamreg.kernels.gpu import LEAST_BUFFER_NBYTES, N_BUFFERS
+from streamreg.memory import MIB, format_nbytes
+from streamreg.plans import DeviceNeeds, Term
+from streamreg.wording import count
+
+if TYPE_CHECKING:
+    from streamreg.planning import Rows
+    from streamreg.solvers.base import Footprint, Problem
+
+# blocks that are filled, wait to be copied, and are being copied, beside one for each thread
+_PINNED_AHEAD = 3
+# of cuBLAS, for itself, on the GPUs of today
+_WORKSPACE_NBYTES = 64 * MIB
+# of the host: merged, and come from the device
+_STATES_HERE = 2
+
+
+def device_needs(
+    rows: Rows,
+    problem: Problem,
+    footprint: Footprint,
+    n_threads: int,
+    limit_nbytes: int,
+    passes: int,
+) -> DeviceNeeds:
+    """Return what a fit needs of a device, within a limit if it can be."""
+    d, k = problem.n_features, problem.n_targets
+    # of each kind of pass: its state, and what an update makes beside it
+    scratch = arrays.scratch_nbytes(d, 2 * k, rows.block_rows)
+    state = max(each.state_nbytes for each in footprint.passes)
+    weights = 8 * 2 * (d + 1) * k
+    others = [
+        Term("sums", state, f"one state of D = {d:,}"),
+        Term("tiles", scratch, "float64 rows in work"),
+        Term("weights", weights, "of the solver, sent for each pass"),
+        Term("cuBLAS", _WORKSPACE_NBYTES, "its workspace"),
+    ]
+    left = limit_nbytes - sum(term.nbytes for term in others)
+    buffer = rows.buffer_nbytes
+    if N_BUFFERS * buffer > left:
+        buffer = min(buffer, max(LEAST_BUFFER_NBYTES, left // N_BUFFERS))
+    terms = [*others, Term("buffers", N_BUFFERS * buffer, f"{N_BUFFERS} blocks that arrive")]
+    left -= N_BUFFERS * buffer
+    n_kept = 0
+    if passes > 1 and left >= rows.buffer_nbytes:
+        n_kept = min(rows.n_blocks, left // rows.buffer_nbytes)
+        terms.append(
+            Term("kept", n_kept * rows.buffer_nbytes, f"{n_kept:,} of {rows.n_blocks:,} blocks")
+        )
+    return DeviceNeeds(
+        limit_nbytes, tuple(terms), buffer, n_threads + _PINNED_AHEAD, rows.buffer_nbytes, n_kept,
+        fits=left >= 0,
+    )  # fmt: skip
+
+
+def host_terms(rows: Rows, footprint: Footprint, n_threads: int) -> list[Term]:
+    """Return what the host keeps, beside its process, while a device folds."""
+    state = max(each.state_nbytes for each in footprint.passes)
+    earlier = max(each.kept_nbytes for each in footprint.passes)
+    pinned = n_threads + _PINNED_AHEAD
+    return [
+        *rows.terms(n_threads),
+        Term("pinned", pinned * rows.buffer_nbytes, f"{count(pinned, 'block')} on the way"),
+        Term("sums", _STATES_HERE * state + earlier, f"{format_nbytes(state)} each"),
+    ]

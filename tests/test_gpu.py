@@ -1,0 +1,256 @@
+"""Fits on a GPU: on one that is made up, which no array leaves but by a copy, and on a real one."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import zarr
+from fake_cupy import CUDARuntimeError, FakeCuPy, OutOfMemoryError
+
+from streamreg import LinearRegression
+from streamreg.engines.device import DeviceEngine
+from streamreg.errors import DataWarning, InputError, MemoryLimitError
+from streamreg.fitting import plan
+from streamreg.kernels import arrays
+from streamreg.kernels.gpu import Gpu
+from streamreg.memory import GIB, MIB
+from streamreg.sources.block_reader import BlockReader
+
+SOLVERS = ["closed_form", "gd", "cg"]
+
+
+@pytest.fixture
+def cupy(monkeypatch):
+    """A device without a GPU in the place of CuPy."""
+    made = FakeCuPy()
+    monkeypatch.setitem(sys.modules, "cupy", made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """40 MB: two segments of a few blocks."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((250_000, 20)) * rng.uniform(0.1, 10, 20) + 5
+    y = X @ rng.standard_normal((20, 2)) + rng.standard_normal((250_000, 2))
+    path = tmp_path_factory.mktemp("gpu") / "data.zarr"
+    group = zarr.open_group(path, mode="w")
+    group.create_array("X", data=X, chunks=(40_000, 20))
+    group.create_array("plain", data=X.astype("f4"), chunks=(100_000, 20), compressors=None)
+    group.create_array("big", data=np.round(X).astype(">i4"), chunks=(40_000, 20))
+    group.create_array("y", data=y, chunks=(30_000, 2))
+    group.create_array("sample_weight", data=rng.integers(0, 3, 250_000), chunks=(250_000,))
+    return path
+
+
+def fit(*data, **parameters):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a few epochs are too few
+        return LinearRegression(**parameters).fit(*data)
+
+
+def bits(model):
+    return model.coef_.tobytes(), np.array(model.intercept_).tobytes(), model.loss_history_
+
+
+@pytest.mark.usefixtures("cupy")
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("kind", ["X", "plain", "big", "in memory", "by columns", "weighted"])
+def test_a_device_comes_to_the_answer_of_the_processor(store, solver, kind):
+    X, y = zarr.open_array(store / "X")[:], zarr.open_array(store / "y")[:]
+    data = {
+        "in memory": (X, y),
+        "by columns": (np.asfortranarray(X), y[:, 0]),
+        "weighted": (store,),
+    }.get(kind, (store / kind, store / "y"))
+    parameters = {"solver": solver, "max_epochs": 8, "tol": 0.0}
+    here, there = (fit(*data, device=device, **parameters) for device in ("cpu", "cuda"))
+    np.testing.assert_allclose(there.coef_, here.coef_, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(there.intercept_, here.intercept_, rtol=1e-9, atol=1e-9)
+    assert there.n_iter_ == here.n_iter_
+
+
+@pytest.mark.usefixtures("cupy")
+def test_features_whose_mean_is_a_billion_deviations_away(cupy):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((20_000, 3)) + 1e9
+    y = (X - 1e9).sum(axis=1)
+    for solver in ("closed_form", "cg"):
+        assert np.allclose(fit(X, y, device="cuda", solver=solver).coef_, 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_pass_copies_to_the_host_once_a_segment_and_waits_no_more_often(
+    cupy, store, solver, monkeypatch
+):
+    reduce, seen = DeviceEngine.reduce, []
+
+    def counted(*given):
+        copies, waits = cupy.n_copies, cupy.n_waits
+        result = reduce(*given)
+        seen.append((cupy.n_copies - copies, cupy.n_waits - waits))
+        return result
+
+    monkeypatch.setattr(DeviceEngine, "reduce", counted)
+    fit(store, solver=solver, device="cuda", max_epochs=3, tol=0.0)
+    assert set(seen) == {(2, 2)}  # two segments, of some blocks each
+
+
+@pytest.mark.usefixtures("cupy")
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_threads_and_limits_change_no_bit(store, solver, monkeypatch):
+    monkeypatch.setattr(arrays, "TILE_NBYTES", MIB)
+    monkeypatch.setattr("streamreg.planning_gpu.LEAST_BUFFER_NBYTES", 2 * MIB)
+    parameters = {"solver": solver, "max_epochs": 4, "tol": 0.0, "device": "cuda"}
+    data = (store / "X", store / "y")
+    expected = bits(fit(*data, n_threads=1, device_memory_limit="1 GiB", **parameters))
+    for n_threads, limit in ((3, "1 GiB"), (2, "80 MiB"), (2, "105 MiB")):
+        model = fit(*data, n_threads=n_threads, device_memory_limit=limit, **parameters)
+        assert bits(model) == expected
+    needs = plan(*data, device_memory_limit="80 MiB", **parameters).candidates[solver].device
+    assert needs.buffer_nbytes < needs.pinned_nbytes  # blocks came in parts
+    assert needs.peak_nbytes <= needs.limit_nbytes
+
+
+def test_blocks_that_stay_on_the_device_are_read_once(cupy, store, monkeypatch):
+    read = []
+    before = BlockReader.read
+
+    def noted(self, start, stop):
+        read.append(start)
+        return before(self, start, stop)
+
+    monkeypatch.setattr(BlockReader, "read", noted)
+    parameters = {"solver": "cg", "max_epochs": 4, "tol": 0.0, "device": "cuda"}
+    fit(store / "X", store / "y", **parameters)
+    assert len(read) == len(set(read)) > 1
+
+
+@pytest.mark.usefixtures("cupy")
+def test_rows_left_out_are_counted_where_blocks_are_kept_too(store, tmp_path):
+    X, y = zarr.open_array(store / "X")[:], zarr.open_array(store / "y")[:, 0]
+    X[[5, 100_000]] = np.nan
+    with pytest.warns(DataWarning, match="2 of 250,000 rows"):
+        model = LinearRegression(device="cuda", nan_policy="omit", solver="cg").fit(X, y)
+    here = LinearRegression(solver="closed_form").fit(
+        *(np.delete(a, [5, 100_000], 0) for a in (X, y))
+    )
+    np.testing.assert_allclose(model.coef_, here.coef_, rtol=1e-6)
+
+
+@pytest.mark.usefixtures("cupy")
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_is_named(store, solver, bad):
+    X, y = zarr.open_array(store / "X")[:], zarr.open_array(store / "y")[:]
+    X[200_000, 7] = bad
+    with pytest.raises(InputError, match="in row 200,000, column 7"):
+        LinearRegression(device="cuda", solver=solver).fit(X, y)
+
+
+@pytest.mark.usefixtures("cupy")
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_fit_that_was_interrupted_goes_on_to_the_same_bits(store, solver, tmp_path):
+    class StopError(Exception):
+        pass
+
+    def stop(record):
+        if record.epoch == 2:
+            raise StopError
+
+    parameters = {"solver": solver, "max_epochs": 4, "tol": 0.0, "device": "cuda"}
+    expected = fit(store, **parameters)
+    if solver != "closed_form":
+        with pytest.raises(StopError):
+            fit(store, progress=stop, checkpoint=tmp_path / "a", **parameters)
+    assert bits(fit(store, checkpoint=tmp_path / "a", **parameters)) == bits(expected)
+
+
+def test_what_does_not_fit_the_device_is_refused_before_reading(cupy, store):
+    refused = plan(store, device="cuda", solver="closed_form", device_memory_limit="100 MiB")
+    assert not refused.candidates["closed_form"].fits
+    assert "of the GPU 100.0 MiB" in str(refused)
+    with pytest.raises(
+        MemoryLimitError,
+        match=r"closed_form on the GPU needs .* but device_memory_limit is 100.0 MiB.*"
+        r"\n(.*\n)+.*Raise device_memory_limit to .*, or pass device=\"cpu\"",
+    ):
+        LinearRegression(device="cuda", solver="closed_form", device_memory_limit="100 MiB").fit(
+            store
+        )
+
+
+def test_half_of_what_is_free_on_the_device_is_the_usual_limit(cupy, store):
+    made = plan(store, device="cuda")
+    assert made.candidates[made.chosen].device.limit_nbytes == GIB // 2
+    assert made.to_dict()["candidates"]["cg"]["device"]["terms"][0]["what"]
+
+
+def test_a_device_that_refuses_memory_is_no_damage(cupy, store, monkeypatch):
+    def refuse(*given, **options):
+        raise OutOfMemoryError("Out of memory allocating 9 bytes")
+
+    monkeypatch.setattr(cupy, "add", refuse, raising=False)
+    with pytest.raises(MemoryLimitError, match=r"the GPU refused memory: .*device_memory_limit"):
+        LinearRegression(device="cuda").fit(store)
+
+
+def test_buffers_are_made_smaller_where_the_device_refuses_them(cupy, monkeypatch):
+    monkeypatch.setattr("streamreg.kernels.gpu.LEAST_BUFFER_NBYTES", MIB)
+    before = cupy.empty
+
+    def empty(shape, dtype=float):
+        if np.dtype(dtype) == np.uint8 and np.prod(shape) > 4 * MIB:
+            raise OutOfMemoryError
+        return before(shape, dtype)
+
+    monkeypatch.setattr(cupy, "empty", empty, raising=False)
+    buffers = Gpu().buffers(2, 16 * MIB)
+    assert [len(buffer) for buffer in buffers] == [4 * MIB] * 2
+
+
+def test_without_cupy_it_is_said_how_to_install_it(store, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(InputError, match=r"needs CuPy, which cannot be imported .*pip install"):
+        LinearRegression(device="cuda").fit(store)
+
+
+def test_without_a_gpu_it_is_said_what_is_amiss(cupy, store, monkeypatch):
+    monkeypatch.setattr(cupy.cuda.runtime, "getDeviceCount", lambda: 0)
+    with pytest.raises(InputError, match="finds no GPU: CUDA sees none"):
+        LinearRegression(device="cuda").fit(store)
+
+    def too_old():
+        raise CUDARuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient")
+
+    monkeypatch.setattr(cupy.cuda.runtime, "getDeviceCount", too_old)
+    with pytest.raises(InputError, match=r"cudaErrorInsufficientDriver.*nvidia-smi"):
+        LinearRegression(device="cuda").fit(store)
+
+
+@pytest.fixture(scope="session")
+def real_cupy():
+    if importlib.util.find_spec("cupy") is None:
+        pytest.skip("CuPy is not installed")
+    try:
+        return Gpu().cupy
+    except InputError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("kind", ["X", "plain", "big"])
+def test_a_gpu_comes_to_the_answer_of_the_processor(real_cupy, store, solver, kind):
+    data = (store / kind, store / "y")
+    parameters = {"solver": solver, "max_epochs": 8, "tol": 0.0}
+    here, there, again = (
+        fit(*data, device=device, **parameters) for device in ("cpu", "cuda", "cuda")
+    )
+    np.testing.assert_allclose(there.coef_, here.coef_, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(there.intercept_, here.intercept_, rtol=1e-9, atol=1e-9)
+    assert bits(there) == bits(again)

@@ -72,19 +72,17 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Bytes, or a text such as ``"512 MiB"``: what the fit may add to the process. ``None``: half
         of what the process may still use, containers' limits respected.
     n_threads
-        Threads that fold rows; ``None``: all cores that the process may use. The number changes no
-        bit of the answer.
+        Threads that fold rows; ``None``: all cores that the process may use. It changes no bit.
     device, device_memory_limit
-        ``"cpu"``, or ``"cuda"``: rows are folded on a GPU, with CuPy; and what the fit may take of
-        its memory. ``None``: half of what is free there.
+        ``"cpu"``, or ``"cuda"``: rows are folded on a GPU; what of its memory: half, if ``None``.
     client
         A ``distributed.Client``, on whose workers ``fit`` runs its passes; ``predict`` and
         ``score`` run here. Clones share it, pickles do without.
     checkpoint
         A path: the fit saves there, every few seconds and when it is interrupted, how far it came;
         started again with the same data and parameters, it goes on from there to the same bits.
-        ``<path>.previous`` keeps the one before, ``<path>.lock`` keeps two fits apart.
-        ``max_epochs``, ``memory_limit`` and ``n_threads`` may change between the two.
+        ``<path>.previous`` keeps the one before, ``<path>.lock`` keeps two fits apart. Limits,
+        ``max_epochs`` and ``n_threads`` may change between the two.
     missing_chunks
         ``"error"``, or ``"fill"``: an absent Zarr chunk means its fill value.
     nan_policy

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from streamreg.kept import slot_nbytes
 from streamreg.kernels import fused
-from streamreg.layout import LARGE_STATE_NBYTES, Blocks, Segments
+from streamreg.layout import LARGE_STATE_NBYTES, Segments
 from streamreg.memory import MIB, available_nbytes, format_nbytes, parse_nbytes, usable_cpus
 from streamreg.planning_gpu import device_needs, host_terms
 from streamreg.plans import NUMBA, Candidate, Plan, Term
 from streamreg.rechunking import rechunking_advice
+from streamreg.rows import Rows
 from streamreg.solvers.base import Problem
 from streamreg.solvers.registry import NAMES
 from streamreg.wording import count
@@ -100,41 +100,6 @@ def limit_nbytes(memory_limit: int | str | None) -> int:
 def loops_of(solver: str, pass_nbytes: int) -> str:
     """Say whose loops fold the blocks of a pass: a function of the data, never of memory."""
     return "numba" if solver != "closed_form" and fused.is_worth(pass_nbytes) else "numpy"
-
-
-class Rows(NamedTuple):
-    """What a plan needs to know of a data set."""
-
-    n_blocks: int
-    block_rows: int  # of the largest
-    pass_nbytes: int
-    reader_nbytes: int
-    shared_nbytes: int
-    decodes: bool  # chunks, rather than to read any rows into a buffer that is kept
-    slot_nbytes: int  # of a block that stays in memory; 0 where all lies there already
-    buffer_nbytes: int  # of a block on its way to a device
-
-    @classmethod
-    def of(cls, dataset: DataSet) -> Rows:
-        """Ask the data set."""
-        blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes)
-        return cls(
-            n_blocks=len(blocks),
-            block_rows=blocks.max_rows,
-            pass_nbytes=dataset.n_rows * dataset.row_nbytes,
-            reader_nbytes=dataset.reader_nbytes(blocks.max_rows),
-            shared_nbytes=dataset.shared_nbytes,
-            decodes=not dataset.X.grid.divisible,
-            slot_nbytes=0 if dataset.X.in_memory else slot_nbytes(dataset, blocks.max_rows),
-            buffer_nbytes=slot_nbytes(dataset, blocks.max_rows),
-        )
-
-    def terms(self, readers: int) -> list[Term]:
-        """Return what reading keeps, with so many readers."""
-        each = format_nbytes(self.reader_nbytes)
-        blocks = Term("blocks", readers * self.reader_nbytes, f"{readers} at once, {each} each")
-        shared = Term("reader", self.shared_nbytes, "tasks and heaps of who reads the data")
-        return [blocks, shared] if self.shared_nbytes else [blocks]
 
 
 def process_term(threads: int) -> Term:

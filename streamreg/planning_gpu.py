@@ -11,7 +11,7 @@ from streamreg.plans import DeviceNeeds, Term
 from streamreg.wording import count
 
 if TYPE_CHECKING:
-    from streamreg.planning import Rows
+    from streamreg.rows import Rows
     from streamreg.solvers.base import Footprint, Problem
 
 # blocks that are filled, wait to be copied, and are being copied, beside one for each thread

@@ -18,9 +18,10 @@ from streamreg.errors import InputError, MemoryLimitError
 from streamreg.kernels import cpu
 from streamreg.memory import format_nbytes, usable_cpus
 from streamreg.output import CHUNK_NBYTES, RowAppender, new_array
-from streamreg.planning import Rows, limit_nbytes, peak, process_term
+from streamreg.planning import limit_nbytes, peak, process_term
 from streamreg.plans import Term, itemised
 from streamreg.progress import Progress, Silence
+from streamreg.rows import Rows
 from streamreg.staging import require_writable
 from streamreg.wording import count, left_out
 

@@ -6,7 +6,6 @@ Beside ``blocks.py`` this is the one module that knows CuPy.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from importlib import import_module
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
@@ -41,12 +40,13 @@ class Gpu:
 
     def __init__(self) -> None:
         try:
-            self.cupy: Any = import_module("cupy")
+            import cupy  # noqa: PLC0415  (an extra)
         except ImportError as error:
             raise InputError(
                 f'device="cuda" needs CuPy, which cannot be imported ({error}): install the one '
                 'for your driver, such as pip install cupy-cuda12x, or pass device="cpu"'
             ) from error
+        self.cupy: Any = cupy
         try:
             n_devices = self.cupy.cuda.runtime.getDeviceCount()
         except self.cupy.cuda.runtime.CUDARuntimeError as error:

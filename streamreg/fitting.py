@@ -19,6 +19,7 @@ from streamreg.engines.workers import (
 from streamreg.errors import InputError, MemoryLimitError
 from streamreg.interrupts import ending_in_order
 from streamreg.kernels.gpu import Gpu
+from streamreg.layout import CUT
 from streamreg.memory import PeakMemory, available_nbytes, format_nbytes, parse_nbytes
 from streamreg.model import Model
 from streamreg.planning import make_plan
@@ -178,6 +179,8 @@ def fit(dataset: DataSet, settings: FitSettings, progress: Progress | None = Non
             reduce = _passes(dataset, engine, progress, checkpoint)
             try:
                 solution = solver.solve(problem, reduce, progress.epoch, checkpoint or NO_BOOKMARK)
+                # what was read and then changed is not noticed where it is not read again
+                dataset.require_unchanged()
             finally:
                 progress.close()
     remarks = [*solution.warnings, *_data_warnings(dataset, engine)]
@@ -197,6 +200,7 @@ def _checkpoint(
         "streamreg": __version__,
         "parameters": settings.identity(solver, init),
         "loops": loops,
+        "cut": list(CUT),
         "data": dataset.identity(),
     }
     with ending_in_order(), Checkpoint(settings.checkpoint, identity, dataset) as opened:

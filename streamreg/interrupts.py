@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -25,7 +25,17 @@ def finished(work: Callable[P, Made], *given: P.args, **options: P.kwargs) -> Ma
     with ThreadPoolExecutor(1) as pool:
         # the pool does not wait for a thread that it is interrupted in starting
         pool.submit(int).result()
-        return pool.submit(work, *given, **options).result()
+        under_way = pool.submit(work, *given, **options)
+        interrupt: BaseException | None = None
+        while not under_way.done():
+            try:
+                wait([under_way])
+            # the second one too: who is impatient would leave work half done
+            except BaseException as error:  # noqa: BLE001
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
+        return under_way.result()
 
 
 @contextmanager

@@ -36,6 +36,12 @@ _STATES_A_SEGMENT = 32
 _MOST_SEGMENTS = 1024
 # states above are kept once, and threads share the work on them
 LARGE_STATE_NBYTES = 32 * MIB
+# what the cut depends on, beside the data: a fit that was begun with another one cannot be gone on
+# with
+CUT = (
+    BLOCK_NBYTES, PIECE_NBYTES, _LOOP_ROWS, _MANY_SEGMENTS, _LEAST_SEGMENT_NBYTES, _SEGMENT_NBYTES,
+    _STATES_A_SEGMENT, _MOST_SEGMENTS, LARGE_STATE_NBYTES,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -148,6 +154,22 @@ class Segments(Sequence[range]):
         large = pass_nbytes // max(_SEGMENT_NBYTES, _STATES_A_SEGMENT * state_nbytes)
         wanted = min(max(_MANY_SEGMENTS, large), _MOST_SEGMENTS)
         return cls(n_blocks, max(1, min(wanted, pass_nbytes // _LEAST_SEGMENT_NBYTES, n_blocks)))
+
+    def after(self, n_blocks: int) -> list[range]:
+        """Return the segments after so many blocks, which fill those before.
+
+        Raises
+        ------
+        CheckpointError
+            A segment has begun before, and ends after: a fit of this version never stands there.
+        """
+        rest = [segment for segment in self if segment.start >= n_blocks]
+        if (rest[0].start if rest else self.n_blocks) != n_blocks:
+            raise CheckpointError(
+                f"the checkpoint stands after {n_blocks:,} of {self.n_blocks:,} blocks, where no "
+                "segment ends: it is of another version, or damaged. Remove it to start anew"
+            )
+        return rest
 
     def __len__(self) -> int:
         return self.n_segments

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _METADATA_FILES = ("zarr.json", ".zarray", ".zgroup")
 # in a folder that may be gone on with: what it is being filled with
 _IDENTITY = ".streamreg-output"
+# to lock a folder that others publish or remove meanwhile
+_MOST_TRIES = 20
 
 
 def require_writable(
@@ -79,9 +81,9 @@ def staged(
 ) -> Iterator[tuple[Path, bool]]:
     """Yield a folder that is renamed to ``path`` once the ``with`` block has ended well.
 
-    With an ``identity`` it is kept if the block does not end well, but for an ``InputError``, and
-    yielded again to who comes with the same one; then the second value is true. Else it is
-    removed.
+    With an ``identity`` it is kept if the block does not end well, but for an ``InputError`` in
+    it, and yielded again to who comes with the same one; then the second value is true. Else it
+    is removed.
 
     Raises
     ------
@@ -90,15 +92,17 @@ def staged(
     """
     target = require_writable(path, overwrite=overwrite, inputs=inputs)
     claim = _Claim(_partial(target))
+    is_filled = False
     try:
         # an interrupt comes before a folder is made or once it is known whose it is, never between
         finished(claim.take, identity)
         yield claim.folder, claim.is_begun
+        is_filled = True
         claim.sync()
         require_writable(target, overwrite=overwrite)
         finished(claim.publish, target)
     except BaseException as error:
-        if claim.is_ours and identity and not isinstance(error, InputError):
+        if claim.is_ours and identity and (is_filled or not isinstance(error, InputError)):
             error.add_note(
                 f"what was written so far is kept in {str(claim.folder)!r}: do the same again, and "
                 "it goes on from there; or remove it"
@@ -121,9 +125,16 @@ class _Claim:
 
     def take(self, identity: str) -> None:
         """Make the folder, or take over one that nobody fills: to go on with, or cleared."""
-        while not self._is_locked():
+        for _ in range(_MOST_TRIES):
+            if self._is_locked():
+                break
             # published, or removed, by who held it until now
             self.release()
+        else:
+            raise InputError(
+                f"folder {self.folder} is another one each time it is looked at: others make and "
+                "remove it, or its file system does not number folders. Choose another place"
+            )
         left = list(self.folder.iterdir())
         begun = self.folder / _IDENTITY
         if left and not _is_zarr(self.folder) and not begun.is_file():
@@ -144,16 +155,15 @@ class _Claim:
         """Lock the folder of that name; false if it is another one by now."""
         try:
             self.folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise InputError(f"folder {self.folder} cannot be made: {error.strerror}") from error
+        try:
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
             self._lock = os.open(self.folder, flags)
         except FileNotFoundError:
-            if self.folder.parent.is_dir():
-                return False
-            raise InputError(
-                f"folder {self.folder.parent}, where the output is to lie, is gone; create it"
-            ) from None
+            return False
         except OSError as error:
-            raise InputError(f"folder {self.folder} cannot be made: {error.strerror}") from error
+            raise InputError(f"folder {self.folder} cannot be opened: {error.strerror}") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

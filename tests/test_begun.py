@@ -12,6 +12,7 @@ import zarr
 from streamreg import LinearRegression, output, prediction, staging
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.errors import InputError
+from streamreg.sources.identity import folder_state
 
 N, D = 600_000, 3
 
@@ -127,3 +128,29 @@ def test_a_kill_before_the_first_chunk_is_no_hindrance(model, store, tmp_path):
     (tmp_path / "y.zarr.partial/.streamreg-output").write_text("half")
     model.predict(store, out=tmp_path / "y.zarr")
     assert zarr.open_array(tmp_path / "y.zarr").shape == (N,)
+
+
+def test_links_that_lead_nowhere_are_passed_over(tmp_path):
+    store = tmp_path / "a.zarr"
+    zarr.save_array(store, np.ones(3))
+    known = folder_state(store)
+    (store / "loop").symlink_to(store / "loop")
+    (store / "in a file").symlink_to(store / "zarr.json/x")
+    assert folder_state(store) == known
+
+
+def test_of_two_names_for_one_folder_it_is_always_the_same_that_counts(tmp_path, monkeypatch):
+    (tmp_path / "a.zarr/x").mkdir(parents=True)
+    (tmp_path / "a.zarr/x/file").write_bytes(b"1")
+    (tmp_path / "a.zarr/link").symlink_to("x")
+    walk, states = os.walk, []
+    for turned in (False, True):
+
+        def listed(folder, *, followlinks, turned=turned):
+            for parent, folders, files in walk(folder, followlinks=followlinks):
+                folders.sort(reverse=turned)
+                yield parent, folders, files
+
+        monkeypatch.setattr("os.walk", listed)
+        states.append(folder_state(tmp_path / "a.zarr"))
+    assert states[0] == states[1]

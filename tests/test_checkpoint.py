@@ -23,6 +23,7 @@ from streamreg import LinearRegression, checkpoint_file, files
 from streamreg.archive import Archive, write_archive
 from streamreg.checkpoint_file import CheckpointFile
 from streamreg.errors import CheckpointError, DataCorruptionError, DataWarning, InputError
+from streamreg.sources.block_reader import BlockReader
 from streamreg.sources.dataset import open_dataset
 
 N, D = 3000, 6
@@ -168,6 +169,31 @@ def test_other_values_in_a_file_of_hdf5_are_refused(data, tmp_path):
         fit(file["X"], zarr.open_array(data / "y")[:], checkpoint=tmp_path / "a")
 
 
+def test_a_fit_that_was_cut_otherwise_is_refused(data, tmp_path, monkeypatch):
+    stopped(data, tmp_path / "a")
+    monkeypatch.setattr("streamreg.fitting.CUT", (1, 2))
+    with pytest.raises(CheckpointError, match=r"is of another fit: cut was .* and is \[1, 2\]"):
+        fit(data, checkpoint=tmp_path / "a")
+
+
+@pytest.mark.parametrize("solver", ["closed_form", "cg", "gd"])
+def test_rows_that_change_once_they_were_read_are_noticed_in_the_end(data, solver, monkeypatch):
+    read = []
+    before = BlockReader.read
+
+    def rewritten(reader, start, stop):
+        block = before(reader, start, stop)
+        if not read:
+            chunk = data / "X/c/0/0"
+            chunk.write_bytes(chunk.read_bytes())  # the same size, another time
+        read.append(start)
+        return block
+
+    monkeypatch.setattr(BlockReader, "read", rewritten)
+    with pytest.raises(DataCorruptionError, match=r"c/0/0 of .* changed during the fit"):
+        fit(data, solver=solver, max_epochs=1)
+
+
 def test_a_file_of_hdf5_is_known_by_any_path(data, tmp_path):
     h5py = pytest.importorskip("h5py")
     y = zarr.open_array(data / "y")[:]
@@ -308,7 +334,7 @@ def flip(path, at):
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(data, tmp_path):
     path = tmp_path / "a"
     stopped(data, path)
-    flip(path, len(path.read_bytes()) // 2)
+    flip(path, path.read_bytes().index(b"\x93NUMPY") + 100)
     with pytest.warns(DataWarning, match=r"is damaged .* the one before, 'a\.previous'"):
         model = LinearRegression(solver="cg", tol=1e-12, checkpoint=path).fit(data)
     assert answer(model) == answer(fit(data))

@@ -139,6 +139,15 @@ def test_every_parameter_of_the_estimator_is_an_option():
     }  # fmt: skip
 
 
+def test_a_model_over_its_checkpoint_is_refused(ingested):
+    done = run(
+        "fit", "table.zarr", "--checkpoint", "a.json", "--out", "../" + ingested.name + "/a.json",
+        cwd=ingested,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "--out and --checkpoint are both" in done.stderr
+
+
 @pytest.mark.parametrize("command", ["plan", "fit"])
 def test_a_gpu_that_is_not_there_is_told_in_a_sentence(command, ingested):
     # no CuPy, or nothing for it to work on

@@ -18,8 +18,9 @@ from sklearn.base import clone
 from streamreg import LinearRegression, checkpoint, checkpoint_file, layout
 from streamreg.accumulators.moments import Moments
 from streamreg.engines import remote
+from streamreg.engines.cluster import ClusterEngine
 from streamreg.engines.threads import ThreadsEngine
-from streamreg.engines.workers import job_for
+from streamreg.engines.workers import job_for, scheduler_of
 from streamreg.errors import (
     ClusterError,
     DataCorruptionError,
@@ -281,6 +282,31 @@ def test_many_epochs_leave_nothing_on_the_cluster(client, store):
     after = held()
     assert after[0] <= before[0] + 5
     assert after[1] <= before[1]
+
+
+@pytest.mark.parametrize("kind", ["store", "Dask arrays"])
+def test_a_pass_that_is_left_leaves_no_task_even_while_its_error_is_kept(client, store, kind):
+    X, y = store / "X", store / "y"
+    if kind == "Dask arrays":
+        X, y = da.from_zarr(X), da.from_zarr(y)
+    scheduler = scheduler_of(client)
+    dataset = open_dataset(X, y)
+
+    def leave(folded):
+        raise KeyboardInterrupt
+
+    with ClusterEngine(dataset, job_for(dataset, "numpy"), scheduler, lambda _: None) as engine:
+        with pytest.raises(KeyboardInterrupt) as kept:
+            engine.reduce(Moments(60, 2), None, leave)
+        # the scheduler hears of it in the order of messages
+        client.submit(int, pure=False).result()
+        left = client.run_on_scheduler(
+            lambda dask_scheduler: [
+                key for key, task in dask_scheduler.tasks.items() if task.who_wants
+            ]
+        )
+    assert len(left) <= 2  # the one that is held, and perhaps this one
+    del kept
 
 
 @pytest.mark.parametrize("kind", ["store", "Dask arrays"])

@@ -38,6 +38,32 @@ def test_an_interrupt_is_raised_once_the_work_has_ended():
     assert ended == [True]
 
 
+def test_a_second_interrupt_leaves_nothing_half_done_either():
+    ended, met = [], [threading.Event(), threading.Event()]
+
+    def interrupt(number, frame):
+        one = next((event for event in met if not event.is_set()), None)
+        if one is not None:
+            one.set()
+            raise KeyboardInterrupt
+
+    def work():
+        for event in met:
+            for _ in range(10 * PATIENCE):
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+                if event.wait(0.1):
+                    break
+        ended.append(all(event.is_set() for event in met))
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            finished(work)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended == [True]
+
+
 def test_what_the_work_returns_or_raises_comes_back():
     assert finished(divmod, 7, 2) == (3, 1)
     with pytest.raises(ZeroDivisionError):

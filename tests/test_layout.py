@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamreg import layout
+from streamreg.errors import CheckpointError
 from streamreg.layout import BLOCK_NBYTES, PIECE_NBYTES, Blocks, Segments
 from streamreg.memory import MIB
 from streamreg.sources.base import RowGrid
@@ -101,6 +102,17 @@ def test_little_data_are_cut_for_threads_to_share_and_much_data_in_larger_segmen
     pass_nbytes, n_segments
 ):
     assert len(Segments.of(1000, pass_nbytes, 8)) == n_segments
+
+
+def test_a_fit_goes_on_where_a_segment_begins_and_nowhere_else():
+    segments = Segments.of(10, 64 * MIB, 8)
+    assert [*segments] == [range(2), range(2, 5), range(5, 7), range(7, 10)]
+    assert segments.after(0) == [*segments]
+    assert segments.after(5) == [range(5, 7), range(7, 10)]
+    assert segments.after(10) == []
+    for between in (1, 3, 9):
+        with pytest.raises(CheckpointError, match=f"after {between} of 10 blocks.*Remove it"):
+            segments.after(between)
 
 
 def test_more_rows_than_any_memory_holds_are_only_numbers():

@@ -227,6 +227,41 @@ def test_an_interrupt_while_the_folder_is_made_leaves_none(tmp_path, monkeypatch
     assert names(tmp_path) == []
 
 
+def refused(*given, **options):
+    raise FileNotFoundError(2, "No such file or directory")
+
+
+@pytest.mark.parametrize(
+    ("name", "instead", "says"),
+    [
+        ("pathlib.Path.mkdir", refused, "cannot be made: No such file or directory"),
+        ("streamreg.staging.os.open", refused, "is another one each time"),
+        ("streamreg.staging.os.path.samestat", lambda *_: False, "is another one each time"),
+    ],
+)
+def test_a_folder_that_cannot_be_had_is_given_up(tmp_path, monkeypatch, name, instead, says):
+    monkeypatch.setattr(name, instead)
+    with pytest.raises(InputError, match=says), new_group(tmp_path / "a.zarr", overwrite=False):
+        pytest.fail("begun")
+
+
+def test_what_is_whole_is_kept_where_its_place_was_taken_meanwhile(tmp_path):
+    target = tmp_path / "a.zarr"
+
+    def write(filled, *, overwrite):
+        with new_array(target, (3,), overwrite=overwrite, identity="rows") as (array, is_begun):
+            assert is_begun == filled
+            array[:] = 1.0
+            if not filled:
+                zarr.save_array(target, np.zeros(3))  # somebody else's
+
+    with pytest.raises(InputError, match="exists; pass overwrite=True") as error:
+        write(filled=False, overwrite=False)
+    assert "do the same again" in error.value.__notes__[0]
+    write(filled=True, overwrite=True)
+    assert zarr.open_array(target)[:].tolist() == [1, 1, 1]
+
+
 def test_a_file_system_without_locks_can_be_written(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", Mock(side_effect=OSError(37, "No locks available")))
     with new_group(tmp_path / "out.zarr", overwrite=False):

@@ -65,6 +65,8 @@ def fit(
     """Fit a data set; exits with 4 if the tolerance was not reached."""
     if out is not None:
         require_model_path(out, overwrite=overwrite)
+        if settings.checkpoint is not None and out.resolve() == Path(settings.checkpoint).resolve():
+            raise InputError(f"--out and --checkpoint are both {out}; choose two files")
     result = fitting.fit(dataset, settings, progress_of(progress, "fit"))
     model = result.model(dataset)
     if out is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from contextlib import closing
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -13,7 +14,7 @@ from streamreg.engines.tasks import Tasks
 from streamreg.layout import Blocks, Segments
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
     from streamreg.accumulators.base import Accumulator
     from streamreg.engines.base import OnFolded
@@ -110,29 +111,34 @@ class ClusterEngine:
             folded = self._folded_in_parts(accumulator)
             on_folded(folded)
         else:
-            rest = [segment for segment in segments if segment.start >= start.n_blocks]
-            states = self._folded_segments(accumulator, rest)
-            folded = merged_in_order(accumulator, start, states, on_folded)
+            states = self._folded_segments(accumulator, segments.after(start.n_blocks))
+            with closing(states):
+                folded = merged_in_order(accumulator, start, states, on_folded)
         self.n_omitted = folded.n_omitted
         self.rounded.update(folded.rounded)
         return accumulator.finalize(folded.state)
 
     def _folded_segments(
         self, accumulator: Accumulator[Any, Any], segments: list[range]
-    ) -> Iterator[Folded]:
+    ) -> Generator[Folded, None, None]:
         sent, tasks = self._sent(accumulator), self._tasks(accumulator)
+        calls: Iterable[tuple[Any, ...]]
         if self._chains:
-            done = tasks.in_order(self._chains.made(self._job, sent, segments))
+            groups = [[segment] for segment in segments]
+            calls = self._chains.made(self._job, sent, segments)
         else:
             groups = self._grouped(segments, accumulator.state_nbytes)
             calls = (
                 (remote.fold, self._job, sent, [self._bounds(part) for part in group])
                 for group in groups
             )
-            done = chain.from_iterable(tasks.in_order(calls))
-        for segment, each in zip(segments, done, strict=True):
-            yield self._met(each)
-            self._told(segment)
+        # however it ends, no task is left
+        with closing(tasks.in_order(calls)) as results:
+            for group, result in zip(groups, results, strict=True):
+                done = [result] if self._chains else result
+                for segment, each in zip(group, done, strict=True):
+                    yield self._met(each)
+                    self._told(segment)
         self._longest[type(accumulator).__name__] = tasks.longest
 
     def _grouped(self, segments: list[range], state_nbytes: int) -> list[list[range]]:
@@ -174,12 +180,14 @@ class ClusterEngine:
             calls = ((remote.fold_part, self._job, sent, whole, part) for part in parts)
         last: list[Folded] = []
 
-        def states() -> Iterator[tuple[range, Any]]:
-            for part, done in zip(parts, tasks.in_order(calls), strict=True):
-                last[:] = [self._met(done)]
-                yield part, last[0].state
+        with closing(tasks.in_order(calls)) as results:
 
-        state = accumulator.joined(states())
+            def states() -> Iterator[tuple[range, Any]]:
+                for part, done in zip(parts, results, strict=True):
+                    last[:] = [self._met(done)]
+                    yield part, last[0].state
+
+            state = accumulator.joined(states())
         self._told(every)
         return last[0]._replace(state=state)
 

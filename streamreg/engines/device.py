@@ -15,7 +15,7 @@ from streamreg.kernels.gpu import DeviceState, Transfers
 from streamreg.layout import Blocks, Segments
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
     from types import TracebackType
 
     from streamreg.accumulators.base import Accumulator
@@ -136,11 +136,11 @@ class DeviceEngine:
         self._blocks.require_begun(start.n_blocks)
         pass_nbytes = self._dataset.n_rows * self._dataset.row_nbytes
         segments = Segments.of(len(self._blocks), pass_nbytes, accumulator.state_nbytes)
-        rest = [segment for segment in segments if segment.start >= start.n_blocks]
+        rest = segments.after(start.n_blocks)
         if start.n_blocks:
             self._on_rows(self._blocks[start.n_blocks - 1][1])
-        folded = self._folded(accumulator, rest)
-        merged = merged_in_order(accumulator, start, folded, on_folded)
+        with closing(self._folded(accumulator, rest)) as states:
+            merged = merged_in_order(accumulator, start, states, on_folded)
         self._loops.forget()
         self.n_omitted = merged.n_omitted
         self.rounded.update(merged.rounded)
@@ -148,7 +148,7 @@ class DeviceEngine:
 
     def _folded(
         self, accumulator: Accumulator[Any, Any], segments: list[range]
-    ) -> Iterator[Folded]:
+    ) -> Generator[Folded, None, None]:
         """Yield what each segment is folded into; blocks of the next are read meanwhile."""
         wanted = [number for segment in segments for number in segment if number not in self._kept]
         reads = self._threads.each_of(wanted, self._fill)

@@ -38,7 +38,11 @@ class Scheduler:
 
     def at_work(self, keys: set[str]) -> set[str]:
         """Return the workers that are said to be at work on a task."""
-        return {at for at, theirs in self._ask("processing").items() if keys & {*theirs}}
+        return {at for at, theirs in self.in_work().items() if keys & theirs}
+
+    def in_work(self, seconds: float | None = None) -> dict[str, set[str]]:
+        """Return the workers that are there, and the tasks that they are said to be at work on."""
+        return {at: {*keys} for at, keys in self._ask("processing", seconds).items()}
 
     def holding(self, key: str) -> set[str]:
         """Return the workers that are said to hold a result."""
@@ -54,6 +58,8 @@ class Scheduler:
 
     def _ask(self, method: str, seconds: float | None = None, **given: Any) -> Any:  # noqa: ANN401
         seconds = self.patience if seconds is None else min(seconds, self.patience)
+        if not self.is_there:
+            raise _given_up("an answer of its scheduler", "the client is closed")
         try:
             return self.client.sync(
                 getattr(self.client.scheduler, method), callback_timeout=seconds, **given

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from streamreg.errors import ClusterError, StreamregError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable
 
     from streamreg.engines.scheduler import Scheduler
 
@@ -24,6 +24,8 @@ _MOST_ATTEMPTS = 10
 _TICK_SECONDS = 0.5
 # without a sign for so many times what the longest task took, a worker is suspected to hang
 _SUSPECT_AFTER, _LEAST_SUSPICION_SECONDS = 4, 5.0
+# how often in a patience the scheduler is asked what is in work
+_ASKED_IN_PATIENCE = 5
 # of no_progress_timeout, while it is not known how long tasks take
 _FIRST_SUSPICION = 6
 
@@ -84,9 +86,10 @@ class Tasks:
         self._ended: SimpleQueue[tuple[_Task, Any]] = SimpleQueue()
         self._suspects: set[str] = set() if suspects is None else suspects
         self.longest = longest
+        self._in_work: set[str] = set()
         self._last_sign = self._asked = self._manned = time.monotonic()
 
-    def in_order(self, calls: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+    def in_order(self, calls: Iterable[tuple[Any, ...]]) -> Generator[Any, None, None]:
         """Yield the result of each call.
 
         Raises
@@ -138,15 +141,22 @@ class Tasks:
             raise self._scheduler.given_up(self._what, "the connection is lost")
 
     def _require_life(self) -> None:
-        """Ask the scheduler for workers now and then: tasks may take longer than its patience."""
+        """Ask the scheduler now and then what workers do: what is waited for may take long.
+
+        If something is done that was in work before, that is a sign of progress.
+        """
         patience = self._scheduler.patience
-        if time.monotonic() - self._asked < patience / 2:
+        if time.monotonic() - self._asked < patience / _ASKED_IN_PATIENCE:
             return
-        if self._scheduler.workers(patience / 2):
+        in_work = self._scheduler.in_work(patience / 2)
+        if in_work:
             self._manned = time.monotonic()
         elif time.monotonic() - self._manned > patience:
             raise self._scheduler.given_up(self._what, f"no worker was there for {patience:.0f} s")
-        self._asked = time.monotonic()
+        keys = set().union(*in_work.values())
+        if self._in_work - keys:
+            self._seen()
+        self._in_work, self._asked = keys, time.monotonic()
 
     def _seen(self) -> None:
         """Take note of a sign of progress."""
@@ -177,6 +187,8 @@ class Tasks:
                 raise self._failed(error) from error
             # a worker died or cannot be reached, whatever distributed calls that
             task.futures.remove(future)
+            # else Dask would not run a chain of the same keys again
+            future.release()
             task.n_failures += 1
             if task.n_failures >= _MOST_ATTEMPTS:
                 raise self._scheduler.given_up(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -146,8 +146,9 @@ class ThreadsEngine:
                 nothing = Folded.nothing(accumulator)
                 return self._fold(accumulator, nothing, self._kernels, segment)
 
-            rest_of = [segment for segment in segments if segment.start >= start.n_blocks]
-            folded = merged_in_order(accumulator, start, self._in_order(rest_of, fold), on_folded)
+            states = self._in_order(segments.after(start.n_blocks), fold)
+            with closing(states):
+                folded = merged_in_order(accumulator, start, states, on_folded)
         self.n_omitted = folded.n_omitted
         self.rounded.update(folded.rounded)
         return accumulator.finalize(folded.state)

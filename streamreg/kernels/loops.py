@@ -63,7 +63,10 @@ def _prefetch(_context, address):
 
 @numba.njit
 def _expect_rows(X, i):
-    """Have four rows, from row i on, come nearer; nothing is read beyond the last."""
+    """Have what follows from row i on come nearer: four rows, or 8 KiB of them.
+
+    That may lie beyond the last row: a prefetch reads nothing, and of no address it fails.
+    """
     row_nbytes = X.shape[1] * X.itemsize
     if row_nbytes < _SHORT_NBYTES:
         return

@@ -291,7 +291,9 @@ class ChunkFileReader:
     def _error(self, chunk: tuple[int, ...], what: str) -> DataCorruptionError:
         with suppress(OSError):
             self.close()
-        remedy = "Restore it from a copy, with its time (cp -p), or start again with what is there"
+        remedy = "Restore it from a copy, with its time (cp -p)"
+        if self._files.shards is not None:  # it may have been damaged before it was first read
+            remedy = "Restore it from a copy and start anew: remove the checkpoint, if there is one"
         if self._files.stamps.forget_unused(self._files.names.split(chunk)[0]):
             # what takes its place may have another time
             remedy = "Restore it from a copy, or write it anew"

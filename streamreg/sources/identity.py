@@ -54,6 +54,7 @@ def folder_state(folder: Path) -> str:
         parents = [(str(folder.parent), [], [folder.name])]
     checksum, seen = 0, set()
     for parent, folders, names in parents:
+        folders.sort()  # of two names of one folder it is always the same that counts
         if os.path.realpath(parent) in seen:
             folders.clear()  # a link led back
             continue
@@ -61,11 +62,11 @@ def folder_state(folder: Path) -> str:
         for file in (Path(parent, name) for name in names):
             try:
                 status = file.stat()
-            except FileNotFoundError:
-                continue  # removed meanwhile, or a link to nothing
+            except OSError:
+                continue  # removed meanwhile, or a link that leads nowhere
             # links lead to the same data, and so does another name
             known = f"{os.path.relpath(file, folder)} {status.st_size} {status.st_mtime_ns}"
-            # a sum, since folders list their files in any order
+            # a sum, since a folder lists its files in any order
             checksum += zlib.crc32(known.encode("utf-8", "surrogateescape"))
     return f"{checksum:x}"
 

@@ -244,6 +244,22 @@ def test_r5_r6_a_task_may_take_hours_but_not_to_notice_that_nobody_is_at_it(sche
             process.send_signal(signal.SIGCONT)
 
 
+def some_work(before):
+    return sum(range(10_000_000)) + 0 * before
+
+
+def test_r5_a_chain_that_takes_long_is_waited_for_while_its_tasks_end(cluster):
+    def submit(count, **where):
+        futures = [0]
+        for _ in range(count):
+            futures.append(cluster.submit(some_work, futures[-1], pure=False, **where))
+        return futures[-1]
+
+    # fewer seconds than the chain takes, and more than one of its tasks
+    waiting = tasks.Tasks(Scheduler(cluster, patience=2.0), submit, "a chain", patience=2.0)
+    assert [*waiting.in_order([(20,)])] == [sum(range(10_000_000))]
+
+
 def test_r8_workers_that_come_and_go_change_no_bit(cluster, store):
     def scale(record):
         cluster.cluster.scale(1 + record.epoch % 3)

@@ -22,6 +22,11 @@ def namespace(array: Any) -> Any:  # noqa: ANN401  (an array of any library, and
     return array.__array_namespace__()
 
 
+def is_on_device(array: object) -> bool:
+    """Whether an array, or the blocks of a Dask array, are CuPy's: in the memory of a GPU."""
+    return type(getattr(array, "_meta", array)).__module__.partition(".")[0] == "cupy"
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """Consecutive rows, read at once.

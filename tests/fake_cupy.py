@@ -26,6 +26,7 @@ class CUDARuntimeError(RuntimeError):
 class Array:
     """An array on the device."""
 
+    __module__ = "cupy"
     __array_ufunc__ = None
 
     def __init__(self, values, device):
@@ -167,7 +168,11 @@ class FakeCuPy(ModuleType):
         self.allocator = self.current = None
         self.streams = []
         self.cublas = SimpleNamespace(syrk=self._syrk)
+        self.linalg = SimpleNamespace(
+            lstsq=lambda *given, **options: self.call(np.linalg.lstsq, given, options)
+        )
         self.cuda = SimpleNamespace(
+            Device=lambda: SimpleNamespace(synchronize=self.synchronize),
             MemoryPool=lambda: Pool(self),
             Stream=self._stream,
             Event=Event,
@@ -235,7 +240,7 @@ class FakeCuPy(ModuleType):
         finally:
             self.allocator = before
 
-    def _syrk(self, trans, a, out, alpha, beta, lower):
+    def _syrk(self, trans, a, out, alpha=1.0, beta=0.0, lower=False):  # noqa: FBT002  (CuPy's)
         assert (trans, alpha, beta, lower) == ("N", 1.0, 1.0, True)
         a, out = self.plain(a), self.plain(out)
         assert a.flags.f_contiguous

@@ -6,6 +6,7 @@ import importlib.util
 import sys
 import warnings
 
+import dask.array as da
 import numpy as np
 import pytest
 import zarr
@@ -211,6 +212,14 @@ def test_buffers_are_made_smaller_where_the_device_refuses_them(cupy, monkeypatc
     monkeypatch.setattr(cupy, "empty", empty, raising=False)
     buffers = Gpu().buffers(2, 16 * MIB)
     assert [len(buffer) for buffer in buffers] == [4 * MIB] * 2
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_rows_on_a_device_are_refused_with_the_way_to_the_host(cupy, device):
+    X = cupy.asarray(np.ones((10, 2)))
+    for data in (X, da.from_array(np.ones((10, 2))).map_blocks(cupy.asarray, meta=X)):
+        with pytest.raises(InputError, match=r"X is CuPy's, .*pass cupy\.asnumpy\(X\)"):
+            LinearRegression(device=device).fit(data, np.ones(10))
 
 
 def test_without_cupy_it_is_said_how_to_install_it(store, monkeypatch):

@@ -207,10 +207,10 @@ class Transfers:
         self._release(filled)
 
     def close(self) -> None:
-        """Wait for what is under way, and give the host's memory back."""
+        """Wait for what is under way, and give memory back."""
         for stream in (self._copying, self.folding):
             stream.synchronize()
-        self._pinned = SimpleQueue()
+        self._pinned, self._buffers = SimpleQueue(), []
         self._cupy.get_default_pinned_memory_pool().free_all_blocks()
 
     def _copy(self, here: Block, there: Block) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from streamreg.blocks import is_on_device
 from streamreg.errors import InputError
 from streamreg.sources import array, dask, zarr
 
@@ -37,6 +38,12 @@ def open_source(data: object, name: str, *, missing_chunks: str = "error") -> Ro
     DataCorruptionError
         It is a Zarr array whose metadata cannot be understood.
     """
+    if is_on_device(data):
+        raise InputError(
+            f"{name} is CuPy's, in the memory of a GPU, where this version does not read: pass "
+            f'cupy.asnumpy({name}), or a Dask array mapped by it; with device="cuda" its rows are '
+            "folded on the GPU"
+        )
     for open_rows in _KINDS:
         source = open_rows(data, name, missing_chunks=missing_chunks)
         if source is not None:

@@ -1,0 +1,221 @@
+"""Passes on a GPU beside what the bus, the device and cuBLAS do; and beside CuPy and PyTorch.
+
+python benchmarks/gpu.py [--quick]
+
+All in one call, for a machine with a GPU and no network: first answers are compared with those of
+the processor, then times are taken. Without a GPU it says so and ends with 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from functools import partial
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from harness import keep, turn_about
+
+from streamreg import LinearRegression
+from streamreg.accumulators.gradient import Gradient
+from streamreg.accumulators.gram import Gram
+from streamreg.engines.device import DeviceEngine
+from streamreg.errors import InputError
+from streamreg.kernels.gpu import Gpu
+from streamreg.layout import Blocks
+from streamreg.memory import usable_cpus
+from streamreg.plans import DeviceNeeds
+from streamreg.rows import Rows
+from streamreg.sources.dataset import open_dataset
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from streamreg.accumulators.base import Accumulator
+    from streamreg.sources.dataset import DataSet
+
+    Row = dict[str, Any]
+
+_TOLERANCE = 1e-9
+
+
+def made_up(n_rows: int, n_features: int, dtype: str) -> tuple[Any, Any]:
+    """Return X, normal deviates, and y = Xw + noise."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((n_rows, n_features), dtype=np.float32).astype(dtype)
+    weights = rng.standard_normal(n_features) / np.sqrt(n_features)
+    return X, X @ weights + rng.standard_normal(n_rows)
+
+
+def engine_for(dataset: DataSet, gpu: Gpu, *, kept: bool) -> DeviceEngine:
+    """Return an engine that keeps all blocks on the device, or none."""
+    rows, n_threads = Rows.of(dataset), usable_cpus()
+    n_blocks = len(Blocks.of(dataset.X.grid, dataset.row_nbytes))
+    needs = DeviceNeeds(
+        limit_nbytes=gpu.free_nbytes * 9 // 10, terms=(), buffer_nbytes=rows.buffer_nbytes,
+        n_pinned=n_threads + 3, pinned_nbytes=rows.buffer_nbytes,
+        n_kept=n_blocks if kept else 0, fits=True,
+    )  # fmt: skip
+    return DeviceEngine(dataset, n_threads, lambda _: None, gpu, needs)
+
+
+def answers(n_rows: int) -> list[Row]:
+    """Return how far fits on the device are from those on the processor, and from each other."""
+    rows = []
+    for dtype in ("float64", "float32"):
+        X, y = made_up(n_rows, 64, dtype)
+        for solver in ("closed_form", "cg", "gd"):
+            settings = {"solver": solver, "tol": 1e-12, "max_epochs": 200}
+            there, again, here = (
+                LinearRegression(device=device, **settings).fit(X, y)
+                for device in ("cuda", "cuda", "cpu")
+            )
+            error = float(np.abs(there.coef_ - here.coef_).max() / np.abs(here.coef_).max())
+            rows.append({
+                "dtype": dtype, "solver": solver, "relative error": error,
+                "within 1e-9": error <= _TOLERANCE,
+                "same bits twice": there.coef_.tobytes() == again.coef_.tobytes(),
+            })  # fmt: skip
+    return rows
+
+
+def timed(gpu: Gpu, works: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Return the median seconds of each work, the device's included."""
+
+    def to_the_end(work: Callable[[], object]) -> None:
+        work()
+        gpu.cupy.cuda.Device().synchronize()
+
+    seconds = turn_about({name: partial(to_the_end, work) for name, work in works.items()}, repeats)
+    return {name: statistics.median(each) for name, each in seconds.items()}
+
+
+def bus(gpu: Gpu, nbytes: int) -> Callable[[], None]:
+    """Return a copy of so many bytes from pinned memory to the device."""
+    memory = gpu.cupy.cuda.alloc_pinned_memory(nbytes)
+    here = np.frombuffer(memory, np.uint8, nbytes)
+    there = gpu.cupy.empty(nbytes, np.uint8)
+    stream = gpu.cupy.cuda.Stream(non_blocking=True)
+    return lambda: there.set(here, stream=stream)
+
+
+def passes(gpu: Gpu, dtype: str, n_features: int, nbytes: int, repeats: int) -> list[Row]:
+    """Return epochs of gd, streamed and kept, beside the bus, the device and CuPy's own."""
+    cupy = gpu.cupy
+    n_rows = nbytes // (n_features * np.dtype(dtype).itemsize)
+    X, y = made_up(n_rows, n_features, dtype)
+    dataset = open_dataset(X, y)
+    gradient = Gradient(np.random.default_rng(1).standard_normal((n_features, 2)), np.zeros(2), 1)
+    X_there, y_there = cupy.asarray(X), cupy.asarray(y).astype(dtype)
+    w, other = cupy.zeros(n_features, dtype), cupy.empty_like(X_there)
+    with (
+        engine_for(dataset, gpu, kept=False) as streamed,
+        engine_for(dataset, gpu, kept=True) as kept,
+    ):
+        seconds = timed(
+            gpu,
+            {
+                "bus": bus(gpu, X.nbytes),
+                "streamed": partial(streamed.reduce, gradient),
+                "copy": lambda: cupy.copyto(other, X_there),
+                "kept": partial(kept.reduce, gradient),
+                "CuPy": lambda: X_there.T @ (X_there @ w - y_there),
+            },
+            repeats,
+        )
+    rate = {name: X.nbytes / each / 1e9 for name, each in seconds.items()}
+    about = {"dtype": dtype, "D": n_features}
+    return [
+        {
+            **about, "pass": "streamed", "GB/s": rate["streamed"], "beside": "pinned copy",
+            "its GB/s": rate["bus"], "share": rate["streamed"] / rate["bus"], "target": 0.8,
+            "CuPy's own GB/s": "",
+        },
+        {
+            # a copy reads and writes each byte
+            **about, "pass": "kept", "GB/s": rate["kept"], "beside": "device copy",
+            "its GB/s": 2 * rate["copy"], "share": rate["kept"] / (2 * rate["copy"]), "target": 0.7,
+            "CuPy's own GB/s": rate["CuPy"],
+        },
+    ]  # fmt: skip
+
+
+def gram(gpu: Gpu, n_features: int, n_rows: int, repeats: int) -> Row:
+    """Return XᵀX of kept blocks beside cuBLAS's rank-k update of as many rows at once."""
+    cupy = gpu.cupy
+    X, y = made_up(n_rows, n_features, "float64")
+    accumulator: Accumulator[Any, Any] = Gram(n_features, 1)
+    there, out = cupy.asarray(X), cupy.zeros((n_features, n_features), order="F")
+    with engine_for(open_dataset(X, y), gpu, kept=True) as engine:
+        seconds = timed(
+            gpu,
+            {
+                "ours": partial(engine.reduce, accumulator),
+                "cuBLAS": lambda: cupy.cublas.syrk("N", there.T, out=out, beta=1.0, lower=True),
+            },
+            repeats,
+        )
+    flops = n_rows * n_features**2 / 1e12
+    return {
+        "D": n_features, "Tflop/s": flops / seconds["ours"], "cuBLAS": flops / seconds["cuBLAS"],
+        "share": seconds["cuBLAS"] / seconds["ours"], "target": 0.7,
+    }  # fmt: skip
+
+
+def peers(gpu: Gpu, n_rows: int, n_features: int, repeats: int) -> list[Row]:
+    """Return the seconds of whole fits from rows in the host's memory."""
+    cupy = gpu.cupy
+    X, y = made_up(n_rows, n_features, "float64")
+
+    def cupy_lstsq() -> None:
+        cupy.linalg.lstsq(cupy.asarray(X), cupy.asarray(y), rcond=None)
+
+    works: dict[str, Callable[[], object]] = {
+        f"streamreg {solver}": partial(LinearRegression(device="cuda", solver=solver).fit, X, y)
+        for solver in ("closed_form", "cg")
+    } | {"cupy.linalg.lstsq": cupy_lstsq}
+    if find_spec("torch") is not None:
+        import torch
+
+        def torch_lstsq() -> None:
+            there = torch.from_numpy(X).cuda(), torch.from_numpy(y[:, None]).cuda()
+            torch.linalg.lstsq(*there)
+            torch.cuda.synchronize()
+
+        works["torch.linalg.lstsq"] = torch_lstsq
+    seconds = timed(gpu, works, repeats)
+    return [
+        {"fit": name, "N": n_rows, "D": n_features, "s": each} for name, each in seconds.items()
+    ]
+
+
+def main() -> int:
+    """Check and measure, print the tables, and write them as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small data, and nothing is written")
+    quick = parser.parse_args().quick
+    try:
+        gpu = Gpu()
+    except InputError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    nbytes, repeats = (16 << 20, 2) if quick else (4 << 30, 7)
+    checked = answers(20_000 if quick else 400_000)
+    keep("gpu_answers", checked, quick=quick)
+    shapes = [(dtype, d) for d in (256, 4096) for dtype in ("float64", "float32")]
+    rates = [row for dtype, d in shapes for row in passes(gpu, dtype, d, nbytes, repeats)]
+    keep("gpu_passes", rates, quick=quick)
+    sizes = [(256, 10_000)] if quick else [(1024, 1 << 19), (4096, 1 << 17)]
+    keep("gpu_gram", [gram(gpu, d, n, repeats) for d, n in sizes], quick=quick)
+    keep(
+        "gpu_peers",
+        peers(gpu, *((10_000, 64) if quick else (2_000_000, 256)), repeats),
+        quick=quick,
+    )
+    return 0 if all(row["within 1e-9"] and row["same bits twice"] for row in checked) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

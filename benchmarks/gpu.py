@@ -24,7 +24,6 @@ from streamreg.accumulators.gram import Gram
 from streamreg.engines.device import DeviceEngine
 from streamreg.errors import InputError
 from streamreg.kernels.gpu import Gpu
-from streamreg.layout import Blocks
 from streamreg.memory import usable_cpus
 from streamreg.plans import DeviceNeeds
 from streamreg.rows import Rows
@@ -51,12 +50,11 @@ def made_up(n_rows: int, n_features: int, dtype: str) -> tuple[Any, Any]:
 
 def engine_for(dataset: DataSet, gpu: Gpu, *, kept: bool) -> DeviceEngine:
     """Return an engine that keeps all blocks on the device, or none."""
-    rows, n_threads = Rows.of(dataset), usable_cpus()
-    n_blocks = len(Blocks.of(dataset.X.grid, dataset.row_nbytes))
+    rows, n_threads = Rows.of(dataset, on_device=True), usable_cpus()
     needs = DeviceNeeds(
         limit_nbytes=gpu.free_nbytes * 9 // 10, terms=(), buffer_nbytes=rows.buffer_nbytes,
         n_pinned=n_threads + 3, pinned_nbytes=rows.buffer_nbytes,
-        n_kept=n_blocks if kept else 0, fits=True,
+        n_kept=rows.n_blocks if kept else 0, fits=True,
     )  # fmt: skip
     return DeviceEngine(dataset, n_threads, lambda _: None, gpu, needs)
 

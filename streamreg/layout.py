@@ -23,6 +23,8 @@ BLOCK_NBYTES = 2 * MIB
 # rows that can be had piecemeal are read so many at once, and folded while they are still in the
 # processor's last cache. Measured at D = 256, as a part of reading alone: 2 MiB 0.54, 8 MiB 0.69
 PIECE_NBYTES = 8 * MIB
+# what a GPU is sent at once: to queue its folding costs the host some tenths of a millisecond
+DEVICE_BLOCK_NBYTES = 32 * MIB
 # rows that loops take at a time
 _LOOP_ROWS = 4
 # a fit is saved, and its work shared, in segments; each costs a state that is made, handed over and
@@ -39,8 +41,9 @@ LARGE_STATE_NBYTES = 32 * MIB
 # what the cut depends on, beside the data: a fit that was begun with another one cannot be gone on
 # with
 CUT = (
-    BLOCK_NBYTES, PIECE_NBYTES, _LOOP_ROWS, _MANY_SEGMENTS, _LEAST_SEGMENT_NBYTES, _SEGMENT_NBYTES,
-    _STATES_A_SEGMENT, _MOST_SEGMENTS, LARGE_STATE_NBYTES,
+    BLOCK_NBYTES, PIECE_NBYTES, DEVICE_BLOCK_NBYTES, _LOOP_ROWS,
+    _MANY_SEGMENTS, _LEAST_SEGMENT_NBYTES, _SEGMENT_NBYTES, _STATES_A_SEGMENT, _MOST_SEGMENTS,
+    LARGE_STATE_NBYTES,
 )  # fmt: skip
 
 
@@ -69,11 +72,12 @@ class Blocks(Sequence[tuple[int, int]]):
     bounds: tuple[int, ...] | None = None
 
     @classmethod
-    def of(cls, grid: RowGrid, row_nbytes: int) -> Blocks:
+    def of(cls, grid: RowGrid, row_nbytes: int, *, on_device: bool = False) -> Blocks:
         """Return the blocks of rows of so many bytes, cut on disk by ``grid``."""
-        rows = max(1, BLOCK_NBYTES // row_nbytes)
+        rows = max(1, (DEVICE_BLOCK_NBYTES if on_device else BLOCK_NBYTES) // row_nbytes)
         if grid.divisible:
-            rows = max(1, PIECE_NBYTES // row_nbytes // _LOOP_ROWS) * _LOOP_ROWS
+            piece_nbytes = DEVICE_BLOCK_NBYTES if on_device else PIECE_NBYTES
+            rows = max(1, piece_nbytes // row_nbytes // _LOOP_ROWS) * _LOOP_ROWS
         if grid.bounds is not None:
             bounds = _joined(grid.bounds, rows)
             largest = max(b - a for a, b in pairwise(bounds))

@@ -72,7 +72,7 @@ def make_plan(
     limit = limit_nbytes(memory_limit)
     threads = usable_cpus() if n_threads is None else n_threads
     problem = Problem(dataset.n_features, max(1, dataset.n_targets))
-    rows = Rows.of(dataset)
+    rows = Rows.of(dataset, on_device=device_limit is not None)
     if not keeps:
         rows = rows._replace(slot_nbytes=0)
 

@@ -26,9 +26,9 @@ class Rows(NamedTuple):
     buffer_nbytes: int  # of a block on its way to a device
 
     @classmethod
-    def of(cls, dataset: DataSet) -> Rows:
+    def of(cls, dataset: DataSet, *, on_device: bool = False) -> Rows:
         """Ask the data set."""
-        blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes)
+        blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes, on_device=on_device)
         return cls(
             n_blocks=len(blocks),
             block_rows=blocks.max_rows,

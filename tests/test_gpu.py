@@ -12,7 +12,7 @@ import pytest
 import zarr
 from fake_cupy import CUDARuntimeError, FakeCuPy, OutOfMemoryError
 
-from streamreg import LinearRegression
+from streamreg import LinearRegression, layout
 from streamreg.engines.device import DeviceEngine
 from streamreg.errors import DataWarning, InputError, MemoryLimitError
 from streamreg.fitting import plan
@@ -22,6 +22,12 @@ from streamreg.memory import GIB, MIB
 from streamreg.sources.block_reader import BlockReader
 
 SOLVERS = ["closed_form", "gd", "cg"]
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """Let a segment have several blocks."""
+    monkeypatch.setattr(layout, "DEVICE_BLOCK_NBYTES", 4 * MIB)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from streamreg.engines.base import Folded, merged_in_order
 from streamreg.engines.chains import Chains
 from streamreg.engines.tasks import Tasks
 from streamreg.layout import Blocks, Segments
+from streamreg.memory import format_nbytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -199,10 +200,12 @@ class ClusterEngine:
 
     def _tasks(self, accumulator: Accumulator[Any, Any], at_worst: float = 0.0) -> Tasks:
         what = type(accumulator).__name__
+        block = format_nbytes(self._blocks.max_rows * self._dataset.row_nbytes)
         return Tasks(
             self._scheduler,
             self._compute if self._chains else self._submit,
             f"{what} of {self._dataset.X.name}",
+            holds=f"blocks of {block} and a state of {format_nbytes(accumulator.state_nbytes)}",
             patience=max(self._scheduler.patience, at_worst),
             longest=self._longest.get(what, 0.0),
             suspects=self._suspects,

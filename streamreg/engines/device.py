@@ -53,8 +53,9 @@ class _Kept(NamedTuple):
 class DeviceEngine:
     """Runs passes over one data set; use it as a context manager.
 
-    The segments are those of :class:`ThreadsEngine`. A state lies on the device while a segment is
-    folded, and comes to the host at its end: only then does anyone wait for the device.
+    Blocks are larger than those of :class:`ThreadsEngine`; segments are cut by the same rule. A
+    state lies on the device while a segment is folded, and comes to the host at its end: only then
+    does anyone wait for the device.
 
     Parameters
     ----------
@@ -85,8 +86,8 @@ class DeviceEngine:
     ) -> None:
         self._dataset = dataset
         self._on_rows = on_rows
-        self._threads = ThreadsEngine(dataset, n_threads, on_rows)
-        self._blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes)
+        self._blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes, on_device=True)
+        self._threads = ThreadsEngine(dataset, n_threads, on_rows, blocks=self._blocks)
         self._gpu = gpu
         self._needs = needs
         self._loops = gpu.kernels()

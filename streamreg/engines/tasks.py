@@ -61,6 +61,8 @@ class Tasks:
         Has the cluster make a call, perhaps by some workers only; returns its future.
     what
         What is waited for, in messages.
+    holds
+        What a task holds in memory, for messages.
     patience
         Seconds without any sign of progress after which the cluster is given up.
     longest
@@ -75,12 +77,13 @@ class Tasks:
         submit: Submit,
         what: str,
         *,
+        holds: str,
         patience: float,
         longest: float = 0.0,
         suspects: set[str] | None = None,
     ) -> None:
         self._scheduler = scheduler
-        self._patience = patience
+        self._patience, self._holds = patience, holds
         self._submit_call = submit
         self._what = what
         self._ended: SimpleQueue[tuple[_Task, Any]] = SimpleQueue()
@@ -194,7 +197,8 @@ class Tasks:
                 raise self._scheduler.given_up(
                     self._what,
                     f"a task failed {task.n_failures} times, last by {type(error).__name__}: "
-                    f"{error}. If workers die for want of memory, give them more, or fewer threads",
+                    f"{error}. If workers die for want of memory, give them more, or fewer "
+                    f"threads: a task holds {self._holds}",
                 ) from error
             self._submit(task)
             return False

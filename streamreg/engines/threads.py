@@ -55,6 +55,8 @@ class ThreadsEngine:
         The loops that fold a block.
     kept_nbytes
         Room for blocks that stay in memory from one pass to the next.
+    blocks
+        How rows are cut, if not as usual.
 
     Attributes
     ----------
@@ -71,12 +73,13 @@ class ThreadsEngine:
         on_rows: Callable[[int], None] | None = None,
         kernels: Kernels = cpu.KERNELS,
         kept_nbytes: int = 0,
+        blocks: Blocks | None = None,
     ) -> None:
         self._dataset = dataset
         self._n_threads = n_threads
         self._on_rows = on_rows
         self._kernels = kernels
-        self._blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes)
+        self._blocks = blocks or Blocks.of(dataset.X.grid, dataset.row_nbytes)
         self._open: Callable[[], BlockReader] = dataset.open
         if kept_nbytes:
             kept = KeptBlocks(dataset, self._blocks, kept_nbytes)

@@ -234,7 +234,9 @@ def test_r5_r6_a_task_may_take_hours_but_not_to_notice_that_nobody_is_at_it(sche
             process.send_signal(signal.SIGSTOP) if lost == "scheduler" else working.kill()
             return future
 
-        waiting = tasks.Tasks(Scheduler(client, patience=2.0), submit, "a sum", patience=36_000)
+        waiting = tasks.Tasks(
+            Scheduler(client, patience=2.0), submit, "a sum", holds="a sum", patience=36_000
+        )
         try:
             with pytest.raises(ClusterError, match=says):
                 # a call that never ends
@@ -256,7 +258,9 @@ def test_r5_a_chain_that_takes_long_is_waited_for_while_its_tasks_end(cluster):
         return futures[-1]
 
     # fewer seconds than the chain takes, and more than one of its tasks
-    waiting = tasks.Tasks(Scheduler(cluster, patience=2.0), submit, "a chain", patience=2.0)
+    waiting = tasks.Tasks(
+        Scheduler(cluster, patience=2.0), submit, "a chain", holds="a sum", patience=2.0
+    )
     assert [*waiting.in_order([(20,)])] == [sum(range(10_000_000))]
 
 

@@ -41,9 +41,17 @@ class Block:
         (n,) float64, all positive; ``None`` when every row counts once.
     start
         The number of the first row in the data set.
+    cuts
+        The first rows, from the second on, of the blocks that it was joined of.
     """
 
     X: Array
     y: Array
     weight: Float64 | None
     start: int
+    cuts: tuple[int, ...] = ()
+
+    def rows(self, first: int, stop: int) -> Block:
+        """Return some rows, as views."""
+        weight = None if self.weight is None else self.weight[first:stop]
+        return Block(self.X[first:stop], self.y[first:stop], weight, self.start)

@@ -25,6 +25,8 @@ BLOCK_NBYTES = 2 * MIB
 PIECE_NBYTES = 8 * MIB
 # what a GPU is sent at once: to queue its folding costs the host some tenths of a millisecond
 DEVICE_BLOCK_NBYTES = 32 * MIB
+# at whose end a state comes back from it, and the host waits for that
+DEVICE_SEGMENT_NBYTES = 1024 * MIB
 # rows that loops take at a time
 _LOOP_ROWS = 4
 # a fit is saved, and its work shared, in segments; each costs a state that is made, handed over and
@@ -41,7 +43,7 @@ LARGE_STATE_NBYTES = 32 * MIB
 # what the cut depends on, beside the data: a fit that was begun with another one cannot be gone on
 # with
 CUT = (
-    BLOCK_NBYTES, PIECE_NBYTES, DEVICE_BLOCK_NBYTES, _LOOP_ROWS,
+    BLOCK_NBYTES, PIECE_NBYTES, DEVICE_BLOCK_NBYTES, DEVICE_SEGMENT_NBYTES, _LOOP_ROWS,
     _MANY_SEGMENTS, _LEAST_SEGMENT_NBYTES, _SEGMENT_NBYTES, _STATES_A_SEGMENT, _MOST_SEGMENTS,
     LARGE_STATE_NBYTES,
 )  # fmt: skip
@@ -151,8 +153,13 @@ class Segments(Sequence[range]):
     n_segments: int
 
     @classmethod
-    def of(cls, n_blocks: int, pass_nbytes: int, state_nbytes: int) -> Segments:
+    def of(
+        cls, n_blocks: int, pass_nbytes: int, state_nbytes: int, *, on_device: bool = False
+    ) -> Segments:
         """Return the segments of a pass over so many blocks and bytes, with such a state."""
+        if on_device:
+            most = min(pass_nbytes // DEVICE_SEGMENT_NBYTES, _MOST_SEGMENTS, n_blocks)
+            return cls(n_blocks, max(1, most))
         if state_nbytes > LARGE_STATE_NBYTES:
             return cls(n_blocks, 1)
         large = pass_nbytes // max(_SEGMENT_NBYTES, _STATES_A_SEGMENT * state_nbytes)

@@ -28,6 +28,7 @@ SOLVERS = ["closed_form", "gd", "cg"]
 def small_blocks(monkeypatch):
     """Let a segment have several blocks."""
     monkeypatch.setattr(layout, "DEVICE_BLOCK_NBYTES", 4 * MIB)
+    monkeypatch.setattr(layout, "DEVICE_SEGMENT_NBYTES", 20 * MIB)
 
 
 @pytest.fixture

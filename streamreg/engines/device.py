@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, closing
-from fractions import Fraction
-from math import floor
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 
 from streamreg.engines.base import Folded, merged_in_order
 from streamreg.engines.threads import ThreadsEngine
-from streamreg.kernels.gpu import DeviceState, Transfers
+from streamreg.kernels.gpu import DeviceState
+from streamreg.kernels.gpu_transfers import KeptRows, Transfers
 from streamreg.layout import Blocks, Segments
 
 if TYPE_CHECKING:
@@ -21,7 +20,8 @@ if TYPE_CHECKING:
     from streamreg.accumulators.base import Accumulator
     from streamreg.blocks import Block
     from streamreg.engines.base import OnFolded
-    from streamreg.kernels.gpu import Filled, Gpu
+    from streamreg.kernels.gpu import Gpu
+    from streamreg.kernels.gpu_transfers import Filled
     from streamreg.plans import DeviceNeeds
     from streamreg.sources.block_reader import BlockReader
     from streamreg.sources.dataset import DataSet
@@ -40,13 +40,6 @@ class _Read(NamedTuple):
     """A block that a thread has read."""
 
     filled: Filled
-    noted: _Noted
-
-
-class _Kept(NamedTuple):
-    """A block that stays on the device."""
-
-    block: Block
     noted: _Noted
 
 
@@ -91,7 +84,8 @@ class DeviceEngine:
         self._gpu = gpu
         self._needs = needs
         self._loops = gpu.kernels()
-        self._kept: dict[int, _Kept] = {}
+        self._kept: KeptRows | None = None
+        self._kept_notes: dict[int, _Noted] = {}
         self.n_omitted = 0
         self.rounded: set[str] = set()
 
@@ -113,7 +107,7 @@ class DeviceEngine:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._kept.clear()
+        self._kept = None
         self._loops.forget()
         self._on_exit.__exit__(kind, error, traceback)
 
@@ -136,7 +130,9 @@ class DeviceEngine:
         start = start or Folded.nothing(accumulator)
         self._blocks.require_begun(start.n_blocks)
         pass_nbytes = self._dataset.n_rows * self._dataset.row_nbytes
-        segments = Segments.of(len(self._blocks), pass_nbytes, accumulator.state_nbytes)
+        segments = Segments.of(
+            len(self._blocks), pass_nbytes, accumulator.state_nbytes, on_device=True
+        )
         rest = segments.after(start.n_blocks)
         if start.n_blocks:
             self._on_rows(self._blocks[start.n_blocks - 1][1])
@@ -151,13 +147,17 @@ class DeviceEngine:
         self, accumulator: Accumulator[Any, Any], segments: list[range]
     ) -> Generator[Folded, None, None]:
         """Yield what each segment is folded into; blocks of the next are read meanwhile."""
-        wanted = [number for segment in segments for number in segment if number not in self._kept]
+        wanted = [
+            number for segment in segments for number in segment
+            if number not in self._kept_notes
+        ]  # fmt: skip
         reads = self._threads.each_of(wanted, self._fill)
         with closing(reads):
             for segment in segments:
                 with self._transfers.folding:
                     there = DeviceState(self._gpu, accumulator.zero(), self._transfers.folding)
-                    noted = [self._fold(accumulator, there, number, reads) for number in segment]
+                    noted = self._fold(accumulator, there, segment, reads)
+                    self._loops.finish(there.state)
                     state = there.fetch()
                 self._require_finite(accumulator, state, segment)
                 yield Folded(
@@ -169,31 +169,38 @@ class DeviceEngine:
         self,
         accumulator: Accumulator[Any, Any],
         there: DeviceState[Any],
-        number: int,
+        segment: range,
         reads: Iterator[_Read],
-    ) -> _Noted:
-        """Queue the folding of one block."""
-        if number in self._kept:
-            block, noted = self._kept[number]
-            start, stop = self._blocks[number]
-            self._on_rows(stop - start)
-            parts: Iterable[Block] = [block]
-        else:
-            filled, noted = next(reads)
-            if self._is_to_be_kept(number):
-                self._kept[number] = _Kept(self._transfers.kept(filled), noted)
-                parts = [self._kept[number].block]
+    ) -> list[_Noted]:
+        """Queue the folding of a segment, and return what readers noted of its blocks."""
+        noted: list[_Noted] = []
+        while len(noted) < len(segment):
+            rest = segment[len(noted) :]
+            parts: Iterable[Block]
+            if self._kept is not None and rest[0] in self._kept:
+                joined, n_blocks = self._kept.run(rest)
+                parts, here = [joined], [self._kept_notes[number] for number in rest[:n_blocks]]
+                self._on_rows(self._blocks[rest[n_blocks - 1]][1] - self._blocks[rest[0]][0])
             else:
-                parts = self._transfers.parts(filled)
-        for part in parts:
-            if len(part.X):
-                there.state = accumulator.update(there.state, part, self._loops.kernels)
+                filled, note = next(reads)
+                parts, here = self._arrived(rest[0], filled, note), [note]
+            for part in parts:
+                if len(part.X):
+                    there.state = accumulator.update(there.state, part, self._loops.kernels)
+            noted += here
         return noted
 
-    def _is_to_be_kept(self, number: int) -> bool:
-        """Whether a block is one of those, spread evenly over all, that stay on the device."""
-        share = Fraction(self._needs.n_kept, len(self._blocks))
-        return floor((number + 1) * share) > floor(number * share)
+    def _arrived(self, number: int, filled: Filled, note: _Noted) -> Iterable[Block]:
+        """Return a block as it lies on the device: where it stays, or for a while."""
+        if number >= self._needs.n_kept:
+            return self._transfers.parts(filled)
+        if self._kept is None:
+            _, n_rows = self._blocks[self._needs.n_kept - 1]
+            self._kept = KeptRows(self._gpu, filled.block, n_rows)
+        self._kept_notes[number] = note
+        place = self._kept.room_for(number, filled.block)
+        self._transfers.copy(filled, place)
+        return [place]
 
     def _fill(self, reader: BlockReader, start: int, stop: int) -> _Read:
         before = reader.n_omitted

@@ -6,11 +6,13 @@ that work can be queued far ahead. Only a state's count of rows, ``n``, lies on 
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from streamreg.kernels import AS_STORED, Affine, Kernels
+from streamreg.kernels.states import ProductState
 from streamreg.kernels.tiles import tiles
 
 if TYPE_CHECKING:
@@ -18,7 +20,8 @@ if TYPE_CHECKING:
 
     from streamreg.blocks import Array, Block, Float64
     from streamreg.kernels import Parallel
-    from streamreg.kernels.states import GramState, MomentsState, ProductState
+    from streamreg.kernels.gpu_products import Products
+    from streamreg.kernels.states import GramState, MomentsState
 
 # of a tile in float64: large, since each step of it costs the host some microseconds to queue
 TILE_NBYTES = 64 << 20
@@ -47,11 +50,19 @@ class ArrayKernels:
         The library: its functions are called as NumPy's.
     add_gram
         Adds ZᵀZ to the lower triangle of a square in Fortran order, given Z (n, D).
+    fused
+        Folds products in one reading of the rows that it serves.
     """
 
-    def __init__(self, xp: Any, add_gram: Callable[[Any, Any], None]) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        xp: Any,  # noqa: ANN401
+        add_gram: Callable[[Any, Any], None],
+        fused: Products | None = None,
+    ) -> None:
         self._xp = xp
         self._add_gram = add_gram
+        self._fused = fused
         self._constants: dict[int, tuple[Float64, Any]] = {}
 
     @property
@@ -72,6 +83,11 @@ class ArrayKernels:
         """Add u = XV + b, less y in its first K columns, and uᵀsX to ``state``."""
         xp, k = self._xp, len(state.rr)
         V, b = self._there(coefficients), self._there(bias)
+        if self._fused is not None and self._fused.serves(block, state, x):
+            target = self._read(block.y, y)[:, 0]
+            self._fused.add(block, state, target, xp.ascontiguousarray(V.T), b)
+            self._count(state, len(block.X), block.weight)
+            return
         for tile, tile_y, weight in self._tiles(block):
             z = self._read(tile, x)
             u = z @ V
@@ -156,8 +172,15 @@ class ArrayKernels:
             xp.add(state.y_m2, (y_rows * y_rows).sum(axis=0), out=state.y_m2)
             self._count(state, n, weight)
 
+    def finish(self, state: object) -> None:
+        """Add what is still apart to a state of which all rows were folded."""
+        if self._fused is not None and isinstance(state, ProductState):
+            self._fused.finish(state)
+
     def _tiles(self, block: Block) -> Iterator[tuple[Array, Array, Float64 | None]]:
-        return tiles(block, tile_rows(block.X.shape[1]))
+        """Yield tiles; none reaches from one block into another that it was joined to."""
+        for start, stop in pairwise((0, *block.cuts, len(block.X))):
+            yield from tiles(block.rows(start, stop), tile_rows(block.X.shape[1]))
 
     def _begin(
         self,
@@ -211,6 +234,8 @@ class ArrayKernels:
     def forget(self) -> None:
         """Let go of what accumulators held."""
         self._constants.clear()
+        if self._fused is not None:
+            self._fused.forget()
 
     def _count(
         self, state: MomentsState | ProductState | GramState, n: int, weight: Float64 | None

@@ -1,0 +1,130 @@
+"""The compiled kernel of a GPU, run by threads of the host: its numbers, which no cut changes."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from fake_cupy import FakeCuPy
+from host_cuda import RawModule
+
+from streamreg.blocks import Block
+from streamreg.kernels import Affine, gpu_products, reference
+from streamreg.kernels.gpu import DeviceState, Gpu
+from streamreg.kernels.states import ProductState
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++ to compile for the host"),
+    pytest.mark.slow,
+]
+# sums of some tens of terms, added in another order
+ROUNDING = 1e-12
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    """The kernels, compiled once."""
+    made = {}
+
+    def module(**given):
+        if not made:
+            made["module"] = RawModule(**given)
+        return made["module"]
+
+    return module
+
+
+@pytest.fixture
+def gpu(monkeypatch, compiled):
+    cupy = FakeCuPy()
+    cupy.RawModule = compiled
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    # a few blocks of threads are as good as many, and take turns here
+    monkeypatch.setattr(gpu_products, "_GRID", 3)
+    monkeypatch.setattr(gpu_products, "_MOST_GRIDS", 1)
+    return Gpu()
+
+
+def folded(gpu, X, y, weight, V, bias, cuts):
+    """Return the state of rows that come in several blocks."""
+    stream = gpu.cupy.cuda.Stream(non_blocking=True)
+    loops = gpu.kernels()
+    with stream:
+        there = DeviceState(gpu, ProductState.zero(X.shape[1], 1, V.shape[1]), stream)
+        for first, stop in zip((0, *cuts), (*cuts, len(X)), strict=True):
+            part = [gpu.cupy.asarray(a[first:stop]) for a in (X, y)]
+            s = None if weight is None else gpu.cupy.asarray(weight[first:stop])
+            loops.kernels.products(
+                Block(*part, s, first), there.state, coefficients=np.asfortranarray(V), bias=bias
+            )
+        loops.finish(there.state)
+        return there.fetch()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("n_columns", [1, 2])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("d", [32, 50, 100, 300])
+def test_numbers_are_those_of_the_plainest_form_and_no_cut_changes_them(
+    gpu, d, dtype, n_columns, weighted
+):
+    rng = np.random.default_rng(0)
+    n = 53
+    X, y = rng.standard_normal((n, d)).astype(dtype), rng.standard_normal((n, 1))
+    weight = rng.uniform(0.1, 2, n) if weighted else None
+    V, bias = rng.standard_normal((d, n_columns)), rng.standard_normal(n_columns)
+    whole = folded(gpu, X, y, weight, V, bias, ())
+    expected = reference.products(
+        X.astype(float), y, np.ones(n) if weight is None else weight, V, bias
+    )
+    for name, value in expected.items():
+        size = np.max(np.abs(value), initial=1.0)
+        np.testing.assert_allclose(
+            getattr(whole, name), value, rtol=ROUNDING, atol=ROUNDING * size, err_msg=name
+        )
+    in_parts = folded(gpu, X, y, weight, V, bias, (1, 6, 7, 40))
+    # of weights, the sum is not the kernel's
+    for name in ("n", "sums", "rr", "products"):
+        np.testing.assert_array_equal(getattr(whole, name), getattr(in_parts, name), err_msg=name)
+
+
+@pytest.mark.parametrize("d", [1024, 2049, 4096])
+def test_wide_rows_are_shared_by_as_many_threads_as_a_block_has(gpu, d):
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((5, d)).astype("f4"), rng.standard_normal((5, 1))
+    V, bias = rng.standard_normal((d, 2)), rng.standard_normal(2)
+    launch = gpu_products.Launch(d)
+    assert launch.threads <= 512
+    assert launch.threads * launch.a_thread >= d
+    state = folded(gpu, X, y, None, V, bias, (2,))
+    expected = reference.products(X.astype(float), y, np.ones(5), V, bias)
+    for name in ("products", "sums", "rr"):
+        np.testing.assert_allclose(getattr(state, name), expected[name], rtol=1e-11, atol=1e-9)
+
+
+def test_y_that_is_large_and_alike_costs_no_digits(gpu):
+    rng = np.random.default_rng(0)
+    X, noise = rng.standard_normal((40, 40)), rng.standard_normal((40, 1))
+    # sums of powers of two: y and b are exact
+    y, bias = np.round(noise * 1024) / 1024 + 2.0**40, np.array([2.0**40])
+    state = folded(gpu, X, y, None, np.zeros((40, 1)), bias, ())
+    r = bias - y
+    np.testing.assert_allclose(state.products, r.T @ X, rtol=ROUNDING, atol=ROUNDING)
+
+
+@pytest.mark.parametrize(
+    ("shape", "n_columns", "n_targets", "is_served"),
+    [
+        ((10, 31), 1, 1, False), ((10, 32), 2, 1, True), ((10, 4096), 2, 1, True),
+        ((10, 4097), 1, 1, False), ((10, 64), 4, 2, False),
+    ],
+)  # fmt: skip
+def test_what_is_not_served_is_left_to_others(shape, n_columns, n_targets, is_served):
+    block = Block(np.ones(shape), np.ones((10, n_targets)), None, 0)
+    state = ProductState.zero(shape[1], n_targets, n_columns)
+    products = gpu_products.Products(None)
+    assert products.serves(block, state, Affine()) == is_served
+    assert not products.serves(block, state, Affine(shift=np.ones(shape[1])))
+    assert bool(gpu_products.sums_nbytes(shape[1], n_columns, n_targets)) == is_served

@@ -8,6 +8,7 @@
 #define __host__
 #define __device__
 #define __shared__
+#define __launch_bounds__(threads)
 
 struct Place { unsigned x; };
 thread_local Place threadIdx;

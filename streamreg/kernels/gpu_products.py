@@ -26,8 +26,6 @@ _MOST_THREADS, _WARP = 512, 32
 _MANY_A_THREAD = 4
 # blocks of threads: two for each processor of the largest GPUs, more where they are small
 _GRID, _MOST_GRIDS = 264, 8
-# bytes of one row that a thread holds at most, for four rows at once
-_HELD_NBYTES = 32
 
 
 class Launch:
@@ -106,7 +104,7 @@ class Products:
             self._state = state
             self._sums = self._cupy.zeros((launch.blocks, _length(n_features, n_columns)))
         kernel = self._kernel(block.X.dtype.char, n_columns, launch.a_thread)
-        found = 2 * _at_once(launch.a_thread, block.X.itemsize) * (launch.threads // _WARP)
+        found = 2 * _at_once(launch.a_thread) * (launch.threads // _WARP)
         shared_nbytes = 8 * n_columns * (n_features + found)
         kernel.max_dynamic_shared_size_bytes = shared_nbytes
         # a weight of one for each row needs no array
@@ -165,12 +163,13 @@ class Products:
 
 def _name(dtype: str, n_columns: int, a_thread: int) -> str:
     """Return the instance of the template for such rows."""
-    kind, itemsize = ("float", 4) if dtype == "f" else ("double", 8)
-    return f"fold_products<{kind}, {n_columns}, {a_thread}, {_at_once(a_thread, itemsize)}>"
+    kind = "float" if dtype == "f" else "double"
+    return f"fold_products<{kind}, {n_columns}, {a_thread}, {_at_once(a_thread)}>"
 
 
-def _at_once(a_thread: int, itemsize: int) -> int:
-    return 4 if a_thread * itemsize <= _HELD_NBYTES else 2
+def _at_once(a_thread: int) -> int:
+    """Return the rows that threads hold at once: what fits their registers."""
+    return 4 if a_thread <= _MANY_A_THREAD else 2
 
 
 def _length(n_features: int, n_columns: int) -> int:

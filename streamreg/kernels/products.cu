@@ -14,7 +14,7 @@ __host__ __device__ constexpr long long sums_of(int columns, long long features)
 
 // Each thread holds COLUMNS_A_THREAD columns of ROWS_AT_ONCE rows, and their sums, in registers.
 template <typename T, int COLUMNS, int COLUMNS_A_THREAD, int ROWS_AT_ONCE>
-__global__ void fold_products(
+__global__ void __launch_bounds__(512) fold_products(
     const T* X, const double* y, const double* weight, const double* V, const double* bias,
     long long first, long long rows, int features, double* sums
 ) {

@@ -80,7 +80,9 @@ def make_plan(
         solver = settings.build(name)
         if device_limit is None:
             return _candidate(rows, problem, solver, limit, threads, saves=saves)
-        return _on_device(rows, problem, solver, limit, threads, device_limit, saves=saves)
+        return _on_device(
+            rows, problem, solver, limit, threads, device_limit, saves=saves, keeps=keeps
+        )
 
     candidates = {name: candidate(name) for name in NAMES}
     chosen = settings.solver
@@ -148,7 +150,7 @@ def _candidate(
 
 def _on_device(
     rows: Rows, problem: Problem, solver: Solver, limit: int, threads: int, device_limit: int,
-    *, saves: bool,
+    *, saves: bool, keeps: bool,
 ) -> Candidate:  # fmt: skip
     """Return what a solver needs where a GPU folds, with as many threads that read as fit."""
     footprint = solver.footprint(problem)
@@ -158,7 +160,8 @@ def _on_device(
         terms = [*host_terms(rows, footprint, workers), process_term(workers), *others]
         if peak(terms) <= limit:
             break
-    needs = device_needs(rows, problem, footprint, workers, device_limit, solver.passes())
+    passes = solver.passes() if keeps else 1
+    needs = device_needs(rows, problem, footprint, workers, device_limit, passes)
     fits = peak(terms) <= limit and needs.fits
     short = terms if needs.fits else needs.terms
     largest = max(short, key=lambda term: term.nbytes)

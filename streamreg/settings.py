@@ -56,10 +56,10 @@ class FitSettings:
             parse_nbytes(self.device_memory_limit)
         if self.client is not None:
             require_client(self.client)
-            if self.device == "cuda":
+            if self.device == "cuda" and self.device_memory_limit is None:
                 raise InputError(
-                    'device="cuda" runs in this process only: leave client out, or pass '
-                    'device="cpu"'
+                    'device="cuda" with client needs device_memory_limit: what a fit may take of '
+                    "the GPU of each worker"
                 )
         if self.checkpoint is not None:
             parameters.path_text("checkpoint", self.checkpoint)

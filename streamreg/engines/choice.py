@@ -50,11 +50,11 @@ def engine_for(
     on_rows: Callable[[int], None],
 ) -> ThreadsEngine | DeviceEngine | ClusterEngine:
     """Return the engine of a fit; a cluster's workers are asked whether they can."""
-    if candidate.device is not None:
+    if candidate.device is not None and client is None:
         return DeviceEngine(dataset, candidate.n_threads, on_rows, Gpu(), candidate.device)
     if client is None:
         kernels, kept_nbytes = kernels_named(loops), candidate.kept_nbytes
         return ThreadsEngine(dataset, candidate.n_threads, on_rows, kernels, kept_nbytes)
-    job, scheduler = job_for(dataset, loops), scheduler_of(client)
+    job, scheduler = job_for(dataset, loops, candidate.device), scheduler_of(client)
     require_fit_workers(scheduler, job)
     return ClusterEngine(dataset, job, scheduler, on_rows)

@@ -67,7 +67,8 @@ class ClusterEngine:
         self._job = job
         self._scheduler = scheduler
         self._on_rows = on_rows
-        self._blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes)
+        self._on_device = job.device is not None
+        self._blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes, on_device=self._on_device)
         self._chains = Chains(dataset, self._bounds(range(len(self._blocks))))
         self._longest: dict[str, float] = {}
         self._suspects: set[str] = set()
@@ -100,7 +101,9 @@ class ClusterEngine:
             The workers, or the scheduler, are lost or do not answer.
         """
         pass_nbytes = self._dataset.n_rows * self._dataset.row_nbytes
-        segments = Segments.of(len(self._blocks), pass_nbytes, accumulator.state_nbytes)
+        segments = Segments.of(
+            len(self._blocks), pass_nbytes, accumulator.state_nbytes, on_device=self._on_device
+        )
         start = start or Folded.nothing(accumulator)
         self._blocks.require_begun(start.n_blocks)
         if len(segments) == 1 and start.n_blocks < len(self._blocks):
@@ -108,7 +111,7 @@ class ClusterEngine:
             start = Folded.nothing(accumulator)
         if start.n_blocks == len(self._blocks):
             folded = start
-        elif accumulator.n_parts > 1 and len(segments) == 1:
+        elif accumulator.n_parts > 1 and len(segments) == 1 and not self._on_device:
             folded = self._folded_in_parts(accumulator)
             on_folded(folded)
         else:
@@ -129,10 +132,7 @@ class ClusterEngine:
             calls = self._chains.made(self._job, sent, segments)
         else:
             groups = self._grouped(segments, accumulator.state_nbytes)
-            calls = (
-                (remote.fold, self._job, sent, [self._bounds(part) for part in group])
-                for group in groups
-            )
+            calls = (self._call(sent, group) for group in groups)
         # however it ends, no task is left
         with closing(tasks.in_order(calls)) as results:
             for group, result in zip(groups, results, strict=True):
@@ -141,6 +141,12 @@ class ClusterEngine:
                     yield self._met(each)
                     self._told(segment)
         self._longest[type(accumulator).__name__] = tasks.longest
+
+    def _call(self, sent: Any, group: list[range]) -> tuple[Any, ...]:  # noqa: ANN401
+        """Return the call that folds some segments."""
+        if self._on_device:
+            return remote.fold_on_device, self._job, sent, group
+        return remote.fold, self._job, sent, [self._bounds(part) for part in group]
 
     def _grouped(self, segments: list[range], state_nbytes: int) -> list[list[range]]:
         """Return the segments that are folded by one task each, a state apiece.

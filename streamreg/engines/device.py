@@ -136,14 +136,14 @@ class DeviceEngine:
         rest = segments.after(start.n_blocks)
         if start.n_blocks:
             self._on_rows(self._blocks[start.n_blocks - 1][1])
-        with closing(self._folded(accumulator, rest)) as states:
+        with closing(self.folded(accumulator, rest)) as states:
             merged = merged_in_order(accumulator, start, states, on_folded)
         self._loops.forget()
         self.n_omitted = merged.n_omitted
         self.rounded.update(merged.rounded)
         return accumulator.finalize(merged.state)
 
-    def _folded(
+    def folded(
         self, accumulator: Accumulator[Any, Any], segments: list[range]
     ) -> Generator[Folded, None, None]:
         """Yield what each segment is folded into; blocks of the next are read meanwhile."""

@@ -12,24 +12,30 @@ import sys
 import uuid
 from functools import cache, partial
 from importlib.metadata import version
+from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from threadpoolctl import threadpool_info
 
 from streamreg.engines.base import Folded, fold_segment
 from streamreg.engines.blas_limit import one_blas_thread
+from streamreg.engines.device import DeviceEngine
 from streamreg.errors import ClusterError, InputError
 from streamreg.kernels import Kernels, cpu, fused
+from streamreg.kernels.gpu import Gpu
 from streamreg.sources.sent import SentSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from streamreg.accumulators.base import Accumulator
+    from streamreg.plans import DeviceNeeds
     from streamreg.sources.base import RowSource
     from streamreg.sources.changes import SeenFiles
     from streamreg.sources.dataset import DataSet
 
+# tasks of one worker share its GPU
+_ONE_ON_DEVICE = Lock()
 # of these the first numbers must agree: other versions may add up in another order
 _PACKAGES = {"streamreg": 3, "numpy": 2, "scipy": 2, "zarr": 1, "numcodecs": 2}
 
@@ -38,8 +44,9 @@ class Job(NamedTuple):
     """What a task needs beside the accumulator and its part of the rows."""
 
     dataset: bytes  # pickled
-    loops: str  # "numpy" or "numba"
+    loops: str  # "numpy", "numba" or "cuda"
     versions: dict[str, str]  # of who sends it
+    device: DeviceNeeds | None = None  # of a GPU, where workers fold on theirs
 
 
 class Done(NamedTuple):
@@ -76,6 +83,17 @@ def fold(job: Job, accumulator: bytes, segments: list[list[tuple[int, int]]]) ->
     dataset = _opened(job)
     made = pickle.loads(accumulator)  # noqa: S301
     return _fold(dataset, made, segments, kernels_named(job.loops))
+
+
+def fold_on_device(job: Job, accumulator: bytes, segments: list[range]) -> list[Done]:
+    """Fold some segments, of blocks by their numbers, on this worker's GPU; one task at a time."""
+    if job.device is None:
+        raise ValueError("the plan has no device")
+    dataset = _opened(job)
+    made = pickle.loads(accumulator)  # noqa: S301
+    with _ONE_ON_DEVICE, DeviceEngine(dataset, 1, lambda _: None, Gpu(), job.device) as engine:
+        folded = list(engine.folded(made, segments))
+    return _done(dataset, folded)
 
 
 def fold_part(job: Job, accumulator: bytes, blocks: list[tuple[int, int]], part: range) -> Done:
@@ -130,7 +148,10 @@ def probe(job: Job) -> Worker:
     try:
         dataset: DataSet = pickle.loads(job.dataset)  # noqa: S301
         dataset.require_there()
-        kernels_named(job.loops)
+        if job.device is None:
+            kernels_named(job.loops)
+        else:
+            Gpu()
     # whatever makes it unfit for the work
     except Exception as error:  # noqa: BLE001
         refusal = f"{type(error).__name__}: {error}"
@@ -207,5 +228,9 @@ def _fold(
             ]  # fmt: skip
         finally:
             reader.close()
+    return _done(dataset, folded)
+
+
+def _done(dataset: DataSet, folded: list[Folded]) -> list[Done]:
     files = {name: stamps.seen() for name, stamps in dataset.stamps().items()}
     return [Done(each, files) for each in folded]

@@ -21,7 +21,7 @@ from streamreg.wording import count, shown
 
 if TYPE_CHECKING:
     from streamreg.engines.remote import Job, Worker
-    from streamreg.plans import Candidate
+    from streamreg.plans import Candidate, DeviceNeeds
     from streamreg.sources.base import RowSource
     from streamreg.sources.dataset import DataSet
 
@@ -134,20 +134,25 @@ def require_threads(scheduler: Scheduler, candidate: Candidate) -> None:
         )
 
 
-def job_for(dataset: DataSet, loops: str) -> Job:
-    """Return what tasks need of a data set.
+def job_for(dataset: DataSet, loops: str, device: DeviceNeeds | None = None) -> Job:
+    """Return what tasks need of a data set, and of the GPU of each worker.
 
     Raises
     ------
     InputError
-        Workers could not open it: it lies in this process.
+        Workers could not open it: it lies in this process; or on GPUs they could not fold it.
     """
     for source in dataset.sources():
         _require_reachable(source)
+        if device is not None and isinstance(source, DaskSource):
+            raise InputError(
+                f'{source.name} is a Dask array, which workers do not fold with device="cuda": '
+                'save it with to_zarr and pass its path, or pass device="cpu"'
+            )
     sent = dataset.replaced(
         lambda _, source: SentSource(source) if isinstance(source, DaskSource) else source
     )
-    return remote.Job(pickle.dumps(sent), loops, remote.versions())
+    return remote.Job(pickle.dumps(sent), loops, remote.versions(), device)
 
 
 def require_fit_workers(scheduler: Scheduler, job: Job) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -24,9 +25,8 @@ from streamreg.accumulators.gram import Gram
 from streamreg.engines.device import DeviceEngine
 from streamreg.errors import InputError
 from streamreg.kernels.gpu import Gpu
-from streamreg.memory import usable_cpus
-from streamreg.plans import DeviceNeeds
-from streamreg.rows import Rows
+from streamreg.planning import make_plan
+from streamreg.solvers.registry import SolverSettings
 from streamreg.sources.dataset import open_dataset
 
 if TYPE_CHECKING:
@@ -50,13 +50,12 @@ def made_up(n_rows: int, n_features: int, dtype: str) -> tuple[Any, Any]:
 
 def engine_for(dataset: DataSet, gpu: Gpu, *, kept: bool) -> DeviceEngine:
     """Return an engine that keeps all blocks on the device, or none."""
-    rows, n_threads = Rows.of(dataset, on_device=True), usable_cpus()
-    needs = DeviceNeeds(
-        limit_nbytes=gpu.free_nbytes * 9 // 10, terms=(), buffer_nbytes=rows.buffer_nbytes,
-        n_pinned=n_threads + 3, pinned_nbytes=rows.buffer_nbytes,
-        n_kept=rows.n_blocks if kept else 0, fits=True,
-    )  # fmt: skip
-    return DeviceEngine(dataset, n_threads, lambda _: None, gpu, needs)
+    plan = make_plan(dataset, SolverSettings(solver="gd"), device_limit=gpu.free_nbytes * 9 // 10)
+    candidate = plan.candidates["gd"]
+    if candidate.device is None:
+        raise ValueError("the plan has no device")
+    needs = candidate.device if kept else replace(candidate.device, n_kept=0)
+    return DeviceEngine(dataset, candidate.n_threads, lambda _: None, gpu, needs)
 
 
 def answers(n_rows: int) -> list[Row]:
@@ -142,6 +141,8 @@ def passes(gpu: Gpu, dtype: str, n_features: int, nbytes: int, repeats: int) -> 
 
 def gram(gpu: Gpu, n_features: int, n_rows: int, repeats: int) -> Row:
     """Return XᵀX of kept blocks beside cuBLAS's rank-k update of as many rows at once."""
+    from cupy import cublas
+
     cupy = gpu.cupy
     X, y = made_up(n_rows, n_features, "float64")
     accumulator: Accumulator[Any, Any] = Gram(n_features, 1)
@@ -151,7 +152,7 @@ def gram(gpu: Gpu, n_features: int, n_rows: int, repeats: int) -> Row:
             gpu,
             {
                 "ours": partial(engine.reduce, accumulator),
-                "cuBLAS": lambda: cupy.cublas.syrk("N", there.T, out=out, beta=1.0, lower=True),
+                "cuBLAS": lambda: cublas.syrk("N", there.T, out=out, beta=1.0, lower=True),
             },
             repeats,
         )

@@ -26,12 +26,12 @@ def finished(work: Callable[P, Made], *given: P.args, **options: P.kwargs) -> Ma
         # the pool does not wait for a thread that it is interrupted in starting
         pool.submit(int).result()
         under_way = pool.submit(work, *given, **options)
-        interrupt: BaseException | None = None
+        interrupt: KeyboardInterrupt | SystemExit | None = None
         while not under_way.done():
             try:
                 wait([under_way])
             # the second one too: who is impatient would leave work half done
-            except BaseException as error:  # noqa: BLE001
+            except (KeyboardInterrupt, SystemExit) as error:
                 interrupt = error
         if interrupt is not None:
             raise interrupt

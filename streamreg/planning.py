@@ -158,6 +158,9 @@ def _on_device(
     others = [vectors, *([_saving(footprint)] if saves else [])]
     for workers in range(threads, 0, -1):
         terms = [*host_terms(rows, footprint, workers), process_term(workers), *others]
+        if rows.decodes:
+            heaps = workers * (_HOLES_NBYTES + _DECODER_NBYTES)
+            terms.append(Term("heaps", heaps, "decoders, and room that they left"))
         if peak(terms) <= limit:
             break
     passes = solver.passes() if keeps else 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from streamreg.kernels import arrays
-from streamreg.kernels.gpu import LEAST_BUFFER_NBYTES
 from streamreg.kernels.gpu_products import sums_nbytes
 from streamreg.kernels.gpu_transfers import N_BUFFERS
 from streamreg.memory import MIB, format_nbytes
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
 _PINNED_AHEAD = 3
 # of cuBLAS, for itself, on the GPUs of today
 _WORKSPACE_NBYTES = 64 * MIB
+# 1 in so many bytes
+_SPARE = 16
 # of the host: merged, and come from the device
 _STATES_HERE = 2
 
@@ -44,11 +45,13 @@ def device_needs(
         Term("apart", sums_nbytes(d, 2 * k, k), "sums of each part of the GPU"),
         Term("weights", weights, "of the solver, sent for each pass"),
         Term("cuBLAS", _WORKSPACE_NBYTES, "its workspace"),
+        Term("spare", limit_nbytes // _SPARE, "pieces that CuPy's pool cannot use"),
     ]
     left = limit_nbytes - sum(term.nbytes for term in others)
+    least = rows.buffer_for(arrays.tile_rows(d))
     buffer = rows.buffer_nbytes
     if N_BUFFERS * buffer > left:
-        buffer = min(buffer, max(LEAST_BUFFER_NBYTES, left // N_BUFFERS))
+        buffer = min(buffer, max(least, left // N_BUFFERS))
     terms = [*others, Term("buffers", N_BUFFERS * buffer, f"{N_BUFFERS} blocks that arrive")]
     left -= N_BUFFERS * buffer
     n_kept = 0
@@ -58,8 +61,8 @@ def device_needs(
             Term("kept", n_kept * rows.buffer_nbytes, f"{n_kept:,} of {rows.n_blocks:,} blocks")
         )
     return DeviceNeeds(
-        limit_nbytes, tuple(terms), buffer, n_threads + _PINNED_AHEAD, rows.buffer_nbytes, n_kept,
-        fits=left >= 0,
+        limit_nbytes, tuple(terms), buffer, least, n_threads + _PINNED_AHEAD, rows.buffer_nbytes,
+        n_kept, fits=left >= 0,
     )  # fmt: skip
 
 

@@ -35,8 +35,8 @@ class DeviceNeeds:
         Bytes that the fit may take there.
     terms
         What it takes at most.
-    buffer_nbytes
-        Of each buffer there, for a block or a part of one.
+    buffer_nbytes, least_buffer_nbytes
+        Of each buffer there, for a block or a part of one; and what holds a tile.
     n_pinned, pinned_nbytes
         Buffers in the host's memory, each for a block.
     n_kept
@@ -48,6 +48,7 @@ class DeviceNeeds:
     limit_nbytes: int
     terms: tuple[Term, ...]
     buffer_nbytes: int
+    least_buffer_nbytes: int
     n_pinned: int
     pinned_nbytes: int
     n_kept: int
@@ -217,11 +218,12 @@ def _row(plan: Plan, candidate: Candidate) -> tuple[str, ...]:
 def _refusal(plan: Plan) -> str:
     """Return what the chosen solver needs, of what that consists, and what would do instead."""
     refused = plan.candidates[plan.chosen]
-    device = refused.device
+    if refused.device is not None and refused.needed_nbytes <= plan.memory_limit:
+        return _refusal_there(plan, refused.device)
     shape = f"N = {plan.n_rows:,}, D = {plan.n_features:,}"
     candidates = list(plan.candidates.values())
     fitting = [other for other in candidates if other.fits]
-    plain = [] if device else [c for c in candidates if c.plain_nbytes <= plan.memory_limit]
+    plain = [] if refused.device else [c for c in candidates if c.plain_nbytes <= plan.memory_limit]
     remedies, advice = [], ""
     if fitting:
         best = _best(fitting)
@@ -239,13 +241,20 @@ def _refusal(plan: Plan) -> str:
             if raised != format_nbytes(refused.peak_nbytes, up=True):
                 remedies = [f'to {raised} with solver="{least.solver}", the least that works']
         advice = plan.advice
-    if device is not None and not device.fits:
-        remedies.append('pass device="cpu"')
-        return itemised(
-            f"{refused.solver} on the GPU", device.limit_nbytes, shape, device.terms, remedies,
-            limited="device_memory_limit",
-        )  # fmt: skip
     return itemised(refused.solver, plan.memory_limit, shape, refused.terms, remedies, advice)
+
+
+def _refusal_there(plan: Plan, device: DeviceNeeds) -> str:
+    """Return why a GPU has no room, where the host has."""
+    fitting = [other for other in plan.candidates.values() if other.fits]
+    remedies = ['pass device="cpu"']
+    if fitting:
+        remedies.insert(0, f'use solver="{_best(fitting).solver}"')
+    return itemised(
+        f"{plan.chosen} on the GPU", device.limit_nbytes,
+        f"N = {plan.n_rows:,}, D = {plan.n_features:,}", device.terms, remedies,
+        limited="device_memory_limit",
+    )  # fmt: skip
 
 
 def _best(candidates: Sequence[Candidate]) -> Candidate:

@@ -1,9 +1,10 @@
-"""What a plan needs to know of a data set."""
+"""The rows of a data set, as far as a plan needs to know them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from streamreg.blocks import ALIGNMENT
 from streamreg.kept import slot_nbytes
 from streamreg.layout import Blocks
 from streamreg.memory import format_nbytes
@@ -13,8 +14,12 @@ if TYPE_CHECKING:
     from streamreg.sources.dataset import DataSet
 
 
+# X, y and weights
+_MOST_ARRAYS = 3
+
+
 class Rows(NamedTuple):
-    """What a plan needs to know of a data set."""
+    """How many there are, in how many bytes, and what reading them takes."""
 
     n_blocks: int
     block_rows: int  # of the largest
@@ -39,6 +44,11 @@ class Rows(NamedTuple):
             slot_nbytes=0 if dataset.X.in_memory else slot_nbytes(dataset, blocks.max_rows),
             buffer_nbytes=slot_nbytes(dataset, blocks.max_rows),
         )
+
+    def buffer_for(self, n_rows: int) -> int:
+        """Bytes of a buffer for so many rows, or for a block if that has fewer."""
+        each = -(-self.buffer_nbytes // max(1, self.block_rows))
+        return min(self.buffer_nbytes, each * n_rows + _MOST_ARRAYS * ALIGNMENT)
 
     def terms(self, readers: int) -> list[Term]:
         """Return what reading keeps, with so many readers."""

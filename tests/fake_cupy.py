@@ -1,18 +1,23 @@
 """A device without a GPU: arrays that only explicit copies bring to the host, and streams.
 
-It has of CuPy what streamreg calls. Functions are NumPy's, on arrays that NumPy cannot read. Copies
-on a stream happen as late as they may: once an event after them is waited for. Each copy to the
-host, and each wait for the device, is counted.
+It has of CuPy what streamreg calls. Functions are NumPy's, on arrays that NumPy cannot read, and
+are done at once. Copies on another stream are done as late as they may: when what they bring is
+used, or an event after them is waited for. Each stream knows how far it is sure that others have
+come: a copy over what another one may still use, or a use of what may not have come, is an error,
+as it would be on a device. Each copy to the host, and each wait of the host, is counted.
 """
 
 from __future__ import annotations
 
 import operator
+import sys
+import threading
 from collections import deque
 from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 
 
 class OutOfMemoryError(MemoryError):
@@ -52,18 +57,28 @@ class Array:
         return self._device.wrapped(self._values[key])
 
     def __setitem__(self, key, value):
+        self._device.use([each for each in (self, value) if isinstance(each, Array)])
         self._values[key] = self._device.plain(value)
 
     def __getattr__(self, name):
         value = getattr(self._values, name)
         if not callable(value):
             return self._device.wrapped(value)
-        return lambda *given, **options: self._device.call(value, given, options)
+        if name in {"view", "reshape"}:  # nothing is done on the device
+            return lambda *given: self._device.wrapped(value(*given))
+
+        def method(*given, **options):
+            self._device.use([self])
+            return self._device.call(value, given, options)
+
+        return method
 
     def get(self):
         self._device.n_copies += 1
         self._device.n_waits += 1
-        self._device.synchronize()
+        self._device.use([self])
+        if self._device.current is not None:
+            self._device.forget(self._device.current)
         return self._values.copy()
 
     def set(self, values, stream):
@@ -74,10 +89,7 @@ class Array:
         def copy():
             self._values[...] = values
 
-        stream.queued.append(copy)
-        if stream is self._device.current:
-            # what follows is done at once, and comes after it
-            stream.run(len(stream.queued))
+        self._device.bring(self, copy, stream)
 
 
 for _name in ("add", "sub", "mul", "truediv", "matmul", "pow", "ne", "eq", "lt", "gt"):
@@ -99,10 +111,11 @@ for _name in ("iadd", "isub", "imul", "itruediv"):
 
 
 class Stream:
-    """Work that is done in order, as late as may be."""
+    """Work that is done in order; what is queued is done as late as may be."""
 
     def __init__(self, device):
-        self.queued, self._device = deque(), device
+        self.queued, self._running, self._device = deque(), threading.RLock(), device
+        self.known = {self: 0}  # how far each stream has come at least
 
     def __enter__(self):
         self._device.current = self
@@ -111,35 +124,42 @@ class Stream:
     def __exit__(self, *exception):
         self._device.current = None
 
+    def tick(self):
+        self.known[self] += 1
+        return self.known[self]
+
     def record(self, event=None):
         event = event or Event()
-        event.stream, event.n_before = self, len(self.queued)
+        event.known = dict(self.known)
         return event
 
     def wait_event(self, event):
-        if event.stream is not None:
-            event.stream.run(event.n_before)
-
-    def launch_host_func(self, function, argument):
-        self.queued.append(lambda: function(argument))
+        for stream, tick in event.known.items():
+            self.known[stream] = max(self.known.get(stream, 0), tick)
 
     def synchronize(self):
         self._device.n_waits += 1
-        self.run(len(self.queued))
+        self.run(self.known[self])
+        self._device.forget(self)
 
-    def run(self, count):
-        for _ in range(min(count, len(self.queued))):
-            self.queued.popleft()()
+    def run(self, tick):
+        with self._running:  # whoever waits, it is done before it goes on
+            while self.queued and self.queued[0][0] <= tick:
+                self.queued.popleft()[1]()
 
 
 class Event:
     """A place in a stream."""
 
-    def __init__(self, *, disable_timing=False):  # noqa: ARG002
-        self.stream, self.n_before = None, 0
+    def __init__(self, *, block=False, disable_timing=False):  # noqa: ARG002
+        self.known = {}
 
     def record(self, stream):
         stream.record(self)
+
+    def synchronize(self):
+        for stream, tick in self.known.items():
+            stream.run(tick)
 
 
 class Pool:
@@ -159,6 +179,19 @@ class Pool:
         pass
 
 
+def _overlap(a, b):
+    return a[0] < b[1] and b[0] < a[1]
+
+
+def install(monkeypatch, device):
+    """Put a device in the place of CuPy."""
+    monkeypatch.setitem(sys.modules, "cupy", device)
+    cublas = ModuleType("cupy.cublas")
+    cublas.syrk = device.syrk
+    monkeypatch.setitem(sys.modules, "cupy.cublas", cublas)
+    return device
+
+
 class FakeCuPy(ModuleType):
     """The module; functions that are not named here are NumPy's."""
 
@@ -166,13 +199,15 @@ class FakeCuPy(ModuleType):
         super().__init__("cupy")
         self.n_copies = self.n_waits = 0
         self.allocator = self.current = None
-        self.streams = []
-        self.cublas = SimpleNamespace(syrk=self._syrk)
+        # of ranges of memory: which stream used them when, and brings something there
+        self._uses, self._brought = {}, {}
+        # a module of its own, which somebody has to import
+        self.__path__ = []
         self.linalg = SimpleNamespace(
             lstsq=lambda *given, **options: self.call(np.linalg.lstsq, given, options)
         )
         self.cuda = SimpleNamespace(
-            Device=lambda: SimpleNamespace(synchronize=self.synchronize),
+            Device=lambda: SimpleNamespace(synchronize=lambda: None),
             MemoryPool=lambda: Pool(self),
             Stream=self._stream,
             Event=Event,
@@ -202,15 +237,56 @@ class FakeCuPy(ModuleType):
     def get_default_pinned_memory_pool(self):
         return Pool(self)
 
+    def use(self, arrays):
+        """Do something with arrays on the current stream."""
+        stream = self.current
+        if stream is None:
+            return
+        tick = stream.tick()
+        for array in arrays:
+            here = byte_bounds(array._values)
+            for there, (other, when) in [*self._brought.items()]:
+                if other is not stream and _overlap(here, there):
+                    assert stream.known.get(other, 0) >= when, "used before it has come"
+                    other.run(when)
+                    del self._brought[there]
+            self._uses.setdefault(here, {})[stream] = tick
+
+    def bring(self, array, copy, stream):
+        """Queue a copy to an array."""
+        tick, here = stream.tick(), byte_bounds(array._values)
+        for there, uses in self._uses.items():
+            if _overlap(here, there):
+                for other, when in uses.items():
+                    known = stream.known.get(other, 0)
+                    assert other is stream or known >= when, "copied over while in use"
+        stream.queued.append((tick, copy))
+        if stream is self.current:
+            stream.run(tick)
+        else:
+            self._brought[here] = stream, tick
+
+    def forget(self, stream):
+        """All that a stream was to do is done."""
+        for uses in self._uses.values():
+            uses.pop(stream, None)
+        kept = {there: by for there, by in self._brought.items() if by[0] is not stream}
+        self._brought = kept
+
     def call(self, function, given, options):
+        self.use([each for each in (*given, *options.values()) if isinstance(each, Array)])
         plain = [self.plain(each) for each in given]
         options = {name: self.plain(each) for name, each in options.items()}
         made = function(*plain, **options)
         if options.get("out") is not None:
             return None
-        return self.wrapped(made)
+        made = self.wrapped(made)
+        # its memory may be another's of before
+        self.use([made] if isinstance(made, Array) else [])
+        return made
 
     def changed(self, do, mine, other):
+        self.use([each for each in (mine, other) if isinstance(each, Array)])
         do(mine._values, self.plain(other))
         return mine
 
@@ -224,13 +300,9 @@ class FakeCuPy(ModuleType):
             return Array(np.asarray(value), self)
         return value
 
-    def synchronize(self):
-        for stream in self.streams:
-            stream.run(len(stream.queued))
-
-    def _stream(self, *, non_blocking):  # noqa: ARG002
-        self.streams.append(Stream(self))
-        return self.streams[-1]
+    def _stream(self, *, non_blocking):
+        assert non_blocking  # others wait for each other
+        return Stream(self)
 
     @contextmanager
     def _using(self, allocator):
@@ -240,7 +312,7 @@ class FakeCuPy(ModuleType):
         finally:
             self.allocator = before
 
-    def _syrk(self, trans, a, out, alpha=1.0, beta=0.0, lower=False):  # noqa: FBT002  (CuPy's)
+    def syrk(self, trans, a, out, alpha=1.0, beta=0.0, lower=False):  # noqa: FBT002  (CuPy's)
         assert (trans, alpha, beta, lower) == ("N", 1.0, 1.0, True)
         a, out = self.plain(a), self.plain(out)
         assert a.flags.f_contiguous

@@ -10,14 +10,22 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
-from fake_cupy import CUDARuntimeError, FakeCuPy, OutOfMemoryError
+from fake_cupy import CUDARuntimeError, FakeCuPy, OutOfMemoryError, install
 
 from streamreg import LinearRegression, layout
+from streamreg.blocks import Block
 from streamreg.engines.device import DeviceEngine
-from streamreg.errors import ClusterError, DataWarning, InputError, MemoryLimitError
+from streamreg.errors import (
+    ClusterError,
+    DataWarning,
+    InputError,
+    MemoryLimitError,
+    StreamregError,
+)
 from streamreg.fitting import plan
 from streamreg.kernels import arrays
 from streamreg.kernels.gpu import Gpu
+from streamreg.kernels.gpu_transfers import Transfers
 from streamreg.memory import GIB, MIB
 from streamreg.sources.block_reader import BlockReader
 
@@ -34,9 +42,7 @@ def small_blocks(monkeypatch):
 @pytest.fixture
 def cupy(monkeypatch):
     """A device without a GPU in the place of CuPy."""
-    made = FakeCuPy()
-    monkeypatch.setitem(sys.modules, "cupy", made)
-    return made
+    return install(monkeypatch, FakeCuPy())
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +118,6 @@ def test_a_pass_copies_to_the_host_once_a_segment_and_waits_no_more_often(
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_threads_and_limits_change_no_bit(store, solver, monkeypatch):
     monkeypatch.setattr(arrays, "TILE_NBYTES", MIB)
-    monkeypatch.setattr("streamreg.planning_gpu.LEAST_BUFFER_NBYTES", 2 * MIB)
     parameters = {"solver": solver, "max_epochs": 4, "tol": 0.0, "device": "cuda"}
     data = (store / "X", store / "y")
     expected = bits(fit(*data, n_threads=1, device_memory_limit="1 GiB", **parameters))
@@ -136,6 +141,25 @@ def test_blocks_that_stay_on_the_device_are_read_once(cupy, store, monkeypatch):
     parameters = {"solver": "cg", "max_epochs": 4, "tol": 0.0, "device": "cuda"}
     fit(store / "X", store / "y", **parameters)
     assert len(read) == len(set(read)) > 1
+
+
+def test_a_buffer_is_not_filled_anew_before_it_is_copied_from(cupy):
+    gpu = Gpu()
+    transfers = Transfers(gpu, 1, 4096, 4096, 4096)
+    one, two = (
+        Block(np.full((4, 8), value), np.full((4, 1), value), None, 0) for value in (1.0, 2.0)
+    )
+    kept = transfers.kept(gpu, one, 8)
+    places = []
+    for number, block in enumerate((one, two)):
+        filled = transfers.fill(block)
+        places.append(kept.room_for(number, block))
+        transfers.copy(filled, places[-1])
+    joined, n_blocks = kept.run(range(2))
+    with transfers.folding:
+        assert [place.X.get()[0, 0] for place in places] == [1.0, 2.0]
+        assert joined.y.get()[:, 0].tolist() == [1.0] * 4 + [2.0] * 4
+    assert (n_blocks, joined.cuts) == (2, (4,))
 
 
 @pytest.mark.usefixtures("cupy")
@@ -243,7 +267,6 @@ def test_a_device_that_refuses_memory_is_no_damage(cupy, store, monkeypatch):
 
 
 def test_buffers_are_made_smaller_where_the_device_refuses_them(cupy, monkeypatch):
-    monkeypatch.setattr("streamreg.kernels.gpu.LEAST_BUFFER_NBYTES", MIB)
     before = cupy.empty
 
     def empty(shape, dtype=float):
@@ -252,7 +275,7 @@ def test_buffers_are_made_smaller_where_the_device_refuses_them(cupy, monkeypatc
         return before(shape, dtype)
 
     monkeypatch.setattr(cupy, "empty", empty, raising=False)
-    buffers = Gpu().buffers(2, 16 * MIB)
+    buffers = Gpu().buffers(2, 16 * MIB, MIB)
     assert [len(buffer) for buffer in buffers] == [4 * MIB] * 2
 
 
@@ -266,8 +289,22 @@ def test_rows_on_a_device_are_refused_with_the_way_to_the_host(cupy, device):
 
 def test_without_cupy_it_is_said_how_to_install_it(store, monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
-    with pytest.raises(InputError, match=r"needs CuPy, which cannot be imported .*pip install"):
+    with pytest.raises(InputError, match=r"needs CuPy and cuBLAS, .*pip install"):
         LinearRegression(device="cuda").fit(store)
+
+
+def test_a_device_that_fails_is_told_with_what_to_do(cupy, store, monkeypatch):
+    for text, error, says in (
+        ("cudaErrorECCUncorrectable", StreamregError, "the GPU failed: .*nvidia-smi"),
+        ("cudaErrorMemoryAllocation: out of memory", MemoryLimitError, "GPU copies from"),
+    ):
+
+        def fail(nbytes, text=text):
+            raise CUDARuntimeError(text)
+
+        monkeypatch.setattr(cupy.cuda, "alloc_pinned_memory", fail)
+        with pytest.raises(error, match=says):
+            LinearRegression(device="cuda").fit(store)
 
 
 def test_without_a_gpu_it_is_said_what_is_amiss(cupy, store, monkeypatch):

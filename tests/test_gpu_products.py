@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import sys
 
 import numpy as np
 import pytest
-from fake_cupy import FakeCuPy
+from fake_cupy import FakeCuPy, install
 from host_cuda import RawModule
 
 from streamreg.blocks import Block
@@ -40,7 +39,7 @@ def compiled():
 def gpu(monkeypatch, compiled):
     cupy = FakeCuPy()
     cupy.RawModule = compiled
-    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    install(monkeypatch, cupy)
     # a few blocks of threads are as good as many, and take turns here
     monkeypatch.setattr(gpu_products, "_GRID", 3)
     monkeypatch.setattr(gpu_products, "_MOST_GRIDS", 1)

@@ -46,6 +46,7 @@ class Chains:
         job: Job,
         accumulator: Any,  # noqa: ANN401  (bytes, or a future of them)
         segments: list[range],
+        prefix: str,
         part: range | None = None,
     ) -> Iterator[tuple[Any, ...]]:
         """Yield what a client is to compute for each segment."""
@@ -58,6 +59,6 @@ class Chains:
                 chunks = {name: spans[number] for name, spans in self._chunks.items()}
                 done = fold(
                     job, accumulator, done, self._bounds[number], chunks, part,
-                    dask_key_name=remote.new_key(),
+                    dask_key_name=remote.new_key(prefix),
                 )  # fmt: skip
             yield (done,)

@@ -66,6 +66,7 @@ class ClusterEngine:
         self._dataset = dataset
         self._job = job
         self._scheduler = scheduler
+        self._prefix = remote.new_prefix()
         self._on_rows = on_rows
         self._on_device = job.device is not None
         self._blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes, on_device=self._on_device)
@@ -129,7 +130,7 @@ class ClusterEngine:
         calls: Iterable[tuple[Any, ...]]
         if self._chains:
             groups = [[segment] for segment in segments]
-            calls = self._chains.made(self._job, sent, segments)
+            calls = self._chains.made(self._job, sent, segments, self._prefix)
         else:
             groups = self._grouped(segments, accumulator.state_nbytes)
             calls = (self._call(sent, group) for group in groups)
@@ -180,7 +181,7 @@ class ClusterEngine:
         calls: Iterable[tuple[Any, ...]]
         if self._chains:
             calls = chain.from_iterable(
-                self._chains.made(self._job, sent, [every], part) for part in parts
+                self._chains.made(self._job, sent, [every], self._prefix, part) for part in parts
             )
         else:
             whole = self._bounds(every)
@@ -211,6 +212,7 @@ class ClusterEngine:
             self._scheduler,
             self._compute if self._chains else self._submit,
             f"{what} of {self._dataset.X.name}",
+            prefix=self._prefix,
             holds=f"blocks of {block} and a state of {format_nbytes(accumulator.state_nbytes)}",
             patience=max(self._scheduler.patience, at_worst),
             longest=self._longest.get(what, 0.0),
@@ -218,7 +220,9 @@ class ClusterEngine:
         )
 
     def _submit(self, *call: Any, **where: Any) -> Any:  # noqa: ANN401
-        return self._scheduler.client.submit(*call, pure=False, key=remote.new_key(), **where)
+        return self._scheduler.client.submit(
+            *call, pure=False, key=remote.new_key(self._prefix), **where
+        )
 
     def _compute(self, made: Any, **where: Any) -> Any:  # noqa: ANN401
         return self._scheduler.client.compute(made, **where)

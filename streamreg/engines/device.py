@@ -10,7 +10,7 @@ import numpy as np
 from streamreg.engines.base import Folded, merged_in_order
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.kernels.gpu import DeviceState
-from streamreg.kernels.gpu_transfers import KeptRows, Transfers
+from streamreg.kernels.gpu_transfers import Transfers
 from streamreg.layout import Blocks, Segments
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from streamreg.blocks import Block
     from streamreg.engines.base import OnFolded
     from streamreg.kernels.gpu import Gpu
-    from streamreg.kernels.gpu_transfers import Filled
+    from streamreg.kernels.gpu_transfers import Filled, KeptRows
     from streamreg.plans import DeviceNeeds
     from streamreg.sources.block_reader import BlockReader
     from streamreg.sources.dataset import DataSet
@@ -83,6 +83,7 @@ class DeviceEngine:
         self._threads = ThreadsEngine(dataset, n_threads, on_rows, blocks=self._blocks)
         self._gpu = gpu
         self._needs = needs
+        self._n_kept = needs.n_kept
         self._loops = gpu.kernels()
         self._kept: KeptRows | None = None
         self._kept_notes: dict[int, _Noted] = {}
@@ -94,8 +95,9 @@ class DeviceEngine:
         with ExitStack() as stack:
             stack.enter_context(self._gpu.working(needs.limit_nbytes))
             self._transfers = Transfers(
-                self._gpu, needs.n_pinned, needs.pinned_nbytes, needs.buffer_nbytes
-            )
+                self._gpu, needs.n_pinned, needs.pinned_nbytes, needs.buffer_nbytes,
+                needs.least_buffer_nbytes,
+            )  # fmt: skip
             stack.callback(self._transfers.close)
             stack.enter_context(self._threads)
             self._on_exit = stack.pop_all()
@@ -192,11 +194,13 @@ class DeviceEngine:
 
     def _arrived(self, number: int, filled: Filled, note: _Noted) -> Iterable[Block]:
         """Return a block as it lies on the device: where it stays, or for a while."""
-        if number >= self._needs.n_kept:
+        if number < self._n_kept and self._kept is None:
+            _, n_rows = self._blocks[self._n_kept - 1]
+            self._kept = self._transfers.kept(self._gpu, filled.block, n_rows)
+            if self._kept is None:
+                self._n_kept = 0  # it runs without
+        if number >= self._n_kept or self._kept is None:
             return self._transfers.parts(filled)
-        if self._kept is None:
-            _, n_rows = self._blocks[self._needs.n_kept - 1]
-            self._kept = KeptRows(self._gpu, filled.block, n_rows)
         self._kept_notes[number] = note
         place = self._kept.room_for(number, filled.block)
         self._transfers.copy(filled, place)

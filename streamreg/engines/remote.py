@@ -65,9 +65,17 @@ class Worker(NamedTuple):
     refusal: str  # why it cannot open the data; empty if it can
 
 
-def new_key() -> str:
-    """Return the key of a task; Dask takes all of them for one group, by what stands in front."""
+def new_prefix() -> str:
+    """Return what the keys of an engine's tasks begin with.
+
+    By its first word Dask takes all of them for one group.
+    """
     return f"streamreg-{uuid.uuid4().hex}"
+
+
+def new_key(prefix: str) -> str:
+    """Return the key of a task."""
+    return f"{prefix}-{uuid.uuid4().hex}"
 
 
 def kernels_named(loops: str) -> Kernels:

@@ -61,6 +61,8 @@ class Tasks:
         Has the cluster make a call, perhaps by some workers only; returns its future.
     what
         What is waited for, in messages.
+    prefix
+        What the keys of its tasks begin with, and no others.
     holds
         What a task holds in memory, for messages.
     patience
@@ -77,13 +79,14 @@ class Tasks:
         submit: Submit,
         what: str,
         *,
+        prefix: str,
         holds: str,
         patience: float,
         longest: float = 0.0,
         suspects: set[str] | None = None,
     ) -> None:
         self._scheduler = scheduler
-        self._patience, self._holds = patience, holds
+        self._patience, self._prefix, self._holds = patience, prefix, holds
         self._submit_call = submit
         self._what = what
         self._ended: SimpleQueue[tuple[_Task, Any]] = SimpleQueue()
@@ -156,10 +159,14 @@ class Tasks:
             self._manned = time.monotonic()
         elif time.monotonic() - self._manned > patience:
             raise self._scheduler.given_up(self._what, f"no worker was there for {patience:.0f} s")
-        keys = set().union(*in_work.values())
+        # others may share the cluster: that theirs end is no sign
+        keys = {key for each in in_work.values() for key in each if self._is_mine(key)}
         if self._in_work - keys:
             self._seen()
         self._in_work, self._asked = keys, time.monotonic()
+
+    def _is_mine(self, key: object) -> bool:
+        return isinstance(key, str) and key.startswith(self._prefix)
 
     def _seen(self) -> None:
         """Take note of a sign of progress."""

@@ -31,8 +31,11 @@ _TILES_ALIVE = 3
 
 
 def tile_rows(n_features: int) -> int:
-    """Return the rows of a tile: a function of D alone, and so are the bits."""
-    return max(_LEAST_ROWS, TILE_NBYTES // (8 * n_features))
+    """Return the rows of a tile: a function of D alone, and so are the bits.
+
+    So many that tiles of any dtype begin at addresses alike, on which loops may depend.
+    """
+    return max(1, TILE_NBYTES // (8 * n_features * _LEAST_ROWS)) * _LEAST_ROWS
 
 
 def scratch_nbytes(n_features: int, n_columns: int, rows: int) -> int:

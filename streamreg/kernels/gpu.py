@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
-from streamreg.errors import InputError, MemoryLimitError
-from streamreg.kernels.arrays import TILE_NBYTES, ArrayKernels
+from streamreg.errors import InputError, MemoryLimitError, StreamregError
+from streamreg.kernels.arrays import ArrayKernels
 from streamreg.kernels.gpu_products import Products
 from streamreg.memory import format_nbytes
 
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from streamreg.blocks import Array
 
 State = TypeVar("State")
-
-# what holds a tile of any dtype
-LEAST_BUFFER_NBYTES = 2 * TILE_NBYTES
 
 
 class Gpu:
@@ -38,12 +35,15 @@ class Gpu:
     def __init__(self) -> None:
         try:
             import cupy  # noqa: PLC0415  (an extra)
+            from cupy import cublas  # noqa: PLC0415  (which cupy does not import)
         except ImportError as error:
             raise InputError(
-                f'device="cuda" needs CuPy, which cannot be imported ({error}): install the one '
-                'for your driver, such as pip install cupy-cuda12x, or pass device="cpu"'
+                f'device="cuda" needs CuPy and cuBLAS, and cannot import them ({error}): install '
+                'those for your driver, such as pip install "cupy-cuda12x[ctk]", or pass '
+                'device="cpu"'
             ) from error
         self.cupy: Any = cupy
+        self._cublas = cublas
         try:
             n_devices = self.cupy.cuda.runtime.getDeviceCount()
         except self.cupy.cuda.runtime.CUDARuntimeError as error:
@@ -69,19 +69,19 @@ class Gpu:
 
         def add_gram(rows: Any, gram: Any) -> None:  # noqa: ANN401
             # a symmetric rank-k update in place
-            self.cupy.cublas.syrk("N", rows.T, out=gram, alpha=1.0, beta=1.0, lower=True)
+            self._cublas.syrk("N", rows.T, out=gram, alpha=1.0, beta=1.0, lower=True)
 
         return ArrayKernels(self.cupy, add_gram, Products(self.cupy))
 
-    def buffers(self, count: int, nbytes: int) -> list[Array]:
+    def buffers(self, count: int, nbytes: int, least_nbytes: int) -> list[Array]:
         """Return buffers of so many bytes, or of fewer, where the device refuses those."""
         while True:
             try:
                 return [self.cupy.empty(nbytes, np.uint8) for _ in range(count)]
             except self.cupy.cuda.memory.OutOfMemoryError:
-                if nbytes <= LEAST_BUFFER_NBYTES:
+                if nbytes <= least_nbytes:
                     raise
-                nbytes //= 2
+                nbytes = max(least_nbytes, nbytes // 2)
 
     @contextmanager
     def working(self, limit_nbytes: int) -> Iterator[None]:
@@ -90,7 +90,9 @@ class Gpu:
         Raises
         ------
         MemoryLimitError
-            The device refused what was asked of it.
+            The device, or the host for what it copies from, refused memory.
+        StreamregError
+            The device failed.
         """
         self._pool.set_limit(size=limit_nbytes)
         try:
@@ -101,6 +103,16 @@ class Gpu:
                 f"the GPU refused memory: {error}. The fit may take {format_nbytes(limit_nbytes)} "
                 f"there, and {format_nbytes(self.free_nbytes)} are free. End what else uses it, "
                 'pass a lower device_memory_limit, or device="cpu"'
+            ) from error
+        except self.cupy.cuda.runtime.CUDARuntimeError as error:
+            if "MemoryAllocation" in str(error):
+                raise MemoryLimitError(
+                    f"memory was refused that the GPU copies from: {error}. Pass a lower "
+                    "memory_limit, or fewer n_threads"
+                ) from error
+            raise StreamregError(
+                f"the GPU failed: {error}. See what nvidia-smi and the system's log say of it, and "
+                'start a new process; what a checkpoint saved is kept. Or pass device="cpu"'
             ) from error
         finally:
             self._pool.free_all_blocks()

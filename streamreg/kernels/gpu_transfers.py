@@ -72,6 +72,7 @@ class Filled(NamedTuple):
     """A block in memory that the device copies from by itself."""
 
     buffer: Array
+    copied: Any  # the event that all is copied from it
     block: Block  # of views into the buffer
 
 
@@ -87,9 +88,9 @@ class Transfers:
         The device.
     n_pinned, pinned_nbytes
         Buffers in the host's memory, each for a block.
-    device_nbytes
-        Of the two buffers on the device, or less where it refuses that: a block that is larger
-        comes in parts.
+    device_nbytes, least_nbytes
+        Of the two buffers on the device, and, where it refuses those, of smaller ones at least: a
+        block that is larger comes in parts.
 
     Attributes
     ----------
@@ -97,24 +98,40 @@ class Transfers:
         The stream on which blocks are folded: a context manager.
     """
 
-    def __init__(self, gpu: Gpu, n_pinned: int, pinned_nbytes: int, device_nbytes: int) -> None:
+    def __init__(
+        self, gpu: Gpu, n_pinned: int, pinned_nbytes: int, device_nbytes: int, least_nbytes: int
+    ) -> None:
         self._cupy, cuda = gpu.cupy, gpu.cupy.cuda
-        self._pinned: SimpleQueue[Array] = SimpleQueue()
+        self._pinned: SimpleQueue[tuple[Array, Any]] = SimpleQueue()
         for _ in range(n_pinned):
             memory = cuda.alloc_pinned_memory(pinned_nbytes)
-            self._pinned.put(np.frombuffer(memory, np.uint8, pinned_nbytes))
+            # an event, not a function for the host: of a device that failed it tells, where none
+            # would be called
+            copied = cuda.Event(block=True, disable_timing=True)
+            self._pinned.put((np.frombuffer(memory, np.uint8, pinned_nbytes), copied))
         self._copying, self.folding = (cuda.Stream(non_blocking=True) for _ in range(2))
-        self._buffers = gpu.buffers(N_BUFFERS, device_nbytes)
+        self._buffers = gpu.buffers(N_BUFFERS, device_nbytes, least_nbytes)
         self._folded = [cuda.Event(disable_timing=True) for _ in range(N_BUFFERS)]
         self._turn = 0
 
     def fill(self, block: Block) -> Filled:
         """Copy a block into pinned memory, in this machine's byte order; any thread may."""
-        buffer = self._pinned.get()
+        buffer, copied = self._pinned.get()
+        copied.synchronize()
         filled = _laid_out(block, buffer)
         for here, values in zip(_arrays(filled), _arrays(block), strict=True):
             np.copyto(here, values)
-        return Filled(buffer, filled)
+        return Filled(buffer, copied, filled)
+
+    def kept(self, gpu: Gpu, like: Block, n_rows: int) -> KeptRows | None:
+        """Return room for rows that stay; ``None`` if the device refuses it."""
+        try:
+            kept = KeptRows(gpu, like, n_rows)
+        except self._cupy.cuda.memory.OutOfMemoryError:
+            return None
+        # it may lie where something is in work that was queued before
+        self._copying.wait_event(self.folding.record())
+        return kept
 
     def copy(self, filled: Filled, there: Block) -> None:
         """Have a block copied to where it stays."""
@@ -153,7 +170,8 @@ class Transfers:
 
     def _release(self, filled: Filled) -> None:
         """Let a buffer be filled anew once all is copied from it."""
-        self._copying.launch_host_func(self._pinned.put, filled.buffer)
+        filled.copied.record(self._copying)
+        self._pinned.put((filled.buffer, filled.copied))
 
 
 def block_nbytes(block: Block) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from streamreg.errors import DataCorruptionError, InputError
+from streamreg.sources.retries import retried
 
 if TYPE_CHECKING:
     import os
@@ -67,7 +68,7 @@ class FileStamps:
         for number in np.flatnonzero(self.values):
             at = tuple(int(place) for place in np.unravel_index(number, self._shape))
             try:
-                status = path(at).stat()
+                status = retried(path(at).stat)
             except FileNotFoundError as error:
                 if self.values[number] == _ABSENT:
                     continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,9 @@ from streamreg.kernels import arrays, cpu, fused, tiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+# what a shell starts in the background ignores Ctrl-C, and so does what that starts: tests send it
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # derandomised, so that a red run repeats; a deadline would time what a busy machine does
 settings.register_profile(

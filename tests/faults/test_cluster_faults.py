@@ -19,7 +19,7 @@ import pytest
 import zarr
 
 from streamreg import LinearRegression
-from streamreg.engines import tasks
+from streamreg.engines import remote, tasks
 from streamreg.engines.scheduler import Scheduler
 from streamreg.errors import ClusterError
 
@@ -267,6 +267,32 @@ def test_r5_a_chain_that_takes_long_is_waited_for_while_its_tasks_end(cluster):
         Scheduler(cluster, patience=5.0), submit, "a chain", prefix="", holds="a sum", patience=5.0
     )
     assert [*waiting.in_order([(50,)])] == [sum(range(5_000_000))]
+
+
+def test_r7_what_others_have_done_on_a_shared_cluster_is_no_sign_of_ours(cluster, monkeypatch):
+    monkeypatch.setattr(tasks, "_FIRST_SUSPICION", 0.5)  # nobody is suspected before the end
+    over = threading.Event()
+
+    def others():
+        while not over.is_set():
+            cluster.submit(some_work, 0, pure=False).result()
+
+    def submit(*call, **where):
+        return cluster.submit(*call, pure=False, key=remote.new_key("ours"), **where)
+
+    waiting = tasks.Tasks(
+        Scheduler(cluster, patience=2.0), submit, "a task", prefix="ours", holds="a sum",
+        patience=2.0,
+    )  # fmt: skip
+    busy = threading.Thread(target=others)
+    busy.start()
+    try:
+        with pytest.raises(ClusterError, match="a task was waited for: nothing came for 2 s"):
+            # a call that never ends, by one worker of three
+            list(waiting.in_order([(select.select, [], [], [])]))
+    finally:
+        over.set()
+        busy.join()
 
 
 def test_r8_workers_that_come_and_go_change_no_bit(cluster, store):

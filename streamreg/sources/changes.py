@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 import zlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 # files beyond are not watched: 4 bytes each, of which only those of files that were read are used
 _MOST_FILES = 1 << 24
+# held while a stamp is looked at and set: threads read the same files
+_NOTING = threading.Lock()
 # set in a stamp once rows of the file were of use
 _USED = 0x80000000
 # the stamp of a file that is not there, and may be absent
@@ -54,7 +57,9 @@ class FileStamps:
     def values(self) -> Stamps:
         """One stamp for each file that is watched."""
         if self._stamps is None:
-            self._stamps = np.zeros(min(_MOST_FILES, math.prod(self._shape)), np.uint32)
+            with _NOTING:
+                if self._stamps is None:
+                    self._stamps = np.zeros(min(_MOST_FILES, math.prod(self._shape)), np.uint32)
         return self._stamps
 
     def require_unchanged(self, path: Callable[[tuple[int, ...]], Path]) -> None:
@@ -89,9 +94,11 @@ class FileStamps:
             return True
         # inode numbers are left out: file systems over a network may make new ones up
         stamp = zlib.crc32(f"{status.st_size} {status.st_mtime_ns}".encode()) % (_USED - 1) or 1
-        if self.values[number] == 0:
-            self.values[number] = stamp
-        return bool(self.values[number] & ~np.uint32(_USED) == stamp)
+        values = self.values
+        with _NOTING:
+            if values[number] == 0:
+                values[number] = stamp
+            return bool(values[number] & ~np.uint32(_USED) == stamp)
 
     def agree_absent(self, file_at: tuple[int, ...]) -> bool:
         """Whether a file that is not there was not there when it was first asked for."""
@@ -105,17 +112,21 @@ class FileStamps:
     def use(self, file_at: tuple[int, ...]) -> None:
         """Take note that rows of a file were of use: from now on it must stay as it is."""
         number = self._number(file_at)
+        values = self.values
         if number < _MOST_FILES:
-            self.values[number] |= np.uint32(_USED)
+            with _NOTING:
+                values[number] |= np.uint32(_USED)
 
     def forget_unused(self, file_at: tuple[int, ...]) -> bool:
         """Take a file for one that was never read; false if rows of it were of use."""
         number = self._number(file_at)
         if number >= _MOST_FILES:
             return True
-        if self.values[number] >= _USED:
-            return False
-        self.values[number] = 0
+        values = self.values
+        with _NOTING:
+            if values[number] >= _USED:
+                return False
+            values[number] = 0
         return True
 
     def seen(self) -> SeenFiles:

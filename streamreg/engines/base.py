@@ -1,19 +1,26 @@
-"""The one inner loop: fold the blocks of a segment into a state."""
+"""What an engine is, and the one inner loop: fold the blocks of a segment into a state."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import ExitStack
 from itertools import tee, zip_longest
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 
+from streamreg.layout import Segments
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from types import TracebackType
 
     from streamreg.accumulators.base import Accumulator
     from streamreg.kernels import Kernels
+    from streamreg.layout import Blocks
     from streamreg.sources.block_reader import BlockReader
+    from streamreg.sources.dataset import DataSet
 
 Result = TypeVar("Result")
 
@@ -35,8 +42,19 @@ class Folded(NamedTuple):
 OnFolded = Callable[[Folded], None]
 
 
-class Engine(Protocol):
-    """Runs passes over one data set.
+class Engine(ABC):
+    """Runs passes over one data set; use it as a context manager.
+
+    Parameters
+    ----------
+    dataset
+        The rows.
+    blocks
+        How they are cut.
+    on_rows
+        Told the rows that are done, from any thread, for progress.
+    on_device
+        Whether a GPU folds the blocks: segments are then longer.
 
     Attributes
     ----------
@@ -46,14 +64,40 @@ class Engine(Protocol):
         Names of X and y, where an integer was read that float64 cannot hold.
     """
 
-    n_omitted: int
-    rounded: set[str]
+    def __init__(
+        self,
+        dataset: DataSet,
+        blocks: Blocks,
+        on_rows: Callable[[int], None],
+        *,
+        on_device: bool = False,
+    ) -> None:
+        self._dataset = dataset
+        self._blocks = blocks
+        self._on_rows = on_rows
+        self._on_device = on_device
+        self.n_omitted = 0
+        self.rounded: set[str] = set()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._begin(stack)
+            self._on_exit = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._on_exit.__exit__(kind, error, traceback)
 
     def reduce(
         self,
         accumulator: Accumulator[Any, Result],
         start: Folded | None = None,
-        on_folded: OnFolded = ...,
+        on_folded: OnFolded = lambda _: None,
     ) -> Result:
         """Run one pass and return the accumulator's statistic.
 
@@ -66,7 +110,38 @@ class Engine(Protocol):
         on_folded
             Told, by the caller's thread, what the blocks so far are folded into: there a pass may
             be left and gone on with.
+
+        Raises
+        ------
+        InputError
+            NaN or inf in the data.
+        DataCorruptionError
+            A chunk is absent or damaged.
         """
+        start = start or Folded.nothing(accumulator)
+        self._blocks.require_begun(start.n_blocks)
+        segments = Segments.of(
+            len(self._blocks), self._dataset.n_rows * self._dataset.row_nbytes,
+            accumulator.state_nbytes, on_device=self._on_device,
+        )  # fmt: skip
+        folded = self._folded(accumulator, start, segments, on_folded)
+        self.n_omitted = folded.n_omitted
+        self.rounded.update(folded.rounded)
+        return accumulator.finalize(folded.state)
+
+    @abstractmethod
+    def _begin(self, stack: ExitStack) -> None:
+        """Make what passes need; the stack gives it back in the end."""
+
+    @abstractmethod
+    def _folded(
+        self,
+        accumulator: Accumulator[Any, Any],
+        start: Folded,
+        segments: Segments,
+        on_folded: OnFolded,
+    ) -> Folded:
+        """Return what all blocks are folded into, after those of ``start``."""
 
 
 def merged_in_order(

@@ -17,6 +17,7 @@ from streamreg.planning import loops_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from streamreg.engines.base import Engine
     from streamreg.plans import Candidate
     from streamreg.sources.dataset import DataSet
 
@@ -48,7 +49,7 @@ def engine_for(
     loops: str,
     client: object,
     on_rows: Callable[[int], None],
-) -> ThreadsEngine | DeviceEngine | ClusterEngine:
+) -> Engine:
     """Return the engine of a fit; a cluster's workers are asked whether they can."""
     if candidate.device is not None and client is None:
         return DeviceEngine(dataset, candidate.n_threads, on_rows, Gpu(), candidate.device)

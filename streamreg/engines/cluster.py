@@ -5,25 +5,25 @@ from __future__ import annotations
 import pickle
 from contextlib import closing
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from streamreg.engines import remote
-from streamreg.engines.base import Folded, merged_in_order
+from streamreg.engines.base import Engine, Folded, merged_in_order
 from streamreg.engines.chains import Chains
 from streamreg.engines.tasks import Tasks
-from streamreg.layout import Blocks, Segments
+from streamreg.layout import Blocks
 from streamreg.memory import format_nbytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
+    from contextlib import ExitStack
 
     from streamreg.accumulators.base import Accumulator
     from streamreg.engines.base import OnFolded
     from streamreg.engines.remote import Done, Job
     from streamreg.engines.scheduler import Scheduler
+    from streamreg.layout import Segments
     from streamreg.sources.dataset import DataSet
-
-Result = TypeVar("Result")
 
 # what is sent once for all tasks of a pass, rather than with each
 _SHARED_NBYTES = 1 << 16
@@ -33,11 +33,12 @@ _SLOW_READING, _SLOW_FOLDING = 1e7, 1e9
 _TASKS_A_THREAD, _READ_NBYTES, _RETURNED_NBYTES = 3, 1 << 27, 1 << 24
 
 
-class ClusterEngine:
-    """Runs passes over one data set; use it as a context manager.
+class ClusterEngine(Engine):
+    """Runs passes on the workers of a cluster.
 
     The segments are those of :class:`ThreadsEngine`, and so are the bits. A state too large for
-    one copy a segment is made in parts, each by a task that reads all rows.
+    one copy a segment is made in parts, each by a task that reads all rows. Beside what other
+    engines raise, :class:`ClusterError` tells of workers, or a scheduler, that are lost.
 
     Parameters
     ----------
@@ -49,11 +50,6 @@ class ClusterEngine:
         Of the cluster.
     on_rows
         Told the rows of each segment that is done, for progress.
-
-    Attributes
-    ----------
-    n_omitted, rounded
-        As of every :class:`Engine`.
     """
 
     def __init__(
@@ -63,65 +59,40 @@ class ClusterEngine:
         scheduler: Scheduler,
         on_rows: Callable[[int], None],
     ) -> None:
-        self._dataset = dataset
+        on_device = job.device is not None
+        blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes, on_device=on_device)
+        super().__init__(dataset, blocks, on_rows, on_device=on_device)
         self._job = job
         self._scheduler = scheduler
         self._prefix = remote.new_prefix()
-        self._on_rows = on_rows
-        self._on_device = job.device is not None
-        self._blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes, on_device=self._on_device)
-        self._chains = Chains(dataset, self._bounds(range(len(self._blocks))))
+        self._chains = Chains(dataset, self._bounds(range(len(blocks))))
         self._longest: dict[str, float] = {}
         self._suspects: set[str] = set()
-        self.n_omitted = 0
-        self.rounded: set[str] = set()
 
-    def __enter__(self) -> Self:
+    def _begin(self, stack: ExitStack) -> None:
         # Dask remembers each group of tasks until it is restarted; while one task is held, those of
         # all passes are one group
-        self._held = self._submit(bytes)
-        return self
+        stack.callback(self._submit(bytes).release)
 
-    def __exit__(self, *exception: object) -> None:
-        """Leave the cluster as it is: nothing of ours lies there."""
-        self._held.release()
-
-    def reduce(
+    def _folded(
         self,
-        accumulator: Accumulator[Any, Result],
-        start: Folded | None = None,
-        on_folded: OnFolded = lambda _: None,
-    ) -> Result:
-        """Run one pass and return the accumulator's statistic.
-
-        Raises
-        ------
-        InputError, DataCorruptionError
-            As a worker met them.
-        ClusterError
-            The workers, or the scheduler, are lost or do not answer.
-        """
-        pass_nbytes = self._dataset.n_rows * self._dataset.row_nbytes
-        segments = Segments.of(
-            len(self._blocks), pass_nbytes, accumulator.state_nbytes, on_device=self._on_device
-        )
-        start = start or Folded.nothing(accumulator)
-        self._blocks.require_begun(start.n_blocks)
-        if len(segments) == 1 and start.n_blocks < len(self._blocks):
+        accumulator: Accumulator[Any, Any],
+        start: Folded,
+        segments: Segments,
+        on_folded: OnFolded,
+    ) -> Folded:
+        if start.n_blocks == len(self._blocks):
+            return start
+        if len(segments) == 1:
             # a large state that would have to be sent: its pass begins anew
             start = Folded.nothing(accumulator)
-        if start.n_blocks == len(self._blocks):
-            folded = start
-        elif accumulator.n_parts > 1 and len(segments) == 1 and not self._on_device:
-            folded = self._folded_in_parts(accumulator)
-            on_folded(folded)
-        else:
-            states = self._folded_segments(accumulator, segments.after(start.n_blocks))
-            with closing(states):
-                folded = merged_in_order(accumulator, start, states, on_folded)
-        self.n_omitted = folded.n_omitted
-        self.rounded.update(folded.rounded)
-        return accumulator.finalize(folded.state)
+            if accumulator.n_parts > 1 and not self._on_device:
+                folded = self._folded_in_parts(accumulator)
+                on_folded(folded)
+                return folded
+        states = self._folded_segments(accumulator, segments.after(start.n_blocks))
+        with closing(states):
+            return merged_in_order(accumulator, start, states, on_folded)
 
     def _folded_segments(
         self, accumulator: Accumulator[Any, Any], segments: list[range]

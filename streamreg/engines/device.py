@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from streamreg.engines.base import Folded, merged_in_order
+from streamreg.engines.base import Engine, Folded, merged_in_order
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.kernels.gpu import DeviceState
 from streamreg.kernels.gpu_transfers import Transfers
-from streamreg.layout import Blocks, Segments
+from streamreg.layout import Blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
-    from types import TracebackType
+    from contextlib import ExitStack
 
     from streamreg.accumulators.base import Accumulator
     from streamreg.blocks import Block
     from streamreg.engines.base import OnFolded
     from streamreg.kernels.gpu import Gpu
     from streamreg.kernels.gpu_transfers import Filled, KeptRows
+    from streamreg.layout import Segments
     from streamreg.plans import DeviceNeeds
     from streamreg.sources.block_reader import BlockReader
     from streamreg.sources.dataset import DataSet
-
-Result = TypeVar("Result")
 
 
 class _Noted(NamedTuple):
@@ -43,30 +42,24 @@ class _Read(NamedTuple):
     noted: _Noted
 
 
-class DeviceEngine:
-    """Runs passes over one data set; use it as a context manager.
+class DeviceEngine(Engine):
+    """Runs passes on a GPU.
 
     Blocks are larger than those of :class:`ThreadsEngine`; segments are cut by the same rule. A
     state lies on the device while a segment is folded, and comes to the host at its end: only then
-    does anyone wait for the device.
+    does anyone wait for the device, and are NaN and inf noticed. Beside what other engines raise,
+    :class:`MemoryLimitError` tells that the device refused memory.
 
     Parameters
     ----------
-    dataset
-        The rows.
+    dataset, on_rows
+        As of every :class:`Engine`.
     n_threads
         Threads that read.
-    on_rows
-        Told the rows of each block that is read, from any thread, for progress.
     gpu
         The device.
     needs
         Bytes of it that were planned, and buffers.
-
-    Attributes
-    ----------
-    n_omitted, rounded
-        As of every :class:`Engine`.
     """
 
     def __init__(
@@ -77,73 +70,44 @@ class DeviceEngine:
         gpu: Gpu,
         needs: DeviceNeeds,
     ) -> None:
-        self._dataset = dataset
-        self._on_rows = on_rows
-        self._blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes, on_device=True)
-        self._threads = ThreadsEngine(dataset, n_threads, on_rows, blocks=self._blocks)
+        blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes, on_device=True)
+        super().__init__(dataset, blocks, on_rows, on_device=True)
+        self._threads = ThreadsEngine(dataset, n_threads, on_rows, blocks=blocks)
         self._gpu = gpu
         self._needs = needs
         self._n_kept = needs.n_kept
         self._loops = gpu.kernels()
         self._kept: KeptRows | None = None
         self._kept_notes: dict[int, _Noted] = {}
-        self.n_omitted = 0
-        self.rounded: set[str] = set()
 
-    def __enter__(self) -> Self:
+    def _begin(self, stack: ExitStack) -> None:
         needs = self._needs
-        with ExitStack() as stack:
-            stack.enter_context(self._gpu.working(needs.limit_nbytes))
-            self._transfers = Transfers(
-                self._gpu, needs.n_pinned, needs.pinned_nbytes, needs.buffer_nbytes,
-                needs.least_buffer_nbytes,
-            )  # fmt: skip
-            stack.callback(self._transfers.close)
-            stack.enter_context(self._threads)
-            self._on_exit = stack.pop_all()
-        return self
+        stack.enter_context(self._gpu.working(needs.limit_nbytes))
+        self._transfers = Transfers(
+            self._gpu, needs.n_pinned, needs.pinned_nbytes, needs.buffer_nbytes,
+            needs.least_buffer_nbytes,
+        )  # fmt: skip
+        stack.callback(self._transfers.close)
+        stack.enter_context(self._threads)
+        stack.callback(self._forget)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def _forget(self) -> None:
         self._kept = None
         self._loops.forget()
-        self._on_exit.__exit__(kind, error, traceback)
 
-    def reduce(
+    def _folded(
         self,
-        accumulator: Accumulator[Any, Result],
-        start: Folded | None = None,
-        on_folded: OnFolded = lambda _: None,
-    ) -> Result:
-        """Run one pass and return the accumulator's statistic.
-
-        Raises
-        ------
-        InputError, DataCorruptionError
-            As :func:`streamreg.engines.base.fold_segment`, but that NaN and inf are noticed at the
-            end of a segment.
-        MemoryLimitError
-            The device refused memory.
-        """
-        start = start or Folded.nothing(accumulator)
-        self._blocks.require_begun(start.n_blocks)
-        pass_nbytes = self._dataset.n_rows * self._dataset.row_nbytes
-        segments = Segments.of(
-            len(self._blocks), pass_nbytes, accumulator.state_nbytes, on_device=True
-        )
-        rest = segments.after(start.n_blocks)
+        accumulator: Accumulator[Any, Any],
+        start: Folded,
+        segments: Segments,
+        on_folded: OnFolded,
+    ) -> Folded:
         if start.n_blocks:
             self._on_rows(self._blocks[start.n_blocks - 1][1])
-        with closing(self.folded(accumulator, rest)) as states:
+        with closing(self.folded(accumulator, segments.after(start.n_blocks))) as states:
             merged = merged_in_order(accumulator, start, states, on_folded)
         self._loops.forget()
-        self.n_omitted = merged.n_omitted
-        self.rounded.update(merged.rounded)
-        return accumulator.finalize(merged.state)
+        return merged
 
     def folded(
         self, accumulator: Accumulator[Any, Any], segments: list[range]

@@ -7,28 +7,26 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from streamreg.engines.base import Folded, fold_segment, merged_in_order
+from streamreg.engines.base import Engine, Folded, fold_segment, merged_in_order
 from streamreg.engines.blas_limit import one_blas_thread
 from streamreg.kept import KeepingReader, KeptBlocks
 from streamreg.kernels import cpu, serial
-from streamreg.layout import Blocks, Segments
+from streamreg.layout import Blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterable, Iterator
-    from types import TracebackType
 
     from streamreg.accumulators.base import Accumulator
     from streamreg.blocks import Block
     from streamreg.engines.base import OnFolded
     from streamreg.errors import InputError
     from streamreg.kernels import Kernels
+    from streamreg.layout import Segments
     from streamreg.sources.block_reader import BlockReader
     from streamreg.sources.dataset import DataSet
 
-State = TypeVar("State")
-Result = TypeVar("Result")
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
@@ -37,49 +35,40 @@ class _StoppedError(Exception):
     """Another thread failed, or the user interrupted: this one gives up."""
 
 
-class ThreadsEngine:
-    """Runs passes over one data set; use it as a context manager.
+class ThreadsEngine(Engine):
+    """Runs passes on threads of this process.
 
     Segments are folded by threads and merged in their order, so that the number of threads changes
     no bit. A state too large for one copy a thread is kept once, and threads share each update.
+    Where one fails, the others stop after the block at which they are.
 
     Parameters
     ----------
-    dataset
-        The rows.
+    dataset, on_rows
+        As of every :class:`Engine`.
     n_threads
         Threads that fold; with 1 all is done by the caller's own.
-    on_rows
-        Told the rows of each block that is done, from any thread, for progress.
     kernels
         The loops that fold a block.
     kept_nbytes
         Room for blocks that stay in memory from one pass to the next.
     blocks
         How rows are cut, if not as usual.
-
-    Attributes
-    ----------
-    n_omitted
-        Rows that the last pass left out for NaN or inf.
-    rounded
-        Names of X and y, where an integer was read that float64 cannot hold.
     """
 
     def __init__(
         self,
         dataset: DataSet,
         n_threads: int,
-        on_rows: Callable[[int], None] | None = None,
+        on_rows: Callable[[int], None] = lambda _: None,
         kernels: Kernels = cpu.KERNELS,
         kept_nbytes: int = 0,
         blocks: Blocks | None = None,
     ) -> None:
-        self._dataset = dataset
+        blocks = blocks or Blocks.of(dataset.X.grid, dataset.row_nbytes)
+        super().__init__(dataset, blocks, on_rows)
         self._n_threads = n_threads
-        self._on_rows = on_rows
         self._kernels = kernels
-        self._blocks = blocks or Blocks.of(dataset.X.grid, dataset.row_nbytes)
         self._open: Callable[[], BlockReader] = dataset.open
         if kept_nbytes:
             kept = KeptBlocks(dataset, self._blocks, kept_nbytes)
@@ -87,74 +76,35 @@ class ThreadsEngine:
         self._idle: list[BlockReader] = []
         self._lending = threading.Lock()
         self._stop = threading.Event()
-        self.n_omitted = 0
-        self.rounded: set[str] = set()
 
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            stack.enter_context(one_blas_thread())
-            stack.callback(self._close_readers)
-            self._pool = ThreadPoolExecutor(self._n_threads, thread_name_prefix="streamreg")
-            stack.callback(self._pool.shutdown, wait=True, cancel_futures=True)
-            stack.callback(self._stop.set)
-            self._on_exit = stack.pop_all()
-        return self
+    def _begin(self, stack: ExitStack) -> None:
+        stack.enter_context(one_blas_thread())
+        stack.callback(self._close_readers)
+        self._pool = ThreadPoolExecutor(self._n_threads, thread_name_prefix="streamreg")
+        stack.callback(self._pool.shutdown, wait=True, cancel_futures=True)
+        stack.callback(self._stop.set)
 
-    def __exit__(
+    def _folded(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._on_exit.__exit__(kind, error, traceback)
-
-    def reduce(
-        self,
-        accumulator: Accumulator[State, Result],
-        start: Folded | None = None,
-        on_folded: OnFolded = lambda _: None,
-    ) -> Result:
-        """Run one pass and return the accumulator's statistic.
-
-        Parameters
-        ----------
-        accumulator
-            What is gathered.
-        start
-            What an earlier run folded the first blocks into, if any: those are not read again.
-        on_folded
-            Told, by the caller's thread, what the blocks so far are folded into: where a pass may
-            be left and gone on with.
-
-        Raises
-        ------
-        InputError, DataCorruptionError
-            See :func:`streamreg.engines.base.fold_segment`. The other threads stop after the
-            block at which they are.
-        """
-        start = start or Folded.nothing(accumulator)
-        self._blocks.require_begun(start.n_blocks)
+        accumulator: Accumulator[Any, Any],
+        start: Folded,
+        segments: Segments,
+        on_folded: OnFolded,
+    ) -> Folded:
         self._tell_earlier(start.n_blocks)
-        pass_nbytes = self._dataset.n_rows * self._dataset.row_nbytes
-        segments = Segments.of(len(self._blocks), pass_nbytes, accumulator.state_nbytes)
         if len(segments) == 1:
             # the plan counts one reader's buffers for a pass that is read by one thread
             self._close_readers(keep=1)
             shared = self._kernels._replace(parallel=self._share)
             rest = range(start.n_blocks, len(self._blocks))
-            folded = self._fold(accumulator, start, shared, rest, on_folded)
-        else:
+            return self._fold(accumulator, start, shared, rest, on_folded)
 
-            def fold(segment: range) -> Folded:
-                nothing = Folded.nothing(accumulator)
-                return self._fold(accumulator, nothing, self._kernels, segment)
+        def fold(segment: range) -> Folded:
+            nothing = Folded.nothing(accumulator)
+            return self._fold(accumulator, nothing, self._kernels, segment)
 
-            states = self._in_order(segments.after(start.n_blocks), fold)
-            with closing(states):
-                folded = merged_in_order(accumulator, start, states, on_folded)
-        self.n_omitted = folded.n_omitted
-        self.rounded.update(folded.rounded)
-        return accumulator.finalize(folded.state)
+        with closing(self._in_order(segments.after(start.n_blocks), fold)) as states:
+            return merged_in_order(accumulator, start, states, on_folded)
 
     def each_block(
         self, make: Callable[[BlockReader, Block], Made], done: int = 0
@@ -193,7 +143,7 @@ class ThreadsEngine:
 
     def _fold(
         self,
-        accumulator: Accumulator[State, Result],
+        accumulator: Accumulator[Any, Any],
         start: Folded,
         kernels: Kernels,
         segment: range,
@@ -279,5 +229,4 @@ class ThreadsEngine:
     def _tell(self, rows: int) -> None:
         if self._stop.is_set():
             raise _StoppedError
-        if self._on_rows is not None:
-            self._on_rows(rows)
+        self._on_rows(rows)

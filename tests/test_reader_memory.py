@@ -16,8 +16,8 @@ from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, TransposeCodec, Zstd
 
 from streamreg.layout import Blocks
 from streamreg.memory import KIB, MIB
-from streamreg.sources.base import RowBuffer
 from streamreg.sources.dataset import open_dataset
+from streamreg.sources.readers import RowBuffer
 
 ROW = 128  # float64 values
 BAND = 8 * MIB // (8 * ROW)

@@ -11,18 +11,10 @@ import numpy as np
 
 from streamreg.errors import DataCorruptionError, InputError
 from streamreg.memory import MIB
-from streamreg.sources.base import (
-    ChunkReader,
-    Reader,
-    RowBuffer,
-    RowGrid,
-    RowSource,
-    ViewReader,
-    heaps_nbytes,
-    joined_nbytes,
-    rows_text,
-)
+from streamreg.sources.base import RowGrid, RowSource, heaps_nbytes, joined_nbytes, rows_text
+from streamreg.sources.computed import as_rows
 from streamreg.sources.mapped import mapped_rows
+from streamreg.sources.readers import ChunkReader, Reader, RowBuffer, ViewReader
 from streamreg.sources.zarr_metadata import printable
 
 if TYPE_CHECKING:
@@ -223,43 +215,6 @@ class _BandReader(ChunkReader):
         rows = self._room.rows(stop - start)
         self._source.fill(start, rows)
         return rows
-
-
-def as_rows(values: object, shape: tuple[int, ...], dtype: np.dtype[Any], what: str) -> Array:
-    """Return what a library computed as NumPy rows, if they are what their array claims.
-
-    Raises
-    ------
-    InputError
-        They are not, and would be broadcast, cut, rounded or unmasked without a word.
-    """
-    if isinstance(values, np.ma.MaskedArray) and values.mask is not np.ma.nomask:
-        raise InputError(f"{what}: masked arrays are not read; fill them with NaN")
-    require_dense(values, what)
-    rows: Array = np.asarray(values)
-    if rows.shape != shape:
-        raise InputError(f"{what}: shape {rows.shape} came where the array claims {shape}")
-    if not np.can_cast(rows.dtype, dtype, "safe"):
-        raise InputError(
-            f"{what}: {rows.dtype} came where the array claims {dtype}; "
-            f"call .astype({str(rows.dtype)!r}) on it"
-        )
-    return rows.astype(dtype, copy=False)
-
-
-def require_dense(data: object, name: str) -> None:
-    """Refuse a sparse matrix, whose zeros NumPy would not see.
-
-    Raises
-    ------
-    InputError
-        It is one, of SciPy or of the library sparse.
-    """
-    if type(data).__module__.startswith(("scipy.sparse", "sparse.")):
-        raise InputError(
-            f"{name} is sparse ({type(data).__name__}), which is not supported: make it dense "
-            "a block at a time, in a Zarr or Dask array, or fit it with scikit-learn"
-        )
 
 
 def _file_of(array: Sliceable) -> str:

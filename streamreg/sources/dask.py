@@ -14,16 +14,10 @@ import numpy as np
 
 from streamreg.errors import DataCorruptionError, InputError, StreamregError
 from streamreg.memory import KIB, MIB
-from streamreg.sources.array import Sliceable, SliceableSource, as_rows
-from streamreg.sources.base import (
-    ChunkReader,
-    Reader,
-    RowGrid,
-    RowSource,
-    heaps_nbytes,
-    joined_nbytes,
-    rows_text,
-)
+from streamreg.sources.array import Sliceable, SliceableSource
+from streamreg.sources.base import RowGrid, RowSource, heaps_nbytes, joined_nbytes, rows_text
+from streamreg.sources.computed import as_rows
+from streamreg.sources.readers import ChunkReader, Reader
 from streamreg.sources.zarr_metadata import input_path
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 
 from streamreg.blocks import EXACT_INTEGERS
 from streamreg.errors import InputError
-from streamreg.sources.array import require_dense
+from streamreg.sources.computed import require_dense
 from streamreg.sources.opening import is_streamable
 from streamreg.sources.values import has_inexact
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from streamreg.errors import DataCorruptionError
-from streamreg.sources.base import Reader, RowBuffer, RowGrid, RowSource, ViewReader, rows_text
+from streamreg.sources.base import RowGrid, RowSource, rows_text
+from streamreg.sources.readers import Reader, RowBuffer, ViewReader
 from streamreg.sources.retries import retried
 from streamreg.wording import count
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-# what a block holds: any real dtype; NumPy today
+# what a block holds: any real dtype, NumPy's or CuPy's
 Array = NDArray[Any]
 Float64 = NDArray[np.float64]
 # where an array begins in a buffer that holds a block
@@ -18,13 +19,20 @@ EXACT_INTEGERS = 2**53
 
 
 def namespace(array: Any) -> Any:  # noqa: ANN401  (an array of any library, and its functions)
-    """Return the functions of the array API standard for the library that ``array`` is of."""
-    return array.__array_namespace__()
+    """Return the functions of the library that ``array`` is of, of the array API standard."""
+    # CuPy's arrays do not tell
+    return sys.modules["cupy"] if is_on_device(array) else array.__array_namespace__()
 
 
 def is_on_device(array: object) -> bool:
     """Whether an array, or the blocks of a Dask array, are CuPy's: in the memory of a GPU."""
     return type(getattr(array, "_meta", array)).__module__.partition(".")[0] == "cupy"
+
+
+def on_host(array: Any) -> Array:  # noqa: ANN401
+    """Return an array in the host's memory, which waits for the GPU if it is copied from there."""
+    host: Array = array.get() if is_on_device(array) else array
+    return host
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,7 +131,9 @@ def plan_fit(dataset: DataSet, settings: FitSettings) -> Plan:
     limit, n_threads, device_limit = settings.memory_limit, settings.n_threads, None
     if settings.client is not None:
         limit, n_threads = room_on(scheduler_of(settings.client)).within(limit)
-    if settings.device == "cuda":
+    if settings.device != "cuda":
+        dataset.require_on_host('pass device="cuda", which folds them there, or ')
+    else:
         asked = settings.device_memory_limit
         device_limit = Gpu().free_nbytes // 2 if asked is None else parse_nbytes(asked)
     return make_plan(

@@ -14,6 +14,8 @@ from streamreg.blocks import ALIGNMENT, Block
 from streamreg.sources.block_reader import BlockReader
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from streamreg.blocks import Array
     from streamreg.layout import Blocks
     from streamreg.sources.dataset import DataSet
@@ -83,11 +85,15 @@ class KeepingReader(BlockReader):
             super().expect(start, stop)
 
 
-def slot_nbytes(dataset: DataSet, rows: int) -> int:
-    """Bytes that keep a block of so many rows, each array where the loops can read it."""
-    weight_nbytes = 0 if dataset.weight is None else 8
-    y_nbytes = 0 if dataset.y is None else dataset.y.row_nbytes
-    return sum(_aligned(rows * each) for each in (dataset.X.row_nbytes, y_nbytes, weight_nbytes))
+def slot_nbytes(dataset: DataSet, rows: int, but: Collection[str] = ()) -> int:
+    """Bytes that keep a block of so many rows, each array where the loops can read it.
+
+    ``but`` names arrays, of X, y and sample_weight, that are not counted.
+    """
+    row_nbytes = {name: source.row_nbytes for name, source in dataset.named().items()}
+    if dataset.weight is not None:
+        row_nbytes["sample_weight"] = 8  # as float64
+    return sum(_aligned(rows * each) for name, each in row_nbytes.items() if name not in but)
 
 
 def _moved(values: Array, room: Array) -> tuple[Array, Array]:

@@ -16,6 +16,7 @@ from streamreg.solvers.registry import NAMES
 from streamreg.wording import count
 
 if TYPE_CHECKING:
+    from streamreg.plans import DeviceNeeds
     from streamreg.solvers.base import Footprint, PassFootprint, Solver
     from streamreg.solvers.registry import SolverSettings
     from streamreg.sources.dataset import DataSet
@@ -73,14 +74,10 @@ def make_plan(
     threads = usable_cpus() if n_threads is None else n_threads
     problem = Problem(dataset.n_features, max(1, dataset.n_targets))
     rows = Rows.of(dataset, on_device=device_limit is not None)
-    if not keeps:
-        rows = rows._replace(slot_nbytes=0)
 
     def candidate(name: str) -> Candidate:
         solver = settings.build(name)
-        if device_limit is None:
-            return _candidate(rows, problem, solver, limit, threads, saves=saves)
-        return _on_device(
+        return _candidate(
             rows, problem, solver, limit, threads, device_limit, saves=saves, keeps=keeps
         )
 
@@ -115,21 +112,33 @@ def peak(terms: list[Term]) -> int:
 
 
 def _candidate(
-    rows: Rows, problem: Problem, solver: Solver, limit: int, threads: int, *, saves: bool
-) -> Candidate:
+    rows: Rows, problem: Problem, solver: Solver, limit: int, threads: int,
+    device_limit: int | None, *, saves: bool, keeps: bool,
+) -> Candidate:  # fmt: skip
     """Return what a solver needs with as many threads as fit, or with one if none do."""
     footprint = solver.footprint(problem)
     d, k = problem.n_features, problem.n_targets
-    vectors = Term("vectors", footprint.solver_nbytes, f"of the solver, {d:,} × {k:,} each")  # noqa: RUF001
-    others = [vectors, *_libraries(solver.name, rows), *([_saving(footprint)] if saves else [])]
+    scans = solver.passes() if keeps else 1  # of the same blocks
+    others = [Term("vectors", footprint.solver_nbytes, f"of the solver, {d:,} × {k:,} each")]  # noqa: RUF001
+    if saves:
+        others.append(_saving(footprint))
     for workers in range(threads, 0, -1):
-        passes = [_terms(rows, problem, solver.name, each, workers) for each in footprint.passes]
-        terms = [*max(passes, key=peak), *others]
-        fits = peak(terms) <= limit
+        needs = None
+        if device_limit is None:
+            passes = [
+                _terms(rows, problem, solver.name, each, workers) for each in footprint.passes
+            ]
+            terms = [*max(passes, key=peak), *_libraries(solver.name, rows), *others]
+        else:
+            terms = [*_terms_beside(rows, footprint, workers), *others]
+            needs = device_needs(rows, problem, footprint, workers, device_limit, scans)
+        fits = peak(terms) <= limit and (needs is None or needs.fits)
         if fits:
             break
-    largest = max(terms, key=lambda term: term.nbytes)
-    kept = _kept_term(rows, limit - peak(terms)) if solver.passes() > 1 else None
+    reason = _GOOD_FOR[solver.name] if fits else _largest(terms, needs)
+    kept = None
+    if needs is None and scans > 1:
+        kept = _kept_term(rows, limit - peak(terms))
     if kept is not None:
         terms.append(kept)
     return Candidate(
@@ -139,49 +148,29 @@ def _candidate(
         bytes_per_pass=rows.pass_nbytes,
         passes=solver.passes(),
         fits=fits,
-        reason=_GOOD_FOR[solver.name]
-        if fits
-        else f"{largest.what} {format_nbytes(largest.nbytes)}",
+        reason=reason,
         terms=tuple(terms),
         n_threads=workers,
         kept_nbytes=0 if kept is None else kept.nbytes,
-    )
-
-
-def _on_device(
-    rows: Rows, problem: Problem, solver: Solver, limit: int, threads: int, device_limit: int,
-    *, saves: bool, keeps: bool,
-) -> Candidate:  # fmt: skip
-    """Return what a solver needs where a GPU folds, with as many threads that read as fit."""
-    footprint = solver.footprint(problem)
-    vectors = Term("vectors", footprint.solver_nbytes, "of the solver")
-    others = [vectors, *([_saving(footprint)] if saves else [])]
-    for workers in range(threads, 0, -1):
-        terms = [*host_terms(rows, footprint, workers), process_term(workers), *others]
-        if rows.decodes:
-            heaps = workers * (_HOLES_NBYTES + _DECODER_NBYTES)
-            terms.append(Term("heaps", heaps, "decoders, and room that they left"))
-        if peak(terms) <= limit:
-            break
-    passes = solver.passes() if keeps else 1
-    needs = device_needs(rows, problem, footprint, workers, device_limit, passes)
-    fits = peak(terms) <= limit and needs.fits
-    short = terms if needs.fits else needs.terms
-    largest = max(short, key=lambda term: term.nbytes)
-    where = "" if needs.fits else " on the GPU"
-    reason = f"{largest.what}{where} {format_nbytes(largest.nbytes)}"
-    return Candidate(
-        solver=solver.name,
-        state_nbytes=max(each.state_nbytes for each in footprint.passes),
-        peak_nbytes=peak(terms),
-        bytes_per_pass=rows.pass_nbytes,
-        passes=solver.passes(),
-        fits=fits,
-        reason=_GOOD_FOR[solver.name] if fits else reason,
-        terms=tuple(terms),
-        n_threads=workers,
         device=needs,
     )
+
+
+def _largest(terms: list[Term], needs: DeviceNeeds | None) -> str:
+    """Say what of a fit that has no room takes most, on the host or on the GPU."""
+    is_there = needs is not None and not needs.fits
+    short = needs.terms if needs is not None and is_there else terms
+    largest = max(short, key=lambda term: term.nbytes)
+    return f"{largest.what}{' on the GPU' if is_there else ''} {format_nbytes(largest.nbytes)}"
+
+
+def _terms_beside(rows: Rows, footprint: Footprint, workers: int) -> list[Term]:
+    """Return what the host needs while a GPU folds."""
+    terms = [*host_terms(rows, footprint, workers), process_term(workers)]
+    if rows.decodes:
+        heaps = workers * (_HOLES_NBYTES + _DECODER_NBYTES)
+        terms.append(Term("heaps", heaps, "decoders, and room that they left"))
+    return terms
 
 
 def _terms(

@@ -12,11 +12,11 @@ from streamreg.plans import DeviceNeeds, Term
 from streamreg.wording import count
 
 if TYPE_CHECKING:
-    from streamreg.rows import Rows
+    from streamreg.rows import Rows, RowsThere
     from streamreg.solvers.base import Footprint, Problem
 
-# blocks that are filled, wait to be copied, and are being copied, beside one for each thread
-_PINNED_AHEAD = 3
+# blocks that have been read, wait to be copied, and are being copied, beside one for each thread
+_SLOTS_AHEAD = 3
 # of cuBLAS, for itself, on the GPUs of today
 _WORKSPACE_NBYTES = 64 * MIB
 # 1 in so many bytes
@@ -46,33 +46,43 @@ def device_needs(
         Term("weights", weights, "of the solver, sent for each pass"),
         Term("cuBLAS", _WORKSPACE_NBYTES, "its workspace"),
         Term("spare", limit_nbytes // _SPARE, "pieces that CuPy's pool cannot use"),
+        *_made_there(rows.there, n_threads),
     ]
     left = limit_nbytes - sum(term.nbytes for term in others)
+    n_slots, there = n_threads + _SLOTS_AHEAD, rows.there
     least = rows.buffer_for(arrays.tile_rows(d))
-    buffer = rows.buffer_nbytes
+    buffer = there.sent_nbytes
     if N_BUFFERS * buffer > left:
         buffer = min(buffer, max(least, left // N_BUFFERS))
     terms = [*others, Term("buffers", N_BUFFERS * buffer, f"{N_BUFFERS} blocks that arrive")]
     left -= N_BUFFERS * buffer
     n_kept = 0
-    if passes > 1 and left >= rows.buffer_nbytes:
-        n_kept = min(rows.n_blocks, left // rows.buffer_nbytes)
+    if passes > 1 and left >= there.kept_nbytes:
+        n_kept = min(rows.n_blocks, left // max(1, there.kept_nbytes))
         terms.append(
-            Term("kept", n_kept * rows.buffer_nbytes, f"{n_kept:,} of {rows.n_blocks:,} blocks")
+            Term("kept", n_kept * there.kept_nbytes, f"{n_kept:,} of {rows.n_blocks:,} blocks")
         )
     return DeviceNeeds(
-        limit_nbytes, tuple(terms), buffer, least, n_threads + _PINNED_AHEAD, rows.buffer_nbytes,
-        n_kept, fits=left >= 0,
+        limit_nbytes, tuple(terms), buffer, least, n_slots, there.sent_nbytes, n_kept,
+        fits=left >= 0,
     )  # fmt: skip
+
+
+def _made_there(there: RowsThere, n_threads: int) -> list[Term]:
+    """Return what rows take that Dask makes on the device: by CuPy's own pool."""
+    if not there.made_nbytes:
+        return []
+    nbytes = (n_threads + _SLOTS_AHEAD) * there.made_nbytes + n_threads * there.reader_nbytes
+    return [Term("chunks", nbytes, "made on the GPU when they are read")]
 
 
 def host_terms(rows: Rows, footprint: Footprint, n_threads: int) -> list[Term]:
     """Return what the host keeps, beside its process, while a device folds."""
     state = max(each.state_nbytes for each in footprint.passes)
     earlier = max(each.kept_nbytes for each in footprint.passes)
-    pinned = n_threads + _PINNED_AHEAD
+    slots = n_threads + _SLOTS_AHEAD
     return [
         *rows.terms(n_threads),
-        Term("pinned", pinned * rows.buffer_nbytes, f"{count(pinned, 'block')} on the way"),
+        Term("pinned", slots * rows.there.sent_nbytes, f"{count(slots, 'block')} on the way"),
         Term("sums", _STATES_HERE * state + earlier, f"{format_nbytes(state)} each"),
     ]

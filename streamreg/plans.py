@@ -37,8 +37,8 @@ class DeviceNeeds:
         What it takes at most.
     buffer_nbytes, least_buffer_nbytes
         Of each buffer there, for a block or a part of one; and what holds a tile.
-    n_pinned, pinned_nbytes
-        Buffers in the host's memory, each for a block.
+    n_slots, pinned_nbytes
+        Blocks on their way, and the bytes of the host's memory for each.
     n_kept
         Blocks that stay on the device from one pass to the next; the fit runs without.
     fits
@@ -49,7 +49,7 @@ class DeviceNeeds:
     terms: tuple[Term, ...]
     buffer_nbytes: int
     least_buffer_nbytes: int
-    n_pinned: int
+    n_slots: int
     pinned_nbytes: int
     n_kept: int
     fits: bool

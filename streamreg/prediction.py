@@ -140,6 +140,7 @@ def score(
         Not even one block fits; nothing was read.
     """
     _require_features(model, dataset)
+    dataset.require_on_host("score runs on the processor. Pass ")
     if dataset.n_targets != model.n_targets:
         raise InputError(
             f"y has {count(dataset.n_targets, 'target')} but the model was fitted with "
@@ -184,6 +185,7 @@ def _predictor(
 ) -> Iterator[ThreadsEngine]:
     """Yield an engine over the rows of X, none left out, with as many threads as fit."""
     _require_features(model, dataset)
+    dataset.require_on_host("predict runs on the processor. Pass ")
     rows = replace(dataset, y=None, weight=None, target_names=None, nan_policy="raise")
     k, block_rows = model.n_targets, Rows.of(rows).block_rows
 

@@ -9,6 +9,7 @@ from streamreg.kept import slot_nbytes
 from streamreg.layout import Blocks
 from streamreg.memory import format_nbytes
 from streamreg.plans import Term
+from streamreg.sources.device_array import whole_there
 
 if TYPE_CHECKING:
     from streamreg.sources.dataset import DataSet
@@ -16,6 +17,33 @@ if TYPE_CHECKING:
 
 # X, y and weights
 _MOST_ARRAYS = 3
+
+
+class RowsThere(NamedTuple):
+    """What blocks take of a device's memory, and of that which it copies from."""
+
+    sent_nbytes: int  # of the arrays of a block that come from the host
+    made_nbytes: int  # of those that are made on the device when they are read
+    reader_nbytes: int  # of the device, for a reader that has them made
+    kept_nbytes: int  # of a block that stays on the device; 0 where all lies there already
+
+    @classmethod
+    def of(cls, dataset: DataSet, block_rows: int) -> RowsThere:
+        """Ask the data set, for blocks of at most so many rows."""
+        arrays = zip(("X", "y"), whole_there(dataset), strict=True)
+        whole = {name for name, rows in arrays if rows is not None}
+        # weights are looked at on the host
+        sources = {"X": dataset.X, "y": dataset.y}.items()
+        there = {name for name, source in sources if source is not None and source.on_device}
+        made = there - whole
+        return cls(
+            sent_nbytes=slot_nbytes(dataset, block_rows, but=there),
+            made_nbytes=slot_nbytes(dataset, block_rows, but=dataset.named().keys() - made),
+            reader_nbytes=sum(
+                source.reader_nbytes(block_rows) for source in dataset.sources() if source.on_device
+            ),
+            kept_nbytes=slot_nbytes(dataset, block_rows, but=whole),
+        )
 
 
 class Rows(NamedTuple):
@@ -28,7 +56,7 @@ class Rows(NamedTuple):
     shared_nbytes: int
     decodes: bool  # chunks, rather than to read any rows into a buffer that is kept
     slot_nbytes: int  # of a block that stays in memory; 0 where all lies there already
-    buffer_nbytes: int  # of a block on its way to a device
+    there: RowsThere
 
     @classmethod
     def of(cls, dataset: DataSet, *, on_device: bool = False) -> Rows:
@@ -42,13 +70,13 @@ class Rows(NamedTuple):
             shared_nbytes=dataset.shared_nbytes,
             decodes=not dataset.X.grid.divisible,
             slot_nbytes=0 if dataset.X.in_memory else slot_nbytes(dataset, blocks.max_rows),
-            buffer_nbytes=slot_nbytes(dataset, blocks.max_rows),
+            there=RowsThere.of(dataset, blocks.max_rows),
         )
 
     def buffer_for(self, n_rows: int) -> int:
-        """Bytes of a buffer for so many rows, or for a block if that has fewer."""
-        each = -(-self.buffer_nbytes // max(1, self.block_rows))
-        return min(self.buffer_nbytes, each * n_rows + _MOST_ARRAYS * ALIGNMENT)
+        """Bytes of a buffer for so many rows on their way, or for a block if that has fewer."""
+        whole = self.there.sent_nbytes
+        return min(whole, -(-whole // max(1, self.block_rows)) * n_rows + _MOST_ARRAYS * ALIGNMENT)
 
     def terms(self, readers: int) -> list[Term]:
         """Return what reading keeps, with so many readers."""

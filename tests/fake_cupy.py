@@ -3,8 +3,9 @@
 It has of CuPy what streamreg calls. Functions are NumPy's, on arrays that NumPy cannot read, and
 are done at once. Copies on another stream are done as late as they may: when what they bring is
 used, or an event after them is waited for. Each stream knows how far it is sure that others have
-come: a copy over what another one may still use, or a use of what may not have come, is an error,
-as it would be on a device. Each copy to the host, and each wait of the host, is counted.
+come: a copy over what another one may still use, a use of what may not have come or not have been
+made, is an error, as it would be on a device; so is it to let go of an array of the default stream
+that another one may still use. Each copy to the host, and each wait of the host, is counted.
 """
 
 from __future__ import annotations
@@ -28,14 +29,40 @@ class CUDARuntimeError(RuntimeError):
     """No device, or another fault of CUDA."""
 
 
+class Memory:
+    """What an array and its views share: which stream made it when, and which used it."""
+
+    def __init__(self, device):
+        self.device, self.made_by = device, device.current
+        self.made_at, self.used = self.made_by.known[self.made_by], {}
+
+    def __del__(self):
+        # what another stream's arrays were goes to others only when that has come so far; but what
+        # the default stream's were, at once to what is queued there next
+        for stream, tick in self.used.items():
+            if self.made_by is self.device.default and stream is not self.made_by:
+                known = max(stream.done, self.made_by.known.get(stream, 0))
+                if known < tick:
+                    self.device.faults.append("let go while in use")
+
+
 class Array:
     """An array on the device."""
 
     __module__ = "cupy"
     __array_ufunc__ = None
 
-    def __init__(self, values, device):
+    def __init__(self, values, device, memory=None):
         self._values, self._device = values, device
+        self._memory = memory or Memory(device)
+
+    @property
+    def data(self):
+        return SimpleNamespace(ptr=byte_bounds(self._values)[0])
+
+    @property
+    def device(self):
+        return self._device.cuda.Device(0)
 
     def __array__(self, *given, **options):
         raise TypeError("Implicit conversion to a NumPy array is not allowed")
@@ -54,7 +81,9 @@ class Array:
         return len(self._values)
 
     def __getitem__(self, key):
-        return self._device.wrapped(self._values[key])
+        if isinstance(key, Array):
+            return self._device.call(operator.getitem, (self, key), {})
+        return self._device.wrapped(self._values[key], self._memory)
 
     def __setitem__(self, key, value):
         self._device.use([each for each in (self, value) if isinstance(each, Array)])
@@ -63,9 +92,9 @@ class Array:
     def __getattr__(self, name):
         value = getattr(self._values, name)
         if not callable(value):
-            return self._device.wrapped(value)
+            return self._device.wrapped(value, self._memory)
         if name in {"view", "reshape"}:  # nothing is done on the device
-            return lambda *given: self._device.wrapped(value(*given))
+            return lambda *given: self._device.wrapped(value(*given), self._memory)
 
         def method(*given, **options):
             self._device.use([self])
@@ -77,14 +106,17 @@ class Array:
         self._device.n_copies += 1
         self._device.n_waits += 1
         self._device.use([self])
-        if self._device.current is not None:
-            self._device.forget(self._device.current)
+        current = self._device.current
+        current.done = current.known[current]
+        self._device.forget(current)
         return self._values.copy()
 
     def set(self, values, stream):
         assert isinstance(values, np.ndarray)
         assert values.flags.c_contiguous or values.flags.f_contiguous
         assert (values.shape, values.dtype) == (self._values.shape, self._values.dtype)
+
+        self._device.n_sent += values.nbytes
 
         def copy():
             self._values[...] = values
@@ -116,13 +148,14 @@ class Stream:
     def __init__(self, device):
         self.queued, self._running, self._device = deque(), threading.RLock(), device
         self.known = {self: 0}  # how far each stream has come at least
+        self.done = 0  # how far the host knows it to have come
 
     def __enter__(self):
-        self._device.current = self
+        self._device.entered.append(self)
         return self
 
     def __exit__(self, *exception):
-        self._device.current = None
+        self._device.entered.pop()
 
     def tick(self):
         self.known[self] += 1
@@ -140,6 +173,7 @@ class Stream:
     def synchronize(self):
         self._device.n_waits += 1
         self.run(self.known[self])
+        self.done = self.known[self]
         self._device.forget(self)
 
     def run(self, tick):
@@ -160,6 +194,21 @@ class Event:
     def synchronize(self):
         for stream, tick in self.known.items():
             stream.run(tick)
+            stream.done = max(stream.done, tick)
+
+
+class Device:
+    """The only one there is."""
+
+    def __init__(self, cupy, number):
+        assert number == 0
+        self.id, self.synchronize = number, cupy.synchronize
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        pass
 
 
 class Pool:
@@ -198,7 +247,12 @@ class FakeCuPy(ModuleType):
     def __init__(self, free_nbytes=1 << 30, n_devices=1):
         super().__init__("cupy")
         self.n_copies = self.n_waits = 0
-        self.allocator = self.current = None
+        self._threads = threading.local()
+        self._streams = []
+        self.allocator = None
+        self.default = self._stream(non_blocking=True)
+        self.faults, self.n_sent = [], 0
+        self._noting = threading.RLock()  # readers use the device too
         # of ranges of memory: which stream used them when, and brings something there
         self._uses, self._brought = {}, {}
         # a module of its own, which somebody has to import
@@ -207,7 +261,8 @@ class FakeCuPy(ModuleType):
             lstsq=lambda *given, **options: self.call(np.linalg.lstsq, given, options)
         )
         self.cuda = SimpleNamespace(
-            Device=lambda: SimpleNamespace(synchronize=lambda: None),
+            Device=lambda number=0: Device(self, number),
+            get_current_stream=lambda: self.current,
             MemoryPool=lambda: Pool(self),
             Stream=self._stream,
             Event=Event,
@@ -221,6 +276,23 @@ class FakeCuPy(ModuleType):
             ),
         )
 
+    @property
+    def entered(self):
+        """Streams that this thread uses; others use the default one."""
+        if not hasattr(self._threads, "entered"):
+            self._threads.entered = [self.default]
+        return self._threads.entered
+
+    @property
+    def current(self):
+        return self.entered[-1]
+
+    def synchronize(self):
+        for stream in self._streams:
+            stream.run(stream.known[stream])
+            stream.done = stream.known[stream]
+            self.forget(stream)
+
     def __getattr__(self, name):
         function = getattr(np, name)
         return lambda *given, **options: self.call(function, given, options)
@@ -229,36 +301,51 @@ class FakeCuPy(ModuleType):
         made = np.empty(shape, dtype)
         if self.allocator is not None:
             self.allocator(made.nbytes)
-        return Array(made, self)
+        made = Array(made, self)
+        made._memory.made_at = 0  # nothing was queued for it
+        return made
 
     def asarray(self, values):
-        return Array(np.array(values), self)
+        made = Array(np.array(values), self)
+        self.use([made])
+        return made
 
     def get_default_pinned_memory_pool(self):
         return Pool(self)
 
     def use(self, arrays):
         """Do something with arrays on the current stream."""
-        stream = self.current
-        if stream is None:
-            return
+        with self._noting:
+            self._use(arrays, self.current)
+
+    def _use(self, arrays, stream):
         tick = stream.tick()
         for array in arrays:
+            memory = array._memory
+            known = max(memory.made_by.done, stream.known.get(memory.made_by, 0))
+            assert memory.made_by is stream or known >= memory.made_at, "used before it was made"
+            memory.used[stream] = tick
             here = byte_bounds(array._values)
             for there, (other, when) in [*self._brought.items()]:
                 if other is not stream and _overlap(here, there):
-                    assert stream.known.get(other, 0) >= when, "used before it has come"
+                    assert other.done >= when or stream.known.get(other, 0) >= when, (
+                        "used before it has come"
+                    )
                     other.run(when)
                     del self._brought[there]
             self._uses.setdefault(here, {})[stream] = tick
 
     def bring(self, array, copy, stream):
         """Queue a copy to an array."""
+        with self._noting:
+            self._bring(array, copy, stream)
+
+    def _bring(self, array, copy, stream):
         tick, here = stream.tick(), byte_bounds(array._values)
         for there, uses in self._uses.items():
             if _overlap(here, there):
                 for other, when in uses.items():
-                    known = stream.known.get(other, 0)
+                    known = max(other.done, stream.known.get(other, 0))
                     assert other is stream or known >= when, "copied over while in use"
         stream.queued.append((tick, copy))
         if stream is self.current:
@@ -268,10 +355,11 @@ class FakeCuPy(ModuleType):
 
     def forget(self, stream):
         """All that a stream was to do is done."""
-        for uses in self._uses.values():
-            uses.pop(stream, None)
-        kept = {there: by for there, by in self._brought.items() if by[0] is not stream}
-        self._brought = kept
+        with self._noting:
+            for uses in self._uses.values():
+                uses.pop(stream, None)
+            kept = {there: by for there, by in self._brought.items() if by[0] is not stream}
+            self._brought = kept
 
     def call(self, function, given, options):
         self.use([each for each in (*given, *options.values()) if isinstance(each, Array)])
@@ -281,6 +369,8 @@ class FakeCuPy(ModuleType):
         if options.get("out") is not None:
             return None
         made = self.wrapped(made)
+        if isinstance(made, Array):
+            made._memory.made_at = self.current.known[self.current]
         # its memory may be another's of before
         self.use([made] if isinstance(made, Array) else [])
         return made
@@ -295,14 +385,15 @@ class FakeCuPy(ModuleType):
         assert not (isinstance(value, np.ndarray) and value.ndim), "an array of the host"
         return value._values if isinstance(value, Array) else value
 
-    def wrapped(self, value):
+    def wrapped(self, value, memory=None):
         if isinstance(value, np.ndarray | np.generic):
-            return Array(np.asarray(value), self)
+            return Array(np.asarray(value), self, memory)
         return value
 
     def _stream(self, *, non_blocking):
         assert non_blocking  # others wait for each other
-        return Stream(self)
+        self._streams.append(Stream(self))
+        return self._streams[-1]
 
     @contextmanager
     def _using(self, allocator):

@@ -149,10 +149,10 @@ def test_a_buffer_is_not_filled_anew_before_it_is_copied_from(cupy):
     one, two = (
         Block(np.full((4, 8), value), np.full((4, 1), value), None, 0) for value in (1.0, 2.0)
     )
-    kept = transfers.kept(gpu, one, 8)
+    kept = transfers.kept(one, 8, (None, None))
     places = []
     for number, block in enumerate((one, two)):
-        filled = transfers.fill(block)
+        filled = transfers.fill(lambda block=block: block)
         places.append(kept.room_for(number, block))
         transfers.copy(filled, places[-1])
     joined, n_blocks = kept.run(range(2))
@@ -277,14 +277,6 @@ def test_buffers_are_made_smaller_where_the_device_refuses_them(cupy, monkeypatc
     monkeypatch.setattr(cupy, "empty", empty, raising=False)
     buffers = Gpu().buffers(2, 16 * MIB, MIB)
     assert [len(buffer) for buffer in buffers] == [4 * MIB] * 2
-
-
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_rows_on_a_device_are_refused_with_the_way_to_the_host(cupy, device):
-    X = cupy.asarray(np.ones((10, 2)))
-    for data in (X, da.from_array(np.ones((10, 2))).map_blocks(cupy.asarray, meta=X)):
-        with pytest.raises(InputError, match=r"X is CuPy's, .*pass cupy\.asnumpy\(X\)"):
-            LinearRegression(device=device).fit(data, np.ones(10))
 
 
 def test_without_cupy_it_is_said_how_to_install_it(store, monkeypatch):

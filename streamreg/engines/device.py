@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from streamreg.engines.threads import ThreadsEngine
 from streamreg.kernels.gpu import DeviceState
 from streamreg.kernels.gpu_transfers import Transfers
 from streamreg.layout import Blocks
+from streamreg.sources.device_array import whole_there
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -50,6 +52,9 @@ class DeviceEngine(Engine):
     does anyone wait for the device, and are NaN and inf noticed. Beside what other engines raise,
     :class:`MemoryLimitError` tells that the device refused memory.
 
+    Rows of CuPy are folded where they lie. Blocks of Dask arrays are added up one by one, as tasks
+    on a cluster's workers have to, each on its own: so the bits are theirs.
+
     Parameters
     ----------
     dataset, on_rows
@@ -79,15 +84,19 @@ class DeviceEngine(Engine):
         self._loops = gpu.kernels()
         self._kept: KeptRows | None = None
         self._kept_notes: dict[int, _Noted] = {}
+        self._whole = whole_there(dataset)
+        self._one_by_one = any(source.is_remote for source in dataset.sources())
 
     def _begin(self, stack: ExitStack) -> None:
         needs = self._needs
         stack.enter_context(self._gpu.working(needs.limit_nbytes))
         self._transfers = Transfers(
-            self._gpu, needs.n_pinned, needs.pinned_nbytes, needs.buffer_nbytes,
+            self._gpu, needs.n_slots, needs.pinned_nbytes, needs.buffer_nbytes,
             needs.least_buffer_nbytes,
         )  # fmt: skip
         stack.callback(self._transfers.close)
+        if self._dataset.on_device:
+            self._gpu.settle()
         stack.enter_context(self._threads)
         stack.callback(self._forget)
 
@@ -110,9 +119,16 @@ class DeviceEngine(Engine):
         return merged
 
     def folded(
-        self, accumulator: Accumulator[Any, Any], segments: list[range]
+        self,
+        accumulator: Accumulator[Any, Any],
+        segments: list[range],
+        before: Folded | None = None,
     ) -> Generator[Folded, None, None]:
-        """Yield what each segment is folded into; blocks of the next are read meanwhile."""
+        """Yield what each segment is folded into; blocks of the next are read meanwhile.
+
+        With ``before``, what the blocks before a single segment are folded into, it goes on there.
+        """
+        start = before or Folded.nothing(accumulator)
         wanted = [
             number for segment in segments for number in segment
             if number not in self._kept_notes
@@ -121,15 +137,17 @@ class DeviceEngine(Engine):
         with closing(reads):
             for segment in segments:
                 with self._transfers.folding:
-                    there = DeviceState(self._gpu, accumulator.zero(), self._transfers.folding)
+                    there = DeviceState(self._gpu, start.state, self._transfers.folding)
                     noted = self._fold(accumulator, there, segment, reads)
                     self._loops.finish(there.state)
                     state = there.fetch()
                 self._require_finite(accumulator, state, segment)
                 yield Folded(
-                    state, len(segment), sum(note.n_omitted for note in noted),
-                    frozenset().union(*(note.rounded for note in noted)),
-                )  # fmt: skip
+                    state,
+                    start.n_blocks + len(segment),
+                    start.n_omitted + sum(note.n_omitted for note in noted),
+                    start.rounded.union(*(note.rounded for note in noted)),
+                )
 
     def _fold(
         self,
@@ -144,7 +162,7 @@ class DeviceEngine(Engine):
             rest = segment[len(noted) :]
             parts: Iterable[Block]
             if self._kept is not None and rest[0] in self._kept:
-                joined, n_blocks = self._kept.run(rest)
+                joined, n_blocks = self._kept.run(rest[:1] if self._one_by_one else rest)
                 parts, here = [joined], [self._kept_notes[number] for number in rest[:n_blocks]]
                 self._on_rows(self._blocks[rest[n_blocks - 1]][1] - self._blocks[rest[0]][0])
             else:
@@ -153,6 +171,8 @@ class DeviceEngine(Engine):
             for part in parts:
                 if len(part.X):
                     there.state = accumulator.update(there.state, part, self._loops.kernels)
+            if self._one_by_one:
+                self._loops.finish(there.state)
             noted += here
         return noted
 
@@ -160,7 +180,7 @@ class DeviceEngine(Engine):
         """Return a block as it lies on the device: where it stays, or for a while."""
         if number < self._n_kept and self._kept is None:
             _, n_rows = self._blocks[self._n_kept - 1]
-            self._kept = self._transfers.kept(self._gpu, filled.block, n_rows)
+            self._kept = self._transfers.kept(filled.block, n_rows, self._whole)
             if self._kept is None:
                 self._n_kept = 0  # it runs without
         if number >= self._n_kept or self._kept is None:
@@ -172,7 +192,7 @@ class DeviceEngine(Engine):
 
     def _fill(self, reader: BlockReader, start: int, stop: int) -> _Read:
         before = reader.n_omitted
-        filled = self._transfers.fill(reader.read(start, stop))
+        filled = self._transfers.fill(partial(reader.read, start, stop))
         return _Read(filled, _Noted(reader.n_omitted - before, frozenset(reader.rounded)))
 
     def _require_finite(

@@ -17,6 +17,7 @@ from streamreg.memory import format_nbytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from streamreg.blocks import Array
 
@@ -56,6 +57,7 @@ class Gpu:
                 'device="cuda" finds no GPU: CUDA sees none. If CUDA_VISIBLE_DEVICES hides it, '
                 'change that; or pass device="cpu"'
             )
+        self._number = int(self.cupy.cuda.Device().id)
         self._pool = self.cupy.cuda.MemoryPool()
 
     @property
@@ -63,6 +65,24 @@ class Gpu:
         """Bytes of the device that nobody uses."""
         free, _ = self.cupy.cuda.runtime.memGetInfo()
         return int(free)
+
+    def here(self) -> AbstractContextManager[object]:
+        """Return what makes it the current GPU of a thread, for what others do there."""
+        context: AbstractContextManager[object] = self.cupy.cuda.Device(self._number)
+        return context
+
+    def settle(self) -> None:
+        """Wait for all that was queued before, on any stream: rows may come of it."""
+        self.cupy.cuda.Device().synchronize()
+
+    def require_here(self, rows: Any) -> None:  # noqa: ANN401
+        """Raise :class:`InputError` if rows lie on another GPU."""
+        number = int(rows.device.id)
+        if number != self._number:
+            raise InputError(
+                f"rows lie on GPU {number} and the fit runs on GPU {self._number}: fit within "
+                f"`with cupy.cuda.Device({number}):`, or bring all of them to one GPU"
+            )
 
     def kernels(self) -> ArrayKernels:
         """Return the loops that run on the device."""

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from streamreg.blocks import Block
+from streamreg.blocks import Block, on_host
 from streamreg.errors import InputError
 from streamreg.sources.base import rows_text
-from streamreg.sources.values import finite_rows, has_inexact, is_wide, narrow
+from streamreg.sources.values import finite_rows, has_inexact, is_wide, narrow, taken
 from streamreg.wording import count
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 class BlockReader:
     """Reads blocks, for one thread; leaves out rows of weight 0, and NaN where that is asked for.
+
+    X and y may be CuPy's; weights, which decide what is left out, come to the host.
 
     Attributes
     ----------
@@ -58,7 +60,7 @@ class BlockReader:
             self.n_omitted += int(np.count_nonzero(~counted))
             keep = finite if keep is None else keep & finite
         if keep is not None and not keep.all():
-            X, y = X[keep], y[keep]
+            X, y = taken(X, keep), taken(y, keep)
             weight = None if weight is None else weight[keep]
         for source, values in ((self._dataset.X, X), (self._dataset.y, y)):
             if source is not None and has_inexact(values):
@@ -72,6 +74,7 @@ class BlockReader:
     def not_finite(self, start: int, stop: int) -> InputError | None:
         """Return the error that names the first NaN or inf of these rows, if there is any."""
         X, y, weight = self._read(start, stop)
+        X, y = on_host(X), on_host(y)
         counted = np.ones(len(X), bool) if weight is None else weight > 0
         for source, values in ((self._dataset.X, X), (self._dataset.y, y)):
             if source is None or values.dtype.kind != "f":
@@ -108,7 +111,8 @@ class BlockReader:
             y = narrow(self._y.read(start, stop)).reshape(len(X), -1)
         weight = None
         if self._weight is not None:
-            weight = np.ascontiguousarray(self._weight.read(start, stop), dtype=np.float64)
+            weight = on_host(self._weight.read(start, stop))
+            weight = np.ascontiguousarray(weight, dtype=np.float64)
         return X, y, weight
 
     def _require_weights(self, weight: Float64, start: int) -> None:

@@ -6,14 +6,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from streamreg.blocks import is_on_device
 from streamreg.errors import InputError
 
 if TYPE_CHECKING:
     from streamreg.blocks import Array
 
 
-def as_rows(values: object, shape: tuple[int, ...], dtype: np.dtype[Any], what: str) -> Array:
-    """Return what a library computed as NumPy rows, if they are what their array claims.
+def as_rows(
+    values: Any,  # noqa: ANN401  (whatever another library made)
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    what: str,
+    *,
+    on_device: bool = False,
+) -> Array:
+    """Return what a library computed as rows of NumPy or CuPy, if they are what they should be.
 
     Raises
     ------
@@ -23,7 +31,13 @@ def as_rows(values: object, shape: tuple[int, ...], dtype: np.dtype[Any], what: 
     if isinstance(values, np.ma.MaskedArray) and values.mask is not np.ma.nomask:
         raise InputError(f"{what}: masked arrays are not read; fill them with NaN")
     require_dense(values, what)
-    rows: Array = np.asarray(values)
+    if is_on_device(values) != on_device:
+        came, claimed = ("CuPy", "NumPy") if is_on_device(values) else ("NumPy", "CuPy")
+        raise InputError(
+            f"{what}: {came} rows came where the array claims to be {claimed}'s; tell Dask what "
+            f"they are, as in map_blocks(..., meta={came.lower()}.empty((0, 0)))"
+        )
+    rows: Array = values if on_device else np.asarray(values)
     if rows.shape != shape:
         raise InputError(f"{what}: shape {rows.shape} came where the array claims {shape}")
     if not np.can_cast(rows.dtype, dtype, "safe"):

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from streamreg.blocks import is_on_device
 from streamreg.errors import DataCorruptionError, InputError, StreamregError
 from streamreg.memory import KIB, MIB
 from streamreg.sources.array import Sliceable, SliceableSource
 from streamreg.sources.base import RowGrid, RowSource, heaps_nbytes, joined_nbytes, rows_text
 from streamreg.sources.computed import as_rows
+from streamreg.sources.device_array import joined_there
 from streamreg.sources.readers import ChunkReader, Reader
 from streamreg.sources.zarr_metadata import input_path
 
@@ -106,6 +108,10 @@ class DaskSource(RowSource):
             if type(task).__module__.partition(".")[0] == "zarr"
         ]
         return [folder for folder in map(input_path, arrays) if folder is not None]
+
+    @property
+    def on_device(self) -> bool:
+        return is_on_device(self.array)
 
     @property
     def is_remote(self) -> bool:
@@ -217,7 +223,16 @@ class _DaskReader(ChunkReader):
             raise kind(
                 f"{source.place(start)} cannot be computed: {type(error).__name__}: {error}"
             ) from error
-        return as_rows(value, (stop - start, *source.shape[1:]), source.dtype, source.place(start))
+        return as_rows(
+            value, (stop - start, *source.shape[1:]), source.dtype, source.place(start),
+            on_device=source.on_device,
+        )  # fmt: skip
+
+    def read(self, start: int, stop: int) -> Array:
+        if not self._source.on_device:
+            return super().read(start, stop)
+        # never into a buffer: the GPU may still be at work on what was read before
+        return joined_there([self._part(*span) for span in self._spans(start, stop)])
 
 
 def _stored_nbytes(array: Any, chunk_rows: int) -> int:  # noqa: ANN401

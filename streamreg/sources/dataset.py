@@ -149,6 +149,20 @@ class DataSet:
             self, X=changed["X"], y=changed.get("y"), weight=changed.get("sample_weight")
         )
 
+    @property
+    def on_device(self) -> bool:
+        """Whether rows of some arrays lie in the memory of a GPU."""
+        return any(source.on_device for source in self.sources())
+
+    def require_on_host(self, remedy: str) -> None:
+        """Raise :class:`InputError`, with a remedy, if rows lie in the memory of a GPU."""
+        for name, source in self.named().items():
+            if source.on_device:
+                raise InputError(
+                    f"{source.name} is CuPy's, in the memory of a GPU: {remedy}cupy.asnumpy({name})"
+                    f", or {name}.map_blocks(cupy.asnumpy) of a Dask array"
+                )
+
     def require_there(self) -> None:
         """Raise :class:`InputError` if rows cannot be found by this process."""
         for source in self.sources():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import google_crc32c
 import numpy as np
 
+from streamreg.blocks import on_host
 from streamreg.memory import MIB
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def _checksum(source: RowSource) -> int:
     checksum, reader = 0, source.open()
     try:
         for start in starts:
-            values = np.ascontiguousarray(reader.read(start, min(start + rows, n_rows)))
+            values = np.ascontiguousarray(on_host(reader.read(start, min(start + rows, n_rows))))
             checksum = google_crc32c.extend(checksum, values.view(np.uint8).data.tobytes())
     finally:
         reader.close()

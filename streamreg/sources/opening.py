@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from streamreg.blocks import is_on_device
 from streamreg.errors import InputError
-from streamreg.sources import array, dask, zarr
+from streamreg.sources import array, dask, device_array, zarr
 
 if TYPE_CHECKING:
     from streamreg.sources.base import RowSource
 
 # asked in this order; the last takes anything that can be sliced
-_KINDS = (zarr.open_rows, dask.open_rows, array.open_rows)
+_KINDS = (zarr.open_rows, dask.open_rows, device_array.open_rows, array.open_rows)
 
 
 def open_source(data: object, name: str, *, missing_chunks: str = "error") -> RowSource:
@@ -25,7 +24,8 @@ def open_source(data: object, name: str, *, missing_chunks: str = "error") -> Ro
     ----------
     data
         A path or URL of a Zarr array, a ``zarr.Array``, a ``dask.array.Array``, a NumPy array or
-        ``memmap``, an ``h5py.Dataset``, or any object with ``shape``, ``dtype`` and slicing.
+        ``memmap``, a ``cupy.ndarray``, an ``h5py.Dataset``, or any object with ``shape``,
+        ``dtype`` and slicing.
     name
         What messages call it where it has no name of its own.
     missing_chunks
@@ -38,12 +38,6 @@ def open_source(data: object, name: str, *, missing_chunks: str = "error") -> Ro
     DataCorruptionError
         It is a Zarr array whose metadata cannot be understood.
     """
-    if is_on_device(data):
-        raise InputError(
-            f"{name} is CuPy's, in the memory of a GPU, where this version does not read: pass "
-            f'cupy.asnumpy({name}), or a Dask array mapped by it; with device="cuda" its rows are '
-            "folded on the GPU"
-        )
     for open_rows in _KINDS:
         source = open_rows(data, name, missing_chunks=missing_chunks)
         if source is not None:

@@ -50,15 +50,21 @@ class ChunkReader(Reader):
         """Return the rows of a chunk; they stay as they are until the next call."""
 
     def read(self, start: int, stop: int) -> Array:
-        first, last = self._grid.chunk_at(start), self._grid.chunk_at(stop - 1)
-        if first == last:
-            return self._part(first, start, stop)
+        spans = self._spans(start, stop)
+        if len(spans) == 1:
+            return self._part(*spans[0])
         joined = self._joined.rows(stop - start)
-        for chunk in range(first, last + 1):
-            low, high = self._grid.rows(chunk)
-            low, high = max(low, start), min(high, stop)
+        for chunk, low, high in spans:
             joined[low - start : high - start] = self._part(chunk, low, high)
         return joined
+
+    def _spans(self, start: int, stop: int) -> list[tuple[int, int, int]]:
+        """Return the chunks that hold some rows, and from which row to which each does."""
+        spans = []
+        for chunk in range(self._grid.chunk_at(start), self._grid.chunk_at(stop - 1) + 1):
+            low, high = self._grid.rows(chunk)
+            spans.append((chunk, max(low, start), min(high, stop)))
+        return spans
 
     def _part(self, chunk: int, start: int, stop: int) -> Array:
         if self._rows is None or chunk != self._chunk:

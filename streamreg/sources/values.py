@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from streamreg.blocks import EXACT_INTEGERS
+from streamreg.blocks import EXACT_INTEGERS, namespace, on_host
 
 if TYPE_CHECKING:
     from streamreg.blocks import Array
@@ -29,7 +29,16 @@ def finite_rows(values: Array) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Return which rows have neither NaN nor inf, (n,)."""
     if values.dtype.kind != "f":
         return np.ones(len(values), bool)
-    return np.asarray(np.isfinite(values).all(axis=1))
+    finite = namespace(values).isfinite(values).all(axis=1)
+    return np.asarray(on_host(finite))
+
+
+def taken(values: Array, keep: np.ndarray[Any, np.dtype[np.bool_]]) -> Array:
+    """Return the rows that stay, wherever they lie; ``keep`` (n,) lies on the host."""
+    # of numbers a GPU need not tell how many they are
+    xp = namespace(values)
+    rows: Array = values[xp.asarray(np.flatnonzero(keep))]
+    return rows
 
 
 def has_inexact(values: Array) -> bool:

@@ -1,0 +1,192 @@
+"""Rows that are CuPy's already: folded where they lie, on a device that is made up."""
+
+from __future__ import annotations
+
+import warnings
+
+import dask.array as da
+import numpy as np
+import pytest
+from fake_cupy import FakeCuPy, install
+
+from streamreg import LinearRegression, layout
+from streamreg.errors import InputError
+from streamreg.fitting import plan
+from streamreg.kernels import arrays
+from streamreg.memory import MIB
+
+SOLVERS = ["closed_form", "gd", "cg"]
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """Let a segment have several blocks, and a block several tiles."""
+    monkeypatch.setattr(layout, "DEVICE_BLOCK_NBYTES", MIB)
+    monkeypatch.setattr(layout, "DEVICE_SEGMENT_NBYTES", 4 * MIB)
+    monkeypatch.setattr(arrays, "TILE_NBYTES", MIB // 4)
+
+
+@pytest.fixture
+def cupy(monkeypatch):
+    """A device without a GPU in the place of CuPy."""
+    device = install(monkeypatch, FakeCuPy())
+    yield device
+    assert device.faults == []
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """10 MB of X, with two targets."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60_000, 20)) * rng.uniform(0.1, 10, 20) + 5
+    return X, X @ rng.standard_normal((20, 2)) + rng.standard_normal((60_000, 2))
+
+
+def fit(*data, **parameters):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a few epochs are too few
+        settings = {"max_epochs": 4, "tol": 0.0, "device": "cuda"} | parameters
+        return LinearRegression(**settings).fit(*data)
+
+
+def bits(model):
+    return model.coef_.tobytes(), np.array(model.intercept_).tobytes(), model.loss_history_
+
+
+def on_gpu(array, chunks, cupy):
+    """Return a Dask array whose blocks are CuPy's."""
+    empty = cupy.asarray(np.empty((0,) * array.ndim, array.dtype))
+    return da.from_array(array, chunks=chunks).map_blocks(
+        cupy.asarray, dtype=array.dtype, meta=empty
+    )
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_rows_on_the_device_give_the_bits_of_those_that_are_sent_there(cupy, rows, solver):
+    X, y = rows
+    expected = bits(fit(X, y, solver=solver))
+    there = cupy.asarray(X), cupy.asarray(y)
+    sent = cupy.n_sent
+    assert bits(fit(*there, solver=solver)) == expected
+    # states, and coefficients, of which the made-up device has few rows to each
+    assert cupy.n_sent - sent < X.nbytes / 100
+    for data in ((there[0], y), (X, there[1])):
+        assert bits(fit(*data, solver=solver)) == expected
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_pass_over_rows_on_the_device_waits_once_a_segment(cupy, rows, solver, monkeypatch):
+    from streamreg.engines.device import DeviceEngine  # noqa: PLC0415
+
+    reduce, seen = DeviceEngine.reduce, []
+
+    def counted(*given):
+        before = cupy.n_copies, cupy.n_waits
+        result = reduce(*given)
+        seen.append((cupy.n_copies - before[0], cupy.n_waits - before[1]))
+        return result
+
+    monkeypatch.setattr(DeviceEngine, "reduce", counted)
+    fit(cupy.asarray(rows[0]), cupy.asarray(rows[1]), solver=solver)
+    assert set(seen) == {(2, 2)}
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_rows_in_any_form_on_the_device(cupy, rows, solver):
+    X, y = rows
+    weight = np.random.default_rng(1).integers(0, 3, len(X)).astype("f8")
+    broken = X.copy()
+    broken[[7, 40_000], [0, 3]] = np.nan
+    wide = np.round(X).astype("i8")
+    by_columns = cupy.asarray(np.empty((0, 0)))
+    by_columns = type(by_columns)(np.asfortranarray(X), cupy)
+    for here, there, parameters in (
+        ((X, y, weight), (cupy.asarray(X), cupy.asarray(y), cupy.asarray(weight)), {}),
+        ((X, y, weight), (cupy.asarray(X), y, weight), {}),
+        ((X, y), (by_columns, cupy.asarray(y)), {}),
+        ((broken, y), (cupy.asarray(broken), cupy.asarray(y)), {"nan_policy": "omit"}),
+        ((wide, y[:, 0]), (cupy.asarray(wide), cupy.asarray(y[:, 0])), {}),
+    ):
+        expected = bits(fit(*here, solver=solver, **parameters))
+        assert bits(fit(*there, solver=solver, **parameters)) == expected
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_chunks_on_the_device_give_the_bits_of_those_on_the_host(cupy, rows, solver):
+    X, y = rows
+    chunks = (1_000, 9_000, 30_000, 20_000)
+    here = da.from_array(X, chunks=(chunks, -1)), da.from_array(y, chunks=(7_000, -1))
+    there = on_gpu(X, (chunks, -1), cupy), on_gpu(y, (7_000, -1), cupy)
+    expected = bits(fit(*here, solver=solver, n_threads=1))
+    for data, parameters in (
+        (here, {"n_threads": 3}),
+        (there, {"n_threads": 1}),
+        (there, {"n_threads": 3}),
+        (there, {"n_threads": 2, "device_memory_limit": "180 MiB"}),
+        ((there[0], y), {}),
+        ((here[0], there[1]), {}),
+    ):
+        assert bits(fit(*data, solver=solver, **parameters)) == expected
+    needs = plan(*there, device="cuda", solver=solver).candidates[solver].device
+    assert [term for term in needs.terms if term.what == "chunks"]
+
+
+def test_not_finite_rows_on_the_device_are_named(cupy, rows):
+    X, y = rows[0].copy(), cupy.asarray(rows[1])
+    X[33_333, 7] = np.inf
+    with pytest.raises(InputError, match=r"X has inf in row 33,333, column 7"):
+        fit(cupy.asarray(X), y)
+
+
+def test_a_fit_over_rows_on_the_device_goes_on_from_its_checkpoint(cupy, rows, tmp_path):
+    there = cupy.asarray(rows[0]), cupy.asarray(rows[1])
+
+    def stop(record):
+        if record.epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(*there, solver="cg", progress=stop, checkpoint=tmp_path / "a")
+    expected = bits(fit(*there, solver="cg"))
+    assert bits(fit(*there, solver="cg", checkpoint=tmp_path / "a")) == expected
+
+
+def test_the_processor_refuses_rows_on_a_device_and_says_what_to_do(cupy, rows):
+    X, y = rows
+    for there in (cupy.asarray(X), on_gpu(X, (10_000, -1), cupy)):
+        with pytest.raises(InputError, match=r'X is CuPy\'s.*pass device="cuda".*asnumpy\(X\)'):
+            LinearRegression().fit(there, y)
+        model = fit(there, y)
+        for use, given in ((model.predict, (there,)), (model.score, (there, y))):
+            with pytest.raises(InputError, match=r"runs on the processor. Pass cupy.asnumpy\(X\)"):
+                use(*given)
+
+
+def test_chunks_that_are_not_where_dask_says_are_refused(cupy, rows):
+    X, y = rows
+    lazy = da.from_array(X, chunks=(10_000, -1))
+    numpy_meta = lazy.map_blocks(cupy.asarray, dtype=X.dtype, meta=np.empty((0, 0)))
+    cupy_meta = lazy.map_blocks(np.copy, dtype=X.dtype, meta=cupy.asarray(np.empty((0, 0))))
+    for data, match in (
+        (numpy_meta, r"CuPy rows came where the array claims to be NumPy's.*meta=cupy\.empty"),
+        (cupy_meta, r"NumPy rows came where the array claims to be CuPy's.*meta=numpy\.empty"),
+    ):
+        with pytest.raises(InputError, match=match):
+            fit(data, y)
+
+
+def test_rows_on_another_device_are_refused(cupy, rows, monkeypatch):
+    there = cupy.asarray(rows[0])
+    monkeypatch.setattr(type(there), "device", type("GPU", (), {"id": 1}))
+    with pytest.raises(InputError, match=r"lie on GPU 1 and the fit runs on GPU 0: .*Device\(1\)"):
+        fit(there, rows[1])
+
+
+def test_a_plan_does_not_count_rows_that_lie_on_the_device_already(cupy, rows):
+    X, y = rows
+    here, there = (
+        plan(*data, device="cuda", solver="cg").candidates["cg"].device
+        for data in ((X, y), (cupy.asarray(X), cupy.asarray(y)))
+    )
+    assert there.peak_nbytes < here.peak_nbytes - X.nbytes
+    assert there.n_kept == here.n_kept

@@ -6,7 +6,6 @@ import importlib.util
 import sys
 import warnings
 
-import dask.array as da
 import numpy as np
 import pytest
 import zarr
@@ -230,8 +229,6 @@ def test_what_workers_with_devices_cannot_do_is_refused(client, store, monkeypat
     with pytest.raises(InputError, match="with client needs device_memory_limit"):
         LinearRegression(client=client, device="cuda").fit(store)
     model = LinearRegression(client=client, device="cuda", device_memory_limit="1 GiB")
-    with pytest.raises(InputError, match=r"Dask array, which workers do not fold .*to_zarr"):
-        model.fit(da.from_zarr(store / "X"), store / "y")
     monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(ClusterError, match=r"2 workers of 2 cannot .*needs CuPy"):
         model.fit(store)

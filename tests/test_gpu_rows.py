@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 
 import dask.array as da
@@ -53,12 +54,14 @@ def bits(model):
     return model.coef_.tobytes(), np.array(model.intercept_).tobytes(), model.loss_history_
 
 
+def moved(values):
+    return sys.modules["cupy"].asarray(values)
+
+
 def on_gpu(array, chunks, cupy):
     """Return a Dask array whose blocks are CuPy's."""
     empty = cupy.asarray(np.empty((0,) * array.ndim, array.dtype))
-    return da.from_array(array, chunks=chunks).map_blocks(
-        cupy.asarray, dtype=array.dtype, meta=empty
-    )
+    return da.from_array(array, chunks=chunks).map_blocks(moved, dtype=array.dtype, meta=empty)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -131,6 +134,31 @@ def test_chunks_on_the_device_give_the_bits_of_those_on_the_host(cupy, rows, sol
     assert [term for term in needs.terms if term.what == "chunks"]
 
 
+@pytest.fixture
+def client():
+    distributed = pytest.importorskip("distributed")
+    with (
+        # in this process, where the device is made up
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_workers_with_devices_fold_chunks_to_the_bits_of_one(client, cupy, rows, solver):
+    X, y = rows
+    chunks = (1_000, 9_000, 30_000, 20_000)
+    here = da.from_array(X, chunks=(chunks, -1)), da.from_array(y, chunks=(7_000, -1))
+    there = on_gpu(X, (chunks, -1), cupy), here[1]
+    settings = {"solver": solver, "device_memory_limit": "1 GiB"}
+    expected = bits(fit(*here, **settings))
+    assert bits(fit(*here, client=client, **settings)) == expected
+    assert bits(fit(*there, client=client, **settings)) == expected
+
+
 def test_not_finite_rows_on_the_device_are_named(cupy, rows):
     X, y = rows[0].copy(), cupy.asarray(rows[1])
     X[33_333, 7] = np.inf
@@ -180,6 +208,12 @@ def test_rows_on_another_device_are_refused(cupy, rows, monkeypatch):
     monkeypatch.setattr(type(there), "device", type("GPU", (), {"id": 1}))
     with pytest.raises(InputError, match=r"lie on GPU 1 and the fit runs on GPU 0: .*Device\(1\)"):
         fit(there, rows[1])
+
+
+def test_rows_that_another_stream_still_makes_are_waited_for(cupy, rows):
+    with cupy.cuda.Stream(non_blocking=True):
+        there = cupy.asarray(rows[0]), cupy.asarray(rows[1])
+    assert bits(fit(*there)) == bits(fit(*rows))
 
 
 def test_a_plan_does_not_count_rows_that_lie_on_the_device_already(cupy, rows):

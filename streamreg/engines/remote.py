@@ -23,6 +23,7 @@ from streamreg.engines.device import DeviceEngine
 from streamreg.errors import ClusterError, InputError
 from streamreg.kernels import Kernels, cpu, fused
 from streamreg.kernels.gpu import Gpu
+from streamreg.layout import Blocks
 from streamreg.sources.sent import SentSource
 
 if TYPE_CHECKING:
@@ -95,13 +96,7 @@ def fold(job: Job, accumulator: bytes, segments: list[list[tuple[int, int]]]) ->
 
 def fold_on_device(job: Job, accumulator: bytes, segments: list[range]) -> list[Done]:
     """Fold some segments, of blocks by their numbers, on this worker's GPU; one task at a time."""
-    if job.device is None:
-        raise ValueError("the plan has no device")
-    dataset = _opened(job)
-    made = pickle.loads(accumulator)  # noqa: S301
-    with _ONE_ON_DEVICE, DeviceEngine(dataset, 1, lambda _: None, Gpu(), job.device) as engine:
-        folded = list(engine.folded(made, segments))
-    return _done(dataset, folded)
+    return _fold_there(job, _opened(job), accumulator, segments)
 
 
 def fold_part(job: Job, accumulator: bytes, blocks: list[tuple[int, int]], part: range) -> Done:
@@ -125,13 +120,22 @@ def fold_chunks(
 
     A state of which only a part is made is sent on as that part.
     """
-    dataset = _opened(job)
-    made = pickle.loads(accumulator)  # noqa: S301
     start, _ = bounds
 
     def holding(name: str, source: RowSource) -> RowSource:
         return source.holding(start, chunks[name]) if isinstance(source, SentSource) else source
 
+    dataset = _opened(job).replaced(holding)
+    if before is not None:
+        for name, stamps in dataset.stamps().items():
+            stamps.meet(before.files[name])
+    if job.device is not None:
+        blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes, on_device=True)
+        number = blocks.number_at(start)
+        there = range(number, number + 1)
+        (done,) = _fold_there(job, dataset, accumulator, [there], before and before.folded)
+        return done
+    made = pickle.loads(accumulator)  # noqa: S301
     kernels, folded = kernels_named(job.loops), None
     if part is not None:
         kernels = kernels._replace(parallel=partial(_some, part))
@@ -142,9 +146,7 @@ def fold_chunks(
         if part is not None:
             state = made.joined([(part, state)])
         folded = before.folded._replace(state=state)
-        for name, stamps in dataset.stamps().items():
-            stamps.meet(before.files[name])
-    (done,) = _fold(dataset.replaced(holding), made, [[bounds]], kernels, folded)
+    (done,) = _fold(dataset, made, [[bounds]], kernels, folded)
     if part is not None:
         done = done._replace(folded=done.folded._replace(state=made.part(done.folded.state, part)))
     return done
@@ -237,6 +239,20 @@ def _fold(
         finally:
             reader.close()
     return _done(dataset, folded)
+
+
+def _fold_there(
+    job: Job,
+    dataset: DataSet,
+    accumulator: bytes,
+    segments: list[range],
+    before: Folded | None = None,
+) -> list[Done]:
+    if job.device is None:
+        raise ValueError("the plan has no device")
+    made = pickle.loads(accumulator)  # noqa: S301
+    with _ONE_ON_DEVICE, DeviceEngine(dataset, 1, lambda _: None, Gpu(), job.device) as engine:
+        return _done(dataset, list(engine.folded(made, segments, before)))
 
 
 def _done(dataset: DataSet, folded: list[Folded]) -> list[Done]:

@@ -140,15 +140,10 @@ def job_for(dataset: DataSet, loops: str, device: DeviceNeeds | None = None) -> 
     Raises
     ------
     InputError
-        Workers could not open it: it lies in this process; or on GPUs they could not fold it.
+        Workers could not open it: it lies in this process.
     """
     for source in dataset.sources():
         _require_reachable(source)
-        if device is not None and isinstance(source, DaskSource):
-            raise InputError(
-                f'{source.name} is a Dask array, which workers do not fold with device="cuda": '
-                'save it with to_zarr and pass its path, or pass device="cpu"'
-            )
     sent = dataset.replaced(
         lambda _, source: SentSource(source) if isinstance(source, DaskSource) else source
     )

@@ -11,6 +11,7 @@ from streamreg.errors import InputError
 from streamreg.sources.base import RowSource
 from streamreg.sources.computed import as_rows
 from streamreg.sources.dask import chunk_row
+from streamreg.sources.device_array import joined_there
 from streamreg.sources.readers import Reader
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class SentSource(RowSource):
         self.shape = source.shape
         self.dtype = source.dtype
         self.grid = source.grid
+        self._on_device = source.on_device
         self._start = 0
         self._rows: Array | None = None
 
@@ -34,10 +36,13 @@ class SentSource(RowSource):
         rows: list[Array] = []
         for chunk in chunks:
             place = self.place(start + sum(map(len, rows)))
-            rows.append(as_rows(chunk, (len(chunk), *self.shape[1:]), self.dtype, place))
+            shape = (len(chunk), *self.shape[1:])
+            rows.append(as_rows(chunk, shape, self.dtype, place, on_device=self._on_device))
         made = copy(self)
         made._start, made._rows = start, rows[0]  # noqa: SLF001  (its own kind)
-        if len(rows) > 1:
+        if self._on_device:
+            made._rows = joined_there(rows)  # noqa: SLF001
+        elif len(rows) > 1:
             # in C order, as those who read chunks one after another join them
             joined = np.empty((sum(map(len, rows)), *self.shape[1:]), self.dtype)
             made._rows = np.concatenate(rows, out=joined)  # noqa: SLF001
@@ -47,6 +52,14 @@ class SentSource(RowSource):
         if self._rows is None:
             raise InputError(f"{self.name} is a Dask array whose chunks did not come along")
         return _SentReader(self._rows, self._start)
+
+    @property
+    def on_device(self) -> bool:
+        return self._on_device
+
+    @property
+    def is_remote(self) -> bool:
+        return True
 
     def reader_nbytes(self, block_rows: int) -> int:
         del block_rows  # they are Dask's

@@ -333,7 +333,8 @@ class FakeCuPy(ModuleType):
                     )
                     other.run(when)
                     del self._brought[there]
-            self._uses.setdefault(here, {})[stream] = tick
+            if stream is not self.default:  # whose memory others never get
+                self._uses.setdefault(here, {})[stream] = tick
 
     def bring(self, array, copy, stream):
         """Queue a copy to an array."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import shutil
 
+import dask.array as da
 import numpy as np
 import pytest
 from fake_cupy import FakeCuPy, install
 from host_cuda import RawModule
+from sklearn.exceptions import ConvergenceWarning
 
+from streamreg import LinearRegression, layout
 from streamreg.blocks import Block
 from streamreg.kernels import Affine, gpu_products, reference
 from streamreg.kernels.gpu import DeviceState, Gpu
@@ -127,3 +130,35 @@ def test_what_is_not_served_is_left_to_others(shape, n_columns, n_targets, is_se
     assert products.serves(block, state, Affine()) == is_served
     assert not products.serves(block, state, Affine(shift=np.ones(shape[1])))
     assert bool(gpu_products.sums_nbytes(shape[1], n_columns, n_targets)) == is_served
+
+
+def test_whole_fits_give_the_same_bits_wherever_rows_lie(gpu, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(layout, "DEVICE_BLOCK_NBYTES", 16 << 10)
+    monkeypatch.setattr(layout, "DEVICE_SEGMENT_NBYTES", 64 << 10)
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((400, 40))
+    y = X @ rng.standard_normal(40) + rng.standard_normal(400)
+
+    def fitted(X, y, **settings):
+        # a few epochs are too few, and threads of the host are slow
+        with pytest.warns(ConvergenceWarning):
+            model = LinearRegression(solver="cg", max_epochs=2, tol=0.0, **settings).fit(X, y)
+        return model.coef_.tobytes(), model
+
+    on_gpu = {"device": "cuda", "device_memory_limit": "400 MiB"}
+    here, _ = fitted(X, y, **on_gpu)
+    there, model = fitted(gpu.cupy.asarray(X), gpu.cupy.asarray(y), **on_gpu)
+    assert here == there
+    _, plain = fitted(X, y)
+    np.testing.assert_allclose(model.coef_, plain.coef_, rtol=1e-9, atol=1e-9)
+    chunks = da.from_array(X, chunks=(48, -1)), da.from_array(y, chunks=60)
+    expected, _ = fitted(*chunks, n_threads=1, **on_gpu)
+    assert fitted(*chunks, n_threads=3, **on_gpu)[0] == expected
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        assert fitted(*chunks, client=client, **on_gpu)[0] == expected

@@ -23,8 +23,9 @@ BLOCK_NBYTES = 2 * MIB
 # rows that can be had piecemeal are read so many at once, and folded while they are still in the
 # processor's last cache. Measured at D = 256, as a part of reading alone: 2 MiB 0.54, 8 MiB 0.69
 PIECE_NBYTES = 8 * MIB
-# what a GPU is sent at once: to queue its folding costs the host some tenths of a millisecond
-DEVICE_BLOCK_NBYTES = 32 * MIB
+# what a GPU is sent at once: to queue its folding costs the host some tenths of a millisecond, in
+# which a bus of today brings 16 MiB
+DEVICE_BLOCK_NBYTES = 64 * MIB
 # at whose end a state comes back from it, and the host waits for that
 DEVICE_SEGMENT_NBYTES = 1024 * MIB
 # rows that loops take at a time

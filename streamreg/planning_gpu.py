@@ -35,6 +35,7 @@ def device_needs(
 ) -> DeviceNeeds:
     """Return what a fit needs of a device, within a limit if it can be."""
     d, k = problem.n_features, problem.n_targets
+    n_slots, there = _slots(rows, n_threads), rows.there
     # of each kind of pass: its state, and what an update makes beside it
     scratch = arrays.scratch_nbytes(d, 2 * k, rows.block_rows)
     state = max(each.state_nbytes for each in footprint.passes)
@@ -46,10 +47,9 @@ def device_needs(
         Term("weights", weights, "of the solver, sent for each pass"),
         Term("cuBLAS", _WORKSPACE_NBYTES, "its workspace"),
         Term("spare", limit_nbytes // _SPARE, "pieces that CuPy's pool cannot use"),
-        *_made_there(rows.there, n_threads),
+        *_made_there(there, n_threads, n_slots),
     ]
     left = limit_nbytes - sum(term.nbytes for term in others)
-    n_slots, there = n_threads + _SLOTS_AHEAD, rows.there
     least = rows.buffer_for(arrays.tile_rows(d))
     buffer = there.sent_nbytes
     if N_BUFFERS * buffer > left:
@@ -68,11 +68,16 @@ def device_needs(
     )  # fmt: skip
 
 
-def _made_there(there: RowsThere, n_threads: int) -> list[Term]:
+def _slots(rows: Rows, n_threads: int) -> int:
+    """Return how many blocks are on their way at once."""
+    return min(rows.n_blocks, n_threads + _SLOTS_AHEAD)
+
+
+def _made_there(there: RowsThere, n_threads: int, n_slots: int) -> list[Term]:
     """Return what rows take that Dask makes on the device: by CuPy's own pool."""
     if not there.made_nbytes:
         return []
-    nbytes = (n_threads + _SLOTS_AHEAD) * there.made_nbytes + n_threads * there.reader_nbytes
+    nbytes = n_slots * there.made_nbytes + n_threads * there.reader_nbytes
     return [Term("chunks", nbytes, "made on the GPU when they are read")]
 
 
@@ -80,7 +85,7 @@ def host_terms(rows: Rows, footprint: Footprint, n_threads: int) -> list[Term]:
     """Return what the host keeps, beside its process, while a device folds."""
     state = max(each.state_nbytes for each in footprint.passes)
     earlier = max(each.kept_nbytes for each in footprint.passes)
-    slots = n_threads + _SLOTS_AHEAD
+    slots = _slots(rows, n_threads)
     return [
         *rows.terms(n_threads),
         Term("pinned", slots * rows.there.sent_nbytes, f"{count(slots, 'block')} on the way"),

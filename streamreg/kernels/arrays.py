@@ -154,18 +154,19 @@ class ArrayKernels:
             n = len(tile)
             if centred and not state.n:
                 self._begin(state, tile, tile_y, x_scale, y_scale)
-            # zeros where nothing is centred
-            rows, y_rows = xp.zeros((n + 1, d)), xp.zeros((n + 1, k))
+            rows, y_rows = xp.empty((n + 1, d)), xp.empty((n + 1, k))
             z, z_y = rows[:n], y_rows[:n]
-            z[...] = self._read(tile, Affine(x_scale, state.origin))
-            z_y[...] = self._read(tile_y, Affine(y_scale, state.y_origin))
+            self._read_to(z, tile, Affine(x_scale, state.origin))
+            self._read_to(z_y, tile_y, Affine(y_scale, state.y_origin))
             for values, varies in ((z, state.varies), (z_y, state.y_varies)):
-                xp.maximum(varies, (values != 0).any(axis=0), out=varies)
+                xp.maximum(varies, values.any(axis=0), out=varies)
             if centred:
                 s = xp.ones(n) if weight is None else weight
                 ratio, delta, y_delta = self._centre(state, z, z_y, s, s.sum())
                 rows[n] = delta * xp.sqrt(ratio)
                 y_rows[n] = y_delta * xp.sqrt(ratio)
+            else:
+                rows[n] = y_rows[n] = 0.0
             if weight is not None:
                 root = xp.sqrt(weight)[:, None]
                 z *= root
@@ -224,6 +225,17 @@ class ArrayKernels:
         if columns.shift is not None:
             z = z - self._there(columns.shift)
         return z
+
+    def _read_to(self, out: Any, values: Array, columns: Affine) -> None:  # noqa: ANN401
+        """Write values·scale - shift, by as few steps as there are, each of which reads all."""
+        xp = self._xp
+        if columns.scale is not None:
+            xp.multiply(values, self._there(columns.scale), out=out)
+            values = out
+        if columns.shift is not None:
+            xp.subtract(values, self._there(columns.shift), out=out)
+        elif values is not out:
+            out[...] = values
 
     def _there(self, array: Any) -> Any:  # noqa: ANN401
         """Return an array where the rows are; what an accumulator holds is sent once."""

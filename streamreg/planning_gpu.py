@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from streamreg.kernels import arrays
-from streamreg.kernels.gpu_products import sums_nbytes
+from streamreg.kernels.gpu_products import apart_nbytes
 from streamreg.kernels.gpu_transfers import N_BUFFERS
 from streamreg.memory import MIB, format_nbytes
 from streamreg.plans import DeviceNeeds, Term
@@ -43,7 +43,7 @@ def device_needs(
     others = [
         Term("sums", state, f"one state of D = {d:,}"),
         Term("tiles", scratch, "float64 rows in work"),
-        Term("apart", sums_nbytes(d, 2 * k, k), "sums of each part of the GPU"),
+        Term("apart", apart_nbytes(d, k), "sums of each part of the GPU"),
         Term("weights", weights, "of the solver, sent for each pass"),
         Term("cuBLAS", _WORKSPACE_NBYTES, "its workspace"),
         Term("spare", limit_nbytes // _SPARE, "pieces that CuPy's pool cannot use"),

@@ -17,22 +17,19 @@ PLACE = """
 {code}
 {wrappers}
 """
-FOLD = """extern "C" void k{number}(
-    unsigned blocks, unsigned threads, const {kind}* X, const double* y, const double* weight,
-    const double* V, const double* bias, long long first, long long rows, int features, double* sums
-) {{
-    launch(blocks, threads, [=] {{
-        {name}(X, y, weight, V, bias, first, rows, features, sums);
-    }});
+CALL = """extern "C" void call(unsigned blocks, unsigned threads, {parameters}) {{
+    launch(blocks, threads, [=] {{ {name}({names}); }});
 }}
 """
-ADD = """extern "C" void k{number}(
-    unsigned blocks, unsigned threads,
-    const double* sums, int n_blocks, long long length, double* out
-) {{
-    launch(blocks, threads, [=] {{ add_up(sums, n_blocks, length, out); }});
-}}
-"""
+
+
+def wrapped(code, name):
+    """Return a function that launches a kernel, given the numbers of blocks and threads."""
+    template, _, first = name.partition("<")
+    (parameters,) = re.findall(rf"__global__.*\b{template}\(([^)]*)\)", code, re.DOTALL)
+    parameters = re.sub(r"\bT\b", first.partition(",")[0], " ".join(parameters.split()))
+    names = ", ".join(re.findall(r"(\w+)(?:,|$)", parameters))
+    return CALL.format(parameters=parameters, name=name, names=names)
 
 
 class RawModule:
@@ -40,14 +37,8 @@ class RawModule:
 
     def __init__(self, *, code, options, name_expressions):
         assert options == ("--std=c++17",)
-        self._names = list(name_expressions)
-        wrappers = [
-            (FOLD if name.startswith("fold") else ADD).format(
-                number=number, name=name, kind="float" if "float" in name else "double"
-            )
-            for number, name in enumerate(self._names)
-        ]
-        source = PLACE.format(header=HEADER, code=code, wrappers="\n".join(wrappers))
+        (name,) = name_expressions
+        source = PLACE.format(header=HEADER, code=code, wrappers=wrapped(code, name))
         about = hashlib.sha256(source.encode()).hexdigest()
         folder = Path(tempfile.mkdtemp(prefix=f"streamreg-{about[:8]}-"))
         (folder / "kernels.cpp").write_text(source)
@@ -60,17 +51,14 @@ class RawModule:
         )  # fmt: skip
         self._library = ctypes.CDLL(str(folder / "kernels.so"))
 
-    def get_function(self, name):
-        function = getattr(self._library, f"k{self._names.index(name)}")
-        takes = re.sub(r"<.*", "", name)
+    def get_function(self, _):
+        function = self._library.call
 
         def launch(grid, block, arguments, shared_mem=0):
-            assert block[0] % 32 == 0 or takes == "add_up"
+            assert block[0] % 32 == 0
             assert shared_mem <= 8 << 17
-            threads = -(-block[0] // 32) * 32
-            function(
-                ctypes.c_uint(*grid), ctypes.c_uint(threads), *(_passed(each) for each in arguments)
-            )
+            given = [_passed(each) for each in arguments]
+            function(ctypes.c_uint(*grid), ctypes.c_uint(*block), *given)
 
         launch.max_dynamic_shared_size_bytes = 0
         return launch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import cache
 
 import dask.array as da
 import numpy as np
@@ -27,26 +28,26 @@ ROUNDING = 1e-12
 
 @pytest.fixture(scope="module")
 def compiled():
-    """The kernels, compiled once."""
-    made = {}
-
-    def module(**given):
-        if not made:
-            made["module"] = RawModule(**given)
-        return made["module"]
-
-    return module
+    """The kernels, each compiled once."""
+    return cache(RawModule)
 
 
 @pytest.fixture
 def gpu(monkeypatch, compiled):
     cupy = FakeCuPy()
-    cupy.RawModule = compiled
+    cupy.RawModule = lambda *, name_expressions, **given: compiled(
+        name_expressions=tuple(name_expressions), **given
+    )
     install(monkeypatch, cupy)
     # a few blocks of threads are as good as many, and take turns here
     monkeypatch.setattr(gpu_products, "_GRID", 3)
     monkeypatch.setattr(gpu_products, "_MOST_GRIDS", 1)
-    return Gpu()
+    monkeypatch.setattr(gpu_products, "_WIDE_GRID", 10)
+    # of some rows of a thousand numbers
+    monkeypatch.setattr(gpu_products, "_WIDE_TILE_NBYTES", 100_000)
+    gpu_products.way_for.cache_clear()
+    yield Gpu()
+    gpu_products.way_for.cache_clear()
 
 
 def folded(gpu, X, y, weight, V, bias, cuts):
@@ -54,7 +55,8 @@ def folded(gpu, X, y, weight, V, bias, cuts):
     stream = gpu.cupy.cuda.Stream(non_blocking=True)
     loops = gpu.kernels()
     with stream:
-        there = DeviceState(gpu, ProductState.zero(X.shape[1], 1, V.shape[1]), stream)
+        zero = ProductState.zero(X.shape[1], y.shape[1], V.shape[1])
+        there = DeviceState(gpu, zero, stream)
         for first, stop in zip((0, *cuts), (*cuts, len(X)), strict=True):
             part = [gpu.cupy.asarray(a[first:stop]) for a in (X, y)]
             s = None if weight is None else gpu.cupy.asarray(weight[first:stop])
@@ -97,13 +99,40 @@ def test_wide_rows_are_shared_by_as_many_threads_as_a_block_has(gpu, d):
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((5, d)).astype("f4"), rng.standard_normal((5, 1))
     V, bias = rng.standard_normal((d, 2)), rng.standard_normal(2)
-    launch = gpu_products.Launch(d)
-    assert launch.threads <= 512
-    assert launch.threads * launch.a_thread >= d
+    way = gpu_products.Narrow(gpu_products.Shape(d, 2, 1))
+    assert way.threads <= 512
+    assert way.threads * way.a_thread >= d
     state = folded(gpu, X, y, None, V, bias, (2,))
     expected = reference.products(X.astype(float), y, np.ones(5), V, bias)
     for name in ("products", "sums", "rr"):
         np.testing.assert_allclose(getattr(state, name), expected[name], rtol=1e-11, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("d", "k", "n_columns", "dtype", "weighted"),
+    [
+        (1024, 2, 2, "f8", True), (1100, 2, 4, "f4", False), (4200, 1, 1, "f4", False),
+        (4200, 1, 2, "f8", True), (1030, 4, 8, "f8", False),
+    ],
+)  # fmt: skip
+def test_rows_of_any_width_and_some_targets(gpu, d, k, n_columns, dtype, weighted):
+    rng = np.random.default_rng(0)
+    n = 31
+    X, y = rng.standard_normal((n, d)).astype(dtype), rng.standard_normal((n, k))
+    weight = rng.uniform(0.1, 2, n) if weighted else None
+    V, bias = rng.standard_normal((d, n_columns)), rng.standard_normal(n_columns)
+    assert isinstance(gpu_products.way_for(gpu_products.Shape(d, n_columns, k)), gpu_products.Wide)
+    whole = folded(gpu, X, y, weight, V, bias, ())
+    counts = np.ones(n) if weight is None else weight
+    expected = reference.products(X.astype(float), y, counts, V, bias)
+    for name, value in expected.items():
+        size = np.max(np.abs(value), initial=1.0)
+        np.testing.assert_allclose(
+            getattr(whole, name), value, rtol=1e-11, atol=ROUNDING * size, err_msg=name
+        )
+    in_parts = folded(gpu, X, y, weight, V, bias, (1, 6, 7, 20))
+    for name in ("n", "sums", "rr", "products"):
+        np.testing.assert_array_equal(getattr(whole, name), getattr(in_parts, name), err_msg=name)
 
 
 def test_y_that_is_large_and_alike_costs_no_digits(gpu):
@@ -120,7 +149,7 @@ def test_y_that_is_large_and_alike_costs_no_digits(gpu):
     ("shape", "n_columns", "n_targets", "is_served"),
     [
         ((10, 31), 1, 1, False), ((10, 32), 2, 1, True), ((10, 4096), 2, 1, True),
-        ((10, 4097), 1, 1, False), ((10, 64), 4, 2, False),
+        ((10, 4097), 1, 1, True), ((10, 64), 4, 2, False), ((10, 1024), 16, 8, False),
     ],
 )  # fmt: skip
 def test_what_is_not_served_is_left_to_others(shape, n_columns, n_targets, is_served):
@@ -129,7 +158,8 @@ def test_what_is_not_served_is_left_to_others(shape, n_columns, n_targets, is_se
     products = gpu_products.Products(None)
     assert products.serves(block, state, Affine()) == is_served
     assert not products.serves(block, state, Affine(shift=np.ones(shape[1])))
-    assert bool(gpu_products.sums_nbytes(shape[1], n_columns, n_targets)) == is_served
+    way = gpu_products.way_for(gpu_products.Shape(shape[1], n_columns, n_targets))
+    assert (way is not None) == is_served
 
 
 def test_whole_fits_give_the_same_bits_wherever_rows_lie(gpu, monkeypatch):

@@ -87,7 +87,7 @@ class ArrayKernels:
         xp, k = self._xp, len(state.rr)
         V, b = self._there(coefficients), self._there(bias)
         if self._fused is not None and self._fused.serves(block, state, x):
-            target = self._read(block.y, y)[:, 0]
+            target = self._read(block.y, y)
             self._fused.add(block, state, target, xp.ascontiguousarray(V.T), b)
             self._count(state, len(block.X), block.weight)
             return

@@ -1,14 +1,13 @@
 """The product with a gradient on a GPU, compiled: each row is read from its memory once.
 
-It serves rows of float64 and float32, with one target and at most one direction, as they are
-stored; for others :class:`ArrayKernels` does.
+It serves rows of float64 and float32 as they are stored; for others :class:`ArrayKernels` does.
 """
 
 from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -17,49 +16,182 @@ if TYPE_CHECKING:
     from streamreg.kernels import Affine
     from streamreg.kernels.states import ProductState
 
-_SOURCE = "products.cu"
+_WARP = 32
 # of narrower rows most of a warp would idle; wider ones do not fit the registers of a block
 _LEAST_FEATURES, _MOST_FEATURES = 32, 4096
-_MOST_COLUMNS = 2
-_MOST_THREADS, _WARP = 512, 32
+_MOST_COLUMNS, _MOST_THREADS = 2, 512
 # columns of a thread: the more, the fewer steps it takes to add up what threads found
 _MANY_A_THREAD = 4
 # blocks of threads: two for each processor of the largest GPUs, more where they are small
 _GRID, _MOST_GRIDS = 264, 8
+# of rows that are read twice, the second time out of the L2 cache: 40 MiB or more on GPUs of today,
+# where two tiles lie at once
+_WIDE_TILE_NBYTES = 16 << 20
+_LEAST_WIDE, _MOST_WIDE_COLUMNS = 1024, 8
+# blocks of threads that add up
+_WIDE_GRID = 1024
+# as in wide_products.cu
+_WIDE_ROWS, _WIDE_THREADS, _SLICE, _BATCH = 4, 256, 4096, 64
+_ADDING_THREADS = 256
 
 
-class Launch:
-    """How the rows of so many features are shared by threads: a function of D alone.
+class Shape(NamedTuple):
+    """Of what is folded: D features, M columns of coefficients, K targets."""
+
+    n_features: int
+    n_columns: int
+    n_targets: int
+
+    @property
+    def length(self) -> int:
+        """Numbers of one sum: products (M, D), then sums (M,) of s·u, then of s·r² (K,)."""
+        return self.n_columns * self.n_features + self.n_columns + self.n_targets
+
+
+class Rows(NamedTuple):
+    """What a kernel is given: rows, and coefficients V (M, D) and b (M,)."""
+
+    X: Any
+    y: Any  # (n, K) float64
+    weight: Any  # a null pointer where each row counts once
+    V: Any
+    bias: Any
+    first: int  # number of the first row of the state's
+
+
+class Way(Protocol):
+    """A kernel, for rows of one shape. How rows are shared is a function of the shape alone.
+
+    Attributes
+    ----------
+    source
+        Its file.
+    n_sums
+        Sums that are kept apart until a segment ends.
+    room_nbytes
+        Bytes that it needs beside them.
+    """
+
+    source: str
+    n_sums: int
+    room_nbytes: int
+
+    def name(self, dtype: str) -> str:
+        """Return the instance of the template for rows of "float" or "double"."""
+
+    def queue(self, kernel: Any, rows: Rows, sums: Any, room: Any) -> None:  # noqa: ANN401
+        """Queue the folding of rows."""
+
+
+class Narrow:
+    """Rows that fit the registers of a block of threads, with one target.
 
     Attributes
     ----------
     a_thread
         Columns of a thread.
-    threads, blocks
-        Threads of a block, and blocks of the grid.
+    threads
+        Threads of a block.
     """
 
-    def __init__(self, n_features: int) -> None:
-        self.a_thread = 1
+    source = "products.cu"
+    room_nbytes = 0
+
+    def __init__(self, shape: Shape) -> None:
+        n_features = shape.n_features
+        self._shape, self.a_thread = shape, 1
         while n_features > self.a_thread * (
             _WARP if self.a_thread < _MANY_A_THREAD else _MOST_THREADS
         ):
             self.a_thread *= 2
         self.threads = -(-n_features // (_WARP * self.a_thread)) * _WARP
-        self.blocks = _GRID * min(_MOST_GRIDS, _MOST_THREADS // self.threads)
+        self.n_sums = _GRID * min(_MOST_GRIDS, _MOST_THREADS // self.threads)
+        # rows that threads hold at once: what fits their registers
+        self._at_once = 4 if self.a_thread <= _MANY_A_THREAD else 2
+
+    def name(self, dtype: str) -> str:
+        numbers = self._shape.n_columns, self.a_thread, self._at_once
+        return f"fold_products<{dtype}, {', '.join(map(str, numbers))}>"
+
+    def queue(self, kernel: Any, rows: Rows, sums: Any, room: Any) -> None:  # noqa: ANN401
+        del room
+        n_rows, n_features = rows.X.shape
+        found = 2 * self._at_once * (self.threads // _WARP)
+        shared_nbytes = 8 * self._shape.n_columns * (n_features + found)
+        kernel.max_dynamic_shared_size_bytes = shared_nbytes
+        kernel(
+            (self.n_sums,),
+            (self.threads,),
+            (
+                rows.X, rows.y, rows.weight, rows.V, rows.bias,
+                np.int64(rows.first), np.int64(n_rows), np.int32(n_features), sums,
+            ),
+            shared_mem=shared_nbytes,
+        )  # fmt: skip
 
 
-def is_served(n_features: int, n_columns: int, n_targets: int) -> bool:
-    """Whether rows and coefficients of such shapes are."""
-    fits = _LEAST_FEATURES <= n_features <= _MOST_FEATURES
-    return fits and n_targets == 1 and n_columns <= _MOST_COLUMNS
+class Wide:
+    """Rows of any width, and some targets: tiles that fit the L2 cache are read twice."""
+
+    source = "wide_products.cu"
+
+    def __init__(self, shape: Shape) -> None:
+        self._shape = shape
+        self._column_blocks = -(-shape.n_features // _WIDE_THREADS)
+        self._slices = -(-shape.n_features // _SLICE)
+        self.n_sums = -(-_WIDE_GRID // self._column_blocks)
+        # dot products of two tiles of float32
+        most_rows = _tile_rows(shape.n_features, 4)
+        self.room_nbytes = 2 * 8 * most_rows * shape.n_columns * self._slices
+
+    def name(self, dtype: str) -> str:
+        return f"fold_wide<{dtype}, {self._shape.n_columns}>"
+
+    def queue(self, kernel: Any, rows: Rows, sums: Any, room: Any) -> None:  # noqa: ANN401
+        n_rows, n_features = rows.X.shape
+        tile = _tile_rows(n_features, rows.X.dtype.itemsize)
+        # a launch each: the tile before is added up while the next one is read
+        for turn, start in enumerate(range(-tile, n_rows, tile)):
+            before = 0 if start < 0 else min(tile, n_rows - start)
+            after = max(0, min(tile, n_rows - start - tile))
+            adding = self._column_blocks * self.n_sums if before else 0
+            reading = -(-after // _WIDE_ROWS) * self._slices
+            kernel(
+                (adding + reading,),
+                (_WIDE_THREADS,),
+                (
+                    rows.X, rows.y, rows.weight, rows.V, rows.bias, np.int64(rows.first),
+                    np.int64(max(0, start)), np.int64(before), np.int64(after), np.int32(turn % 2),
+                    np.int32(n_features), np.int32(self._shape.n_targets), np.int32(self.n_sums),
+                    np.int64(len(room) // 2), room, sums,
+                ),
+                shared_mem=8 * self._shape.n_columns * 2 * _BATCH,
+            )  # fmt: skip
 
 
-def sums_nbytes(n_features: int, n_columns: int, n_targets: int) -> int:
-    """Bytes of the sums of all blocks of the grid; 0 for what is not served."""
-    if not is_served(n_features, n_columns, n_targets):
-        return 0
-    return 8 * Launch(n_features).blocks * _length(n_features, n_columns)
+def _tile_rows(n_features: int, itemsize: int) -> int:
+    return max(_WIDE_ROWS, _WIDE_TILE_NBYTES // (itemsize * n_features))
+
+
+@cache
+def way_for(shape: Shape) -> Way | None:
+    """Return how rows of a shape are folded; ``None`` where no kernel serves them."""
+    d, n_columns, n_targets = shape
+    if _LEAST_FEATURES <= d <= _MOST_FEATURES and n_targets == 1 and n_columns <= _MOST_COLUMNS:
+        return Narrow(shape)
+    return Wide(shape) if d >= _LEAST_WIDE and n_columns <= _MOST_WIDE_COLUMNS else None
+
+
+def apart_nbytes(n_features: int, n_targets: int) -> int:
+    """Bytes of the sums that are kept apart, and of what is needed beside, with any solver."""
+    nbytes = 0
+    # with a direction for each target, and without
+    for n_columns in (n_targets, 2 * n_targets):
+        shape = Shape(n_features, n_columns, n_targets)
+        way = way_for(shape)
+        if way is not None:
+            nbytes = max(nbytes, 8 * way.n_sums * shape.length + way.room_nbytes)
+    return nbytes
 
 
 class Products:
@@ -75,16 +207,15 @@ class Products:
         self._cupy = cupy
         self._state: ProductState | None = None
         self._sums: Any = None
-        self._loaded: Any = None
+        self._room: Any = None
         self._kernel = cache(self._compiled)
 
     def serves(self, block: Block, state: ProductState, x: Affine) -> bool:
         """Whether it can fold a block."""
-        flags = block.X.flags
         return (
-            is_served(block.X.shape[1], len(state.sums), len(state.rr))
+            way_for(_shape_of(state)) is not None
             and block.X.dtype.char in "fd"
-            and flags.c_contiguous
+            and block.X.flags.c_contiguous
             and x.scale is None
             and x.shift is None
         )
@@ -97,39 +228,32 @@ class Products:
         V: Any,  # noqa: ANN401
         bias: Any,  # noqa: ANN401
     ) -> None:
-        """Queue the folding of a block, given y (n,) as it is read, V (M, D) and b (M,)."""
-        n_rows, n_features = block.X.shape
-        n_columns, launch = len(V), Launch(n_features)
+        """Queue the folding of a block, given y (n, K) as it is read, V (M, D) and b (M,)."""
+        shape = _shape_of(state)
+        way = way_for(shape)
+        if way is None:
+            raise ValueError(f"no kernel serves {shape}")
         if self._state is not state:
             self._state = state
-            self._sums = self._cupy.zeros((launch.blocks, _length(n_features, n_columns)))
-        kernel = self._kernel(block.X.dtype.char, n_columns, launch.a_thread)
-        found = 2 * _at_once(launch.a_thread) * (launch.threads // _WARP)
-        shared_nbytes = 8 * n_columns * (n_features + found)
-        kernel.max_dynamic_shared_size_bytes = shared_nbytes
-        # a weight of one for each row needs no array
+            self._sums = self._cupy.zeros((way.n_sums, shape.length))
+            self._room = self._cupy.empty(way.room_nbytes // 8)
         weight = np.uint64(0) if block.weight is None else block.weight
-        kernel(
-            (launch.blocks,),
-            (launch.threads,),
-            (
-                block.X, y, weight, V, bias,
-                np.int64(state.n), np.int64(n_rows), np.int32(n_features), self._sums,
-            ),
-            shared_mem=shared_nbytes,
-        )  # fmt: skip
+        kernel = self._kernel(
+            way.source, way.name({"f": "float"}.get(block.X.dtype.char, "double"))
+        )
+        rows = Rows(block.X, y, weight, V, bias, int(state.n))
+        way.queue(kernel, rows, self._sums, self._room)
 
     def finish(self, state: ProductState) -> None:
         """Queue the adding up of what was folded into a state."""
         if self._state is not state:
             return
         n_columns, n_features = state.products.shape
-        n_blocks, length = self._sums.shape
+        n_sums, length = self._sums.shape
         total = self._cupy.empty(length)
-        threads = 256
-        self._module().get_function("add_up")(
-            (-(-length // threads),), (threads,),
-            (self._sums, np.int32(n_blocks), np.int64(length), total),
+        self._kernel("add_up.cu", "add_up")(
+            (-(-length // _ADDING_THREADS),), (_ADDING_THREADS,),
+            (self._sums, np.int32(n_sums), np.int64(length), total),
         )  # fmt: skip
         add = self._cupy.add
         at = n_columns * n_features
@@ -140,38 +264,15 @@ class Products:
 
     def forget(self) -> None:
         """Let go of sums that were not asked for."""
-        self._state = self._sums = None
+        self._state = self._sums = self._room = None
 
-    def _compiled(self, dtype: str, n_columns: int, a_thread: int) -> Any:  # noqa: ANN401
-        return self._module().get_function(_name(dtype, n_columns, a_thread))
-
-    def _module(self) -> Any:  # noqa: ANN401
-        """Return the source, compiled for this device the first time; CuPy keeps that on disk."""
-        if self._loaded is None:
-            names = [
-                _name(dtype, n_columns, a_thread)
-                for dtype in "fd"
-                for n_columns in range(1, _MOST_COLUMNS + 1)
-                for a_thread in (1, 2, 4, 8)
-            ]
-            source = files("streamreg.kernels").joinpath(_SOURCE).read_text()
-            self._loaded = self._cupy.RawModule(
-                code=source, options=("--std=c++17",), name_expressions=[*names, "add_up"]
-            )
-        return self._loaded
+    def _compiled(self, source: str, name: str) -> Any:  # noqa: ANN401
+        """Return a kernel, compiled for this device the first time; CuPy keeps that on disk."""
+        code = files("streamreg.kernels").joinpath(source).read_text()
+        module = self._cupy.RawModule(code=code, options=("--std=c++17",), name_expressions=[name])
+        return module.get_function(name)
 
 
-def _name(dtype: str, n_columns: int, a_thread: int) -> str:
-    """Return the instance of the template for such rows."""
-    kind = "float" if dtype == "f" else "double"
-    return f"fold_products<{kind}, {n_columns}, {a_thread}, {_at_once(a_thread)}>"
-
-
-def _at_once(a_thread: int) -> int:
-    """Return the rows that threads hold at once: what fits their registers."""
-    return 4 if a_thread <= _MANY_A_THREAD else 2
-
-
-def _length(n_features: int, n_columns: int) -> int:
-    """Return the sums of one block of the grid, as ``sums_of`` in the source."""
-    return n_columns * n_features + n_columns + 1
+def _shape_of(state: ProductState) -> Shape:
+    n_columns, n_features = state.products.shape
+    return Shape(n_features, n_columns, len(state.rr))

@@ -118,12 +118,3 @@ __global__ void __launch_bounds__(512) fold_products(
         totals[COLUMNS] = rr;
     }
 }
-
-// Add the sums of all blocks of a grid, in their order.
-__global__ void add_up(const double* sums, int n_blocks, long long length, double* out) {
-    const long long at = blockIdx.x * (long long)blockDim.x + threadIdx.x;
-    if (at >= length) return;
-    double total = 0.0;
-    for (int block = 0; block < n_blocks; ++block) total += sums[block * length + at];
-    out[at] = total;
-}

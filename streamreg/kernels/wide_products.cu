@@ -1,0 +1,154 @@
+// Residuals, directions and their products with X, for rows of any width, tile by tile.
+//
+// One launch does two things: some blocks of the grid add up the products of a tile, which is in
+// the L2 cache since the launch before, while others read the next tile from memory and make its
+// dot products. Rows are added up in their order, every ROWS of them by one of a number of shares
+// that is a function of the width: no bit depends on how rows are cut into tiles or blocks.
+
+constexpr int ROWS = 4;  // that belong together
+constexpr int WARP = 32, THREADS = 256, WARPS = THREADS / WARP;
+constexpr int SLICE = 4096;  // columns of which one block of the grid makes a dot product
+constexpr int BATCH = 64;  // rows whose residuals are at hand at once
+
+__host__ __device__ constexpr long long parts_of(long long length, long long each) {
+    return (length + each - 1) / each;
+}
+
+// The dot products of ROWS rows with V (COLUMNS, features), over one slice of their columns.
+template <typename T, int COLUMNS>
+__device__ void read_rows(
+    const T* X, const double* V, long long rows, int features, double* dots, long long block
+) {
+    extern __shared__ double shared[];
+    double* found = shared;  // by each warp
+    const long long slices = parts_of(features, SLICE);
+    const long long row = block / slices * ROWS;
+    const int slice = block % slices;
+    const int past = features < (slice + 1) * SLICE ? features : (slice + 1) * SLICE;
+    double dot[ROWS][COLUMNS];
+    #pragma unroll
+    for (int r = 0; r < ROWS; ++r)
+        #pragma unroll
+        for (int m = 0; m < COLUMNS; ++m) dot[r][m] = 0.0;
+    #pragma unroll 4
+    for (int column = slice * SLICE + threadIdx.x; column < past; column += THREADS) {
+        T x[ROWS];
+        #pragma unroll
+        for (int r = 0; r < ROWS; ++r)
+            x[r] = row + r < rows ? X[(row + r) * features + column] : T(0);
+        #pragma unroll
+        for (int m = 0; m < COLUMNS; ++m) {
+            const double v = V[m * (long long)features + column];
+            #pragma unroll
+            for (int r = 0; r < ROWS; ++r) dot[r][m] += double(x[r]) * v;
+        }
+    }
+    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    #pragma unroll
+    for (int r = 0; r < ROWS; ++r)
+        #pragma unroll
+        for (int m = 0; m < COLUMNS; ++m) {
+            #pragma unroll
+            for (int step = WARP / 2; step > 0; step /= 2)
+                dot[r][m] += __shfl_down_sync(0xffffffffu, dot[r][m], step);
+            if (lane == 0) found[(r * COLUMNS + m) * WARPS + warp] = dot[r][m];
+        }
+    __syncthreads();
+    if (threadIdx.x >= ROWS * COLUMNS || row + threadIdx.x / COLUMNS >= rows) return;
+    double total = 0.0;
+    for (int w = 0; w < WARPS; ++w) total += found[threadIdx.x * WARPS + w];
+    dots[(row * COLUMNS + threadIdx.x) * slices + slice] = total;
+}
+
+// The products of a tile with THREADS columns of X, and in the first of them the sums of s·u and of
+// s·r², over the rows of one share.
+template <typename T, int COLUMNS>
+__device__ void add_rows(
+    const T* X, const double* y, const double* weight, const double* bias, const double* dots,
+    long long first, long long rows, int features, int targets, int shares, double* sums,
+    long long block
+) {
+    extern __shared__ double shared[];
+    double *u = shared, *su = shared + BATCH * COLUMNS;
+    const long long column_blocks = parts_of(features, THREADS), slices = parts_of(features, SLICE);
+    const long long share = block / column_blocks;
+    const long long column = block % column_blocks * THREADS + threadIdx.x;
+    const bool is_there = column < features, is_first = block % column_blocks == 0;
+    double* mine = sums + share * (COLUMNS * (long long)features + COLUMNS + targets);
+    double* totals = mine + COLUMNS * (long long)features;
+    double products[COLUMNS];
+    #pragma unroll
+    for (int m = 0; m < COLUMNS; ++m)
+        products[m] = is_there ? mine[m * (long long)features + column] : 0.0;
+    // of s·u in the first threads, of s·r² in the next
+    const bool adds = is_first && threadIdx.x < COLUMNS + targets;
+    const bool squares = threadIdx.x >= COLUMNS;
+    const int at = squares ? threadIdx.x - COLUMNS : threadIdx.x;
+    double total = adds ? totals[threadIdx.x] : 0.0;
+
+    const long long past = first + rows;
+    // the first group of this share that ends after the first row
+    long long group = first / ROWS;
+    group += (share + shares - group % shares) % shares;
+    for (; group * ROWS < past; group += (BATCH / ROWS) * (long long)shares) {
+        __syncthreads();  // the last batch has been used
+        for (int entry = threadIdx.x; entry < BATCH * COLUMNS; entry += THREADS) {
+            const int m = entry % COLUMNS, r = entry / COLUMNS;
+            const long long row = (group + r / ROWS * (long long)shares) * ROWS + r % ROWS - first;
+            double here = 0.0, s = 0.0;
+            if (row >= 0 && row < rows) {
+                s = weight ? weight[row] : 1.0;
+                for (int slice = 0; slice < slices; ++slice)
+                    here += dots[(row * COLUMNS + m) * slices + slice];
+                // y - b first: they may be large and alike, and are then subtracted exactly
+                here = m < targets ? here - (y[row * targets + m] - bias[m]) : here + bias[m];
+            }
+            u[entry] = here;
+            su[entry] = s * here;
+        }
+        __syncthreads();
+        for (int part = 0; part < BATCH; part += ROWS) {
+            const long long row = (group + part / ROWS * (long long)shares) * ROWS - first;
+            if (row >= rows) break;
+            T x[ROWS];
+            #pragma unroll
+            for (int r = 0; r < ROWS; ++r)
+                x[r] = is_there && row + r >= 0 && row + r < rows ? X[(row + r) * features + column]
+                                                                 : T(0);
+            #pragma unroll
+            for (int r = 0; r < ROWS; ++r) {
+                if (row + r < 0 || row + r >= rows) continue;
+                const double* here = su + (part + r) * COLUMNS;
+                #pragma unroll
+                for (int m = 0; m < COLUMNS; ++m) products[m] += here[m] * double(x[r]);
+                if (adds) total += here[at] * (squares ? u[(part + r) * COLUMNS + at] : 1.0);
+            }
+        }
+    }
+    #pragma unroll
+    for (int m = 0; m < COLUMNS; ++m)
+        if (is_there) mine[m * (long long)features + column] = products[m];
+    if (adds) totals[threadIdx.x] = total;
+}
+
+// Add up the `before` rows from `start` on, and make dot products of the `after` rows that follow.
+// `dots` has room for two tiles, of which `turn` says which one is added up.
+template <typename T, int COLUMNS>
+__global__ void __launch_bounds__(THREADS) fold_wide(
+    const T* X, const double* y, const double* weight, const double* V, const double* bias,
+    long long first, long long start, long long before, long long after, int turn, int features,
+    int targets, int shares, long long room, double* dots, double* sums
+) {
+    const long long adding = before ? parts_of(features, THREADS) * shares : 0;
+    const T* tile = X + start * features;
+    if (blockIdx.x < adding)
+        add_rows<T, COLUMNS>(
+            tile, y + start * targets, weight ? weight + start : nullptr, bias, dots + turn * room,
+            first + start, before, features, targets, shares, sums, blockIdx.x
+        );
+    else
+        read_rows<T, COLUMNS>(
+            tile + before * features, V, after, features, dots + (1 - turn) * room,
+            blockIdx.x - adding
+        );
+}

@@ -160,9 +160,9 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Parameters
         ----------
         X
-            (N, D): the path or URL of a Zarr array, an array of Zarr, Dask, NumPy or h5py, a data
-            frame, or any object with ``shape``, ``dtype`` and slicing. The path of a Zarr group
-            with arrays ``X`` and ``y`` needs no ``y``.
+            (N, D): the path or URL of a Zarr array, an array of Zarr, Dask, NumPy, h5py or CuPy, a
+            data frame, or any object with ``shape``, ``dtype`` and slicing. The path of a Zarr
+            group with arrays ``X`` and ``y`` needs no ``y``.
         y
             (N,) or (N, K), any of these kinds.
         sample_weight

@@ -18,6 +18,11 @@ ALIGNMENT = 256
 EXACT_INTEGERS = 2**53
 
 
+def aligned(nbytes: int) -> int:
+    """Bytes from where an array of so many begins to where the next one may."""
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT
+
+
 def namespace(array: Any) -> Any:  # noqa: ANN401  (an array of any library, and its functions)
     """Return the functions of the library that ``array`` is of, of the array API standard."""
     # CuPy's arrays do not tell

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from streamreg.blocks import ALIGNMENT, Block
+from streamreg.blocks import Block, aligned
 from streamreg.sources.block_reader import BlockReader
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def slot_nbytes(dataset: DataSet, rows: int, but: Collection[str] = ()) -> int:
     row_nbytes = {name: source.row_nbytes for name, source in dataset.named().items()}
     if dataset.weight is not None:
         row_nbytes["sample_weight"] = 8  # as float64
-    return sum(_aligned(rows * each) for name, each in row_nbytes.items() if name not in but)
+    return sum(aligned(rows * each) for name, each in row_nbytes.items() if name not in but)
 
 
 def _moved(values: Array, room: Array) -> tuple[Array, Array]:
@@ -102,8 +102,4 @@ def _moved(values: Array, room: Array) -> tuple[Array, Array]:
     order: Literal["C", "F"] = "C" if values.flags.c_contiguous else "F"
     copy = room[: values.nbytes].view(values.dtype).reshape(values.shape, order=order)
     copy[...] = values
-    return copy, room[_aligned(values.nbytes) :]
-
-
-def _aligned(nbytes: int) -> int:
-    return -(-nbytes // ALIGNMENT) * ALIGNMENT
+    return copy, room[aligned(values.nbytes) :]

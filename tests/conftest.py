@@ -136,3 +136,16 @@ def tile_sizes(request, monkeypatch):
         monkeypatch.setattr(cpu, "_GRAM_TILE_NBYTES", 1)
         monkeypatch.setattr(cpu, "_GRAM_MIN_ROWS", 3)
         monkeypatch.setattr(cpu, "_PANEL", 2)
+
+
+@pytest.fixture
+def client_here():
+    """A cluster whose workers are threads of this process, where a device may be made up."""
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        yield client

@@ -201,34 +201,21 @@ def test_a_fit_that_was_interrupted_goes_on_to_the_same_bits(store, solver, tmp_
     assert bits(fit(store, checkpoint=tmp_path / "a", **parameters)) == bits(expected)
 
 
-@pytest.fixture
-def client():
-    distributed = pytest.importorskip("distributed")
-    with (
-        # in this process, where the device is made up
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"
-        ) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
-
-
 @pytest.mark.cluster
 @pytest.mark.usefixtures("cupy")
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_workers_with_devices_come_to_the_bits_of_one(client, store, solver):
+def test_workers_with_devices_come_to_the_bits_of_one(client_here, store, solver):
     parameters = {"solver": solver, "max_epochs": 4, "tol": 0.0, "device": "cuda"}
     parameters |= {"device_memory_limit": "1 GiB"}
-    assert bits(fit(store, client=client, **parameters)) == bits(fit(store, **parameters))
+    assert bits(fit(store, client=client_here, **parameters)) == bits(fit(store, **parameters))
 
 
 @pytest.mark.cluster
 @pytest.mark.usefixtures("cupy")
-def test_what_workers_with_devices_cannot_do_is_refused(client, store, monkeypatch):
+def test_what_workers_with_devices_cannot_do_is_refused(client_here, store, monkeypatch):
     with pytest.raises(InputError, match="with client needs device_memory_limit"):
-        LinearRegression(client=client, device="cuda").fit(store)
-    model = LinearRegression(client=client, device="cuda", device_memory_limit="1 GiB")
+        LinearRegression(client=client_here, device="cuda").fit(store)
+    model = LinearRegression(client=client_here, device="cuda", device_memory_limit="1 GiB")
     monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(ClusterError, match=r"2 workers of 2 cannot .*needs CuPy"):
         model.fit(store)

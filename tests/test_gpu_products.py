@@ -162,8 +162,7 @@ def test_what_is_not_served_is_left_to_others(shape, n_columns, n_targets, is_se
     assert (way is not None) == is_served
 
 
-def test_whole_fits_give_the_same_bits_wherever_rows_lie(gpu, monkeypatch):
-    distributed = pytest.importorskip("distributed")
+def test_whole_fits_give_the_same_bits_wherever_rows_lie(gpu, client_here, monkeypatch):
     monkeypatch.setattr(layout, "DEVICE_BLOCK_NBYTES", 16 << 10)
     monkeypatch.setattr(layout, "DEVICE_SEGMENT_NBYTES", 64 << 10)
     rng = np.random.default_rng(0)
@@ -185,10 +184,4 @@ def test_whole_fits_give_the_same_bits_wherever_rows_lie(gpu, monkeypatch):
     chunks = da.from_array(X, chunks=(48, -1)), da.from_array(y, chunks=60)
     expected, _ = fitted(*chunks, n_threads=1, **on_gpu)
     assert fitted(*chunks, n_threads=3, **on_gpu)[0] == expected
-    with (
-        distributed.LocalCluster(
-            n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
-        ) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
-    ):
-        assert fitted(*chunks, client=client, **on_gpu)[0] == expected
+    assert fitted(*chunks, client=client_here, **on_gpu)[0] == expected

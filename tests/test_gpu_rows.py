@@ -134,29 +134,16 @@ def test_chunks_on_the_device_give_the_bits_of_those_on_the_host(cupy, rows, sol
     assert [term for term in needs.terms if term.what == "chunks"]
 
 
-@pytest.fixture
-def client():
-    distributed = pytest.importorskip("distributed")
-    with (
-        # in this process, where the device is made up
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"
-        ) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
-
-
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_workers_with_devices_fold_chunks_to_the_bits_of_one(client, cupy, rows, solver):
+def test_workers_with_devices_fold_chunks_to_the_bits_of_one(client_here, cupy, rows, solver):
     X, y = rows
     chunks = (1_000, 9_000, 30_000, 20_000)
     here = da.from_array(X, chunks=(chunks, -1)), da.from_array(y, chunks=(7_000, -1))
     there = on_gpu(X, (chunks, -1), cupy), here[1]
     settings = {"solver": solver, "device_memory_limit": "1 GiB"}
     expected = bits(fit(*here, **settings))
-    assert bits(fit(*here, client=client, **settings)) == expected
-    assert bits(fit(*there, client=client, **settings)) == expected
+    assert bits(fit(*here, client=client_here, **settings)) == expected
+    assert bits(fit(*there, client=client_here, **settings)) == expected
 
 
 def test_not_finite_rows_on_the_device_are_named(cupy, rows):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from streamreg.blocks import ALIGNMENT, Block, is_on_device, namespace
+from streamreg.blocks import ALIGNMENT, Block, aligned, is_on_device, namespace
 from streamreg.kernels.arrays import tile_rows
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def _have_copied(there: Any, values: Any, stream: Any) -> None:  # noqa: ANN401
 
 def block_nbytes(block: Block) -> int:
     """Bytes of a buffer for a block: for those of its arrays that lie on the host."""
-    return sum(_aligned(array.nbytes) for array in _arrays(block) if not is_on_device(array))
+    return sum(aligned(array.nbytes) for array in _arrays(block) if not is_on_device(array))
 
 
 def _laid_out(block: Block, buffer: Array) -> Block:
@@ -239,7 +239,7 @@ def _laid_out(block: Block, buffer: Array) -> Block:
             continue
         here = buffer[first : first + array.nbytes].view(array.dtype.newbyteorder("="))
         arrays.append(here.reshape(array.shape))
-        first += _aligned(array.nbytes)
+        first += aligned(array.nbytes)
     X, y, *weight = arrays
     return Block(X, y, weight[0] if weight else None, block.start)
 
@@ -259,7 +259,3 @@ def _parts(block: Block, nbytes: int) -> Iterator[slice]:
 def _arrays(block: Block) -> list[Array]:
     arrays = [block.X, block.y]
     return arrays if block.weight is None else [*arrays, block.weight]
-
-
-def _aligned(nbytes: int) -> int:
-    return -(-nbytes // ALIGNMENT) * ALIGNMENT

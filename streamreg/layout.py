@@ -26,8 +26,9 @@ PIECE_NBYTES = 8 * MIB
 # what a GPU is sent at once: to queue its folding costs the host some tenths of a millisecond, in
 # which a bus of today brings 16 MiB
 DEVICE_BLOCK_NBYTES = 64 * MIB
-# at whose end a state comes back from it, and the host waits for that
-DEVICE_SEGMENT_NBYTES = 1024 * MIB
+# at whose end a state comes back from it, and the host waits for that: some tenths of a
+# millisecond, in which a GPU of today reads 1 GiB of its memory
+DEVICE_SEGMENT_NBYTES = 2048 * MIB
 # rows that loops take at a time
 _LOOP_ROWS = 4
 # a fit is saved, and its work shared, in segments; each costs a state that is made, handed over and
@@ -159,8 +160,10 @@ class Segments(Sequence[range]):
     ) -> Segments:
         """Return the segments of a pass over so many blocks and bytes, with such a state."""
         if on_device:
-            most = min(pass_nbytes // DEVICE_SEGMENT_NBYTES, _MOST_SEGMENTS, n_blocks)
-            return cls(n_blocks, max(1, most))
+            each = DEVICE_SEGMENT_NBYTES
+            if state_nbytes > LARGE_STATE_NBYTES:
+                each = max(each, _STATES_A_SEGMENT * state_nbytes)
+            return cls(n_blocks, max(1, min(pass_nbytes // each, _MOST_SEGMENTS, n_blocks)))
         if state_nbytes > LARGE_STATE_NBYTES:
             return cls(n_blocks, 1)
         large = pass_nbytes // max(_SEGMENT_NBYTES, _STATES_A_SEGMENT * state_nbytes)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from streamreg.kernels import arrays
 from streamreg.kernels.gpu_products import apart_nbytes
 from streamreg.kernels.gpu_transfers import N_BUFFERS
+from streamreg.layout import LARGE_STATE_NBYTES, Segments
 from streamreg.memory import MIB, format_nbytes
 from streamreg.plans import DeviceNeeds, Term
 from streamreg.wording import count
@@ -21,8 +22,9 @@ _SLOTS_AHEAD = 3
 _WORKSPACE_NBYTES = 64 * MIB
 # 1 in so many bytes
 _SPARE = 16
-# of the host: merged, and come from the device
-_STATES_HERE = 2
+# of the host: what was merged, and two that come from the device; of large ones, what was merged
+# there, and where an earlier run stood
+_STATES_HERE, _LARGE_HERE = 3, 2
 
 
 def device_needs(
@@ -39,9 +41,12 @@ def device_needs(
     # of each kind of pass: its state, and what an update makes beside it
     scratch = arrays.scratch_nbytes(d, 2 * k, rows.block_rows)
     state = max(each.state_nbytes for each in footprint.passes)
+    n_segments = len(Segments.of(rows.n_blocks, rows.pass_nbytes, state, on_device=True))
+    # one is folded while the one before is fetched, or waits to be merged
+    n_states = min(2, n_segments)
     weights = 8 * 2 * (d + 1) * k
     others = [
-        Term("sums", state, f"one state of D = {d:,}"),
+        Term("sums", n_states * state, f"{count(n_states, 'state')} of D = {d:,}"),
         Term("tiles", scratch, "float64 rows in work"),
         Term("apart", apart_nbytes(d, k), "sums of each part of the GPU"),
         Term("weights", weights, "of the solver, sent for each pass"),
@@ -86,8 +91,9 @@ def host_terms(rows: Rows, footprint: Footprint, n_threads: int) -> list[Term]:
     state = max(each.state_nbytes for each in footprint.passes)
     earlier = max(each.kept_nbytes for each in footprint.passes)
     slots = _slots(rows, n_threads)
+    n_states = _STATES_HERE if state <= LARGE_STATE_NBYTES else _LARGE_HERE
     return [
         *rows.terms(n_threads),
         Term("pinned", slots * rows.there.sent_nbytes, f"{count(slots, 'block')} on the way"),
-        Term("sums", _STATES_HERE * state + earlier, f"{format_nbytes(state)} each"),
+        Term("sums", n_states * state + earlier, f"{format_nbytes(state)} each"),
     ]

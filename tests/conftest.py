@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import zarr
+from fake_cupy import FakeCuPy, install
 from hypothesis import HealthCheck, settings
 
 from streamreg.kernels import arrays, cpu, fused, tiles
@@ -149,3 +150,11 @@ def client_here():
         distributed.Client(cluster, set_as_default=False) as client,
     ):
         yield client
+
+
+@pytest.fixture
+def cupy(monkeypatch):
+    """A device without a GPU in the place of CuPy."""
+    device = install(monkeypatch, FakeCuPy())
+    yield device
+    assert device.faults == []

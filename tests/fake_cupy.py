@@ -50,7 +50,16 @@ class Array:
     """An array on the device."""
 
     __module__ = "cupy"
-    __array_ufunc__ = None
+
+    def __array_ufunc__(self, function, method, *given, out=(None,), **options):
+        assert method == "__call__"
+        if out[0] is None:
+            return self._device.call(function, given, options)
+        self._device.call(function, given, options | {"out": out[0]})
+        return out[0]
+
+    def __array_function__(self, function, types, given, options):
+        return self._device.call(function, given, options)
 
     def __init__(self, values, device, memory=None):
         self._values, self._device = values, device
@@ -102,14 +111,21 @@ class Array:
 
         return method
 
-    def get(self):
+    def get(self, stream=None, out=None, blocking=True):  # noqa: FBT002  (CuPy's)
         self._device.n_copies += 1
-        self._device.n_waits += 1
-        self._device.use([self])
-        current = self._device.current
-        current.done = current.known[current]
-        self._device.forget(current)
-        return self._values.copy()
+        stream = stream or self._device.current
+        with stream:
+            self._device.use([self])
+        if blocking:
+            stream.synchronize()
+        if out is None:
+            return self._values.copy()
+        assert isinstance(out, np.ndarray)
+        assert (out.shape, out.dtype) == (self._values.shape, self._values.dtype)
+        values = self._values.copy()
+        # as late as may be
+        stream.queued.append((stream.known[stream], lambda: np.copyto(out, values)))
+        return out
 
     def set(self, values, stream):
         assert isinstance(values, np.ndarray)
@@ -157,6 +173,9 @@ class Stream:
     def __exit__(self, *exception):
         self._device.entered.pop()
 
+    def count_wait(self):
+        self._device.n_waits += 1
+
     def tick(self):
         self.known[self] += 1
         return self.known[self]
@@ -192,6 +211,10 @@ class Event:
         stream.record(self)
 
     def synchronize(self):
+        if threading.current_thread() is threading.main_thread():
+            for stream in self.known:
+                stream.count_wait()
+                break
         for stream, tick in self.known.items():
             stream.run(tick)
             stream.done = max(stream.done, tick)
@@ -363,7 +386,9 @@ class FakeCuPy(ModuleType):
             self._brought = kept
 
     def call(self, function, given, options):
-        self.use([each for each in (*given, *options.values()) if isinstance(each, Array)])
+        listed = [each for one in given if isinstance(one, list) for each in one]
+        used = (*given, *options.values(), *listed)
+        self.use([each for each in used if isinstance(each, Array)])
         plain = [self.plain(each) for each in given]
         options = {name: self.plain(each) for name, each in options.items()}
         made = function(*plain, **options)
@@ -384,6 +409,8 @@ class FakeCuPy(ModuleType):
     def plain(self, value):
         """Return what NumPy understands; arrays of the host do not mix with the device's."""
         assert not (isinstance(value, np.ndarray) and value.ndim), "an array of the host"
+        if isinstance(value, list):
+            return [self.plain(each) for each in value]
         return value._values if isinstance(value, Array) else value
 
     def wrapped(self, value, memory=None):

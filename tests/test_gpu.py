@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-import warnings
 
 import numpy as np
 import pytest
 import zarr
-from fake_cupy import CUDARuntimeError, FakeCuPy, OutOfMemoryError, install
+from device_fits import bits, fit
+from fake_cupy import CUDARuntimeError, OutOfMemoryError
 
 from streamreg import LinearRegression, layout
 from streamreg.blocks import Block
-from streamreg.engines.device import DeviceEngine
 from streamreg.errors import (
     ClusterError,
     DataWarning,
@@ -38,12 +37,6 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(layout, "DEVICE_SEGMENT_NBYTES", 20 * MIB)
 
 
-@pytest.fixture
-def cupy(monkeypatch):
-    """A device without a GPU in the place of CuPy."""
-    return install(monkeypatch, FakeCuPy())
-
-
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     """40 MB: two segments of a few blocks."""
@@ -58,16 +51,6 @@ def store(tmp_path_factory):
     group.create_array("y", data=y, chunks=(30_000, 2))
     group.create_array("sample_weight", data=rng.integers(0, 3, 250_000), chunks=(250_000,))
     return path
-
-
-def fit(*data, **parameters):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a few epochs are too few
-        return LinearRegression(**parameters).fit(*data)
-
-
-def bits(model):
-    return model.coef_.tobytes(), np.array(model.intercept_).tobytes(), model.loss_history_
 
 
 @pytest.mark.usefixtures("cupy")
@@ -93,24 +76,8 @@ def test_features_whose_mean_is_a_billion_deviations_away(cupy):
     X = rng.standard_normal((20_000, 3)) + 1e9
     y = (X - 1e9).sum(axis=1)
     for solver in ("closed_form", "cg"):
-        assert np.allclose(fit(X, y, device="cuda", solver=solver).coef_, 1, atol=1e-6)
-
-
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_a_pass_copies_to_the_host_once_a_segment_and_waits_no_more_often(
-    cupy, store, solver, monkeypatch
-):
-    reduce, seen = DeviceEngine.reduce, []
-
-    def counted(*given):
-        copies, waits = cupy.n_copies, cupy.n_waits
-        result = reduce(*given)
-        seen.append((cupy.n_copies - copies, cupy.n_waits - waits))
-        return result
-
-    monkeypatch.setattr(DeviceEngine, "reduce", counted)
-    fit(store, solver=solver, device="cuda", max_epochs=3, tol=0.0)
-    assert set(seen) == {(2, 2)}  # two segments, of some blocks each
+        model = LinearRegression(device="cuda", solver=solver).fit(X, y)
+        assert np.allclose(model.coef_, 1, atol=1e-6)
 
 
 @pytest.mark.usefixtures("cupy")

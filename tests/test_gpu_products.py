@@ -64,7 +64,7 @@ def folded(gpu, X, y, weight, V, bias, cuts):
                 Block(*part, s, first), there.state, coefficients=np.asfortranarray(V), bias=bias
             )
         loops.finish(there.state)
-        return there.fetch()
+        return there.send(gpu.cupy.cuda.Stream(non_blocking=True))()
 
 
 @pytest.mark.parametrize("weighted", [False, True])

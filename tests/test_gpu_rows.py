@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-import warnings
 
 import dask.array as da
 import numpy as np
 import pytest
-from fake_cupy import FakeCuPy, install
+from device_fits import bits, fit
 
 from streamreg import LinearRegression, layout
 from streamreg.errors import InputError
@@ -27,31 +26,12 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(arrays, "TILE_NBYTES", MIB // 4)
 
 
-@pytest.fixture
-def cupy(monkeypatch):
-    """A device without a GPU in the place of CuPy."""
-    device = install(monkeypatch, FakeCuPy())
-    yield device
-    assert device.faults == []
-
-
 @pytest.fixture(scope="module")
 def rows():
     """10 MB of X, with two targets."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal((60_000, 20)) * rng.uniform(0.1, 10, 20) + 5
     return X, X @ rng.standard_normal((20, 2)) + rng.standard_normal((60_000, 2))
-
-
-def fit(*data, **parameters):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a few epochs are too few
-        settings = {"max_epochs": 4, "tol": 0.0, "device": "cuda"} | parameters
-        return LinearRegression(**settings).fit(*data)
-
-
-def bits(model):
-    return model.coef_.tobytes(), np.array(model.intercept_).tobytes(), model.loss_history_
 
 
 def moved(values):
@@ -75,23 +55,6 @@ def test_rows_on_the_device_give_the_bits_of_those_that_are_sent_there(cupy, row
     assert cupy.n_sent - sent < X.nbytes / 100
     for data in ((there[0], y), (X, there[1])):
         assert bits(fit(*data, solver=solver)) == expected
-
-
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_a_pass_over_rows_on_the_device_waits_once_a_segment(cupy, rows, solver, monkeypatch):
-    from streamreg.engines.device import DeviceEngine  # noqa: PLC0415
-
-    reduce, seen = DeviceEngine.reduce, []
-
-    def counted(*given):
-        before = cupy.n_copies, cupy.n_waits
-        result = reduce(*given)
-        seen.append((cupy.n_copies - before[0], cupy.n_waits - before[1]))
-        return result
-
-    monkeypatch.setattr(DeviceEngine, "reduce", counted)
-    fit(cupy.asarray(rows[0]), cupy.asarray(rows[1]), solver=solver)
-    assert set(seen) == {(2, 2)}
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

@@ -71,7 +71,11 @@ class Accumulator(ABC, Generic[State, Result]):
 
     @abstractmethod
     def merge(self, a: State, b: State) -> State:
-        """Return the state of the rows of both."""
+        """Return the state of the rows of both.
+
+        States larger than 32 MiB are merged on the device on which they lie: there NumPy's
+        functions are CuPy's.
+        """
 
     @abstractmethod
     def finalize(self, state: State) -> Result:
@@ -79,7 +83,10 @@ class Accumulator(ABC, Generic[State, Result]):
 
     @abstractmethod
     def is_finite(self, state: State) -> bool:
-        """Whether the state is free of the NaN and inf that a NaN or inf in any row leaves."""
+        """Whether the state is free of the NaN and inf that a NaN or inf in any row leaves.
+
+        Asked where the state lies, as ``merge``.
+        """
 
 
 class Scaling(NamedTuple):

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from streamreg.kernels import Kernels
 
 
+# of the outer product that moves the mean of a state
+_MERGED_NBYTES = 4 << 20
+
+
 class GramResult(NamedTuple):
     """Second moments, of columns multiplied by ``Scaling`` where the pass had one."""
 
@@ -100,14 +104,14 @@ class Gram(Accumulator[GramState, GramResult]):
         return state._replace(gram=gram)
 
     def merge(self, a: GramState, b: GramState) -> GramState:
-        if not b.s:
+        if not b.n:
             return a
-        if not a.s:
+        if not a.n:
             for mine, other in zip(a, b, strict=True):
                 mine[...] = other
             return a
-        share = float(b.s) / float(a.s + b.s)
-        ratio = float(a.s) * share
+        share = b.s / (a.s + b.s)
+        ratio = a.s * share
         # in this order: origins are alike, and their difference is exact
         moved, y_moved = b.origin - a.origin, b.y_origin - a.y_origin
         delta, y_delta = moved + (b.mean - a.mean), y_moved + (b.y_mean - a.y_mean)
@@ -115,9 +119,12 @@ class Gram(Accumulator[GramState, GramResult]):
         np.add(a.cross, b.cross, out=a.cross)
         np.add(a.y_m2, b.y_m2, out=a.y_m2)
         if self.centred:
-            # a column at a time: an outer product would be a second D² array
-            for column, weight in enumerate(ratio * delta):
-                a.gram[column:, column] += weight * delta[column:]
+            # some columns at a time: an outer product would be a second D² array
+            weights, width = ratio * delta, max(1, _MERGED_NBYTES // (8 * self.n_features))
+            for first in range(0, self.n_features, width):
+                moment = np.outer(weights[first : first + width], delta[first:]).T
+                columns = a.gram[first:, first : first + width]
+                np.add(columns, moment, out=columns)
             np.add(a.cross, ratio * np.outer(delta, y_delta), out=a.cross)
             np.add(a.y_m2, ratio * y_delta * y_delta, out=a.y_m2)
         np.add(a.mean, share * delta, out=a.mean)

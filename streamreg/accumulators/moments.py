@@ -76,14 +76,14 @@ class Moments(Accumulator[MomentsState, MomentsResult]):
         return state
 
     def merge(self, a: MomentsState, b: MomentsState) -> MomentsState:
-        if not b.s:
+        if not b.n:
             return a
-        if not a.s:
+        if not a.n:
             for mine, other in zip(a, b, strict=True):
                 mine[...] = other
             return a
-        share = float(b.s) / float(a.s + b.s)
-        ratio = float(a.s) * share
+        share = b.s / (a.s + b.s)
+        ratio = a.s * share
         # in this order: origins are alike, and their difference is exact
         delta = (b.origin - a.origin) + (b.mean - a.mean)
         y_delta = (b.y_origin - a.y_origin) + (b.y_mean - a.y_mean)

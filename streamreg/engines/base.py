@@ -42,6 +42,17 @@ class Folded(NamedTuple):
 OnFolded = Callable[[Folded], None]
 
 
+def nobody(_: Folded) -> None:
+    """Hear what blocks are folded into, where nobody asks for it."""
+
+
+def joined(a: Folded, b: Folded) -> Folded:
+    """Return what is known of some blocks and the next ones, with the state of the first."""
+    return Folded(
+        a.state, a.n_blocks + b.n_blocks, a.n_omitted + b.n_omitted, a.rounded | b.rounded
+    )
+
+
 class Engine(ABC):
     """Runs passes over one data set; use it as a context manager.
 
@@ -97,7 +108,7 @@ class Engine(ABC):
         self,
         accumulator: Accumulator[Any, Result],
         start: Folded | None = None,
-        on_folded: OnFolded = lambda _: None,
+        on_folded: OnFolded = nobody,
     ) -> Result:
         """Run one pass and return the accumulator's statistic.
 
@@ -156,12 +167,8 @@ def merged_in_order(
     """
     merged = start
     for segment in segments:
-        merged = Folded(
-            accumulator.merge(merged.state, segment.state),
-            merged.n_blocks + segment.n_blocks,
-            merged.n_omitted + segment.n_omitted,
-            merged.rounded | segment.rounded,
-        )
+        state = accumulator.merge(merged.state, segment.state)
+        merged = joined(merged, segment)._replace(state=state)
         # gone before the next is awaited: the plan counts it once
         del segment
         on_folded(merged)
@@ -175,7 +182,7 @@ def fold_segment(
     blocks: Iterable[tuple[int, int]],
     kernels: Kernels,
     on_block: Callable[[int], None],
-    on_folded: OnFolded = lambda _: None,
+    on_folded: OnFolded = nobody,
 ) -> Folded:
     """Return what some blocks are folded into, in order, after those of ``start``.
 

@@ -97,7 +97,9 @@ class ClusterEngine(Engine):
     def _folded_segments(
         self, accumulator: Accumulator[Any, Any], segments: list[range]
     ) -> Generator[Folded, None, None]:
-        sent, tasks = self._sent(accumulator), self._tasks(accumulator)
+        # a GPU's segment is a task of which nothing is heard until it ends
+        at_worst = self._nbytes(segments[0]) / _SLOW_READING if self._on_device else 0.0
+        sent, tasks = self._sent(accumulator), self._tasks(accumulator, at_worst)
         calls: Iterable[tuple[Any, ...]]
         if self._chains:
             groups = [[segment] for segment in segments]
@@ -127,14 +129,12 @@ class ClusterEngine(Engine):
         folded together: a few tasks for each thread are left, for workers that are not alike.
         """
         n_tasks = _TASKS_A_THREAD * max(1, sum(self._scheduler.workers().values()))
-        first, last = self._bounds(segments[0])[0][0], self._bounds(segments[0])[-1][1]
-        segment_nbytes = (last - first) * self._dataset.row_nbytes
         together = max(
             1,
             min(
                 len(segments) // n_tasks,
                 _RETURNED_NBYTES // state_nbytes,
-                _READ_NBYTES // segment_nbytes,
+                _READ_NBYTES // self._nbytes(segments[0]),
             ),
         )
         return [segments[at : at + together] for at in range(0, len(segments), together)]
@@ -172,6 +172,10 @@ class ClusterEngine(Engine):
 
     def _bounds(self, numbers: range) -> list[tuple[int, int]]:
         return [self._blocks[number] for number in numbers]
+
+    def _nbytes(self, numbers: range) -> int:
+        rows = self._blocks[numbers[-1]][1] - self._blocks[numbers[0]][0]
+        return rows * self._dataset.row_nbytes
 
     def _told(self, numbers: range) -> None:
         self._on_rows(self._blocks[numbers[-1]][1] - self._blocks[numbers[0]][0])

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from contextlib import closing
-from functools import partial
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from streamreg.engines.base import Engine, Folded, merged_in_order
+from streamreg.engines.base import Engine, Folded, joined, merged_in_order, nobody
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.kernels.gpu import DeviceState
 from streamreg.kernels.gpu_transfers import Transfers
-from streamreg.layout import Blocks
+from streamreg.layout import LARGE_STATE_NBYTES, Blocks
 from streamreg.sources.device_array import whole_there
 
 if TYPE_CHECKING:
@@ -113,8 +113,12 @@ class DeviceEngine(Engine):
     ) -> Folded:
         if start.n_blocks:
             self._on_rows(self._blocks[start.n_blocks - 1][1])
-        with closing(self.folded(accumulator, segments.after(start.n_blocks))) as states:
-            merged = merged_in_order(accumulator, start, states, on_folded)
+        rest = segments.after(start.n_blocks)
+        if accumulator.state_nbytes > LARGE_STATE_NBYTES:
+            merged = self._merged_there(accumulator, start, rest, on_folded)
+        else:
+            with closing(self.folded(accumulator, rest)) as states:
+                merged = merged_in_order(accumulator, start, states, on_folded)
         self._loops.forget()
         return merged
 
@@ -124,30 +128,84 @@ class DeviceEngine(Engine):
         segments: list[range],
         before: Folded | None = None,
     ) -> Generator[Folded, None, None]:
-        """Yield what each segment is folded into; blocks of the next are read meanwhile.
+        """Yield what each segment is folded into, while the next one is.
 
         With ``before``, what the blocks before a single segment are folded into, it goes on there.
+        """
+        waiting: list[Callable[[], Folded]] = []
+        with closing(self._states(accumulator, segments, before)) as states:
+            for segment, there, folded in states:
+                fetch = there.send(self._transfers.fetching)
+                waiting.append(partial(self._fetched, accumulator, fetch, segment, folded))
+                if len(waiting) > 1:
+                    yield waiting.pop(0)()
+        for made in waiting:
+            yield made()
+
+    def _merged_there(
+        self,
+        accumulator: Accumulator[Any, Any],
+        start: Folded,
+        segments: list[range],
+        on_folded: OnFolded,
+    ) -> Folded:
+        """Return what large states are merged into: on the device, and fetched when it is asked."""
+        merged, total = start, None
+        with closing(self._states(accumulator, segments)) as states:
+            for segment, there, folded in states:
+                with self._transfers.folding:
+                    self._require_finite(accumulator, there.state, segment)
+                    if total is None and start.n_blocks:
+                        total = DeviceState(self._gpu, start.state, self._transfers.folding)
+                    if total is None:
+                        total = there
+                    else:
+                        accumulator.merge(total.state, there.state)
+                # gone before the next is made: the plan counts two
+                del there
+                merged = joined(merged, folded)
+                if on_folded is not nobody:
+                    merged = merged._replace(state=total.send(self._transfers.fetching)())
+                    on_folded(merged)
+        if total is None or on_folded is not nobody:
+            return merged
+        return merged._replace(state=total.send(self._transfers.fetching)())
+
+    def _states(
+        self,
+        accumulator: Accumulator[Any, Any],
+        segments: list[range],
+        before: Folded | None = None,
+    ) -> Generator[tuple[range, DeviceState[Any], Folded], None, None]:
+        """Yield the state of each segment, once all is queued, and what is known beside it.
+
+        Blocks of the next segment are read meanwhile.
         """
         start = before or Folded.nothing(accumulator)
         wanted = [
             number for segment in segments for number in segment
             if number not in self._kept_notes
         ]  # fmt: skip
-        reads = self._threads.each_of(wanted, self._fill)
-        with closing(reads):
+        with closing(self._threads.each_of(wanted, self._fill)) as reads:
             for segment in segments:
                 with self._transfers.folding:
                     there = DeviceState(self._gpu, start.state, self._transfers.folding)
                     noted = self._fold(accumulator, there, segment, reads)
                     self._loops.finish(there.state)
-                    state = there.fetch()
-                self._require_finite(accumulator, state, segment)
-                yield Folded(
-                    state,
-                    start.n_blocks + len(segment),
-                    start.n_omitted + sum(note.n_omitted for note in noted),
-                    start.rounded.union(*(note.rounded for note in noted)),
-                )
+                of_blocks = (Folded(None, 1, note.n_omitted, note.rounded) for note in noted)
+                yield segment, there, reduce(joined, of_blocks, start)
+                del there
+
+    def _fetched(
+        self,
+        accumulator: Accumulator[Any, Any],
+        fetch: Callable[[], Any],
+        segment: range,
+        folded: Folded,
+    ) -> Folded:
+        state = fetch()
+        self._require_finite(accumulator, state, segment)
+        return folded._replace(state=state)
 
     def _fold(
         self,

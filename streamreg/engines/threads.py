@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from streamreg.engines.base import Engine, Folded, fold_segment, merged_in_order
+from streamreg.engines.base import Engine, Folded, fold_segment, merged_in_order, nobody
 from streamreg.engines.blas_limit import one_blas_thread
 from streamreg.kept import KeepingReader, KeptBlocks
 from streamreg.kernels import cpu, serial
@@ -147,7 +147,7 @@ class ThreadsEngine(Engine):
         start: Folded,
         kernels: Kernels,
         segment: range,
-        on_folded: OnFolded = lambda _: None,
+        on_folded: OnFolded = nobody,
     ) -> Folded:
         with self._reader() as reader:
             blocks = (self._blocks[number] for number in segment)

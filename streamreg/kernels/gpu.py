@@ -13,15 +13,18 @@ import numpy as np
 from streamreg.errors import InputError, MemoryLimitError, StreamregError
 from streamreg.kernels.arrays import ArrayKernels
 from streamreg.kernels.gpu_products import Products
-from streamreg.memory import format_nbytes
+from streamreg.memory import MIB, format_nbytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     from streamreg.blocks import Array
 
 State = TypeVar("State")
+
+# of a state: to pin more takes longer than to copy it to memory that is not
+_MOST_PINNED_NBYTES = 32 * MIB
 
 
 class Gpu:
@@ -141,6 +144,15 @@ class Gpu:
 class DeviceState(Generic[State]):
     """A state that lies on the device in one piece, so that it comes back by one copy.
 
+    Parameters
+    ----------
+    gpu
+        The device.
+    host
+        What it is at first.
+    stream
+        Where it is added to.
+
     Attributes
     ----------
     state
@@ -148,6 +160,7 @@ class DeviceState(Generic[State]):
     """
 
     def __init__(self, gpu: Gpu, host: State, stream: Any) -> None:  # noqa: ANN401
+        self._gpu, self._stream = gpu, stream
         self._fields: dict[str, Array] = host._asdict()  # type: ignore[attr-defined]
         self._there = gpu.cupy.empty(sum(field.size for field in self._fields.values()))
         views = dict(_views(self._there, self._fields))
@@ -156,10 +169,29 @@ class DeviceState(Generic[State]):
         views["n"] = self._n = self._fields["n"].copy()
         self.state: State = type(host)(**views)
 
-    def fetch(self) -> State:
-        """Wait for all that was queued, and return the state in the host's memory."""
-        fields = dict(_views(self._there.get(), self._fields)) | {"n": self._n}
-        return type(self.state)(**fields)
+    def send(self, stream: Any) -> Callable[[], State]:  # noqa: ANN401
+        """Have a copy made, on a stream of its own, of what it is once all queued here is done.
+
+        Returns
+        -------
+        What waits for the copy and returns it, in the host's memory.
+        """
+        size, nbytes = self._there.size, self._there.nbytes
+        if nbytes > _MOST_PINNED_NBYTES:
+            here = np.empty(size)
+        else:
+            memory = self._gpu.cupy.cuda.alloc_pinned_memory(nbytes)
+            here = np.frombuffer(memory, np.float64, size)
+        stream.wait_event(self._stream.record())
+        self._there.get(stream=stream, out=here, blocking=False)
+        sent = stream.record()
+        n = self._n.copy()
+
+        def fetch() -> State:
+            sent.synchronize()
+            return type(self.state)(**dict(_views(here, self._fields)) | {"n": n})
+
+        return fetch
 
 
 def _views(flat: Array, fields: dict[str, Array]) -> Iterator[tuple[str, Any]]:

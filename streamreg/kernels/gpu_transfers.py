@@ -112,6 +112,8 @@ class Transfers:
     ----------
     folding
         The stream on which blocks are folded: a context manager.
+    fetching
+        The stream on which states come back.
     """
 
     def __init__(
@@ -125,7 +127,8 @@ class Transfers:
             # would be called
             events = (cuda.Event(block=True, disable_timing=True) for _ in range(2))
             self._slots.put(_Slot(np.frombuffer(memory, np.uint8, pinned_nbytes), *events))
-        self._copying, self.folding = (cuda.Stream(non_blocking=True) for _ in range(2))
+        streams = (cuda.Stream(non_blocking=True) for _ in range(3))
+        self._copying, self.folding, self.fetching = streams
         n_buffers = N_BUFFERS if device_nbytes else 0
         self._buffers = gpu.buffers(n_buffers, device_nbytes, least_nbytes)
         self._folded = [cuda.Event(disable_timing=True) for _ in range(N_BUFFERS)]
@@ -197,7 +200,7 @@ class Transfers:
 
     def close(self) -> None:
         """Wait for what is under way, and give memory back."""
-        for stream in (self._copying, self.folding):
+        for stream in (self._copying, self.folding, self.fetching):
             stream.synchronize()
         self._slots, self._buffers = SimpleQueue(), []
         self._cupy.get_default_pinned_memory_pool().free_all_blocks()

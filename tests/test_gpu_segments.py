@@ -1,0 +1,106 @@
+"""When states come to the host from a device, on one that is made up."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import numpy as np
+import pytest
+from device_fits import bits, fit
+
+from streamreg import checkpoint, layout
+from streamreg.accumulators.gradient import Gradient
+from streamreg.accumulators.gram import Gram
+from streamreg.accumulators.moments import Moments
+from streamreg.engines import device
+from streamreg.engines.device import DeviceEngine
+from streamreg.errors import InputError
+from streamreg.fitting import plan
+from streamreg.kernels.gpu import Gpu
+from streamreg.memory import MIB
+from streamreg.sources.dataset import open_dataset
+
+SOLVERS = ["closed_form", "gd", "cg"]
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """Let a pass have two segments of several blocks."""
+    monkeypatch.setattr(layout, "DEVICE_BLOCK_NBYTES", MIB)
+    monkeypatch.setattr(layout, "DEVICE_SEGMENT_NBYTES", 4 * MIB)
+
+
+@pytest.fixture
+def large_states(monkeypatch):
+    """Let all states count as large."""
+    for module in (layout, device, checkpoint):
+        monkeypatch.setattr(module, "LARGE_STATE_NBYTES", 100)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60_000, 20)) * rng.uniform(0.1, 10, 20) + 5
+    return X, X @ rng.standard_normal((20, 2)) + rng.standard_normal((60_000, 2))
+
+
+@pytest.fixture
+def passes(cupy, monkeypatch):
+    """Return, as passes end, how often each copied to the host and waited."""
+    reduce, seen = DeviceEngine.reduce, []
+
+    def counted(*given):
+        before = cupy.n_copies, cupy.n_waits
+        result = reduce(*given)
+        seen.append((cupy.n_copies - before[0], cupy.n_waits - before[1]))
+        return result
+
+    monkeypatch.setattr(DeviceEngine, "reduce", counted)
+    return seen
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("where", ["here", "there"])
+def test_a_pass_copies_to_the_host_once_a_segment_and_waits_no_more_often(
+    cupy, rows, passes, solver, where
+):
+    fit(*(map(cupy.asarray, rows) if where == "there" else rows), solver=solver)
+    assert set(passes) == {(2, 2)}
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_large_states_are_merged_on_the_device_to_the_same_bits(
+    rows, passes, solver, tmp_path, request
+):
+    expected = bits(fit(*rows, solver=solver))
+    request.getfixturevalue("large_states")
+    passes.clear()
+    assert bits(fit(*rows, solver=solver)) == expected
+    assert {copies for copies, _ in passes} == {1}
+    passes.clear()
+    # where they are saved, they come to the host for it
+    assert bits(fit(*rows, solver=solver, checkpoint=tmp_path / "a")) == expected
+    assert {copies for copies, _ in passes} == {2}
+
+
+@pytest.mark.usefixtures("cupy", "large_states")
+def test_what_is_not_finite_in_a_large_state_is_named(rows):
+    X = rows[0].copy()
+    X[50_007, 3] = np.nan
+    with pytest.raises(InputError, match="in row 50,007, column 3"):
+        fit(X, rows[1], solver="closed_form")
+
+
+@pytest.mark.usefixtures("cupy", "large_states")
+@pytest.mark.parametrize(
+    "accumulator", [Moments(20, 2), Gram(20, 2), Gradient(np.ones((20, 2)), np.ones(2), 2)]
+)
+def test_a_pass_with_a_large_state_goes_on_from_a_segment(rows, accumulator):
+    needs = plan(*rows, device="cuda").candidates["gd"].device
+    seen = []
+    with DeviceEngine(open_dataset(*rows), 2, lambda _: None, Gpu(), needs) as engine:
+        expected = engine.reduce(accumulator, None, lambda folded: seen.append(deepcopy(folded)))
+        again = engine.reduce(accumulator, seen[0])
+    assert len(seen) == 2
+    for one, other in zip(expected, again, strict=True):
+        np.testing.assert_array_equal(one, other)

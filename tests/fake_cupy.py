@@ -35,6 +35,7 @@ class Memory:
     def __init__(self, device):
         self.device, self.made_by = device, device.current
         self.made_at, self.used = self.made_by.known[self.made_by], {}
+        self.wrote = self.made_by, 0  # who wrote last, and when
 
     def __del__(self):
         # what another stream's arrays were goes to others only when that has come so far; but what
@@ -97,6 +98,7 @@ class Array:
     def __setitem__(self, key, value):
         self._device.use([each for each in (self, value) if isinstance(each, Array)])
         self._values[key] = self._device.plain(value)
+        self._device.written(self)
 
     def __getattr__(self, name):
         value = getattr(self._values, name)
@@ -347,6 +349,9 @@ class FakeCuPy(ModuleType):
             memory = array._memory
             known = max(memory.made_by.done, stream.known.get(memory.made_by, 0))
             assert memory.made_by is stream or known >= memory.made_at, "used before it was made"
+            writer, when = memory.wrote
+            known = max(writer.done, stream.known.get(writer, 0))
+            assert writer is stream or known >= when, "used while it is written"
             memory.used[stream] = tick
             here = byte_bounds(array._values)
             for there, (other, when) in [*self._brought.items()]:
@@ -390,9 +395,10 @@ class FakeCuPy(ModuleType):
         used = (*given, *options.values(), *listed)
         self.use([each for each in used if isinstance(each, Array)])
         plain = [self.plain(each) for each in given]
-        options = {name: self.plain(each) for name, each in options.items()}
-        made = function(*plain, **options)
-        if options.get("out") is not None:
+        out = options.get("out")
+        made = function(*plain, **{name: self.plain(each) for name, each in options.items()})
+        if out is not None:
+            self.written(out)
             return None
         made = self.wrapped(made)
         if isinstance(made, Array):
@@ -401,9 +407,13 @@ class FakeCuPy(ModuleType):
         self.use([made] if isinstance(made, Array) else [])
         return made
 
+    def written(self, array):
+        array._memory.wrote = self.current, self.current.known[self.current]
+
     def changed(self, do, mine, other):
         self.use([each for each in (mine, other) if isinstance(each, Array)])
         do(mine._values, self.plain(other))
+        self.written(mine)
         return mine
 
     def plain(self, value):

@@ -149,14 +149,15 @@ def passes(gpu: Gpu, dtype: str, n_features: int, nbytes: int, repeats: int) -> 
 
 
 def gram(gpu: Gpu, n_features: int, n_rows: int, repeats: int) -> Row:
-    """Return XᵀX of kept blocks beside cuBLAS's rank-k update of as many rows at once."""
+    """Return XᵀX of rows on the device beside cuBLAS's rank-k update of all of them at once."""
     from cupy import cublas
 
     cupy = gpu.cupy
     X, y = made_up(n_rows, n_features, "float64")
     accumulator: Accumulator[Any, Any] = Gram(n_features, 1)
     there, out = cupy.asarray(X), cupy.zeros((n_features, n_features), order="F")
-    with engine_for(open_dataset(X, y), gpu, kept=True) as engine:
+    del X
+    with engine_for(open_dataset(there, cupy.asarray(y)), gpu, kept=True) as engine:
         seconds = timed(
             gpu,
             {
@@ -215,7 +216,7 @@ def main() -> int:
     shapes = [(dtype, d) for d in (256, 4096, 20_000) for dtype in ("float64", "float32")]
     rates = [row for dtype, d in shapes for row in passes(gpu, dtype, d, nbytes, repeats)]
     keep("gpu_passes", rates, quick=quick)
-    sizes = [(256, 10_000)] if quick else [(1024, 1 << 19), (4096, 1 << 17)]
+    sizes = [(256, 10_000)] if quick else [(1024, 1 << 21), (4096, 1 << 19)]
     keep("gpu_gram", [gram(gpu, d, n, repeats) for d, n in sizes], quick=quick)
     keep(
         "gpu_peers",

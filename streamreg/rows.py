@@ -9,7 +9,6 @@ from streamreg.kept import slot_nbytes
 from streamreg.layout import Blocks
 from streamreg.memory import format_nbytes
 from streamreg.plans import Term
-from streamreg.sources.device_array import whole_there
 
 if TYPE_CHECKING:
     from streamreg.sources.dataset import DataSet
@@ -30,7 +29,7 @@ class RowsThere(NamedTuple):
     @classmethod
     def of(cls, dataset: DataSet, block_rows: int) -> RowsThere:
         """Ask the data set, for blocks of at most so many rows."""
-        arrays = zip(("X", "y"), whole_there(dataset), strict=True)
+        arrays = zip(("X", "y"), dataset.whole_there(), strict=True)
         whole = {name for name, rows in arrays if rows is not None}
         # weights are looked at on the host
         sources = {"X": dataset.X, "y": dataset.y}.items()

@@ -13,7 +13,6 @@ from streamreg.engines.threads import ThreadsEngine
 from streamreg.kernels.gpu import DeviceState
 from streamreg.kernels.gpu_transfers import Transfers
 from streamreg.layout import LARGE_STATE_NBYTES, Blocks
-from streamreg.sources.device_array import whole_there
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -84,7 +83,7 @@ class DeviceEngine(Engine):
         self._loops = gpu.kernels()
         self._kept: KeptRows | None = None
         self._kept_notes: dict[int, _Noted] = {}
-        self._whole = whole_there(dataset)
+        self._whole = dataset.whole_there()
         self._one_by_one = any(source.is_remote for source in dataset.sources())
 
     def _begin(self, stack: ExitStack) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from streamreg.blocks import is_on_device
+from streamreg.blocks import is_on_device, namespace
 from streamreg.errors import InputError
 
 if TYPE_CHECKING:
@@ -61,3 +61,11 @@ def require_dense(data: object, name: str) -> None:
             f"{name} is sparse ({type(data).__name__}), which is not supported: make it dense "
             "a block at a time, in a Zarr or Dask array, or fit it with scikit-learn"
         )
+
+
+def joined_there(parts: list[Array]) -> Array:
+    """Return rows of one array after those of another, as new rows where there are several."""
+    if len(parts) == 1:
+        return parts[0]
+    joined: Array = namespace(parts[0]).concatenate(parts)
+    return joined

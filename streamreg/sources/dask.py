@@ -17,8 +17,7 @@ from streamreg.errors import DataCorruptionError, InputError, StreamregError
 from streamreg.memory import KIB, MIB
 from streamreg.sources.array import Sliceable, SliceableSource
 from streamreg.sources.base import RowGrid, RowSource, heaps_nbytes, joined_nbytes, rows_text
-from streamreg.sources.computed import as_rows
-from streamreg.sources.device_array import joined_there
+from streamreg.sources.computed import as_rows, joined_there
 from streamreg.sources.readers import ChunkReader, Reader
 from streamreg.sources.zarr_metadata import input_path
 

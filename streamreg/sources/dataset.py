@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from streamreg.errors import InputError
 from streamreg.sources.base import require_rows
 from streamreg.sources.block_reader import BlockReader
+from streamreg.sources.device_array import DeviceArraySource
 from streamreg.sources.frames import as_streamable
 from streamreg.sources.identity import identity
 from streamreg.sources.opening import open_source
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from streamreg.blocks import Array
     from streamreg.sources.base import RowSource
     from streamreg.sources.changes import FileStamps
 
@@ -153,6 +155,19 @@ class DataSet:
     def on_device(self) -> bool:
         """Whether rows of some arrays lie in the memory of a GPU."""
         return any(source.on_device for source in self.sources())
+
+    def whole_there(self) -> tuple[Array | None, Array | None]:
+        """Return X (N, D) and y (N, K) as far as they lie on a GPU just as they are folded.
+
+        Not where rows may be left out.
+        """
+        if self.weight is not None or self.nan_policy == "omit":
+            return None, None
+        X, y = (
+            source.whole if isinstance(source, DeviceArraySource) else None
+            for source in (self.X, self.y)
+        )
+        return X, y
 
     def require_on_host(self, remedy: str) -> None:
         """Raise :class:`InputError`, with a remedy, if rows lie in the memory of a GPU."""

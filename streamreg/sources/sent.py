@@ -9,9 +9,8 @@ import numpy as np
 
 from streamreg.errors import InputError
 from streamreg.sources.base import RowSource
-from streamreg.sources.computed import as_rows
+from streamreg.sources.computed import as_rows, joined_there
 from streamreg.sources.dask import chunk_row
-from streamreg.sources.device_array import joined_there
 from streamreg.sources.readers import Reader
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from streamreg.blocks import Array, Block, Float64
     from streamreg.kernels import Parallel
-    from streamreg.kernels.gpu_products import Products
+    from streamreg.kernels.gpu_products import FusedProducts
     from streamreg.kernels.states import GramState, MomentsState
 
 # of a tile in float64: large, since each step of it costs the host some microseconds to queue
@@ -41,7 +41,9 @@ def tile_rows(n_features: int) -> int:
 def scratch_nbytes(n_features: int, n_columns: int, rows: int) -> int:
     """Bytes that an update needs beside state and block, for blocks of so many rows."""
     alive = _TILES_ALIVE * n_features + 6 * n_columns + 4
-    return 8 * (min(rows, tile_rows(n_features)) + 1) * alive
+    # a product with all rows of a tile, and coefficients as the product is read
+    products = 2 * n_features * n_columns
+    return 8 * ((min(rows, tile_rows(n_features)) + 1) * alive + products)
 
 
 class ArrayKernels:
@@ -61,7 +63,7 @@ class ArrayKernels:
         self,
         xp: Any,  # noqa: ANN401
         add_gram: Callable[[Any, Any], None],
-        fused: Products | None = None,
+        fused: FusedProducts | None = None,
     ) -> None:
         self._xp = xp
         self._add_gram = add_gram
@@ -89,7 +91,7 @@ class ArrayKernels:
         if self._fused is not None and self._fused.serves(block, state, x):
             target = self._read(block.y, y)
             self._fused.add(block, state, target, xp.ascontiguousarray(V.T), b)
-            self._count(state, len(block.X), block.weight)
+            state.n[...] += len(block.X)
             return
         for tile, tile_y, weight in self._tiles(block):
             z = self._read(tile, x)

@@ -12,7 +12,7 @@ import numpy as np
 
 from streamreg.errors import InputError, MemoryLimitError, StreamregError
 from streamreg.kernels.arrays import ArrayKernels
-from streamreg.kernels.gpu_products import Products
+from streamreg.kernels.gpu_products import FusedProducts
 from streamreg.memory import MIB, format_nbytes
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Gpu:
             # a symmetric rank-k update in place
             self._cublas.syrk("N", rows.T, out=gram, alpha=1.0, beta=1.0, lower=True)
 
-        return ArrayKernels(self.cupy, add_gram, Products(self.cupy))
+        return ArrayKernels(self.cupy, add_gram, FusedProducts(self.cupy))
 
     def buffers(self, count: int, nbytes: int, least_nbytes: int) -> list[Array]:
         """Return buffers of so many bytes, or of fewer, where the device refuses those."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _WARP = 32
 # of narrower rows most of a warp would idle; wider ones do not fit the registers of a block
-_LEAST_FEATURES, _MOST_FEATURES = 32, 4096
+_LEAST_FEATURES, _MOST_FEATURES = 8, 4096
 _MOST_COLUMNS, _MOST_THREADS = 2, 512
 # columns of a thread: the more, the fewer steps it takes to add up what threads found
 _MANY_A_THREAD = 4
@@ -27,12 +27,13 @@ _GRID, _MOST_GRIDS = 264, 8
 # of rows that are read twice, the second time out of the L2 cache: 40 MiB or more on GPUs of today,
 # where two tiles lie at once
 _WIDE_TILE_NBYTES = 16 << 20
-_LEAST_WIDE, _MOST_WIDE_COLUMNS = 1024, 8
+_LEAST_WIDE, _MOST_WIDE_COLUMNS = 256, 8
 # blocks of threads that add up
 _WIDE_GRID = 1024
 # as in wide_products.cu
 _WIDE_ROWS, _WIDE_THREADS, _SLICE, _BATCH = 4, 256, 4096, 64
 _ADDING_THREADS = 256
+_TYPES = {"f": "float", "d": "double"}
 
 
 class Shape(NamedTuple):
@@ -44,11 +45,11 @@ class Shape(NamedTuple):
 
     @property
     def length(self) -> int:
-        """Numbers of one sum: products (M, D), then sums (M,) of s·u, then of s·r² (K,)."""
-        return self.n_columns * self.n_features + self.n_columns + self.n_targets
+        """Numbers of one sum: products (M, D), then sums of s·u (M,), of s·r² (K,), and of s."""
+        return self.n_columns * self.n_features + self.n_columns + self.n_targets + 1
 
 
-class Rows(NamedTuple):
+class Given(NamedTuple):
     """What a kernel is given: rows, and coefficients V (M, D) and b (M,)."""
 
     X: Any
@@ -79,7 +80,7 @@ class Way(Protocol):
     def name(self, dtype: str) -> str:
         """Return the instance of the template for rows of "float" or "double"."""
 
-    def queue(self, kernel: Any, rows: Rows, sums: Any, room: Any) -> None:  # noqa: ANN401
+    def queue(self, kernel: Any, given: Given, sums: Any, room: Any) -> None:  # noqa: ANN401
         """Queue the folding of rows."""
 
 
@@ -113,9 +114,9 @@ class Narrow:
         numbers = self._shape.n_columns, self.a_thread, self._at_once
         return f"fold_products<{dtype}, {', '.join(map(str, numbers))}>"
 
-    def queue(self, kernel: Any, rows: Rows, sums: Any, room: Any) -> None:  # noqa: ANN401
+    def queue(self, kernel: Any, given: Given, sums: Any, room: Any) -> None:  # noqa: ANN401
         del room
-        n_rows, n_features = rows.X.shape
+        n_rows, n_features = given.X.shape
         found = 2 * self._at_once * (self.threads // _WARP)
         shared_nbytes = 8 * self._shape.n_columns * (n_features + found)
         kernel.max_dynamic_shared_size_bytes = shared_nbytes
@@ -123,8 +124,8 @@ class Narrow:
             (self.n_sums,),
             (self.threads,),
             (
-                rows.X, rows.y, rows.weight, rows.V, rows.bias,
-                np.int64(rows.first), np.int64(n_rows), np.int32(n_features), sums,
+                given.X, given.y, given.weight, given.V, given.bias,
+                np.int64(given.first), np.int64(n_rows), np.int32(n_features), sums,
             ),
             shared_mem=shared_nbytes,
         )  # fmt: skip
@@ -147,9 +148,9 @@ class Wide:
     def name(self, dtype: str) -> str:
         return f"fold_wide<{dtype}, {self._shape.n_columns}>"
 
-    def queue(self, kernel: Any, rows: Rows, sums: Any, room: Any) -> None:  # noqa: ANN401
-        n_rows, n_features = rows.X.shape
-        tile = _tile_rows(n_features, rows.X.dtype.itemsize)
+    def queue(self, kernel: Any, given: Given, sums: Any, room: Any) -> None:  # noqa: ANN401
+        n_rows, n_features = given.X.shape
+        tile = _tile_rows(n_features, given.X.dtype.itemsize)
         # a launch each: the tile before is added up while the next one is read
         for turn, start in enumerate(range(-tile, n_rows, tile)):
             before = 0 if start < 0 else min(tile, n_rows - start)
@@ -160,12 +161,12 @@ class Wide:
                 (adding + reading,),
                 (_WIDE_THREADS,),
                 (
-                    rows.X, rows.y, rows.weight, rows.V, rows.bias, np.int64(rows.first),
+                    given.X, given.y, given.weight, given.V, given.bias, np.int64(given.first),
                     np.int64(max(0, start)), np.int64(before), np.int64(after), np.int32(turn % 2),
                     np.int32(n_features), np.int32(self._shape.n_targets), np.int32(self.n_sums),
                     np.int64(len(room) // 2), room, sums,
                 ),
-                shared_mem=8 * self._shape.n_columns * 2 * _BATCH,
+                shared_mem=8 * (2 * self._shape.n_columns + 1) * _BATCH,
             )  # fmt: skip
 
 
@@ -194,7 +195,7 @@ def apart_nbytes(n_features: int, n_targets: int) -> int:
     return nbytes
 
 
-class Products:
+class FusedProducts:
     """Sums of the states that are being folded.
 
     Parameters
@@ -214,7 +215,7 @@ class Products:
         """Whether it can fold a block."""
         return (
             way_for(_shape_of(state)) is not None
-            and block.X.dtype.char in "fd"
+            and block.X.dtype.char in _TYPES
             and block.X.flags.c_contiguous
             and x.scale is None
             and x.shift is None
@@ -238,11 +239,9 @@ class Products:
             self._sums = self._cupy.zeros((way.n_sums, shape.length))
             self._room = self._cupy.empty(way.room_nbytes // 8)
         weight = np.uint64(0) if block.weight is None else block.weight
-        kernel = self._kernel(
-            way.source, way.name({"f": "float"}.get(block.X.dtype.char, "double"))
-        )
-        rows = Rows(block.X, y, weight, V, bias, int(state.n))
-        way.queue(kernel, rows, self._sums, self._room)
+        kernel = self._kernel(way.source, way.name(_TYPES[block.X.dtype.char]))
+        given = Given(block.X, y, weight, V, bias, int(state.n))
+        way.queue(kernel, given, self._sums, self._room)
 
     def finish(self, state: ProductState) -> None:
         """Queue the adding up of what was folded into a state."""
@@ -259,7 +258,8 @@ class Products:
         at = n_columns * n_features
         add(state.products, total[:at].reshape(n_columns, n_features), out=state.products)
         add(state.sums, total[at : at + n_columns], out=state.sums)
-        add(state.rr, total[at + n_columns :], out=state.rr)
+        add(state.rr, total[at + n_columns : -1], out=state.rr)
+        add(state.s, total[-1], out=state.s)
         self.forget()
 
     def forget(self) -> None:

@@ -7,9 +7,9 @@
 constexpr int ROWS = 4;  // that belong together
 constexpr int WARP = 32;
 
-// Sums of one block of the grid: products (M, D), then sums (M,) of s·u, then of s·r².
+// Sums of one block of the grid: products (M, D), then sums (M,) of s·u, then of s·r², then of s.
 __host__ __device__ constexpr long long sums_of(int columns, long long features) {
-    return columns * features + columns + 1;
+    return columns * features + columns + 2;
 }
 
 // Each thread holds COLUMNS_A_THREAD columns of ROWS_AT_ONCE rows, and their sums, in registers.
@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(512) fold_products(
             products[m][c] = column < features ? mine[m * features + column] : 0.0;
         }
     double* totals = mine + COLUMNS * features;
-    double u_sums[COLUMNS], rr = totals[COLUMNS];
+    double u_sums[COLUMNS], rr = totals[COLUMNS], s_sum = totals[COLUMNS + 1];
     #pragma unroll
     for (int m = 0; m < COLUMNS; ++m) u_sums[m] = totals[m];
     __syncthreads();
@@ -89,6 +89,7 @@ __global__ void __launch_bounds__(512) fold_products(
                 const long long row = group * ROWS + part + r;
                 if (row < first || row >= past) continue;
                 const double s = weight ? weight[row - first] : 1.0;
+                s_sum += s;
                 #pragma unroll
                 for (int m = 0; m < COLUMNS; ++m) {
                     double u = 0.0;
@@ -116,5 +117,6 @@ __global__ void __launch_bounds__(512) fold_products(
         #pragma unroll
         for (int m = 0; m < COLUMNS; ++m) totals[m] = u_sums[m];
         totals[COLUMNS] = rr;
+        totals[COLUMNS + 1] = s_sum;
     }
 }

@@ -60,8 +60,8 @@ __device__ void read_rows(
     dots[(row * COLUMNS + threadIdx.x) * slices + slice] = total;
 }
 
-// The products of a tile with THREADS columns of X, and in the first of them the sums of s·u and of
-// s·r², over the rows of one share.
+// The products of a tile with THREADS columns of X, and in the first of them the sums of s·u, of
+// s·r² and of s, over the rows of one share.
 template <typename T, int COLUMNS>
 __device__ void add_rows(
     const T* X, const double* y, const double* weight, const double* bias, const double* dots,
@@ -69,20 +69,20 @@ __device__ void add_rows(
     long long block
 ) {
     extern __shared__ double shared[];
-    double *u = shared, *su = shared + BATCH * COLUMNS;
+    double *u = shared, *su = u + BATCH * COLUMNS, *ones = su + BATCH * COLUMNS;
     const long long column_blocks = parts_of(features, THREADS), slices = parts_of(features, SLICE);
     const long long share = block / column_blocks;
     const long long column = block % column_blocks * THREADS + threadIdx.x;
     const bool is_there = column < features, is_first = block % column_blocks == 0;
-    double* mine = sums + share * (COLUMNS * (long long)features + COLUMNS + targets);
+    double* mine = sums + share * (COLUMNS * (long long)features + COLUMNS + targets + 1);
     double* totals = mine + COLUMNS * (long long)features;
     double products[COLUMNS];
     #pragma unroll
     for (int m = 0; m < COLUMNS; ++m)
         products[m] = is_there ? mine[m * (long long)features + column] : 0.0;
-    // of s·u in the first threads, of s·r² in the next
-    const bool adds = is_first && threadIdx.x < COLUMNS + targets;
-    const bool squares = threadIdx.x >= COLUMNS;
+    // of s·u in the first threads, of s·r² in the next, of s in the last
+    const bool adds = is_first && threadIdx.x <= COLUMNS + targets;
+    const bool squares = threadIdx.x >= COLUMNS, counts = threadIdx.x == COLUMNS + targets;
     const int at = squares ? threadIdx.x - COLUMNS : threadIdx.x;
     double total = adds ? totals[threadIdx.x] : 0.0;
 
@@ -105,6 +105,7 @@ __device__ void add_rows(
             }
             u[entry] = here;
             su[entry] = s * here;
+            if (m == 0) ones[r] = s;
         }
         __syncthreads();
         for (int part = 0; part < BATCH; part += ROWS) {
@@ -121,7 +122,8 @@ __device__ void add_rows(
                 const double* here = su + (part + r) * COLUMNS;
                 #pragma unroll
                 for (int m = 0; m < COLUMNS; ++m) products[m] += here[m] * double(x[r]);
-                if (adds) total += here[at] * (squares ? u[(part + r) * COLUMNS + at] : 1.0);
+                if (counts) total += ones[part + r];
+                else if (adds) total += here[at] * (squares ? u[(part + r) * COLUMNS + at] : 1.0);
             }
         }
     }

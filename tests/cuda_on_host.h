@@ -1,5 +1,6 @@
 // Enough of CUDA to run a grid on the host: a thread for each of a block's, one block at a time.
 #include <barrier>
+#include <cmath>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -13,6 +14,7 @@
 struct Place { unsigned x; };
 thread_local Place threadIdx;
 Place blockIdx, blockDim, gridDim;
+using std::fma;
 double shared[1 << 17];
 
 std::unique_ptr<std::barrier<>> of_block;
@@ -21,14 +23,23 @@ std::vector<double> lanes;
 
 inline void __syncthreads() { of_block->arrive_and_wait(); }
 
-inline double __shfl_down_sync(unsigned, double value, int step) {
-    const unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+// What a lane gave, if there is such a one.
+inline double of_lane(double value, unsigned lane) {
+    const unsigned warp = threadIdx.x / 32;
     lanes[threadIdx.x] = value;
     of_warp[warp]->arrive_and_wait();
-    const double other = lane + step < 32 ? lanes[threadIdx.x + step] : value;
+    const double other = lane < 32 ? lanes[32 * warp + lane] : value;
     of_warp[warp]->arrive_and_wait();
     return other;
 }
+
+inline double __shfl_down_sync(unsigned, double value, int step) {
+    return of_lane(value, threadIdx.x % 32 + step);
+}
+inline double __shfl_xor_sync(unsigned, double value, int step) {
+    return of_lane(value, threadIdx.x % 32 ^ step);
+}
+inline double __shfl_sync(unsigned, double value, int lane) { return of_lane(value, lane); }
 
 template <typename Kernel> void launch(unsigned blocks, unsigned threads, Kernel kernel) {
     gridDim.x = blocks;

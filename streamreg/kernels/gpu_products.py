@@ -26,13 +26,15 @@ _MANY_A_THREAD = 4
 _GRID, _MOST_GRIDS = 264, 8
 # of rows that are read twice, the second time out of the L2 cache: 40 MiB or more on GPUs of today,
 # where two tiles lie at once
-_WIDE_TILE_NBYTES = 16 << 20
+_WIDE_TILE_NBYTES = 20 << 20
 _LEAST_WIDE, _MOST_WIDE_COLUMNS = 256, 8
 # blocks of threads that add up
 _WIDE_GRID = 1024
 # as in wide_products.cu
 _WIDE_ROWS, _WIDE_THREADS, _SLICE, _BATCH = 4, 256, 4096, 64
-_ADDING_THREADS = 256
+_ADDING_THREADS = 1024
+# of a block of threads, without asking for more
+_USUAL_SHARED_NBYTES = 48 << 10
 _TYPES = {"f": "float", "d": "double"}
 
 
@@ -107,19 +109,24 @@ class Narrow:
             self.a_thread *= 2
         self.threads = -(-n_features // (_WARP * self.a_thread)) * _WARP
         self.n_sums = _GRID * min(_MOST_GRIDS, _MOST_THREADS // self.threads)
-        # rows that threads hold at once: what fits their registers
-        self._at_once = 4 if self.a_thread <= _MANY_A_THREAD else 2
+
+    def at_once(self, dtype: str) -> int:
+        """Return the rows that threads hold at once, and as many that come: in their registers."""
+        if self.a_thread <= _MANY_A_THREAD:
+            return 4 if dtype == "float" else 2
+        return 2 if dtype == "float" else 1
 
     def name(self, dtype: str) -> str:
-        numbers = self._shape.n_columns, self.a_thread, self._at_once
+        numbers = self._shape.n_columns, self.a_thread, self.at_once(dtype)
         return f"fold_products<{dtype}, {', '.join(map(str, numbers))}>"
 
     def queue(self, kernel: Any, given: Given, sums: Any, room: Any) -> None:  # noqa: ANN401
         del room
         n_rows, n_features = given.X.shape
-        found = 2 * self._at_once * (self.threads // _WARP)
-        shared_nbytes = 8 * self._shape.n_columns * (n_features + found)
-        kernel.max_dynamic_shared_size_bytes = shared_nbytes
+        found = 2 * self.at_once(_TYPES[given.X.dtype.char]) * (self.threads // _WARP)
+        shared_nbytes = 8 * self._shape.n_columns * (self.a_thread * self.threads + found)
+        if shared_nbytes > max(_USUAL_SHARED_NBYTES, kernel.max_dynamic_shared_size_bytes):
+            kernel.max_dynamic_shared_size_bytes = shared_nbytes
         kernel(
             (self.n_sums,),
             (self.threads,),
@@ -150,6 +157,8 @@ class Wide:
 
     def queue(self, kernel: Any, given: Given, sums: Any, room: Any) -> None:  # noqa: ANN401
         n_rows, n_features = given.X.shape
+        if not n_rows:
+            return
         tile = _tile_rows(n_features, given.X.dtype.itemsize)
         # a launch each: the tile before is added up while the next one is read
         for turn, start in enumerate(range(-tile, n_rows, tile)):
@@ -171,7 +180,7 @@ class Wide:
 
 
 def _tile_rows(n_features: int, itemsize: int) -> int:
-    return max(_WIDE_ROWS, _WIDE_TILE_NBYTES // (itemsize * n_features))
+    return max(1, _WIDE_TILE_NBYTES // (itemsize * n_features))
 
 
 @cache
@@ -235,6 +244,8 @@ class FusedProducts:
         if way is None:
             raise ValueError(f"no kernel serves {shape}")
         if self._state is not state:
+            if self._state is not None:
+                raise ValueError("the sums of another state have not been added up")
             self._state = state
             self._sums = self._cupy.zeros((way.n_sums, shape.length))
             self._room = self._cupy.empty(way.room_nbytes // 8)
@@ -251,8 +262,9 @@ class FusedProducts:
         n_sums, length = self._sums.shape
         total = self._cupy.empty(length)
         self._kernel("add_up.cu", "add_up")(
-            (-(-length // _ADDING_THREADS),), (_ADDING_THREADS,),
+            (-(-length // _WARP),), (_ADDING_THREADS,),
             (self._sums, np.int32(n_sums), np.int64(length), total),
+            shared_mem=8 * _ADDING_THREADS,
         )  # fmt: skip
         add = self._cupy.add
         at = n_columns * n_features

@@ -6,23 +6,62 @@
 
 constexpr int ROWS = 4;  // that belong together
 constexpr int WARP = 32;
+constexpr unsigned ALL = 0xffffffffu;
 
 // Sums of one block of the grid: products (M, D), then sums (M,) of s·u, then of s·r², then of s.
 __host__ __device__ constexpr long long sums_of(int columns, long long features) {
     return columns * features + columns + 2;
 }
 
-// Each thread holds COLUMNS_A_THREAD columns of ROWS_AT_ONCE rows, and their sums, in registers.
+// CuPy compiles with -ftz=true, by which float32 below 1.2e-38 would be read as zeros.
+__device__ inline double widened(double x) { return x; }
+__device__ inline double widened(float x) {
+#ifdef __CUDA_ARCH__
+    double z;
+    asm("cvt.f64.f32 %0, %1;" : "=d"(z) : "f"(x));
+    return z;
+#else
+    return x;
+#endif
+}
+
+// Sums of COUNT values over a warp: of value l / (32 / COUNT) in lane l. At each step a lane gives
+// away half of the values that it still has.
+template <int COUNT>
+__device__ inline double sum_of_warp(double (&value)[COUNT], int lane) {
+    int step = WARP / 2;
+    #pragma unroll
+    for (int left = COUNT / 2; left > 0; left /= 2, step /= 2) {
+        const bool upper = lane & step;
+        #pragma unroll
+        for (int v = 0; v < left; ++v) {
+            const double keep = upper ? value[v + left] : value[v];
+            const double give = upper ? value[v] : value[v + left];
+            value[v] = keep + __shfl_xor_sync(ALL, give, step);
+        }
+    }
+    #pragma unroll
+    for (; step > 0; step /= 2) value[0] += __shfl_xor_sync(ALL, value[0], step);
+    return value[0];
+}
+
+// Each thread holds COLUMNS_A_THREAD columns of ROWS_AT_ONCE rows, of the next ones, and of the
+// products, in registers.
 template <typename T, int COLUMNS, int COLUMNS_A_THREAD, int ROWS_AT_ONCE>
 __global__ void __launch_bounds__(512) fold_products(
     const T* X, const double* y, const double* weight, const double* V, const double* bias,
     long long first, long long rows, int features, double* sums
 ) {
-    // V (COLUMNS, features), then what warps found, for two turns
+    constexpr int COUNT = ROWS_AT_ONCE * COLUMNS, SHARE = WARP / COUNT;
+    // V (COLUMNS, columns of all threads), zeros after the features; then what warps found, twice
     extern __shared__ double shared[];
     const int n_warps = blockDim.x / WARP, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
-    double* found = shared + COLUMNS * features;
-    for (int at = threadIdx.x; at < COLUMNS * features; at += blockDim.x) shared[at] = V[at];
+    const int width = COLUMNS_A_THREAD * blockDim.x;
+    double* found = shared + COLUMNS * width;
+    #pragma unroll
+    for (int m = 0; m < COLUMNS; ++m)
+        for (int at = threadIdx.x; at < width; at += blockDim.x)
+            shared[m * width + at] = at < features ? V[(long long)m * features + at] : 0.0;
 
     double* mine = sums + blockIdx.x * sums_of(COLUMNS, features);
     double products[COLUMNS][COLUMNS_A_THREAD];
@@ -33,78 +72,101 @@ __global__ void __launch_bounds__(512) fold_products(
             const int column = threadIdx.x + c * blockDim.x;
             products[m][c] = column < features ? mine[m * features + column] : 0.0;
         }
+    // kept by the first warp
     double* totals = mine + COLUMNS * features;
     double u_sums[COLUMNS], rr = totals[COLUMNS], s_sum = totals[COLUMNS + 1];
     #pragma unroll
     for (int m = 0; m < COLUMNS; ++m) u_sums[m] = totals[m];
-    __syncthreads();
 
-    int turn = 0;
     const long long past = first + rows;
+    // which row, and which u of it, a lane makes out of what warps found
+    const int my_row = lane / SHARE / COLUMNS, my_m = lane / SHARE % COLUMNS;
+    const int my_part = lane % SHARE;
+    const double b = bias[my_m];
+
+    T next[ROWS_AT_ONCE][COLUMNS_A_THREAD];
+    double next_y = 0.0, next_s = 1.0;
+    auto load = [&](long long row) {
+        #pragma unroll
+        for (int r = 0; r < ROWS_AT_ONCE; ++r) {
+            const bool is_there = row + r >= first && row + r < past;
+            const T* from = X + (row + r - first) * features + threadIdx.x;
+            #pragma unroll
+            for (int c = 0; c < COLUMNS_A_THREAD; ++c) {
+                const int column = threadIdx.x + c * blockDim.x;
+                next[r][c] = is_there && column < features ? from[c * blockDim.x] : T(0);
+            }
+        }
+        const long long at = row + my_row;
+        const bool is_there = at >= first && at < past;
+        next_y = is_there && my_m == 0 ? y[at - first] : 0.0;
+        next_s = is_there && weight ? weight[at - first] : 1.0;
+    };
+    auto after = [&](long long row) {
+        const long long one_more = row + ROWS_AT_ONCE;
+        return one_more % ROWS ? one_more : one_more + (gridDim.x - 1ll) * ROWS;
+    };
     // the first group of this block that ends after the first row
     long long group = first / ROWS;
     group += (blockIdx.x + gridDim.x - group % gridDim.x) % gridDim.x;
-    for (; group * ROWS < past; group += gridDim.x)
-        for (int part = 0; part < ROWS; part += ROWS_AT_ONCE) {
-            T x[ROWS_AT_ONCE][COLUMNS_A_THREAD];
-            double dot[ROWS_AT_ONCE][COLUMNS];
+    int turn = 0;
+    load(group * ROWS);
+    __syncthreads();
+    for (long long row = group * ROWS; row / ROWS * ROWS < past; row = after(row)) {
+        T x[ROWS_AT_ONCE][COLUMNS_A_THREAD];
+        #pragma unroll
+        for (int r = 0; r < ROWS_AT_ONCE; ++r)
             #pragma unroll
-            for (int r = 0; r < ROWS_AT_ONCE; ++r) {
-                const long long row = group * ROWS + part + r;
-                const bool is_there = row >= first && row < past;
+            for (int c = 0; c < COLUMNS_A_THREAD; ++c) x[r][c] = next[r][c];
+        const double here_y = next_y, s = next_s;
+        load(after(row));  // zeros after the last
+        double dot[COUNT];
+        #pragma unroll
+        for (int v = 0; v < COUNT; ++v) dot[v] = 0.0;
+        #pragma unroll
+        for (int c = 0; c < COLUMNS_A_THREAD; ++c)
+            #pragma unroll
+            for (int m = 0; m < COLUMNS; ++m) {
+                const double v = shared[m * width + threadIdx.x + c * blockDim.x];
                 #pragma unroll
-                for (int m = 0; m < COLUMNS; ++m) dot[r][m] = 0.0;
-                #pragma unroll
-                for (int c = 0; c < COLUMNS_A_THREAD; ++c) {
-                    const int column = threadIdx.x + c * blockDim.x;
-                    const bool is_mine = is_there && column < features;
-                    x[r][c] = is_mine ? X[(row - first) * features + column] : T(0);
-                }
+                for (int r = 0; r < ROWS_AT_ONCE; ++r)
+                    dot[r * COLUMNS + m] = fma(widened(x[r][c]), v, dot[r * COLUMNS + m]);
             }
+        const double of_warp = sum_of_warp<COUNT>(dot, lane);
+        double* here = found + turn * COUNT * n_warps;
+        // the next turn writes elsewhere, so that nobody need wait twice
+        turn = 1 - turn;
+        if (my_part == 0) here[lane / SHARE * n_warps + warp] = of_warp;
+        __syncthreads();
+        double u = 0.0;
+        for (int w = my_part; w < n_warps; w += SHARE) u += here[lane / SHARE * n_warps + w];
+        #pragma unroll
+        for (int step = SHARE / 2; step > 0; step /= 2) u += __shfl_xor_sync(ALL, u, step);
+        // y - b first: they may be large and alike, and are then subtracted exactly
+        u = my_m == 0 ? u - (here_y - b) : u + b;
+        const double su = s * u;
+        #pragma unroll
+        for (int r = 0; r < ROWS_AT_ONCE; ++r) {
+            const bool is_there = row + r >= first && row + r < past;
             #pragma unroll
-            for (int r = 0; r < ROWS_AT_ONCE; ++r)
-                #pragma unroll
-                for (int c = 0; c < COLUMNS_A_THREAD; ++c) {
-                    const int column = threadIdx.x + c * blockDim.x;
-                    if (column < features)
-                        #pragma unroll
-                        for (int m = 0; m < COLUMNS; ++m)
-                            dot[r][m] += double(x[r][c]) * shared[m * features + column];
+            for (int m = 0; m < COLUMNS; ++m) {
+                const double weighed = __shfl_sync(ALL, su, (r * COLUMNS + m) * SHARE);
+                if (warp == 0 && m == 0) {
+                    const double plain = __shfl_sync(ALL, u, r * COLUMNS * SHARE);
+                    const double counted = __shfl_sync(ALL, s, r * COLUMNS * SHARE);
+                    if (is_there) {
+                        rr = fma(weighed, plain, rr);
+                        s_sum += counted;
+                    }
                 }
-            double* here = found + turn * ROWS_AT_ONCE * COLUMNS * n_warps;
-            turn = 1 - turn;
-            #pragma unroll
-            for (int r = 0; r < ROWS_AT_ONCE; ++r)
+                if (!is_there) continue;
+                u_sums[m] += weighed;
                 #pragma unroll
-                for (int m = 0; m < COLUMNS; ++m) {
-                    #pragma unroll
-                    for (int step = WARP / 2; step > 0; step /= 2)
-                        dot[r][m] += __shfl_down_sync(0xffffffffu, dot[r][m], step);
-                    if (lane == 0) here[(r * COLUMNS + m) * n_warps + warp] = dot[r][m];
-                }
-            // the next turn writes elsewhere, so that nobody need wait twice
-            __syncthreads();
-            #pragma unroll
-            for (int r = 0; r < ROWS_AT_ONCE; ++r) {
-                const long long row = group * ROWS + part + r;
-                if (row < first || row >= past) continue;
-                const double s = weight ? weight[row - first] : 1.0;
-                s_sum += s;
-                #pragma unroll
-                for (int m = 0; m < COLUMNS; ++m) {
-                    double u = 0.0;
-                    for (int w = 0; w < n_warps; ++w) u += here[(r * COLUMNS + m) * n_warps + w];
-                    // y - b first: they may be large and alike, and are then subtracted exactly
-                    u = m == 0 ? u - (y[row - first] - bias[0]) : u + bias[m];
-                    const double su = s * u;
-                    u_sums[m] += su;
-                    if (m == 0) rr += su * u;
-                    #pragma unroll
-                    for (int c = 0; c < COLUMNS_A_THREAD; ++c)
-                        products[m][c] += su * double(x[r][c]);
-                }
+                for (int c = 0; c < COLUMNS_A_THREAD; ++c)
+                    products[m][c] = fma(weighed, widened(x[r][c]), products[m][c]);
             }
         }
+    }
 
     #pragma unroll
     for (int m = 0; m < COLUMNS; ++m)

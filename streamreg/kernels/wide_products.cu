@@ -14,6 +14,18 @@ __host__ __device__ constexpr long long parts_of(long long length, long long eac
     return (length + each - 1) / each;
 }
 
+// CuPy compiles with -ftz=true, by which float32 below 1.2e-38 would be read as zeros.
+__device__ inline double widened(double x) { return x; }
+__device__ inline double widened(float x) {
+#ifdef __CUDA_ARCH__
+    double z;
+    asm("cvt.f64.f32 %0, %1;" : "=d"(z) : "f"(x));
+    return z;
+#else
+    return x;
+#endif
+}
+
 // The dot products of ROWS rows with V (COLUMNS, features), over one slice of their columns.
 template <typename T, int COLUMNS>
 __device__ void read_rows(
@@ -40,7 +52,7 @@ __device__ void read_rows(
         for (int m = 0; m < COLUMNS; ++m) {
             const double v = V[m * (long long)features + column];
             #pragma unroll
-            for (int r = 0; r < ROWS; ++r) dot[r][m] += double(x[r]) * v;
+            for (int r = 0; r < ROWS; ++r) dot[r][m] = fma(widened(x[r]), v, dot[r][m]);
         }
     }
     const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
@@ -108,20 +120,29 @@ __device__ void add_rows(
             if (m == 0) ones[r] = s;
         }
         __syncthreads();
+        T next[ROWS];
+        auto load = [&](int part) {
+            const long long row = (group + part / ROWS * (long long)shares) * ROWS - first;
+            #pragma unroll
+            for (int r = 0; r < ROWS; ++r) {
+                const bool is_here = is_there && row + r >= 0 && row + r < rows;
+                next[r] = is_here ? X[(row + r) * features + column] : T(0);
+            }
+        };
+        load(0);
         for (int part = 0; part < BATCH; part += ROWS) {
             const long long row = (group + part / ROWS * (long long)shares) * ROWS - first;
             if (row >= rows) break;
             T x[ROWS];
             #pragma unroll
-            for (int r = 0; r < ROWS; ++r)
-                x[r] = is_there && row + r >= 0 && row + r < rows ? X[(row + r) * features + column]
-                                                                 : T(0);
+            for (int r = 0; r < ROWS; ++r) x[r] = next[r];
+            load(part + ROWS);  // after the last of a batch in vain: it is in the cache
             #pragma unroll
             for (int r = 0; r < ROWS; ++r) {
                 if (row + r < 0 || row + r >= rows) continue;
                 const double* here = su + (part + r) * COLUMNS;
                 #pragma unroll
-                for (int m = 0; m < COLUMNS; ++m) products[m] += here[m] * double(x[r]);
+                for (int m = 0; m < COLUMNS; ++m) products[m] = fma(here[m], widened(x[r]), products[m]);
                 if (counts) total += ones[part + r];
                 else if (adds) total += here[at] * (squares ? u[(part + r) * COLUMNS + at] : 1.0);
             }
@@ -143,14 +164,16 @@ __global__ void __launch_bounds__(THREADS) fold_wide(
 ) {
     const long long adding = before ? parts_of(features, THREADS) * shares : 0;
     const T* tile = X + start * features;
-    if (blockIdx.x < adding)
+    // one kind of blocks among the other, so that both are at work at any time
+    const long long block = blockIdx.x * adding / gridDim.x;
+    if ((blockIdx.x + 1ll) * adding / gridDim.x > block)
         add_rows<T, COLUMNS>(
             tile, y + start * targets, weight ? weight + start : nullptr, bias, dots + turn * room,
-            first + start, before, features, targets, shares, sums, blockIdx.x
+            first + start, before, features, targets, shares, sums, block
         );
     else
         read_rows<T, COLUMNS>(
             tile + before * features, V, after, features, dots + (1 - turn) * room,
-            blockIdx.x - adding
+            blockIdx.x - block
         );
 }

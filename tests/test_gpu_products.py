@@ -42,6 +42,7 @@ def gpu(monkeypatch, compiled):
     # a few blocks of threads are as good as many, and take turns here
     monkeypatch.setattr(gpu_products, "_GRID", 3)
     monkeypatch.setattr(gpu_products, "_MOST_GRIDS", 1)
+    monkeypatch.setattr(gpu_products, "_ADDING_THREADS", 64)
     monkeypatch.setattr(gpu_products, "_WIDE_GRID", 10)
     # of some rows of a thousand numbers
     monkeypatch.setattr(gpu_products, "_WIDE_TILE_NBYTES", 100_000)
@@ -67,15 +68,16 @@ def folded(gpu, X, y, weight, V, bias, cuts):
         return there.send(gpu.cupy.cuda.Stream(non_blocking=True))()
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("n_columns", [1, 2])
-@pytest.mark.parametrize("dtype", ["f4", "f8"])
-@pytest.mark.parametrize("d", [8, 20, 50, 100, 300])
+@pytest.mark.parametrize(
+    ("dtype", "n_columns", "weighted"),
+    [("f4", 1, True), ("f4", 2, False), ("f8", 1, False), ("f8", 2, True)],
+)
+@pytest.mark.parametrize("d", [8, 50, 100, 300])
 def test_numbers_are_those_of_the_plainest_form_and_no_cut_changes_them(
     gpu, d, dtype, n_columns, weighted
 ):
     rng = np.random.default_rng(0)
-    n = 53
+    n = 29
     X, y = rng.standard_normal((n, d)).astype(dtype), rng.standard_normal((n, 1))
     weight = rng.uniform(0.1, 2, n) if weighted else None
     V, bias = rng.standard_normal((d, n_columns)), rng.standard_normal(n_columns)
@@ -88,12 +90,12 @@ def test_numbers_are_those_of_the_plainest_form_and_no_cut_changes_them(
         np.testing.assert_allclose(
             getattr(whole, name), value, rtol=ROUNDING, atol=ROUNDING * size, err_msg=name
         )
-    in_parts = folded(gpu, X, y, weight, V, bias, (1, 6, 7, 40))
+    in_parts = folded(gpu, X, y, weight, V, bias, (1, 6, 7, 20))
     for name in ("n", "s", "sums", "rr", "products"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(in_parts, name), err_msg=name)
 
 
-@pytest.mark.parametrize("d", [1024, 2049, 4096])
+@pytest.mark.parametrize("d", [1024, 4096])
 def test_wide_rows_are_shared_by_as_many_threads_as_a_block_has(gpu, d):
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((5, d)).astype("f4"), rng.standard_normal((5, 1))

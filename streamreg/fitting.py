@@ -131,11 +131,12 @@ def plan_fit(dataset: DataSet, settings: FitSettings) -> Plan:
     limit, n_threads, device_limit = settings.memory_limit, settings.n_threads, None
     if settings.client is not None:
         limit, n_threads = room_on(scheduler_of(settings.client)).within(limit)
+        if settings.device == "cuda":
+            n_threads = 1  # tasks take turns
     if settings.device != "cuda":
         dataset.require_on_host('pass device="cuda", which folds them there, or ')
     else:
-        asked = settings.device_memory_limit
-        device_limit = Gpu().free_nbytes // 2 if asked is None else parse_nbytes(asked)
+        device_limit = _device_limit(settings)
     return make_plan(
         dataset,
         settings.solver_settings(),
@@ -162,7 +163,7 @@ def fit(dataset: DataSet, settings: FitSettings, progress: Progress | None = Non
     progress = progress or Silence()
     plan = plan_fit(dataset, settings)
     candidate = plan.require_fit()
-    if settings.client is not None:
+    if settings.client is not None and settings.device != "cuda":
         require_threads(scheduler_of(settings.client), candidate)
     problem = Problem(
         dataset.n_features, dataset.n_targets,
@@ -188,6 +189,28 @@ def fit(dataset: DataSet, settings: FitSettings, progress: Progress | None = Non
     remarks = [*solution.warnings, *_data_warnings(dataset, engine)]
     unsaved = "" if checkpoint is None else checkpoint.unsaved
     return Fit(solution, plan, peak.added_nbytes, engine.n_omitted, remarks, unsaved)
+
+
+def _device_limit(settings: FitSettings) -> int:
+    """Return the bytes of a GPU that a fit may take: what was asked for, or half of what is free.
+
+    Raises
+    ------
+    MemoryLimitError
+        More was asked for than is free on the GPU of this process.
+    """
+    asked = settings.device_memory_limit
+    if asked is not None:
+        asked = parse_nbytes(asked, name="device_memory_limit")
+        if settings.client is not None:
+            return asked
+    free = Gpu().free_nbytes
+    if asked is not None and asked > free:
+        raise MemoryLimitError(
+            f"device_memory_limit is {format_nbytes(asked)} and the GPU has {format_nbytes(free)} "
+            "free: end what else uses it, or pass a lower one"
+        )
+    return free // 2 if asked is None else asked
 
 
 @contextmanager

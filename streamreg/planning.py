@@ -85,9 +85,16 @@ def make_plan(
     chosen = settings.solver
     if chosen == "auto":
         chosen = "closed_form" if candidates["closed_form"].fits else "cg"
+    fits_here = False
+    if device_limit is not None and not candidates[chosen].fits and not dataset.on_device:
+        here = Rows.of(dataset)
+        solver = settings.build(chosen)
+        fits_here = _candidate(
+            here, problem, solver, limit, threads, None, saves=saves, keeps=keeps
+        ).fits
     return Plan(
         chosen, limit, candidates, dataset.n_rows, problem.n_features, problem.n_targets,
-        advice=rechunking_advice(dataset, limit, list(candidates.values())),
+        advice=rechunking_advice(dataset, limit, list(candidates.values())), fits_here=fits_here,
     )  # fmt: skip
 
 

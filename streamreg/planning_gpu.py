@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 _SLOTS_AHEAD = 3
 # of cuBLAS, for itself, on the GPUs of today
 _WORKSPACE_NBYTES = 64 * MIB
-# 1 in so many bytes
-_SPARE = 16
-# of the host: what was merged, and two that come from the device; of large ones, what was merged
-# there, and where an earlier run stood
-_STATES_HERE, _LARGE_HERE = 3, 2
+# 1 in so many bytes that are asked for
+_SPARE = 15
+# of the host: what was merged, and two that come from the device, to memory of which CuPy takes up
+# to twice as much; of large ones, what was merged there, and where an earlier run stood
+_STATES_HERE, _LARGE_HERE = 5, 2
 
 
 def device_needs(
@@ -51,10 +51,9 @@ def device_needs(
         Term("apart", apart_nbytes(d, k), "sums of each part of the GPU"),
         Term("weights", weights, "of the solver, sent for each pass"),
         Term("cuBLAS", _WORKSPACE_NBYTES, "its workspace"),
-        Term("spare", limit_nbytes // _SPARE, "pieces that CuPy's pool cannot use"),
         *_made_there(there, n_threads, n_slots),
     ]
-    left = limit_nbytes - sum(term.nbytes for term in others)
+    left = limit_nbytes * _SPARE // (_SPARE + 1) - sum(term.nbytes for term in others)
     least = rows.buffer_for(arrays.tile_rows(d))
     buffer = there.sent_nbytes
     if N_BUFFERS * buffer > left:
@@ -67,6 +66,8 @@ def device_needs(
         terms.append(
             Term("kept", n_kept * there.kept_nbytes, f"{n_kept:,} of {rows.n_blocks:,} blocks")
         )
+    asked = sum(term.nbytes for term in terms)
+    terms.append(Term("spare", -(-asked // _SPARE), "pieces that CuPy's pool cannot use"))
     return DeviceNeeds(
         limit_nbytes, tuple(terms), buffer, least, n_slots, there.sent_nbytes, n_kept,
         fits=left >= 0,

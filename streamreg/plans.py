@@ -129,6 +129,8 @@ class Plan:
         N, D and K.
     advice
         How to cut the data on disk so that a fit fits; empty where that is not what is amiss.
+    fits_here
+        Whether the chosen solver would fit on the processor, where the GPU has no room.
     """
 
     chosen: str
@@ -138,6 +140,7 @@ class Plan:
     n_features: int
     n_targets: int
     advice: str = ""
+    fits_here: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain numbers, texts, lists and dictionaries, as JSON knows them."""
@@ -247,7 +250,7 @@ def _refusal(plan: Plan) -> str:
 def _refusal_there(plan: Plan, device: DeviceNeeds) -> str:
     """Return why a GPU has no room, where the host has."""
     fitting = [other for other in plan.candidates.values() if other.fits]
-    remedies = ['pass device="cpu"']
+    remedies = ['pass device="cpu"'] if plan.fits_here else []
     if fitting:
         remedies.insert(0, f'use solver="{_best(fitting).solver}"')
     return itemised(

@@ -38,9 +38,7 @@ class RowsThere(NamedTuple):
         return cls(
             sent_nbytes=slot_nbytes(dataset, block_rows, but=there),
             made_nbytes=slot_nbytes(dataset, block_rows, but=dataset.named().keys() - made),
-            reader_nbytes=sum(
-                source.reader_nbytes(block_rows) for source in dataset.sources() if source.on_device
-            ),
+            reader_nbytes=sum(source.device_nbytes(block_rows) for source in dataset.sources()),
             kept_nbytes=slot_nbytes(dataset, block_rows, but=whole),
         )
 

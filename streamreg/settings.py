@@ -53,7 +53,7 @@ class FitSettings:
     def __post_init__(self) -> None:
         parameters.choice("device", self.device, ("cpu", "cuda"))
         if self.device_memory_limit is not None:
-            parse_nbytes(self.device_memory_limit)
+            parse_nbytes(self.device_memory_limit, name="device_memory_limit")
         if self.client is not None:
             require_client(self.client)
             if self.device == "cuda" and self.device_memory_limit is None:

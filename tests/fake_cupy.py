@@ -28,6 +28,14 @@ class OutOfMemoryError(MemoryError):
 class CUDARuntimeError(RuntimeError):
     """No device, or another fault of CUDA."""
 
+    __module__ = "cupy_backends.cuda.api.runtime"
+
+
+class CUDADriverError(RuntimeError):
+    """What kernels raise."""
+
+    __module__ = "cupy_backends.cuda.api.driver"
+
 
 class Memory:
     """What an array and its views share: which stream made it when, and which used it."""
@@ -101,6 +109,8 @@ class Array:
         self._device.written(self)
 
     def __getattr__(self, name):
+        if name.startswith("__array"):
+            raise AttributeError(name)
         value = getattr(self._values, name)
         if not callable(value):
             return self._device.wrapped(value, self._memory)
@@ -109,7 +119,10 @@ class Array:
 
         def method(*given, **options):
             self._device.use([self])
-            return self._device.call(value, given, options)
+            made = self._device.call(value, given, options)
+            if name == "fill":
+                self._device.written(self)
+            return made
 
         return method
 
@@ -249,6 +262,12 @@ class Pool:
         if nbytes > self.limit:
             raise OutOfMemoryError(f"Out of memory allocating {nbytes:,} bytes")
 
+    def get_limit(self):
+        return self.limit
+
+    def total_bytes(self):
+        return 0
+
     def free_all_blocks(self):
         pass
 
@@ -269,8 +288,9 @@ def install(monkeypatch, device):
 class FakeCuPy(ModuleType):
     """The module; functions that are not named here are NumPy's."""
 
-    def __init__(self, free_nbytes=1 << 30, n_devices=1):
+    def __init__(self, free_nbytes=1 << 30):
         super().__init__("cupy")
+        self.__version__ = "14"
         self.n_copies = self.n_waits = 0
         self._threads = threading.local()
         self._streams = []
@@ -292,11 +312,14 @@ class FakeCuPy(ModuleType):
             Stream=self._stream,
             Event=Event,
             alloc_pinned_memory=bytearray,
+            PinnedMemory=bytearray,
+            PinnedMemoryPointer=lambda memory, _: memory,
             using_allocator=self._using,
             memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
             runtime=SimpleNamespace(
                 memGetInfo=lambda: (free_nbytes, free_nbytes),
-                getDeviceCount=lambda: n_devices,
+                getDeviceCount=lambda: 1,
+                getDeviceProperties=lambda _: {"name": b"made up"},
                 CUDARuntimeError=CUDARuntimeError,
             ),
         )
@@ -337,6 +360,8 @@ class FakeCuPy(ModuleType):
 
     def get_default_pinned_memory_pool(self):
         return Pool(self)
+
+    get_default_memory_pool = get_default_pinned_memory_pool
 
     def use(self, arrays):
         """Do something with arrays on the current stream."""

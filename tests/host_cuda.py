@@ -57,8 +57,11 @@ class RawModule:
         def launch(grid, block, arguments, shared_mem=0):
             assert block[0] % 32 == 0
             assert shared_mem <= 8 << 17
+            arrays = [each for each in arguments if not isinstance(each, np.integer)]
+            arrays[0]._device.use(arrays)
             given = [_passed(each) for each in arguments]
             function(ctypes.c_uint(*grid), ctypes.c_uint(*block), *given)
+            arrays[-1]._device.written(arrays[-1])
 
         launch.max_dynamic_shared_size_bytes = 0
         return launch

@@ -235,7 +235,9 @@ def test_a_path_that_workers_do_not_see_is_named_with_its_hosts(client, store, t
     path = shutil.copytree(store, tmp_path / "copy.zarr")
     X, y = zarr.open_array(path / "X"), zarr.open_array(path / "y")
     path.rename(tmp_path / "moved.zarr")
-    with pytest.raises(ClusterError, match=r"3 workers of 3 cannot open .*tcp.*same path"):
+    with pytest.raises(
+        ClusterError, match=r"3 workers of 3 cannot do .*tcp.*cannot open the data.*same path"
+    ):
         LinearRegression(client=client).fit(X, y)
 
 

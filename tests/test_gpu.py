@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 
 import numpy as np
 import pytest
 import zarr
 from device_fits import bits, fit
-from fake_cupy import CUDARuntimeError, OutOfMemoryError
+from fake_cupy import CUDADriverError, CUDARuntimeError, OutOfMemoryError
 
 from streamreg import LinearRegression, layout
 from streamreg.blocks import Block
@@ -191,6 +192,12 @@ def test_what_workers_with_devices_cannot_do_is_refused(client_here, store, monk
 def test_what_does_not_fit_the_device_is_refused_before_reading(cupy, store):
     refused = plan(store, device="cuda", solver="closed_form", device_memory_limit="100 MiB")
     assert not refused.candidates["closed_form"].fits
+    enough = re.search(r"Raise device_memory_limit to ([\d.]+ \w+)", str(refused))[1]
+    assert (
+        plan(store, device="cuda", solver="closed_form", device_memory_limit=enough)
+        .candidates["closed_form"]
+        .fits
+    )
     assert "of the GPU 100.0 MiB" in str(refused)
     with pytest.raises(
         MemoryLimitError,
@@ -200,6 +207,29 @@ def test_what_does_not_fit_the_device_is_refused_before_reading(cupy, store):
         LinearRegression(device="cuda", solver="closed_form", device_memory_limit="100 MiB").fit(
             store
         )
+
+
+def test_more_of_the_device_than_is_free_is_refused(cupy, store):
+    with pytest.raises(MemoryLimitError, match=r"limit is 2.0 GiB and the GPU has 1.0 GiB free"):
+        LinearRegression(device="cuda", device_memory_limit="2 GiB").fit(store)
+
+
+def test_fewer_blocks_are_kept_where_the_device_refuses_room_for_them(cupy, store, monkeypatch):
+    before, refused = cupy.empty, []
+
+    def empty(shape, dtype=float):
+        if np.ndim(shape) and len(shape) == 2 and shape[0] > 100_000:
+            refused.append(shape)
+            raise OutOfMemoryError
+        return before(shape, dtype)
+
+    parameters = {"solver": "cg", "device": "cuda"}
+    expected, all_sent = bits(fit(store / "X", store / "y", **parameters)), cupy.n_sent
+    monkeypatch.setattr(cupy, "empty", empty, raising=False)
+    assert bits(fit(store / "X", store / "y", **parameters)) == expected
+    assert refused
+    # six passes, half of which is kept
+    assert all_sent < cupy.n_sent - all_sent < 5 * all_sent
 
 
 def test_half_of_what_is_free_on_the_device_is_the_usual_limit(cupy, store):
@@ -239,27 +269,27 @@ def test_without_cupy_it_is_said_how_to_install_it(store, monkeypatch):
 def test_a_device_that_fails_is_told_with_what_to_do(cupy, store, monkeypatch):
     for text, error, says in (
         ("cudaErrorECCUncorrectable", StreamregError, "the GPU failed: .*nvidia-smi"),
-        ("cudaErrorMemoryAllocation: out of memory", MemoryLimitError, "GPU copies from"),
+        ("cudaErrorMemoryAllocation: out of memory", MemoryLimitError, "for what it copies from"),
+        ("CUDA_ERROR_UNSUPPORTED_PTX_VERSION", StreamregError, "driver and CUDA are as new as"),
     ):
+        kind = CUDADriverError if "PTX" in text else CUDARuntimeError
 
-        def fail(nbytes, text=text):
-            raise CUDARuntimeError(text)
+        def fail(nbytes, kind=kind, text=text):
+            raise kind(text)
 
-        monkeypatch.setattr(cupy.cuda, "alloc_pinned_memory", fail)
+        monkeypatch.setattr(cupy.cuda, "PinnedMemory", fail)
         with pytest.raises(error, match=says):
             LinearRegression(device="cuda").fit(store)
 
 
 def test_without_a_gpu_it_is_said_what_is_amiss(cupy, store, monkeypatch):
-    monkeypatch.setattr(cupy.cuda.runtime, "getDeviceCount", lambda: 0)
-    with pytest.raises(InputError, match="finds no GPU: CUDA sees none"):
-        LinearRegression(device="cuda").fit(store)
-
     def too_old():
         raise CUDARuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient")
 
     monkeypatch.setattr(cupy.cuda.runtime, "getDeviceCount", too_old)
-    with pytest.raises(InputError, match=r"cudaErrorInsufficientDriver.*nvidia-smi"):
+    with pytest.raises(
+        InputError, match=r"cudaErrorInsufficientDriver.*nvidia-smi.*CUDA_VISIBLE_DEVICES"
+    ):
         LinearRegression(device="cuda").fit(store)
 
 

@@ -188,7 +188,10 @@ class DeviceEngine(Engine):
         with closing(self._threads.each_of(wanted, self._fill)) as reads:
             for segment in segments:
                 with self._transfers.folding:
-                    there = DeviceState(self._gpu, start.state, self._transfers.folding)
+                    there = DeviceState(
+                        self._gpu, start.state, self._transfers.folding,
+                        is_of_no_rows=before is None,
+                    )  # fmt: skip
                     noted = self._fold(accumulator, there, segment, reads)
                     self._loops.finish(there.state)
                 of_blocks = (Folded(None, 1, note.n_omitted, note.rounded) for note in noted)
@@ -235,11 +238,11 @@ class DeviceEngine(Engine):
 
     def _arrived(self, number: int, filled: Filled, note: _Noted) -> Iterable[Block]:
         """Return a block as it lies on the device: where it stays, or for a while."""
-        if number < self._n_kept and self._kept is None:
+        while number < self._n_kept and self._kept is None:
             _, n_rows = self._blocks[self._n_kept - 1]
             self._kept = self._transfers.kept(filled.block, n_rows, self._whole)
             if self._kept is None:
-                self._n_kept = 0  # it runs without
+                self._n_kept //= 2  # it runs without, too
         if number >= self._n_kept or self._kept is None:
             return self._transfers.parts(filled)
         self._kept_notes[number] = note

@@ -10,6 +10,7 @@ import pickle
 import platform
 import sys
 import uuid
+from dataclasses import replace
 from functools import cache, partial
 from importlib.metadata import version
 from threading import Lock
@@ -62,8 +63,8 @@ class Worker(NamedTuple):
 
     host: str
     versions: dict[str, str]
-    processor: str  # what its BLAS was built for
-    refusal: str  # why it cannot open the data; empty if it can
+    processor: str  # what its BLAS was built for, or its GPU
+    refusal: str  # why it cannot do the work; empty if it can
 
 
 def new_prefix() -> str:
@@ -154,18 +155,24 @@ def fold_chunks(
 
 def probe(job: Job) -> Worker:
     """Say what this worker is, and whether it can open the data."""
-    refusal = ""
+    refusal, kind = "", ""
     try:
         dataset: DataSet = pickle.loads(job.dataset)  # noqa: S301
         dataset.require_there()
+    # whatever a store may raise that is not where it should be
+    except Exception as error:  # noqa: BLE001
+        refusal = (
+            f"that it cannot open the data: {type(error).__name__}: {error}. Every worker must see "
+            "the same path, or the store must be a URL that all can reach"
+        )
+    try:
         if job.device is None:
             kernels_named(job.loops)
-        else:
-            Gpu()
+        kind = processor() if job.device is None else Gpu().kind
     # whatever makes it unfit for the work
     except Exception as error:  # noqa: BLE001
-        refusal = f"{type(error).__name__}: {error}"
-    return Worker(platform.node(), versions(), processor(), refusal)
+        refusal = refusal or f"{type(error).__name__}: {error}"
+    return Worker(platform.node(), versions(), kind, refusal)
 
 
 def other_versions(ours: dict[str, str], theirs: dict[str, str]) -> str:
@@ -251,7 +258,8 @@ def _fold_there(
     if job.device is None:
         raise ValueError("the plan has no device")
     made = pickle.loads(accumulator)  # noqa: S301
-    with _ONE_ON_DEVICE, DeviceEngine(dataset, 1, lambda _: None, Gpu(), job.device) as engine:
+    needs = replace(job.device, n_slots=min(job.device.n_slots, sum(map(len, segments))))
+    with _ONE_ON_DEVICE, DeviceEngine(dataset, 1, lambda _: None, Gpu(), needs) as engine:
         return _done(dataset, list(engine.folded(made, segments, before)))
 
 

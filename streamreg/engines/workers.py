@@ -163,15 +163,16 @@ def require_fit_workers(scheduler: Scheduler, job: Job) -> None:
     if blind:
         at, worker = next(iter(blind.items()))
         raise ClusterError(
-            f"{count(len(blind), 'worker')} of {len(found):,} cannot open the data: "
-            f"{_named(blind)}; {at} says {worker.refusal}. Every worker must see the same path, or "
-            "the store must be a URL that all can reach"
+            f"{count(len(blind), 'worker')} of {len(found):,} cannot do the work: "
+            f"{_named(blind)}; {at} says {worker.refusal}"
         )
     for at, worker in found.items():
         other = remote.other_versions(job.versions, worker.versions)
         if other:
             raise ClusterError(f"worker {at} on {worker.host} has {other}")
-    kinds = {worker.processor for worker in found.values()} | {remote.processor()}
+    kinds = {worker.processor for worker in found.values()}
+    if job.device is None:
+        kinds.add(remote.processor())
     if len(kinds) > 1:
         warnings.warn(
             f"processors of several kinds add up ({', '.join(sorted(kinds))}): the last digits may "

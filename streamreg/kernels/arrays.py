@@ -28,6 +28,7 @@ TILE_NBYTES = 64 << 20
 _LEAST_ROWS = 16
 # arrays as large as a tile that are alive at once
 _TILES_ALIVE = 3
+_COPIES_OF_Y = 3
 
 
 def tile_rows(n_features: int) -> int:
@@ -89,9 +90,12 @@ class ArrayKernels:
         xp, k = self._xp, len(state.rr)
         V, b = self._there(coefficients), self._there(bias)
         if self._fused is not None and self._fused.serves(block, state, x):
-            target = self._read(block.y, y)
-            self._fused.add(block, state, target, xp.ascontiguousarray(V.T), b)
-            state.n[...] += len(block.X)
+            VT, rows = xp.ascontiguousarray(V.T), max(1, TILE_NBYTES // (8 * k * _COPIES_OF_Y))
+            # some at a time: y may have to be copied
+            for start in range(0, len(block.X), rows):
+                part = block.rows(start, start + rows)
+                self._fused.add(part, state, self._read(part.y, y), VT, b)
+                state.n[...] += len(part.X)
             return
         for tile, tile_y, weight in self._tiles(block):
             z = self._read(tile, x)

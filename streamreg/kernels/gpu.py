@@ -1,6 +1,7 @@
-"""A GPU, through CuPy: its memory, states that lie there, and blocks on their way there.
+"""A GPU, through CuPy: its memory, its errors, and states that lie there.
 
-Beside ``blocks.py`` this is the one module that knows CuPy.
+Beside ``blocks.py`` this, with the other ``gpu_*.py`` here that are given CuPy by it, is all that
+knows CuPy.
 """
 
 from __future__ import annotations
@@ -49,25 +50,34 @@ class Gpu:
         self.cupy: Any = cupy
         self._cublas = cublas
         try:
-            n_devices = self.cupy.cuda.runtime.getDeviceCount()
+            self.cupy.cuda.runtime.getDeviceCount()
         except self.cupy.cuda.runtime.CUDARuntimeError as error:
             raise InputError(
                 f'device="cuda" finds no GPU to work on: {error}. See that nvidia-smi lists one, '
-                'and that its driver is as new as CuPy wants it; or pass device="cpu"'
+                "that its driver is as new as CuPy wants it, and that CUDA_VISIBLE_DEVICES does "
+                'not hide it; or pass device="cpu"'
             ) from error
-        if not n_devices:
-            raise InputError(
-                'device="cuda" finds no GPU: CUDA sees none. If CUDA_VISIBLE_DEVICES hides it, '
-                'change that; or pass device="cpu"'
-            )
         self._number = int(self.cupy.cuda.Device().id)
         self._pool = self.cupy.cuda.MemoryPool()
 
     @property
     def free_nbytes(self) -> int:
-        """Bytes of the device that nobody uses."""
-        free, _ = self.cupy.cuda.runtime.memGetInfo()
+        """Bytes of the device that nobody uses, once CuPy has given back what it keeps unused."""
+        with self._telling():
+            self.cupy.get_default_memory_pool().free_all_blocks()
+            free, _ = self.cupy.cuda.runtime.memGetInfo()
         return int(free)
+
+    @property
+    def kind(self) -> str:
+        """The model, and the version of what adds up on it."""
+        name = self.cupy.cuda.runtime.getDeviceProperties(self._number)["name"].decode()
+        return f"{name} with CuPy {self.cupy.__version__}"
+
+    def pinned(self, nbytes: int) -> Any:  # noqa: ANN401
+        """Return memory of the host that the device copies from by itself: just as much."""
+        cuda = self.cupy.cuda
+        return cuda.PinnedMemoryPointer(cuda.PinnedMemory(nbytes), 0)
 
     def here(self) -> AbstractContextManager[object]:
         """Return what makes it the current GPU of a thread, for what others do there."""
@@ -119,26 +129,54 @@ class Gpu:
         """
         self._pool.set_limit(size=limit_nbytes)
         try:
-            with self.cupy.cuda.using_allocator(self._pool.malloc):
+            with self._telling(), self.cupy.cuda.using_allocator(self._pool.malloc):
                 yield
-        except self.cupy.cuda.memory.OutOfMemoryError as error:
-            raise MemoryLimitError(
-                f"the GPU refused memory: {error}. The fit may take {format_nbytes(limit_nbytes)} "
-                f"there, and {format_nbytes(self.free_nbytes)} are free. End what else uses it, "
-                'pass a lower device_memory_limit, or device="cpu"'
-            ) from error
-        except self.cupy.cuda.runtime.CUDARuntimeError as error:
-            if "MemoryAllocation" in str(error):
-                raise MemoryLimitError(
-                    f"memory was refused that the GPU copies from: {error}. Pass a lower "
-                    "memory_limit, or fewer n_threads"
-                ) from error
-            raise StreamregError(
-                f"the GPU failed: {error}. See what nvidia-smi and the system's log say of it, and "
-                'start a new process; what a checkpoint saved is kept. Or pass device="cpu"'
-            ) from error
         finally:
             self._pool.free_all_blocks()
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Say in our words what CUDA, or CuPy, refuses or fails at."""
+        try:
+            yield
+        except self.cupy.cuda.memory.OutOfMemoryError as error:
+            raise MemoryLimitError(self._refused(error)) from error
+        # of CUDA's two interfaces, its libraries and its compiler, which have no common base
+        except Exception as error:
+            if not _is_of_cuda(error):
+                raise
+            if "MemoryAllocation" in str(error):
+                raise MemoryLimitError(
+                    f"the GPU, or the host for what it copies from, refused memory: {error}. End "
+                    "what else uses them, or pass a lower memory_limit, or fewer n_threads"
+                ) from error
+            raise StreamregError(
+                f"the GPU failed: {type(error).__name__}: {error}. See that its driver and CUDA "
+                "are as new as CuPy wants them, and what nvidia-smi and the system's log say, and "
+                'start a new process; what a checkpoint saved is kept. Or pass device="cpu"'
+            ) from error
+
+    def _refused(self, error: Exception) -> str:
+        """Say why memory was refused, and what helps."""
+        limit, free = self._pool.get_limit(), self.cupy.cuda.runtime.memGetInfo()[0]
+        what = f"the GPU refused memory: {str(error).rstrip('.')}"
+        if free > limit - self._pool.total_bytes():
+            return (
+                f"{what}. The fit may take {format_nbytes(limit)} there, and needs more than was "
+                "planned: pass a higher device_memory_limit"
+            )
+        return (
+            f"{what}. {format_nbytes(free)} are free there: end what else uses it, or pass a lower "
+            'device_memory_limit, or device="cpu"'
+        )
+
+
+def _is_of_cuda(error: Exception) -> bool:
+    """Whether CuPy, or what it calls, raised an error."""
+    package = type(error).__module__.partition(".")[0]
+    # CuPy has no class of its own for CUDA's headers that are not there
+    is_bare = type(error) is RuntimeError and "CUDA" in str(error)
+    return is_bare or package in {"cupy", "cupy_backends"}
 
 
 class DeviceState(Generic[State]):
@@ -148,8 +186,8 @@ class DeviceState(Generic[State]):
     ----------
     gpu
         The device.
-    host
-        What it is at first.
+    host, is_of_no_rows
+        What it is at first; of no rows large fields need not be copied.
     stream
         Where it is added to.
 
@@ -159,13 +197,23 @@ class DeviceState(Generic[State]):
         Its arrays; the count of rows, ``n``, lies on the host, which decides by it.
     """
 
-    def __init__(self, gpu: Gpu, host: State, stream: Any) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        gpu: Gpu,
+        host: State,
+        stream: Any,  # noqa: ANN401
+        *,
+        is_of_no_rows: bool = False,
+    ) -> None:
         self._gpu, self._stream = gpu, stream
         self._fields: dict[str, Array] = host._asdict()  # type: ignore[attr-defined]
         self._there = gpu.cupy.empty(sum(field.size for field in self._fields.values()))
         views = dict(_views(self._there, self._fields))
         for name, field in self._fields.items():
-            views[name].set(field, stream=stream)
+            if is_of_no_rows and field.ndim > 1:
+                views[name].fill(0.0)  # as every matrix of no rows
+            else:
+                views[name].set(field, stream=stream)
         views["n"] = self._n = self._fields["n"].copy()
         self.state: State = type(host)(**views)
 

@@ -95,8 +95,8 @@ class Transfers:
     """Blocks on their way to the device.
 
     Threads fill slots; one thread has them copied, on a stream of their own, into buffers on the
-    device, and folds them on another. What lies on the device is folded there. Nobody waits, but
-    for a slot.
+    device, and folds them on another. What lies on the device is folded there. The thread that
+    folds never waits for the device; those that read do for a slot.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ class Transfers:
         self._gpu, self._cupy, cuda = gpu, gpu.cupy, gpu.cupy.cuda
         self._slots: SimpleQueue[_Slot] = SimpleQueue()
         for _ in range(n_slots):
-            memory = cuda.alloc_pinned_memory(pinned_nbytes) if pinned_nbytes else b""
+            memory = gpu.pinned(pinned_nbytes) if pinned_nbytes else b""
             # events, not functions for the host: of a device that failed they tell, where none
             # would be called
             events = (cuda.Event(block=True, disable_timing=True) for _ in range(2))
@@ -203,6 +203,7 @@ class Transfers:
         for stream in (self._copying, self.folding, self.fetching):
             stream.synchronize()
         self._slots, self._buffers = SimpleQueue(), []
+        # of states
         self._cupy.get_default_pinned_memory_pool().free_all_blocks()
 
     def _copy(self, here: Block, there: Block) -> None:

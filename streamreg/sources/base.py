@@ -113,6 +113,11 @@ class RowSource(ABC):
         The blocks are taken to be whole chunks, or pieces of one.
         """
 
+    def device_nbytes(self, block_rows: int) -> int:
+        """Bytes that one reader takes of a GPU, where rows are made there."""
+        del block_rows
+        return 0
+
     @property
     def in_memory(self) -> bool:
         """Whether reading hands out what lies in memory already."""

@@ -56,7 +56,7 @@ def require_dense(data: object, name: str) -> None:
     InputError
         It is one, of SciPy or of the library sparse.
     """
-    if type(data).__module__.startswith(("scipy.sparse", "sparse.")):
+    if type(data).__module__.startswith(("scipy.sparse", "sparse.", "cupyx.scipy.sparse")):
         raise InputError(
             f"{name} is sparse ({type(data).__name__}), which is not supported: make it dense "
             "a block at a time, in a Zarr or Dask array, or fit it with scikit-learn"

@@ -91,7 +91,14 @@ class DaskSource(RowSource):
         stored = _stored_nbytes(self.array, self.grid.chunk_rows)
         # what heaps do not keep leaves room for the next
         copies = 4 if heaps_nbytes(self) else 2
+        if self.on_device:
+            return chunk_row + copies * stored
         return 3 * chunk_row + copies * stored + joined_nbytes(self, block_rows)
+
+    def device_nbytes(self, block_rows: int) -> int:
+        if not self.on_device:
+            return 0
+        return 3 * self.grid.chunk_rows * self.row_nbytes + joined_nbytes(self, block_rows)
 
     @property
     def shared_nbytes(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from streamreg.blocks import is_on_device
+from streamreg.blocks import is_on_device, on_host
 from streamreg.sources.array import ArraySource
 
 if TYPE_CHECKING:
@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 def open_rows(data: object, name: str, *, missing_chunks: str) -> RowSource | None:
     """Return the rows of a CuPy array; ``None`` for anything else."""
     del missing_chunks  # there are none
-    return DeviceArraySource(data, name) if is_on_device(data) else None  # type: ignore[arg-type]
+    if not is_on_device(data):
+        return None
+    if name == "sample_weight":
+        # which rows are left out is decided on the host
+        return ArraySource(on_host(data), name)
+    return DeviceArraySource(data, name)  # type: ignore[arg-type]
 
 
 class DeviceArraySource(ArraySource):

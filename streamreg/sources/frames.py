@@ -40,6 +40,11 @@ def as_streamable(data: object, name: str) -> Streamable:
     """
     if isinstance(data, bytes):
         raise InputError(f"{name} is of type bytes; paths must be text: pass {name}.decode()")
+    if type(data).__module__.partition(".")[0] == "cudf":
+        raise InputError(
+            f"{name} is a {type(data).__name__} of cuDF: pass {name}.to_cupy(), if all of its "
+            'columns are numbers, with device="cuda"'
+        )
     require_dense(data, name)
     is_objects = isinstance(data, np.ndarray) and data.dtype == object
     if data is None or (is_streamable(data) and not is_objects):

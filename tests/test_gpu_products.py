@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from functools import cache
 
 import dask.array as da
@@ -13,10 +14,14 @@ from host_cuda import RawModule
 from sklearn.exceptions import ConvergenceWarning
 
 from streamreg import LinearRegression, layout
+from streamreg.accumulators.gradient import Gradient
 from streamreg.blocks import Block
+from streamreg.engines.device import DeviceEngine
+from streamreg.fitting import plan
 from streamreg.kernels import Affine, gpu_products, reference
 from streamreg.kernels.gpu import DeviceState, Gpu
 from streamreg.kernels.states import ProductState
+from streamreg.sources.dataset import open_dataset
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++ to compile for the host"),
@@ -186,3 +191,21 @@ def test_whole_fits_give_the_same_bits_wherever_rows_lie(gpu, client_here, monke
     expected, _ = fitted(*chunks, n_threads=1, **on_gpu)
     assert fitted(*chunks, n_threads=3, **on_gpu)[0] == expected
     assert fitted(*chunks, client=client_here, **on_gpu)[0] == expected
+
+
+def test_weights_add_up_alike_whether_blocks_are_kept_or_not(gpu, monkeypatch):
+    monkeypatch.setattr(layout, "DEVICE_BLOCK_NBYTES", 8 << 10)
+    monkeypatch.setattr(layout, "DEVICE_SEGMENT_NBYTES", 32 << 10)
+    rng = np.random.default_rng(0)
+    X, y, weight = rng.standard_normal((400, 20)), rng.standard_normal(400), rng.uniform(0, 1, 400)
+    dataset = open_dataset(X, y, weight)
+    needs = plan(X, y, weight, device="cuda").candidates["gd"].device
+    gradient = Gradient(rng.standard_normal((20, 2)), np.ones(2), 1)
+    found = []
+    for n_kept in (0, 3, needs.n_kept):
+        engine = DeviceEngine(dataset, 1, lambda _: None, gpu, replace(needs, n_kept=n_kept))
+        with engine:
+            found += [engine.reduce(gradient) for _ in range(2)]
+    for other in found[1:]:
+        for one, same in zip(found[0], other, strict=True):
+            np.testing.assert_array_equal(one, same)

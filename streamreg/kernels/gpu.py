@@ -14,6 +14,7 @@ import numpy as np
 from streamreg.errors import InputError, MemoryLimitError, StreamregError
 from streamreg.kernels.arrays import ArrayKernels
 from streamreg.kernels.gpu_products import FusedProducts
+from streamreg.kernels.states import GramState, MomentsState, ProductState
 from streamreg.memory import MIB, format_nbytes
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 State = TypeVar("State")
 
+# of no rows, all matrices of these are zeros
+_ZERO_MATRICES = (GramState, MomentsState, ProductState)
 # of a state: to pin more takes longer than to copy it to memory that is not
 _MOST_PINNED_NBYTES = 32 * MIB
 
@@ -209,9 +212,10 @@ class DeviceState(Generic[State]):
         self._fields: dict[str, Array] = host._asdict()  # type: ignore[attr-defined]
         self._there = gpu.cupy.empty(sum(field.size for field in self._fields.values()))
         views = dict(_views(self._there, self._fields))
+        is_zero = is_of_no_rows and isinstance(host, _ZERO_MATRICES)
         for name, field in self._fields.items():
-            if is_of_no_rows and field.ndim > 1:
-                views[name].fill(0.0)  # as every matrix of no rows
+            if is_zero and field.ndim > 1:
+                views[name].fill(0.0)
             else:
                 views[name].set(field, stream=stream)
         views["n"] = self._n = self._fields["n"].copy()

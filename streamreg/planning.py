@@ -86,7 +86,8 @@ def make_plan(
     if chosen == "auto":
         chosen = "closed_form" if candidates["closed_form"].fits else "cg"
     fits_here = False
-    if device_limit is not None and not candidates[chosen].fits and not dataset.on_device:
+    is_here = keeps and not dataset.on_device
+    if device_limit is not None and not candidates[chosen].fits and is_here:
         here = Rows.of(dataset)
         solver = settings.build(chosen)
         fits_here = _candidate(

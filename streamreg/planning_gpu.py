@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from streamreg.kernels import arrays
-from streamreg.kernels.gpu_products import apart_nbytes
 from streamreg.kernels.gpu_transfers import N_BUFFERS
+from streamreg.kernels.gpu_ways import apart_nbytes
 from streamreg.layout import LARGE_STATE_NBYTES, Segments
 from streamreg.memory import MIB, format_nbytes
 from streamreg.plans import DeviceNeeds, Term
@@ -23,8 +23,9 @@ _WORKSPACE_NBYTES = 64 * MIB
 # 1 in so many bytes that are asked for
 _SPARE = 15
 # of the host: what was merged, and two that come from the device, to memory of which CuPy takes up
-# to twice as much; of large ones, what was merged there, and where an earlier run stood
-_STATES_HERE, _LARGE_HERE = 5, 2
+# to twice as much; of large ones, what was merged there, what was saved before, and where an
+# earlier run stood
+_STATES_HERE, _LARGE_HERE = 5, 3
 
 
 def device_needs(

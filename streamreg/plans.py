@@ -221,10 +221,10 @@ def _row(plan: Plan, candidate: Candidate) -> tuple[str, ...]:
 def _refusal(plan: Plan) -> str:
     """Return what the chosen solver needs, of what that consists, and what would do instead."""
     refused = plan.candidates[plan.chosen]
-    if refused.device is not None and refused.needed_nbytes <= plan.memory_limit:
+    if refused.device is not None and not refused.device.fits:
         return _refusal_there(plan, refused.device)
     shape = f"N = {plan.n_rows:,}, D = {plan.n_features:,}"
-    candidates = list(plan.candidates.values())
+    candidates = [c for c in plan.candidates.values() if c.device is None or c.device.fits]
     fitting = [other for other in candidates if other.fits]
     plain = [] if refused.device else [c for c in candidates if c.plain_nbytes <= plan.memory_limit]
     remedies, advice = [], ""

@@ -41,7 +41,11 @@ inline double __shfl_xor_sync(unsigned, double value, int step) {
 }
 inline double __shfl_sync(unsigned, double value, int lane) { return of_lane(value, lane); }
 
-template <typename Kernel> void launch(unsigned blocks, unsigned threads, Kernel kernel) {
+// Run a grid, and return how many numbers were written after the shared ones.
+template <typename Kernel>
+int launch(unsigned blocks, unsigned threads, unsigned n_shared, Kernel kernel) {
+    const double mark = -1.2345e67;
+    int broken = 0;
     gridDim.x = blocks;
     blockDim.x = threads;
     lanes.assign(threads, 0.0);
@@ -51,8 +55,13 @@ template <typename Kernel> void launch(unsigned blocks, unsigned threads, Kernel
     of_block = std::make_unique<std::barrier<>>(threads);
     for (unsigned block = 0; block < blocks; ++block) {
         blockIdx.x = block;
+        // what was shared before is not what the next block finds
+        for (unsigned at = 0; at < n_shared + 4096; ++at) shared[at] = mark;
         std::vector<std::jthread> running;
         for (unsigned thread = 0; thread < threads; ++thread)
             running.emplace_back([=] { threadIdx.x = thread; kernel(); });
+        running.clear();  // which waits for all
+        for (unsigned at = n_shared; at < n_shared + 4096; ++at) broken += shared[at] != mark;
     }
+    return broken;
 }

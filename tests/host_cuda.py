@@ -17,8 +17,8 @@ PLACE = """
 {code}
 {wrappers}
 """
-CALL = """extern "C" void call(unsigned blocks, unsigned threads, {parameters}) {{
-    launch(blocks, threads, [=] {{ {name}({names}); }});
+CALL = """extern "C" int call(unsigned blocks, unsigned threads, unsigned nbytes, {parameters}) {{
+    return launch(blocks, threads, nbytes / 8, [=] {{ {name}({names}); }});
 }}
 """
 
@@ -56,11 +56,13 @@ class RawModule:
 
         def launch(grid, block, arguments, shared_mem=0):
             assert block[0] % 32 == 0
-            assert shared_mem <= 8 << 17
+            # more has to be asked for
+            assert shared_mem <= max(48 << 10, launch.max_dynamic_shared_size_bytes)
             arrays = [each for each in arguments if not isinstance(each, np.integer)]
             arrays[0]._device.use(arrays)
             given = [_passed(each) for each in arguments]
-            function(ctypes.c_uint(*grid), ctypes.c_uint(*block), *given)
+            sizes = (ctypes.c_uint(number) for number in (*grid, *block, shared_mem))
+            assert function(*sizes, *given) == 0, "written beyond the shared memory"
             arrays[-1]._device.written(arrays[-1])
 
         launch.max_dynamic_shared_size_bytes = 0

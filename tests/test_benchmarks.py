@@ -33,7 +33,7 @@ import pytest
 from fake_cupy import FakeCuPy, install
 from streamreg.kernels import gpu_products
 install(pytest.MonkeyPatch(), FakeCuPy())
-gpu_products.way_for = lambda shape: None  # there is nobody to compile for
+gpu_products.ways_for = lambda shape: []  # there is nobody to compile for
 sys.argv = [{str(script)!r}, "--quick"]
 runpy.run_path({str(script)!r}, run_name="__main__")
 """

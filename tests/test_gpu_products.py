@@ -18,7 +18,7 @@ from streamreg.accumulators.gradient import Gradient
 from streamreg.blocks import Block
 from streamreg.engines.device import DeviceEngine
 from streamreg.fitting import plan
-from streamreg.kernels import Affine, gpu_products, reference
+from streamreg.kernels import Affine, gpu_products, gpu_ways, reference
 from streamreg.kernels.gpu import DeviceState, Gpu
 from streamreg.kernels.states import ProductState
 from streamreg.sources.dataset import open_dataset
@@ -45,15 +45,13 @@ def gpu(monkeypatch, compiled):
     )
     install(monkeypatch, cupy)
     # a few blocks of threads are as good as many, and take turns here
-    monkeypatch.setattr(gpu_products, "_GRID", 3)
-    monkeypatch.setattr(gpu_products, "_MOST_GRIDS", 1)
+    monkeypatch.setattr(gpu_ways, "_GRID", 3)
+    monkeypatch.setattr(gpu_ways, "_MOST_GRIDS", 1)
     monkeypatch.setattr(gpu_products, "_ADDING_THREADS", 64)
-    monkeypatch.setattr(gpu_products, "_WIDE_GRID", 10)
+    monkeypatch.setattr(gpu_ways, "_WIDE_GRID", 10)
     # of some rows of a thousand numbers
-    monkeypatch.setattr(gpu_products, "_WIDE_TILE_NBYTES", 100_000)
-    gpu_products.way_for.cache_clear()
-    yield Gpu()
-    gpu_products.way_for.cache_clear()
+    monkeypatch.setattr(gpu_ways, "_WIDE_TILE_NBYTES", 100_000)
+    return Gpu()
 
 
 def folded(gpu, X, y, weight, V, bias, cuts):
@@ -105,7 +103,7 @@ def test_wide_rows_are_shared_by_as_many_threads_as_a_block_has(gpu, d):
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((5, d)).astype("f4"), rng.standard_normal((5, 1))
     V, bias = rng.standard_normal((d, 2)), rng.standard_normal(2)
-    way = gpu_products.Narrow(gpu_products.Shape(d, 2, 1))
+    way = gpu_ways.Narrow(gpu_ways.Shape(d, 2, 1))
     assert way.threads <= 512
     assert way.threads * way.a_thread >= d
     state = folded(gpu, X, y, None, V, bias, (2,))
@@ -127,7 +125,7 @@ def test_rows_of_any_width_and_some_targets(gpu, d, k, n_columns, dtype, weighte
     X, y = rng.standard_normal((n, d)).astype(dtype), rng.standard_normal((n, k))
     weight = rng.uniform(0.1, 2, n) if weighted else None
     V, bias = rng.standard_normal((d, n_columns)), rng.standard_normal(n_columns)
-    assert isinstance(gpu_products.way_for(gpu_products.Shape(d, n_columns, k)), gpu_products.Wide)
+    assert isinstance(gpu_ways.ways_for(gpu_ways.Shape(d, n_columns, k))[0], gpu_ways.Wide)
     whole = folded(gpu, X, y, weight, V, bias, ())
     counts = np.ones(n) if weight is None else weight
     expected = reference.products(X.astype(float), y, counts, V, bias)
@@ -139,6 +137,14 @@ def test_rows_of_any_width_and_some_targets(gpu, d, k, n_columns, dtype, weighte
     in_parts = folded(gpu, X, y, weight, V, bias, (1, 6, 7, 20))
     for name in ("n", "s", "sums", "rr", "products"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(in_parts, name), err_msg=name)
+
+
+def test_rows_that_share_more_than_a_gpu_has_are_folded_another_way():
+    shape = gpu_ways.Shape(4096, 2, 1)
+    narrow, wide = gpu_ways.ways_for(shape)
+    assert wide.shared_nbytes < 48 << 10 < 64 << 10 < narrow.shared_nbytes
+    for most, way in ((64 << 10, gpu_ways.Wide), (227 << 10, gpu_ways.Narrow)):
+        assert isinstance(gpu_products.FusedProducts(None, most)._fitting_way(shape), way)
 
 
 def test_y_that_is_large_and_alike_costs_no_digits(gpu):
@@ -161,11 +167,9 @@ def test_y_that_is_large_and_alike_costs_no_digits(gpu):
 def test_what_is_not_served_is_left_to_others(shape, n_columns, n_targets, is_served):
     block = Block(np.ones(shape), np.ones((10, n_targets)), None, 0)
     state = ProductState.zero(shape[1], n_targets, n_columns)
-    products = gpu_products.FusedProducts(None)
+    products = gpu_products.FusedProducts(None, 1 << 17)
     assert products.serves(block, state, Affine()) == is_served
     assert not products.serves(block, state, Affine(shift=np.ones(shape[1])))
-    way = gpu_products.way_for(gpu_products.Shape(shape[1], n_columns, n_targets))
-    assert (way is not None) == is_served
 
 
 def test_whole_fits_give_the_same_bits_wherever_rows_lie(gpu, client_here, monkeypatch):

@@ -61,10 +61,12 @@ def passes(cupy, monkeypatch):
 
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("where", ["here", "there"])
+@pytest.mark.parametrize("n_threads", [1, 3])
 def test_a_pass_copies_to_the_host_once_a_segment_and_waits_no_more_often(
-    cupy, rows, passes, solver, where
+    cupy, rows, passes, solver, where, n_threads
 ):
-    fit(*(map(cupy.asarray, rows) if where == "there" else rows), solver=solver)
+    data = map(cupy.asarray, rows) if where == "there" else rows
+    fit(*data, solver=solver, n_threads=n_threads)
     assert set(passes) == {(2, 2)}
 
 

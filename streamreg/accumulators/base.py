@@ -73,8 +73,8 @@ class Accumulator(ABC, Generic[State, Result]):
     def merge(self, a: State, b: State) -> State:
         """Return the state of the rows of both.
 
-        States larger than 32 MiB are merged on the device on which they lie: there NumPy's
-        functions are CuPy's.
+        On a GPU, states larger than 32 MiB are merged there, where NumPy's functions are CuPy's;
+        they are tuples of float64 arrays, with a count of rows ``n``, and are added to in place.
         """
 
     @abstractmethod

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 # of the outer product that moves the mean of a state
-_MERGED_NBYTES = 4 << 20
+_MERGED_NBYTES = 1 << 19
 
 
 class GramResult(NamedTuple):
@@ -119,12 +119,13 @@ class Gram(Accumulator[GramState, GramResult]):
         np.add(a.cross, b.cross, out=a.cross)
         np.add(a.y_m2, b.y_m2, out=a.y_m2)
         if self.centred:
-            # some columns at a time: an outer product would be a second D² array
+            # some columns at a time, with what of them lies above the diagonal and counts for
+            # nothing: a whole outer product would be a second D² array
             weights, width = ratio * delta, max(1, _MERGED_NBYTES // (8 * self.n_features))
             for first in range(0, self.n_features, width):
-                moment = np.outer(weights[first : first + width], delta[first:]).T
                 columns = a.gram[first:, first : first + width]
-                np.add(columns, moment, out=columns)
+                moved_by = weights[first : first + width]
+                np.add(columns, np.outer(moved_by, delta[first:]).T, out=columns)
             np.add(a.cross, ratio * np.outer(delta, y_delta), out=a.cross)
             np.add(a.y_m2, ratio * y_delta * y_delta, out=a.y_m2)
         np.add(a.mean, share * delta, out=a.mean)

@@ -42,10 +42,6 @@ class Folded(NamedTuple):
 OnFolded = Callable[[Folded], None]
 
 
-def nobody(_: Folded) -> None:
-    """Hear what blocks are folded into, where nobody asks for it."""
-
-
 def joined(a: Folded, b: Folded) -> Folded:
     """Return what is known of some blocks and the next ones, with the state of the first."""
     return Folded(
@@ -108,7 +104,7 @@ class Engine(ABC):
         self,
         accumulator: Accumulator[Any, Result],
         start: Folded | None = None,
-        on_folded: OnFolded = nobody,
+        on_folded: OnFolded | None = None,
     ) -> Result:
         """Run one pass and return the accumulator's statistic.
 
@@ -150,7 +146,7 @@ class Engine(ABC):
         accumulator: Accumulator[Any, Any],
         start: Folded,
         segments: Segments,
-        on_folded: OnFolded,
+        on_folded: OnFolded | None,
     ) -> Folded:
         """Return what all blocks are folded into, after those of ``start``."""
 
@@ -159,7 +155,7 @@ def merged_in_order(
     accumulator: Accumulator[Any, Any],
     start: Folded,
     segments: Iterable[Folded],
-    on_folded: OnFolded,
+    on_folded: OnFolded | None,
 ) -> Folded:
     """Return what the blocks of ``start`` and of the segments after it are folded into.
 
@@ -167,11 +163,14 @@ def merged_in_order(
     """
     merged = start
     for segment in segments:
-        state = accumulator.merge(merged.state, segment.state)
+        # sums may have overflown: it is looked at where they are used
+        with np.errstate(all="ignore"):
+            state = accumulator.merge(merged.state, segment.state)
         merged = joined(merged, segment)._replace(state=state)
         # gone before the next is awaited: the plan counts it once
         del segment
-        on_folded(merged)
+        if on_folded is not None:
+            on_folded(merged)
     return merged
 
 
@@ -182,7 +181,7 @@ def fold_segment(
     blocks: Iterable[tuple[int, int]],
     kernels: Kernels,
     on_block: Callable[[int], None],
-    on_folded: OnFolded = nobody,
+    on_folded: OnFolded | None = None,
 ) -> Folded:
     """Return what some blocks are folded into, in order, after those of ``start``.
 
@@ -230,7 +229,8 @@ def fold_segment(
             del block
             on_block(stop - first)
             n_blocks += 1
-            on_folded(
-                Folded(state, n_blocks, n_omitted + reader.n_omitted, rounded | reader.rounded)
-            )
+            if on_folded is not None:
+                on_folded(
+                    Folded(state, n_blocks, n_omitted + reader.n_omitted, rounded | reader.rounded)
+                )
     return Folded(state, n_blocks, n_omitted + reader.n_omitted, rounded | reader.rounded)

@@ -1,7 +1,7 @@
 """Segments of Dask arrays: a chain of tasks each, so that blocks stay on the workers they are on.
 
-A state goes from block to block, O(D) numbers, and blocks are folded in the order in which one
-machine folds them.
+A state goes from block to block, and blocks are folded in the order in which one machine folds
+them. That is O(D) numbers, but for the closed form: its D² go in parts, or whole to a GPU.
 """
 
 from __future__ import annotations

@@ -36,9 +36,9 @@ _TASKS_A_THREAD, _READ_NBYTES, _RETURNED_NBYTES = 3, 1 << 27, 1 << 24
 class ClusterEngine(Engine):
     """Runs passes on the workers of a cluster.
 
-    The segments are those of :class:`ThreadsEngine`, and so are the bits. A state too large for
-    one copy a segment is made in parts, each by a task that reads all rows. Beside what other
-    engines raise, :class:`ClusterError` tells of workers, or a scheduler, that are lost.
+    The segments are those of one machine's engine, and so are the bits. A state too large for one
+    copy a segment is made in parts, each by a task that reads all rows; on GPUs it is not. Beside
+    what other engines raise, :class:`ClusterError` tells of workers, or a scheduler, that are lost.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ class ClusterEngine(Engine):
         accumulator: Accumulator[Any, Any],
         start: Folded,
         segments: Segments,
-        on_folded: OnFolded,
+        on_folded: OnFolded | None,
     ) -> Folded:
         if start.n_blocks == len(self._blocks):
             return start
@@ -88,7 +88,8 @@ class ClusterEngine(Engine):
             start = Folded.nothing(accumulator)
             if accumulator.n_parts > 1 and not self._on_device:
                 folded = self._folded_in_parts(accumulator)
-                on_folded(folded)
+                if on_folded is not None:
+                    on_folded(folded)
                 return folded
         states = self._folded_segments(accumulator, segments.after(start.n_blocks))
         with closing(states):

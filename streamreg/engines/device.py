@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from contextlib import closing
-from functools import partial, reduce
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from streamreg.engines.base import Engine, Folded, joined, merged_in_order, nobody
+from streamreg.engines.base import Engine, Folded, joined, merged_in_order
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.kernels.gpu import DeviceState
 from streamreg.kernels.gpu_transfers import Transfers
@@ -46,9 +46,10 @@ class _Read(NamedTuple):
 class DeviceEngine(Engine):
     """Runs passes on a GPU.
 
-    Blocks are larger than those of :class:`ThreadsEngine`; segments are cut by the same rule. A
-    state lies on the device while a segment is folded, and comes to the host at its end: only then
-    does anyone wait for the device, and are NaN and inf noticed. Beside what other engines raise,
+    Blocks and segments are larger than those of :class:`ThreadsEngine`. A state lies on the device
+    while a segment is folded, and comes to the host while the next one is; a large one is merged
+    with others there. Only at the end of segments does the thread that folds wait for the device,
+    and are NaN and inf noticed. Beside what other engines raise,
     :class:`MemoryLimitError` tells that the device refused memory.
 
     Rows of CuPy are folded where they lie. Blocks of Dask arrays are added up one by one, as tasks
@@ -108,7 +109,7 @@ class DeviceEngine(Engine):
         accumulator: Accumulator[Any, Any],
         start: Folded,
         segments: Segments,
-        on_folded: OnFolded,
+        on_folded: OnFolded | None,
     ) -> Folded:
         if start.n_blocks:
             self._on_rows(self._blocks[start.n_blocks - 1][1])
@@ -146,11 +147,12 @@ class DeviceEngine(Engine):
         accumulator: Accumulator[Any, Any],
         start: Folded,
         segments: list[range],
-        on_folded: OnFolded,
+        on_folded: OnFolded | None,
     ) -> Folded:
         """Return what large states are merged into: on the device, and fetched when it is asked."""
         merged, total = start, None
-        with closing(self._states(accumulator, segments)) as states:
+        # sums may have overflown: it is looked at where they are used
+        with np.errstate(all="ignore"), closing(self._states(accumulator, segments)) as states:
             for segment, there, folded in states:
                 with self._transfers.folding:
                     self._require_finite(accumulator, there.state, segment)
@@ -159,14 +161,14 @@ class DeviceEngine(Engine):
                     if total is None:
                         total = there
                     else:
-                        accumulator.merge(total.state, there.state)
+                        total.add(accumulator.merge(total.state, there.state))
                 # gone before the next is made: the plan counts two
                 del there
                 merged = joined(merged, folded)
-                if on_folded is not nobody:
+                if on_folded is not None:
                     merged = merged._replace(state=total.send(self._transfers.fetching)())
                     on_folded(merged)
-        if total is None or on_folded is not nobody:
+        if total is None or on_folded is not None:
             return merged
         return merged._replace(state=total.send(self._transfers.fetching)())
 
@@ -180,12 +182,14 @@ class DeviceEngine(Engine):
 
         Blocks of the next segment are read meanwhile.
         """
+        if before is not None and len(segments) > 1:
+            raise ValueError("one segment at most can go on where others ended")
         start = before or Folded.nothing(accumulator)
         wanted = [
             number for segment in segments for number in segment
             if number not in self._kept_notes
         ]  # fmt: skip
-        with closing(self._threads.each_of(wanted, self._fill)) as reads:
+        with closing(self._threads.each_of(wanted, self._fill, apart=True)) as reads:
             for segment in segments:
                 with self._transfers.folding:
                     there = DeviceState(
@@ -194,8 +198,10 @@ class DeviceEngine(Engine):
                     )  # fmt: skip
                     noted = self._fold(accumulator, there, segment, reads)
                     self._loops.finish(there.state)
-                of_blocks = (Folded(None, 1, note.n_omitted, note.rounded) for note in noted)
-                yield segment, there, reduce(joined, of_blocks, start)
+                known = start._replace(state=None)
+                for note in noted:
+                    known = joined(known, Folded(None, 1, note.n_omitted, note.rounded))
+                yield segment, there, known
                 del there
 
     def _fetched(
@@ -222,15 +228,15 @@ class DeviceEngine(Engine):
             rest = segment[len(noted) :]
             parts: Iterable[Block]
             if self._kept is not None and rest[0] in self._kept:
-                joined, n_blocks = self._kept.run(rest[:1] if self._one_by_one else rest)
-                parts, here = [joined], [self._kept_notes[number] for number in rest[:n_blocks]]
+                whole, n_blocks = self._kept.run(rest[:1] if self._one_by_one else rest)
+                parts, here = [whole], [self._kept_notes[number] for number in rest[:n_blocks]]
                 self._on_rows(self._blocks[rest[n_blocks - 1]][1] - self._blocks[rest[0]][0])
             else:
                 filled, note = next(reads)
                 parts, here = self._arrived(rest[0], filled, note), [note]
             for part in parts:
                 if len(part.X):
-                    there.state = accumulator.update(there.state, part, self._loops.kernels)
+                    there.add(accumulator.update(there.state, part, self._loops.kernels))
             if self._one_by_one:
                 self._loops.finish(there.state)
             noted += here

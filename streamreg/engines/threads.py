@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from streamreg.engines.base import Engine, Folded, fold_segment, merged_in_order, nobody
+from streamreg.engines.base import Engine, Folded, fold_segment, merged_in_order
 from streamreg.engines.blas_limit import one_blas_thread
 from streamreg.kept import KeepingReader, KeptBlocks
 from streamreg.kernels import cpu, serial
@@ -89,7 +89,7 @@ class ThreadsEngine(Engine):
         accumulator: Accumulator[Any, Any],
         start: Folded,
         segments: Segments,
-        on_folded: OnFolded,
+        on_folded: OnFolded | None,
     ) -> Folded:
         self._tell_earlier(start.n_blocks)
         if len(segments) == 1:
@@ -122,9 +122,16 @@ class ThreadsEngine(Engine):
         return self.each_of(range(first, len(self._blocks)), read)
 
     def each_of(
-        self, numbers: Iterable[int], read: Callable[[BlockReader, int, int], Made]
+        self,
+        numbers: Iterable[int],
+        read: Callable[[BlockReader, int, int], Made],
+        *,
+        apart: bool = False,
     ) -> Generator[Made, None, None]:
-        """Yield ``read(reader, start, stop)`` of some blocks, in order."""
+        """Yield ``read(reader, start, stop)`` of some blocks, in order.
+
+        Where it is ``apart``, a single thread is not the caller's own either.
+        """
 
         def run(number: int) -> Made:
             with self._reader() as reader:
@@ -133,7 +140,7 @@ class ThreadsEngine(Engine):
                 self._tell(stop - start)
                 return made
 
-        return self._in_order(numbers, run)
+        return self._in_order(numbers, run, apart=apart)
 
     def not_finite(self, numbers: Iterable[int]) -> InputError | None:
         """Return the error that names the first NaN or inf of some blocks, if there is any."""
@@ -147,17 +154,17 @@ class ThreadsEngine(Engine):
         start: Folded,
         kernels: Kernels,
         segment: range,
-        on_folded: OnFolded = nobody,
+        on_folded: OnFolded | None = None,
     ) -> Folded:
         with self._reader() as reader:
             blocks = (self._blocks[number] for number in segment)
             return fold_segment(reader, accumulator, start, blocks, kernels, self._tell, on_folded)
 
     def _in_order(
-        self, items: Iterable[Item], run: Callable[[Item], Made]
+        self, items: Iterable[Item], run: Callable[[Item], Made], *, apart: bool = False
     ) -> Generator[Made, None, None]:
         """Yield ``run(item)`` in order, with at most one more under way than there are threads."""
-        if self._n_threads == 1:
+        if self._n_threads == 1 and not apart:
             yield from map(run, items)
             return
         waiting: deque[Future[Made]] = deque()

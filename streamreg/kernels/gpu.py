@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 State = TypeVar("State")
 
+# as CUDA's two interfaces and cuBLAS say it
+_NO_MEMORY = ("MemoryAllocation", "OUT_OF_MEMORY", "ALLOC_FAILED")
 # of no rows, all matrices of these are zeros
 _ZERO_MATRICES = (GramState, MomentsState, ProductState)
 # of a state: to pin more takes longer than to copy it to memory that is not
@@ -107,7 +109,8 @@ class Gpu:
             # a symmetric rank-k update in place
             self._cublas.syrk("N", rows.T, out=gram, alpha=1.0, beta=1.0, lower=True)
 
-        return ArrayKernels(self.cupy, add_gram, FusedProducts(self.cupy))
+        most = self.cupy.cuda.Device(self._number).attributes["MaxSharedMemoryPerBlockOptin"]
+        return ArrayKernels(self.cupy, add_gram, FusedProducts(self.cupy, most))
 
     def buffers(self, count: int, nbytes: int, least_nbytes: int) -> list[Array]:
         """Return buffers of so many bytes, or of fewer, where the device refuses those."""
@@ -148,7 +151,7 @@ class Gpu:
         except Exception as error:
             if not _is_of_cuda(error):
                 raise
-            if "MemoryAllocation" in str(error):
+            if any(word in str(error) for word in _NO_MEMORY):
                 raise MemoryLimitError(
                     f"the GPU, or the host for what it copies from, refused memory: {error}. End "
                     "what else uses them, or pass a lower memory_limit, or fewer n_threads"
@@ -218,8 +221,24 @@ class DeviceState(Generic[State]):
                 views[name].fill(0.0)
             else:
                 views[name].set(field, stream=stream)
+        if "n" not in self._fields:
+            raise TypeError(f"on a GPU, {type(host).__name__} needs a count of rows, n")
         views["n"] = self._n = self._fields["n"].copy()
         self.state: State = type(host)(**views)
+
+    def add(self, state: State) -> None:
+        """Take what an accumulator returned: the state that it was given, which it added to.
+
+        Raises
+        ------
+        TypeError
+            It is another one.
+        """
+        if state is not self.state:
+            raise TypeError(
+                f"on a GPU, {type(self.state).__name__} must be added to in place: return the "
+                "state that update and merge were given"
+            )
 
     def send(self, stream: Any) -> Callable[[], State]:  # noqa: ANN401
         """Have a copy made, on a stream of its own, of what it is once all queued here is done.

@@ -7,201 +7,19 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from streamreg.kernels.gpu_ways import TYPES, WARP, Given, Shape, Way, ways_for
 
 if TYPE_CHECKING:
     from streamreg.blocks import Block
     from streamreg.kernels import Affine
     from streamreg.kernels.states import ProductState
 
-_WARP = 32
-# of narrower rows most of a warp would idle; wider ones do not fit the registers of a block
-_LEAST_FEATURES, _MOST_FEATURES = 8, 4096
-_MOST_COLUMNS, _MOST_THREADS = 2, 512
-# columns of a thread: the more, the fewer steps it takes to add up what threads found
-_MANY_A_THREAD = 4
-# blocks of threads: two for each processor of the largest GPUs, more where they are small
-_GRID, _MOST_GRIDS = 264, 8
-# of rows that are read twice, the second time out of the L2 cache: 40 MiB or more on GPUs of today,
-# where two tiles lie at once
-_WIDE_TILE_NBYTES = 20 << 20
-_LEAST_WIDE, _MOST_WIDE_COLUMNS = 256, 8
-# blocks of threads that add up
-_WIDE_GRID = 1024
-# as in wide_products.cu
-_WIDE_ROWS, _WIDE_THREADS, _SLICE, _BATCH = 4, 256, 4096, 64
+# as many warps add up a number of all sums
 _ADDING_THREADS = 1024
-# of a block of threads, without asking for more
-_USUAL_SHARED_NBYTES = 48 << 10
-_TYPES = {"f": "float", "d": "double"}
-
-
-class Shape(NamedTuple):
-    """Of what is folded: D features, M columns of coefficients, K targets."""
-
-    n_features: int
-    n_columns: int
-    n_targets: int
-
-    @property
-    def length(self) -> int:
-        """Numbers of one sum: products (M, D), then sums of s·u (M,), of s·r² (K,), and of s."""
-        return self.n_columns * self.n_features + self.n_columns + self.n_targets + 1
-
-
-class Given(NamedTuple):
-    """What a kernel is given: rows, and coefficients V (M, D) and b (M,)."""
-
-    X: Any
-    y: Any  # (n, K) float64
-    weight: Any  # a null pointer where each row counts once
-    V: Any
-    bias: Any
-    first: int  # number of the first row of the state's
-
-
-class Way(Protocol):
-    """A kernel, for rows of one shape. How rows are shared is a function of the shape alone.
-
-    Attributes
-    ----------
-    source
-        Its file.
-    n_sums
-        Sums that are kept apart until a segment ends.
-    room_nbytes
-        Bytes that it needs beside them.
-    """
-
-    source: str
-    n_sums: int
-    room_nbytes: int
-
-    def name(self, dtype: str) -> str:
-        """Return the instance of the template for rows of "float" or "double"."""
-
-    def queue(self, kernel: Any, given: Given, sums: Any, room: Any) -> None:  # noqa: ANN401
-        """Queue the folding of rows."""
-
-
-class Narrow:
-    """Rows that fit the registers of a block of threads, with one target.
-
-    Attributes
-    ----------
-    a_thread
-        Columns of a thread.
-    threads
-        Threads of a block.
-    """
-
-    source = "products.cu"
-    room_nbytes = 0
-
-    def __init__(self, shape: Shape) -> None:
-        n_features = shape.n_features
-        self._shape, self.a_thread = shape, 1
-        while n_features > self.a_thread * (
-            _WARP if self.a_thread < _MANY_A_THREAD else _MOST_THREADS
-        ):
-            self.a_thread *= 2
-        self.threads = -(-n_features // (_WARP * self.a_thread)) * _WARP
-        self.n_sums = _GRID * min(_MOST_GRIDS, _MOST_THREADS // self.threads)
-
-    def at_once(self, dtype: str) -> int:
-        """Return the rows that threads hold at once, and as many that come: in their registers."""
-        if self.a_thread <= _MANY_A_THREAD:
-            return 4 if dtype == "float" else 2
-        return 2 if dtype == "float" else 1
-
-    def name(self, dtype: str) -> str:
-        numbers = self._shape.n_columns, self.a_thread, self.at_once(dtype)
-        return f"fold_products<{dtype}, {', '.join(map(str, numbers))}>"
-
-    def queue(self, kernel: Any, given: Given, sums: Any, room: Any) -> None:  # noqa: ANN401
-        del room
-        n_rows, n_features = given.X.shape
-        found = 2 * self.at_once(_TYPES[given.X.dtype.char]) * (self.threads // _WARP)
-        shared_nbytes = 8 * self._shape.n_columns * (self.a_thread * self.threads + found)
-        if shared_nbytes > max(_USUAL_SHARED_NBYTES, kernel.max_dynamic_shared_size_bytes):
-            kernel.max_dynamic_shared_size_bytes = shared_nbytes
-        kernel(
-            (self.n_sums,),
-            (self.threads,),
-            (
-                given.X, given.y, given.weight, given.V, given.bias,
-                np.int64(given.first), np.int64(n_rows), np.int32(n_features), sums,
-            ),
-            shared_mem=shared_nbytes,
-        )  # fmt: skip
-
-
-class Wide:
-    """Rows of any width, and some targets: tiles that fit the L2 cache are read twice."""
-
-    source = "wide_products.cu"
-
-    def __init__(self, shape: Shape) -> None:
-        self._shape = shape
-        self._column_blocks = -(-shape.n_features // _WIDE_THREADS)
-        self._slices = -(-shape.n_features // _SLICE)
-        self.n_sums = -(-_WIDE_GRID // self._column_blocks)
-        # dot products of two tiles of float32
-        most_rows = _tile_rows(shape.n_features, 4)
-        self.room_nbytes = 2 * 8 * most_rows * shape.n_columns * self._slices
-
-    def name(self, dtype: str) -> str:
-        return f"fold_wide<{dtype}, {self._shape.n_columns}>"
-
-    def queue(self, kernel: Any, given: Given, sums: Any, room: Any) -> None:  # noqa: ANN401
-        n_rows, n_features = given.X.shape
-        if not n_rows:
-            return
-        tile = _tile_rows(n_features, given.X.dtype.itemsize)
-        # a launch each: the tile before is added up while the next one is read
-        for turn, start in enumerate(range(-tile, n_rows, tile)):
-            before = 0 if start < 0 else min(tile, n_rows - start)
-            after = max(0, min(tile, n_rows - start - tile))
-            adding = self._column_blocks * self.n_sums if before else 0
-            reading = -(-after // _WIDE_ROWS) * self._slices
-            kernel(
-                (adding + reading,),
-                (_WIDE_THREADS,),
-                (
-                    given.X, given.y, given.weight, given.V, given.bias, np.int64(given.first),
-                    np.int64(max(0, start)), np.int64(before), np.int64(after), np.int32(turn % 2),
-                    np.int32(n_features), np.int32(self._shape.n_targets), np.int32(self.n_sums),
-                    np.int64(len(room) // 2), room, sums,
-                ),
-                shared_mem=8 * (2 * self._shape.n_columns + 1) * _BATCH,
-            )  # fmt: skip
-
-
-def _tile_rows(n_features: int, itemsize: int) -> int:
-    return max(1, _WIDE_TILE_NBYTES // (itemsize * n_features))
-
-
-@cache
-def way_for(shape: Shape) -> Way | None:
-    """Return how rows of a shape are folded; ``None`` where no kernel serves them."""
-    d, n_columns, n_targets = shape
-    if _LEAST_FEATURES <= d <= _MOST_FEATURES and n_targets == 1 and n_columns <= _MOST_COLUMNS:
-        return Narrow(shape)
-    return Wide(shape) if d >= _LEAST_WIDE and n_columns <= _MOST_WIDE_COLUMNS else None
-
-
-def apart_nbytes(n_features: int, n_targets: int) -> int:
-    """Bytes of the sums that are kept apart, and of what is needed beside, with any solver."""
-    nbytes = 0
-    # with a direction for each target, and without
-    for n_columns in (n_targets, 2 * n_targets):
-        shape = Shape(n_features, n_columns, n_targets)
-        way = way_for(shape)
-        if way is not None:
-            nbytes = max(nbytes, 8 * way.n_sums * shape.length + way.room_nbytes)
-    return nbytes
 
 
 class FusedProducts:
@@ -211,10 +29,14 @@ class FusedProducts:
     ----------
     cupy
         The library.
+    most_shared_nbytes
+        Memory that a block of threads can have.
     """
 
-    def __init__(self, cupy: Any) -> None:  # noqa: ANN401
+    def __init__(self, cupy: Any, most_shared_nbytes: int) -> None:  # noqa: ANN401
         self._cupy = cupy
+        self._most_shared_nbytes = most_shared_nbytes
+        self._way_for = cache(self._fitting_way)
         self._state: ProductState | None = None
         self._sums: Any = None
         self._room: Any = None
@@ -223,8 +45,8 @@ class FusedProducts:
     def serves(self, block: Block, state: ProductState, x: Affine) -> bool:
         """Whether it can fold a block."""
         return (
-            way_for(_shape_of(state)) is not None
-            and block.X.dtype.char in _TYPES
+            self._way_for(_shape_of(state)) is not None
+            and block.X.dtype.char in TYPES
             and block.X.flags.c_contiguous
             and x.scale is None
             and x.shift is None
@@ -240,7 +62,7 @@ class FusedProducts:
     ) -> None:
         """Queue the folding of a block, given y (n, K) as it is read, V (M, D) and b (M,)."""
         shape = _shape_of(state)
-        way = way_for(shape)
+        way = self._way_for(shape)
         if way is None:
             raise ValueError(f"no kernel serves {shape}")
         if self._state is not state:
@@ -250,7 +72,7 @@ class FusedProducts:
             self._sums = self._cupy.zeros((way.n_sums, shape.length))
             self._room = self._cupy.empty(way.room_nbytes // 8)
         weight = np.uint64(0) if block.weight is None else block.weight
-        kernel = self._kernel(way.source, way.name(_TYPES[block.X.dtype.char]))
+        kernel = self._kernel(way.source, way.name(TYPES[block.X.dtype.char]))
         given = Given(block.X, y, weight, V, bias, int(state.n))
         way.queue(kernel, given, self._sums, self._room)
 
@@ -262,7 +84,7 @@ class FusedProducts:
         n_sums, length = self._sums.shape
         total = self._cupy.empty(length)
         self._kernel("add_up.cu", "add_up")(
-            (-(-length // _WARP),), (_ADDING_THREADS,),
+            (-(-length // WARP),), (_ADDING_THREADS,),
             (self._sums, np.int32(n_sums), np.int64(length), total),
             shared_mem=8 * _ADDING_THREADS,
         )  # fmt: skip
@@ -277,6 +99,11 @@ class FusedProducts:
     def forget(self) -> None:
         """Let go of sums that were not asked for."""
         self._state = self._sums = self._room = None
+
+    def _fitting_way(self, shape: Shape) -> Way | None:
+        """Return how rows are folded; ``None`` where no kernel serves them on this GPU."""
+        most = self._most_shared_nbytes
+        return next((way for way in ways_for(shape) if way.shared_nbytes <= most), None)
 
     def _compiled(self, source: str, name: str) -> Any:  # noqa: ANN401
         """Return a kernel, compiled for this device the first time; CuPy keeps that on disk."""

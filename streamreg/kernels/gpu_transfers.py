@@ -182,12 +182,17 @@ class Transfers:
         change no bit.
         """
         slot, block = filled
-        if slot.holds:
-            self.folding.wait_event(slot.ready)
-        if not block_nbytes(block):  # all of it lies there
-            yield block
-            self._release(slot, self.folding)
-            return
+        try:
+            if slot.holds:
+                self.folding.wait_event(slot.ready)
+            if block_nbytes(block):
+                yield from self._sent(block)
+            else:  # all of it lies there
+                yield block
+        finally:
+            self._release(slot, self.folding if slot.holds else self._copying)
+
+    def _sent(self, block: Block) -> Iterator[Block]:
         for rows in _parts(block, self._buffers[0].nbytes):
             part = block.rows(rows.start, rows.stop)
             there = _laid_out(part, self._buffers[self._turn])
@@ -196,7 +201,6 @@ class Transfers:
             yield there
             self._folded[self._turn].record(self.folding)
             self._turn = (self._turn + 1) % N_BUFFERS
-        self._release(slot, self.folding if slot.holds else self._copying)
 
     def close(self) -> None:
         """Wait for what is under way, and give memory back."""

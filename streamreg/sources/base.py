@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from streamreg.blocks import Array
     from streamreg.sources.changes import FileStamps
     from streamreg.sources.readers import Reader
 
@@ -122,6 +123,11 @@ class RowSource(ABC):
     def in_memory(self) -> bool:
         """Whether reading hands out what lies in memory already."""
         return False
+
+    @property
+    def whole(self) -> Array | None:
+        """All rows, (N, D) or (N, K), if they lie on a GPU in C order, as they are folded."""
+        return None
 
     @property
     def on_device(self) -> bool:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from streamreg.errors import InputError
 from streamreg.sources.base import require_rows
 from streamreg.sources.block_reader import BlockReader
-from streamreg.sources.device_array import DeviceArraySource
 from streamreg.sources.frames import as_streamable
 from streamreg.sources.identity import identity
 from streamreg.sources.opening import open_source
@@ -163,11 +162,7 @@ class DataSet:
         """
         if self.weight is not None or self.nan_policy == "omit":
             return None, None
-        X, y = (
-            source.whole if isinstance(source, DeviceArraySource) else None
-            for source in (self.X, self.y)
-        )
-        return X, y
+        return self.X.whole, None if self.y is None else self.y.whole
 
     def require_on_host(self, remedy: str) -> None:
         """Raise :class:`InputError`, with a remedy, if rows lie in the memory of a GPU."""

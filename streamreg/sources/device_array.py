@@ -32,6 +32,5 @@ class DeviceArraySource(ArraySource):
 
     @property
     def whole(self) -> Array | None:
-        """All rows, (N, D) or (N, K), if they lie there in C order, as they are folded."""
         rows = self.array
         return rows.reshape(len(rows), -1) if rows.flags.c_contiguous else None

@@ -13,6 +13,7 @@ from __future__ import annotations
 import operator
 import sys
 import threading
+import weakref
 from collections import deque
 from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
@@ -254,20 +255,25 @@ class Pool:
     """A limit for the memory of a device."""
 
     def __init__(self, device):
-        self.device, self.limit = device, 0
+        self.device, self.limit, self.n_alive = device, 0, 0
 
     def set_limit(self, size):
         self.limit = size
 
-    def malloc(self, nbytes):
-        if nbytes > self.limit:
+    def malloc(self, memory, nbytes):
+        self.n_alive += nbytes
+        weakref.finalize(memory, self.free, nbytes)
+        if self.n_alive > self.limit:
             raise OutOfMemoryError(f"Out of memory allocating {nbytes:,} bytes")
+
+    def free(self, nbytes):
+        self.n_alive -= nbytes
 
     def get_limit(self):
         return self.limit
 
     def total_bytes(self):
-        return 0
+        return self.n_alive
 
     def free_all_blocks(self):
         pass
@@ -295,7 +301,6 @@ class FakeCuPy(ModuleType):
         self.n_copies = self.n_waits = 0
         self._threads = threading.local()
         self._streams = []
-        self.allocator = None
         self.default = self._stream(non_blocking=True)
         self.faults, self.n_sent = [], 0
         self._noting = threading.RLock()  # readers use the device too
@@ -342,20 +347,24 @@ class FakeCuPy(ModuleType):
             stream.done = stream.known[stream]
             self.forget(stream)
 
+    def taken(self, made):
+        """Take memory for a new array from the pool of this thread, if it has one."""
+        allocator = getattr(self._threads, "allocator", None)
+        if allocator is not None:
+            allocator(made._memory, made._values.nbytes)
+        return made
+
     def __getattr__(self, name):
         function = getattr(np, name)
         return lambda *given, **options: self.call(function, given, options)
 
     def empty(self, shape, dtype=float):
-        made = np.empty(shape, dtype)
-        if self.allocator is not None:
-            self.allocator(made.nbytes)
-        made = Array(made, self)
+        made = self.taken(Array(np.empty(shape, dtype), self))
         made._memory.made_at = 0  # nothing was queued for it
         return made
 
     def asarray(self, values):
-        made = Array(np.array(values), self)
+        made = self.taken(Array(np.array(values), self))
         self.use([made])
         return made
 
@@ -428,6 +437,7 @@ class FakeCuPy(ModuleType):
             return None
         made = self.wrapped(made)
         if isinstance(made, Array):
+            self.taken(made)
             made._memory.made_at = self.current.known[self.current]
         # its memory may be another's of before
         self.use([made] if isinstance(made, Array) else [])
@@ -461,11 +471,12 @@ class FakeCuPy(ModuleType):
 
     @contextmanager
     def _using(self, allocator):
-        before, self.allocator = self.allocator, allocator
+        before = getattr(self._threads, "allocator", None)
+        self._threads.allocator = allocator
         try:
             yield
         finally:
-            self.allocator = before
+            self._threads.allocator = before
 
     def syrk(self, trans, a, out, alpha=1.0, beta=0.0, lower=False):  # noqa: FBT002  (CuPy's)
         assert (trans, alpha, beta, lower) == ("N", 1.0, 1.0, True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from device_fits import bits, fit
 
-from streamreg import checkpoint, layout
+from streamreg import checkpoint, layout, planning_gpu
 from streamreg.accumulators.gradient import Gradient
 from streamreg.accumulators.gram import Gram
 from streamreg.accumulators.moments import Moments
@@ -16,6 +16,7 @@ from streamreg.engines import device
 from streamreg.engines.device import DeviceEngine
 from streamreg.errors import InputError
 from streamreg.fitting import plan
+from streamreg.kernels import arrays
 from streamreg.kernels.gpu import Gpu
 from streamreg.memory import MIB
 from streamreg.sources.dataset import open_dataset
@@ -106,3 +107,27 @@ def test_a_pass_with_a_large_state_goes_on_from_a_segment(rows, accumulator):
     assert len(seen) == 2
     for one, other in zip(expected, again, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.usefixtures("cupy")
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("d", [20, 400])
+@pytest.mark.parametrize("are_large", [False, True])
+def test_a_fit_takes_no_more_of_the_device_than_is_planned(
+    monkeypatch, solver, d, are_large, request
+):
+    if are_large:
+        request.getfixturevalue("large_states")
+    # of which cuBLAS takes what it is given, and the tiles are larger than all there is
+    monkeypatch.setattr(planning_gpu, "_WORKSPACE_NBYTES", 0)
+    monkeypatch.setattr(arrays, "TILE_NBYTES", MIB // 2)
+    rng = np.random.default_rng(0)
+    data = rng.standard_normal((2_000_000 // d, d)), rng.standard_normal((2_000_000 // d, 2))
+    settings = {"solver": solver, "device": "cuda"}
+    refused = plan(*data, device_memory_limit="64 KiB", **settings).candidates[solver].device
+    assert not refused.fits
+    for limit in (refused.peak_nbytes, 2 * refused.peak_nbytes):
+        needs = plan(*data, device_memory_limit=limit, **settings).candidates[solver].device
+        assert needs.fits
+        assert needs.peak_nbytes <= limit
+        fit(*data, device_memory_limit=limit, solver=solver)

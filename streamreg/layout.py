@@ -40,7 +40,7 @@ _LEAST_SEGMENT_NBYTES = 16 * MIB
 _SEGMENT_NBYTES = 32 * MIB
 _STATES_A_SEGMENT = 32
 _MOST_SEGMENTS = 1024
-# states above are kept once, and threads share the work on them
+# states above are kept once, and threads share the work on them; on a GPU they stay there
 LARGE_STATE_NBYTES = 32 * MIB
 # what the cut depends on, beside the data: a fit that was begun with another one cannot be gone on
 # with
@@ -148,7 +148,7 @@ class Segments(Sequence[range]):
     n_blocks
         Blocks of the data set.
     n_segments
-        1 if the state is so large that it is kept once.
+        1 if the state is so large that threads keep it once.
     """
 
     n_blocks: int

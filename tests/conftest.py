@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,11 @@ import numpy as np
 import pytest
 import zarr
 from fake_cupy import FakeCuPy, install
+from host_cuda import RawModule
 from hypothesis import HealthCheck, settings
 
-from streamreg.kernels import arrays, cpu, fused, gpu_products, tiles
+from streamreg.kernels import arrays, cpu, fused, gpu_gram, gpu_products, gpu_ways, tiles
+from streamreg.kernels.gpu import Gpu
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -158,5 +161,30 @@ def cupy(monkeypatch):
     device = install(monkeypatch, FakeCuPy())
     # there is nobody to compile for
     monkeypatch.setattr(gpu_products, "ways_for", lambda _: [])
+    monkeypatch.setattr(gpu_gram, "TYPES", ())
     yield device
     assert device.faults == []
+
+
+@pytest.fixture(scope="session")
+def compiled():
+    """The kernels, each compiled once."""
+    return cache(RawModule)
+
+
+@pytest.fixture
+def gpu(monkeypatch, compiled):
+    """A device whose kernels are compiled for the host."""
+    cupy = FakeCuPy()
+    cupy.RawModule = lambda *, name_expressions, **given: compiled(
+        name_expressions=tuple(name_expressions), **given
+    )
+    install(monkeypatch, cupy)
+    # a few blocks of threads are as good as many, and take turns here
+    monkeypatch.setattr(gpu_ways, "_GRID", 3)
+    monkeypatch.setattr(gpu_ways, "_MOST_GRIDS", 1)
+    monkeypatch.setattr(gpu_products, "_ADDING_THREADS", 64)
+    monkeypatch.setattr(gpu_ways, "_WIDE_GRID", 10)
+    # of some rows of a thousand numbers
+    monkeypatch.setattr(gpu_ways, "_WIDE_TILE_NBYTES", 100_000)
+    return Gpu()

@@ -27,7 +27,7 @@ def wrapped(code, name):
     """Return a function that launches a kernel, given the numbers of blocks and threads."""
     template, _, first = name.partition("<")
     (parameters,) = re.findall(rf"__global__.*\b{template}\(([^)]*)\)", code, re.DOTALL)
-    parameters = re.sub(r"\bT\b", first.partition(",")[0], " ".join(parameters.split()))
+    parameters = re.sub(r"\bT\b", re.split("[,>]", first)[0], " ".join(parameters.split()))
     names = ", ".join(re.findall(r"(\w+)(?:,|$)", parameters))
     return CALL.format(parameters=parameters, name=name, names=names)
 

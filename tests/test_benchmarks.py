@@ -31,9 +31,9 @@ import runpy, sys
 sys.path[:0] = [{str(FOLDER)!r}, {str(tests)!r}]
 import pytest
 from fake_cupy import FakeCuPy, install
-from streamreg.kernels import gpu_products
+from streamreg.kernels import gpu_gram, gpu_products
 install(pytest.MonkeyPatch(), FakeCuPy())
-gpu_products.ways_for = lambda shape: []  # there is nobody to compile for
+gpu_products.ways_for, gpu_gram.TYPES = lambda _: [], ()  # there is nobody to compile for
 sys.argv = [{str(script)!r}, "--quick"]
 runpy.run_path({str(script)!r}, run_name="__main__")
 """

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
-from functools import cache
 
 import dask.array as da
 import numpy as np
 import pytest
-from fake_cupy import FakeCuPy, install
-from host_cuda import RawModule
 from sklearn.exceptions import ConvergenceWarning
 
 from streamreg import LinearRegression, layout
@@ -19,7 +16,7 @@ from streamreg.blocks import Block
 from streamreg.engines.device import DeviceEngine
 from streamreg.fitting import plan
 from streamreg.kernels import Affine, gpu_products, gpu_ways, reference
-from streamreg.kernels.gpu import DeviceState, Gpu
+from streamreg.kernels.gpu import DeviceState
 from streamreg.kernels.states import ProductState
 from streamreg.sources.dataset import open_dataset
 
@@ -29,29 +26,6 @@ pytestmark = [
 ]
 # sums of some tens of terms, added in another order
 ROUNDING = 1e-12
-
-
-@pytest.fixture(scope="module")
-def compiled():
-    """The kernels, each compiled once."""
-    return cache(RawModule)
-
-
-@pytest.fixture
-def gpu(monkeypatch, compiled):
-    cupy = FakeCuPy()
-    cupy.RawModule = lambda *, name_expressions, **given: compiled(
-        name_expressions=tuple(name_expressions), **given
-    )
-    install(monkeypatch, cupy)
-    # a few blocks of threads are as good as many, and take turns here
-    monkeypatch.setattr(gpu_ways, "_GRID", 3)
-    monkeypatch.setattr(gpu_ways, "_MOST_GRIDS", 1)
-    monkeypatch.setattr(gpu_products, "_ADDING_THREADS", 64)
-    monkeypatch.setattr(gpu_ways, "_WIDE_GRID", 10)
-    # of some rows of a thousand numbers
-    monkeypatch.setattr(gpu_ways, "_WIDE_TILE_NBYTES", 100_000)
-    return Gpu()
 
 
 def folded(gpu, X, y, weight, V, bias, cuts):
@@ -144,7 +118,7 @@ def test_rows_that_share_more_than_a_gpu_has_are_folded_another_way():
     narrow, wide = gpu_ways.ways_for(shape)
     assert wide.shared_nbytes < 48 << 10 < 64 << 10 < narrow.shared_nbytes
     for most, way in ((64 << 10, gpu_ways.Wide), (227 << 10, gpu_ways.Narrow)):
-        assert isinstance(gpu_products.FusedProducts(None, most)._fitting_way(shape), way)
+        assert isinstance(gpu_products.FusedProducts(None, None, most)._fitting_way(shape), way)
 
 
 def test_y_that_is_large_and_alike_costs_no_digits(gpu):
@@ -167,7 +141,7 @@ def test_y_that_is_large_and_alike_costs_no_digits(gpu):
 def test_what_is_not_served_is_left_to_others(shape, n_columns, n_targets, is_served):
     block = Block(np.ones(shape), np.ones((10, n_targets)), None, 0)
     state = ProductState.zero(shape[1], n_targets, n_columns)
-    products = gpu_products.FusedProducts(None, 1 << 17)
+    products = gpu_products.FusedProducts(None, None, 1 << 17)
     assert products.serves(block, state, Affine()) == is_served
     assert not products.serves(block, state, Affine(shift=np.ones(shape[1])))
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from streamreg.kernels import AS_STORED, Affine, Kernels
+from streamreg.kernels.gram_tiles import GramTiles
 from streamreg.kernels.states import ProductState
 from streamreg.kernels.tiles import tiles
 
@@ -58,6 +59,8 @@ class ArrayKernels:
         Adds ZᵀZ to the lower triangle of a square in Fortran order, given Z (n, D).
     fused
         Folds products in one reading of the rows that it serves.
+    gram_tiles
+        Makes tiles ready for a Gram, if the library's functions are not to.
     """
 
     def __init__(
@@ -65,10 +68,12 @@ class ArrayKernels:
         xp: Any,  # noqa: ANN401
         add_gram: Callable[[Any, Any], None],
         fused: FusedProducts | None = None,
+        gram_tiles: GramTiles | None = None,
     ) -> None:
         self._xp = xp
         self._add_gram = add_gram
         self._fused = fused
+        self._gram_tiles = gram_tiles or GramTiles(xp)
         self._constants: dict[int, tuple[Float64, Any]] = {}
 
     @property
@@ -161,22 +166,23 @@ class ArrayKernels:
             if centred and not state.n:
                 self._begin(state, tile, tile_y, x_scale, y_scale)
             rows, y_rows = xp.empty((n + 1, d)), xp.empty((n + 1, k))
-            z, z_y = rows[:n], y_rows[:n]
-            self._read_to(z, tile, Affine(x_scale, state.origin))
-            self._read_to(z_y, tile_y, Affine(y_scale, state.y_origin))
-            for values, varies in ((z, state.varies), (z_y, state.y_varies)):
-                xp.maximum(varies, values.any(axis=0), out=varies)
+            total = None
             if centred:
-                s = xp.ones(n) if weight is None else weight
-                ratio, delta, y_delta = self._centre(state, z, z_y, s, s.sum())
+                total = n if weight is None else weight.sum()
+            here, varies = self._gram_tiles.ready(
+                tile, Affine(self._there(x_scale), state.origin), weight, total, rows[:n]
+            )
+            y_here, y_varies = self._gram_tiles.ready(
+                tile_y, Affine(self._there(y_scale), state.y_origin), weight, total, y_rows[:n]
+            )
+            xp.maximum(state.varies, varies, out=state.varies)
+            xp.maximum(state.y_varies, y_varies, out=state.y_varies)
+            if centred:
+                ratio, delta, y_delta = self._moved(state, here, y_here, total)
                 rows[n] = delta * xp.sqrt(ratio)
                 y_rows[n] = y_delta * xp.sqrt(ratio)
             else:
                 rows[n] = y_rows[n] = 0.0
-            if weight is not None:
-                root = xp.sqrt(weight)[:, None]
-                z *= root
-                z_y *= root
             self._add_gram(rows, state.gram)
             xp.add(state.cross, rows.T @ y_rows, out=state.cross)
             xp.add(state.y_m2, (y_rows * y_rows).sum(axis=0), out=state.y_m2)
@@ -206,18 +212,28 @@ class ArrayKernels:
 
     def _centre(
         self,
-        state: MomentsState | GramState,
+        state: MomentsState,
         z: Float64,
         z_y: Float64,
         s: Float64,
         total: Float64,
     ) -> tuple[Any, Any, Any]:
-        """Centre a tile in place, move the means of the state, and return nₐn_b/n, δ and δ of y."""
+        """Centre a tile in place, and move the means of the state."""
+        here, y_here = (s @ z) / total, (s @ z_y) / total
+        self._xp.subtract(z, here, out=z)
+        self._xp.subtract(z_y, y_here, out=z_y)
+        return self._moved(state, here, y_here, total)
+
+    def _moved(
+        self,
+        state: MomentsState | GramState,
+        here: Any,  # noqa: ANN401
+        y_here: Any,  # noqa: ANN401
+        total: Any,  # noqa: ANN401
+    ) -> tuple[Any, Any, Any]:
+        """Move the means of the state, and return nₐn_b/n, δ and δ of y."""
         xp = self._xp
         share = total / (state.s + total)
-        here, y_here = (s @ z) / total, (s @ z_y) / total
-        xp.subtract(z, here, out=z)
-        xp.subtract(z_y, y_here, out=z_y)
         delta, y_delta = here - state.mean, y_here - state.y_mean
         xp.add(state.mean, share * delta, out=state.mean)
         xp.add(state.y_mean, share * y_delta, out=state.y_mean)
@@ -231,17 +247,6 @@ class ArrayKernels:
         if columns.shift is not None:
             z = z - self._there(columns.shift)
         return z
-
-    def _read_to(self, out: Any, values: Array, columns: Affine) -> None:  # noqa: ANN401
-        """Write values·scale - shift, by as few steps as there are, each of which reads all."""
-        xp = self._xp
-        if columns.scale is not None:
-            xp.multiply(values, self._there(columns.scale), out=out)
-            values = out
-        if columns.shift is not None:
-            xp.subtract(values, self._there(columns.shift), out=out)
-        elif values is not out:
-            out[...] = values
 
     def _there(self, array: Any) -> Any:  # noqa: ANN401
         """Return an array where the rows are; what an accumulator holds is sent once."""

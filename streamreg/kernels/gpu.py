@@ -13,7 +13,9 @@ import numpy as np
 
 from streamreg.errors import InputError, MemoryLimitError, StreamregError
 from streamreg.kernels.arrays import ArrayKernels
+from streamreg.kernels.gpu_gram import CompiledGramTiles
 from streamreg.kernels.gpu_products import FusedProducts
+from streamreg.kernels.gpu_source import compiler
 from streamreg.kernels.states import GramState, MomentsState, ProductState
 from streamreg.memory import MIB, format_nbytes
 
@@ -110,7 +112,11 @@ class Gpu:
             self._cublas.syrk("N", rows.T, out=gram, alpha=1.0, beta=1.0, lower=True)
 
         most = self.cupy.cuda.Device(self._number).attributes["MaxSharedMemoryPerBlockOptin"]
-        return ArrayKernels(self.cupy, add_gram, FusedProducts(self.cupy, most))
+        kernel = compiler(self.cupy)
+        return ArrayKernels(
+            self.cupy, add_gram, FusedProducts(self.cupy, kernel, most),
+            CompiledGramTiles(self.cupy, kernel),
+        )  # fmt: skip
 
     def buffers(self, count: int, nbytes: int, least_nbytes: int) -> list[Array]:
         """Return buffers of so many bytes, or of fewer, where the device refuses those."""

@@ -6,7 +6,6 @@ It serves rows of float64 and float32 as they are stored; for others :class:`Arr
 from __future__ import annotations
 
 from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from streamreg.kernels.gpu_ways import TYPES, WARP, Given, Shape, Way, ways_for
 if TYPE_CHECKING:
     from streamreg.blocks import Block
     from streamreg.kernels import Affine
+    from streamreg.kernels.gpu_source import Compiler
     from streamreg.kernels.states import ProductState
 
 # as many warps add up a number of all sums
@@ -29,18 +29,25 @@ class FusedProducts:
     ----------
     cupy
         The library.
+    kernel
+        Returns compiled kernels.
     most_shared_nbytes
         Memory that a block of threads can have.
     """
 
-    def __init__(self, cupy: Any, most_shared_nbytes: int) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        cupy: Any,  # noqa: ANN401
+        kernel: Compiler,
+        most_shared_nbytes: int,
+    ) -> None:
         self._cupy = cupy
+        self._kernel = kernel
         self._most_shared_nbytes = most_shared_nbytes
         self._way_for = cache(self._fitting_way)
         self._state: ProductState | None = None
         self._sums: Any = None
         self._room: Any = None
-        self._kernel = cache(self._compiled)
 
     def serves(self, block: Block, state: ProductState, x: Affine) -> bool:
         """Whether it can fold a block."""
@@ -104,12 +111,6 @@ class FusedProducts:
         """Return how rows are folded; ``None`` where no kernel serves them on this GPU."""
         most = self._most_shared_nbytes
         return next((way for way in ways_for(shape) if way.shared_nbytes <= most), None)
-
-    def _compiled(self, source: str, name: str) -> Any:  # noqa: ANN401
-        """Return a kernel, compiled for this device the first time; CuPy keeps that on disk."""
-        code = files("streamreg.kernels").joinpath(source).read_text()
-        module = self._cupy.RawModule(code=code, options=("--std=c++17",), name_expressions=[name])
-        return module.get_function(name)
 
 
 def _shape_of(state: ProductState) -> Shape:

@@ -1,0 +1,24 @@
+"""CUDA sources, compiled for the GPU that is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+# returns a kernel, given a file of this package and the name of a function, or of an instance of
+# its template
+Compiler = Callable[[str, str], Any]
+
+
+def compiler(cupy: Any) -> Compiler:  # noqa: ANN401
+    """Return what compiles kernels the first time that they are asked for; CuPy keeps them."""
+
+    @cache
+    def kernel(source: str, name: str) -> Any:  # noqa: ANN401
+        code = files("streamreg.kernels").joinpath(source).read_text()
+        module = cupy.RawModule(code=code, options=("--std=c++17",), name_expressions=[name])
+        return module.get_function(name)
+
+    return kernel

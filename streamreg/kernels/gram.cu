@@ -1,0 +1,67 @@
+// A tile of rows made ready for a Gram: what it is about, and the tile less that. It is read twice.
+
+constexpr int WARP = 32, THREADS = 256, WARPS = THREADS / WARP;
+constexpr int CHUNK = 256;  // rows that one block of the grid adds up
+constexpr int SPAN = 1024;  // values that one block of the grid writes
+
+// CuPy compiles with -ftz=true, by which float32 below 1.2e-38 would be read as zeros.
+__device__ inline double widened(double x) { return x; }
+__device__ inline double widened(float x) {
+#ifdef __CUDA_ARCH__
+    double z;
+    asm("cvt.f64.f32 %0, %1;" : "=d"(z) : "f"(x));
+    return z;
+#else
+    return x;
+#endif
+}
+
+// Of each chunk of rows (chunks, features): Σ s·(x - origin), then 1 where an x differs from it.
+template <typename T>
+__global__ void __launch_bounds__(THREADS) sum_columns(
+    const T* X, const double* origin, const double* weight, long long rows, int features,
+    double* found
+) {
+    extern __shared__ double shared[];  // (2, WARPS, WARP)
+    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    const int column_blocks = (features + WARP - 1) / WARP;
+    const long long chunk = blockIdx.x / column_blocks, chunks = (rows + CHUNK - 1) / CHUNK;
+    const int column = blockIdx.x % column_blocks * WARP + lane;
+    const long long past = (chunk + 1) * CHUNK < rows ? (chunk + 1) * CHUNK : rows;
+    double sum = 0.0, varies = 0.0;
+    if (column < features) {
+        const double zero = origin[column];
+        #pragma unroll 4
+        for (long long row = chunk * CHUNK + warp; row < past; row += WARPS) {
+            const double z = widened(X[row * features + column]) - zero;
+            sum = fma(weight ? weight[row] : 1.0, z, sum);
+            if (z != 0.0) varies = 1.0;
+        }
+    }
+    shared[threadIdx.x] = sum;
+    shared[THREADS + threadIdx.x] = varies;
+    __syncthreads();
+    if (warp > 0 || column >= features) return;
+    for (int w = 1; w < WARPS; ++w) {
+        sum += shared[w * WARP + lane];
+        if (shared[THREADS + w * WARP + lane] != 0.0) varies = 1.0;
+    }
+    found[chunk * features + column] = sum;
+    found[(chunks + chunk) * features + column] = varies;
+}
+
+// (x - origin - mean)·√s
+template <typename T>
+__global__ void __launch_bounds__(THREADS) centre_rows(
+    const T* X, const double* origin, const double* mean, const double* weight, unsigned count,
+    unsigned features, double* out
+) {
+    #pragma unroll
+    for (int part = 0; part < SPAN; part += THREADS) {
+        const unsigned at = blockIdx.x * SPAN + part + threadIdx.x;
+        if (at >= count) return;
+        const unsigned row = at / features, column = at - row * features;
+        const double root = weight ? sqrt(weight[row]) : 1.0;
+        out[at] = (widened(X[at]) - origin[column] - mean[column]) * root;
+    }
+}

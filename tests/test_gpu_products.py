@@ -89,13 +89,12 @@ def test_wide_rows_are_shared_by_as_many_threads_as_a_block_has(gpu, d):
 @pytest.mark.parametrize(
     ("d", "k", "n_columns", "dtype", "weighted"),
     [
-        (1024, 2, 2, "f8", True), (1100, 2, 4, "f4", False), (4200, 1, 1, "f4", False),
-        (4200, 1, 2, "f8", True), (1030, 4, 8, "f8", False),
+        (1030, 4, 8, "f8", False), (1100, 2, 4, "f4", False), (4200, 1, 2, "f8", True),
     ],
 )  # fmt: skip
 def test_rows_of_any_width_and_some_targets(gpu, d, k, n_columns, dtype, weighted):
     rng = np.random.default_rng(0)
-    n = 31
+    n = 15
     X, y = rng.standard_normal((n, d)).astype(dtype), rng.standard_normal((n, k))
     weight = rng.uniform(0.1, 2, n) if weighted else None
     V, bias = rng.standard_normal((d, n_columns)), rng.standard_normal(n_columns)
@@ -108,7 +107,7 @@ def test_rows_of_any_width_and_some_targets(gpu, d, k, n_columns, dtype, weighte
         np.testing.assert_allclose(
             getattr(whole, name), value, rtol=1e-11, atol=ROUNDING * size, err_msg=name
         )
-    in_parts = folded(gpu, X, y, weight, V, bias, (1, 6, 7, 20))
+    in_parts = folded(gpu, X, y, weight, V, bias, (1, 6, 7))
     for name in ("n", "s", "sums", "rr", "products"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(in_parts, name), err_msg=name)
 

@@ -52,6 +52,11 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         parameters.choice("device", self.device, ("cpu", "cuda"))
+        if self.device_memory_limit is not None and self.device != "cuda":
+            raise InputError(
+                'device_memory_limit is of a GPU, and device="cpu" uses none: pass device="cuda", '
+                "or leave it out"
+            )
         if self.device_memory_limit is not None:
             parse_nbytes(self.device_memory_limit, name="device_memory_limit")
         if self.client is not None:

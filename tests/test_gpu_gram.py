@@ -21,14 +21,16 @@ pytestmark = [
 @pytest.mark.parametrize(
     ("d", "n", "dtype", "weighted", "centred"),
     [
-        (1, 300, "f8", False, True), (8, 700, "f4", True, True), (40, 530, "f8", True, True),
+        (1, 300, "f8", False, True), (3, 1, "f4", True, True), (8, 700, "f4", True, True),
+        (40, 530, "f8", True, True),
         (33, 257, "f4", False, False), (1100, 9, "f8", False, True), (40, 5, "f8", True, False),
     ],
 )  # fmt: skip
 def test_numbers_are_those_of_the_plainest_form(gpu, monkeypatch, d, n, dtype, weighted, centred):
     monkeypatch.setattr(arrays, "TILE_NBYTES", 8 * 40 * 512)
     rng = np.random.default_rng(0)
-    X, y = (rng.standard_normal((n, d)) + 7).astype(dtype), rng.standard_normal((n, 2))
+    X, y = (rng.standard_normal((n, shape)).astype(dtype) + 7 for shape in (d, 2))
+    X, y = X.astype(dtype), y.astype(dtype)
     X[:, 0] = 3  # never changes
     weight = rng.uniform(0.1, 2, n) if weighted else None
     stream = gpu.cupy.cuda.Stream(non_blocking=True)
@@ -44,7 +46,7 @@ def test_numbers_are_those_of_the_plainest_form(gpu, monkeypatch, d, n, dtype, w
         )
         state = there.send(gpu.cupy.cuda.Stream(non_blocking=True))()
     counts = np.ones(n) if weight is None else weight
-    expected = reference.gram(X.astype(float), y, counts, centred=centred)
+    expected = reference.gram(X.astype(float), y.astype(float), counts, centred=centred)
     lower = np.tril_indices(d)
     state = state._replace(mean=state.origin + state.mean, y_mean=state.y_origin + state.y_mean)
     for name, value in expected.items():

@@ -15,7 +15,7 @@ from streamreg.kernels.gpu_transfers import Transfers
 from streamreg.layout import LARGE_STATE_NBYTES, Blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterator
     from contextlib import ExitStack
 
     from streamreg.accumulators.base import Accumulator
@@ -223,38 +223,43 @@ class DeviceEngine(Engine):
         reads: Iterator[_Read],
     ) -> list[_Noted]:
         """Queue the folding of a segment, and return what readers noted of its blocks."""
+
+        def add(part: Block) -> None:
+            if len(part.X):
+                there.add(accumulator.update(there.state, part, self._loops.kernels))
+
         noted: list[_Noted] = []
         while len(noted) < len(segment):
             rest = segment[len(noted) :]
-            parts: Iterable[Block]
             if self._kept is not None and rest[0] in self._kept:
                 whole, n_blocks = self._kept.run(rest[:1] if self._one_by_one else rest)
-                parts, here = [whole], [self._kept_notes[number] for number in rest[:n_blocks]]
+                add(whole)
+                noted += [self._kept_notes[number] for number in rest[:n_blocks]]
                 self._on_rows(self._blocks[rest[n_blocks - 1]][1] - self._blocks[rest[0]][0])
             else:
                 filled, note = next(reads)
-                parts, here = self._arrived(rest[0], filled, note), [note]
-            for part in parts:
-                if len(part.X):
-                    there.add(accumulator.update(there.state, part, self._loops.kernels))
+                with closing(self._arrived(rest[0], filled, note)) as parts:
+                    for part in parts:
+                        add(part)
+                noted.append(note)
             if self._one_by_one:
                 self._loops.finish(there.state)
-            noted += here
         return noted
 
-    def _arrived(self, number: int, filled: Filled, note: _Noted) -> Iterable[Block]:
-        """Return a block as it lies on the device: where it stays, or for a while."""
+    def _arrived(self, number: int, filled: Filled, note: _Noted) -> Generator[Block, None, None]:
+        """Yield a block as it lies on the device: where it stays, or for a while, in parts."""
         while number < self._n_kept and self._kept is None:
             _, n_rows = self._blocks[self._n_kept - 1]
             self._kept = self._transfers.kept(filled.block, n_rows, self._whole)
             if self._kept is None:
                 self._n_kept //= 2  # it runs without, too
         if number >= self._n_kept or self._kept is None:
-            return self._transfers.parts(filled)
+            yield from self._transfers.parts(filled)
+            return
         self._kept_notes[number] = note
         place = self._kept.room_for(number, filled.block)
         self._transfers.copy(filled, place)
-        return [place]
+        yield place
 
     def _fill(self, reader: BlockReader, start: int, stop: int) -> _Read:
         before = reader.n_omitted

@@ -196,7 +196,9 @@ class ArrayKernels:
     def _tiles(self, block: Block) -> Iterator[tuple[Array, Array, Float64 | None]]:
         """Yield tiles; none reaches from one block into another that it was joined to."""
         for start, stop in pairwise((0, *block.cuts, len(block.X))):
-            yield from tiles(block.rows(start, stop), tile_rows(block.X.shape[1]))
+            for tile, y, weight in tiles(block.rows(start, stop), tile_rows(block.X.shape[1])):
+                # a copy begins where sums of a GPU, which look at that, add up in one order
+                yield tile, y, None if weight is None else weight.copy()
 
     def _begin(
         self,

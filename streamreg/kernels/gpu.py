@@ -111,7 +111,9 @@ class Gpu:
             # a symmetric rank-k update in place
             self._cublas.syrk("N", rows.T, out=gram, alpha=1.0, beta=1.0, lower=True)
 
-        most = self.cupy.cuda.Device(self._number).attributes["MaxSharedMemoryPerBlockOptin"]
+        with self._telling():
+            device = self.cupy.cuda.Device(self._number)
+            most = device.attributes["MaxSharedMemoryPerBlockOptin"]
         kernel = compiler(self.cupy)
         return ArrayKernels(
             self.cupy, add_gram, FusedProducts(self.cupy, kernel, most),

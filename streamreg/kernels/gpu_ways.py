@@ -52,7 +52,9 @@ class Given(NamedTuple):
 
 
 class Way(Protocol):
-    """A kernel, for rows of one shape. How rows are shared is a function of the shape alone.
+    """A kernel, for rows of one shape.
+
+    How rows are shared is a function of the shape, and of which kernels the GPU has room for.
 
     Attributes
     ----------

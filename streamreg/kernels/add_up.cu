@@ -2,8 +2,6 @@
 //
 // A block of the grid adds up WARP numbers of each sum.
 
-constexpr int WARP = 32;
-
 __global__ void __launch_bounds__(1024) add_up(
     const double* sums, int n_sums, long long length, double* out
 ) {

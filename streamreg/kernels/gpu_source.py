@@ -7,6 +7,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+# what the others begin with
+_SHARED = "shared.cu"
 # returns a kernel, given a file of this package and the name of a function, or of an instance of
 # its template
 Compiler = Callable[[str, str], Any]
@@ -17,7 +19,8 @@ def compiler(cupy: Any) -> Compiler:  # noqa: ANN401
 
     @cache
     def kernel(source: str, name: str) -> Any:  # noqa: ANN401
-        code = files("streamreg.kernels").joinpath(source).read_text()
+        folder = files("streamreg.kernels")
+        code = "\n".join(folder.joinpath(file).read_text() for file in (_SHARED, source))
         module = cupy.RawModule(code=code, options=("--std=c++17",), name_expressions=[name])
         return module.get_function(name)
 

@@ -1,20 +1,8 @@
 // A tile of rows made ready for a Gram: what it is about, and the tile less that. It is read twice.
 
-constexpr int WARP = 32, THREADS = 256, WARPS = THREADS / WARP;
+constexpr int THREADS = 256, WARPS = THREADS / WARP;
 constexpr int CHUNK = 256;  // rows that one block of the grid adds up
 constexpr int SPAN = 1024;  // values that one block of the grid writes
-
-// CuPy compiles with -ftz=true, by which float32 below 1.2e-38 would be read as zeros.
-__device__ inline double widened(double x) { return x; }
-__device__ inline double widened(float x) {
-#ifdef __CUDA_ARCH__
-    double z;
-    asm("cvt.f64.f32 %0, %1;" : "=d"(z) : "f"(x));
-    return z;
-#else
-    return x;
-#endif
-}
 
 // Of each chunk of rows (chunks, features): Σ s·(x - origin), then 1 where an x differs from it.
 template <typename T>

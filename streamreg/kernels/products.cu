@@ -5,24 +5,11 @@
 // grid's sums are added up in order at the end of a segment.
 
 constexpr int ROWS = 4;  // that belong together
-constexpr int WARP = 32;
 constexpr unsigned ALL = 0xffffffffu;
 
 // Sums of one block of the grid: products (M, D), then sums (M,) of s·u, then of s·r², then of s.
 __host__ __device__ constexpr long long sums_of(int columns, long long features) {
     return columns * features + columns + 2;
-}
-
-// CuPy compiles with -ftz=true, by which float32 below 1.2e-38 would be read as zeros.
-__device__ inline double widened(double x) { return x; }
-__device__ inline double widened(float x) {
-#ifdef __CUDA_ARCH__
-    double z;
-    asm("cvt.f64.f32 %0, %1;" : "=d"(z) : "f"(x));
-    return z;
-#else
-    return x;
-#endif
 }
 
 // Sums of COUNT values over a warp: of value l / (32 / COUNT) in lane l. At each step a lane gives

@@ -6,24 +6,12 @@
 // that is a function of the width: no bit depends on how rows are cut into tiles or blocks.
 
 constexpr int ROWS = 4;  // that belong together
-constexpr int WARP = 32, THREADS = 256, WARPS = THREADS / WARP;
+constexpr int THREADS = 256, WARPS = THREADS / WARP;
 constexpr int SLICE = 4096;  // columns of which one block of the grid makes a dot product
 constexpr int BATCH = 64;  // rows whose residuals are at hand at once
 
 __host__ __device__ constexpr long long parts_of(long long length, long long each) {
     return (length + each - 1) / each;
-}
-
-// CuPy compiles with -ftz=true, by which float32 below 1.2e-38 would be read as zeros.
-__device__ inline double widened(double x) { return x; }
-__device__ inline double widened(float x) {
-#ifdef __CUDA_ARCH__
-    double z;
-    asm("cvt.f64.f32 %0, %1;" : "=d"(z) : "f"(x));
-    return z;
-#else
-    return x;
-#endif
 }
 
 // The dot products of ROWS rows with V (COLUMNS, features), over one slice of their columns.

@@ -85,15 +85,17 @@ class KeepingReader(BlockReader):
             super().expect(start, stop)
 
 
-def slot_nbytes(dataset: DataSet, rows: int, but: Collection[str] = ()) -> int:
+def slot_nbytes(dataset: DataSet, rows: int, of: Collection[str] | None = None) -> int:
     """Bytes that keep a block of so many rows, each array where the loops can read it.
 
-    ``but`` names arrays, of X, y and sample_weight, that are not counted.
+    ``of`` names the arrays that are counted, of X, y and sample_weight; ``None`` for all.
     """
     row_nbytes = {name: source.row_nbytes for name, source in dataset.named().items()}
     if dataset.weight is not None:
         row_nbytes["sample_weight"] = 8  # as float64
-    return sum(aligned(rows * each) for name, each in row_nbytes.items() if name not in but)
+    return sum(
+        aligned(rows * each) for name, each in row_nbytes.items() if of is None or name in of
+    )
 
 
 def _moved(values: Array, room: Array) -> tuple[Array, Array]:

@@ -34,12 +34,12 @@ class RowsThere(NamedTuple):
         # weights are looked at on the host
         sources = {"X": dataset.X, "y": dataset.y}.items()
         there = {name for name, source in sources if source is not None and source.on_device}
-        made = there - whole
+        named, made = dataset.named().keys(), there - whole
         return cls(
-            sent_nbytes=slot_nbytes(dataset, block_rows, but=there),
-            made_nbytes=slot_nbytes(dataset, block_rows, but=dataset.named().keys() - made),
+            sent_nbytes=slot_nbytes(dataset, block_rows, of=named - there),
+            made_nbytes=slot_nbytes(dataset, block_rows, of=made),
             reader_nbytes=sum(source.device_nbytes(block_rows) for source in dataset.sources()),
-            kept_nbytes=slot_nbytes(dataset, block_rows, but=whole),
+            kept_nbytes=slot_nbytes(dataset, block_rows, of=named - whole),
         )
 
 

@@ -91,7 +91,7 @@ def kernels_named(loops: str) -> Kernels:
 def fold(job: Job, accumulator: bytes, segments: list[list[tuple[int, int]]]) -> list[Done]:
     """Fold some segments, each into a state of its own, with one reader."""
     dataset = _opened(job)
-    made = pickle.loads(accumulator)  # noqa: S301
+    made = _unpickled(accumulator)
     return _fold(dataset, made, segments, kernels_named(job.loops))
 
 
@@ -103,7 +103,7 @@ def fold_on_device(job: Job, accumulator: bytes, segments: list[range]) -> list[
 def fold_part(job: Job, accumulator: bytes, blocks: list[tuple[int, int]], part: range) -> Done:
     """Fold all blocks into a part of a state that is too large for one copy a worker."""
     dataset = _opened(job)
-    made = pickle.loads(accumulator)  # noqa: S301
+    made = _unpickled(accumulator)
     some = kernels_named(job.loops)._replace(parallel=partial(_some, part))
     (done,) = _fold(dataset, made, [blocks], some)
     return done._replace(folded=done.folded._replace(state=made.part(done.folded.state, part)))
@@ -136,7 +136,7 @@ def fold_chunks(
         there = range(number, number + 1)
         (done,) = _fold_there(job, dataset, accumulator, [there], before and before.folded)
         return done
-    made = pickle.loads(accumulator)  # noqa: S301
+    made = _unpickled(accumulator)
     kernels, folded = kernels_named(job.loops), None
     if part is not None:
         kernels = kernels._replace(parallel=partial(_some, part))
@@ -185,6 +185,12 @@ def other_versions(ours: dict[str, str], theirs: dict[str, str]) -> str:
     if not other:
         return ""
     return f"other versions: {', '.join(other)}; install the same everywhere, since sums may differ"
+
+
+def _unpickled(accumulator: bytes) -> Accumulator[Any, Any]:
+    """Return an accumulator as it was sent with a task, by whom the task comes from; no file."""
+    made: Accumulator[Any, Any] = pickle.loads(accumulator)  # noqa: S301
+    return made
 
 
 def _opened(job: Job) -> DataSet:
@@ -257,7 +263,7 @@ def _fold_there(
 ) -> list[Done]:
     if job.device is None:
         raise ValueError("the plan has no device")
-    made = pickle.loads(accumulator)  # noqa: S301
+    made = _unpickled(accumulator)
     needs = replace(job.device, n_slots=min(job.device.n_slots, sum(map(len, segments))))
     with _ONE_ON_DEVICE, DeviceEngine(dataset, 1, lambda _: None, Gpu(), needs) as engine:
         return _done(dataset, list(engine.folded(made, segments, before)))

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from harness import case_of_this_process, in_new_process, keep, peak_nbytes, picture, write_store
 
-from streamreg.memory import format_nbytes
+from streamreg.formatting import format_nbytes
 
 SOLVERS = ("closed_form", "gd", "cg")
 _LARGEST_LIMIT = 2 << 30

@@ -175,7 +175,7 @@ def one_epoch(path: Path, repeats: int) -> dict[str, Any]:
     from streamreg.accumulators.gradient import Gradient
     from streamreg.engines.remote import kernels_named
     from streamreg.engines.threads import ThreadsEngine
-    from streamreg.memory import usable_cpus
+    from streamreg.machine import usable_cpus
     from streamreg.planning import loops_of
     from streamreg.sources.dataset import open_dataset
 

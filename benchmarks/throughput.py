@@ -25,7 +25,7 @@ from streamreg.accumulators.gradient import Gradient
 from streamreg.accumulators.gram import Gram
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.kernels import blas, cpu, fused
-from streamreg.memory import usable_cpus
+from streamreg.machine import usable_cpus
 from streamreg.sources.dataset import open_dataset
 
 if TYPE_CHECKING:

@@ -8,9 +8,8 @@ from .errors import (
     MemoryLimitError,
     StreamregError,
 )
-from .estimator import LinearRegression
-from .fitting import plan
-from .loading import load
+from .estimator import LinearRegression, load
+from .fit import plan
 from .plans import Plan
 
 __all__ = [

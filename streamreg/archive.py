@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn, Self
 import numpy as np
 
 from streamreg.files import open_regular
-from streamreg.memory import MIB
+from streamreg.formatting import MIB
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from streamreg.archive import Archive, NotAnArchiveError, Stored, write_archive
 from streamreg.errors import CheckpointError, DataWarning, InputError
 from streamreg.files import written_whole
-from streamreg.parameters import path_text
+from streamreg.validate import path_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,14 +13,16 @@ from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from streamreg import fitting, parameters, prediction
+from streamreg import fit as fitting
+from streamreg import predict as prediction
+from streamreg import validate
+from streamreg.config import FitSettings
 from streamreg.errors import CheckpointError, DataWarning, InputError
+from streamreg.formatting import count, unsaved
 from streamreg.model import DETAILS, Model
 from streamreg.progress import progress_of
-from streamreg.settings import FitSettings
 from streamreg.sources.dataset import DataSet, open_dataset
 from streamreg.sources.opening import is_streamable
-from streamreg.wording import count, unsaved
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -176,7 +178,7 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         """
         settings = self._settings()
         if not callable(self.progress):
-            parameters.flag("progress", self.progress, "True, False or a callable")
+            validate.flag("progress", self.progress, "True, False or a callable")
         dataset = self._dataset(X, y, sample_weight)
         names = self._check_columns(X, reset=True) or dataset.feature_names
         dataset = replace(dataset, feature_names=names)
@@ -214,7 +216,7 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         }  # fmt: skip
         if out is None:
             return prediction.predict(self._model(), dataset, **how)
-        path = parameters.path_text("out", out)
+        path = validate.path_text("out", out)
         inputs = [X] if isinstance(X, str | os.PathLike) else []
         return prediction.predict_to(
             self._model(), dataset, path, overwrite=overwrite, inputs=inputs, **how
@@ -298,3 +300,16 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
             self._target_names,
             {name: getattr(self, f"{name}_") for name in DETAILS},
         )
+
+
+def load(path: Path) -> LinearRegression:
+    """Return a fitted ``LinearRegression``, with default parameters, from a file of ``save``.
+
+    Raises
+    ------
+    InputError
+        There is no such file, or it is not a model; nothing in it is ever run.
+    """
+    estimator = LinearRegression()
+    estimator._keep(Model.load(path))  # noqa: SLF001  (a second constructor)
+    return estimator

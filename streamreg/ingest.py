@@ -14,11 +14,11 @@ import pyarrow as pa
 
 from streamreg.cells import loses_digits
 from streamreg.errors import DataWarning, InputError
+from streamreg.formatting import count
 from streamreg.output import RowAppender, create_array, new_group
 from streamreg.progress import Progress, Silence
 from streamreg.staging import require_writable
 from streamreg.tables import BATCH_NBYTES, MAX_NAMED, Table, open_table
-from streamreg.wording import count
 
 if TYPE_CHECKING:
     import os

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, overload
 
 from streamreg.errors import CheckpointError
-from streamreg.memory import MIB
+from streamreg.formatting import MIB
 
 if TYPE_CHECKING:
     from streamreg.sources.base import RowGrid

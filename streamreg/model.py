@@ -14,8 +14,8 @@ import numpy as np
 from streamreg.archive import Archive, parse_header, write_archive
 from streamreg.errors import InputError
 from streamreg.files import written_whole
-from streamreg.parameters import path_text
-from streamreg.wording import count
+from streamreg.formatting import count
+from streamreg.validate import path_text
 
 if TYPE_CHECKING:
     import os

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from streamreg.errors import InputError
-from streamreg.interrupts import finished
-from streamreg.memory import GIB, MIB
+from streamreg.formatting import GIB, MIB
+from streamreg.signals import finished
 from streamreg.staging import staged
 
 if TYPE_CHECKING:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from streamreg.formatting import MIB, count, format_nbytes
 from streamreg.kernels import fused
 from streamreg.layout import LARGE_STATE_NBYTES, Segments
-from streamreg.memory import MIB, available_nbytes, format_nbytes, parse_nbytes, usable_cpus
+from streamreg.machine import available_nbytes, usable_cpus
 from streamreg.planning_gpu import device_needs, host_terms
 from streamreg.plans import NUMBA, Candidate, Plan, Term
 from streamreg.rechunking import rechunking_advice
 from streamreg.rows import Rows
 from streamreg.solvers.base import Problem
 from streamreg.solvers.registry import NAMES
-from streamreg.wording import count
+from streamreg.validate import parse_nbytes
 
 if TYPE_CHECKING:
     from streamreg.plans import DeviceNeeds

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from streamreg.formatting import MIB, count, format_nbytes
 from streamreg.kernels import arrays
 from streamreg.kernels.gpu_transfers import N_BUFFERS
 from streamreg.kernels.gpu_ways import apart_nbytes
 from streamreg.layout import LARGE_STATE_NBYTES, Segments
-from streamreg.memory import MIB, format_nbytes
 from streamreg.plans import DeviceNeeds, Term
-from streamreg.wording import count
 
 if TYPE_CHECKING:
     from streamreg.rows import Rows, RowsThere

@@ -6,8 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from streamreg.errors import MemoryLimitError
-from streamreg.memory import format_nbytes
-from streamreg.wording import count
+from streamreg.formatting import count, format_nbytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from streamreg.memory import MIB
+from streamreg.formatting import MIB, count
 from streamreg.sources.zarr import ZarrSource
-from streamreg.wording import count
 
 if TYPE_CHECKING:
     from streamreg.plans import Candidate

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from streamreg.errors import InputError
 from streamreg.files import sync
-from streamreg.interrupts import finished
+from streamreg.signals import finished
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -18,8 +18,8 @@ from pyarrow import parquet
 
 from streamreg.cells import MISSING, NotNumbersError, parse, widen
 from streamreg.errors import InputError
-from streamreg.interrupts import finished
-from streamreg.memory import KIB, MIB
+from streamreg.formatting import KIB, MIB
+from streamreg.signals import finished
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from streamreg.accumulators.base import Accumulator
-from streamreg.memory import MIB
+from streamreg.formatting import MIB
 from streamreg.sources.base import RowGrid, RowSource
 from streamreg.sources.dataset import DataSet
 from streamreg.sources.readers import Reader

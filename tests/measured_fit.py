@@ -42,8 +42,8 @@ def _load(kind: str, path: str, weighted: bool) -> tuple[Any, Any, Any]:  # noqa
 
 
 def _fit(X: Any, y: Any, weight: Any, case: dict[str, Any]) -> dict[str, Any]:
-    from streamreg.fitting import fit  # noqa: PLC0415
-    from streamreg.settings import FitSettings  # noqa: PLC0415
+    from streamreg.config import FitSettings  # noqa: PLC0415
+    from streamreg.fit import fit  # noqa: PLC0415
     from streamreg.sources.dataset import open_dataset  # noqa: PLC0415
 
     dataset = open_dataset(X, y, weight, nan_policy=case["nan_policy"])
@@ -74,11 +74,11 @@ def _public_fit(X: Any, y: Any, weight: Any, case: dict[str, Any]) -> dict[str, 
 
 
 def _predict(X: Any, y: Any, _: Any, case: dict[str, Any]) -> dict[str, Any]:
-    from streamreg import prediction  # noqa: PLC0415
+    from streamreg import predict as prediction  # noqa: PLC0415
     from streamreg.errors import MemoryLimitError  # noqa: PLC0415
-    from streamreg.memory import parse_nbytes  # noqa: PLC0415
     from streamreg.model import Model  # noqa: PLC0415
     from streamreg.sources.dataset import open_dataset  # noqa: PLC0415
+    from streamreg.validate import parse_nbytes  # noqa: PLC0415
 
     is_score = case["task"] == "score"
     dataset = open_dataset(X, y if is_score else None, needs_y=is_score)

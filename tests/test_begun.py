@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import zarr
 
-from streamreg import LinearRegression, output, prediction, staging
+from streamreg import LinearRegression, output, staging
+from streamreg import predict as prediction
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.errors import InputError
 from streamreg.sources.identity import folder_state

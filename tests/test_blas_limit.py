@@ -9,10 +9,10 @@ import pytest
 from made_up_rows import Rows, Sum, only
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from streamreg.config import FitSettings
 from streamreg.engines.blas_limit import one_blas_thread
 from streamreg.engines.threads import ThreadsEngine
-from streamreg.fitting import fit
-from streamreg.settings import FitSettings
+from streamreg.fit import fit
 from streamreg.sources.dataset import open_dataset
 
 

@@ -28,7 +28,7 @@ from streamreg.errors import (
     InputError,
     MemoryLimitError,
 )
-from streamreg.memory import MIB
+from streamreg.formatting import MIB
 from streamreg.sources.dataset import open_dataset
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]

@@ -12,10 +12,10 @@ import zarr
 from streamreg.cli import demo_fit
 from streamreg.cli.demo_checks import Run, Truth, fit_doubts, prediction_doubts, r2_on_disk
 from streamreg.cli.demo_fit import fit_apart
+from streamreg.config import FitSettings
 from streamreg.errors import InputError, StreamregError
-from streamreg.memory import MIB
+from streamreg.formatting import MIB
 from streamreg.model import Model
-from streamreg.settings import FitSettings
 
 TRUTH = Truth(np.array([1.0, -200.0]), np.array([1.0, 0.01]), 0.95)
 

@@ -18,10 +18,10 @@ import zarr
 from made_up_rows import Rows, Sum, only
 
 from streamreg.accumulators.gradient import Gradient
+from streamreg.config import FitSettings
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.errors import DataCorruptionError, InputError
-from streamreg.fitting import fit
-from streamreg.settings import FitSettings
+from streamreg.fit import fit
 from streamreg.sources.dataset import open_dataset
 
 # how long a thread may wait for another before the test fails rather than hangs

@@ -20,7 +20,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import streamreg
 from streamreg import DataWarning, InputError, LinearRegression, MemoryLimitError, Plan
-from streamreg.settings import FitSettings
+from streamreg.config import FitSettings
 
 SOLVERS = ["closed_form", "cg", "gd"]
 # the columns here are nearly independent: errors of weights are about the square root of gd's tol

@@ -18,11 +18,11 @@ from streamreg.errors import (
     DataWarning,
     InputError,
 )
-from streamreg.fitting import plan
+from streamreg.fit import plan
+from streamreg.formatting import MIB
 from streamreg.kernels import arrays
 from streamreg.kernels.gpu import Gpu
 from streamreg.kernels.gpu_transfers import Transfers
-from streamreg.memory import MIB
 from streamreg.sources.block_reader import BlockReader
 
 SOLVERS = ["closed_form", "gd", "cg"]

@@ -12,8 +12,8 @@ from fake_cupy import CUDADriverError, CUDARuntimeError, OutOfMemoryError
 
 from streamreg import LinearRegression
 from streamreg.errors import InputError, MemoryLimitError, StreamregError
-from streamreg.fitting import plan
-from streamreg.memory import GIB
+from streamreg.fit import plan
+from streamreg.formatting import GIB
 
 
 @pytest.fixture(scope="module")

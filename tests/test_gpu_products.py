@@ -14,7 +14,7 @@ from streamreg import LinearRegression, layout
 from streamreg.accumulators.gradient import Gradient
 from streamreg.blocks import Block
 from streamreg.engines.device import DeviceEngine
-from streamreg.fitting import plan
+from streamreg.fit import plan
 from streamreg.kernels import Affine, gpu_products, gpu_ways, reference
 from streamreg.kernels.gpu import DeviceState
 from streamreg.kernels.states import ProductState

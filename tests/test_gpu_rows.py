@@ -11,9 +11,9 @@ from device_fits import bits, fit
 
 from streamreg import LinearRegression, layout
 from streamreg.errors import InputError
-from streamreg.fitting import plan
+from streamreg.fit import plan
+from streamreg.formatting import MIB
 from streamreg.kernels import arrays
-from streamreg.memory import MIB
 
 SOLVERS = ["closed_form", "gd", "cg"]
 

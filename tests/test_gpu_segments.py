@@ -15,10 +15,10 @@ from streamreg.accumulators.moments import Moments
 from streamreg.engines import device
 from streamreg.engines.device import DeviceEngine
 from streamreg.errors import InputError
-from streamreg.fitting import plan
+from streamreg.fit import plan
+from streamreg.formatting import MIB
 from streamreg.kernels import arrays
 from streamreg.kernels.gpu import Gpu
-from streamreg.memory import MIB
 from streamreg.sources.dataset import open_dataset
 
 SOLVERS = ["closed_form", "gd", "cg"]

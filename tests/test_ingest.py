@@ -12,8 +12,8 @@ from problems import flights_csv
 from pyarrow import csv, parquet
 
 from streamreg.errors import DataWarning, InputError
+from streamreg.formatting import MIB
 from streamreg.ingest import ingest
-from streamreg.memory import MIB
 from streamreg.progress import Silence
 
 FLIGHTS = {

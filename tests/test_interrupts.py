@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from streamreg.interrupts import finished
+from streamreg.signals import finished
 
 # how long a thread may wait for another before the test fails rather than hangs
 PATIENCE = 20

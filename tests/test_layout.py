@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from streamreg import layout
 from streamreg.errors import CheckpointError
+from streamreg.formatting import MIB
 from streamreg.layout import BLOCK_NBYTES, PIECE_NBYTES, Blocks, Segments
-from streamreg.memory import MIB
 from streamreg.sources.base import RowGrid
 
 ROW_NBYTES = st.sampled_from([1, 8, 800, BLOCK_NBYTES // 3, BLOCK_NBYTES, 3 * BLOCK_NBYTES])

@@ -13,18 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamreg import memory
+from streamreg import machine
 from streamreg.errors import InputError
-from streamreg.memory import (
-    GIB,
-    KIB,
-    MIB,
-    PeakMemory,
-    available_nbytes,
-    format_nbytes,
-    parse_nbytes,
-    usable_cpus,
-)
+from streamreg.formatting import GIB, KIB, MIB, format_nbytes
+from streamreg.machine import PeakMemory, available_nbytes, usable_cpus
+from streamreg.validate import parse_nbytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -133,8 +126,8 @@ def test_every_control_group_around_the_process_counts(tmp_path):
     memberships.write_text("0::/slice/job\n")
     _group(root / "slice", memory__max="1000", memory__current="300", cpu__max="250000 100000")
     _group(root / "slice/job", memory__max="max", memory__current="200", cpu__max="max 100000")
-    assert list(memory._headrooms(root, memberships)) == [700]
-    assert list(memory._cpu_quotas(root, memberships)) == [2]
+    assert list(machine._headrooms(root, memberships)) == [700]
+    assert list(machine._cpu_quotas(root, memberships)) == [2]
 
 
 def test_files_in_memory_make_room_in_a_container(tmp_path):
@@ -143,7 +136,7 @@ def test_files_in_memory_make_room_in_a_container(tmp_path):
     memberships.write_text("0::/\n")
     stat = "anon 100\nfile 850\ninactive_file 500\nactive_file 300"
     _group(root, memory__max="1000", memory__current="950", memory__stat=stat)
-    assert list(memory._headrooms(root, memberships)) == [850]
+    assert list(machine._headrooms(root, memberships)) == [850]
 
 
 def test_control_groups_of_the_first_version(tmp_path):
@@ -154,11 +147,11 @@ def test_control_groups_of_the_first_version(tmp_path):
         root / "memory", memory__limit_in_bytes="1000", memory__usage_in_bytes="900",
         memory__stat=stat,
     )  # fmt: skip
-    assert list(memory._headrooms(root, memberships)) == [142]
+    assert list(machine._headrooms(root, memberships)) == [142]
 
 
 def test_no_control_groups(tmp_path):
-    assert list(memory._headrooms(tmp_path, tmp_path / "absent")) == []
+    assert list(machine._headrooms(tmp_path, tmp_path / "absent")) == []
 
 
 def test_peak_memory_sees_what_was_freed_before_it_could_be_sampled():

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamreg.errors import InputError
-from streamreg.memory import MIB
+from streamreg.formatting import MIB
 from streamreg.output import RowAppender, create_array, new_array, new_group
 from streamreg.staging import require_writable
 

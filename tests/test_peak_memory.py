@@ -17,9 +17,10 @@ import pytest
 import zarr
 from zarr.codecs import BloscCodec, GzipCodec, TransposeCodec, ZstdCodec
 
+from streamreg.formatting import GIB, MIB, format_nbytes
 from streamreg.kernels import fused
-from streamreg.memory import GIB, MIB, format_nbytes, parse_nbytes
 from streamreg.output import create_array, new_group
+from streamreg.validate import parse_nbytes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the high mark is Linux's")
 

@@ -15,14 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import streamreg
+from streamreg.config import FitSettings
 from streamreg.errors import InputError, MemoryLimitError
-from streamreg.fitting import fit, plan_fit
+from streamreg.fit import fit, plan_fit
+from streamreg.formatting import GIB, KIB, MIB
 from streamreg.layout import Segments
-from streamreg.memory import GIB, KIB, MIB, parse_nbytes
-from streamreg.settings import FitSettings
 from streamreg.solvers.registry import NAMES
 from streamreg.sources.base import RowGrid, RowSource
 from streamreg.sources.dataset import DataSet, open_dataset
+from streamreg.validate import parse_nbytes
 
 SIZE = r"[\d.]+ (?:bytes|[KMGTPE]iB)"
 

@@ -10,11 +10,12 @@ import zarr
 from sklearn.metrics import r2_score
 
 from streamreg.errors import InputError, MemoryLimitError
-from streamreg.memory import MIB, parse_nbytes
+from streamreg.formatting import MIB
 from streamreg.model import Model
-from streamreg.prediction import predict, predict_to, score
+from streamreg.predict import predict, predict_to, score
 from streamreg.progress import Silence
 from streamreg.sources.dataset import open_dataset
+from streamreg.validate import parse_nbytes
 
 
 def some_model(d=3, k=2, seed=0, **kwargs):

@@ -10,8 +10,8 @@ import zarr
 from pyarrow import parquet
 
 from streamreg.errors import InputError
+from streamreg.formatting import MIB
 from streamreg.ingest import ingest
-from streamreg.memory import MIB
 
 
 def written(report):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streamreg.wording import count, shown
+from streamreg.formatting import count, shown
 
 
 @pytest.mark.parametrize(

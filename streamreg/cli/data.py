@@ -9,11 +9,10 @@ import typer
 
 from streamreg.cli import show
 from streamreg.cli.options import Data, Json, MissingChunks, Overwrite, Progress, X, Y, dataset_of
+from streamreg.formatting import MIB, count, format_nbytes
 from streamreg.layout import Blocks
-from streamreg.memory import MIB, format_nbytes
 from streamreg.progress import progress_of
 from streamreg.sources.zarr import ZarrSource
-from streamreg.wording import count
 
 if TYPE_CHECKING:
     from streamreg.sources.base import RowSource

@@ -14,18 +14,20 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import numpy as np
 import typer
 
-from streamreg import fitting, prediction
+from streamreg import fit as fitting
+from streamreg import predict as prediction
 from streamreg.cli import options as o
 from streamreg.cli import show
 from streamreg.cli.demo_checks import Run, Truth, fit_doubts, prediction_doubts, r2_on_disk
 from streamreg.cli.demo_fit import fit_apart
 from streamreg.cli.remedies import as_options
+from streamreg.config import FitSettings
 from streamreg.errors import InputError, MemoryLimitError
-from streamreg.memory import format_nbytes, parse_nbytes
+from streamreg.formatting import format_nbytes
 from streamreg.output import RowAppender, create_array, new_group
 from streamreg.progress import progress_of
-from streamreg.settings import FitSettings
 from streamreg.sources.dataset import open_dataset
+from streamreg.validate import parse_nbytes
 
 if TYPE_CHECKING:
     from streamreg.sources.dataset import DataSet

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from streamreg.memory import format_nbytes
+from streamreg.formatting import format_nbytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

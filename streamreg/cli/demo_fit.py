@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from streamreg import fitting
+from streamreg import fit as fitting
 from streamreg.cli.demo_checks import Run
 from streamreg.errors import StreamregError
 from streamreg.progress import progress_of
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import FrameType
 
-    from streamreg.settings import FitSettings
+    from streamreg.config import FitSettings
 
 
 def fit_apart(path: Path, settings: FitSettings, *, progress: bool) -> Run:

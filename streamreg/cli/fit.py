@@ -8,21 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streamreg import fitting
+from streamreg import fit as fitting
 from streamreg.cli import options as o
 from streamreg.cli import show
 from streamreg.cli.remedies import as_options
 from streamreg.cli.settings import takes_job
+from streamreg.config import FitSettings
 from streamreg.errors import CheckpointError, InputError, MemoryLimitError
-from streamreg.memory import format_nbytes
+from streamreg.formatting import count, format_nbytes, unsaved
 from streamreg.model import Model
 from streamreg.progress import progress_of
-from streamreg.settings import FitSettings
 from streamreg.sources.dataset import DataSet
-from streamreg.wording import count, unsaved
 
 if TYPE_CHECKING:
-    from streamreg.fitting import Fit
+    from streamreg.fit import Fit
 
 _NOT_CONVERGED = 4
 _MOST_ROWS = 30

@@ -8,14 +8,14 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from streamreg import prediction
+from streamreg import predict as prediction
 from streamreg.cli import options as o
 from streamreg.cli import show
 from streamreg.cli.remedies import as_options
+from streamreg.formatting import count
 from streamreg.model import Model
 from streamreg.progress import progress_of
 from streamreg.sources.dataset import NanPolicy
-from streamreg.wording import count
 
 
 def predict(

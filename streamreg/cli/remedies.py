@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import fields
 
-from streamreg.settings import FitSettings
+from streamreg.config import FitSettings
 
 _NAMES = "|".join([*(field.name for field in fields(FitSettings)), "overwrite", "drop_missing"])
 # `overwrite=True (--overwrite)`, `ignore (--ignore COLUMN)`: said twice already

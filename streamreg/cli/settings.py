@@ -12,8 +12,8 @@ import typer
 
 from streamreg.cli import options as o
 from streamreg.cli.cluster import connected
+from streamreg.config import FitSettings
 from streamreg.errors import InputError
-from streamreg.settings import FitSettings
 from streamreg.sources.dataset import DataSet
 
 

@@ -11,8 +11,8 @@ from streamreg.engines import remote
 from streamreg.engines.base import Engine, Folded, merged_in_order
 from streamreg.engines.chains import Chains
 from streamreg.engines.tasks import Tasks
+from streamreg.formatting import format_nbytes
 from streamreg.layout import Blocks
-from streamreg.memory import format_nbytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator

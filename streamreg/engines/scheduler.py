@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from streamreg.errors import ClusterError
-from streamreg.wording import count
+from streamreg.formatting import count
 
 # in which a scheduler that is there answers, where an error is to tell of its workers
 _ANSWER_SECONDS = 5.0

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from streamreg.engines import remote
 from streamreg.engines.scheduler import Scheduler
 from streamreg.errors import ClusterError, DataWarning, InputError, MemoryLimitError
-from streamreg.memory import parse_nbytes
+from streamreg.formatting import count, shown
 from streamreg.sources.dask import DaskSource
 from streamreg.sources.sent import SentSource
 from streamreg.sources.zarr import ZarrSource
-from streamreg.wording import count, shown
+from streamreg.validate import parse_nbytes
 
 if TYPE_CHECKING:
     from streamreg.engines.remote import Job, Worker

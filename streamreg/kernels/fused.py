@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from streamreg.interrupts import finished
 from streamreg.kernels import AS_STORED, Affine, Kernels, cpu
 from streamreg.kernels.tiles import column, room_for, tile_rows, tiles, widen
+from streamreg.signals import finished
 
 if TYPE_CHECKING:
     from streamreg.blocks import Array, Block, Float64

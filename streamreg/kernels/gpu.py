@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 
 from streamreg.errors import InputError, MemoryLimitError, StreamregError
+from streamreg.formatting import MIB, format_nbytes
 from streamreg.kernels.arrays import ArrayKernels
 from streamreg.kernels.gpu_gram import CompiledGramTiles
 from streamreg.kernels.gpu_products import FusedProducts
 from streamreg.kernels.gpu_source import compiler
 from streamreg.kernels.states import GramState, MomentsState, ProductState
-from streamreg.memory import MIB, format_nbytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,6 +11,7 @@ from streamreg.accumulators.base import Scaling
 from streamreg.accumulators.gradient import gradient_state_nbytes
 from streamreg.accumulators.gram import Gram
 from streamreg.accumulators.moments import Moments
+from streamreg.formatting import count
 from streamreg.kernels import cpu
 from streamreg.solvers.base import (
     EPS,
@@ -25,7 +26,6 @@ from streamreg.solvers.base import (
 from streamreg.solvers.cholesky import Factor
 from streamreg.solvers.columns import column_warnings, is_constant, measure
 from streamreg.solvers.coordinates import Coordinates, penalty_root
-from streamreg.wording import count
 
 if TYPE_CHECKING:
     from streamreg.accumulators.gram import GramResult

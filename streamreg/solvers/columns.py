@@ -8,9 +8,9 @@ import numpy as np
 
 from streamreg.accumulators.base import Scaling, power_of_two
 from streamreg.accumulators.moments import Moments, MomentsResult
+from streamreg.formatting import count
 from streamreg.solvers.base import EPS
 from streamreg.solvers.coordinates import Coordinates, Evaluation, penalty_root
-from streamreg.wording import count
 
 if TYPE_CHECKING:
     from streamreg.blocks import Float64

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from streamreg import parameters
+from streamreg import validate
 from streamreg.solvers.closed_form import ClosedForm
 from streamreg.solvers.conjugate_gradient import ConjugateGradient
 from streamreg.solvers.gradient_descent import ConstantStepDescent, SteepestDescent
@@ -36,15 +36,15 @@ class SolverSettings:
     init: Float64 | None = None
 
     def __post_init__(self) -> None:
-        parameters.choice("solver", self.solver, ("auto", *NAMES))
-        parameters.flag("standardize", self.standardize)
+        validate.choice("solver", self.solver, ("auto", *NAMES))
+        validate.flag("standardize", self.standardize)
         if not isinstance(self.learning_rate, str) or self.learning_rate != "auto":
-            parameters.number(
+            validate.number(
                 "learning_rate", self.learning_rate, lambda rate: 0 < rate < math.inf,
                 'a number above 0, or "auto" for the best step of each epoch',
             )  # fmt: skip
-        parameters.whole("max_epochs", self.max_epochs)
-        parameters.number("tol", self.tol, lambda tol: 0 <= tol < 1, "a number from 0 to below 1")
+        validate.whole("max_epochs", self.max_epochs)
+        validate.number("tol", self.tol, lambda tol: 0 <= tol < 1, "a number from 0 to below 1")
 
     def build(self, name: str) -> Solver:
         """Return the solver of that name with these settings."""

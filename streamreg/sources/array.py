@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from streamreg.errors import DataCorruptionError, InputError
-from streamreg.memory import MIB
-from streamreg.sources.base import RowGrid, RowSource, heaps_nbytes, joined_nbytes, rows_text
+from streamreg.formatting import MIB, rows_text
+from streamreg.sources.base import RowGrid, RowSource, heaps_nbytes, joined_nbytes
 from streamreg.sources.computed import as_rows
 from streamreg.sources.mapped import mapped_rows
 from streamreg.sources.readers import ChunkReader, Reader, RowBuffer, ViewReader

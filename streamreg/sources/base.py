@@ -16,8 +16,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from streamreg.errors import InputError
-from streamreg.memory import MIB
-from streamreg.wording import count
+from streamreg.formatting import MIB, count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -196,13 +195,6 @@ def heaps_nbytes(source: RowSource) -> int:
     """
     nbytes = source.grid.chunk_rows * source.row_nbytes
     return 2 * nbytes if nbytes < _GIVEN_BACK_NBYTES else 0
-
-
-def rows_text(start: int, stop: int) -> str:
-    """Return rows for a message, such as ``rows 278,528–294,911``."""  # noqa: RUF002
-    if stop - start == 1:
-        return f"row {start:,}"
-    return f"rows {start:,}–{stop - 1:,}"  # noqa: RUF001
 
 
 def require_rows(source: RowSource, max_dimensions: int, allowed: str) -> None:

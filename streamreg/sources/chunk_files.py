@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from streamreg.errors import DataCorruptionError
+from streamreg.formatting import count
 from streamreg.sources.changes import changed
 from streamreg.sources.chunk_names import missing_chunk
 from streamreg.sources.codecs import ChunkCodec, DamagedChunkError, crc32c
 from streamreg.sources.retries import retried
-from streamreg.wording import count
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from streamreg.errors import DataCorruptionError
-from streamreg.sources.base import rows_text
+from streamreg.formatting import rows_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable

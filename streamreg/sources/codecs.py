@@ -18,7 +18,7 @@ import google_crc32c
 import numcodecs
 import numpy as np
 
-from streamreg.wording import count
+from streamreg.formatting import count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

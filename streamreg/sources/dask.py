@@ -14,9 +14,9 @@ import numpy as np
 
 from streamreg.blocks import is_on_device
 from streamreg.errors import DataCorruptionError, InputError, StreamregError
-from streamreg.memory import KIB, MIB
+from streamreg.formatting import KIB, MIB, rows_text
 from streamreg.sources.array import Sliceable, SliceableSource
-from streamreg.sources.base import RowGrid, RowSource, heaps_nbytes, joined_nbytes, rows_text
+from streamreg.sources.base import RowGrid, RowSource, heaps_nbytes, joined_nbytes
 from streamreg.sources.computed import as_rows, joined_there
 from streamreg.sources.readers import ChunkReader, Reader
 from streamreg.sources.zarr_metadata import input_path

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from streamreg.errors import InputError
+from streamreg.formatting import count
 from streamreg.sources.base import require_rows
 from streamreg.sources.block_reader import BlockReader
 from streamreg.sources.frames import as_streamable
@@ -14,7 +15,6 @@ from streamreg.sources.identity import identity
 from streamreg.sources.opening import open_source
 from streamreg.sources.values import is_wide
 from streamreg.sources.zarr_metadata import open_child, open_group
-from streamreg.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable

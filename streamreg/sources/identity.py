@@ -11,7 +11,7 @@ import google_crc32c
 import numpy as np
 
 from streamreg.blocks import on_host
-from streamreg.memory import MIB
+from streamreg.formatting import MIB
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

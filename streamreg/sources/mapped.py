@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from streamreg.errors import DataCorruptionError
-from streamreg.sources.base import RowGrid, RowSource, rows_text
+from streamreg.formatting import count, rows_text
+from streamreg.sources.base import RowGrid, RowSource
 from streamreg.sources.readers import Reader, RowBuffer, ViewReader
 from streamreg.sources.retries import retried
-from streamreg.wording import count
 
 if TYPE_CHECKING:
     from streamreg.blocks import Array

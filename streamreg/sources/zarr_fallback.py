@@ -10,12 +10,12 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from streamreg.errors import DataCorruptionError, InputError, StreamregError
+from streamreg.formatting import count
 from streamreg.sources.chunk_files import locate
 from streamreg.sources.chunk_names import missing_chunk
 from streamreg.sources.codecs import DamagedChunkError
 from streamreg.sources.readers import ChunkReader, RowBuffer
 from streamreg.sources.retries import retried
-from streamreg.wording import count
 
 if TYPE_CHECKING:
     from zarr.storage import StorePath

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from streamreg.errors import DataCorruptionError, InputError, StreamregError
-from streamreg.memory import MIB, format_nbytes
+from streamreg.formatting import MIB, format_nbytes
 
 if TYPE_CHECKING:
     import zarr

@@ -15,10 +15,11 @@ import time
 from multiprocessing import RawArray
 from pathlib import Path
 
-from streamreg import checkpoint_file, fitting
+from streamreg import checkpoint_file
+from streamreg import fit as fitting
+from streamreg.config import FitSettings
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.progress import Silence
-from streamreg.settings import FitSettings
 from streamreg.sources.dataset import open_dataset
 
 

@@ -19,7 +19,7 @@ from zarr.codecs import ZstdCodec
 
 import streamreg
 from streamreg.errors import DataCorruptionError, MemoryLimitError
-from streamreg.memory import MIB
+from streamreg.formatting import MIB
 
 pytestmark = pytest.mark.timeout(10)
 

@@ -13,7 +13,7 @@ from faults.lab import (
 )
 
 from streamreg.errors import DataCorruptionError, InputError
-from streamreg.memory import MIB
+from streamreg.formatting import MIB
 from streamreg.sources.dataset import open_dataset
 
 pytestmark = pytest.mark.timeout(10)

@@ -27,7 +27,7 @@ from faults.lab import (
 
 import streamreg
 from streamreg.errors import DataCorruptionError, InputError
-from streamreg.memory import MIB
+from streamreg.formatting import MIB
 
 pytestmark = pytest.mark.timeout(10)
 

@@ -1,4 +1,4 @@
-"""Counts and values as messages show them."""
+"""Counts, sizes, row ranges and values as messages show them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,34 @@ import reprlib
 
 import numpy as np
 
+KIB = 1024
+MIB = 1024**2
+GIB = 1024**3
+UNIT_NAMES = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _PRINTER = reprlib.Repr()
 _PRINTER.maxstring = _PRINTER.maxother = _PRINTER.maxlong = 80
+
+
+def format_nbytes(nbytes: int, *, up: bool = False) -> str:
+    """Return a size for people: ``74.5 GiB``, ``122.1 MiB``, ``800 bytes``.
+
+    With ``up`` it is rounded up, so that the size that is read back is no smaller.
+    """
+    if nbytes < KIB:
+        return "1 byte" if nbytes == 1 else f"{nbytes} bytes"
+    for power, unit in enumerate(UNIT_NAMES, 1):
+        # in integers, which no size overflows
+        tenths = -(-10 * nbytes // 1024**power) if up else (20 * nbytes // 1024**power + 1) // 2
+        if tenths < 10 * KIB or unit == UNIT_NAMES[-1]:
+            break
+    return f"{tenths // 10}.{tenths % 10} {unit}"
+
+
+def rows_text(start: int, stop: int) -> str:
+    """Return rows for a message, such as ``rows 278,528–294,911``."""  # noqa: RUF002
+    if stop - start == 1:
+        return f"row {start:,}"
+    return f"rows {start:,}–{stop - 1:,}"  # noqa: RUF001
 
 
 def count(number: int, noun: str) -> str:

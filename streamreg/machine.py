@@ -3,92 +3,25 @@
 from __future__ import annotations
 
 import os
-import re
 import resource
 import sys
 import threading
-from fractions import Fraction
-from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import psutil
 
-from streamreg.errors import InputError
-from streamreg.wording import shown
+from streamreg.formatting import KIB
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-KIB = 1024
-MIB = 1024**2
-GIB = 1024**3
 
-_PRINTED = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
-_UNITS = {
-    **dict.fromkeys(("", "b", "byte", "bytes"), 1),
-    **{unit.lower(): 1024**power for power, unit in enumerate(_PRINTED, 1)},
-    **{unit[0].lower(): 1024**power for power, unit in enumerate(_PRINTED, 1)},
-    **{f"{unit[0]}b".lower(): 1000**power for power, unit in enumerate(_PRINTED, 1)},
-}
-_SIZE = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)\s*", re.IGNORECASE | re.ASCII)
 _SAMPLE_SECONDS = 0.01
 _CGROUPS = Path("/sys/fs/cgroup")
 _MEMBERSHIPS = Path("/proc/self/cgroup")
 _STATUS = Path("/proc/self/status")
-
-
-def parse_nbytes(size: int | str, *, name: str = "memory_limit") -> int:
-    """Return the bytes that ``size`` says: a count, or text such as ``"512 MiB"``.
-
-    Raises
-    ------
-    InputError
-        ``size`` is neither, or is not positive.
-    """
-    nbytes = _parse_text(size) if isinstance(size, str) else _as_count(size)
-    if nbytes is None:
-        raise InputError(
-            f"{name}={shown(size)} is not a size; write bytes as a whole number, or a text such as "
-            '"512 MiB" or "2 GB"'
-        )
-    if nbytes <= 0:
-        raise InputError(f"{name}={shown(size)} must be more than zero bytes")
-    return nbytes
-
-
-def _parse_text(text: str) -> int | None:
-    match = _SIZE.fullmatch(text)
-    unit = _UNITS.get(match[2].lower()) if match else None
-    try:
-        # a fraction: a float would lose digits, or overflow
-        return int(Fraction(match[1]) * unit) if match and unit else None
-    except ValueError:  # more digits than Python reads
-        return None
-
-
-def _as_count(size: object) -> int | None:
-    if isinstance(size, bool):
-        return None
-    if isinstance(size, Integral):
-        return int(size)
-    return int(float(size)) if isinstance(size, Real) and float(size).is_integer() else None
-
-
-def format_nbytes(nbytes: int, *, up: bool = False) -> str:
-    """Return a size for people: ``74.5 GiB``, ``122.1 MiB``, ``800 bytes``.
-
-    With ``up`` it is rounded up, so that the size that is read back is no smaller.
-    """
-    if nbytes < KIB:
-        return "1 byte" if nbytes == 1 else f"{nbytes} bytes"
-    for power, unit in enumerate(_PRINTED, 1):
-        # in integers, which no size overflows
-        tenths = -(-10 * nbytes // 1024**power) if up else (20 * nbytes // 1024**power + 1) // 2
-        if tenths < 10 * KIB or unit == _PRINTED[-1]:
-            break
-    return f"{tenths // 10}.{tenths % 10} {unit}"
 
 
 def usable_cpus() -> int:

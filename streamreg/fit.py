@@ -10,6 +10,7 @@ import numpy as np
 
 from streamreg import __version__
 from streamreg.checkpoint import Checkpoint
+from streamreg.config import FitSettings
 from streamreg.engines.choice import engine_for, loops_for
 from streamreg.engines.workers import (
     require_threads,
@@ -17,17 +18,17 @@ from streamreg.engines.workers import (
     scheduler_of,
 )
 from streamreg.errors import InputError, MemoryLimitError
-from streamreg.interrupts import ending_in_order
+from streamreg.formatting import format_nbytes, left_out
 from streamreg.kernels.gpu import Gpu
 from streamreg.layout import CUT
-from streamreg.memory import PeakMemory, available_nbytes, format_nbytes, parse_nbytes
+from streamreg.machine import PeakMemory, available_nbytes
 from streamreg.model import Model
 from streamreg.planning import make_plan
 from streamreg.progress import Progress, Silence
-from streamreg.settings import FitSettings
+from streamreg.signals import ending_in_order
 from streamreg.solvers.base import NO_BOOKMARK, Problem, Solution
 from streamreg.sources.dataset import open_dataset
-from streamreg.wording import left_out
+from streamreg.validate import parse_nbytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

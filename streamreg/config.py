@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from streamreg import parameters
+from streamreg import validate
 from streamreg.engines.workers import require_client
 from streamreg.errors import InputError
-from streamreg.memory import parse_nbytes
-from streamreg.solvers.initial import initial_weights
+from streamreg.formatting import count, shown
 from streamreg.solvers.registry import SolverSettings
+from streamreg.validate import parse_nbytes
 
 if TYPE_CHECKING:
     from streamreg.blocks import Float64
@@ -51,7 +51,7 @@ class FitSettings:
     nan_policy: NanPolicy = "raise"
 
     def __post_init__(self) -> None:
-        parameters.choice("device", self.device, ("cpu", "cuda"))
+        validate.choice("device", self.device, ("cpu", "cuda"))
         if self.device_memory_limit is not None and self.device != "cuda":
             raise InputError(
                 'device_memory_limit is of a GPU, and device="cpu" uses none: pass device="cuda", '
@@ -67,12 +67,12 @@ class FitSettings:
                     "the GPU of each worker"
                 )
         if self.checkpoint is not None:
-            parameters.path_text("checkpoint", self.checkpoint)
-        parameters.choice("missing_chunks", self.missing_chunks, ("error", "fill"))
-        parameters.choice("nan_policy", self.nan_policy, ("raise", "omit"))
-        parameters.flag("fit_intercept", self.fit_intercept)
-        parameters.number("l2", self.l2, lambda l2: 0 <= l2 < np.inf, "a finite number, 0 or more")
-        parameters.threads(self.n_threads)
+            validate.path_text("checkpoint", self.checkpoint)
+        validate.choice("missing_chunks", self.missing_chunks, ("error", "fill"))
+        validate.choice("nan_policy", self.nan_policy, ("raise", "omit"))
+        validate.flag("fit_intercept", self.fit_intercept)
+        validate.number("l2", self.l2, lambda l2: 0 <= l2 < np.inf, "a finite number, 0 or more")
+        validate.threads(self.n_threads)
         if self.memory_limit is not None:
             parse_nbytes(self.memory_limit)
         self.solver_settings()
@@ -89,7 +89,7 @@ class FitSettings:
         if seed is None and self.checkpoint is not None:
             # the same when the fit is gone on with
             seed = zlib.crc32(os.path.realpath(self.checkpoint).encode())
-        return initial_weights(self.init, seed, problem.n_features, problem.n_targets)
+        return _initial_weights(self.init, seed, problem.n_features, problem.n_targets)
 
     def identity(self, solver: str, init: Float64 | None) -> dict[str, Any]:
         """Return what a solver's answer depends on, as JSON knows it."""
@@ -103,3 +103,54 @@ class FitSettings:
             value = getattr(self, name)
             known[name] = value if isinstance(value, str | bool) else float(value)
         return known
+
+
+def _initial_weights(
+    init: Any,  # noqa: ANN401  (whatever NumPy reads as numbers)
+    random_state: Any,  # noqa: ANN401
+    n_features: int,
+    n_targets: int,
+) -> Float64 | None:
+    """Return w to start from, (D, K), in the user's units; ``None`` for zeros.
+
+    Raises
+    ------
+    InputError
+        ``init`` is neither ``"zeros"``, ``"random"`` nor an array of fitting shape.
+    """
+    if isinstance(init, str):
+        if init == "zeros":
+            return None
+        if init == "random":
+            normal = _normal(random_state, (n_features, n_targets))
+            return np.asarray(normal / np.sqrt(n_features))
+        raise InputError(f'init={shown(init)} must be "zeros", "random" or an array (D,)')
+    try:
+        values = np.asarray(init, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(
+            f'init={shown(init)} must be "zeros", "random" or numbers (D,): {error}'
+        ) from error
+    rows = values[None, :] if values.ndim == 1 else values
+    if rows.shape not in {(1, n_features), (n_targets, n_features)}:
+        either = f" or ({n_targets}, {n_features})" if n_targets > 1 else ""
+        raise InputError(
+            f"init has shape {values.shape} but the fit has {count(n_features, 'feature')} and "
+            f"{count(n_targets, 'target')}; pass ({n_features},){either}"
+        )
+    if not np.isfinite(rows).all():
+        raise InputError("init has NaN or inf; every starting weight must be finite")
+    return np.broadcast_to(rows, (n_targets, n_features)).T.copy()
+
+
+def _normal(random_state: Any, shape: tuple[int, int]) -> Float64:  # noqa: ANN401
+    """Draw from scikit-learn's kinds of ``random_state``, and NumPy's generators."""
+    if isinstance(random_state, np.random.RandomState | np.random.Generator):
+        return np.asarray(random_state.standard_normal(shape))
+    try:
+        generator = np.random.default_rng(random_state)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"random_state={shown(random_state)} seeds no generator: {error}"
+        ) from error
+    return generator.standard_normal(shape)

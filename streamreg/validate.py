@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import os
-from numbers import Real
+import re
+from fractions import Fraction
+from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from streamreg.errors import InputError
-from streamreg.wording import shown
+from streamreg.formatting import UNIT_NAMES, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 # beyond what any machine has, and few enough to be tried one by one
 _MOST_THREADS = 1024
+_UNITS = {
+    **dict.fromkeys(("", "b", "byte", "bytes"), 1),
+    **{unit.lower(): 1024**power for power, unit in enumerate(UNIT_NAMES, 1)},
+    **{unit[0].lower(): 1024**power for power, unit in enumerate(UNIT_NAMES, 1)},
+    **{f"{unit[0]}b".lower(): 1000**power for power, unit in enumerate(UNIT_NAMES, 1)},
+}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)\s*", re.IGNORECASE | re.ASCII)
 
 
 def choice(name: str, value: object, known: Sequence[str]) -> str:
@@ -88,3 +97,40 @@ def _real(value: object) -> float | None:
         return float(value)
     except OverflowError:
         return float("inf")
+
+
+def parse_nbytes(size: int | str, *, name: str = "memory_limit") -> int:
+    """Return the bytes that ``size`` says: a count, or text such as ``"512 MiB"``.
+
+    Raises
+    ------
+    InputError
+        ``size`` is neither, or is not positive.
+    """
+    nbytes = _parse_text(size) if isinstance(size, str) else _as_count(size)
+    if nbytes is None:
+        raise InputError(
+            f"{name}={shown(size)} is not a size; write bytes as a whole number, or a text such as "
+            '"512 MiB" or "2 GB"'
+        )
+    if nbytes <= 0:
+        raise InputError(f"{name}={shown(size)} must be more than zero bytes")
+    return nbytes
+
+
+def _parse_text(text: str) -> int | None:
+    match = _SIZE.fullmatch(text)
+    unit = _UNITS.get(match[2].lower()) if match else None
+    try:
+        # a fraction: a float would lose digits, or overflow
+        return int(Fraction(match[1]) * unit) if match and unit else None
+    except ValueError:  # more digits than Python reads
+        return None
+
+
+def _as_count(size: object) -> int | None:
+    if isinstance(size, bool):
+        return None
+    if isinstance(size, Integral):
+        return int(size)
+    return int(float(size)) if isinstance(size, Real) and float(size).is_integer() else None

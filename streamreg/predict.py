@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from types import MappingProxyType
@@ -9,26 +11,30 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from streamreg import parameters
+from streamreg import validate
 from streamreg.accumulators.base import power_of_two
 from streamreg.accumulators.score import Score
-from streamreg.begun import prediction_identity, rows_written
 from streamreg.engines.threads import ThreadsEngine
-from streamreg.errors import InputError, MemoryLimitError
+from streamreg.errors import DataCorruptionError, InputError, MemoryLimitError
+from streamreg.formatting import count, format_nbytes, left_out
 from streamreg.kernels import cpu
-from streamreg.memory import format_nbytes, usable_cpus
+from streamreg.machine import usable_cpus
 from streamreg.output import CHUNK_NBYTES, RowAppender, new_array
 from streamreg.planning import limit_nbytes, peak, process_term
 from streamreg.plans import Term, itemised
 from streamreg.progress import Progress, Silence
 from streamreg.rows import Rows
+from streamreg.sources.identity import folder_state, identity
+from streamreg.sources.opening import open_source
 from streamreg.staging import require_writable
-from streamreg.wording import count, left_out
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
+    from typing import Any
+
+    import zarr
 
     from streamreg.blocks import Block, Float64
     from streamreg.model import Model
@@ -109,10 +115,10 @@ def predict_to(
             shape,
             overwrite=overwrite,
             inputs=inputs,
-            identity=prediction_identity(model, dataset),
+            identity=_identity(model, dataset),
         ) as (array, is_begun),
     ):
-        done = rows_written(array) if is_begun else 0
+        done = _rows_written(array) if is_begun else 0
         appender = RowAppender(array, done)
         for start, rows in _predicted(model, dataset, engine, done):
             new = rows[max(0, done - start) :]
@@ -224,7 +230,7 @@ def _workers(
         Not even one fits; nothing was read.
     """
     limit = limit_nbytes(memory_limit)
-    for workers in range(parameters.threads(n_threads) or usable_cpus(), 0, -1):
+    for workers in range(validate.threads(n_threads) or usable_cpus(), 0, -1):
         if peak(terms(workers)) <= limit:
             return workers
     fitting = [remedy for remedy, nbytes in remedies.items() if nbytes <= limit]
@@ -284,3 +290,31 @@ def _require_features(model: Model, dataset: DataSet) -> None:
             f"column {j} of {dataset.X.name} is {given[j]!r}, but the model was fitted with "
             f"{known[j]!r} there; bring the columns into the order of the fit"
         )
+
+
+def _identity(model: Model, dataset: DataSet) -> str:
+    """Return what tells these predictions from others."""
+    weights = np.ascontiguousarray(model.coefficients), np.ascontiguousarray(model.intercept)
+    known = {
+        "weights": [zlib.crc32(each.data) for each in weights],
+        "X": identity(dataset.X),
+        "files": [folder_state(path) for path in dataset.X.inputs()],
+        "nan_policy": dataset.nan_policy,
+    }
+    return json.dumps(known)
+
+
+def _rows_written(array: zarr.Array[Any]) -> int:
+    """Return the rows of the chunks, from the first on, that were written whole."""
+    written = open_source(array, array.name, missing_chunks="error")
+    reader, done = written.open(), 0
+    try:
+        for chunk in range(len(written.grid)):
+            start, stop = written.grid.rows(chunk)
+            reader.read(start, stop)
+            done = stop
+    except DataCorruptionError:
+        pass  # the first that is not
+    finally:
+        reader.close()
+    return done

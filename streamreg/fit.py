@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from streamreg import __version__
-from streamreg.checkpoint import Checkpoint
+from streamreg.checkpoint.checkpoint import Checkpoint
 from streamreg.config import FitSettings
 from streamreg.engines.choice import engine_for, loops_for
 from streamreg.engines.workers import (

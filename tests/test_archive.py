@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from streamreg.archive import Archive, NotAnArchiveError, write_archive
-from streamreg.checkpoint_file import CheckpointFile
+from streamreg.checkpoint.file import CheckpointFile
 from streamreg.errors import CheckpointError, InputError
 from streamreg.files import written_whole
 from streamreg.model import Model

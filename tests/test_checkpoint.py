@@ -19,9 +19,10 @@ import numpy as np
 import pytest
 import zarr
 
-from streamreg import LinearRegression, checkpoint_file, files
+from streamreg import LinearRegression, files
 from streamreg.archive import Archive, write_archive
-from streamreg.checkpoint_file import CheckpointFile
+from streamreg.checkpoint import file
+from streamreg.checkpoint.file import CheckpointFile
 from streamreg.errors import CheckpointError, DataCorruptionError, DataWarning, InputError
 from streamreg.sources.block_reader import BlockReader
 from streamreg.sources.dataset import open_dataset
@@ -35,8 +36,8 @@ class StopError(Exception):
 
 @pytest.fixture(autouse=True)
 def saved_after_each_block(monkeypatch):
-    monkeypatch.setattr(checkpoint_file, "INTERVAL_SECONDS", 0.0)
-    monkeypatch.setattr(checkpoint_file, "_SHARE", 0)
+    monkeypatch.setattr(file, "INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr(file, "_SHARE", 0)
 
 
 @pytest.fixture

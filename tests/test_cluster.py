@@ -15,8 +15,9 @@ import zarr
 from problems import lstsq
 from sklearn.base import clone
 
-from streamreg import LinearRegression, checkpoint, checkpoint_file, layout
+from streamreg import LinearRegression, layout
 from streamreg.accumulators.moments import Moments
+from streamreg.checkpoint import checkpoint, file
 from streamreg.engines import remote
 from streamreg.engines.cluster import ClusterEngine
 from streamreg.engines.threads import ThreadsEngine
@@ -158,7 +159,7 @@ def test_a_large_state_begun_on_one_machine_is_begun_anew_on_a_cluster(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ThreadsEngine, "_tell", tell)
-        patch.setattr(checkpoint_file, "INTERVAL_SECONDS", 0.0)
+        patch.setattr(file, "INTERVAL_SECONDS", 0.0)
         with pytest.raises(KeyboardInterrupt):
             bits(X, y, **parameters)
     on_cluster = bits(X, y, **parameters, client=client)

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from device_fits import bits, fit
 
-from streamreg import checkpoint, layout, planning_gpu
+from streamreg import layout, planning_gpu
 from streamreg.accumulators.gradient import Gradient
 from streamreg.accumulators.gram import Gram
 from streamreg.accumulators.moments import Moments
+from streamreg.checkpoint import checkpoint
 from streamreg.engines import device
 from streamreg.engines.device import DeviceEngine
 from streamreg.errors import InputError

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
-from streamreg.checkpoint_file import CheckpointFile
+from streamreg.checkpoint.file import CheckpointFile
 from streamreg.engines.base import Folded
 from streamreg.errors import DataCorruptionError
 from streamreg.layout import LARGE_STATE_NBYTES

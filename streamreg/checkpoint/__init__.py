@@ -1,0 +1,1 @@
+"""State of an unfinished fit on disk, so that the fit can be resumed."""

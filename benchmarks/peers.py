@@ -173,7 +173,7 @@ def one_epoch(path: Path, repeats: int) -> dict[str, Any]:
     import dask.array as da
 
     from streamreg.accumulators.gradient import Gradient
-    from streamreg.engines.remote import kernels_named
+    from streamreg.cluster.worker_tasks import kernels_named
     from streamreg.engines.threads import ThreadsEngine
     from streamreg.machine import usable_cpus
     from streamreg.planning import loops_of

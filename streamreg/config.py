@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from streamreg import validate
-from streamreg.engines.workers import require_client
+from streamreg.cluster.workers import require_client
 from streamreg.errors import InputError
 from streamreg.formatting import count, shown
 from streamreg.solvers.registry import SolverSettings

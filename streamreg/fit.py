@@ -10,13 +10,9 @@ import numpy as np
 
 from streamreg import __version__
 from streamreg.checkpoint.checkpoint import Checkpoint
+from streamreg.cluster.workers import require_threads, room_on, scheduler_of
 from streamreg.config import FitSettings
 from streamreg.engines.choice import engine_for, loops_for
-from streamreg.engines.workers import (
-    require_threads,
-    room_on,
-    scheduler_of,
-)
 from streamreg.errors import InputError, MemoryLimitError
 from streamreg.formatting import format_nbytes, left_out
 from streamreg.kernels.gpu import Gpu

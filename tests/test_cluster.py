@@ -18,10 +18,10 @@ from sklearn.base import clone
 from streamreg import LinearRegression, layout
 from streamreg.accumulators.moments import Moments
 from streamreg.checkpoint import checkpoint, file
-from streamreg.engines import remote
-from streamreg.engines.cluster import ClusterEngine
+from streamreg.cluster import worker_tasks
+from streamreg.cluster.engine import ClusterEngine
+from streamreg.cluster.workers import job_for, scheduler_of
 from streamreg.engines.threads import ThreadsEngine
-from streamreg.engines.workers import job_for, scheduler_of
 from streamreg.errors import (
     ClusterError,
     DataCorruptionError,
@@ -168,9 +168,9 @@ def test_a_large_state_begun_on_one_machine_is_begun_anew_on_a_cluster(
 
 def test_a_worker_that_comes_later_is_checked_too(client, store):
     dataset = open_dataset(store)
-    job = job_for(dataset, "numpy")._replace(versions=remote.versions() | {"numpy": "1.26"})
+    job = job_for(dataset, "numpy")._replace(versions=worker_tasks.versions() | {"numpy": "1.26"})
     with pytest.raises(ClusterError, match=r"a worker on .* has other versions: numpy"):
-        remote.fold(job, pickle.dumps(Moments(60, 2)), [[(0, 10)]])
+        worker_tasks.fold(job, pickle.dumps(Moments(60, 2)), [[(0, 10)]])
 
 
 @pytest.mark.parametrize("value", ["abc", "-3s", None, "0s", "inf"])
@@ -243,14 +243,14 @@ def test_a_path_that_workers_do_not_see_is_named_with_its_hosts(client, store, t
 
 
 def test_other_versions_on_workers_are_refused(client, store, monkeypatch):
-    ours = remote.versions() | {"numpy": "1.26"}
-    monkeypatch.setattr(remote, "versions", lambda: ours)
+    ours = worker_tasks.versions() | {"numpy": "1.26"}
+    monkeypatch.setattr(worker_tasks, "versions", lambda: ours)
     with pytest.raises(ClusterError, match=r"other versions: numpy .* \(here 1\.26\)"):
         LinearRegression(client=client).fit(store)
 
 
 def test_processors_of_several_kinds_deserve_a_word(client, store, monkeypatch):
-    monkeypatch.setattr(remote, "processor", lambda: "Z80")
+    monkeypatch.setattr(worker_tasks, "processor", lambda: "Z80")
     with pytest.warns(DataWarning, match="processors of several kinds .*Z80"):
         LinearRegression(client=client).fit(store)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING
 
-from streamreg.engines.cluster import ClusterEngine
+from streamreg.cluster.engine import ClusterEngine
+from streamreg.cluster.worker_tasks import kernels_named
+from streamreg.cluster.workers import job_for, require_fit_workers, scheduler_of
 from streamreg.engines.device import DeviceEngine
-from streamreg.engines.remote import kernels_named
 from streamreg.engines.threads import ThreadsEngine
-from streamreg.engines.workers import job_for, require_fit_workers, scheduler_of
 from streamreg.errors import DataWarning
 from streamreg.kernels.gpu import Gpu
 from streamreg.planning import loops_of

@@ -19,8 +19,8 @@ import pytest
 import zarr
 
 from streamreg import LinearRegression
-from streamreg.engines import remote, tasks
-from streamreg.engines.scheduler import Scheduler
+from streamreg.cluster import tasks, worker_tasks
+from streamreg.cluster.scheduler import Scheduler
 from streamreg.errors import ClusterError
 
 distributed = pytest.importorskip("distributed")
@@ -278,7 +278,7 @@ def test_r7_what_others_have_done_on_a_shared_cluster_is_no_sign_of_ours(cluster
             cluster.submit(some_work, 0, pure=False).result()
 
     def submit(*call, **where):
-        return cluster.submit(*call, pure=False, key=remote.new_key("ours"), **where)
+        return cluster.submit(*call, pure=False, key=worker_tasks.new_key("ours"), **where)
 
     waiting = tasks.Tasks(
         Scheduler(cluster, patience=2.0), submit, "a task", prefix="ours", holds="a sum",

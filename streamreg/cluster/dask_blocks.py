@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from streamreg.engines import remote
+from streamreg.cluster import worker_tasks
+from streamreg.cluster.shipped_source import delayed_chunks
 from streamreg.sources.dask import DaskSource
-from streamreg.sources.sent import delayed_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from streamreg.engines.remote import Job
+    from streamreg.cluster.worker_tasks import Job
     from streamreg.sources.dataset import DataSet
 
 
@@ -52,13 +52,13 @@ class Chains:
         """Yield what a client is to compute for each segment."""
         from dask.delayed import delayed  # noqa: PLC0415  (an extra)
 
-        fold = delayed(remote.fold_chunks, pure=False)
+        fold = delayed(worker_tasks.fold_chunks, pure=False)
         for segment in segments:
             done = None
             for number in segment:
                 chunks = {name: spans[number] for name, spans in self._chunks.items()}
                 done = fold(
                     job, accumulator, done, self._bounds[number], chunks, part,
-                    dask_key_name=remote.new_key(prefix),
+                    dask_key_name=worker_tasks.new_key(prefix),
                 )  # fmt: skip
             yield (done,)

@@ -7,10 +7,10 @@ from contextlib import closing
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from streamreg.engines import remote
+from streamreg.cluster import worker_tasks
+from streamreg.cluster.dask_blocks import Chains
+from streamreg.cluster.tasks import Tasks
 from streamreg.engines.base import Engine, Folded, merged_in_order
-from streamreg.engines.chains import Chains
-from streamreg.engines.tasks import Tasks
 from streamreg.formatting import format_nbytes
 from streamreg.layout import Blocks
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
 
     from streamreg.accumulators.base import Accumulator
+    from streamreg.cluster.scheduler import Scheduler
+    from streamreg.cluster.worker_tasks import Done, Job
     from streamreg.engines.base import OnFolded
-    from streamreg.engines.remote import Done, Job
-    from streamreg.engines.scheduler import Scheduler
     from streamreg.layout import Segments
     from streamreg.sources.dataset import DataSet
 
@@ -64,7 +64,7 @@ class ClusterEngine(Engine):
         super().__init__(dataset, blocks, on_rows, on_device=on_device)
         self._job = job
         self._scheduler = scheduler
-        self._prefix = remote.new_prefix()
+        self._prefix = worker_tasks.new_prefix()
         self._chains = Chains(dataset, self._bounds(range(len(blocks))))
         self._longest: dict[str, float] = {}
         self._suspects: set[str] = set()
@@ -120,8 +120,8 @@ class ClusterEngine(Engine):
     def _call(self, sent: Any, group: list[range]) -> tuple[Any, ...]:  # noqa: ANN401
         """Return the call that folds some segments."""
         if self._on_device:
-            return remote.fold_on_device, self._job, sent, group
-        return remote.fold, self._job, sent, [self._bounds(part) for part in group]
+            return worker_tasks.fold_on_device, self._job, sent, group
+        return worker_tasks.fold, self._job, sent, [self._bounds(part) for part in group]
 
     def _grouped(self, segments: list[range], state_nbytes: int) -> list[list[range]]:
         """Return the segments that are folded by one task each, a state apiece.
@@ -157,7 +157,7 @@ class ClusterEngine(Engine):
             )
         else:
             whole = self._bounds(every)
-            calls = ((remote.fold_part, self._job, sent, whole, part) for part in parts)
+            calls = ((worker_tasks.fold_part, self._job, sent, whole, part) for part in parts)
         last: list[Folded] = []
 
         with closing(tasks.in_order(calls)) as results:
@@ -197,7 +197,7 @@ class ClusterEngine(Engine):
 
     def _submit(self, *call: Any, **where: Any) -> Any:  # noqa: ANN401
         return self._scheduler.client.submit(
-            *call, pure=False, key=remote.new_key(self._prefix), **where
+            *call, pure=False, key=worker_tasks.new_key(self._prefix), **where
         )
 
     def _compute(self, made: Any, **where: Any) -> Any:  # noqa: ANN401

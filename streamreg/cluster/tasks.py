@@ -14,7 +14,7 @@ from streamreg.errors import ClusterError, StreamregError
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
 
-    from streamreg.engines.scheduler import Scheduler
+    from streamreg.cluster.scheduler import Scheduler
 
 # tasks that are under way for each thread of the cluster, so that none waits for work
 _TASKS_A_THREAD, _LEAST_WINDOW = 3, 16

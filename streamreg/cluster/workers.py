@@ -10,17 +10,17 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from streamreg.engines import remote
-from streamreg.engines.scheduler import Scheduler
+from streamreg.cluster import worker_tasks
+from streamreg.cluster.scheduler import Scheduler
+from streamreg.cluster.shipped_source import SentSource
 from streamreg.errors import ClusterError, DataWarning, InputError, MemoryLimitError
 from streamreg.formatting import count, shown
 from streamreg.sources.dask import DaskSource
-from streamreg.sources.sent import SentSource
 from streamreg.sources.zarr import ZarrSource
 from streamreg.validate import parse_nbytes
 
 if TYPE_CHECKING:
-    from streamreg.engines.remote import Job, Worker
+    from streamreg.cluster.worker_tasks import Job, Worker
     from streamreg.plans import Candidate, DeviceNeeds
     from streamreg.sources.base import RowSource
     from streamreg.sources.dataset import DataSet
@@ -147,7 +147,7 @@ def job_for(dataset: DataSet, loops: str, device: DeviceNeeds | None = None) -> 
     sent = dataset.replaced(
         lambda _, source: SentSource(source) if isinstance(source, DaskSource) else source
     )
-    return remote.Job(pickle.dumps(sent), loops, remote.versions(), device)
+    return worker_tasks.Job(pickle.dumps(sent), loops, worker_tasks.versions(), device)
 
 
 def require_fit_workers(scheduler: Scheduler, job: Job) -> None:
@@ -167,12 +167,12 @@ def require_fit_workers(scheduler: Scheduler, job: Job) -> None:
             f"{_named(blind)}; {at} says {worker.refusal}"
         )
     for at, worker in found.items():
-        other = remote.other_versions(job.versions, worker.versions)
+        other = worker_tasks.other_versions(job.versions, worker.versions)
         if other:
             raise ClusterError(f"worker {at} on {worker.host} has {other}")
     kinds = {worker.processor for worker in found.values()}
     if job.device is None:
-        kinds.add(remote.processor())
+        kinds.add(worker_tasks.processor())
     if len(kinds) > 1:
         warnings.warn(
             f"processors of several kinds add up ({', '.join(sorted(kinds))}): the last digits may "
@@ -193,7 +193,7 @@ def _answers(scheduler: Scheduler, job: Job) -> dict[str, Worker]:
     while time.monotonic() < deadline:
         there = scheduler.workers()
         for at in there.keys() - probes.keys():
-            probes[at] = scheduler.client.submit(remote.probe, job, workers=[at], pure=False)
+            probes[at] = scheduler.client.submit(worker_tasks.probe, job, workers=[at], pure=False)
             probes[at].add_done_callback(ended.put)
         for at, probe in probes.items():
             if at in there and at not in found and probe.done():

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from threadpoolctl import threadpool_info
 
+from streamreg.cluster.shipped_source import SentSource
 from streamreg.engines.base import Folded, fold_segment
 from streamreg.engines.blas_limit import one_blas_thread
 from streamreg.engines.device import DeviceEngine
@@ -25,7 +26,6 @@ from streamreg.errors import ClusterError, InputError
 from streamreg.kernels import Kernels, cpu, fused
 from streamreg.kernels.gpu import Gpu
 from streamreg.layout import Blocks
-from streamreg.sources.sent import SentSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable

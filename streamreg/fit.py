@@ -13,10 +13,10 @@ from streamreg.checkpoint.checkpoint import Checkpoint
 from streamreg.cluster.workers import require_threads, room_on, scheduler_of
 from streamreg.config import FitSettings
 from streamreg.engines.choice import engine_for, loops_for
+from streamreg.engines.partition import CUT
 from streamreg.errors import InputError, MemoryLimitError
 from streamreg.formatting import format_nbytes, left_out
 from streamreg.kernels.gpu import Gpu
-from streamreg.layout import CUT
 from streamreg.machine import PeakMemory, available_nbytes
 from streamreg.model import Model
 from streamreg.planning import make_plan

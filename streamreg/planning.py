@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from streamreg.engines.partition import LARGE_STATE_NBYTES, Segments
 from streamreg.formatting import MIB, count, format_nbytes
 from streamreg.kernels import fused
-from streamreg.layout import LARGE_STATE_NBYTES, Segments
 from streamreg.machine import available_nbytes, usable_cpus
 from streamreg.planning_gpu import device_needs, host_terms
 from streamreg.plans import NUMBA, Candidate, Plan, Term

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from streamreg.engines.partition import LARGE_STATE_NBYTES, Segments
 from streamreg.formatting import MIB, count, format_nbytes
 from streamreg.kernels import arrays
 from streamreg.kernels.gpu_transfers import N_BUFFERS
 from streamreg.kernels.gpu_ways import apart_nbytes
-from streamreg.layout import LARGE_STATE_NBYTES, Segments
 from streamreg.plans import DeviceNeeds, Term
 
 if TYPE_CHECKING:

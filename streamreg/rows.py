@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from streamreg.blocks import ALIGNMENT
+from streamreg.engines.block_cache import slot_nbytes
+from streamreg.engines.partition import Blocks
 from streamreg.formatting import format_nbytes
-from streamreg.kept import slot_nbytes
-from streamreg.layout import Blocks
 from streamreg.plans import Term
 
 if TYPE_CHECKING:

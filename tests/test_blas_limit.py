@@ -10,7 +10,7 @@ from made_up_rows import Rows, Sum, only
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from streamreg.config import FitSettings
-from streamreg.engines.blas_limit import one_blas_thread
+from streamreg.engines.blas import one_blas_thread
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.fit import fit
 from streamreg.sources.dataset import open_dataset

@@ -15,12 +15,13 @@ import zarr
 from problems import lstsq
 from sklearn.base import clone
 
-from streamreg import LinearRegression, layout
+from streamreg import LinearRegression
 from streamreg.accumulators.moments import Moments
 from streamreg.checkpoint import checkpoint, file
 from streamreg.cluster import worker_tasks
 from streamreg.cluster.engine import ClusterEngine
 from streamreg.cluster.workers import job_for, scheduler_of
+from streamreg.engines import partition
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.errors import (
     ClusterError,
@@ -144,7 +145,7 @@ def test_a_large_state_begun_on_one_machine_is_begun_anew_on_a_cluster(
     client, store, tmp_path, monkeypatch
 ):
     # sums for many targets, which no panels share
-    for module in (layout, checkpoint):
+    for module in (partition, checkpoint):
         monkeypatch.setattr(module, "LARGE_STATE_NBYTES", MIB)
     X = da.from_zarr(store / "wide")
     y = da.from_array(np.random.default_rng(0).standard_normal((2500, 100)), chunks=(500, 100))

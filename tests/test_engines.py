@@ -11,10 +11,10 @@ from made_up_rows import Rows, Sum, only
 
 from streamreg.accumulators.gram import Gram
 from streamreg.engines.base import Folded, fold_segment
+from streamreg.engines.partition import Blocks
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.formatting import MIB
 from streamreg.kernels import cpu
-from streamreg.layout import Blocks
 from streamreg.sources.dataset import open_dataset
 
 # how long a thread may wait for another before the test fails rather than hangs

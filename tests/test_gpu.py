@@ -11,8 +11,9 @@ import zarr
 from device_fits import bits, fit
 from fake_cupy import OutOfMemoryError
 
-from streamreg import LinearRegression, layout
+from streamreg import LinearRegression
 from streamreg.blocks import Block
+from streamreg.engines import partition
 from streamreg.errors import (
     ClusterError,
     DataWarning,
@@ -31,8 +32,8 @@ SOLVERS = ["closed_form", "gd", "cg"]
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Let a segment have several blocks."""
-    monkeypatch.setattr(layout, "DEVICE_BLOCK_NBYTES", 4 * MIB)
-    monkeypatch.setattr(layout, "DEVICE_SEGMENT_NBYTES", 20 * MIB)
+    monkeypatch.setattr(partition, "DEVICE_BLOCK_NBYTES", 4 * MIB)
+    monkeypatch.setattr(partition, "DEVICE_SEGMENT_NBYTES", 20 * MIB)
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from sklearn.exceptions import ConvergenceWarning
 
-from streamreg import LinearRegression, layout
+from streamreg import LinearRegression
 from streamreg.accumulators.gradient import Gradient
 from streamreg.blocks import Block
+from streamreg.engines import partition
 from streamreg.engines.device import DeviceEngine
 from streamreg.fit import plan
 from streamreg.kernels import Affine, gpu_products, gpu_ways, reference
@@ -146,8 +147,8 @@ def test_what_is_not_served_is_left_to_others(shape, n_columns, n_targets, is_se
 
 
 def test_whole_fits_give_the_same_bits_wherever_rows_lie(gpu, client_here, monkeypatch):
-    monkeypatch.setattr(layout, "DEVICE_BLOCK_NBYTES", 16 << 10)
-    monkeypatch.setattr(layout, "DEVICE_SEGMENT_NBYTES", 64 << 10)
+    monkeypatch.setattr(partition, "DEVICE_BLOCK_NBYTES", 16 << 10)
+    monkeypatch.setattr(partition, "DEVICE_SEGMENT_NBYTES", 64 << 10)
     rng = np.random.default_rng(0)
     X = rng.standard_normal((400, 40))
     y = X @ rng.standard_normal(40) + rng.standard_normal(400)
@@ -171,8 +172,8 @@ def test_whole_fits_give_the_same_bits_wherever_rows_lie(gpu, client_here, monke
 
 
 def test_weights_add_up_alike_whether_blocks_are_kept_or_not(gpu, monkeypatch):
-    monkeypatch.setattr(layout, "DEVICE_BLOCK_NBYTES", 8 << 10)
-    monkeypatch.setattr(layout, "DEVICE_SEGMENT_NBYTES", 32 << 10)
+    monkeypatch.setattr(partition, "DEVICE_BLOCK_NBYTES", 8 << 10)
+    monkeypatch.setattr(partition, "DEVICE_SEGMENT_NBYTES", 32 << 10)
     rng = np.random.default_rng(0)
     X, y, weight = rng.standard_normal((400, 20)), rng.standard_normal(400), rng.uniform(0, 1, 400)
     dataset = open_dataset(X, y, weight)

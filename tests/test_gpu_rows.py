@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from device_fits import bits, fit
 
-from streamreg import LinearRegression, layout
+from streamreg import LinearRegression
+from streamreg.engines import partition
 from streamreg.errors import InputError
 from streamreg.fit import plan
 from streamreg.formatting import MIB
@@ -21,8 +22,8 @@ SOLVERS = ["closed_form", "gd", "cg"]
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Let a segment have several blocks, and a block several tiles."""
-    monkeypatch.setattr(layout, "DEVICE_BLOCK_NBYTES", MIB)
-    monkeypatch.setattr(layout, "DEVICE_SEGMENT_NBYTES", 4 * MIB)
+    monkeypatch.setattr(partition, "DEVICE_BLOCK_NBYTES", MIB)
+    monkeypatch.setattr(partition, "DEVICE_SEGMENT_NBYTES", 4 * MIB)
     monkeypatch.setattr(arrays, "TILE_NBYTES", MIB // 4)
 
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from device_fits import bits, fit
 
-from streamreg import layout, planning_gpu
+from streamreg import planning_gpu
 from streamreg.accumulators.gradient import Gradient
 from streamreg.accumulators.gram import Gram
 from streamreg.accumulators.moments import Moments
 from streamreg.checkpoint import checkpoint
-from streamreg.engines import device
+from streamreg.engines import device, partition
 from streamreg.engines.device import DeviceEngine
 from streamreg.errors import InputError
 from streamreg.fit import plan
@@ -28,14 +28,14 @@ SOLVERS = ["closed_form", "gd", "cg"]
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Let a pass have two segments of several blocks."""
-    monkeypatch.setattr(layout, "DEVICE_BLOCK_NBYTES", MIB)
-    monkeypatch.setattr(layout, "DEVICE_SEGMENT_NBYTES", 4 * MIB)
+    monkeypatch.setattr(partition, "DEVICE_BLOCK_NBYTES", MIB)
+    monkeypatch.setattr(partition, "DEVICE_SEGMENT_NBYTES", 4 * MIB)
 
 
 @pytest.fixture
 def large_states(monkeypatch):
     """Let all states count as large."""
-    for module in (layout, device, checkpoint):
+    for module in (partition, device, checkpoint):
         monkeypatch.setattr(module, "LARGE_STATE_NBYTES", 100)
 
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from streamreg import LinearRegression, plan
 from streamreg.accumulators.gradient import Gradient
+from streamreg.engines.block_cache import KeepingReader, KeptBlocks, slot_nbytes
+from streamreg.engines.partition import Blocks
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.formatting import MIB
-from streamreg.kept import KeepingReader, KeptBlocks, slot_nbytes
 from streamreg.kernels import fused
-from streamreg.layout import Blocks
 from streamreg.sources.dataset import open_dataset
 
 

@@ -10,10 +10,10 @@ import strategies as ours
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamreg import layout
+from streamreg.engines import partition
+from streamreg.engines.partition import BLOCK_NBYTES, PIECE_NBYTES, Blocks, Segments
 from streamreg.errors import CheckpointError
 from streamreg.formatting import MIB
-from streamreg.layout import BLOCK_NBYTES, PIECE_NBYTES, Blocks, Segments
 from streamreg.sources.base import RowGrid
 
 ROW_NBYTES = st.sampled_from([1, 8, 800, BLOCK_NBYTES // 3, BLOCK_NBYTES, 3 * BLOCK_NBYTES])
@@ -129,7 +129,7 @@ def test_no_cut_depends_on_memory_or_threads():
         assert not {"memory_limit", "n_threads", "workers"} & set(
             inspect.signature(function).parameters
         )
-    assert "available_nbytes" not in inspect.getsource(layout)
+    assert "available_nbytes" not in inspect.getsource(partition)
 
 
 @given(ours.heights(50))

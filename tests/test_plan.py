@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 import streamreg
 from streamreg.config import FitSettings
+from streamreg.engines.partition import Segments
 from streamreg.errors import InputError, MemoryLimitError
 from streamreg.fit import fit, plan_fit
 from streamreg.formatting import GIB, KIB, MIB
-from streamreg.layout import Segments
 from streamreg.solvers.registry import NAMES
 from streamreg.sources.base import RowGrid, RowSource
 from streamreg.sources.dataset import DataSet, open_dataset

@@ -14,8 +14,8 @@ import pytest
 from conftest import write_zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, TransposeCodec, ZstdCodec
 
+from streamreg.engines.partition import Blocks
 from streamreg.formatting import KIB, MIB
-from streamreg.layout import Blocks
 from streamreg.sources.dataset import open_dataset
 from streamreg.sources.readers import RowBuffer
 

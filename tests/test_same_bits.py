@@ -9,7 +9,7 @@ from zarr.codecs import ZstdCodec
 
 import streamreg
 from streamreg import LinearRegression
-from streamreg.layout import Blocks, Segments
+from streamreg.engines.partition import Blocks, Segments
 from streamreg.sources.dataset import open_dataset
 
 # epochs are limited here on purpose

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from streamreg.checkpoint.file import CheckpointFile
 from streamreg.engines.base import Folded
+from streamreg.engines.partition import LARGE_STATE_NBYTES
 from streamreg.errors import DataCorruptionError
-from streamreg.layout import LARGE_STATE_NBYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

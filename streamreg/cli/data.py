@@ -9,8 +9,8 @@ import typer
 
 from streamreg.cli import show
 from streamreg.cli.options import Data, Json, MissingChunks, Overwrite, Progress, X, Y, dataset_of
+from streamreg.engines.partition import Blocks
 from streamreg.formatting import MIB, count, format_nbytes
-from streamreg.layout import Blocks
 from streamreg.progress import progress_of
 from streamreg.sources.zarr import ZarrSource
 

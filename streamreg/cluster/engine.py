@@ -11,8 +11,8 @@ from streamreg.cluster import worker_tasks
 from streamreg.cluster.dask_blocks import Chains
 from streamreg.cluster.tasks import Tasks
 from streamreg.engines.base import Engine, Folded, merged_in_order
+from streamreg.engines.partition import Blocks
 from streamreg.formatting import format_nbytes
-from streamreg.layout import Blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from streamreg.cluster.scheduler import Scheduler
     from streamreg.cluster.worker_tasks import Done, Job
     from streamreg.engines.base import OnFolded
-    from streamreg.layout import Segments
+    from streamreg.engines.partition import Segments
     from streamreg.sources.dataset import DataSet
 
 # what is sent once for all tasks of a pass, rather than with each

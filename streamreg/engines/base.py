@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 
-from streamreg.layout import Segments
+from streamreg.engines.partition import Segments
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
 
     from streamreg.accumulators.base import Accumulator
+    from streamreg.engines.partition import Blocks
     from streamreg.kernels import Kernels
-    from streamreg.layout import Blocks
     from streamreg.sources.block_reader import BlockReader
     from streamreg.sources.dataset import DataSet
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from streamreg.engines.base import Engine, Folded, joined, merged_in_order
+from streamreg.engines.partition import LARGE_STATE_NBYTES, Blocks
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.kernels.gpu import DeviceState
 from streamreg.kernels.gpu_transfers import Transfers
-from streamreg.layout import LARGE_STATE_NBYTES, Blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from streamreg.accumulators.base import Accumulator
     from streamreg.blocks import Block
     from streamreg.engines.base import OnFolded
+    from streamreg.engines.partition import Segments
     from streamreg.kernels.gpu import Gpu
     from streamreg.kernels.gpu_transfers import Filled, KeptRows
-    from streamreg.layout import Segments
     from streamreg.plans import DeviceNeeds
     from streamreg.sources.block_reader import BlockReader
     from streamreg.sources.dataset import DataSet

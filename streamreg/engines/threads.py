@@ -10,10 +10,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from streamreg.engines.base import Engine, Folded, fold_segment, merged_in_order
-from streamreg.engines.blas_limit import one_blas_thread
-from streamreg.kept import KeepingReader, KeptBlocks
+from streamreg.engines.blas import one_blas_thread
+from streamreg.engines.block_cache import KeepingReader, KeptBlocks
+from streamreg.engines.partition import Blocks
 from streamreg.kernels import cpu, serial
-from streamreg.layout import Blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterable, Iterator
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from streamreg.accumulators.base import Accumulator
     from streamreg.blocks import Block
     from streamreg.engines.base import OnFolded
+    from streamreg.engines.partition import Segments
     from streamreg.errors import InputError
     from streamreg.kernels import Kernels
-    from streamreg.layout import Segments
     from streamreg.sources.block_reader import BlockReader
     from streamreg.sources.dataset import DataSet
 

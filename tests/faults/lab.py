@@ -19,8 +19,8 @@ import zarr
 from conftest import write_zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, TransposeCodec, ZstdCodec
 
+from streamreg.engines.partition import Blocks
 from streamreg.formatting import MIB
-from streamreg.layout import Blocks
 from streamreg.sources.dataset import open_dataset
 
 if TYPE_CHECKING:

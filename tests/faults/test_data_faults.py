@@ -24,8 +24,8 @@ from faults.lab import (
 from zarr.codecs import ZstdCodec
 
 import streamreg
+from streamreg.engines.partition import Blocks
 from streamreg.errors import DataCorruptionError, DataWarning, InputError, MemoryLimitError
-from streamreg.layout import Blocks
 from streamreg.sources.dataset import open_dataset
 
 pytestmark = pytest.mark.timeout(10)

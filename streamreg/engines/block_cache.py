@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from streamreg.blocks import Array
-    from streamreg.layout import Blocks
+    from streamreg.engines.partition import Blocks
     from streamreg.sources.dataset import DataSet
 
 

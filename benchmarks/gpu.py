@@ -22,9 +22,9 @@ from harness import keep, turn_about
 from streamreg import LinearRegression
 from streamreg.accumulators.gradient import Gradient
 from streamreg.accumulators.gram import Gram
-from streamreg.engines.device import DeviceEngine
 from streamreg.errors import InputError
-from streamreg.kernels.gpu import Gpu
+from streamreg.gpu.device import Gpu
+from streamreg.gpu.engine import DeviceEngine
 from streamreg.planning import make_plan
 from streamreg.solvers.registry import SolverSettings
 from streamreg.sources.dataset import open_dataset

@@ -16,7 +16,7 @@ from streamreg.engines.choice import engine_for, loops_for
 from streamreg.engines.partition import CUT
 from streamreg.errors import InputError, MemoryLimitError
 from streamreg.formatting import format_nbytes, left_out
-from streamreg.kernels.gpu import Gpu
+from streamreg.gpu.device import Gpu
 from streamreg.machine import PeakMemory, available_nbytes
 from streamreg.model import Model
 from streamreg.planning import make_plan

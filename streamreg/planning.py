@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from streamreg.engines.partition import LARGE_STATE_NBYTES, Segments
 from streamreg.formatting import MIB, count, format_nbytes
+from streamreg.gpu.memory_model import device_needs, host_terms
 from streamreg.kernels import fused
 from streamreg.machine import available_nbytes, usable_cpus
-from streamreg.planning_gpu import device_needs, host_terms
 from streamreg.plans import NUMBA, Candidate, Plan, Term
 from streamreg.rechunking import rechunking_advice
 from streamreg.rows import Rows

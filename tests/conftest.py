@@ -16,8 +16,10 @@ from fake_cupy import FakeCuPy, install
 from host_cuda import RawModule
 from hypothesis import HealthCheck, settings
 
-from streamreg.kernels import arrays, cpu, fused, gpu_gram, gpu_products, gpu_ways, tiles
-from streamreg.kernels.gpu import Gpu
+from streamreg.gpu import fused_gram, fused_products, launch
+from streamreg.gpu import kernels as gpu_kernels
+from streamreg.gpu.device import Gpu
+from streamreg.kernels import cpu, fused, tiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -117,7 +119,7 @@ def add_gram(rows, gram):
 
 
 # the GPU's loops, in NumPy's functions
-ARRAYS = arrays.ArrayKernels(np, add_gram).kernels
+ARRAYS = gpu_kernels.ArrayKernels(np, add_gram).kernels
 
 
 @pytest.fixture(params=[cpu.KERNELS, fused.KERNELS, ARRAYS], ids=["numpy", "fused", "arrays"])
@@ -135,8 +137,8 @@ def tile_sizes(request, monkeypatch):
         monkeypatch.setattr(tiles, "_TILE_NBYTES", 1)
         monkeypatch.setattr(tiles, "_MIN_ROWS", 4)
         monkeypatch.setattr(fused, "_TILE_NBYTES", 1)
-        monkeypatch.setattr(arrays, "TILE_NBYTES", 1)
-        monkeypatch.setattr(arrays, "_LEAST_ROWS", 3)
+        monkeypatch.setattr(gpu_kernels, "TILE_NBYTES", 1)
+        monkeypatch.setattr(gpu_kernels, "_LEAST_ROWS", 3)
         monkeypatch.setattr(cpu, "_GRAM_TILE_NBYTES", 1)
         monkeypatch.setattr(cpu, "_GRAM_MIN_ROWS", 3)
         monkeypatch.setattr(cpu, "_PANEL", 2)
@@ -160,8 +162,8 @@ def cupy(monkeypatch):
     """A device without a GPU in the place of CuPy."""
     device = install(monkeypatch, FakeCuPy())
     # there is nobody to compile for
-    monkeypatch.setattr(gpu_products, "ways_for", lambda _: [])
-    monkeypatch.setattr(gpu_gram, "TYPES", ())
+    monkeypatch.setattr(fused_products, "ways_for", lambda _: [])
+    monkeypatch.setattr(fused_gram, "TYPES", ())
     yield device
     assert device.faults == []
 
@@ -181,10 +183,10 @@ def gpu(monkeypatch, compiled):
     )
     install(monkeypatch, cupy)
     # a few blocks of threads are as good as many, and take turns here
-    monkeypatch.setattr(gpu_ways, "_GRID", 3)
-    monkeypatch.setattr(gpu_ways, "_MOST_GRIDS", 1)
-    monkeypatch.setattr(gpu_products, "_ADDING_THREADS", 64)
-    monkeypatch.setattr(gpu_ways, "_WIDE_GRID", 10)
+    monkeypatch.setattr(launch, "_GRID", 3)
+    monkeypatch.setattr(launch, "_MOST_GRIDS", 1)
+    monkeypatch.setattr(fused_products, "_ADDING_THREADS", 64)
+    monkeypatch.setattr(launch, "_WIDE_GRID", 10)
     # of some rows of a thousand numbers
-    monkeypatch.setattr(gpu_ways, "_WIDE_TILE_NBYTES", 100_000)
+    monkeypatch.setattr(launch, "_WIDE_TILE_NBYTES", 100_000)
     return Gpu()

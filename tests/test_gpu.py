@@ -21,9 +21,9 @@ from streamreg.errors import (
 )
 from streamreg.fit import plan
 from streamreg.formatting import MIB
-from streamreg.kernels import arrays
-from streamreg.kernels.gpu import Gpu
-from streamreg.kernels.gpu_transfers import Transfers
+from streamreg.gpu import kernels as gpu_kernels
+from streamreg.gpu.device import Gpu
+from streamreg.gpu.transfers import Transfers
 from streamreg.sources.block_reader import BlockReader
 
 SOLVERS = ["closed_form", "gd", "cg"]
@@ -82,7 +82,7 @@ def test_features_whose_mean_is_a_billion_deviations_away(cupy):
 @pytest.mark.usefixtures("cupy")
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_threads_and_limits_change_no_bit(store, solver, monkeypatch):
-    monkeypatch.setattr(arrays, "TILE_NBYTES", MIB)
+    monkeypatch.setattr(gpu_kernels, "TILE_NBYTES", MIB)
     parameters = {"solver": solver, "max_epochs": 4, "tol": 0.0, "device": "cuda"}
     data = (store / "X", store / "y")
     expected = bits(fit(*data, n_threads=1, device_memory_limit="1 GiB", **parameters))

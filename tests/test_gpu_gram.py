@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from streamreg.blocks import Block
-from streamreg.kernels import arrays, reference
-from streamreg.kernels.gpu import DeviceState
+from streamreg.gpu import kernels as gpu_kernels
+from streamreg.gpu.device import DeviceState
+from streamreg.kernels import reference
 from streamreg.kernels.states import GramState
 
 pytestmark = [
@@ -27,7 +28,7 @@ pytestmark = [
     ],
 )  # fmt: skip
 def test_numbers_are_those_of_the_plainest_form(gpu, monkeypatch, d, n, dtype, weighted, centred):
-    monkeypatch.setattr(arrays, "TILE_NBYTES", 8 * 40 * 512)
+    monkeypatch.setattr(gpu_kernels, "TILE_NBYTES", 8 * 40 * 512)
     rng = np.random.default_rng(0)
     X, y = (rng.standard_normal((n, shape)).astype(dtype) + 7 for shape in (d, 2))
     X, y = X.astype(dtype), y.astype(dtype)

@@ -14,10 +14,11 @@ from streamreg import LinearRegression
 from streamreg.accumulators.gradient import Gradient
 from streamreg.blocks import Block
 from streamreg.engines import partition
-from streamreg.engines.device import DeviceEngine
 from streamreg.fit import plan
-from streamreg.kernels import Affine, gpu_products, gpu_ways, reference
-from streamreg.kernels.gpu import DeviceState
+from streamreg.gpu import fused_products, launch
+from streamreg.gpu.device import DeviceState
+from streamreg.gpu.engine import DeviceEngine
+from streamreg.kernels import Affine, reference
 from streamreg.kernels.states import ProductState
 from streamreg.sources.dataset import open_dataset
 
@@ -78,7 +79,7 @@ def test_wide_rows_are_shared_by_as_many_threads_as_a_block_has(gpu, d):
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((5, d)).astype("f4"), rng.standard_normal((5, 1))
     V, bias = rng.standard_normal((d, 2)), rng.standard_normal(2)
-    way = gpu_ways.Narrow(gpu_ways.Shape(d, 2, 1))
+    way = launch.Narrow(launch.Shape(d, 2, 1))
     assert way.threads <= 512
     assert way.threads * way.a_thread >= d
     state = folded(gpu, X, y, None, V, bias, (2,))
@@ -99,7 +100,7 @@ def test_rows_of_any_width_and_some_targets(gpu, d, k, n_columns, dtype, weighte
     X, y = rng.standard_normal((n, d)).astype(dtype), rng.standard_normal((n, k))
     weight = rng.uniform(0.1, 2, n) if weighted else None
     V, bias = rng.standard_normal((d, n_columns)), rng.standard_normal(n_columns)
-    assert isinstance(gpu_ways.ways_for(gpu_ways.Shape(d, n_columns, k))[0], gpu_ways.Wide)
+    assert isinstance(launch.ways_for(launch.Shape(d, n_columns, k))[0], launch.Wide)
     whole = folded(gpu, X, y, weight, V, bias, ())
     counts = np.ones(n) if weight is None else weight
     expected = reference.products(X.astype(float), y, counts, V, bias)
@@ -114,11 +115,11 @@ def test_rows_of_any_width_and_some_targets(gpu, d, k, n_columns, dtype, weighte
 
 
 def test_rows_that_share_more_than_a_gpu_has_are_folded_another_way():
-    shape = gpu_ways.Shape(4096, 2, 1)
-    narrow, wide = gpu_ways.ways_for(shape)
+    shape = launch.Shape(4096, 2, 1)
+    narrow, wide = launch.ways_for(shape)
     assert wide.shared_nbytes < 48 << 10 < 64 << 10 < narrow.shared_nbytes
-    for most, way in ((64 << 10, gpu_ways.Wide), (227 << 10, gpu_ways.Narrow)):
-        assert isinstance(gpu_products.FusedProducts(None, None, most)._fitting_way(shape), way)
+    for most, way in ((64 << 10, launch.Wide), (227 << 10, launch.Narrow)):
+        assert isinstance(fused_products.FusedProducts(None, None, most)._fitting_way(shape), way)
 
 
 def test_y_that_is_large_and_alike_costs_no_digits(gpu):
@@ -141,7 +142,7 @@ def test_y_that_is_large_and_alike_costs_no_digits(gpu):
 def test_what_is_not_served_is_left_to_others(shape, n_columns, n_targets, is_served):
     block = Block(np.ones(shape), np.ones((10, n_targets)), None, 0)
     state = ProductState.zero(shape[1], n_targets, n_columns)
-    products = gpu_products.FusedProducts(None, None, 1 << 17)
+    products = fused_products.FusedProducts(None, None, 1 << 17)
     assert products.serves(block, state, Affine()) == is_served
     assert not products.serves(block, state, Affine(shift=np.ones(shape[1])))
 

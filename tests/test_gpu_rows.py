@@ -14,7 +14,7 @@ from streamreg.engines import partition
 from streamreg.errors import InputError
 from streamreg.fit import plan
 from streamreg.formatting import MIB
-from streamreg.kernels import arrays
+from streamreg.gpu import kernels as gpu_kernels
 
 SOLVERS = ["closed_form", "gd", "cg"]
 
@@ -24,7 +24,7 @@ def small_blocks(monkeypatch):
     """Let a segment have several blocks, and a block several tiles."""
     monkeypatch.setattr(partition, "DEVICE_BLOCK_NBYTES", MIB)
     monkeypatch.setattr(partition, "DEVICE_SEGMENT_NBYTES", 4 * MIB)
-    monkeypatch.setattr(arrays, "TILE_NBYTES", MIB // 4)
+    monkeypatch.setattr(gpu_kernels, "TILE_NBYTES", MIB // 4)
 
 
 @pytest.fixture(scope="module")

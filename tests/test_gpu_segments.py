@@ -8,18 +8,19 @@ import numpy as np
 import pytest
 from device_fits import bits, fit
 
-from streamreg import planning_gpu
 from streamreg.accumulators.gradient import Gradient
 from streamreg.accumulators.gram import Gram
 from streamreg.accumulators.moments import Moments
 from streamreg.checkpoint import checkpoint
-from streamreg.engines import device, partition
-from streamreg.engines.device import DeviceEngine
+from streamreg.engines import partition
 from streamreg.errors import InputError
 from streamreg.fit import plan
 from streamreg.formatting import MIB
-from streamreg.kernels import arrays
-from streamreg.kernels.gpu import Gpu
+from streamreg.gpu import engine as gpu_engine
+from streamreg.gpu import kernels as gpu_kernels
+from streamreg.gpu import memory_model
+from streamreg.gpu.device import Gpu
+from streamreg.gpu.engine import DeviceEngine
 from streamreg.sources.dataset import open_dataset
 
 SOLVERS = ["closed_form", "gd", "cg"]
@@ -35,7 +36,7 @@ def small_blocks(monkeypatch):
 @pytest.fixture
 def large_states(monkeypatch):
     """Let all states count as large."""
-    for module in (partition, device, checkpoint):
+    for module in (partition, gpu_engine, checkpoint):
         monkeypatch.setattr(module, "LARGE_STATE_NBYTES", 100)
 
 
@@ -120,8 +121,8 @@ def test_a_fit_takes_no_more_of_the_device_than_is_planned(
     if are_large:
         request.getfixturevalue("large_states")
     # of which cuBLAS takes what it is given, and the tiles are larger than all there is
-    monkeypatch.setattr(planning_gpu, "_WORKSPACE_NBYTES", 0)
-    monkeypatch.setattr(arrays, "TILE_NBYTES", MIB // 2)
+    monkeypatch.setattr(memory_model, "_WORKSPACE_NBYTES", 0)
+    monkeypatch.setattr(gpu_kernels, "TILE_NBYTES", MIB // 2)
     rng = np.random.default_rng(0)
     data = rng.standard_normal((2_000_000 // d, d)), rng.standard_normal((2_000_000 // d, 2))
     settings = {"solver": solver, "device": "cuda"}

@@ -21,11 +21,11 @@ from threadpoolctl import threadpool_info
 from streamreg.cluster.shipped_source import SentSource
 from streamreg.engines.base import Folded, fold_segment
 from streamreg.engines.blas import one_blas_thread
-from streamreg.engines.device import DeviceEngine
 from streamreg.engines.partition import Blocks
 from streamreg.errors import ClusterError, InputError
+from streamreg.gpu.device import Gpu
+from streamreg.gpu.engine import DeviceEngine
 from streamreg.kernels import Kernels, cpu, fused
-from streamreg.kernels.gpu import Gpu
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from streamreg.cluster.engine import ClusterEngine
 from streamreg.cluster.worker_tasks import kernels_named
 from streamreg.cluster.workers import job_for, require_fit_workers, scheduler_of
-from streamreg.engines.device import DeviceEngine
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.errors import DataWarning
-from streamreg.kernels.gpu import Gpu
+from streamreg.gpu.device import Gpu
+from streamreg.gpu.engine import DeviceEngine
 from streamreg.planning import loops_of
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from streamreg.gpu.gram_tiles import GramTiles
 from streamreg.kernels import AS_STORED, Affine, Kernels
-from streamreg.kernels.gram_tiles import GramTiles
 from streamreg.kernels.states import ProductState
 from streamreg.kernels.tiles import tiles
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from streamreg.blocks import Array, Block, Float64
+    from streamreg.gpu.fused_products import FusedProducts
     from streamreg.kernels import Parallel
-    from streamreg.kernels.gpu_products import FusedProducts
     from streamreg.kernels.states import GramState, MomentsState
 
 # of a tile in float64: large, since each step of it costs the host some microseconds to queue

@@ -13,10 +13,10 @@ import numpy as np
 
 from streamreg.errors import InputError, MemoryLimitError, StreamregError
 from streamreg.formatting import MIB, format_nbytes
-from streamreg.kernels.arrays import ArrayKernels
-from streamreg.kernels.gpu_gram import CompiledGramTiles
-from streamreg.kernels.gpu_products import FusedProducts
-from streamreg.kernels.gpu_source import compiler
+from streamreg.gpu.compile import compiler
+from streamreg.gpu.fused_gram import CompiledGramTiles
+from streamreg.gpu.fused_products import FusedProducts
+from streamreg.gpu.kernels import ArrayKernels
 from streamreg.kernels.states import GramState, MomentsState, ProductState
 
 if TYPE_CHECKING:

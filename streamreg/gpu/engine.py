@@ -11,8 +11,8 @@ import numpy as np
 from streamreg.engines.base import Engine, Folded, joined, merged_in_order
 from streamreg.engines.partition import LARGE_STATE_NBYTES, Blocks
 from streamreg.engines.threads import ThreadsEngine
-from streamreg.kernels.gpu import DeviceState
-from streamreg.kernels.gpu_transfers import Transfers
+from streamreg.gpu.device import DeviceState
+from streamreg.gpu.transfers import Transfers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from streamreg.blocks import Block
     from streamreg.engines.base import OnFolded
     from streamreg.engines.partition import Segments
-    from streamreg.kernels.gpu import Gpu
-    from streamreg.kernels.gpu_transfers import Filled, KeptRows
+    from streamreg.gpu.device import Gpu
+    from streamreg.gpu.transfers import Filled, KeptRows
     from streamreg.plans import DeviceNeeds
     from streamreg.sources.block_reader import BlockReader
     from streamreg.sources.dataset import DataSet

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from streamreg.engines.partition import LARGE_STATE_NBYTES, Segments
 from streamreg.formatting import MIB, count, format_nbytes
-from streamreg.kernels import arrays
-from streamreg.kernels.gpu_transfers import N_BUFFERS
-from streamreg.kernels.gpu_ways import apart_nbytes
+from streamreg.gpu import kernels as gpu_kernels
+from streamreg.gpu.launch import apart_nbytes
+from streamreg.gpu.transfers import N_BUFFERS
 from streamreg.plans import DeviceNeeds, Term
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def device_needs(
     d, k = problem.n_features, problem.n_targets
     n_slots, there = _slots(rows, n_threads), rows.there
     # of each kind of pass: its state, and what an update makes beside it
-    scratch = arrays.scratch_nbytes(d, 2 * k, rows.block_rows)
+    scratch = gpu_kernels.scratch_nbytes(d, 2 * k, rows.block_rows)
     state = max(each.state_nbytes for each in footprint.passes)
     n_segments = len(Segments.of(rows.n_blocks, rows.pass_nbytes, state, on_device=True))
     # one is folded while the one before is fetched, or waits to be merged
@@ -54,7 +54,7 @@ def device_needs(
         *_made_there(there, n_threads, n_slots),
     ]
     left = limit_nbytes * _SPARE // (_SPARE + 1) - sum(term.nbytes for term in others)
-    least = rows.buffer_for(arrays.tile_rows(d))
+    least = rows.buffer_for(gpu_kernels.tile_rows(d))
     buffer = there.sent_nbytes
     if N_BUFFERS * buffer > left:
         buffer = min(buffer, max(least, left // N_BUFFERS))

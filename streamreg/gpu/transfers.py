@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from streamreg.blocks import ALIGNMENT, Block, aligned, is_on_device, namespace
-from streamreg.kernels.arrays import tile_rows
+from streamreg.gpu.kernels import tile_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from streamreg.blocks import Array
-    from streamreg.kernels.gpu import Gpu
+    from streamreg.gpu.device import Gpu
 
 # on the device, so that one block is folded while the next one is copied
 N_BUFFERS = 2

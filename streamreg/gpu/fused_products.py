@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from streamreg.kernels.gpu_ways import TYPES, WARP, Given, Shape, Way, ways_for
+from streamreg.gpu.launch import TYPES, WARP, Given, Shape, Way, ways_for
 
 if TYPE_CHECKING:
     from streamreg.blocks import Block
+    from streamreg.gpu.compile import Compiler
     from streamreg.kernels import Affine
-    from streamreg.kernels.gpu_source import Compiler
     from streamreg.kernels.states import ProductState
 
 # as many warps add up a number of all sums

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from streamreg.kernels.gpu_ways import TYPES, WARP
-from streamreg.kernels.gram_tiles import GramTiles
+from streamreg.gpu.gram_tiles import GramTiles
+from streamreg.gpu.launch import TYPES, WARP
 
 if TYPE_CHECKING:
+    from streamreg.gpu.compile import Compiler
     from streamreg.kernels import Affine
-    from streamreg.kernels.gpu_source import Compiler
 
 _SOURCE = "gram.cu"
 # as there

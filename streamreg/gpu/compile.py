@@ -19,7 +19,7 @@ def compiler(cupy: Any) -> Compiler:  # noqa: ANN401
 
     @cache
     def kernel(source: str, name: str) -> Any:  # noqa: ANN401
-        folder = files("streamreg.kernels")
+        folder = files("streamreg.gpu")
         code = "\n".join(folder.joinpath(file).read_text() for file in (_SHARED, source))
         module = cupy.RawModule(code=code, options=("--std=c++17",), name_expressions=[name])
         return module.get_function(name)

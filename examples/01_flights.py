@@ -17,7 +17,7 @@ import numpy as np
 import zarr
 
 import streamreg
-from streamreg.ingest import ingest
+from streamreg.ingest.convert import ingest
 
 SOLVERS = {"closed_form": 1e-8, "cg": 1e-12, "gd": 1e-12}  # and their tol
 

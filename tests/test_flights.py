@@ -9,7 +9,7 @@ import zarr
 from problems import flights_csv
 
 import streamreg
-from streamreg.ingest import ingest as ingest_table
+from streamreg.ingest.convert import ingest as ingest_table
 
 IGNORED = ["tailnum", "dest", "time_hour", "year", "flight", "hour", "minute"]
 LIMIT = "256 MiB"

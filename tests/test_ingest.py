@@ -13,7 +13,7 @@ from pyarrow import csv, parquet
 
 from streamreg.errors import DataWarning, InputError
 from streamreg.formatting import MIB
-from streamreg.ingest import ingest
+from streamreg.ingest.convert import ingest
 from streamreg.progress import Silence
 
 FLIGHTS = {

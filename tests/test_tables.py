@@ -11,7 +11,7 @@ from pyarrow import parquet
 
 from streamreg.errors import InputError
 from streamreg.formatting import MIB
-from streamreg.ingest import ingest
+from streamreg.ingest.convert import ingest
 
 
 def written(report):

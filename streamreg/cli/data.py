@@ -49,7 +49,7 @@ def ingest_table(
     json: Json = False,
 ) -> None:
     """Write a CSV or Parquet table as a data set, in pieces, with a checksum in every chunk."""
-    from streamreg.ingest import ingest  # noqa: PLC0415  (pyarrow is needed by no other command)
+    from streamreg.ingest.convert import ingest  # noqa: PLC0415  (pyarrow is needed by no other command)
 
     report = ingest(
         table, out, target=target, one_hot=one_hot or (), ignore=ignore or (), weight=weight,

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from streamreg.cells import loses_digits
 from streamreg.errors import DataWarning, InputError
 from streamreg.formatting import count
+from streamreg.ingest.table import BATCH_NBYTES, MAX_NAMED, Table, open_table
+from streamreg.ingest.values import loses_digits
 from streamreg.output import RowAppender, create_array, new_group
 from streamreg.progress import Progress, Silence
 from streamreg.staging import require_writable
-from streamreg.tables import BATCH_NBYTES, MAX_NAMED, Table, open_table
 
 if TYPE_CHECKING:
     import os

@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
-from streamreg.cells import MISSING, NotNumbersError, parse, widen
 from streamreg.errors import InputError
 from streamreg.formatting import KIB, MIB
+from streamreg.ingest.values import MISSING, NotNumbersError, parse, widen
 from streamreg.signals import finished
 
 if TYPE_CHECKING:

@@ -31,11 +31,11 @@ def run(case: dict[str, Any]) -> None:
     """Plan, fit with the least limit, and print the figures."""
     import streamreg
     from streamreg import LinearRegression, MemoryLimitError
-    from streamreg.kernels import fused
+    from streamreg.kernels import numba as numba_kernels
 
     warnings.simplefilter("ignore")
-    if fused.is_installed():
-        fused.load()
+    if numba_kernels.is_installed():
+        numba_kernels.load()
     how = {"solver": case["solver"], "max_epochs": case["epochs"]}
     peak_nbytes()
     before = peak_nbytes()

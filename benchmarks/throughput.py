@@ -24,7 +24,9 @@ from threadpoolctl import threadpool_limits
 from streamreg.accumulators.gradient import Gradient
 from streamreg.accumulators.gram import Gram
 from streamreg.engines.threads import ThreadsEngine
-from streamreg.kernels import blas, cpu, fused
+from streamreg.kernels import blas
+from streamreg.kernels import numba as numba_kernels
+from streamreg.kernels import numpy as numpy_kernels
 from streamreg.machine import usable_cpus
 from streamreg.sources.dataset import open_dataset
 
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     Row = dict[str, Any]
 
 # the loops that a large fit uses: compiled, where Numba is installed
-KERNELS = fused.KERNELS if fused.is_installed() else cpu.KERNELS
+KERNELS = numba_kernels.KERNELS if numba_kernels.is_installed() else numpy_kernels.KERNELS
 _BUFFER_NBYTES = 2 << 20
 
 

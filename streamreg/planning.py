@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from streamreg.engines.partition import LARGE_STATE_NBYTES, Segments
 from streamreg.formatting import MIB, count, format_nbytes
 from streamreg.gpu.memory_model import device_needs, host_terms
-from streamreg.kernels import fused
+from streamreg.kernels import numba as numba_kernels
 from streamreg.machine import available_nbytes, usable_cpus
 from streamreg.plans import NUMBA, Candidate, Plan, Term
 from streamreg.rechunking import rechunking_advice
@@ -107,7 +107,7 @@ def limit_nbytes(memory_limit: int | str | None) -> int:
 
 def loops_of(solver: str, pass_nbytes: int) -> str:
     """Say whose loops fold the blocks of a pass: a function of the data, never of memory."""
-    return "numba" if solver != "closed_form" and fused.is_worth(pass_nbytes) else "numpy"
+    return "numba" if solver != "closed_form" and numba_kernels.is_worth(pass_nbytes) else "numpy"
 
 
 def process_term(threads: int) -> Term:
@@ -235,9 +235,9 @@ def _kept_term(rows: Rows, left_nbytes: int) -> Term | None:
 
 def _libraries(solver: str, rows: Rows) -> list[Term]:
     """Return what is imported for the fit, and was not yet."""
-    if loops_of(solver, rows.pass_nbytes) == "numpy" or not fused.library_nbytes():
+    if loops_of(solver, rows.pass_nbytes) == "numpy" or not numba_kernels.library_nbytes():
         return []
-    return [Term(NUMBA, fused.library_nbytes(), "LLVM and compiled loops, loaded once")]
+    return [Term(NUMBA, numba_kernels.library_nbytes(), "LLVM and compiled loops, loaded once")]
 
 
 def _states_in_flight(workers: int, n_segments: int) -> int:

@@ -17,7 +17,7 @@ from streamreg.accumulators.score import Score
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.errors import DataCorruptionError, InputError, MemoryLimitError
 from streamreg.formatting import count, format_nbytes, left_out
-from streamreg.kernels import cpu
+from streamreg.kernels import numpy as numpy_kernels
 from streamreg.machine import usable_cpus
 from streamreg.output import CHUNK_NBYTES, RowAppender, new_array
 from streamreg.planning import limit_nbytes, peak, process_term
@@ -198,7 +198,7 @@ def _predictor(
     def terms(workers: int, output: Term = output) -> list[Term]:
         # being made, waiting for their turn, and being written
         ahead = 2 if workers == 1 else workers + 2
-        scratch = cpu.predict_scratch_nbytes(model.n_features)
+        scratch = numpy_kernels.predict_scratch_nbytes(model.n_features)
         made = Term("made", ahead * 8 * k * block_rows, f"predictions of {ahead} blocks")
         return [output, *_terms(model, rows, scratch, workers), made]
 
@@ -263,7 +263,7 @@ def _predicted(
     coefficients = model.coefficients.T.copy()
 
     def run(reader: BlockReader, block: Block) -> tuple[int, Float64]:
-        made = cpu.predict(block.X, coefficients, model.intercept)
+        made = numpy_kernels.predict(block.X, coefficients, model.intercept)
         if not np.isfinite(made).all():
             if dataset.nan_policy == "omit":
                 made[~np.isfinite(block.X).all(axis=1)] = np.nan

@@ -19,7 +19,9 @@ from hypothesis import HealthCheck, settings
 from streamreg.gpu import fused_gram, fused_products, launch
 from streamreg.gpu import kernels as gpu_kernels
 from streamreg.gpu.device import Gpu
-from streamreg.kernels import cpu, fused, tiles
+from streamreg.kernels import numba as numba_kernels
+from streamreg.kernels import numpy as numpy_kernels
+from streamreg.kernels import tiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -122,10 +124,12 @@ def add_gram(rows, gram):
 ARRAYS = gpu_kernels.ArrayKernels(np, add_gram).kernels
 
 
-@pytest.fixture(params=[cpu.KERNELS, fused.KERNELS, ARRAYS], ids=["numpy", "fused", "arrays"])
+@pytest.fixture(
+    params=[numpy_kernels.KERNELS, numba_kernels.KERNELS, ARRAYS], ids=["numpy", "fused", "arrays"]
+)
 def kernels(request):
     """Each implementation of the loops that can run here without a GPU."""
-    if request.param is fused.KERNELS and not fused.is_installed():
+    if request.param is numba_kernels.KERNELS and not numba_kernels.is_installed():
         pytest.skip("Numba is not installed")
     return request.param
 
@@ -136,12 +140,12 @@ def tile_sizes(request, monkeypatch):
     if request.param:
         monkeypatch.setattr(tiles, "_TILE_NBYTES", 1)
         monkeypatch.setattr(tiles, "_MIN_ROWS", 4)
-        monkeypatch.setattr(fused, "_TILE_NBYTES", 1)
+        monkeypatch.setattr(numba_kernels, "_TILE_NBYTES", 1)
         monkeypatch.setattr(gpu_kernels, "TILE_NBYTES", 1)
         monkeypatch.setattr(gpu_kernels, "_LEAST_ROWS", 3)
-        monkeypatch.setattr(cpu, "_GRAM_TILE_NBYTES", 1)
-        monkeypatch.setattr(cpu, "_GRAM_MIN_ROWS", 3)
-        monkeypatch.setattr(cpu, "_PANEL", 2)
+        monkeypatch.setattr(numpy_kernels, "_GRAM_TILE_NBYTES", 1)
+        monkeypatch.setattr(numpy_kernels, "_GRAM_MIN_ROWS", 3)
+        monkeypatch.setattr(numpy_kernels, "_PANEL", 2)
 
 
 @pytest.fixture

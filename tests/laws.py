@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from streamreg.blocks import Block
-from streamreg.kernels import cpu
+from streamreg.kernels import numpy as numpy_kernels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from streamreg.accumulators.base import Accumulator
 
 # the loops whose laws are tested; a test may set others
-KERNELS = cpu.KERNELS
+KERNELS = numpy_kernels.KERNELS
 
 
 class Rows(NamedTuple):

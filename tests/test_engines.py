@@ -14,7 +14,7 @@ from streamreg.engines.base import Folded, fold_segment
 from streamreg.engines.partition import Blocks
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.formatting import MIB
-from streamreg.kernels import cpu
+from streamreg.kernels import numpy as numpy_kernels
 from streamreg.sources.dataset import open_dataset
 
 # how long a thread may wait for another before the test fails rather than hangs
@@ -135,7 +135,9 @@ def test_a_block_is_gone_before_the_next_is_read():
     blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes)
     tracemalloc.start()
     try:
-        fold_segment(reader, Sum(), Folded.nothing(Sum()), blocks, cpu.KERNELS, lambda _: None)
+        fold_segment(
+            reader, Sum(), Folded.nothing(Sum()), blocks, numpy_kernels.KERNELS, lambda _: None
+        )
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -8,9 +8,9 @@ import textwrap
 
 import pytest
 
-from streamreg.kernels import fused
+from streamreg.kernels import numba as numba_kernels
 
-pytestmark = pytest.mark.skipif(not fused.is_installed(), reason="Numba is not installed")
+pytestmark = pytest.mark.skipif(not numba_kernels.is_installed(), reason="Numba is not installed")
 
 FIT = """
     import warnings

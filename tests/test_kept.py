@@ -16,7 +16,7 @@ from streamreg.engines.block_cache import KeepingReader, KeptBlocks, slot_nbytes
 from streamreg.engines.partition import Blocks
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.formatting import MIB
-from streamreg.kernels import fused
+from streamreg.kernels import numba as numba_kernels
 from streamreg.sources.dataset import open_dataset
 
 
@@ -94,7 +94,7 @@ def test_kept_blocks_change_no_bit(tmp_path_factory, dtype, weighted, omit, n_sl
         assert reader.n_omitted == plain.n_omitted
 
 
-@pytest.mark.skipif(not fused.is_installed(), reason="Numba is not installed")
+@pytest.mark.skipif(not numba_kernels.is_installed(), reason="Numba is not installed")
 @pytest.mark.parametrize(("dtype", "y_dtype"), [("f8", "i1"), ("f4", "i1"), ("f8", "f4")])
 def test_kept_blocks_are_read_by_the_same_loops(tmp_path, dtype, y_dtype):
     # rows and targets of odd sizes: the second slot must not begin where no float64 may lie
@@ -102,7 +102,7 @@ def test_kept_blocks_are_read_by_the_same_loops(tmp_path, dtype, y_dtype):
     dataset = data_set(tmp_path / "a.zarr", X, 5001, y=X[:, 0].astype(y_dtype))
     results = []
     for room in (0, 100 * MIB):
-        with ThreadsEngine(dataset, 2, kernels=fused.KERNELS, kept_nbytes=room) as engine:
+        with ThreadsEngine(dataset, 2, kernels=numba_kernels.KERNELS, kept_nbytes=room) as engine:
             for _ in range(2):
                 result = engine.reduce(Gradient(np.ones((101, 2)), np.zeros(2), 1))
             results.append(result.gradient.tobytes() + result.product.tobytes())

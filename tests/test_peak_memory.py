@@ -18,7 +18,7 @@ import zarr
 from zarr.codecs import BloscCodec, GzipCodec, TransposeCodec, ZstdCodec
 
 from streamreg.formatting import GIB, MIB, format_nbytes
-from streamreg.kernels import fused
+from streamreg.kernels import numba as numba_kernels
 from streamreg.output import create_array, new_group
 from streamreg.validate import parse_nbytes
 
@@ -251,7 +251,7 @@ def test_fewer_rows_than_columns(data):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not fused.is_installed(), reason="Numba is not installed")
+@pytest.mark.skipif(not numba_kernels.is_installed(), reason="Numba is not installed")
 def test_loops_that_are_compiled_for_the_first_time(data, tmp_path, monkeypatch):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     path = data.zarr(100, dtype="float32", nbytes=257 * MIB)

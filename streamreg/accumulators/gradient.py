@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from streamreg.accumulators.base import Accumulator
-from streamreg.kernels import AS_STORED, Affine, cpu
+from streamreg.kernels import AS_STORED, Affine
+from streamreg.kernels import numpy as numpy_kernels
 from streamreg.kernels.states import ProductState
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Gradient(Accumulator[ProductState, GradientResult]):
 
     @property
     def scratch_nbytes(self) -> int:
-        return cpu.products_scratch_nbytes(*self.coefficients.shape)
+        return numpy_kernels.products_scratch_nbytes(*self.coefficients.shape)
 
     def zero(self) -> ProductState:
         d, m = self.coefficients.shape

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from streamreg.accumulators.base import Accumulator, Scaling
-from streamreg.kernels import cpu
+from streamreg.kernels import numpy as numpy_kernels
 from streamreg.kernels.states import GramState
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Gram(Accumulator[GramState, GramResult]):
 
     @property
     def scratch_nbytes(self) -> int:
-        return cpu.gram_scratch_nbytes(self.n_features, self.n_targets)
+        return numpy_kernels.gram_scratch_nbytes(self.n_features, self.n_targets)
 
     def zero(self) -> GramState:
         return GramState.zero(self.n_features, self.n_targets)
@@ -88,17 +88,20 @@ class Gram(Accumulator[GramState, GramResult]):
 
     @property
     def n_parts(self) -> int:
-        return cpu.gram_panels(self.n_features)
+        return numpy_kernels.gram_panels(self.n_features)
 
     def part(self, state: GramState, numbers: range) -> GramState:
-        panels = [state.gram[:, columns] for columns in cpu.gram_columns(self.n_features, numbers)]
+        panels = [
+            state.gram[:, columns]
+            for columns in numpy_kernels.gram_columns(self.n_features, numbers)
+        ]
         return state._replace(gram=np.asfortranarray(np.hstack(panels)))
 
     def joined(self, parts: Iterable[tuple[range, GramState]]) -> GramState:
         gram = self.zero().gram
         for numbers, state in parts:
             first = 0
-            for columns in cpu.gram_columns(self.n_features, numbers):
+            for columns in numpy_kernels.gram_columns(self.n_features, numbers):
                 width = columns.stop - columns.start
                 gram[:, columns] = state.gram[:, first : first + width]
                 first += width

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from streamreg.accumulators.base import Accumulator, Scaling
-from streamreg.kernels import cpu
+from streamreg.kernels import numpy as numpy_kernels
 from streamreg.kernels.states import MomentsState
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Moments(Accumulator[MomentsState, MomentsResult]):
 
     @property
     def scratch_nbytes(self) -> int:
-        return cpu.moments_scratch_nbytes(self.n_features, self.n_targets)
+        return numpy_kernels.moments_scratch_nbytes(self.n_features, self.n_targets)
 
     def zero(self) -> MomentsState:
         return MomentsState.zero(self.n_features, self.n_targets)

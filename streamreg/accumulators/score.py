@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from streamreg.accumulators.base import Accumulator
-from streamreg.kernels import cpu
+from streamreg.kernels import numpy as numpy_kernels
 from streamreg.kernels.tiles import tile_rows
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Score(Accumulator[ScoreState, ScoreResult]):
     @property
     def scratch_nbytes(self) -> int:
         d, k = self.coefficients.shape
-        return cpu.predict_scratch_nbytes(int(d)) + 8 * 4 * tile_rows(d) * int(k)
+        return numpy_kernels.predict_scratch_nbytes(int(d)) + 8 * 4 * tile_rows(d) * int(k)
 
     def zero(self) -> ScoreState:
         k = len(self.intercept)
@@ -79,7 +79,7 @@ class Score(Accumulator[ScoreState, ScoreResult]):
             y = block.y[part].astype(np.float64)
             high = np.abs(y).max(axis=0)
             # made smaller before, and larger after, so that nothing overflows
-            predicted = cpu.predict(
+            predicted = numpy_kernels.predict(
                 block.X[part], self.coefficients * smaller, self.intercept * smaller
             )
             r = (y * smaller - predicted) * larger

@@ -25,7 +25,9 @@ from streamreg.engines.partition import Blocks
 from streamreg.errors import ClusterError, InputError
 from streamreg.gpu.device import Gpu
 from streamreg.gpu.engine import DeviceEngine
-from streamreg.kernels import Kernels, cpu, fused
+from streamreg.kernels import Kernels
+from streamreg.kernels import numba as numba_kernels
+from streamreg.kernels import numpy as numpy_kernels
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,9 +85,9 @@ def new_key(prefix: str) -> str:
 def kernels_named(loops: str) -> Kernels:
     """Return the loops of that name."""
     if loops == "numba":
-        fused.load()
-        return fused.KERNELS
-    return cpu.KERNELS
+        numba_kernels.load()
+        return numba_kernels.KERNELS
+    return numpy_kernels.KERNELS
 
 
 def fold(job: Job, accumulator: bytes, segments: list[list[tuple[int, int]]]) -> list[Done]:

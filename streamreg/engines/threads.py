@@ -13,7 +13,8 @@ from streamreg.engines.base import Engine, Folded, fold_segment, merged_in_order
 from streamreg.engines.blas import one_blas_thread
 from streamreg.engines.block_cache import KeepingReader, KeptBlocks
 from streamreg.engines.partition import Blocks
-from streamreg.kernels import cpu, serial
+from streamreg.kernels import numpy as numpy_kernels
+from streamreg.kernels import serial
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterable, Iterator
@@ -61,7 +62,7 @@ class ThreadsEngine(Engine):
         dataset: DataSet,
         n_threads: int,
         on_rows: Callable[[int], None] = lambda _: None,
-        kernels: Kernels = cpu.KERNELS,
+        kernels: Kernels = numpy_kernels.KERNELS,
         kept_nbytes: int = 0,
         blocks: Blocks | None = None,
     ) -> None:

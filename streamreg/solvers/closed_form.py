@@ -12,7 +12,7 @@ from streamreg.accumulators.gradient import gradient_state_nbytes
 from streamreg.accumulators.gram import Gram
 from streamreg.accumulators.moments import Moments
 from streamreg.formatting import count
-from streamreg.kernels import cpu
+from streamreg.kernels import numpy as numpy_kernels
 from streamreg.solvers.base import (
     EPS,
     NO_BOOKMARK,
@@ -69,7 +69,7 @@ class ClosedForm(Solver):
             PassFootprint(gram.state_nbytes, gram.scratch_nbytes, n_parts=gram.n_parts),
             PassFootprint(moments.state_nbytes, moments.scratch_nbytes, gram.state_nbytes),
             PassFootprint(
-                gradient_state_nbytes(d, k, k), cpu.products_scratch_nbytes(d, k),
+                gradient_state_nbytes(d, k, k), numpy_kernels.products_scratch_nbytes(d, k),
                 gram.state_nbytes,
             ),
         )  # fmt: skip

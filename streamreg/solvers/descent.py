@@ -11,7 +11,7 @@ import numpy as np
 from streamreg.accumulators.gradient import gradient_state_nbytes
 from streamreg.accumulators.moments import Moments
 from streamreg.errors import DivergenceError, InputError
-from streamreg.kernels import cpu
+from streamreg.kernels import numpy as numpy_kernels
 from streamreg.solvers.base import (
     EPS,
     NO_BOOKMARK,
@@ -147,7 +147,9 @@ class Descent(Solver):
         moments = Moments(d, k)
         # with a direction, and without
         gradients = tuple(
-            PassFootprint(gradient_state_nbytes(d, m, k), cpu.products_scratch_nbytes(d, m))
+            PassFootprint(
+                gradient_state_nbytes(d, m, k), numpy_kernels.products_scratch_nbytes(d, m)
+            )
             for m in (2 * k, k)
         )
         return Footprint(

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from streamreg.kernels import AS_STORED, Affine, Kernels, cpu
+from streamreg.kernels import AS_STORED, Affine, Kernels
+from streamreg.kernels import numpy as numpy_kernels
 from streamreg.kernels.tiles import column, room_for, tile_rows, tiles, widen
 from streamreg.signals import finished
 
@@ -40,12 +41,12 @@ def load() -> None:
     Raises whatever a Numba raises that is installed, but does not work.
     """
     # an import that is interrupted half way would leave a Numba that never works again
-    finished(import_module, "streamreg.kernels.loops")
+    finished(import_module, "streamreg.kernels.numba_loops")
 
 
 def library_nbytes() -> int:
     """Bytes that :func:`load` adds to this process; 0 if they are there already."""
-    return 0 if "streamreg.kernels.loops" in sys.modules else _LIBRARY_NBYTES
+    return 0 if "streamreg.kernels.numba_loops" in sys.modules else _LIBRARY_NBYTES
 
 
 def is_worth(pass_nbytes: int) -> bool:
@@ -69,11 +70,11 @@ def products(
     y: Affine = AS_STORED,
 ) -> None:
     """Add u = XV + b, less y in its first column, and uᵀsX to ``state``."""
-    from streamreg.kernels import loops  # noqa: PLC0415  (imports Numba)
+    from streamreg.kernels import numba_loops  # noqa: PLC0415  (imports Numba)
 
     n_columns = len(state.sums)
     if len(state.rr) > 1 or n_columns > 2:  # noqa: PLR2004  (w, and a direction)
-        cpu.products(block, state, coefficients=coefficients, bias=bias, x=x, y=y)
+        numpy_kernels.products(block, state, coefficients=coefficients, bias=bias, x=x, y=y)
         return
     as_stored = _is_readable(block.X) and x.scale is None and x.shift is None
     rows = min(_MOST_ROWS if as_stored else tile_rows(block.X.shape[1]), len(block.X))
@@ -85,34 +86,36 @@ def products(
         target = column(tile_y, y)[:, 0] - bias[0]
         s = _ones(len(z)) if weight is None else weight
         if n_columns == 1:
-            sums = loops.residual_product(z, V, target, s, state.products)
+            sums = numba_loops.residual_product(z, V, target, s, state.products)
         else:
-            sums = loops.residual_and_direction_product(z, V, bias[1], target, s, state.products)
+            sums = numba_loops.residual_and_direction_product(
+                z, V, bias[1], target, s, state.products
+            )
         state.rr[...] += sums[0]
         np.add(state.sums, sums[1:], out=state.sums)
-        cpu.count(state, len(z), weight)
+        numpy_kernels.count(state, len(z), weight)
 
 
 def moments(
     block: Block, state: MomentsState, *, x_scale: Float64 | None, y_scale: Float64 | None
 ) -> None:
     """Add a block to means and centred sums."""
-    from streamreg.kernels import loops  # noqa: PLC0415  (imports Numba)
+    from streamreg.kernels import numba_loops  # noqa: PLC0415  (imports Numba)
 
     if not _is_readable(block.X) or x_scale is not None or block.y.shape[1] != 1:
-        cpu.moments(block, state, x_scale=x_scale, y_scale=y_scale)
+        numpy_kernels.moments(block, state, x_scale=x_scale, y_scale=y_scale)
         return
     n_features = block.X.shape[1]
     rows = min(_MOST_ROWS, max(8, _TILE_NBYTES // (n_features * block.X.itemsize)))
 
-    def about_mean(tile: Array, y: Float64, s: Float64, total: float) -> cpu.Centred:
+    def about_mean(tile: Array, y: Float64, s: Float64, total: float) -> numpy_kernels.Centred:
         mean, squares, cross = np.zeros((3, n_features))
-        loops.sums_and_bounds(tile, state.origin, s, mean, state.low, state.high)
+        numba_loops.sums_and_bounds(tile, state.origin, s, mean, state.low, state.high)
         mean /= total
-        loops.centred_sums(tile, state.origin, mean, y[:, 0], s, squares, cross)
-        return cpu.Centred(mean, squares, cross[None])
+        numba_loops.centred_sums(tile, state.origin, mean, y[:, 0], s, squares, cross)
+        return numpy_kernels.Centred(mean, squares, cross[None])
 
-    cpu.fold_moments(block, state, rows, about_mean, x_scale=None, y_scale=y_scale)
+    numpy_kernels.fold_moments(block, state, rows, about_mean, x_scale=None, y_scale=y_scale)
 
 
 def _ones(n: int) -> Float64:
@@ -125,4 +128,4 @@ def _is_readable(X: Array) -> bool:
     return X.dtype.char in "fd" and X.dtype.isnative and flags.c_contiguous and flags.aligned
 
 
-KERNELS = Kernels(products, moments, cpu.gram)
+KERNELS = Kernels(products, moments, numpy_kernels.gram)

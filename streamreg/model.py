@@ -11,10 +11,10 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from streamreg.archive import Archive, parse_header, write_archive
 from streamreg.errors import InputError
-from streamreg.files import written_whole
 from streamreg.formatting import count
+from streamreg.output.archive import Archive, parse_header, write_archive
+from streamreg.output.atomic import written_whole
 from streamreg.validate import path_text
 
 if TYPE_CHECKING:

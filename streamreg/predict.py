@@ -19,14 +19,14 @@ from streamreg.errors import DataCorruptionError, InputError, MemoryLimitError
 from streamreg.formatting import count, format_nbytes, left_out
 from streamreg.kernels import numpy as numpy_kernels
 from streamreg.machine import usable_cpus
-from streamreg.output import CHUNK_NBYTES, RowAppender, new_array
+from streamreg.output.staging import require_writable
+from streamreg.output.zarr_writer import CHUNK_NBYTES, RowAppender, new_array
 from streamreg.planning import limit_nbytes, peak, process_term
 from streamreg.plans import Term, itemised
 from streamreg.progress import Progress, Silence
 from streamreg.rows import Rows
 from streamreg.sources.identity import folder_state, identity
 from streamreg.sources.opening import open_source
-from streamreg.staging import require_writable
 
 if TYPE_CHECKING:
     import os

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streamreg.archive import Archive, NotAnArchiveError, write_archive
 from streamreg.checkpoint.file import CheckpointFile
 from streamreg.errors import CheckpointError, InputError
-from streamreg.files import written_whole
 from streamreg.model import Model
+from streamreg.output.archive import Archive, NotAnArchiveError, write_archive
+from streamreg.output.atomic import written_whole
 
 # how many mutations are tried: 10,000 by STREAMREG_FUZZ=10000
 EXAMPLES = int(os.environ.get("STREAMREG_FUZZ", "300"))

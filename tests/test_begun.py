@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import zarr
 
-from streamreg import LinearRegression, output, staging
+from streamreg import LinearRegression
 from streamreg import predict as prediction
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.errors import InputError
+from streamreg.output import staging, zarr_writer
 from streamreg.sources.identity import folder_state
 
 N, D = 600_000, 3
@@ -20,7 +21,7 @@ N, D = 600_000, 3
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(output, "CHUNK_NBYTES", 8 * 70_000)
+    monkeypatch.setattr(zarr_writer, "CHUNK_NBYTES", 8 * 70_000)
 
 
 @pytest.fixture

@@ -19,11 +19,12 @@ import numpy as np
 import pytest
 import zarr
 
-from streamreg import LinearRegression, files
-from streamreg.archive import Archive, write_archive
+from streamreg import LinearRegression
 from streamreg.checkpoint import file
 from streamreg.checkpoint.file import CheckpointFile
 from streamreg.errors import CheckpointError, DataCorruptionError, DataWarning, InputError
+from streamreg.output import atomic
+from streamreg.output.archive import Archive, write_archive
 from streamreg.sources.block_reader import BlockReader
 from streamreg.sources.dataset import open_dataset
 
@@ -431,7 +432,7 @@ class FailingDisk:
 
         monkeypatch.setattr(Path, "open", open_)
         monkeypatch.setattr(Path, "replace", replace)
-        monkeypatch.setattr(files.os, "fsync", fsync)
+        monkeypatch.setattr(atomic.os, "fsync", fsync)
 
     def step(self):
         self.count += 1
@@ -461,7 +462,7 @@ def test_a_full_disk_is_told_once_and_in_the_end_if_nothing_was_saved(data, tmp_
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr(atomic.os, "fsync", full)
     model = LinearRegression(solver="cg", checkpoint=tmp_path / "a")
     with (
         pytest.warns(DataWarning, match="cannot be written: No space left") as told,

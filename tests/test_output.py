@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from streamreg.errors import InputError
 from streamreg.formatting import MIB
-from streamreg.output import RowAppender, create_array, new_array, new_group
-from streamreg.staging import require_writable
+from streamreg.output.staging import require_writable
+from streamreg.output.zarr_writer import RowAppender, create_array, new_array, new_group
 
 
 def store(path, value=1.0):
@@ -235,8 +235,8 @@ def refused(*given, **options):
     ("name", "instead", "says"),
     [
         ("pathlib.Path.mkdir", refused, "cannot be made: No such file or directory"),
-        ("streamreg.staging.os.open", refused, "is another one each time"),
-        ("streamreg.staging.os.path.samestat", lambda *_: False, "is another one each time"),
+        ("streamreg.output.staging.os.open", refused, "is another one each time"),
+        ("streamreg.output.staging.os.path.samestat", lambda *_: False, "is another one each time"),
     ],
 )
 def test_a_folder_that_cannot_be_had_is_given_up(tmp_path, monkeypatch, name, instead, says):

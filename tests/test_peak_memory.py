@@ -19,7 +19,7 @@ from zarr.codecs import BloscCodec, GzipCodec, TransposeCodec, ZstdCodec
 
 from streamreg.formatting import GIB, MIB, format_nbytes
 from streamreg.kernels import numba as numba_kernels
-from streamreg.output import create_array, new_group
+from streamreg.output.zarr_writer import create_array, new_group
 from streamreg.validate import parse_nbytes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the high mark is Linux's")

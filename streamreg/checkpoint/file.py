@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from streamreg.archive import Archive, NotAnArchiveError, Stored, write_archive
 from streamreg.errors import CheckpointError, DataWarning, InputError
-from streamreg.files import written_whole
+from streamreg.output.archive import Archive, NotAnArchiveError, Stored, write_archive
+from streamreg.output.atomic import written_whole
 from streamreg.validate import path_text
 
 if TYPE_CHECKING:

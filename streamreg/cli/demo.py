@@ -24,7 +24,7 @@ from streamreg.cli.remedies import as_options
 from streamreg.config import FitSettings
 from streamreg.errors import InputError, MemoryLimitError
 from streamreg.formatting import format_nbytes
-from streamreg.output import RowAppender, create_array, new_group
+from streamreg.output.zarr_writer import RowAppender, create_array, new_group
 from streamreg.progress import progress_of
 from streamreg.sources.dataset import open_dataset
 from streamreg.validate import parse_nbytes

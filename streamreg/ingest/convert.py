@@ -16,9 +16,9 @@ from streamreg.errors import DataWarning, InputError
 from streamreg.formatting import count
 from streamreg.ingest.table import BATCH_NBYTES, MAX_NAMED, Table, open_table
 from streamreg.ingest.values import loses_digits
-from streamreg.output import RowAppender, create_array, new_group
+from streamreg.output.staging import require_writable
+from streamreg.output.zarr_writer import RowAppender, create_array, new_group
 from streamreg.progress import Progress, Silence
-from streamreg.staging import require_writable
 
 if TYPE_CHECKING:
     import os

@@ -10,8 +10,8 @@ import numpy as np
 
 from streamreg.errors import InputError
 from streamreg.formatting import GIB, MIB
+from streamreg.output.staging import staged
 from streamreg.signals import finished
-from streamreg.staging import staged
 
 if TYPE_CHECKING:
     import os

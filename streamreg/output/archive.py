@@ -16,8 +16,8 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn, Self
 
 import numpy as np
 
-from streamreg.files import open_regular
 from streamreg.formatting import MIB
+from streamreg.output.atomic import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from streamreg.errors import InputError
-from streamreg.files import sync
+from streamreg.output.atomic import sync
 from streamreg.signals import finished
 
 if TYPE_CHECKING:

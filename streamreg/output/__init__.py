@@ -1,0 +1,1 @@
+"""Files and Zarr arrays that appear on disk whole or not at all."""

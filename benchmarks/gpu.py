@@ -25,7 +25,7 @@ from streamreg.accumulators.gram import Gram
 from streamreg.errors import InputError
 from streamreg.gpu.device import Gpu
 from streamreg.gpu.engine import DeviceEngine
-from streamreg.planning import make_plan
+from streamreg.planning.memory_model import make_plan
 from streamreg.solvers.registry import SolverSettings
 from streamreg.sources.dataset import open_dataset
 

@@ -176,7 +176,7 @@ def one_epoch(path: Path, repeats: int) -> dict[str, Any]:
     from streamreg.cluster.worker_tasks import kernels_named
     from streamreg.engines.threads import ThreadsEngine
     from streamreg.machine import usable_cpus
-    from streamreg.planning import loops_of
+    from streamreg.planning.memory_model import loops_of
     from streamreg.sources.dataset import open_dataset
 
     dataset = open_dataset(path)

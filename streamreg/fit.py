@@ -19,7 +19,7 @@ from streamreg.formatting import format_nbytes, left_out
 from streamreg.gpu.device import Gpu
 from streamreg.machine import PeakMemory, available_nbytes
 from streamreg.model import Model
-from streamreg.planning import make_plan
+from streamreg.planning.memory_model import make_plan
 from streamreg.progress import Progress, Silence
 from streamreg.signals import ending_in_order
 from streamreg.solvers.base import NO_BOOKMARK, Problem, Solution
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from streamreg.accumulators.base import Accumulator
     from streamreg.blocks import Float64
     from streamreg.engines.base import Engine
-    from streamreg.plans import Plan
+    from streamreg.planning.plan import Plan
     from streamreg.solvers.base import Reduce
     from streamreg.sources.dataset import DataSet
 

@@ -21,10 +21,11 @@ from streamreg.kernels import numpy as numpy_kernels
 from streamreg.machine import usable_cpus
 from streamreg.output.staging import require_writable
 from streamreg.output.zarr_writer import CHUNK_NBYTES, RowAppender, new_array
-from streamreg.planning import limit_nbytes, peak, process_term
-from streamreg.plans import Term, itemised
+from streamreg.planning.memory_model import limit_nbytes, peak, process_term
+from streamreg.planning.plan import itemised
+from streamreg.planning.row_costs import Rows
+from streamreg.planning.terms import Term
 from streamreg.progress import Progress, Silence
-from streamreg.rows import Rows
 from streamreg.sources.identity import folder_state, identity
 from streamreg.sources.opening import open_source
 

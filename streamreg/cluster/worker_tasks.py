@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from streamreg.accumulators.base import Accumulator
-    from streamreg.plans import DeviceNeeds
+    from streamreg.planning.terms import DeviceNeeds
     from streamreg.sources.base import RowSource
     from streamreg.sources.changes import SeenFiles
     from streamreg.sources.dataset import DataSet

@@ -21,7 +21,7 @@ from streamreg.validate import parse_nbytes
 
 if TYPE_CHECKING:
     from streamreg.cluster.worker_tasks import Job, Worker
-    from streamreg.plans import Candidate, DeviceNeeds
+    from streamreg.planning.terms import Candidate, DeviceNeeds
     from streamreg.sources.base import RowSource
     from streamreg.sources.dataset import DataSet
 

@@ -12,13 +12,13 @@ from streamreg.engines.threads import ThreadsEngine
 from streamreg.errors import DataWarning
 from streamreg.gpu.device import Gpu
 from streamreg.gpu.engine import DeviceEngine
-from streamreg.planning import loops_of
+from streamreg.planning.memory_model import loops_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from streamreg.engines.base import Engine
-    from streamreg.plans import Candidate
+    from streamreg.planning.terms import Candidate
     from streamreg.sources.dataset import DataSet
 
 

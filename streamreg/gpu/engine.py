@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from streamreg.engines.partition import Segments
     from streamreg.gpu.device import Gpu
     from streamreg.gpu.transfers import Filled, KeptRows
-    from streamreg.plans import DeviceNeeds
+    from streamreg.planning.terms import DeviceNeeds
     from streamreg.sources.block_reader import BlockReader
     from streamreg.sources.dataset import DataSet
 

@@ -9,10 +9,10 @@ from streamreg.formatting import MIB, count, format_nbytes
 from streamreg.gpu import kernels as gpu_kernels
 from streamreg.gpu.launch import apart_nbytes
 from streamreg.gpu.transfers import N_BUFFERS
-from streamreg.plans import DeviceNeeds, Term
+from streamreg.planning.terms import DeviceNeeds, Term
 
 if TYPE_CHECKING:
-    from streamreg.rows import Rows, RowsThere
+    from streamreg.planning.row_costs import Rows, RowsThere
     from streamreg.solvers.base import Footprint, Problem
 
 # blocks that have been read, wait to be copied, and are being copied, beside one for each thread

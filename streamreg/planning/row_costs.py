@@ -8,7 +8,7 @@ from streamreg.blocks import ALIGNMENT
 from streamreg.engines.block_cache import slot_nbytes
 from streamreg.engines.partition import Blocks
 from streamreg.formatting import format_nbytes
-from streamreg.plans import Term
+from streamreg.planning.terms import Term
 
 if TYPE_CHECKING:
     from streamreg.sources.dataset import DataSet

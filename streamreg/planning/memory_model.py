@@ -9,15 +9,16 @@ from streamreg.formatting import MIB, count, format_nbytes
 from streamreg.gpu.memory_model import device_needs, host_terms
 from streamreg.kernels import numba as numba_kernels
 from streamreg.machine import available_nbytes, usable_cpus
-from streamreg.plans import NUMBA, Candidate, Plan, Term
-from streamreg.rechunking import rechunking_advice
-from streamreg.rows import Rows
+from streamreg.planning.plan import Plan
+from streamreg.planning.rechunking import rechunking_advice
+from streamreg.planning.row_costs import Rows
+from streamreg.planning.terms import NUMBA, Candidate, Term
 from streamreg.solvers.base import Problem
 from streamreg.solvers.registry import NAMES
 from streamreg.validate import parse_nbytes
 
 if TYPE_CHECKING:
-    from streamreg.plans import DeviceNeeds
+    from streamreg.planning.terms import DeviceNeeds
     from streamreg.solvers.base import Footprint, PassFootprint, Solver
     from streamreg.solvers.registry import SolverSettings
     from streamreg.sources.dataset import DataSet

@@ -8,7 +8,7 @@ from streamreg.formatting import MIB, count
 from streamreg.sources.zarr import ZarrSource
 
 if TYPE_CHECKING:
-    from streamreg.plans import Candidate
+    from streamreg.planning.terms import Candidate
     from streamreg.sources.base import RowSource
     from streamreg.sources.dataset import DataSet
 

@@ -1,0 +1,1 @@
+"""Bytes, passes and time of each solver, from metadata alone."""

@@ -10,7 +10,7 @@ from .errors import (
 )
 from .estimator import LinearRegression, load
 from .fit import plan
-from .plans import Plan
+from .planning.plan import Plan
 
 __all__ = [
     "CheckpointError",

@@ -9,7 +9,7 @@ import numpy as np
 
 from streamreg.accumulators.base import Accumulator
 from streamreg.kernels import numpy as numpy_kernels
-from streamreg.kernels.tiles import tile_rows
+from streamreg.kernels.numpy import tile_rows
 
 if TYPE_CHECKING:
     from streamreg.blocks import Block, Float64

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from streamreg.gpu.gram_tiles import GramTiles
+from streamreg.gpu.kernels import GramTiles
 from streamreg.gpu.launch import TYPES, WARP
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import numpy as np
 
 from streamreg.kernels import AS_STORED, Affine, Kernels
 from streamreg.kernels import numpy as numpy_kernels
-from streamreg.kernels.tiles import column, room_for, tile_rows, tiles, widen
+from streamreg.kernels.numpy import column, room_for, tile_rows, tiles, widen
 from streamreg.signals import finished
 
 if TYPE_CHECKING:

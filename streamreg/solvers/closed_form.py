@@ -24,8 +24,8 @@ from streamreg.solvers.base import (
     Status,
 )
 from streamreg.solvers.cholesky import Factor
-from streamreg.solvers.columns import column_warnings, is_constant, measure
-from streamreg.solvers.coordinates import Coordinates, penalty_root
+from streamreg.solvers.diagnostics import column_warnings
+from streamreg.solvers.standardization import Coordinates, is_constant, measure, penalty_root
 
 if TYPE_CHECKING:
     from streamreg.accumulators.gram import GramResult

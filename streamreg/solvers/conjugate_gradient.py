@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from streamreg.solvers.base import Status
-from streamreg.solvers.descent import ROUNDING_DRIFT, Descent, line_search
+from streamreg.solvers.iterative import ROUNDING_DRIFT, Descent, line_search
 
 if TYPE_CHECKING:
     from streamreg.solvers.base import Reduce
-    from streamreg.solvers.coordinates import Coordinates
-    from streamreg.solvers.descent import Iterate
+    from streamreg.solvers.iterative import Iterate
+    from streamreg.solvers.standardization import Coordinates
 
 _TYPICAL_EPOCHS = 40
 # so near rounding, a gradient that is not halved in so many epochs will not be

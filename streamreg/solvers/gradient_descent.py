@@ -9,12 +9,12 @@ import numpy as np
 
 from streamreg.errors import DivergenceError
 from streamreg.solvers.base import EPS, Status
-from streamreg.solvers.descent import ROUNDING_DRIFT, Descent, Iterate, line_search
+from streamreg.solvers.iterative import ROUNDING_DRIFT, Descent, Iterate, line_search
 
 if TYPE_CHECKING:
     from streamreg.blocks import Float64
     from streamreg.solvers.base import Reduce
-    from streamreg.solvers.coordinates import Coordinates
+    from streamreg.solvers.standardization import Coordinates
 
 _TYPICAL_EPOCHS = 200
 _LEAST_LANCZOS_STEPS, _MOST_LANCZOS_STEPS = 8, 40

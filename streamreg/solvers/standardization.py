@@ -12,11 +12,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from streamreg.accumulators.base import Scaling
+from streamreg.accumulators.base import Scaling, power_of_two
 from streamreg.accumulators.gradient import Gradient
+from streamreg.accumulators.moments import Moments, MomentsResult
 from streamreg.errors import InputError
 from streamreg.kernels import Affine
 from streamreg.solvers.base import EPS
+from streamreg.solvers.standardization import Coordinates, Evaluation, penalty_root
+
+if TYPE_CHECKING:
+    from streamreg.blocks import Float64
+    from streamreg.solvers.base import Problem, Reduce
+
+    Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
 
 if TYPE_CHECKING:
     from streamreg.blocks import Float64
@@ -147,3 +155,77 @@ def penalty_root(problem: Problem, units: Scaling) -> Float64:
 
 def _exponents(powers: Float64) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
     return np.frexp(powers)[1] - 1
+
+
+# means this many deviations from zero are taken from the rows; below, subtracting c·Σr from the
+# products costs at most log10(32) digits and no second copy of each tile
+_LARGE_MEAN = 32.0
+# columns whose deviations differ by less are left as they are in relation to each other, so that
+# the solution of least norm is that of the user's units
+_ALIKE = 4.0
+
+
+class Start(NamedTuple):
+    """Coordinates, and what the pass that measured them tells of θ = 0: w = 0 and b = ȳ."""
+
+    coordinates: Coordinates
+    evaluation: Evaluation
+    spread: Float64  # (D,) deviations, in the coordinates' units; 0 where constant
+    warnings: list[str]
+
+
+def standardise(problem: Problem, reduce: Reduce) -> Start:
+    """Measure the columns in one pass and return standardised coordinates."""
+    moments, units, warnings = measure(problem, reduce)
+    d, k = problem.n_features, problem.n_targets
+    cross, variance = moments.cross.T, moments.y_variance
+    if problem.fit_intercept:
+        spread, centre, y_centre = moments.deviation, moments.mean, moments.y_mean
+    else:
+        spread, centre, y_centre = (
+            np.hypot(moments.deviation, moments.mean), np.zeros(d), np.zeros(k)
+        )  # fmt: skip
+        cross = cross + np.outer(moments.mean, moments.y_mean)
+        variance = variance + moments.y_mean**2
+    constant = is_constant(spread, centre)
+    far = (np.abs(centre) > _LARGE_MEAN * spread) & ~constant
+    coordinates = Coordinates(
+        problem, units, centre, y_centre,
+        _scales(spread, constant, penalty_root(problem, units)), subtracts=bool(far.any()),
+    )  # fmt: skip
+    # r = -y + ȳ, so that the gradient is minus the covariance
+    gradient = np.vstack([-cross / coordinates.scale[:, None], np.zeros((1, k))])
+    evaluation = Evaluation(0.5 * variance, gradient, np.empty((d + 1, 0)))
+    warnings += column_warnings(problem, constant, moments.low < moments.high)
+    if not problem.l2:
+        warnings += _dependence_warnings(problem, moments, constant)
+    return Start(coordinates, evaluation, np.where(constant, 0.0, spread), warnings)
+
+
+def measure(problem: Problem, reduce: Reduce) -> tuple[MomentsResult, Scaling, list[str]]:
+    """Return moments, the units that kept their squares in float64's range, and warnings."""
+    d, k = problem.n_features, problem.n_targets
+    moments = reduce(Moments(d, k))
+    units = Scaling(
+        power_of_two(np.maximum(np.abs(moments.low), np.abs(moments.high))),
+        power_of_two(np.maximum(np.abs(moments.y_low), np.abs(moments.y_high))),
+    )
+    if (units.x == 1).all() and (units.y == 1).all():
+        return moments, units, []
+    moments = reduce(Moments(d, k, units))
+    return moments, units, _outlier_warnings(problem, moments, units)
+
+
+def is_constant(spread: Float64, mean: Float64) -> Mask:
+    """Return which columns do not vary, or by rounding only."""
+    return np.asarray(spread <= 4 * EPS * np.abs(mean))
+
+
+def _scales(spread: Float64, constant: Mask, root: Float64) -> Float64:
+    """Return the roots of ∇²f's diagonal, (D,): the deviations, unless there is a penalty."""
+    scale = np.hypot(spread, root)
+    varying = spread[~constant]
+    if len(varying) and not root.any() and varying.max() <= _ALIKE * varying.min():
+        scale = np.full_like(spread, np.exp(np.mean(np.log(varying))))
+    scale[constant] = np.inf
+    return scale

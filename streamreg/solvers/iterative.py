@@ -22,14 +22,13 @@ from streamreg.solvers.base import (
     Solver,
     Status,
 )
-from streamreg.solvers.columns import standardise
-from streamreg.solvers.coordinates import Coordinates
-from streamreg.solvers.duplicates import duplicate_warnings
+from streamreg.solvers.diagnostics import duplicate_warnings
+from streamreg.solvers.standardization import Coordinates, standardise
 
 if TYPE_CHECKING:
     from streamreg.blocks import Float64
     from streamreg.solvers.base import Bookmark, Problem, Reduce, Report
-    from streamreg.solvers.coordinates import Evaluation
+    from streamreg.solvers.standardization import Evaluation
 
     Flags = np.ndarray[tuple[int], np.dtype[np.bool_]]
 

@@ -20,7 +20,7 @@ import pytest
 import zarr
 
 from streamreg import LinearRegression
-from streamreg.checkpoint import file
+from streamreg.checkpoint import file as checkpoint_file
 from streamreg.checkpoint.file import CheckpointFile
 from streamreg.errors import CheckpointError, DataCorruptionError, DataWarning, InputError
 from streamreg.output import atomic
@@ -37,8 +37,8 @@ class StopError(Exception):
 
 @pytest.fixture(autouse=True)
 def saved_after_each_block(monkeypatch):
-    monkeypatch.setattr(file, "INTERVAL_SECONDS", 0.0)
-    monkeypatch.setattr(file, "_SHARE", 0)
+    monkeypatch.setattr(checkpoint_file, "INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint_file, "_SHARE", 0)
 
 
 @pytest.fixture

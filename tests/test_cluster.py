@@ -17,7 +17,8 @@ from sklearn.base import clone
 
 from streamreg import LinearRegression
 from streamreg.accumulators.moments import Moments
-from streamreg.checkpoint import checkpoint, file
+from streamreg.checkpoint import checkpoint
+from streamreg.checkpoint import file as checkpoint_file
 from streamreg.cluster import worker_tasks
 from streamreg.cluster.engine import ClusterEngine
 from streamreg.cluster.workers import job_for, scheduler_of
@@ -160,7 +161,7 @@ def test_a_large_state_begun_on_one_machine_is_begun_anew_on_a_cluster(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ThreadsEngine, "_tell", tell)
-        patch.setattr(file, "INTERVAL_SECONDS", 0.0)
+        patch.setattr(checkpoint_file, "INTERVAL_SECONDS", 0.0)
         with pytest.raises(KeyboardInterrupt):
             bits(X, y, **parameters)
     on_cluster = bits(X, y, **parameters, client=client)

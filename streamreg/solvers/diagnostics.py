@@ -1,4 +1,4 @@
-"""What one pass tells of the columns: coordinates that suit them, and what deserves a look."""
+"""Warnings about columns: constant, dependent, duplicated, or dominated by one row."""
 
 from __future__ import annotations
 
@@ -9,24 +9,22 @@ import numpy as np
 from streamreg.formatting import count
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from streamreg.accumulators.base import Scaling
     from streamreg.accumulators.moments import MomentsResult
     from streamreg.blocks import Float64
-    from streamreg.solvers.base import Reduce
-    from streamreg.solvers.standardization import Start
-
-    Numbers = np.ndarray[tuple[int], np.dtype[np.intp]]
-
-if TYPE_CHECKING:
-    from streamreg.blocks import Float64
-    from streamreg.solvers.base import Problem, Reduce
+    from streamreg.solvers.base import Problem
 
     Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
+    Numbers = np.ndarray[tuple[int], np.dtype[np.intp]]
 
 # without intercept, columns this many deviations from zero are all but multiples of each other
 _PARALLEL = 1e4
 # of fewer rows one often makes most of the spread
 _FEW_ROWS = 20
+# sums of equal columns differ by rounding, and by where in a register a column lies
+_EQUAL = 1e-10
 
 
 def column_warnings(problem: Problem, constant: Mask, varies: Mask) -> list[str]:
@@ -52,7 +50,8 @@ def column_warnings(problem: Problem, constant: Mask, varies: Mask) -> list[str]
     return warnings
 
 
-def _dependence_warnings(problem: Problem, moments: MomentsResult, constant: Mask) -> list[str]:
+def dependence_warnings(problem: Problem, moments: MomentsResult, constant: Mask) -> list[str]:
+    """Return the warnings that the rows, or the columns' means, leave weights undetermined."""
     warnings = []
     n_free = int(np.count_nonzero(~constant))
     if moments.n - problem.fit_intercept < n_free:
@@ -73,7 +72,7 @@ def _dependence_warnings(problem: Problem, moments: MomentsResult, constant: Mas
     return warnings
 
 
-def _outlier_warnings(problem: Problem, moments: MomentsResult, units: Scaling) -> list[str]:
+def outlier_warnings(problem: Problem, moments: MomentsResult, units: Scaling) -> list[str]:
     """Name what is huge, and has nearly all of its spread from one row."""
     if moments.n < _FEW_ROWS:
         return []
@@ -91,24 +90,32 @@ def _outlier_warnings(problem: Problem, moments: MomentsResult, units: Scaling) 
     ]
 
 
-# sums of equal columns differ by rounding, and by where in a register a column lies
-_EQUAL = 1e-10
-
-
-def duplicate_warnings(start: Start, reduce: Reduce) -> list[str]:
+def duplicate_warnings(
+    problem: Problem,
+    gradient: Float64,
+    unit: Float64,
+    curvature: Callable[[Float64], Float64],
+) -> list[str]:
     """Name columns that are equal but for a factor and a constant.
 
-    Equal columns have equal correlations with y. Where some do, one more pass gives everyone's
-    correlation with a random mixture of them, which only equal columns share.
+    Equal columns have equal correlations with y. If some do, one more pass computes the correlation
+    of every column with a random mixture of them, which only equal columns share.
+
+    Parameters
+    ----------
+    problem
+        The objective.
+    gradient
+        (D + 1, K) ∇f at w = 0.
+    unit
+        (D,) factors that bring columns to deviation 1; 0 for constant columns.
+    curvature
+        Runs a pass and returns ∇²f·d, (D + 1, K), of a direction d of this shape.
     """
-    coordinates = start.coordinates
-    # to columns of deviation 1; constant ones become 0
-    unit = np.where(start.spread > 0, coordinates.scale / start.spread, 0.0)
-    gradient = start.evaluation.gradient
     norms = np.linalg.norm(gradient, axis=0)
     if not norms.any():
         return []
-    # with a mixture of all targets
+    # the correlation with a mixture of all targets
     generator = np.random.default_rng(0)
     parts = generator.standard_normal(len(norms)) / np.where(norms > 0, norms, np.inf)
     with_y = -(gradient[:-1] @ parts) * unit
@@ -117,13 +124,12 @@ def duplicate_warnings(start: Start, reduce: Reduce) -> list[str]:
         return []
     mixture = np.zeros_like(gradient)
     mixture[suspects, 0] = generator.standard_normal(len(suspects)) * unit[suspects]
-    theta = np.zeros_like(mixture)
-    with_mixture = coordinates.evaluate(reduce, theta, mixture).curvature[:-1, 0] * unit
+    with_mixture = curvature(mixture)[:-1, 0] * unit
     repeated = _alike(np.where(with_y < 0, -with_mixture, with_mixture), suspects)
     if not len(repeated):
         return []
     message = (
-        f"{coordinates.problem.columns(repeated.tolist())} are multiples of each other, but for a "
+        f"{problem.columns(repeated.tolist())} are multiples of each other, but for a "
         "constant: of all weights that fit alike the ones of least norm, in the solver's units, "
         "were sought; leave such columns out, or pass l2 > 0"
     )

@@ -194,7 +194,13 @@ class Descent(Solver):
             start = standardise(problem, reduce)
             coordinates, at_zero, warnings = start.coordinates, start.evaluation, start.warnings
             if not problem.l2:
-                warnings += duplicate_warnings(start, reduce)
+                warnings += duplicate_warnings(
+                    problem,
+                    start.evaluation.gradient,
+                    # to columns of deviation 1; constant ones become 0
+                    np.where(start.spread > 0, coordinates.scale / start.spread, 0.0),
+                    lambda d: coordinates.evaluate(reduce, np.zeros_like(d), d).curvature,
+                )
         if self.init is not None:
             theta[:-1] = coordinates.weights_from_user(self.init)
         if self.init is not None or at_zero is None:

@@ -18,17 +18,13 @@ from streamreg.accumulators.moments import Moments, MomentsResult
 from streamreg.errors import InputError
 from streamreg.kernels import Affine
 from streamreg.solvers.base import EPS
-from streamreg.solvers.standardization import Coordinates, Evaluation, penalty_root
+from streamreg.solvers.diagnostics import column_warnings, dependence_warnings, outlier_warnings
 
 if TYPE_CHECKING:
     from streamreg.blocks import Float64
     from streamreg.solvers.base import Problem, Reduce
 
     Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
-
-if TYPE_CHECKING:
-    from streamreg.blocks import Float64
-    from streamreg.solvers.base import Problem, Reduce
 
 _TINY = float(np.finfo(float).tiny)
 # a penalty's root that is larger holds its coefficient at 0 as well, and its square is finite
@@ -198,7 +194,7 @@ def standardise(problem: Problem, reduce: Reduce) -> Start:
     evaluation = Evaluation(0.5 * variance, gradient, np.empty((d + 1, 0)))
     warnings += column_warnings(problem, constant, moments.low < moments.high)
     if not problem.l2:
-        warnings += _dependence_warnings(problem, moments, constant)
+        warnings += dependence_warnings(problem, moments, constant)
     return Start(coordinates, evaluation, np.where(constant, 0.0, spread), warnings)
 
 
@@ -213,7 +209,7 @@ def measure(problem: Problem, reduce: Reduce) -> tuple[MomentsResult, Scaling, l
     if (units.x == 1).all() and (units.y == 1).all():
         return moments, units, []
     moments = reduce(Moments(d, k, units))
-    return moments, units, _outlier_warnings(problem, moments, units)
+    return moments, units, outlier_warnings(problem, moments, units)
 
 
 def is_constant(spread: Float64, mean: Float64) -> Mask:

@@ -16,7 +16,7 @@ from multiprocessing import RawArray
 from pathlib import Path
 
 from streamreg import fit as fitting
-from streamreg.checkpoint import file
+from streamreg.checkpoint import file as checkpoint_file
 from streamreg.config import FitSettings
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.progress import Silence
@@ -61,7 +61,7 @@ def main(path, solver, n_fits, seed):
     folder, chance = Path(path).parent, random.Random(seed)
     # rows of earlier runs are told too, for progress: here each call is a block that was folded
     ThreadsEngine._tell_earlier = lambda *_: None
-    file.INTERVAL_SECONDS, file._SHARE = 0.0, 0
+    checkpoint_file.INTERVAL_SECONDS, checkpoint_file._SHARE = 0.0, 0
     settings = FitSettings(
         solver=solver, tol=1e-10, n_threads=1, memory_limit="1 GiB",
         checkpoint=folder / f"{solver}.ckpt",

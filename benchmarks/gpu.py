@@ -27,7 +27,7 @@ from streamreg.gpu.device import Gpu
 from streamreg.gpu.engine import DeviceEngine
 from streamreg.planning.memory_model import make_plan
 from streamreg.solvers.registry import SolverSettings
-from streamreg.sources.dataset import open_dataset
+from streamreg.sources.open import open_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Callable

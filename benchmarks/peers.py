@@ -177,7 +177,7 @@ def one_epoch(path: Path, repeats: int) -> dict[str, Any]:
     from streamreg.engines.threads import ThreadsEngine
     from streamreg.machine import usable_cpus
     from streamreg.planning.memory_model import loops_of
-    from streamreg.sources.dataset import open_dataset
+    from streamreg.sources.open import open_dataset
 
     dataset = open_dataset(path)
     d = dataset.n_features

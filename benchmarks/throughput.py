@@ -28,7 +28,7 @@ from streamreg.kernels import blas
 from streamreg.kernels import numba as numba_kernels
 from streamreg.kernels import numpy as numpy_kernels
 from streamreg.machine import usable_cpus
-from streamreg.sources.dataset import open_dataset
+from streamreg.sources.open import open_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,7 @@ import numpy as np
 
 from streamreg.accumulators.base import Accumulator
 from streamreg.engines.threads import ThreadsEngine
-from streamreg.sources.dataset import open_dataset
+from streamreg.sources.open import open_dataset
 
 if TYPE_CHECKING:
     from streamreg.blocks import Block, Float64

@@ -21,13 +21,14 @@ from streamreg.errors import CheckpointError, DataWarning, InputError
 from streamreg.formatting import count, unsaved
 from streamreg.model import DETAILS, Model
 from streamreg.progress import progress_of
-from streamreg.sources.dataset import DataSet, open_dataset
-from streamreg.sources.opening import is_streamable
+from streamreg.sources.kinds import is_streamable
+from streamreg.sources.open import open_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from streamreg.solvers.base import EpochRecord
+    from streamreg.sources.dataset import DataSet
 
 # paths, arrays of any library, data frames, lists
 Rows: TypeAlias = Any

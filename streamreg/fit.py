@@ -23,7 +23,7 @@ from streamreg.planning.memory_model import make_plan
 from streamreg.progress import Progress, Silence
 from streamreg.signals import ending_in_order
 from streamreg.solvers.base import NO_BOOKMARK, Problem, Solution
-from streamreg.sources.dataset import open_dataset
+from streamreg.sources.open import open_dataset
 from streamreg.validate import parse_nbytes
 
 if TYPE_CHECKING:

@@ -26,8 +26,8 @@ from streamreg.planning.plan import itemised
 from streamreg.planning.row_costs import Rows
 from streamreg.planning.terms import Term
 from streamreg.progress import Progress, Silence
-from streamreg.sources.identity import folder_state, identity
-from streamreg.sources.opening import open_source
+from streamreg.sources.fingerprint import folder_state, identity
+from streamreg.sources.kinds import open_source
 
 if TYPE_CHECKING:
     import os

@@ -9,9 +9,8 @@ import numpy as np
 
 from streamreg.accumulators.base import Accumulator
 from streamreg.formatting import MIB
-from streamreg.sources.base import RowGrid, RowSource
+from streamreg.sources.base import Reader, RowGrid, RowSource
 from streamreg.sources.dataset import DataSet
-from streamreg.sources.readers import Reader
 
 
 class Rows(RowSource):

@@ -44,7 +44,7 @@ def _load(kind: str, path: str, weighted: bool) -> tuple[Any, Any, Any]:  # noqa
 def _fit(X: Any, y: Any, weight: Any, case: dict[str, Any]) -> dict[str, Any]:
     from streamreg.config import FitSettings  # noqa: PLC0415
     from streamreg.fit import fit  # noqa: PLC0415
-    from streamreg.sources.dataset import open_dataset  # noqa: PLC0415
+    from streamreg.sources.open import open_dataset  # noqa: PLC0415
 
     dataset = open_dataset(X, y, weight, nan_policy=case["nan_policy"])
     settings = FitSettings(**case["settings"])
@@ -77,7 +77,7 @@ def _predict(X: Any, y: Any, _: Any, case: dict[str, Any]) -> dict[str, Any]:
     from streamreg import predict as prediction  # noqa: PLC0415
     from streamreg.errors import MemoryLimitError  # noqa: PLC0415
     from streamreg.model import Model  # noqa: PLC0415
-    from streamreg.sources.dataset import open_dataset  # noqa: PLC0415
+    from streamreg.sources.open import open_dataset  # noqa: PLC0415
     from streamreg.validate import parse_nbytes  # noqa: PLC0415
 
     is_score = case["task"] == "score"

@@ -14,7 +14,7 @@ from streamreg import predict as prediction
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.errors import InputError
 from streamreg.output import staging, zarr_writer
-from streamreg.sources.identity import folder_state
+from streamreg.sources.fingerprint import folder_state
 
 N, D = 600_000, 3
 

@@ -13,7 +13,7 @@ from streamreg.config import FitSettings
 from streamreg.engines.blas import one_blas_thread
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.fit import fit
-from streamreg.sources.dataset import open_dataset
+from streamreg.sources.open import open_dataset
 
 
 def blas_threads():

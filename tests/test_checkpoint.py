@@ -26,7 +26,7 @@ from streamreg.errors import CheckpointError, DataCorruptionError, DataWarning, 
 from streamreg.output import atomic
 from streamreg.output.archive import Archive, write_archive
 from streamreg.sources.block_reader import BlockReader
-from streamreg.sources.dataset import open_dataset
+from streamreg.sources.open import open_dataset
 
 N, D = 3000, 6
 

@@ -15,7 +15,7 @@ from streamreg.accumulators.gradient import Gradient
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.errors import DataCorruptionError
 from streamreg.sources.changes import FileStamps
-from streamreg.sources.dataset import open_dataset
+from streamreg.sources.open import open_dataset
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system takes no such advice")

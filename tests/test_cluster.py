@@ -32,7 +32,7 @@ from streamreg.errors import (
     MemoryLimitError,
 )
 from streamreg.formatting import MIB
-from streamreg.sources.dataset import open_dataset
+from streamreg.sources.open import open_dataset
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 

@@ -22,7 +22,7 @@ from streamreg.config import FitSettings
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.errors import DataCorruptionError, InputError
 from streamreg.fit import fit
-from streamreg.sources.dataset import open_dataset
+from streamreg.sources.open import open_dataset
 
 # how long a thread may wait for another before the test fails rather than hangs
 PATIENCE = 20

@@ -15,7 +15,7 @@ from streamreg.engines.partition import Blocks
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.formatting import MIB
 from streamreg.kernels import numpy as numpy_kernels
-from streamreg.sources.dataset import open_dataset
+from streamreg.sources.open import open_dataset
 
 # how long a thread may wait for another before the test fails rather than hangs
 PATIENCE = 20

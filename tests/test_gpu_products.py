@@ -20,7 +20,7 @@ from streamreg.gpu.device import DeviceState
 from streamreg.gpu.engine import DeviceEngine
 from streamreg.kernels import Affine, reference
 from streamreg.kernels.states import ProductState
-from streamreg.sources.dataset import open_dataset
+from streamreg.sources.open import open_dataset
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++ to compile for the host"),

@@ -21,7 +21,7 @@ from streamreg.gpu import kernels as gpu_kernels
 from streamreg.gpu import memory_model
 from streamreg.gpu.device import Gpu
 from streamreg.gpu.engine import DeviceEngine
-from streamreg.sources.dataset import open_dataset
+from streamreg.sources.open import open_dataset
 
 SOLVERS = ["closed_form", "gd", "cg"]
 

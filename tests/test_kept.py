@@ -17,7 +17,7 @@ from streamreg.engines.partition import Blocks
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.formatting import MIB
 from streamreg.kernels import numba as numba_kernels
-from streamreg.sources.dataset import open_dataset
+from streamreg.sources.open import open_dataset
 
 
 def data_set(path, X, chunk_rows, *, y=None, weight=None, **options):

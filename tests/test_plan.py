@@ -22,7 +22,8 @@ from streamreg.fit import fit, plan_fit
 from streamreg.formatting import GIB, KIB, MIB
 from streamreg.solvers.registry import NAMES
 from streamreg.sources.base import RowGrid, RowSource
-from streamreg.sources.dataset import DataSet, open_dataset
+from streamreg.sources.dataset import DataSet
+from streamreg.sources.open import open_dataset
 from streamreg.validate import parse_nbytes
 
 SIZE = r"[\d.]+ (?:bytes|[KMGTPE]iB)"

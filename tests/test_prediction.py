@@ -14,7 +14,7 @@ from streamreg.formatting import MIB
 from streamreg.model import Model
 from streamreg.predict import predict, predict_to, score
 from streamreg.progress import Silence
-from streamreg.sources.dataset import open_dataset
+from streamreg.sources.open import open_dataset
 from streamreg.validate import parse_nbytes
 
 

@@ -16,8 +16,8 @@ from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, TransposeCodec, Zstd
 
 from streamreg.engines.partition import Blocks
 from streamreg.formatting import KIB, MIB
-from streamreg.sources.dataset import open_dataset
-from streamreg.sources.readers import RowBuffer
+from streamreg.sources.chunk_reader import RowBuffer
+from streamreg.sources.open import open_dataset
 
 ROW = 128  # float64 values
 BAND = 8 * MIB // (8 * ROW)

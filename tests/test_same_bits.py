@@ -10,7 +10,7 @@ from zarr.codecs import ZstdCodec
 import streamreg
 from streamreg import LinearRegression
 from streamreg.engines.partition import Blocks, Segments
-from streamreg.sources.dataset import open_dataset
+from streamreg.sources.open import open_dataset
 
 # epochs are limited here on purpose
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

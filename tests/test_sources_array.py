@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamreg.errors import DataCorruptionError, InputError
-from streamreg.sources.dataset import open_dataset
-from streamreg.sources.mapped import MappedSource
-from streamreg.sources.opening import is_streamable, open_source
+from streamreg.sources.kinds import is_streamable, open_source
+from streamreg.sources.memmap import MappedSource
+from streamreg.sources.open import open_dataset
 
 
 class ArrayLike:
@@ -154,7 +154,7 @@ def test_hdf5_has_the_rows_of_numpy(hdf5, data):
 
 
 def test_hdf5_chunks_are_read_once_however_blocks_are_cut(hdf5, monkeypatch):
-    monkeypatch.setattr("streamreg.sources.array._SMALL_NBYTES", 0)
+    monkeypatch.setattr("streamreg.sources.hdf5._SMALL_NBYTES", 0)
     values = np.arange(600.0).reshape(60, 10)
     dataset = hdf5.create_dataset("cut", data=values, chunks=(16, 5), compression="gzip")
     source = open_source(dataset, "X")

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamreg.errors import DataCorruptionError, InputError
-from streamreg.sources.dataset import open_dataset
-from streamreg.sources.opening import open_source
+from streamreg.sources.kinds import open_source
+from streamreg.sources.open import open_dataset
 
 da = pytest.importorskip("dask.array")
 

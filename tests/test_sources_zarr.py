@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from zarr.codecs import GzipCodec, ShardingCodec, TransposeCodec, ZstdCodec
 
 from streamreg.errors import DataCorruptionError, InputError
-from streamreg.sources.dataset import open_dataset
-from streamreg.sources.opening import open_source
+from streamreg.sources.kinds import open_source
+from streamreg.sources.open import open_dataset
 
 
 def same(read: np.ndarray, expected: np.ndarray) -> bool:

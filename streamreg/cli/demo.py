@@ -26,7 +26,7 @@ from streamreg.errors import InputError, MemoryLimitError
 from streamreg.formatting import format_nbytes
 from streamreg.output.zarr_writer import RowAppender, create_array, new_group
 from streamreg.progress import progress_of
-from streamreg.sources.dataset import open_dataset
+from streamreg.sources.open import open_dataset
 from streamreg.validate import parse_nbytes
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from streamreg import fit as fitting
 from streamreg.cli.demo_checks import Run
 from streamreg.errors import StreamregError
 from streamreg.progress import progress_of
-from streamreg.sources.dataset import open_dataset
+from streamreg.sources.open import open_dataset
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection

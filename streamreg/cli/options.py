@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 import typer
 
 from streamreg.errors import InputError
-from streamreg.sources.dataset import DataSet, NanPolicy, open_dataset
+from streamreg.sources.dataset import DataSet, NanPolicy
+from streamreg.sources.open import open_dataset
 
 Data = Annotated[
     str | None,

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from streamreg.errors import InputError
-from streamreg.sources.base import RowSource
-from streamreg.sources.computed import as_rows, joined_there
+from streamreg.sources.base import Reader, RowSource
+from streamreg.sources.checks import as_rows, joined_there
 from streamreg.sources.dask import chunk_row
-from streamreg.sources.readers import Reader
 
 if TYPE_CHECKING:
     from streamreg.blocks import Array

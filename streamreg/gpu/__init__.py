@@ -1,1 +1,1 @@
-"""Passes on a GPU, with CuPy. Imported only if a fit asks for it. Experimental: not yet measured on a GPU."""
+"""Passes on a GPU, with CuPy; experimental. Imported only if a fit asks for it."""

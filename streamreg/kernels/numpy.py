@@ -12,16 +12,12 @@ import numpy as np
 from streamreg.kernels import AS_STORED, Affine, Kernels, blas
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from streamreg.blocks import Array, Block, Float64
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from streamreg.blocks import Array, Block, Float64
     from streamreg.kernels import Parallel
     from streamreg.kernels.states import GramState, MomentsState, ProductState
+
 
 _GRAM_TILE_NBYTES = 2 << 20
 # a rank-k update of fewer rows would be bound by reading and writing the D² state

@@ -8,15 +8,13 @@ then name the file in ``sources/opening.py``.
 from __future__ import annotations
 
 import math
-import sys
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from streamreg.errors import InputError
-from streamreg.formatting import MIB, count
+import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,11 +24,6 @@ if TYPE_CHECKING:
 
     from streamreg.blocks import Array
     from streamreg.sources.changes import FileStamps
-    from streamreg.sources.readers import Reader
-
-
-# the largest size from which glibc may come to keep what is freed
-_GIVEN_BACK_NBYTES = 32 * MIB
 
 
 @dataclass(frozen=True)
@@ -179,56 +172,15 @@ class RowSource(ABC):
         return math.prod(self.shape[1:]) * self.dtype.itemsize
 
 
-def joined_nbytes(source: RowSource, block_rows: int) -> int:
-    """Bytes of the buffer in which a :class:`ChunkReader` joins chunks; 0 where it needs none."""
-    grid = source.grid
-    if grid.bounds is None and block_rows <= grid.chunk_rows:
-        return 0
-    return block_rows * source.row_nbytes
+class Reader(ABC):
+    """Reads rows into buffers that live as long as the reader does."""
 
+    @abstractmethod
+    def read(self, start: int, stop: int) -> Array:
+        """Return rows ``start`` to ``stop``; they stay as they are until the next read."""
 
-def heaps_nbytes(source: RowSource) -> int:
-    """Bytes that the threads of another library keep, in their heaps, of chunk rows they freed.
+    def expect(self, start: int, stop: int) -> None:  # noqa: B027  (most cannot)
+        """Have the system fetch these rows into its own cache, if that can be asked of it."""
 
-    Measured with zarr-python 3.1, Dask and HDF5 on glibc 2.36: up to two chunk rows, however many
-    readers. What has 32 MiB or more goes back to the system at once.
-    """
-    nbytes = source.grid.chunk_rows * source.row_nbytes
-    return 2 * nbytes if nbytes < _GIVEN_BACK_NBYTES else 0
-
-
-def require_rows(source: RowSource, max_dimensions: int, allowed: str) -> None:
-    """Refuse an array that no regression can use.
-
-    Raises
-    ------
-    InputError
-        The dtype is not real, there are no rows or no columns, or too many dimensions.
-    """
-    shape, dtype, name = source.shape, source.dtype, source.name
-    if dtype.kind == "c":
-        raise InputError(
-            f"Complex data not supported: {name} has dtype {dtype}; fit its .real and .imag parts"
-        )
-    if dtype.kind not in "biuf":
-        raise InputError(
-            f"{name} has dtype {dtype}, which is not a real number; store it as integers or floats"
-        )
-    if not 1 <= len(shape) <= max_dimensions:
-        raise InputError(
-            f"{name} has shape {shape}, {count(len(shape), 'dimension')}; it must be {allowed}. "
-            "Reshape your data"
-        )
-    if max(shape) > sys.maxsize:
-        raise InputError(
-            f"{name} claims shape {shape}, more than any array can have; correct its metadata"
-        )
-    if shape[0] == 0:
-        raise InputError(
-            f"Found array with 0 sample(s) (shape={shape}) while a minimum of 1 is required: {name}"
-        )
-    if len(shape) > 1 and shape[1] == 0:
-        raise InputError(
-            f"Found array with 0 feature(s) (shape={shape}) "
-            f"while a minimum of 1 is required: {name}"
-        )
+    def close(self) -> None:  # noqa: B027  (most have nothing to give back)
+        """Give back what the system lent: files, not memory."""

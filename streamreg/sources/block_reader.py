@@ -9,7 +9,7 @@ import numpy as np
 from streamreg.blocks import Block, on_host
 from streamreg.errors import InputError
 from streamreg.formatting import count, rows_text
-from streamreg.sources.values import finite_rows, has_inexact, is_wide, narrow, taken
+from streamreg.sources.checks import finite_rows, has_inexact, is_wide, narrow, taken
 
 if TYPE_CHECKING:
     from streamreg.blocks import Array, Float64

@@ -15,10 +15,10 @@ import numpy as np
 from streamreg.blocks import is_on_device
 from streamreg.errors import DataCorruptionError, InputError, StreamregError
 from streamreg.formatting import KIB, MIB, rows_text
-from streamreg.sources.array import Sliceable, SliceableSource
-from streamreg.sources.base import RowGrid, RowSource, heaps_nbytes, joined_nbytes
-from streamreg.sources.computed import as_rows, joined_there
-from streamreg.sources.readers import ChunkReader, Reader
+from streamreg.sources.base import Reader, RowGrid, RowSource
+from streamreg.sources.checks import as_rows, joined_there
+from streamreg.sources.chunk_reader import ChunkReader, heaps_nbytes, joined_nbytes
+from streamreg.sources.hdf5 import Sliceable, SliceableSource
 from streamreg.sources.zarr_metadata import input_path
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ import numpy as np
 
 from streamreg.errors import InputError
 from streamreg.sources import codecs
-from streamreg.sources.base import RowGrid, RowSource, heaps_nbytes, joined_nbytes
+from streamreg.sources.base import Reader, RowGrid, RowSource
 from streamreg.sources.changes import ArrayMetadata, FileStamps
 from streamreg.sources.chunk_files import ChunkFileReader, ChunkFiles, ShardIndex
 from streamreg.sources.chunk_names import ChunkNames
-from streamreg.sources.readers import ChunkReader, Reader, RowBuffer
+from streamreg.sources.chunk_reader import ChunkReader, RowBuffer, heaps_nbytes, joined_nbytes
 from streamreg.sources.zarr_fallback import FallbackReader, fallback_nbytes, require_checkable
 from streamreg.sources.zarr_metadata import (
     child_names,

@@ -13,8 +13,8 @@ from streamreg.errors import DataCorruptionError, InputError, StreamregError
 from streamreg.formatting import count
 from streamreg.sources.chunk_files import locate
 from streamreg.sources.chunk_names import missing_chunk
+from streamreg.sources.chunk_reader import ChunkReader, RowBuffer
 from streamreg.sources.codecs import DamagedChunkError
-from streamreg.sources.readers import ChunkReader, RowBuffer
 from streamreg.sources.retries import retried
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from streamreg.checkpoint import file as checkpoint_file
 from streamreg.config import FitSettings
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.progress import Silence
-from streamreg.sources.dataset import open_dataset
+from streamreg.sources.open import open_dataset
 
 
 class _Count(Silence):

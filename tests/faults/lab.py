@@ -21,7 +21,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, TransposeCodec, Zstd
 
 from streamreg.engines.partition import Blocks
 from streamreg.formatting import MIB
-from streamreg.sources.dataset import open_dataset
+from streamreg.sources.open import open_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

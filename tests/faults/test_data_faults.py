@@ -26,7 +26,7 @@ from zarr.codecs import ZstdCodec
 import streamreg
 from streamreg.engines.partition import Blocks
 from streamreg.errors import DataCorruptionError, DataWarning, InputError, MemoryLimitError
-from streamreg.sources.dataset import open_dataset
+from streamreg.sources.open import open_dataset
 
 pytestmark = pytest.mark.timeout(10)
 

@@ -14,7 +14,7 @@ from faults.lab import (
 
 from streamreg.errors import DataCorruptionError, InputError
 from streamreg.formatting import MIB
-from streamreg.sources.dataset import open_dataset
+from streamreg.sources.open import open_dataset
 
 pytestmark = pytest.mark.timeout(10)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from streamreg.blocks import is_on_device, on_host
-from streamreg.sources.array import ArraySource
+from streamreg.sources.in_memory import ArraySource
 
 if TYPE_CHECKING:
     from streamreg.blocks import Array

@@ -11,8 +11,8 @@ import numpy as np
 
 from streamreg.errors import DataCorruptionError
 from streamreg.formatting import count, rows_text
-from streamreg.sources.base import RowGrid, RowSource
-from streamreg.sources.readers import Reader, RowBuffer, ViewReader
+from streamreg.sources.base import Reader, RowGrid, RowSource
+from streamreg.sources.chunk_reader import RowBuffer, ViewReader
 from streamreg.sources.retries import retried
 
 if TYPE_CHECKING:

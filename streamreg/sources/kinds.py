@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from streamreg.errors import InputError
-from streamreg.sources import array, dask, device_array, zarr
+from streamreg.sources import cupy_array, dask, hdf5, zarr
 
 if TYPE_CHECKING:
     from streamreg.sources.base import RowSource
 
 # asked in this order; the last takes anything that can be sliced
-_KINDS = (zarr.open_rows, dask.open_rows, device_array.open_rows, array.open_rows)
+_KINDS = (zarr.open_rows, dask.open_rows, cupy_array.open_rows, hdf5.open_rows)
 
 
 def open_source(data: object, name: str, *, missing_chunks: str = "error") -> RowSource:
@@ -57,7 +57,7 @@ def is_streamable(data: object) -> bool:
     if package in {"zarr", "dask", "h5py"}:
         return True
     # a pandas.Series has shape, dtype and slices too, but of labels
-    if package in {"pandas", "polars", "scipy"} or not isinstance(data, array.Sliceable):
+    if package in {"pandas", "polars", "scipy"} or not isinstance(data, hdf5.Sliceable):
         return False
     try:
         np.dtype(data.dtype)

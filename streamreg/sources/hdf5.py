@@ -11,10 +11,16 @@ import numpy as np
 
 from streamreg.errors import DataCorruptionError, InputError
 from streamreg.formatting import MIB, rows_text
-from streamreg.sources.base import RowGrid, RowSource, heaps_nbytes, joined_nbytes
-from streamreg.sources.computed import as_rows
-from streamreg.sources.mapped import mapped_rows
-from streamreg.sources.readers import ChunkReader, Reader, RowBuffer, ViewReader
+from streamreg.sources.base import Reader, RowGrid, RowSource
+from streamreg.sources.checks import as_rows
+from streamreg.sources.chunk_reader import (
+    ChunkReader,
+    RowBuffer,
+    heaps_nbytes,
+    joined_nbytes,
+)
+from streamreg.sources.in_memory import ArraySource
+from streamreg.sources.memmap import mapped_rows
 from streamreg.sources.zarr_metadata import printable
 
 if TYPE_CHECKING:
@@ -73,29 +79,6 @@ def open_rows(data: object, name: str, *, missing_chunks: str) -> RowSource | No
     # a closed HDF5 file has no shape, and other libraries' element types are not NumPy's
     except (ValueError, TypeError, RuntimeError) as error:
         raise InputError(f"{name}, a {type(data).__name__}, cannot be read: {error}") from error
-
-
-class ArraySource(RowSource):
-    """A NumPy array in memory: its blocks are views, nothing is copied."""
-
-    def __init__(self, array: Array, name: str) -> None:
-        self.array = array
-        self.name = name
-        self.shape = array.shape
-        self.dtype = array.dtype
-        n_rows = array.shape[0] if array.ndim else 0
-        self.grid = RowGrid(n_rows=n_rows, chunk_rows=max(1, n_rows), divisible=True)
-
-    def open(self) -> Reader:
-        return ViewReader(self.array)
-
-    @property
-    def in_memory(self) -> bool:
-        return True
-
-    def reader_nbytes(self, block_rows: int) -> int:
-        del block_rows  # views
-        return 0
 
 
 class SliceableSource(RowSource):

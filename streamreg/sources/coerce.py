@@ -9,9 +9,8 @@ import numpy as np
 
 from streamreg.blocks import EXACT_INTEGERS
 from streamreg.errors import InputError
-from streamreg.sources.computed import require_dense
-from streamreg.sources.opening import is_streamable
-from streamreg.sources.values import has_inexact
+from streamreg.sources.checks import has_inexact, require_dense
+from streamreg.sources.kinds import is_streamable
 
 if TYPE_CHECKING:
     from streamreg.blocks import Array

@@ -1,0 +1,147 @@
+"""What of the values of a block float64 can hold."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from streamreg.blocks import EXACT_INTEGERS, is_on_device, namespace, on_host
+from streamreg.errors import InputError
+from streamreg.formatting import count
+
+if TYPE_CHECKING:
+    from streamreg.blocks import Array
+    from streamreg.sources.base import RowSource
+
+
+def is_wide(dtype: np.dtype[Any]) -> bool:
+    """Return whether it is a float of more than 64 bits."""
+    return dtype.kind == "f" and dtype.itemsize > 8  # noqa: PLR2004
+
+
+def narrow(values: Array) -> Array:
+    """Return float64 of wider floats: what float64 cannot hold must be looked for as inf."""
+    if not is_wide(values.dtype):
+        return values
+    with np.errstate(over="ignore", under="ignore"):
+        return values.astype(np.float64)
+
+
+def finite_rows(values: Array) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Return which rows have neither NaN nor inf, (n,)."""
+    if values.dtype.kind != "f":
+        return np.ones(len(values), bool)
+    finite = namespace(values).isfinite(values).all(axis=1)
+    return np.asarray(on_host(finite))
+
+
+def taken(values: Array, keep: np.ndarray[Any, np.dtype[np.bool_]]) -> Array:
+    """Return the rows that stay, wherever they lie; ``keep`` (n,) lies on the host."""
+    # of numbers a GPU need not tell how many they are
+    xp = namespace(values)
+    rows: Array = values[xp.asarray(np.flatnonzero(keep))]
+    return rows
+
+
+def has_inexact(values: Array) -> bool:
+    """Return whether an integer is there that float64 cannot hold."""
+    if values.dtype.kind not in "iu" or values.dtype.itemsize < 8 or not values.size:  # noqa: PLR2004
+        return False
+    return bool(values.max() > EXACT_INTEGERS or values.min() < -EXACT_INTEGERS)
+
+
+def require_rows(source: RowSource, max_dimensions: int, allowed: str) -> None:
+    """Refuse an array that no regression can use.
+
+    Raises
+    ------
+    InputError
+        The dtype is not real, there are no rows or no columns, or too many dimensions.
+    """
+    shape, dtype, name = source.shape, source.dtype, source.name
+    if dtype.kind == "c":
+        raise InputError(
+            f"Complex data not supported: {name} has dtype {dtype}; fit its .real and .imag parts"
+        )
+    if dtype.kind not in "biuf":
+        raise InputError(
+            f"{name} has dtype {dtype}, which is not a real number; store it as integers or floats"
+        )
+    if not 1 <= len(shape) <= max_dimensions:
+        raise InputError(
+            f"{name} has shape {shape}, {count(len(shape), 'dimension')}; it must be {allowed}. "
+            "Reshape your data"
+        )
+    if max(shape) > sys.maxsize:
+        raise InputError(
+            f"{name} claims shape {shape}, more than any array can have; correct its metadata"
+        )
+    if shape[0] == 0:
+        raise InputError(
+            f"Found array with 0 sample(s) (shape={shape}) while a minimum of 1 is required: {name}"
+        )
+    if len(shape) > 1 and shape[1] == 0:
+        raise InputError(
+            f"Found array with 0 feature(s) (shape={shape}) "
+            f"while a minimum of 1 is required: {name}"
+        )
+
+
+def as_rows(
+    values: Any,  # noqa: ANN401  (whatever another library made)
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    what: str,
+    *,
+    on_device: bool = False,
+) -> Array:
+    """Return what a library computed as rows of NumPy or CuPy, if they are what they should be.
+
+    Raises
+    ------
+    InputError
+        They are not, and would be broadcast, cut, rounded or unmasked without a word.
+    """
+    if isinstance(values, np.ma.MaskedArray) and values.mask is not np.ma.nomask:
+        raise InputError(f"{what}: masked arrays are not read; fill them with NaN")
+    require_dense(values, what)
+    if is_on_device(values) != on_device:
+        came, claimed = ("CuPy", "NumPy") if is_on_device(values) else ("NumPy", "CuPy")
+        raise InputError(
+            f"{what}: {came} rows came where the array claims to be {claimed}'s; tell Dask what "
+            f"they are, as in map_blocks(..., meta={came.lower()}.empty((0, 0)))"
+        )
+    rows: Array = values if on_device else np.asarray(values)
+    if rows.shape != shape:
+        raise InputError(f"{what}: shape {rows.shape} came where the array claims {shape}")
+    if not np.can_cast(rows.dtype, dtype, "safe"):
+        raise InputError(
+            f"{what}: {rows.dtype} came where the array claims {dtype}; "
+            f"call .astype({str(rows.dtype)!r}) on it"
+        )
+    return rows.astype(dtype, copy=False)
+
+
+def require_dense(data: object, name: str) -> None:
+    """Refuse a sparse matrix, whose zeros NumPy would not see.
+
+    Raises
+    ------
+    InputError
+        It is one, of SciPy or of the library sparse.
+    """
+    if type(data).__module__.startswith(("scipy.sparse", "sparse.", "cupyx.scipy.sparse")):
+        raise InputError(
+            f"{name} is sparse ({type(data).__name__}), which is not supported: make it dense "
+            "a block at a time, in a Zarr or Dask array, or fit it with scikit-learn"
+        )
+
+
+def joined_there(parts: list[Array]) -> Array:
+    """Return rows of one array after those of another, as new rows where there are several."""
+    if len(parts) == 1:
+        return parts[0]
+    joined: Array = namespace(parts[0]).concatenate(parts)
+    return joined

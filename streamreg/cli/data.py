@@ -12,7 +12,7 @@ from streamreg.cli.options import Data, Json, MissingChunks, Overwrite, Progress
 from streamreg.engines.partition import Blocks
 from streamreg.formatting import MIB, count, format_nbytes
 from streamreg.progress import progress_of
-from streamreg.sources.zarr import ZarrSource
+from streamreg.sources.zarr.source import ZarrSource
 
 if TYPE_CHECKING:
     from streamreg.sources.base import RowSource

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from streamreg.accumulators.base import Accumulator
     from streamreg.planning.terms import DeviceNeeds
     from streamreg.sources.base import RowSource
-    from streamreg.sources.changes import SeenFiles
     from streamreg.sources.dataset import DataSet
+    from streamreg.sources.zarr.versions import SeenFiles
 
 # tasks of one worker share its GPU
 _ONE_ON_DEVICE = Lock()

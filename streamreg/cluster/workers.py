@@ -16,7 +16,7 @@ from streamreg.cluster.shipped_source import SentSource
 from streamreg.errors import ClusterError, DataWarning, InputError, MemoryLimitError
 from streamreg.formatting import count, shown
 from streamreg.sources.dask import DaskSource
-from streamreg.sources.zarr import ZarrSource
+from streamreg.sources.zarr.source import ZarrSource
 from streamreg.validate import parse_nbytes
 
 if TYPE_CHECKING:

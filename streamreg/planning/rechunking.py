@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from streamreg.formatting import MIB, count
-from streamreg.sources.zarr import ZarrSource
+from streamreg.sources.zarr.source import ZarrSource
 
 if TYPE_CHECKING:
     from streamreg.planning.terms import Candidate

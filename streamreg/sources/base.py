@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from streamreg.blocks import Array
-    from streamreg.sources.changes import FileStamps
+    from streamreg.sources.zarr.versions import FileStamps
 
 
 @dataclass(frozen=True)

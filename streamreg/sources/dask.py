@@ -19,7 +19,7 @@ from streamreg.sources.base import Reader, RowGrid, RowSource
 from streamreg.sources.checks import as_rows, joined_there
 from streamreg.sources.chunk_reader import ChunkReader, heaps_nbytes, joined_nbytes
 from streamreg.sources.hdf5 import Sliceable, SliceableSource
-from streamreg.sources.zarr_metadata import input_path
+from streamreg.sources.zarr.metadata import input_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from streamreg.blocks import Array
     from streamreg.sources.base import RowSource
-    from streamreg.sources.changes import FileStamps
+    from streamreg.sources.zarr.versions import FileStamps
 
 NanPolicy = Literal["raise", "omit"]
 

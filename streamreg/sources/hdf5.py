@@ -21,7 +21,7 @@ from streamreg.sources.chunk_reader import (
 )
 from streamreg.sources.in_memory import ArraySource
 from streamreg.sources.memmap import mapped_rows
-from streamreg.sources.zarr_metadata import printable
+from streamreg.sources.zarr.metadata import printable
 
 if TYPE_CHECKING:
     from streamreg.blocks import Array

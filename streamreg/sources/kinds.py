@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from streamreg.errors import InputError
-from streamreg.sources import cupy_array, dask, hdf5, zarr
+from streamreg.sources import cupy_array, dask, hdf5
+from streamreg.sources.zarr import source as zarr_source
 
 if TYPE_CHECKING:
     from streamreg.sources.base import RowSource
 
 # asked in this order; the last takes anything that can be sliced
-_KINDS = (zarr.open_rows, dask.open_rows, cupy_array.open_rows, hdf5.open_rows)
+_KINDS = (zarr_source.open_rows, dask.open_rows, cupy_array.open_rows, hdf5.open_rows)
 
 
 def open_source(data: object, name: str, *, missing_chunks: str = "error") -> RowSource:

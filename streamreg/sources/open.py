@@ -8,7 +8,7 @@ from streamreg.errors import InputError
 from streamreg.sources.coerce import as_streamable
 from streamreg.sources.dataset import DataSet
 from streamreg.sources.kinds import open_source
-from streamreg.sources.zarr_metadata import open_child, open_group
+from streamreg.sources.zarr.metadata import open_child, open_group
 
 if TYPE_CHECKING:
     from streamreg.sources.base import RowSource

@@ -10,7 +10,7 @@ import zarr
 
 from streamreg import LinearRegression
 from streamreg.errors import StreamregError
-from streamreg.sources.zarr_metadata import printable
+from streamreg.sources.zarr.metadata import printable
 
 pytestmark = pytest.mark.timeout(30)
 

@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from streamreg.errors import DataCorruptionError, InputError, StreamregError
 from streamreg.formatting import count
-from streamreg.sources.chunk_files import locate
-from streamreg.sources.chunk_names import missing_chunk
 from streamreg.sources.chunk_reader import ChunkReader, RowBuffer
-from streamreg.sources.codecs import DamagedChunkError
 from streamreg.sources.retries import retried
+from streamreg.sources.zarr.codecs import DamagedChunkError
+from streamreg.sources.zarr.layout import locate, missing_chunk
 
 if TYPE_CHECKING:
     from zarr.storage import StorePath
 
     from streamreg.blocks import Array
-    from streamreg.sources.chunk_files import ShardIndex
-    from streamreg.sources.zarr import ZarrSource
+    from streamreg.sources.zarr.layout import ShardIndex
+    from streamreg.sources.zarr.source import ZarrSource
 
 # zarr-python's async.concurrency: chunks that it reads and decodes at once
 _IN_FLIGHT = 10

@@ -13,66 +13,17 @@ import numpy as np
 
 from streamreg.errors import DataCorruptionError
 from streamreg.formatting import count
-from streamreg.sources.changes import changed
-from streamreg.sources.chunk_names import missing_chunk
-from streamreg.sources.codecs import ChunkCodec, DamagedChunkError, crc32c
 from streamreg.sources.retries import retried
+from streamreg.sources.zarr.codecs import ChunkCodec, DamagedChunkError
+from streamreg.sources.zarr.layout import ShardIndex, locate, missing_chunk
+from streamreg.sources.zarr.versions import changed
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from streamreg.blocks import Array
-    from streamreg.sources.changes import ArrayMetadata, FileStamps
-    from streamreg.sources.chunk_names import ChunkNames
-
-# offset and size of an inner chunk that is not there
-_NO_CHUNK = 2**64 - 1
-
-
-@dataclass(frozen=True)
-class ShardIndex:
-    """Where the inner chunks of a shard lie: its shape in chunks, and how its index is stored."""
-
-    shape: tuple[int, ...]
-    at_end: bool
-    crc32c: bool
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the index in its file."""
-        return 16 * math.prod(self.shape) + (4 if self.crc32c else 0)
-
-    def parse(self, stored: memoryview) -> Array:
-        """Return offset and size of each inner chunk, of shape (…, 2).
-
-        Raises
-        ------
-        DamagedChunkError
-            Its checksum differs.
-        """
-        if len(stored) != self.nbytes:
-            raise DamagedChunkError(f"its shard's index has {count(len(stored), 'byte')}")
-        if self.crc32c:
-            stored, checksum = stored[:-4], bytes(stored[-4:])
-            if crc32c(stored) != checksum:
-                raise DamagedChunkError("its shard's index has another checksum")
-        return np.frombuffer(stored, "<u8").reshape(*self.shape, 2)
-
-
-def locate(index: Array, inner: tuple[int, ...], shard_nbytes: int) -> tuple[int, int] | None:
-    """Return where in its shard a chunk lies, and its size; ``None`` if it is not there.
-
-    Raises
-    ------
-    DamagedChunkError
-        It would lie beyond the end.
-    """
-    offset, nbytes = (int(value) for value in index[inner])
-    if offset == nbytes == _NO_CHUNK:
-        return None
-    if offset + nbytes > shard_nbytes:
-        raise DamagedChunkError("it lies beyond the end of its shard, which is truncated")
-    return offset, nbytes
+    from streamreg.sources.zarr.layout import ChunkNames
+    from streamreg.sources.zarr.versions import ArrayMetadata, FileStamps
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from streamreg.errors import InputError
-from streamreg.sources import codecs
 from streamreg.sources.base import Reader, RowGrid, RowSource
-from streamreg.sources.changes import ArrayMetadata, FileStamps
-from streamreg.sources.chunk_files import ChunkFileReader, ChunkFiles, ShardIndex
-from streamreg.sources.chunk_names import ChunkNames
 from streamreg.sources.chunk_reader import ChunkReader, RowBuffer, heaps_nbytes, joined_nbytes
-from streamreg.sources.zarr_fallback import FallbackReader, fallback_nbytes, require_checkable
-from streamreg.sources.zarr_metadata import (
+from streamreg.sources.zarr import codecs
+from streamreg.sources.zarr.fallback import FallbackReader, fallback_nbytes, require_checkable
+from streamreg.sources.zarr.layout import ChunkNames, ShardIndex
+from streamreg.sources.zarr.local import ChunkFileReader, ChunkFiles
+from streamreg.sources.zarr.metadata import (
     child_names,
     is_zarr,
     local_folder,
@@ -25,6 +24,7 @@ from streamreg.sources.zarr_metadata import (
     open_node,
     printable,
 )
+from streamreg.sources.zarr.versions import ArrayMetadata, FileStamps
 
 if TYPE_CHECKING:
     from pathlib import Path

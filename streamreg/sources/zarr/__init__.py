@@ -1,0 +1,1 @@
+"""Zarr arrays, v2 and v3."""

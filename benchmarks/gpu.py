@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from streamreg.accumulators.base import Accumulator
-    from streamreg.sources.dataset import DataSet
+    from streamreg.sources.dataset import Dataset
 
     Row = dict[str, Any]
 
@@ -48,7 +48,7 @@ def made_up(n_rows: int, n_features: int, dtype: str) -> tuple[Any, Any]:
     return X, X @ weights + rng.standard_normal(n_rows)
 
 
-def engine_for(dataset: DataSet, gpu: Gpu, *, kept: bool) -> DeviceEngine:
+def engine_for(dataset: Dataset, gpu: Gpu, *, kept: bool) -> DeviceEngine:
     """Return an engine that keeps all blocks on the device, or none."""
     plan = make_plan(dataset, SolverSettings(solver="gd"), device_limit=gpu.free_nbytes * 9 // 10)
     candidate = plan.candidates["gd"]

@@ -33,7 +33,7 @@ from streamreg.sources.open import open_dataset
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from streamreg.sources.dataset import DataSet
+    from streamreg.sources.dataset import Dataset
 
     Row = dict[str, Any]
 
@@ -92,7 +92,7 @@ def some_gradient(n_features: int) -> Gradient:
     return Gradient(rng.standard_normal((n_features, 2)), np.zeros(2), 1)
 
 
-def as_row(source: str, dtype: str, dataset: DataSet, seconds: dict[str, list[float]]) -> Row:
+def as_row(source: str, dtype: str, dataset: Dataset, seconds: dict[str, list[float]]) -> Row:
     """Return rates, and the share of the time alone in that of the epoch."""
     size = dataset.n_rows * dataset.X.row_nbytes / 1e9
     return {
@@ -150,8 +150,8 @@ def measure_kept(folder: Path, dtype: str, n_features: int, nbytes: int, repeats
 
     # while an engine is open BLAS has one thread
     with (
-        ThreadsEngine(dataset, threads, kernels=KERNELS, kept_nbytes=2 * nbytes) as engine,
-        ThreadsEngine(dataset, threads, kept_nbytes=2 * nbytes) as plain,
+        ThreadsEngine(dataset, threads, kernels=KERNELS, cache_nbytes=2 * nbytes) as engine,
+        ThreadsEngine(dataset, threads, cache_nbytes=2 * nbytes) as plain,
     ):
         ours = epochs({"epoch": engine, "numpy": plain}, n_features)
         seconds = turn_about({"alone": on_threads(add, threads), **ours}, repeats)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class FitSettings:
+class FitConfig:
     """Everything about a fit but its data; the parameters of ``LinearRegression``.
 
     Raises

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from streamreg import fit as fitting
 from streamreg import predict as prediction
 from streamreg import validate
-from streamreg.config import FitSettings
+from streamreg.config import FitConfig
 from streamreg.errors import CheckpointError, DataWarning, InputError
 from streamreg.formatting import count, unsaved
 from streamreg.model import DETAILS, Model
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from streamreg.solvers.base import EpochRecord
-    from streamreg.sources.dataset import DataSet
+    from streamreg.sources.dataset import Dataset
 
 # paths, arrays of any library, data frames, lists
 Rows: TypeAlias = Any
@@ -256,15 +256,15 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def _dataset(
         self, X: Rows, y: Rows = None, sample_weight: Rows = None, *, needs_y: bool = True
-    ) -> DataSet:
+    ) -> Dataset:
         settings = self._settings()
         return open_dataset(
             X, y, sample_weight, missing_chunks=settings.missing_chunks,
             nan_policy=settings.nan_policy, needs_y=needs_y,
         )  # fmt: skip
 
-    def _settings(self) -> FitSettings:
-        return FitSettings(**{f.name: getattr(self, f.name) for f in fields(FitSettings)})
+    def _settings(self) -> FitConfig:
+        return FitConfig(**{f.name: getattr(self, f.name) for f in fields(FitConfig)})
 
     def _check_columns(self, X: Rows, *, reset: bool) -> tuple[str, ...] | None:
         """Keep or compare the number and names of columns, as scikit-learn does."""

@@ -11,18 +11,18 @@ import numpy as np
 from streamreg import __version__
 from streamreg.checkpoint.checkpoint import Checkpoint
 from streamreg.cluster.workers import require_threads, room_on, scheduler_of
-from streamreg.config import FitSettings
+from streamreg.config import FitConfig
 from streamreg.engines.choice import engine_for, loops_for
-from streamreg.engines.partition import CUT
+from streamreg.engines.partition import PARTITION_CONSTANTS
 from streamreg.errors import InputError, MemoryLimitError
 from streamreg.formatting import format_nbytes, left_out
 from streamreg.gpu.device import Gpu
 from streamreg.machine import PeakMemory, available_nbytes
 from streamreg.model import Model
 from streamreg.planning.memory_model import make_plan
-from streamreg.progress import Progress, Silence
-from streamreg.signals import ending_in_order
-from streamreg.solvers.base import NO_BOOKMARK, Problem, Solution
+from streamreg.progress import NoProgress, Progress
+from streamreg.signals import sigterm_as_exit
+from streamreg.solvers.base import NO_ITERATE_STORE, Problem, Solution
 from streamreg.sources.open import open_dataset
 from streamreg.validate import parse_nbytes
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from streamreg.engines.base import Engine
     from streamreg.planning.plan import Plan
     from streamreg.solvers.base import Reduce
-    from streamreg.sources.dataset import DataSet
+    from streamreg.sources.dataset import Dataset
 
 Result = TypeVar("Result")
 
@@ -68,7 +68,7 @@ class Fit:
     warnings: list[str]
     unsaved: str = ""
 
-    def model(self, dataset: DataSet) -> Model:
+    def model(self, dataset: Dataset) -> Model:
         """Return the weights with the names of the data set that was fitted."""
         solution = self.solution
         details = {
@@ -108,7 +108,7 @@ def plan(
     >>> plan(X, y, memory_limit="1 GiB").chosen
     'closed_form'
     """
-    known = {field.name for field in fields(FitSettings)} | {"progress"}
+    known = {field.name for field in fields(FitConfig)} | {"progress"}
     unknown = sorted(parameters.keys() - known)
     if unknown:
         raise InputError(
@@ -116,14 +116,14 @@ def plan(
         )
     # a plan shows nothing, but the parameters of an estimator are welcome whole
     parameters.pop("progress", None)
-    settings = FitSettings(**parameters)
+    settings = FitConfig(**parameters)
     dataset = open_dataset(
         X, y, sample_weight, missing_chunks=settings.missing_chunks, nan_policy=settings.nan_policy
     )
     return plan_fit(dataset, settings)
 
 
-def plan_fit(dataset: DataSet, settings: FitSettings) -> Plan:
+def plan_fit(dataset: Dataset, settings: FitConfig) -> Plan:
     """Plan a fit; reads metadata only. On a cluster it is what each worker needs."""
     limit, n_threads, device_limit = settings.memory_limit, settings.n_threads, None
     if settings.client is not None:
@@ -145,7 +145,7 @@ def plan_fit(dataset: DataSet, settings: FitSettings) -> Plan:
     )
 
 
-def fit(dataset: DataSet, settings: FitSettings, progress: Progress | None = None) -> Fit:
+def fit(dataset: Dataset, settings: FitConfig, progress: Progress | None = None) -> Fit:
     """Fit a data set.
 
     Raises
@@ -157,7 +157,7 @@ def fit(dataset: DataSet, settings: FitSettings, progress: Progress | None = Non
     """
     if dataset.y is None:
         raise InputError("a fit needs y")
-    progress = progress or Silence()
+    progress = progress or NoProgress()
     plan = plan_fit(dataset, settings)
     candidate = plan.require_fit()
     if settings.client is not None and settings.device != "cuda":
@@ -178,7 +178,9 @@ def fit(dataset: DataSet, settings: FitSettings, progress: Progress | None = Non
         ):
             reduce = _passes(dataset, engine, progress, checkpoint)
             try:
-                solution = solver.solve(problem, reduce, progress.epoch, checkpoint or NO_BOOKMARK)
+                solution = solver.solve(
+                    problem, reduce, progress.epoch, checkpoint or NO_ITERATE_STORE
+                )
                 # what was read and then changed is not noticed where it is not read again
                 dataset.require_unchanged()
             finally:
@@ -188,7 +190,7 @@ def fit(dataset: DataSet, settings: FitSettings, progress: Progress | None = Non
     return Fit(solution, plan, peak.added_nbytes, engine.n_omitted, remarks, unsaved)
 
 
-def _device_limit(settings: FitSettings) -> int:
+def _device_limit(settings: FitConfig) -> int:
     """Return the bytes of a GPU that a fit may take: what was asked for, or half of what is free.
 
     Raises
@@ -212,7 +214,7 @@ def _device_limit(settings: FitSettings) -> int:
 
 @contextmanager
 def _checkpoint(
-    dataset: DataSet, settings: FitSettings, solver: str, init: Float64 | None, loops: str
+    dataset: Dataset, settings: FitConfig, solver: str, init: Float64 | None, loops: str
 ) -> Iterator[Checkpoint | None]:
     """Yield the fit's checkpoint, if one was asked for; where none was, nothing is read."""
     if settings.checkpoint is None:
@@ -222,15 +224,15 @@ def _checkpoint(
         "streamreg": __version__,
         "parameters": settings.identity(solver, init),
         "loops": loops,
-        "cut": list(CUT),
+        "cut": list(PARTITION_CONSTANTS),
         "data": dataset.identity(),
     }
-    with ending_in_order(), Checkpoint(settings.checkpoint, identity, dataset) as opened:
+    with sigterm_as_exit(), Checkpoint(settings.checkpoint, identity, dataset) as opened:
         yield opened
 
 
 def _passes(
-    dataset: DataSet, engine: Engine, progress: Progress, checkpoint: Checkpoint | None
+    dataset: Dataset, engine: Engine, progress: Progress, checkpoint: Checkpoint | None
 ) -> Reduce:
     """Return what a solver asks for passes."""
 
@@ -263,7 +265,7 @@ def _told_refusals(plan: Plan) -> Iterator[None]:
         ) from error
 
 
-def _require_rows(dataset: DataSet, result: Any, n_omitted: int) -> None:  # noqa: ANN401
+def _require_rows(dataset: Dataset, result: Any, n_omitted: int) -> None:  # noqa: ANN401
     if result.n:
         if not 1 / _LARGEST_WEIGHT < result.s < _LARGEST_WEIGHT:
             raise InputError(
@@ -280,7 +282,7 @@ def _require_rows(dataset: DataSet, result: Any, n_omitted: int) -> None:  # noq
     raise InputError(f"no row of {dataset.X.name} is left to fit: of {dataset.n_rows:,} {why}")
 
 
-def _data_warnings(dataset: DataSet, engine: Engine) -> list[str]:
+def _data_warnings(dataset: Dataset, engine: Engine) -> list[str]:
     rounded = [
         f"{name} holds integers beyond 2^53, which float64 rounds; "
         "subtract a constant from such columns before they are stored"

@@ -14,7 +14,7 @@ import numpy as np
 from streamreg.errors import InputError
 from streamreg.formatting import count
 from streamreg.output.archive import Archive, parse_header, write_archive
-from streamreg.output.atomic import written_whole
+from streamreg.output.atomic import atomic_write
 from streamreg.validate import path_text
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Model:
         # never a name that another process writes to
         partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
         try:
-            with written_whole(partial, path) as file:
+            with atomic_write(partial, path) as file:
                 self._write(file, as_json=path.suffix == ".json")
         except OSError as error:
             raise InputError(

@@ -25,7 +25,7 @@ from streamreg.planning.memory_model import limit_nbytes, peak, process_term
 from streamreg.planning.plan import itemised
 from streamreg.planning.row_costs import Rows
 from streamreg.planning.terms import Term
-from streamreg.progress import Progress, Silence
+from streamreg.progress import NoProgress, Progress
 from streamreg.sources.fingerprint import folder_state, identity
 from streamreg.sources.kinds import open_source
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from streamreg.blocks import Block, Float64
     from streamreg.model import Model
     from streamreg.sources.block_reader import BlockReader
-    from streamreg.sources.dataset import DataSet
+    from streamreg.sources.dataset import Dataset
 
 # of an output, while one is written: rows gathered, and what zarr makes of them
 _CHUNKS_ALIVE = 4
@@ -56,7 +56,7 @@ class Scores(NamedTuple):
 
 def predict(
     model: Model,
-    dataset: DataSet,
+    dataset: Dataset,
     *,
     memory_limit: int | str | None = None,
     n_threads: int | None = None,
@@ -83,7 +83,7 @@ def predict(
 
 def predict_to(
     model: Model,
-    dataset: DataSet,
+    dataset: Dataset,
     out: str | os.PathLike[str],
     *,
     overwrite: bool = False,
@@ -117,9 +117,9 @@ def predict_to(
             overwrite=overwrite,
             inputs=inputs,
             identity=_identity(model, dataset),
-        ) as (array, is_begun),
+        ) as (array, is_resumed),
     ):
-        done = _rows_written(array) if is_begun else 0
+        done = _rows_written(array) if is_resumed else 0
         appender = RowAppender(array, done)
         for start, rows in _predicted(model, dataset, engine, done):
             new = rows[max(0, done - start) :]
@@ -130,7 +130,7 @@ def predict_to(
 
 def score(
     model: Model,
-    dataset: DataSet,
+    dataset: Dataset,
     *,
     memory_limit: int | str | None = None,
     n_threads: int | None = None,
@@ -159,7 +159,7 @@ def score(
         return _terms(model, dataset, accumulator.scratch_nbytes, workers)
 
     workers = _workers("score", dataset, terms, memory_limit, n_threads)
-    progress = progress or Silence()
+    progress = progress or NoProgress()
     with closing(progress), ThreadsEngine(dataset, workers, progress.rows) as engine:
         progress.begin_pass("score", dataset.n_rows)
         result = engine.reduce(accumulator)
@@ -184,7 +184,7 @@ def score(
 @contextmanager
 def _predictor(
     model: Model,
-    dataset: DataSet,
+    dataset: Dataset,
     output: Term,
     memory_limit: int | str | None,
     n_threads: int | None,
@@ -209,7 +209,7 @@ def _predictor(
     )
     remedies = {remedy: on_disk} if output.what == "predictions" else {}
     workers = _workers("predict", rows, terms, memory_limit, n_threads, remedies)
-    progress = progress or Silence()
+    progress = progress or NoProgress()
     with closing(progress), ThreadsEngine(rows, workers, progress.rows) as engine:
         progress.begin_pass("predict", rows.n_rows)
         yield engine
@@ -217,7 +217,7 @@ def _predictor(
 
 def _workers(
     what: str,
-    dataset: DataSet,
+    dataset: Dataset,
     terms: Callable[[int], list[Term]],
     memory_limit: int | str | None,
     n_threads: int | None,
@@ -242,7 +242,7 @@ def _workers(
     )
 
 
-def _terms(model: Model, dataset: DataSet, scratch_nbytes: int, workers: int) -> list[Term]:
+def _terms(model: Model, dataset: Dataset, scratch_nbytes: int, workers: int) -> list[Term]:
     d, k = model.n_features, model.n_targets
     return [
         *Rows.of(dataset).terms(workers),
@@ -252,13 +252,13 @@ def _terms(model: Model, dataset: DataSet, scratch_nbytes: int, workers: int) ->
     ]
 
 
-def _written(model: Model, dataset: DataSet) -> Term:
+def _written(model: Model, dataset: Dataset) -> Term:
     chunk = min(CHUNK_NBYTES, 8 * dataset.n_rows * model.n_targets)
     return Term("output", _CHUNKS_ALIVE * chunk, f"{_CHUNKS_ALIVE} chunks being written")
 
 
 def _predicted(
-    model: Model, dataset: DataSet, engine: ThreadsEngine, done: int = 0
+    model: Model, dataset: Dataset, engine: ThreadsEngine, done: int = 0
 ) -> Iterator[tuple[int, Float64]]:
     """Yield the first row and the predictions, (n, K), of blocks that are not done."""
     coefficients = model.coefficients.T.copy()
@@ -278,7 +278,7 @@ def _predicted(
     return engine.each_block(run, done)
 
 
-def _require_features(model: Model, dataset: DataSet) -> None:
+def _require_features(model: Model, dataset: Dataset) -> None:
     if dataset.n_features != model.n_features:
         raise InputError(
             f"X has {dataset.n_features} features, but LinearRegression is expecting "
@@ -293,7 +293,7 @@ def _require_features(model: Model, dataset: DataSet) -> None:
         )
 
 
-def _identity(model: Model, dataset: DataSet) -> str:
+def _identity(model: Model, dataset: Dataset) -> str:
     """Return what tells these predictions from others."""
     weights = np.ascontiguousarray(model.coefficients), np.ascontiguousarray(model.intercept)
     known = {

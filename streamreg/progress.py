@@ -31,7 +31,7 @@ class Progress(Protocol):
         """End the show: the work is done, or failed."""
 
 
-class Silence:
+class NoProgress:
     """Shows nothing."""
 
     def begin_pass(self, what: str, n_rows: int | None) -> None:
@@ -47,7 +47,7 @@ class Silence:
         """Do nothing."""
 
 
-class EpochCallback(Silence):
+class EpochCallback(NoProgress):
     """Hands each epoch's record to a function."""
 
     def __init__(self, callback: Callable[[EpochRecord], object]) -> None:
@@ -58,7 +58,7 @@ class EpochCallback(Silence):
         self._callback(record)
 
 
-class Lines(Silence):
+class Lines(NoProgress):
     """Plain lines on standard error: of epochs, and of rows where a pass takes long or is alone.
 
     At most one in two seconds, and the last.
@@ -109,7 +109,7 @@ class Lines(Silence):
         sys.stderr.flush()
 
 
-class Bars(Silence):
+class Bars(NoProgress):
     """A bar for each pass, on standard error."""
 
     def __init__(self, name: str) -> None:
@@ -166,5 +166,5 @@ def progress_of(choice: object, name: str) -> Progress:
     if callable(choice):
         return EpochCallback(choice)
     if not choice:
-        return Silence()
+        return NoProgress()
     return Bars(name) if sys.stderr.isatty() else Lines(name)

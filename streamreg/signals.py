@@ -16,7 +16,7 @@ Made = TypeVar("Made")
 P = ParamSpec("P")
 
 
-def finished(work: Callable[P, Made], *given: P.args, **options: P.kwargs) -> Made:
+def uninterrupted(work: Callable[P, Made], *given: P.args, **options: P.kwargs) -> Made:
     """Return ``work(…)``; what interrupts this thread meanwhile goes on once that has ended.
 
     zarr writes by threads of its own: an interrupt of the one that waits for them would leave them
@@ -39,7 +39,7 @@ def finished(work: Callable[P, Made], *given: P.args, **options: P.kwargs) -> Ma
 
 
 @contextmanager
-def ending_in_order() -> Iterator[None]:
+def sigterm_as_exit() -> Iterator[None]:
     """Make SIGTERM, of which nobody else takes care, end the work by an exception.
 
     By default it ends the process at once; so that what is to be saved can be, it raises

@@ -166,7 +166,7 @@ def cupy(monkeypatch):
     """A device without a GPU in the place of CuPy."""
     device = install(monkeypatch, FakeCuPy())
     # there is nobody to compile for
-    monkeypatch.setattr(fused_products, "ways_for", lambda _: [])
+    monkeypatch.setattr(fused_products, "launches_for", lambda _: [])
     monkeypatch.setattr(fused_gram, "TYPES", ())
     yield device
     assert device.faults == []

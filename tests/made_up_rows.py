@@ -10,7 +10,7 @@ import numpy as np
 from streamreg.accumulators.base import Accumulator
 from streamreg.formatting import MIB
 from streamreg.sources.base import Reader, RowGrid, RowSource
-from streamreg.sources.dataset import DataSet
+from streamreg.sources.dataset import Dataset
 
 
 class Rows(RowSource):
@@ -89,4 +89,4 @@ class Sum(Accumulator[SumState, SumState]):
 
 
 def only(source):
-    return DataSet(source)
+    return Dataset(source)

@@ -42,12 +42,12 @@ def _load(kind: str, path: str, weighted: bool) -> tuple[Any, Any, Any]:  # noqa
 
 
 def _fit(X: Any, y: Any, weight: Any, case: dict[str, Any]) -> dict[str, Any]:
-    from streamreg.config import FitSettings  # noqa: PLC0415
+    from streamreg.config import FitConfig  # noqa: PLC0415
     from streamreg.fit import fit  # noqa: PLC0415
     from streamreg.sources.open import open_dataset  # noqa: PLC0415
 
     dataset = open_dataset(X, y, weight, nan_policy=case["nan_policy"])
-    settings = FitSettings(**case["settings"])
+    settings = FitConfig(**case["settings"])
     before = _begin()
     result = fit(dataset, settings)
     return {
@@ -55,7 +55,7 @@ def _fit(X: Any, y: Any, weight: Any, case: dict[str, Any]) -> dict[str, Any]:
         "told": result.peak_nbytes,
         "planned": result.plan.candidates[result.plan.chosen].peak_nbytes,
         "limit": result.plan.memory_limit,
-        "kept": result.plan.candidates[result.plan.chosen].kept_nbytes,
+        "kept": result.plan.candidates[result.plan.chosen].cache_nbytes,
     }
 
 

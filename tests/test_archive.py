@@ -15,7 +15,7 @@ from streamreg.checkpoint.file import CheckpointFile
 from streamreg.errors import CheckpointError, InputError
 from streamreg.model import Model
 from streamreg.output.archive import Archive, NotAnArchiveError, write_archive
-from streamreg.output.atomic import written_whole
+from streamreg.output.atomic import atomic_write
 
 # how many mutations are tried: 10,000 by STREAMREG_FUZZ=10000
 EXAMPLES = int(os.environ.get("STREAMREG_FUZZ", "300"))
@@ -68,7 +68,7 @@ def peak_nbytes(function, *arguments):
 
 
 def write(path, arrays=ARRAYS):
-    with written_whole(path.with_suffix(".partial"), path) as file:
+    with atomic_write(path.with_suffix(".partial"), path) as file:
         write_archive(file, {"x": 1}, arrays)
     return path
 

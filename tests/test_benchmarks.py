@@ -33,7 +33,7 @@ import pytest
 from fake_cupy import FakeCuPy, install
 from streamreg.kernels import gpu_gram, gpu_products
 install(pytest.MonkeyPatch(), FakeCuPy())
-gpu_products.ways_for, gpu_gram.TYPES = lambda _: [], ()  # there is nobody to compile for
+gpu_products.launches_for, gpu_gram.TYPES = lambda _: [], ()  # there is nobody to compile for
 sys.argv = [{str(script)!r}, "--quick"]
 runpy.run_path({str(script)!r}, run_name="__main__")
 """

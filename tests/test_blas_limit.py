@@ -9,7 +9,7 @@ import pytest
 from made_up_rows import Rows, Sum, only
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from streamreg.config import FitSettings
+from streamreg.config import FitConfig
 from streamreg.engines.blas import one_blas_thread
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.fit import fit
@@ -96,7 +96,7 @@ def test_two_fits_at_once_are_as_if_one_after_the_other():
     jobs = {"closed_form": X, "cg": X[:, ::-1].copy()}
 
     def run(solver, into):
-        settings = FitSettings(solver=solver, n_threads=2, max_epochs=5)
+        settings = FitConfig(solver=solver, n_threads=2, max_epochs=5)
         into[solver] = fit(open_dataset(jobs[solver], y), settings).solution.coefficients
 
     for solver in jobs:

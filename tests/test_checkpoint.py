@@ -173,7 +173,7 @@ def test_other_values_in_a_file_of_hdf5_are_refused(data, tmp_path):
 
 def test_a_fit_that_was_cut_otherwise_is_refused(data, tmp_path, monkeypatch):
     stopped(data, tmp_path / "a")
-    monkeypatch.setattr("streamreg.fit.CUT", (1, 2))
+    monkeypatch.setattr("streamreg.fit.PARTITION_CONSTANTS", (1, 2))
     with pytest.raises(CheckpointError, match=r"is of another fit: cut was .* and is \[1, 2\]"):
         fit(data, checkpoint=tmp_path / "a")
 

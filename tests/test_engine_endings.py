@@ -18,7 +18,7 @@ import zarr
 from made_up_rows import Rows, Sum, only
 
 from streamreg.accumulators.gradient import Gradient
-from streamreg.config import FitSettings
+from streamreg.config import FitConfig
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.errors import DataCorruptionError, InputError
 from streamreg.fit import fit
@@ -203,18 +203,18 @@ def store(tmp_path_factory):
 def test_a_fit_leaves_no_thread_and_no_file(store, solver):
     dataset = open_dataset(str(store))
     with nothing_left():
-        fit(dataset, FitSettings(solver=solver, n_threads=3, max_epochs=3))
+        fit(dataset, FitConfig(solver=solver, n_threads=3, max_epochs=3))
 
 
 def test_a_fit_that_fails_leaves_no_thread_and_no_file(store, tmp_path):
     X, y = numbers(100_000)
     X[77_777, 3] = np.nan
     with nothing_left(), pytest.raises(InputError, match="row 77,777"):
-        fit(open_dataset(X, y), FitSettings(n_threads=3))
+        fit(open_dataset(X, y), FitConfig(n_threads=3))
     (store / "X" / "c" / "13" / "0").rename(tmp_path / "chunk")
     dataset = open_dataset(str(store))
     with nothing_left(), pytest.raises(DataCorruptionError, match=r"c/13/0"):
-        fit(dataset, FitSettings(n_threads=3))
+        fit(dataset, FitConfig(n_threads=3))
     (tmp_path / "chunk").rename(store / "X" / "c" / "13" / "0")
 
 
@@ -242,7 +242,7 @@ def test_ten_thousand_passes_leak_nothing():
 
 def test_many_small_fits_leak_nothing():
     dataset = open_dataset(*numbers(100, 3))
-    settings = FitSettings(solver="closed_form", memory_limit="1 GiB", n_threads=2)
+    settings = FitConfig(solver="closed_form", memory_limit="1 GiB", n_threads=2)
     for _ in range(10):
         fit(dataset, settings)
     gc.collect()

@@ -10,7 +10,7 @@ import pytest
 from made_up_rows import Rows, Sum, only
 
 from streamreg.accumulators.gram import Gram
-from streamreg.engines.base import Folded, fold_segment
+from streamreg.engines.base import PartialResult, reduce_segment
 from streamreg.engines.partition import Blocks
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.formatting import MIB
@@ -135,8 +135,13 @@ def test_a_block_is_gone_before_the_next_is_read():
     blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes)
     tracemalloc.start()
     try:
-        fold_segment(
-            reader, Sum(), Folded.nothing(Sum()), blocks, numpy_kernels.KERNELS, lambda _: None
+        reduce_segment(
+            reader,
+            Sum(),
+            PartialResult.nothing(Sum()),
+            blocks,
+            numpy_kernels.KERNELS,
+            lambda _: None,
         )
         _, peak = tracemalloc.get_traced_memory()
     finally:

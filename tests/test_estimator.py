@@ -20,7 +20,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import streamreg
 from streamreg import DataWarning, InputError, LinearRegression, MemoryLimitError, Plan
-from streamreg.config import FitSettings
+from streamreg.config import FitConfig
 
 SOLVERS = ["closed_form", "cg", "gd"]
 # the columns here are nearly independent: errors of weights are about the square root of gd's tol
@@ -89,7 +89,7 @@ def test_clone_and_parameters(X, y):
     model = LinearRegression(solver="cg", l2=0.5, init=np.ones(4), memory_limit="64 MiB")
     copy = clone(model)
     assert copy.get_params().keys() == model.get_params().keys()
-    assert set(FitSettings.__dataclass_fields__) | {"progress"} == set(model.get_params())
+    assert set(FitConfig.__dataclass_fields__) | {"progress"} == set(model.get_params())
     np.testing.assert_array_equal(
         clone(model.fit(X, y)).fit(X, y).coef_, model.set_params(l2=0.5).fit(X, y).coef_
     )

@@ -79,7 +79,7 @@ def test_wide_rows_are_shared_by_as_many_threads_as_a_block_has(gpu, d):
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((5, d)).astype("f4"), rng.standard_normal((5, 1))
     V, bias = rng.standard_normal((d, 2)), rng.standard_normal(2)
-    way = launch.Narrow(launch.Shape(d, 2, 1))
+    way = launch.NarrowRows(launch.Shape(d, 2, 1))
     assert way.threads <= 512
     assert way.threads * way.a_thread >= d
     state = folded(gpu, X, y, None, V, bias, (2,))
@@ -100,7 +100,7 @@ def test_rows_of_any_width_and_some_targets(gpu, d, k, n_columns, dtype, weighte
     X, y = rng.standard_normal((n, d)).astype(dtype), rng.standard_normal((n, k))
     weight = rng.uniform(0.1, 2, n) if weighted else None
     V, bias = rng.standard_normal((d, n_columns)), rng.standard_normal(n_columns)
-    assert isinstance(launch.ways_for(launch.Shape(d, n_columns, k))[0], launch.Wide)
+    assert isinstance(launch.launches_for(launch.Shape(d, n_columns, k))[0], launch.WideRows)
     whole = folded(gpu, X, y, weight, V, bias, ())
     counts = np.ones(n) if weight is None else weight
     expected = reference.products(X.astype(float), y, counts, V, bias)
@@ -116,10 +116,12 @@ def test_rows_of_any_width_and_some_targets(gpu, d, k, n_columns, dtype, weighte
 
 def test_rows_that_share_more_than_a_gpu_has_are_folded_another_way():
     shape = launch.Shape(4096, 2, 1)
-    narrow, wide = launch.ways_for(shape)
+    narrow, wide = launch.launches_for(shape)
     assert wide.shared_nbytes < 48 << 10 < 64 << 10 < narrow.shared_nbytes
-    for most, way in ((64 << 10, launch.Wide), (227 << 10, launch.Narrow)):
-        assert isinstance(fused_products.FusedProducts(None, None, most)._fitting_way(shape), way)
+    for most, way in ((64 << 10, launch.WideRows), (227 << 10, launch.NarrowRows)):
+        assert isinstance(
+            fused_products.FusedProducts(None, None, most)._fitting_launch(shape), way
+        )
 
 
 def test_y_that_is_large_and_alike_costs_no_digits(gpu):

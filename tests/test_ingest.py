@@ -14,7 +14,7 @@ from pyarrow import csv, parquet
 from streamreg.errors import DataWarning, InputError
 from streamreg.formatting import MIB
 from streamreg.ingest.convert import ingest
-from streamreg.progress import Silence
+from streamreg.progress import NoProgress
 
 FLIGHTS = {
     "target": ["arr_delay"],
@@ -46,7 +46,7 @@ def write(path, table):
     return path
 
 
-class Told(Silence):
+class Told(NoProgress):
     """Keeps what progress is told, and does something at each step of the rows."""
 
     def __init__(self, then=len):

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from streamreg.signals import finished
+from streamreg.signals import uninterrupted
 
 # how long a thread may wait for another before the test fails rather than hangs
 PATIENCE = 20
@@ -32,7 +32,7 @@ def test_an_interrupt_is_raised_once_the_work_has_ended():
     before = signal.signal(signal.SIGINT, interrupt)
     try:
         with pytest.raises(KeyboardInterrupt):
-            finished(work)
+            uninterrupted(work)
     finally:
         signal.signal(signal.SIGINT, before)
     assert ended == [True]
@@ -58,16 +58,16 @@ def test_a_second_interrupt_leaves_nothing_half_done_either():
     before = signal.signal(signal.SIGINT, interrupt)
     try:
         with pytest.raises(KeyboardInterrupt):
-            finished(work)
+            uninterrupted(work)
     finally:
         signal.signal(signal.SIGINT, before)
     assert ended == [True]
 
 
 def test_what_the_work_returns_or_raises_comes_back():
-    assert finished(divmod, 7, 2) == (3, 1)
+    assert uninterrupted(divmod, 7, 2) == (3, 1)
     with pytest.raises(ZeroDivisionError):
-        finished(divmod, 7, 0)
+        uninterrupted(divmod, 7, 0)
 
 
 def test_an_interrupt_in_pandas_import_is_not_lost(tmp_path):

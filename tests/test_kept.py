@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from streamreg import LinearRegression, plan
 from streamreg.accumulators.gradient import Gradient
-from streamreg.engines.block_cache import KeepingReader, KeptBlocks, slot_nbytes
+from streamreg.engines.block_cache import BlockCache, CachingReader, slot_nbytes
 from streamreg.engines.partition import Blocks
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.formatting import MIB
@@ -35,8 +35,8 @@ def is_readable(X):
 
 def kept_numbers(dataset, n_slots):
     blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes)
-    kept = KeptBlocks(dataset, blocks, n_slots * slot_nbytes(dataset, blocks.max_rows))
-    reader = KeepingReader(dataset, kept)
+    kept = BlockCache(dataset, blocks, n_slots * slot_nbytes(dataset, blocks.max_rows))
+    reader = CachingReader(dataset, kept)
     for start, stop in blocks:
         reader.read(start, stop)
     return [number for number, (start, _) in enumerate(blocks) if kept.get(start)], len(blocks)
@@ -58,7 +58,7 @@ def test_as_many_blocks_as_there_is_room_for_are_kept_and_spread_evenly(dataset,
 
 def test_blocks_that_are_kept_are_read_once(dataset, tmp_path, chunks_opened):
     accumulator = Gradient(np.ones((65, 1)), np.zeros(1), 1)
-    with ThreadsEngine(dataset, 2, kept_nbytes=100 * MIB) as engine:
+    with ThreadsEngine(dataset, 2, cache_nbytes=100 * MIB) as engine:
         first = engine.reduce(accumulator)
         before = len(chunks_opened())
         second = engine.reduce(accumulator)
@@ -84,7 +84,7 @@ def test_kept_blocks_change_no_bit(tmp_path_factory, dtype, weighted, omit, n_sl
     )  # fmt: skip
     blocks = Blocks(300, 30, 30)
     room = n_slots * slot_nbytes(dataset, 30)
-    reader, plain = KeepingReader(dataset, KeptBlocks(dataset, blocks, room)), dataset.open()
+    reader, plain = CachingReader(dataset, BlockCache(dataset, blocks, room)), dataset.open()
     for _ in range(3):
         for start, stop in blocks:
             block, expected = reader.read(start, stop), plain.read(start, stop)
@@ -102,7 +102,7 @@ def test_kept_blocks_are_read_by_the_same_loops(tmp_path, dtype, y_dtype):
     dataset = data_set(tmp_path / "a.zarr", X, 5001, y=X[:, 0].astype(y_dtype))
     results = []
     for room in (0, 100 * MIB):
-        with ThreadsEngine(dataset, 2, kernels=numba_kernels.KERNELS, kept_nbytes=room) as engine:
+        with ThreadsEngine(dataset, 2, kernels=numba_kernels.KERNELS, cache_nbytes=room) as engine:
             for _ in range(2):
                 result = engine.reduce(Gradient(np.ones((101, 2)), np.zeros(2), 1))
             results.append(result.gradient.tobytes() + result.product.tobytes())
@@ -129,7 +129,7 @@ def test_the_plan_keeps_what_the_limit_leaves_over_and_is_kept_to(dataset, tmp_p
         fit = LinearRegression(solver="cg", memory_limit=limit).fit(tmp_path / "a.zarr")
         candidate = fit.plan_.candidates["cg"]
         assert candidate.peak_nbytes <= limit
-        answers.append((candidate.kept_nbytes // MIB, fit.coef_.tobytes()))
+        answers.append((candidate.cache_nbytes // MIB, fit.coef_.tobytes()))
     kept, bits = zip(*answers, strict=True)
     assert kept[0] == 0
     assert 5 <= kept[1] <= 10
@@ -139,4 +139,4 @@ def test_the_plan_keeps_what_the_limit_leaves_over_and_is_kept_to(dataset, tmp_p
 
 def test_arrays_in_memory_are_not_kept_again():
     X = np.ones((100_000, 20))
-    assert plan(X, X[:, 0], solver="cg").candidates["cg"].kept_nbytes == 0
+    assert plan(X, X[:, 0], solver="cg").candidates["cg"].cache_nbytes == 0

@@ -249,8 +249,8 @@ def test_what_is_whole_is_kept_where_its_place_was_taken_meanwhile(tmp_path):
     target = tmp_path / "a.zarr"
 
     def write(filled, *, overwrite):
-        with new_array(target, (3,), overwrite=overwrite, identity="rows") as (array, is_begun):
-            assert is_begun == filled
+        with new_array(target, (3,), overwrite=overwrite, identity="rows") as (array, is_resumed):
+            assert is_resumed == filled
             array[:] = 1.0
             if not filled:
                 zarr.save_array(target, np.zeros(3))  # somebody else's

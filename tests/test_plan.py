@@ -15,14 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import streamreg
-from streamreg.config import FitSettings
+from streamreg.config import FitConfig
 from streamreg.engines.partition import Segments
 from streamreg.errors import InputError, MemoryLimitError
 from streamreg.fit import fit, plan_fit
 from streamreg.formatting import GIB, KIB, MIB
 from streamreg.solvers.registry import NAMES
 from streamreg.sources.base import RowGrid, RowSource
-from streamreg.sources.dataset import DataSet
+from streamreg.sources.dataset import Dataset
 from streamreg.sources.open import open_dataset
 from streamreg.validate import parse_nbytes
 
@@ -47,16 +47,16 @@ class Unread(RowSource):
 
 def unread(n, d, k=None, **kwargs):
     y = Unread((n,) if k is None else (n, k), name="y")
-    return DataSet(Unread((n, d), **kwargs), y)
+    return Dataset(Unread((n, d), **kwargs), y)
 
 
 def plan(dataset, limit="2 GiB", **settings):
-    return plan_fit(dataset, FitSettings(memory_limit=limit, n_threads=2, **settings))
+    return plan_fit(dataset, FitConfig(memory_limit=limit, n_threads=2, **settings))
 
 
 def refused(dataset, limit, **settings):
     with pytest.raises(MemoryLimitError) as caught:
-        fit(dataset, FitSettings(memory_limit=limit, n_threads=2, **settings))
+        fit(dataset, FitConfig(memory_limit=limit, n_threads=2, **settings))
     return str(caught.value)
 
 
@@ -120,7 +120,7 @@ def test_every_remedy_really_works(solver, d, tmp_path):
     dataset = open_dataset(str(tmp_path / "data.zarr"))
     text = refused(dataset, 64 * KIB, solver=solver, max_epochs=2)
     raised = re.search(rf"Raise memory_limit to ({SIZE})", text)[1]
-    settings = FitSettings(solver=solver, memory_limit=raised, n_threads=2, max_epochs=2)
+    settings = FitConfig(solver=solver, memory_limit=raised, n_threads=2, max_epochs=2)
     result = fit(dataset, settings)
     assert result.plan.chosen == solver
     assert result.solution.coefficients.shape == (d, 1)
@@ -155,7 +155,7 @@ def test_a_tall_chunk_that_does_not_fit_comes_with_the_code_that_cuts_it(tmp_pat
     rows = zarr.open_array(f"{path}-rows", mode="r")
     assert rows.chunks[0] < 30_000
     assert np.array_equal(rows[:], X)
-    result = fit(open_dataset(f"{path}-rows", y), FitSettings(memory_limit=limit, n_threads=2))
+    result = fit(open_dataset(f"{path}-rows", y), FitConfig(memory_limit=limit, n_threads=2))
     expected = np.linalg.lstsq(np.c_[X, np.ones(len(X))], y)[0]
     np.testing.assert_allclose(result.solution.coefficients[:, 0], expected[:-1], rtol=1e-9)
 
@@ -185,15 +185,15 @@ def test_auto_takes_the_closed_form_where_it_fits(limit, chosen):
 
 def test_threads_are_given_up_before_a_fit_is_refused():
     tall = unread(10**7, 100, chunk_rows=100_000)
-    most = plan_fit(tall, FitSettings(solver="cg", memory_limit="4 GiB", n_threads=16))
-    fewer = plan_fit(tall, FitSettings(solver="cg", memory_limit="512 MiB", n_threads=16))
+    most = plan_fit(tall, FitConfig(solver="cg", memory_limit="4 GiB", n_threads=16))
+    fewer = plan_fit(tall, FitConfig(solver="cg", memory_limit="512 MiB", n_threads=16))
     assert most.candidates["cg"].n_threads == 16
     assert 1 <= fewer.require_fit().n_threads < 16
     assert fewer.candidates["cg"].peak_nbytes <= 512 * MIB
 
 
 def test_a_small_fit_needs_little_however_many_processors_there_are():
-    small = plan_fit(unread(10_000, 10), FitSettings(memory_limit="1 GiB", n_threads=256))
+    small = plan_fit(unread(10_000, 10), FitConfig(memory_limit="1 GiB", n_threads=256))
     assert all(each.peak_nbytes < 16 * MIB for each in small.candidates.values())
 
 
@@ -221,7 +221,7 @@ def test_a_limit_that_is_no_size_is_an_input_error(limit):
 
 def test_half_of_what_is_free_is_the_usual_limit(monkeypatch):
     monkeypatch.setattr("streamreg.planning.memory_model.available_nbytes", lambda: 3 * GIB)
-    assert plan_fit(unread(10, 2), FitSettings()).memory_limit == 3 * GIB // 2
+    assert plan_fit(unread(10, 2), FitConfig()).memory_limit == 3 * GIB // 2
 
 
 @pytest.mark.parametrize("d", [10, 100_000])

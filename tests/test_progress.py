@@ -1,7 +1,7 @@
 import pytest
 
 from streamreg import progress
-from streamreg.progress import Bars, EpochCallback, Lines, Silence, progress_of
+from streamreg.progress import Bars, EpochCallback, Lines, NoProgress, progress_of
 from streamreg.solvers.base import EpochRecord
 
 
@@ -77,7 +77,7 @@ def test_bars_name_what_runs_and_the_epoch(n_rows, capsys):
 @pytest.mark.parametrize(
     ("choice", "terminal", "kind"),
     [
-        (False, True, Silence),
+        (False, True, NoProgress),
         (True, False, Lines),
         (True, True, Bars),
         (print, True, EpochCallback),

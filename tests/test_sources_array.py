@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from streamreg.errors import DataCorruptionError, InputError
 from streamreg.sources.kinds import is_streamable, open_source
-from streamreg.sources.memmap import MappedSource
+from streamreg.sources.memmap import MemmapSource
 from streamreg.sources.open import open_dataset
 
 
@@ -91,7 +91,7 @@ def test_rows_and_columns_of_a_map_are_read_from_its_file(tmp_path):
         mapped = np.memmap(tmp_path / "X.bin", float, "r", shape=(60, 10), order=order)
         for view in (mapped, mapped[5:], mapped[:, :-1], mapped[:, -1], np.asarray(mapped)):
             source = open_source(view, "X")
-            assert isinstance(source, MappedSource)
+            assert isinstance(source, MemmapSource)
             assert not np.shares_memory(source.open().read(2, 9), mapped)
     wide = np.memmap(tmp_path / "wide.bin", float, "w+", shape=(3, 9000))
     wide[:] = 1

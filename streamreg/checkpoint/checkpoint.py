@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from streamreg.checkpoint.file import CheckpointFile
-from streamreg.engines.base import Folded
+from streamreg.engines.base import PartialResult
 from streamreg.engines.partition import LARGE_STATE_NBYTES
 from streamreg.errors import DataCorruptionError
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from streamreg.accumulators.base import Accumulator
     from streamreg.engines.base import Engine
-    from streamreg.sources.dataset import DataSet
+    from streamreg.sources.dataset import Dataset
 
 Result = TypeVar("Result")
 Place = TypeVar("Place", bound=NamedTuple)
@@ -31,7 +31,9 @@ class _Pass(NamedTuple):
     """What a pass gave, as far as it came."""
 
     accumulator: str
-    folded: Folded  # its state's fields are arrays, or where they are in the file if it is large
+    folded: (
+        PartialResult  # its state's fields are arrays, or where they are in the file if it is large
+    )
     is_large: bool
 
     def described(self) -> dict[str, Any]:
@@ -86,7 +88,7 @@ class Checkpoint:
         A file that was read before has changed.
     """
 
-    def __init__(self, path: object, identity: Mapping[str, Any], dataset: DataSet) -> None:
+    def __init__(self, path: object, identity: Mapping[str, Any], dataset: Dataset) -> None:
         self.file = CheckpointFile(path, identity)
         self._dataset = dataset
         self._stamps = dataset.stamps()
@@ -150,11 +152,11 @@ class Checkpoint:
         is_large = accumulator.state_nbytes > LARGE_STATE_NBYTES
         start = last = self._take(accumulator, is_large=is_large)
 
-        def here(folded: Folded) -> _Position:
+        def here(folded: PartialResult) -> _Position:
             return self._with(_Pass(type(accumulator).__name__, folded, is_large))
 
         # small states are copied, so that they can be saved at any moment
-        def note(folded: Folded) -> None:
+        def note(folded: PartialResult) -> None:
             nonlocal last
             last = folded
             if not is_large:
@@ -191,7 +193,7 @@ class Checkpoint:
             self._position, self._at = _Position(self._position.first, place), 0
             self._is_lost = False
 
-    def _take(self, accumulator: Accumulator[Any, Any], *, is_large: bool) -> Folded | None:
+    def _take(self, accumulator: Accumulator[Any, Any], *, is_large: bool) -> PartialResult | None:
         """Return what the fit before folded in this pass, if it came so far."""
         if not self._earlier:
             return None
@@ -203,14 +205,14 @@ class Checkpoint:
         fields = zero._asdict().items()
         state = type(zero)(*(self.file.read(f"{name}/{each}", like=a) for each, a in fields))
         rounded = frozenset(known["rounded"])
-        folded = Folded(state, known["n_blocks"], known["n_omitted"], rounded)
+        folded = PartialResult(state, known["n_blocks"], known["n_omitted"], rounded)
         # the engine writes to what it is given
         kept = folded if is_large else _copied(folded)
         here = self._in_file(name, _Pass(type(accumulator).__name__, kept, is_large))
         self._position = self._with(here)
         return folded
 
-    def _has(self, folded: Folded) -> bool:
+    def _has(self, folded: PartialResult) -> bool:
         """Whether just this much of the pass that is under way was saved."""
         passes = getattr(self._position, self._position.current)[self._at :]
         return any(each.folded.n_blocks == folded.n_blocks for each in passes)
@@ -271,6 +273,6 @@ def _is_pass(known: Any) -> bool:  # noqa: ANN401  (JSON)
     )
 
 
-def _copied(folded: Folded) -> Folded:
+def _copied(folded: PartialResult) -> PartialResult:
     state = folded.state
     return folded._replace(state=type(state)(*(array.copy(order="K") for array in state)))

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from streamreg.errors import CheckpointError, DataWarning, InputError
 from streamreg.output.archive import Archive, NotAnArchiveError, Stored, write_archive
-from streamreg.output.atomic import written_whole
+from streamreg.output.atomic import atomic_write
 from streamreg.validate import path_text
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class CheckpointFile:
         # a damaged one is not worth keeping
         previous = None if self._is_damaged else self._previous
         try:
-            with written_whole(self._beside("partial"), self.path, previous) as file:
+            with atomic_write(self._beside("partial"), self.path, previous) as file:
                 write_archive(file, header, arrays)
             reopened = Archive(self.path)
         except OSError as error:

@@ -21,7 +21,7 @@ from streamreg.cli import show
 from streamreg.cli.demo_checks import Run, Truth, fit_doubts, prediction_doubts, r2_on_disk
 from streamreg.cli.demo_fit import fit_apart
 from streamreg.cli.remedies import as_options
-from streamreg.config import FitSettings
+from streamreg.config import FitConfig
 from streamreg.errors import InputError, MemoryLimitError
 from streamreg.formatting import format_nbytes
 from streamreg.output.zarr_writer import RowAppender, create_array, new_group
@@ -30,7 +30,7 @@ from streamreg.sources.open import open_dataset
 from streamreg.validate import parse_nbytes
 
 if TYPE_CHECKING:
-    from streamreg.sources.dataset import DataSet
+    from streamreg.sources.dataset import Dataset
 
 Made = TypeVar("Made")
 
@@ -75,12 +75,12 @@ def demo(
         )
         dataset = open_dataset(path)
         show.write("2. Plan, from metadata alone")
-        show.write(str(fitting.plan_fit(dataset, FitSettings(memory_limit=limit))))
+        show.write(str(fitting.plan_fit(dataset, FitConfig(memory_limit=limit))))
         show.write("   passes of gd and cg are typical numbers, which these data may not need\n")
         show.write("3. Fit, by every solver that fits, each in a process of its own")
         runs = {}
         for name in _SOLVERS:
-            settings = FitSettings(
+            settings = FitConfig(
                 solver=name, memory_limit=limit, n_threads=n_threads, tol=_TOLERANCES[name]
             )
             run = _fit(path, settings, progress=progress)
@@ -154,7 +154,7 @@ def _generate(path: Path, rows: int, features: int) -> Truth:
     return Truth(weights, scale, 1 - unexplained / (rows * float(np.var(targets))))
 
 
-def _fit(path: Path, settings: FitSettings, *, progress: bool) -> Run | None:
+def _fit(path: Path, settings: FitConfig, *, progress: bool) -> Run | None:
     try:
         return fit_apart(path, settings, progress=progress)
     except MemoryLimitError as error:
@@ -182,7 +182,7 @@ def _compare(runs: dict[str, Run], truth: Truth, limit: int) -> None:
 
 
 def _predict(
-    dataset: DataSet,
+    dataset: Dataset,
     runs: dict[str, Run],
     folder: Path,
     limit: int,
@@ -221,9 +221,7 @@ def _refusal(folder: Path, limit: int) -> str:
     with new_group(path, overwrite=False) as group:
         create_array(group, "X", (_WIDE_ROWS, _WIDE_FEATURES))
         create_array(group, "y", (_WIDE_ROWS,))
-    plan = fitting.plan_fit(
-        open_dataset(path), FitSettings(solver="closed_form", memory_limit=limit)
-    )
+    plan = fitting.plan_fit(open_dataset(path), FitConfig(solver="closed_form", memory_limit=limit))
     try:
         plan.require_fit()
     except MemoryLimitError as error:

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import FrameType
 
-    from streamreg.config import FitSettings
+    from streamreg.config import FitConfig
 
 
-def fit_apart(path: Path, settings: FitSettings, *, progress: bool) -> Run:
+def fit_apart(path: Path, settings: FitConfig, *, progress: bool) -> Run:
     """Fit a data set in a new process.
 
     Raises
@@ -57,7 +57,7 @@ def fit_apart(path: Path, settings: FitSettings, *, progress: bool) -> Run:
     return result
 
 
-def _fit(sender: Connection, path: Path, settings: FitSettings, progress: bool) -> None:
+def _fit(sender: Connection, path: Path, settings: FitConfig, progress: bool) -> None:
     signal.signal(signal.SIGTERM, _end)
     began = time.perf_counter()
     try:

@@ -13,12 +13,12 @@ from streamreg.cli import options as o
 from streamreg.cli import show
 from streamreg.cli.remedies import as_options
 from streamreg.cli.settings import takes_job
-from streamreg.config import FitSettings
+from streamreg.config import FitConfig
 from streamreg.errors import CheckpointError, InputError, MemoryLimitError
 from streamreg.formatting import count, format_nbytes, unsaved
 from streamreg.model import Model
 from streamreg.progress import progress_of
-from streamreg.sources.dataset import DataSet
+from streamreg.sources.dataset import Dataset
 
 if TYPE_CHECKING:
     from streamreg.fit import Fit
@@ -29,8 +29,8 @@ _MOST_ROWS = 30
 
 @takes_job
 def plan(
-    dataset: DataSet,
-    settings: FitSettings,
+    dataset: Dataset,
+    settings: FitConfig,
     progress: Annotated[bool, typer.Option(hidden=True)] = True,
     json: o.Json = False,
 ) -> None:
@@ -52,8 +52,8 @@ def plan(
 
 @takes_job
 def fit(
-    dataset: DataSet,
-    settings: FitSettings,
+    dataset: Dataset,
+    settings: FitConfig,
     out: Annotated[
         Path | None, typer.Option(help="Where to write the model, .json or .npz.")
     ] = None,

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from streamreg.errors import InputError
-from streamreg.sources.dataset import DataSet, NanPolicy
+from streamreg.sources.dataset import Dataset, NanPolicy
 from streamreg.sources.open import open_dataset
 
 Data = Annotated[
@@ -56,7 +56,7 @@ def dataset_of(
     missing_chunks: str = "error",
     nan_policy: NanPolicy = "raise",
     needs_y: bool = True,
-) -> DataSet:
+) -> Dataset:
     """Open what DATA, or --x and --y, name.
 
     Raises

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import fields
 
-from streamreg.config import FitSettings
+from streamreg.config import FitConfig
 
-_NAMES = "|".join([*(field.name for field in fields(FitSettings)), "overwrite", "drop_missing"])
+_NAMES = "|".join([*(field.name for field in fields(FitConfig)), "overwrite", "drop_missing"])
 # `overwrite=True (--overwrite)`, `ignore (--ignore COLUMN)`: said twice already
 _TWICE = re.compile(r"\b(\w+)(?:=True)? \((--([a-z-]+)(?: [^)]*)?)\)(?=[\s.,;]|$)")
 _WORD = re.compile(r"[\w.+-]+")

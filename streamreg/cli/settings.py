@@ -12,9 +12,9 @@ import typer
 
 from streamreg.cli import options as o
 from streamreg.cli.cluster import connected
-from streamreg.config import FitSettings
+from streamreg.config import FitConfig
 from streamreg.errors import InputError
-from streamreg.sources.dataset import DataSet
+from streamreg.sources.dataset import Dataset
 
 
 def _job(
@@ -77,8 +77,8 @@ def _job(
             help="Where the fit saves how far it came; started again, it goes on from there."
         ),
     ] = None,
-) -> tuple[DataSet, FitSettings]:
-    settings = FitSettings(
+) -> tuple[Dataset, FitConfig]:
+    settings = FitConfig(
         solver=solver, fit_intercept=fit_intercept, l2=l2, standardize=standardize,
         learning_rate=_rate(learning_rate), max_epochs=max_epochs, tol=tol, init=init,
         random_state=random_state, memory_limit=memory_limit, n_threads=n_threads,

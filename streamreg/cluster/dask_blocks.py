@@ -15,11 +15,11 @@ from streamreg.sources.dask import DaskSource
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from streamreg.cluster.worker_tasks import Job
-    from streamreg.sources.dataset import DataSet
+    from streamreg.cluster.worker_tasks import ReadJob
+    from streamreg.sources.dataset import Dataset
 
 
-class Chains:
+class DaskBlocks:
     """The blocks of a data set some of whose arrays are Dask's.
 
     Parameters
@@ -30,7 +30,7 @@ class Chains:
         First row, and the row after the last, of each block.
     """
 
-    def __init__(self, dataset: DataSet, bounds: list[tuple[int, int]]) -> None:
+    def __init__(self, dataset: Dataset, bounds: list[tuple[int, int]]) -> None:
         self._bounds = bounds
         self._chunks = {
             name: delayed_chunks(source, bounds)
@@ -43,7 +43,7 @@ class Chains:
 
     def made(
         self,
-        job: Job,
+        job: ReadJob,
         accumulator: Any,  # noqa: ANN401  (bytes, or a future of them)
         segments: list[range],
         prefix: str,

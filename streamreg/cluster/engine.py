@@ -8,9 +8,9 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from streamreg.cluster import worker_tasks
-from streamreg.cluster.dask_blocks import Chains
+from streamreg.cluster.dask_blocks import DaskBlocks
 from streamreg.cluster.tasks import Tasks
-from streamreg.engines.base import Engine, Folded, merged_in_order
+from streamreg.engines.base import Engine, PartialResult, merged_in_order
 from streamreg.engines.partition import Blocks
 from streamreg.formatting import format_nbytes
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from streamreg.accumulators.base import Accumulator
     from streamreg.cluster.scheduler import Scheduler
-    from streamreg.cluster.worker_tasks import Done, Job
-    from streamreg.engines.base import OnFolded
+    from streamreg.cluster.worker_tasks import Done, ReadJob
+    from streamreg.engines.base import OnPartial
     from streamreg.engines.partition import Segments
-    from streamreg.sources.dataset import DataSet
+    from streamreg.sources.dataset import Dataset
 
 # what is sent once for all tasks of a pass, rather than with each
 _SHARED_NBYTES = 1 << 16
@@ -54,8 +54,8 @@ class ClusterEngine(Engine):
 
     def __init__(
         self,
-        dataset: DataSet,
-        job: Job,
+        dataset: Dataset,
+        job: ReadJob,
         scheduler: Scheduler,
         on_rows: Callable[[int], None],
     ) -> None:
@@ -65,7 +65,7 @@ class ClusterEngine(Engine):
         self._job = job
         self._scheduler = scheduler
         self._prefix = worker_tasks.new_prefix()
-        self._chains = Chains(dataset, self._bounds(range(len(blocks))))
+        self._dask_blocks = DaskBlocks(dataset, self._bounds(range(len(blocks))))
         self._longest: dict[str, float] = {}
         self._suspects: set[str] = set()
 
@@ -77,41 +77,41 @@ class ClusterEngine(Engine):
     def _folded(
         self,
         accumulator: Accumulator[Any, Any],
-        start: Folded,
+        start: PartialResult,
         segments: Segments,
-        on_folded: OnFolded | None,
-    ) -> Folded:
+        on_partial: OnPartial | None,
+    ) -> PartialResult:
         if start.n_blocks == len(self._blocks):
             return start
         if len(segments) == 1:
             # a large state that would have to be sent: its pass begins anew
-            start = Folded.nothing(accumulator)
+            start = PartialResult.nothing(accumulator)
             if accumulator.n_parts > 1 and not self._on_device:
                 folded = self._folded_in_parts(accumulator)
-                if on_folded is not None:
-                    on_folded(folded)
+                if on_partial is not None:
+                    on_partial(folded)
                 return folded
         states = self._folded_segments(accumulator, segments.after(start.n_blocks))
         with closing(states):
-            return merged_in_order(accumulator, start, states, on_folded)
+            return merged_in_order(accumulator, start, states, on_partial)
 
     def _folded_segments(
         self, accumulator: Accumulator[Any, Any], segments: list[range]
-    ) -> Generator[Folded, None, None]:
+    ) -> Generator[PartialResult, None, None]:
         # a GPU's segment is a task of which nothing is heard until it ends
         at_worst = self._nbytes(segments[0]) / _SLOW_READING if self._on_device else 0.0
         sent, tasks = self._sent(accumulator), self._tasks(accumulator, at_worst)
         calls: Iterable[tuple[Any, ...]]
-        if self._chains:
+        if self._dask_blocks:
             groups = [[segment] for segment in segments]
-            calls = self._chains.made(self._job, sent, segments, self._prefix)
+            calls = self._dask_blocks.made(self._job, sent, segments, self._prefix)
         else:
             groups = self._grouped(segments, accumulator.state_nbytes)
             calls = (self._call(sent, group) for group in groups)
         # however it ends, no task is left
         with closing(tasks.in_order(calls)) as results:
             for group, result in zip(groups, results, strict=True):
-                done = [result] if self._chains else result
+                done = [result] if self._dask_blocks else result
                 for segment, each in zip(group, done, strict=True):
                     yield self._met(each)
                     self._told(segment)
@@ -140,7 +140,7 @@ class ClusterEngine(Engine):
         )
         return [segments[at : at + together] for at in range(0, len(segments), together)]
 
-    def _folded_in_parts(self, accumulator: Accumulator[Any, Any]) -> Folded:
+    def _folded_in_parts(self, accumulator: Accumulator[Any, Any]) -> PartialResult:
         n_parts, every = accumulator.n_parts, range(len(self._blocks))
         step = min(n_parts, max(1, sum(self._scheduler.workers().values())))
         n_rows, row_nbytes = self._dataset.n_rows, self._dataset.row_nbytes
@@ -151,14 +151,15 @@ class ClusterEngine(Engine):
         # one in so many: those to the left are the higher ones
         parts = [range(first, n_parts, step) for first in range(step)]
         calls: Iterable[tuple[Any, ...]]
-        if self._chains:
+        if self._dask_blocks:
             calls = chain.from_iterable(
-                self._chains.made(self._job, sent, [every], self._prefix, part) for part in parts
+                self._dask_blocks.made(self._job, sent, [every], self._prefix, part)
+                for part in parts
             )
         else:
             whole = self._bounds(every)
             calls = ((worker_tasks.fold_part, self._job, sent, whole, part) for part in parts)
-        last: list[Folded] = []
+        last: list[PartialResult] = []
 
         with closing(tasks.in_order(calls)) as results:
 
@@ -186,7 +187,7 @@ class ClusterEngine(Engine):
         block = format_nbytes(self._blocks.max_rows * self._dataset.row_nbytes)
         return Tasks(
             self._scheduler,
-            self._compute if self._chains else self._submit,
+            self._compute if self._dask_blocks else self._submit,
             f"{what} of {self._dataset.X.name}",
             prefix=self._prefix,
             holds=f"blocks of {block} and a state of {format_nbytes(accumulator.state_nbytes)}",
@@ -211,7 +212,7 @@ class ClusterEngine(Engine):
         # a task, not scattered data: those would be lost with a worker
         return self._submit(bytes, pickled)
 
-    def _met(self, done: Done) -> Folded:
+    def _met(self, done: Done) -> PartialResult:
         """Return what a task folded, if it read what others did."""
         for name, stamps in self._dataset.stamps().items():
             stamps.meet(done.files[name])

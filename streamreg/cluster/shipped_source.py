@@ -9,7 +9,7 @@ import numpy as np
 
 from streamreg.errors import InputError
 from streamreg.sources.base import Reader, RowSource
-from streamreg.sources.checks import as_rows, joined_there
+from streamreg.sources.checks import as_rows, joined_on_device
 from streamreg.sources.dask import chunk_row
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from streamreg.sources.dask import DaskSource
 
 
-class SentSource(RowSource):
+class ShippedSource(RowSource):
     """The rows of a Dask array, without the array: those of one span come with a task."""
 
     def __init__(self, source: DaskSource) -> None:
@@ -29,7 +29,7 @@ class SentSource(RowSource):
         self._start = 0
         self._rows: Array | None = None
 
-    def holding(self, start: int, chunks: list[Any]) -> SentSource:
+    def holding(self, start: int, chunks: list[Any]) -> ShippedSource:
         """Return the source with rows from ``start`` on, in chunks as Dask computed them."""
         rows: list[Array] = []
         for chunk in chunks:
@@ -39,7 +39,7 @@ class SentSource(RowSource):
         made = copy(self)
         made._start, made._rows = start, rows[0]  # noqa: SLF001  (its own kind)
         if self._on_device:
-            made._rows = joined_there(rows)  # noqa: SLF001
+            made._rows = joined_on_device(rows)  # noqa: SLF001
         elif len(rows) > 1:
             # in C order, as those who read chunks one after another join them
             joined = np.empty((sum(map(len, rows)), *self.shape[1:]), self.dtype)
@@ -49,7 +49,7 @@ class SentSource(RowSource):
     def open(self) -> Reader:
         if self._rows is None:
             raise InputError(f"{self.name} is a Dask array whose chunks did not come along")
-        return _SentReader(self._rows, self._start)
+        return _ShippedReader(self._rows, self._start)
 
     @property
     def on_device(self) -> bool:
@@ -68,7 +68,7 @@ class SentSource(RowSource):
         return chunk_row(self, row)
 
 
-class _SentReader(Reader):
+class _ShippedReader(Reader):
     def __init__(self, rows: Array, start: int) -> None:
         self._rows, self._start = rows, start
 

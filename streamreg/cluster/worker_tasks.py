@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from threadpoolctl import threadpool_info
 
-from streamreg.cluster.shipped_source import SentSource
-from streamreg.engines.base import Folded, fold_segment
+from streamreg.cluster.shipped_source import ShippedSource
+from streamreg.engines.base import PartialResult, reduce_segment
 from streamreg.engines.blas import one_blas_thread
 from streamreg.engines.partition import Blocks
 from streamreg.errors import ClusterError, InputError
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from streamreg.accumulators.base import Accumulator
     from streamreg.planning.terms import DeviceNeeds
     from streamreg.sources.base import RowSource
-    from streamreg.sources.dataset import DataSet
+    from streamreg.sources.dataset import Dataset
     from streamreg.sources.zarr.versions import SeenFiles
 
 # tasks of one worker share its GPU
@@ -44,7 +44,7 @@ _ONE_ON_DEVICE = Lock()
 _PACKAGES = {"streamreg": 3, "numpy": 2, "scipy": 2, "zarr": 1, "numcodecs": 2}
 
 
-class Job(NamedTuple):
+class ReadJob(NamedTuple):
     """What a task needs beside the accumulator and its part of the rows."""
 
     dataset: bytes  # pickled
@@ -56,7 +56,7 @@ class Job(NamedTuple):
 class Done(NamedTuple):
     """What a task gives back."""
 
-    folded: Folded
+    folded: PartialResult
     files: dict[str, SeenFiles]  # which versions of files it read, by array
 
 
@@ -90,19 +90,19 @@ def kernels_named(loops: str) -> Kernels:
     return numpy_kernels.KERNELS
 
 
-def fold(job: Job, accumulator: bytes, segments: list[list[tuple[int, int]]]) -> list[Done]:
+def fold(job: ReadJob, accumulator: bytes, segments: list[list[tuple[int, int]]]) -> list[Done]:
     """Fold some segments, each into a state of its own, with one reader."""
     dataset = _opened(job)
     made = _unpickled(accumulator)
     return _fold(dataset, made, segments, kernels_named(job.loops))
 
 
-def fold_on_device(job: Job, accumulator: bytes, segments: list[range]) -> list[Done]:
+def fold_on_device(job: ReadJob, accumulator: bytes, segments: list[range]) -> list[Done]:
     """Fold some segments, of blocks by their numbers, on this worker's GPU; one task at a time."""
     return _fold_there(job, _opened(job), accumulator, segments)
 
 
-def fold_part(job: Job, accumulator: bytes, blocks: list[tuple[int, int]], part: range) -> Done:
+def fold_part(job: ReadJob, accumulator: bytes, blocks: list[tuple[int, int]], part: range) -> Done:
     """Fold all blocks into a part of a state that is too large for one copy a worker."""
     dataset = _opened(job)
     made = _unpickled(accumulator)
@@ -112,7 +112,7 @@ def fold_part(job: Job, accumulator: bytes, blocks: list[tuple[int, int]], part:
 
 
 def fold_chunks(
-    job: Job,
+    job: ReadJob,
     accumulator: bytes,
     before: Done | None,
     bounds: tuple[int, int],
@@ -126,7 +126,7 @@ def fold_chunks(
     start, _ = bounds
 
     def holding(name: str, source: RowSource) -> RowSource:
-        return source.holding(start, chunks[name]) if isinstance(source, SentSource) else source
+        return source.holding(start, chunks[name]) if isinstance(source, ShippedSource) else source
 
     dataset = _opened(job).replaced(holding)
     if before is not None:
@@ -155,11 +155,11 @@ def fold_chunks(
     return done
 
 
-def probe(job: Job) -> Worker:
+def probe(job: ReadJob) -> Worker:
     """Say what this worker is, and whether it can open the data."""
     refusal, kind = "", ""
     try:
-        dataset: DataSet = pickle.loads(job.dataset)  # noqa: S301
+        dataset: Dataset = pickle.loads(job.dataset)  # noqa: S301
         dataset.require_there()
     # whatever a store may raise that is not where it should be
     except Exception as error:  # noqa: BLE001
@@ -195,9 +195,9 @@ def _unpickled(accumulator: bytes) -> Accumulator[Any, Any]:
     return made
 
 
-def _opened(job: Job) -> DataSet:
+def _opened(job: ReadJob) -> Dataset:
     """Open the data for a task, perhaps on a worker that came after the others were asked."""
-    dataset: DataSet = pickle.loads(job.dataset)  # noqa: S301  (dask has unpickled this function)
+    dataset: Dataset = pickle.loads(job.dataset)  # noqa: S301  (dask has unpickled this function)
     other = other_versions(job.versions, versions())
     if other:
         raise ClusterError(f"a worker on {platform.node()} has {other}")
@@ -235,18 +235,18 @@ def _some(part: range, task: Callable[[int], None], count: int) -> None:
 
 
 def _fold(
-    dataset: DataSet,
+    dataset: Dataset,
     accumulator: Accumulator[Any, Any],
     segments: list[list[tuple[int, int]]],
     kernels: Kernels,
-    before: Folded | None = None,
+    before: PartialResult | None = None,
 ) -> list[Done]:
     with one_blas_thread():
         reader = dataset.open()
         try:
             folded = [
-                fold_segment(
-                    reader, accumulator, before or Folded.nothing(accumulator), blocks, kernels,
+                reduce_segment(
+                    reader, accumulator, before or PartialResult.nothing(accumulator), blocks, kernels,
                     lambda _: None,
                 )
                 for blocks in segments
@@ -257,11 +257,11 @@ def _fold(
 
 
 def _fold_there(
-    job: Job,
-    dataset: DataSet,
+    job: ReadJob,
+    dataset: Dataset,
     accumulator: bytes,
     segments: list[range],
-    before: Folded | None = None,
+    before: PartialResult | None = None,
 ) -> list[Done]:
     if job.device is None:
         raise ValueError("the plan has no device")
@@ -271,6 +271,6 @@ def _fold_there(
         return _done(dataset, list(engine.folded(made, segments, before)))
 
 
-def _done(dataset: DataSet, folded: list[Folded]) -> list[Done]:
+def _done(dataset: Dataset, folded: list[PartialResult]) -> list[Done]:
     files = {name: stamps.seen() for name, stamps in dataset.stamps().items()}
     return [Done(each, files) for each in folded]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from streamreg.cluster import worker_tasks
 from streamreg.cluster.scheduler import Scheduler
-from streamreg.cluster.shipped_source import SentSource
+from streamreg.cluster.shipped_source import ShippedSource
 from streamreg.errors import ClusterError, DataWarning, InputError, MemoryLimitError
 from streamreg.formatting import count, shown
 from streamreg.sources.dask import DaskSource
@@ -20,10 +20,10 @@ from streamreg.sources.zarr.source import ZarrSource
 from streamreg.validate import parse_nbytes
 
 if TYPE_CHECKING:
-    from streamreg.cluster.worker_tasks import Job, Worker
+    from streamreg.cluster.worker_tasks import ReadJob, Worker
     from streamreg.planning.terms import Candidate, DeviceNeeds
     from streamreg.sources.base import RowSource
-    from streamreg.sources.dataset import DataSet
+    from streamreg.sources.dataset import Dataset
 
 # of a worker's memory: from there on Dask moves what it holds to disk
 _USABLE_SHARE = 0.6
@@ -134,7 +134,7 @@ def require_threads(scheduler: Scheduler, candidate: Candidate) -> None:
         )
 
 
-def job_for(dataset: DataSet, loops: str, device: DeviceNeeds | None = None) -> Job:
+def job_for(dataset: Dataset, loops: str, device: DeviceNeeds | None = None) -> ReadJob:
     """Return what tasks need of a data set, and of the GPU of each worker.
 
     Raises
@@ -145,12 +145,12 @@ def job_for(dataset: DataSet, loops: str, device: DeviceNeeds | None = None) -> 
     for source in dataset.sources():
         _require_reachable(source)
     sent = dataset.replaced(
-        lambda _, source: SentSource(source) if isinstance(source, DaskSource) else source
+        lambda _, source: ShippedSource(source) if isinstance(source, DaskSource) else source
     )
-    return worker_tasks.Job(pickle.dumps(sent), loops, worker_tasks.versions(), device)
+    return worker_tasks.ReadJob(pickle.dumps(sent), loops, worker_tasks.versions(), device)
 
 
-def require_fit_workers(scheduler: Scheduler, job: Job) -> None:
+def require_fit_workers(scheduler: Scheduler, job: ReadJob) -> None:
     """Refuse workers that could not do the work, or would do it otherwise.
 
     Raises
@@ -182,7 +182,7 @@ def require_fit_workers(scheduler: Scheduler, job: Job) -> None:
         )
 
 
-def _answers(scheduler: Scheduler, job: Job) -> dict[str, Worker]:
+def _answers(scheduler: Scheduler, job: ReadJob) -> dict[str, Worker]:
     """Ask every worker what it is; those that do not answer are told of."""
     ended: SimpleQueue[Any] = SimpleQueue()
     probes: dict[str, Any] = {}

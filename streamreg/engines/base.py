@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from streamreg.engines.partition import Blocks
     from streamreg.kernels import Kernels
     from streamreg.sources.block_reader import BlockReader
-    from streamreg.sources.dataset import DataSet
+    from streamreg.sources.dataset import Dataset
 
 Result = TypeVar("Result")
 
 
-class Folded(NamedTuple):
+class PartialResult(NamedTuple):
     """What some consecutive blocks were folded into."""
 
     state: Any  # of the accumulator
@@ -34,17 +34,17 @@ class Folded(NamedTuple):
     rounded: frozenset[str]  # names of X and y that had an integer which float64 cannot hold
 
     @classmethod
-    def nothing(cls, accumulator: Accumulator[Any, Any]) -> Folded:
+    def nothing(cls, accumulator: Accumulator[Any, Any]) -> PartialResult:
         """Return what no blocks are folded into."""
         return cls(accumulator.zero(), 0, 0, frozenset())
 
 
-OnFolded = Callable[[Folded], None]
+OnPartial = Callable[[PartialResult], None]
 
 
-def joined(a: Folded, b: Folded) -> Folded:
+def joined(a: PartialResult, b: PartialResult) -> PartialResult:
     """Return what is known of some blocks and the next ones, with the state of the first."""
-    return Folded(
+    return PartialResult(
         a.state, a.n_blocks + b.n_blocks, a.n_omitted + b.n_omitted, a.rounded | b.rounded
     )
 
@@ -73,7 +73,7 @@ class Engine(ABC):
 
     def __init__(
         self,
-        dataset: DataSet,
+        dataset: Dataset,
         blocks: Blocks,
         on_rows: Callable[[int], None],
         *,
@@ -103,8 +103,8 @@ class Engine(ABC):
     def reduce(
         self,
         accumulator: Accumulator[Any, Result],
-        start: Folded | None = None,
-        on_folded: OnFolded | None = None,
+        start: PartialResult | None = None,
+        on_partial: OnPartial | None = None,
     ) -> Result:
         """Run one pass and return the accumulator's statistic.
 
@@ -114,7 +114,7 @@ class Engine(ABC):
             What is gathered.
         start
             What the first blocks were folded into already, if any: those are not read again.
-        on_folded
+        on_partial
             Told, by the caller's thread, what the blocks so far are folded into: there a pass may
             be left and gone on with.
 
@@ -125,13 +125,13 @@ class Engine(ABC):
         DataCorruptionError
             A chunk is absent or damaged.
         """
-        start = start or Folded.nothing(accumulator)
+        start = start or PartialResult.nothing(accumulator)
         self._blocks.require_begun(start.n_blocks)
         segments = Segments.of(
             len(self._blocks), self._dataset.n_rows * self._dataset.row_nbytes,
             accumulator.state_nbytes, on_device=self._on_device,
         )  # fmt: skip
-        folded = self._folded(accumulator, start, segments, on_folded)
+        folded = self._folded(accumulator, start, segments, on_partial)
         self.n_omitted = folded.n_omitted
         self.rounded.update(folded.rounded)
         return accumulator.finalize(folded.state)
@@ -144,22 +144,22 @@ class Engine(ABC):
     def _folded(
         self,
         accumulator: Accumulator[Any, Any],
-        start: Folded,
+        start: PartialResult,
         segments: Segments,
-        on_folded: OnFolded | None,
-    ) -> Folded:
+        on_partial: OnPartial | None,
+    ) -> PartialResult:
         """Return what all blocks are folded into, after those of ``start``."""
 
 
 def merged_in_order(
     accumulator: Accumulator[Any, Any],
-    start: Folded,
-    segments: Iterable[Folded],
-    on_folded: OnFolded | None,
-) -> Folded:
+    start: PartialResult,
+    segments: Iterable[PartialResult],
+    on_partial: OnPartial | None,
+) -> PartialResult:
     """Return what the blocks of ``start`` and of the segments after it are folded into.
 
-    ``on_folded`` is told after each segment; what it is told changes with the next.
+    ``on_partial`` is told after each segment; what it is told changes with the next.
     """
     merged = start
     for segment in segments:
@@ -169,20 +169,20 @@ def merged_in_order(
         merged = joined(merged, segment)._replace(state=state)
         # gone before the next is awaited: the plan counts it once
         del segment
-        if on_folded is not None:
-            on_folded(merged)
+        if on_partial is not None:
+            on_partial(merged)
     return merged
 
 
-def fold_segment(
+def reduce_segment(
     reader: BlockReader,
     accumulator: Accumulator[Any, Any],
-    start: Folded,
+    start: PartialResult,
     blocks: Iterable[tuple[int, int]],
     kernels: Kernels,
     on_block: Callable[[int], None],
-    on_folded: OnFolded | None = None,
-) -> Folded:
+    on_partial: OnPartial | None = None,
+) -> PartialResult:
     """Return what some blocks are folded into, in order, after those of ``start``.
 
     Parameters
@@ -199,7 +199,7 @@ def fold_segment(
         The loops, and who runs the parts of an update, if the accumulator splits it.
     on_block
         Told the rows of each block when it is done; may raise to end the pass.
-    on_folded
+    on_partial
         Told what the blocks so far are folded into; that changes with the next.
 
     Raises
@@ -229,8 +229,10 @@ def fold_segment(
             del block
             on_block(stop - first)
             n_blocks += 1
-            if on_folded is not None:
-                on_folded(
-                    Folded(state, n_blocks, n_omitted + reader.n_omitted, rounded | reader.rounded)
+            if on_partial is not None:
+                on_partial(
+                    PartialResult(
+                        state, n_blocks, n_omitted + reader.n_omitted, rounded | reader.rounded
+                    )
                 )
-    return Folded(state, n_blocks, n_omitted + reader.n_omitted, rounded | reader.rounded)
+    return PartialResult(state, n_blocks, n_omitted + reader.n_omitted, rounded | reader.rounded)

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
     from streamreg.blocks import Array
     from streamreg.engines.partition import Blocks
-    from streamreg.sources.dataset import DataSet
+    from streamreg.sources.dataset import Dataset
 
 
-class _Kept(NamedTuple):
+class _CachedBlock(NamedTuple):
     block: Block
     n_omitted: int
 
 
-class KeptBlocks:
+class BlockCache:
     """Room for some of the blocks of a data set, shared by the readers of all threads.
 
     Parameters
@@ -37,14 +37,14 @@ class KeptBlocks:
         Room in bytes: what does not fit in it is read anew in each pass.
     """
 
-    def __init__(self, dataset: DataSet, blocks: Blocks, nbytes: int) -> None:
+    def __init__(self, dataset: Dataset, blocks: Blocks, nbytes: int) -> None:
         self._blocks = blocks
         self._slot_nbytes = slot_nbytes(dataset, blocks.max_rows)
         self._n_slots = min(len(blocks), nbytes // self._slot_nbytes)
         self._room = np.empty(self._n_slots * self._slot_nbytes, np.uint8)
-        self._kept: dict[int, _Kept] = {}
+        self._kept: dict[int, _CachedBlock] = {}
 
-    def get(self, start: int) -> _Kept | None:
+    def get(self, start: int) -> _CachedBlock | None:
         """Return the block that begins with this row, if it is kept."""
         return self._kept.get(start)
 
@@ -60,13 +60,13 @@ class KeptBlocks:
         X, room = _moved(block.X, room)
         y, room = _moved(block.y, room)
         weight = None if block.weight is None else _moved(block.weight, room)[0]
-        self._kept[block.start] = _Kept(Block(X, y, weight, block.start), n_omitted)
+        self._kept[block.start] = _CachedBlock(Block(X, y, weight, block.start), n_omitted)
 
 
-class KeepingReader(BlockReader):
+class CachingReader(BlockReader):
     """Reads each kept block once."""
 
-    def __init__(self, dataset: DataSet, kept: KeptBlocks) -> None:
+    def __init__(self, dataset: Dataset, kept: BlockCache) -> None:
         super().__init__(dataset)
         self._kept = kept
 
@@ -85,7 +85,7 @@ class KeepingReader(BlockReader):
             super().expect(start, stop)
 
 
-def slot_nbytes(dataset: DataSet, rows: int, of: Collection[str] | None = None) -> int:
+def slot_nbytes(dataset: Dataset, rows: int, of: Collection[str] | None = None) -> int:
     """Bytes that keep a block of so many rows, each array where the loops can read it.
 
     ``of`` names the arrays that are counted, of X, y and sample_weight; ``None`` for all.

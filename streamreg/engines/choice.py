@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from streamreg.engines.base import Engine
     from streamreg.planning.terms import Candidate
-    from streamreg.sources.dataset import DataSet
+    from streamreg.sources.dataset import Dataset
 
 
 def loops_for(candidate: Candidate, client: object) -> str:
@@ -44,7 +44,7 @@ def loops_for(candidate: Candidate, client: object) -> str:
 
 
 def engine_for(
-    dataset: DataSet,
+    dataset: Dataset,
     candidate: Candidate,
     loops: str,
     client: object,
@@ -54,8 +54,8 @@ def engine_for(
     if candidate.device is not None and client is None:
         return DeviceEngine(dataset, candidate.n_threads, on_rows, Gpu(), candidate.device)
     if client is None:
-        kernels, kept_nbytes = kernels_named(loops), candidate.kept_nbytes
-        return ThreadsEngine(dataset, candidate.n_threads, on_rows, kernels, kept_nbytes)
+        kernels, cache_nbytes = kernels_named(loops), candidate.cache_nbytes
+        return ThreadsEngine(dataset, candidate.n_threads, on_rows, kernels, cache_nbytes)
     job, scheduler = job_for(dataset, loops, candidate.device), scheduler_of(client)
     require_fit_workers(scheduler, job)
     return ClusterEngine(dataset, job, scheduler, on_rows)

@@ -9,9 +9,9 @@ from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from streamreg.engines.base import Engine, Folded, fold_segment, merged_in_order
+from streamreg.engines.base import Engine, PartialResult, merged_in_order, reduce_segment
 from streamreg.engines.blas import one_blas_thread
-from streamreg.engines.block_cache import KeepingReader, KeptBlocks
+from streamreg.engines.block_cache import BlockCache, CachingReader
 from streamreg.engines.partition import Blocks
 from streamreg.kernels import numpy as numpy_kernels
 from streamreg.kernels import serial
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
     from streamreg.accumulators.base import Accumulator
     from streamreg.blocks import Block
-    from streamreg.engines.base import OnFolded
+    from streamreg.engines.base import OnPartial
     from streamreg.engines.partition import Segments
     from streamreg.errors import InputError
     from streamreg.kernels import Kernels
     from streamreg.sources.block_reader import BlockReader
-    from streamreg.sources.dataset import DataSet
+    from streamreg.sources.dataset import Dataset
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -51,7 +51,7 @@ class ThreadsEngine(Engine):
         Threads that fold; with 1 all is done by the caller's own.
     kernels
         The loops that fold a block.
-    kept_nbytes
+    cache_nbytes
         Room for blocks that stay in memory from one pass to the next.
     blocks
         How rows are cut, if not as usual.
@@ -59,11 +59,11 @@ class ThreadsEngine(Engine):
 
     def __init__(
         self,
-        dataset: DataSet,
+        dataset: Dataset,
         n_threads: int,
         on_rows: Callable[[int], None] = lambda _: None,
         kernels: Kernels = numpy_kernels.KERNELS,
-        kept_nbytes: int = 0,
+        cache_nbytes: int = 0,
         blocks: Blocks | None = None,
     ) -> None:
         blocks = blocks or Blocks.of(dataset.X.grid, dataset.row_nbytes)
@@ -71,9 +71,9 @@ class ThreadsEngine(Engine):
         self._n_threads = n_threads
         self._kernels = kernels
         self._open: Callable[[], BlockReader] = dataset.open
-        if kept_nbytes:
-            kept = KeptBlocks(dataset, self._blocks, kept_nbytes)
-            self._open = partial(KeepingReader, dataset, kept)
+        if cache_nbytes:
+            kept = BlockCache(dataset, self._blocks, cache_nbytes)
+            self._open = partial(CachingReader, dataset, kept)
         self._idle: list[BlockReader] = []
         self._lending = threading.Lock()
         self._stop = threading.Event()
@@ -88,24 +88,24 @@ class ThreadsEngine(Engine):
     def _folded(
         self,
         accumulator: Accumulator[Any, Any],
-        start: Folded,
+        start: PartialResult,
         segments: Segments,
-        on_folded: OnFolded | None,
-    ) -> Folded:
+        on_partial: OnPartial | None,
+    ) -> PartialResult:
         self._tell_earlier(start.n_blocks)
         if len(segments) == 1:
             # the plan counts one reader's buffers for a pass that is read by one thread
             self._close_readers(keep=1)
             shared = self._kernels._replace(parallel=self._share)
             rest = range(start.n_blocks, len(self._blocks))
-            return self._fold(accumulator, start, shared, rest, on_folded)
+            return self._fold(accumulator, start, shared, rest, on_partial)
 
-        def fold(segment: range) -> Folded:
-            nothing = Folded.nothing(accumulator)
+        def fold(segment: range) -> PartialResult:
+            nothing = PartialResult.nothing(accumulator)
             return self._fold(accumulator, nothing, self._kernels, segment)
 
         with closing(self._in_order(segments.after(start.n_blocks), fold)) as states:
-            return merged_in_order(accumulator, start, states, on_folded)
+            return merged_in_order(accumulator, start, states, on_partial)
 
     def each_block(
         self, make: Callable[[BlockReader, Block], Made], done: int = 0
@@ -152,14 +152,16 @@ class ThreadsEngine(Engine):
     def _fold(
         self,
         accumulator: Accumulator[Any, Any],
-        start: Folded,
+        start: PartialResult,
         kernels: Kernels,
         segment: range,
-        on_folded: OnFolded | None = None,
-    ) -> Folded:
+        on_partial: OnPartial | None = None,
+    ) -> PartialResult:
         with self._reader() as reader:
             blocks = (self._blocks[number] for number in segment)
-            return fold_segment(reader, accumulator, start, blocks, kernels, self._tell, on_folded)
+            return reduce_segment(
+                reader, accumulator, start, blocks, kernels, self._tell, on_partial
+            )
 
     def _in_order(
         self, items: Iterable[Item], run: Callable[[Item], Made], *, apart: bool = False

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from streamreg.engines.base import Engine, Folded, joined, merged_in_order
+from streamreg.engines.base import Engine, PartialResult, joined, merged_in_order
 from streamreg.engines.partition import LARGE_STATE_NBYTES, Blocks
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.gpu.device import DeviceState
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
     from streamreg.accumulators.base import Accumulator
     from streamreg.blocks import Block
-    from streamreg.engines.base import OnFolded
+    from streamreg.engines.base import OnPartial
     from streamreg.engines.partition import Segments
     from streamreg.gpu.device import Gpu
     from streamreg.gpu.transfers import Filled, KeptRows
     from streamreg.planning.terms import DeviceNeeds
     from streamreg.sources.block_reader import BlockReader
-    from streamreg.sources.dataset import DataSet
+    from streamreg.sources.dataset import Dataset
 
 
 class _Noted(NamedTuple):
@@ -69,7 +69,7 @@ class DeviceEngine(Engine):
 
     def __init__(
         self,
-        dataset: DataSet,
+        dataset: Dataset,
         n_threads: int,
         on_rows: Callable[[int], None],
         gpu: Gpu,
@@ -84,7 +84,7 @@ class DeviceEngine(Engine):
         self._loops = gpu.kernels()
         self._kept: KeptRows | None = None
         self._kept_notes: dict[int, _Noted] = {}
-        self._whole = dataset.whole_there()
+        self._whole = dataset.whole_on_device()
         self._one_by_one = any(source.is_remote for source in dataset.sources())
 
     def _begin(self, stack: ExitStack) -> None:
@@ -107,18 +107,18 @@ class DeviceEngine(Engine):
     def _folded(
         self,
         accumulator: Accumulator[Any, Any],
-        start: Folded,
+        start: PartialResult,
         segments: Segments,
-        on_folded: OnFolded | None,
-    ) -> Folded:
+        on_partial: OnPartial | None,
+    ) -> PartialResult:
         if start.n_blocks:
             self._on_rows(self._blocks[start.n_blocks - 1][1])
         rest = segments.after(start.n_blocks)
         if accumulator.state_nbytes > LARGE_STATE_NBYTES:
-            merged = self._merged_there(accumulator, start, rest, on_folded)
+            merged = self._merged_there(accumulator, start, rest, on_partial)
         else:
             with closing(self.folded(accumulator, rest)) as states:
-                merged = merged_in_order(accumulator, start, states, on_folded)
+                merged = merged_in_order(accumulator, start, states, on_partial)
         self._loops.forget()
         return merged
 
@@ -126,13 +126,13 @@ class DeviceEngine(Engine):
         self,
         accumulator: Accumulator[Any, Any],
         segments: list[range],
-        before: Folded | None = None,
-    ) -> Generator[Folded, None, None]:
+        before: PartialResult | None = None,
+    ) -> Generator[PartialResult, None, None]:
         """Yield what each segment is folded into, while the next one is.
 
         With ``before``, what the blocks before a single segment are folded into, it goes on there.
         """
-        waiting: list[Callable[[], Folded]] = []
+        waiting: list[Callable[[], PartialResult]] = []
         with closing(self._states(accumulator, segments, before)) as states:
             for segment, there, folded in states:
                 fetch = there.send(self._transfers.fetching)
@@ -145,10 +145,10 @@ class DeviceEngine(Engine):
     def _merged_there(
         self,
         accumulator: Accumulator[Any, Any],
-        start: Folded,
+        start: PartialResult,
         segments: list[range],
-        on_folded: OnFolded | None,
-    ) -> Folded:
+        on_partial: OnPartial | None,
+    ) -> PartialResult:
         """Return what large states are merged into: on the device, and fetched when it is asked."""
         merged, total = start, None
         # sums may have overflown: it is looked at where they are used
@@ -165,10 +165,10 @@ class DeviceEngine(Engine):
                 # gone before the next is made: the plan counts two
                 del there
                 merged = joined(merged, folded)
-                if on_folded is not None:
+                if on_partial is not None:
                     merged = merged._replace(state=total.send(self._transfers.fetching)())
-                    on_folded(merged)
-        if total is None or on_folded is not None:
+                    on_partial(merged)
+        if total is None or on_partial is not None:
             return merged
         return merged._replace(state=total.send(self._transfers.fetching)())
 
@@ -176,15 +176,15 @@ class DeviceEngine(Engine):
         self,
         accumulator: Accumulator[Any, Any],
         segments: list[range],
-        before: Folded | None = None,
-    ) -> Generator[tuple[range, DeviceState[Any], Folded], None, None]:
+        before: PartialResult | None = None,
+    ) -> Generator[tuple[range, DeviceState[Any], PartialResult], None, None]:
         """Yield the state of each segment, once all is queued, and what is known beside it.
 
         Blocks of the next segment are read meanwhile.
         """
         if before is not None and len(segments) > 1:
             raise ValueError("one segment at most can go on where others ended")
-        start = before or Folded.nothing(accumulator)
+        start = before or PartialResult.nothing(accumulator)
         wanted = [
             number for segment in segments for number in segment
             if number not in self._kept_notes
@@ -200,7 +200,7 @@ class DeviceEngine(Engine):
                     self._loops.finish(there.state)
                 known = start._replace(state=None)
                 for note in noted:
-                    known = joined(known, Folded(None, 1, note.n_omitted, note.rounded))
+                    known = joined(known, PartialResult(None, 1, note.n_omitted, note.rounded))
                 yield segment, there, known
                 del there
 
@@ -209,8 +209,8 @@ class DeviceEngine(Engine):
         accumulator: Accumulator[Any, Any],
         fetch: Callable[[], Any],
         segment: range,
-        folded: Folded,
-    ) -> Folded:
+        folded: PartialResult,
+    ) -> PartialResult:
         state = fetch()
         self._require_finite(accumulator, state, segment)
         return folded._replace(state=state)

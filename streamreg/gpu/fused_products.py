@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from streamreg.gpu.launch import TYPES, WARP, Given, Shape, Way, ways_for
+from streamreg.gpu.launch import TYPES, WARP, Given, Launch, Shape, launches_for
 
 if TYPE_CHECKING:
     from streamreg.blocks import Block
@@ -44,7 +44,7 @@ class FusedProducts:
         self._cupy = cupy
         self._kernel = kernel
         self._most_shared_nbytes = most_shared_nbytes
-        self._way_for = cache(self._fitting_way)
+        self._launch_for = cache(self._fitting_launch)
         self._state: ProductState | None = None
         self._sums: Any = None
         self._room: Any = None
@@ -52,7 +52,7 @@ class FusedProducts:
     def serves(self, block: Block, state: ProductState, x: Affine) -> bool:
         """Whether it can fold a block."""
         return (
-            self._way_for(_shape_of(state)) is not None
+            self._launch_for(_shape_of(state)) is not None
             and block.X.dtype.char in TYPES
             and block.X.flags.c_contiguous
             and x.scale is None
@@ -69,19 +69,19 @@ class FusedProducts:
     ) -> None:
         """Queue the folding of a block, given y (n, K) as it is read, V (M, D) and b (M,)."""
         shape = _shape_of(state)
-        way = self._way_for(shape)
-        if way is None:
+        launch = self._launch_for(shape)
+        if launch is None:
             raise ValueError(f"no kernel serves {shape}")
         if self._state is not state:
             if self._state is not None:
                 raise ValueError("the sums of another state have not been added up")
             self._state = state
-            self._sums = self._cupy.zeros((way.n_sums, shape.length))
-            self._room = self._cupy.empty(way.room_nbytes // 8)
+            self._sums = self._cupy.zeros((launch.n_sums, shape.length))
+            self._room = self._cupy.empty(launch.room_nbytes // 8)
         weight = np.uint64(0) if block.weight is None else block.weight
-        kernel = self._kernel(way.source, way.name(TYPES[block.X.dtype.char]))
+        kernel = self._kernel(launch.source, launch.name(TYPES[block.X.dtype.char]))
         given = Given(block.X, y, weight, V, bias, int(state.n))
-        way.queue(kernel, given, self._sums, self._room)
+        launch.queue(kernel, given, self._sums, self._room)
 
     def finish(self, state: ProductState) -> None:
         """Queue the adding up of what was folded into a state."""
@@ -107,10 +107,12 @@ class FusedProducts:
         """Let go of sums that were not asked for."""
         self._state = self._sums = self._room = None
 
-    def _fitting_way(self, shape: Shape) -> Way | None:
+    def _fitting_launch(self, shape: Shape) -> Launch | None:
         """Return how rows are folded; ``None`` where no kernel serves them on this GPU."""
         most = self._most_shared_nbytes
-        return next((way for way in ways_for(shape) if way.shared_nbytes <= most), None)
+        return next(
+            (launch for launch in launches_for(shape) if launch.shared_nbytes <= most), None
+        )
 
 
 def _shape_of(state: ProductState) -> Shape:

@@ -51,7 +51,7 @@ class Given(NamedTuple):
     first: int  # number of the first row of the state's
 
 
-class Way(Protocol):
+class Launch(Protocol):
     """A kernel, for rows of one shape.
 
     How rows are shared is a function of the shape, and of which kernels the GPU has room for.
@@ -80,7 +80,7 @@ class Way(Protocol):
         """Queue the folding of rows."""
 
 
-class Narrow:
+class NarrowRows:
     """Rows that fit the registers of a block of threads, with one target.
 
     Attributes
@@ -136,7 +136,7 @@ class Narrow:
         )  # fmt: skip
 
 
-class Wide:
+class WideRows:
     """Rows of any width, and some targets: tiles that fit the L2 cache are read twice."""
 
     source = "wide_products.cu"
@@ -182,26 +182,26 @@ def _tile_rows(n_features: int, itemsize: int) -> int:
     return max(1, _WIDE_TILE_NBYTES // (itemsize * n_features))
 
 
-def ways_for(shape: Shape) -> list[Way]:
+def launches_for(shape: Shape) -> list[Launch]:
     """Return how rows of a shape can be folded, the best first."""
     d, n_columns, n_targets = shape
-    ways: list[Way] = []
+    launches: list[Launch] = []
     if _LEAST_FEATURES <= d <= _MOST_FEATURES and n_targets == 1 and n_columns <= _MOST_COLUMNS:
-        ways.append(Narrow(shape))
+        launches.append(NarrowRows(shape))
     if d >= _LEAST_WIDE and n_columns <= _MOST_WIDE_COLUMNS:
-        ways.append(Wide(shape))
-    return ways
+        launches.append(WideRows(shape))
+    return launches
 
 
-def apart_nbytes(n_features: int, n_targets: int) -> int:
+def partial_sums_nbytes(n_features: int, n_targets: int) -> int:
     """Bytes of the sums that are kept apart, and of what is needed beside, with any solver."""
     # with a direction for each target, and without
     shapes = [Shape(n_features, m, n_targets) for m in (n_targets, 2 * n_targets)]
     return max(
         (
-            8 * way.n_sums * shape.length + way.room_nbytes
+            8 * launch.n_sums * shape.length + launch.room_nbytes
             for shape in shapes
-            for way in ways_for(shape)
+            for launch in launches_for(shape)
         ),
         default=0,
     )

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from streamreg.engines.partition import LARGE_STATE_NBYTES, Segments
 from streamreg.formatting import MIB, count, format_nbytes
 from streamreg.gpu import kernels as gpu_kernels
-from streamreg.gpu.launch import apart_nbytes
+from streamreg.gpu.launch import partial_sums_nbytes
 from streamreg.gpu.transfers import N_BUFFERS
 from streamreg.planning.terms import DeviceNeeds, Term
 
 if TYPE_CHECKING:
-    from streamreg.planning.row_costs import Rows, RowsThere
+    from streamreg.planning.row_costs import DeviceRowCosts, Rows
     from streamreg.solvers.base import Footprint, Problem
 
 # blocks that have been read, wait to be copied, and are being copied, beside one for each thread
@@ -48,7 +48,7 @@ def device_needs(
     others = [
         Term("sums", n_states * state, f"{count(n_states, 'state')} of D = {d:,}"),
         Term("tiles", scratch, "float64 rows in work"),
-        Term("apart", apart_nbytes(d, k), "sums of each part of the GPU"),
+        Term("apart", partial_sums_nbytes(d, k), "sums of each part of the GPU"),
         Term("weights", weights, "of the solver, sent for each pass"),
         Term("cuBLAS", _WORKSPACE_NBYTES, "its workspace"),
         *_made_there(there, n_threads, n_slots),
@@ -61,10 +61,10 @@ def device_needs(
     terms = [*others, Term("buffers", N_BUFFERS * buffer, f"{N_BUFFERS} blocks that arrive")]
     left -= N_BUFFERS * buffer
     n_kept = 0
-    if passes > 1 and left >= there.kept_nbytes:
-        n_kept = min(rows.n_blocks, left // max(1, there.kept_nbytes))
+    if passes > 1 and left >= there.cache_nbytes:
+        n_kept = min(rows.n_blocks, left // max(1, there.cache_nbytes))
         terms.append(
-            Term("kept", n_kept * there.kept_nbytes, f"{n_kept:,} of {rows.n_blocks:,} blocks")
+            Term("kept", n_kept * there.cache_nbytes, f"{n_kept:,} of {rows.n_blocks:,} blocks")
         )
     asked = sum(term.nbytes for term in terms)
     terms.append(Term("spare", -(-asked // _SPARE), "pieces that CuPy's pool cannot use"))
@@ -79,7 +79,7 @@ def _slots(rows: Rows, n_threads: int) -> int:
     return min(rows.n_blocks, n_threads + _SLOTS_AHEAD)
 
 
-def _made_there(there: RowsThere, n_threads: int, n_slots: int) -> list[Term]:
+def _made_there(there: DeviceRowCosts, n_threads: int, n_slots: int) -> list[Term]:
     """Return what rows take that Dask makes on the device: by CuPy's own pool."""
     if not there.made_nbytes:
         return []
@@ -90,7 +90,7 @@ def _made_there(there: RowsThere, n_threads: int, n_slots: int) -> list[Term]:
 def host_terms(rows: Rows, footprint: Footprint, n_threads: int) -> list[Term]:
     """Return what the host keeps, beside its process, while a device folds."""
     state = max(each.state_nbytes for each in footprint.passes)
-    earlier = max(each.kept_nbytes for each in footprint.passes)
+    earlier = max(each.cache_nbytes for each in footprint.passes)
     slots = _slots(rows, n_threads)
     n_states = _STATES_HERE if state <= LARGE_STATE_NBYTES else _LARGE_HERE
     return [

@@ -18,7 +18,7 @@ from streamreg.ingest.table import BATCH_NBYTES, MAX_NAMED, Table, open_table
 from streamreg.ingest.values import loses_digits
 from streamreg.output.staging import require_writable
 from streamreg.output.zarr_writer import RowAppender, create_array, new_group
-from streamreg.progress import Progress, Silence
+from streamreg.progress import NoProgress, Progress
 
 if TYPE_CHECKING:
     import os
@@ -85,7 +85,7 @@ def ingest(
         cannot be written.
     """
     require_writable(out, overwrite=overwrite, inputs=[table])
-    progress = progress or Silence()
+    progress = progress or NoProgress()
     source = open_table(Path(table), target=target, one_hot=one_hot, ignore=ignore, weight=weight)
     with closing(progress):
         survey = _survey(source, progress, drop_missing=drop_missing)

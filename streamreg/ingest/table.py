@@ -19,7 +19,7 @@ from pyarrow import parquet
 from streamreg.errors import InputError
 from streamreg.formatting import KIB, MIB
 from streamreg.ingest.values import MISSING, NotNumbersError, parse, widen
-from streamreg.signals import finished
+from streamreg.signals import uninterrupted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -66,7 +66,7 @@ class Table:
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the rows of the columns that are used, those of CSV as text."""
         # the first conversion imports pandas, where pyarrow swallows an interrupt
-        finished(pa.scalar, None)
+        uninterrupted(pa.scalar, None)
         with _reading(self.path):
             yield from self._csv_batches() if self.is_csv else self._parquet_batches()
 

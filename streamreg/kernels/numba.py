@@ -18,7 +18,7 @@ import numpy as np
 from streamreg.kernels import AS_STORED, Affine, Kernels
 from streamreg.kernels import numpy as numpy_kernels
 from streamreg.kernels.numpy import column, room_for, tile_rows, tiles, widen
-from streamreg.signals import finished
+from streamreg.signals import uninterrupted
 
 if TYPE_CHECKING:
     from streamreg.blocks import Array, Block, Float64
@@ -41,7 +41,7 @@ def load() -> None:
     Raises whatever a Numba raises that is installed, but does not work.
     """
     # an import that is interrupted half way would leave a Numba that never works again
-    finished(import_module, "streamreg.kernels.numba_loops")
+    uninterrupted(import_module, "streamreg.kernels.numba_loops")
 
 
 def library_nbytes() -> int:

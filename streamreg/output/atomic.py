@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def written_whole(partial: Path, path: Path, previous: Path | None = None) -> Iterator[IO[bytes]]:
+def atomic_write(partial: Path, path: Path, previous: Path | None = None) -> Iterator[IO[bytes]]:
     """Yield a file that stands at ``path``, synced, once the ``with`` block has ended well.
 
     Parameters

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from streamreg.errors import InputError
 from streamreg.output.atomic import sync
-from streamreg.signals import finished
+from streamreg.signals import uninterrupted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -95,12 +95,12 @@ def staged(
     is_filled = False
     try:
         # an interrupt comes before a folder is made or once it is known whose it is, never between
-        finished(claim.take, identity)
-        yield claim.folder, claim.is_begun
+        uninterrupted(claim.take, identity)
+        yield claim.folder, claim.is_resumed
         is_filled = True
         claim.sync()
         require_writable(target, overwrite=overwrite)
-        finished(claim.publish, target)
+        uninterrupted(claim.publish, target)
     except BaseException as error:
         if claim.is_ours and identity and (is_filled or not isinstance(error, InputError)):
             error.add_note(
@@ -120,7 +120,7 @@ class _Claim:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.is_ours = False
-        self.is_begun = False
+        self.is_resumed = False
         self._lock: int | None = None
 
     def take(self, identity: str) -> None:
@@ -143,7 +143,7 @@ class _Claim:
             )
         self.is_ours = True
         if identity and begun.is_file() and begun.read_bytes() == identity.encode():
-            self.is_begun = True
+            self.is_resumed = True
             return
         for entry in left:
             is_folder = entry.is_dir() and not entry.is_symlink()

@@ -11,7 +11,7 @@ import numpy as np
 from streamreg.errors import InputError
 from streamreg.formatting import GIB, MIB
 from streamreg.output.staging import staged
-from streamreg.signals import finished
+from streamreg.signals import uninterrupted
 
 if TYPE_CHECKING:
     import os
@@ -49,7 +49,7 @@ def new_group(
     import zarr  # noqa: PLC0415  (imported only by who writes Zarr arrays)
 
     with staged(path, overwrite=overwrite, inputs=inputs) as (partial, _):
-        yield finished(zarr.create_group, partial, zarr_format=3, attributes=attributes)
+        yield uninterrupted(zarr.create_group, partial, zarr_format=3, attributes=attributes)
 
 
 @contextmanager
@@ -69,12 +69,18 @@ def new_array(
     """
     import zarr  # noqa: PLC0415  (imported only by who writes Zarr arrays)
 
-    with staged(path, overwrite=overwrite, inputs=inputs, identity=identity) as (partial, is_begun):
-        array = _opened(partial) if is_begun else None
+    with staged(path, overwrite=overwrite, inputs=inputs, identity=identity) as (
+        partial,
+        is_resumed,
+    ):
+        array = _opened(partial) if is_resumed else None
         if array is not None:
             yield array, True
         else:
-            yield finished(zarr.create_array, partial, **_layout(shape, dtype, chunk_rows)), False
+            yield (
+                uninterrupted(zarr.create_array, partial, **_layout(shape, dtype, chunk_rows)),
+                False,
+            )
 
 
 def _opened(folder: Path) -> zarr.Array[Any] | None:
@@ -102,7 +108,7 @@ def create_array(
     that is cut. Each chunk is compressed, carries a crc32c, and is written even if all its values
     are zero, since an absent chunk is an error when read.
     """
-    return finished(group.create_array, name, **_layout(shape, dtype, chunk_rows))
+    return uninterrupted(group.create_array, name, **_layout(shape, dtype, chunk_rows))
 
 
 class RowAppender:
@@ -142,7 +148,7 @@ class RowAppender:
         if self._filled:
             stop = self._written + self._filled
             rows = slice(self._written, stop)
-            finished(self._array.__setitem__, rows, self._buffer[: self._filled])
+            uninterrupted(self._array.__setitem__, rows, self._buffer[: self._filled])
             self._written, self._filled = stop, 0
 
     def _require_count(self, n_rows: int, *, complete: bool) -> None:

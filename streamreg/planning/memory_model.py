@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from streamreg.planning.terms import DeviceNeeds
     from streamreg.solvers.base import Footprint, PassFootprint, Solver
     from streamreg.solvers.registry import SolverSettings
-    from streamreg.sources.dataset import DataSet
+    from streamreg.sources.dataset import Dataset
 
 # Of a fit of ten rows: what Python, NumPy and zarr load when they are first used. Measured on
 # Linux, glibc 2.36, Python 3.11: 1.5 to 3 MiB.
@@ -44,7 +44,7 @@ _GOOD_FOR = {"closed_form": "one pass, exact", "gd": "O(D) state", "cg": "O(D) s
 
 
 def make_plan(
-    dataset: DataSet,
+    dataset: Dataset,
     settings: SolverSettings,
     *,
     memory_limit: int | str | None = None,
@@ -148,7 +148,7 @@ def _candidate(
     reason = _GOOD_FOR[solver.name] if fits else _largest(terms, needs)
     kept = None
     if needs is None and scans > 1:
-        kept = _kept_term(rows, limit - peak(terms))
+        kept = _cache_term(rows, limit - peak(terms))
     if kept is not None:
         terms.append(kept)
     return Candidate(
@@ -161,7 +161,7 @@ def _candidate(
         reason=reason,
         terms=tuple(terms),
         n_threads=workers,
-        kept_nbytes=0 if kept is None else kept.nbytes,
+        cache_nbytes=0 if kept is None else kept.nbytes,
         device=needs,
     )
 
@@ -196,8 +196,8 @@ def _terms(
     block_nbytes = 8 * ((rows.block_rows + 1) * (d + 6 * k + 2) + d * (2 * k + 6))
     tiles = Term("tiles", readers * min(each.scratch_nbytes, block_nbytes), "float64 rows in work")
     n_states = _states_in_flight(readers, n_segments)
-    states = count(1 if each.kept_nbytes else n_states, "state")
-    state_nbytes = n_states * each.state_nbytes + each.kept_nbytes
+    states = count(1 if each.cache_nbytes else n_states, "state")
+    state_nbytes = n_states * each.state_nbytes + each.cache_nbytes
     terms = [*rows.terms(readers), tiles, process_term(threads)]
     if rows.decodes:
         # between one block's tiles and the next's a chunk is decoded: what it needs takes the room
@@ -226,7 +226,7 @@ def _saving(footprint: Footprint) -> Term:
     return Term("checkpoint", copies + _SAVING_NBYTES, "states of passes to be gone on with")
 
 
-def _kept_term(rows: Rows, left_nbytes: int) -> Term | None:
+def _cache_term(rows: Rows, left_nbytes: int) -> Term | None:
     """Return the blocks that stay in memory, in what the limit leaves over."""
     slots = min(rows.n_blocks, left_nbytes // rows.slot_nbytes) if rows.slot_nbytes else 0
     if slots <= 0:

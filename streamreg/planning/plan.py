@@ -96,12 +96,12 @@ def _table(plan: Plan) -> str:
             "",
             f"{chosen.solver} takes {there} of the GPU and keeps {count(kept, 'block')} there",
         ]
-    if chosen.kept_nbytes:
-        share = min(1.0, chosen.kept_nbytes / chosen.bytes_per_pass)
+    if chosen.cache_nbytes:
+        share = min(1.0, chosen.cache_nbytes / chosen.bytes_per_pass)
         lines += [
             "",
             (
-                f"{chosen.solver} keeps {format_nbytes(chosen.kept_nbytes)} of decoded blocks, "
+                f"{chosen.solver} keeps {format_nbytes(chosen.cache_nbytes)} of decoded blocks, "
                 f"{share:.0%} of the data, from pass to pass"
             ),
         ]

@@ -10,10 +10,10 @@ from streamreg.sources.zarr.source import ZarrSource
 if TYPE_CHECKING:
     from streamreg.planning.terms import Candidate
     from streamreg.sources.base import RowSource
-    from streamreg.sources.dataset import DataSet
+    from streamreg.sources.dataset import Dataset
 
 
-def rechunking_advice(dataset: DataSet, limit: int, candidates: list[Candidate]) -> str:
+def rechunking_advice(dataset: Dataset, limit: int, candidates: list[Candidate]) -> str:
     """Return how to write X anew, where its chunks are what makes every fit too large."""
     least = min(candidates, key=lambda candidate: candidate.peak_nbytes)
     blocks = sum(term.nbytes for term in least.terms if term.what == "blocks")

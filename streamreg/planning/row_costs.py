@@ -11,25 +11,25 @@ from streamreg.formatting import format_nbytes
 from streamreg.planning.terms import Term
 
 if TYPE_CHECKING:
-    from streamreg.sources.dataset import DataSet
+    from streamreg.sources.dataset import Dataset
 
 
 # X, y and weights
 _MOST_ARRAYS = 3
 
 
-class RowsThere(NamedTuple):
+class DeviceRowCosts(NamedTuple):
     """What blocks take of a device's memory, and of that which it copies from."""
 
     sent_nbytes: int  # of the arrays of a block that come from the host
     made_nbytes: int  # of those that are made on the device when they are read
     reader_nbytes: int  # of the device, for a reader that has them made
-    kept_nbytes: int  # of a block that stays on the device; 0 where all lies there already
+    cache_nbytes: int  # of a block that stays on the device; 0 where all lies there already
 
     @classmethod
-    def of(cls, dataset: DataSet, block_rows: int) -> RowsThere:
+    def of(cls, dataset: Dataset, block_rows: int) -> DeviceRowCosts:
         """Ask the data set, for blocks of at most so many rows."""
-        arrays = zip(("X", "y"), dataset.whole_there(), strict=True)
+        arrays = zip(("X", "y"), dataset.whole_on_device(), strict=True)
         whole = {name for name, rows in arrays if rows is not None}
         # weights are looked at on the host
         sources = {"X": dataset.X, "y": dataset.y}.items()
@@ -39,7 +39,7 @@ class RowsThere(NamedTuple):
             sent_nbytes=slot_nbytes(dataset, block_rows, of=named - there),
             made_nbytes=slot_nbytes(dataset, block_rows, of=made),
             reader_nbytes=sum(source.device_nbytes(block_rows) for source in dataset.sources()),
-            kept_nbytes=slot_nbytes(dataset, block_rows, of=named - whole),
+            cache_nbytes=slot_nbytes(dataset, block_rows, of=named - whole),
         )
 
 
@@ -53,10 +53,10 @@ class Rows(NamedTuple):
     shared_nbytes: int
     decodes: bool  # chunks, rather than to read any rows into a buffer that is kept
     slot_nbytes: int  # of a block that stays in memory; 0 where all lies there already
-    there: RowsThere
+    there: DeviceRowCosts
 
     @classmethod
-    def of(cls, dataset: DataSet, *, on_device: bool = False) -> Rows:
+    def of(cls, dataset: Dataset, *, on_device: bool = False) -> Rows:
         """Ask the data set."""
         blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes, on_device=on_device)
         return cls(
@@ -67,7 +67,7 @@ class Rows(NamedTuple):
             shared_nbytes=dataset.shared_nbytes,
             decodes=not dataset.X.grid.divisible,
             slot_nbytes=0 if dataset.X.in_memory else slot_nbytes(dataset, blocks.max_rows),
-            there=RowsThere.of(dataset, blocks.max_rows),
+            there=DeviceRowCosts.of(dataset, blocks.max_rows),
         )
 
     def buffer_for(self, n_rows: int) -> int:

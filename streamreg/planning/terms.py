@@ -64,7 +64,7 @@ class Candidate:
         Bytes of one state of its largest accumulator.
     peak_nbytes
         Bytes that the fit adds to the process at most.
-    kept_nbytes
+    cache_nbytes
         Bytes of them that hold decoded blocks from one pass to the next; the fit runs without.
     bytes_per_pass
         Decoded bytes that a pass reads.
@@ -91,13 +91,13 @@ class Candidate:
     reason: str
     terms: tuple[Term, ...]
     n_threads: int
-    kept_nbytes: int = 0
+    cache_nbytes: int = 0
     device: DeviceNeeds | None = None
 
     @property
     def needed_nbytes(self) -> int:
         """Bytes without which the fit does not run."""
-        return self.peak_nbytes - self.kept_nbytes
+        return self.peak_nbytes - self.cache_nbytes
 
     @property
     def plain_nbytes(self) -> int:

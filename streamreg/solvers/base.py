@@ -110,7 +110,7 @@ Report = Callable[[EpochRecord], None]
 Place = TypeVar("Place", bound=NamedTuple)
 
 
-class Bookmark(Protocol):
+class IterateStore(Protocol):
     """Where a solver stands, for who saves a fit on its way.
 
     A fit is gone on with by running the solver again: passes that were saved are not run but give
@@ -125,7 +125,7 @@ class Bookmark(Protocol):
         """Take note of a place: arrays in a named tuple, not written to any more."""
 
 
-class NoBookmark:
+class NoIterateStore:
     """Nothing is saved."""
 
     def recall(self, place: Place) -> Place:
@@ -136,7 +136,7 @@ class NoBookmark:
         """Do nothing."""
 
 
-NO_BOOKMARK = NoBookmark()
+NO_ITERATE_STORE = NoIterateStore()
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class PassFootprint(NamedTuple):
 
     state_nbytes: int
     scratch_nbytes: int  # of each thread
-    kept_nbytes: int = 0  # of an earlier pass
+    cache_nbytes: int = 0  # of an earlier pass
     n_parts: int = 1  # into which threads share the work on a state that is kept once
 
 
@@ -187,6 +187,6 @@ class Solver(ABC):
         problem: Problem,
         reduce: Reduce,
         report: Report,
-        bookmark: Bookmark = NO_BOOKMARK,
+        iterates: IterateStore = NO_ITERATE_STORE,
     ) -> Solution:
         """Minimise the objective."""

@@ -15,7 +15,7 @@ from streamreg.formatting import count
 from streamreg.kernels import numpy as numpy_kernels
 from streamreg.solvers.base import (
     EPS,
-    NO_BOOKMARK,
+    NO_ITERATE_STORE,
     EpochRecord,
     Footprint,
     PassFootprint,
@@ -30,7 +30,7 @@ from streamreg.solvers.standardization import Coordinates, is_constant, measure,
 if TYPE_CHECKING:
     from streamreg.accumulators.gram import GramResult
     from streamreg.blocks import Float64
-    from streamreg.solvers.base import Bookmark, Problem, Reduce, Report
+    from streamreg.solvers.base import IterateStore, Problem, Reduce, Report
 
 # squares below, times weights of 1e-120, may have lost digits to underflow
 _SMALLEST_SQUARE = 2.0**-600
@@ -87,9 +87,9 @@ class ClosedForm(Solver):
         problem: Problem,
         reduce: Reduce,
         report: Report,
-        bookmark: Bookmark = NO_BOOKMARK,
+        iterates: IterateStore = NO_ITERATE_STORE,
     ) -> Solution:
-        del bookmark  # a few passes, all of which are needed
+        del iterates  # a few passes, all of which are needed
         moments, units, warnings = _gather(problem, reduce)
         coordinates = _coordinates(problem, moments, units)
         sigma = coordinates.scale

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from streamreg.solvers.base import Status
-from streamreg.solvers.iterative import ROUNDING_DRIFT, Descent, line_search
+from streamreg.solvers.iterative import ROUNDING_DRIFT, IterativeSolver, line_search
 
 if TYPE_CHECKING:
     from streamreg.solvers.base import Reduce
@@ -22,7 +22,7 @@ _LEAST_TOL = 16 * float(np.finfo(float).eps)
 
 
 @dataclass(frozen=True, eq=False)
-class ConjugateGradient(Descent):
+class ConjugateGradient(IterativeSolver):
     """Conjugate gradients on the normal equations of the standardised columns [1]_.
 
     From p = -∇f each epoch takes, with one pass,

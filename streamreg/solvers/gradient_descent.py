@@ -9,7 +9,7 @@ import numpy as np
 
 from streamreg.errors import DivergenceError
 from streamreg.solvers.base import EPS, Status
-from streamreg.solvers.iterative import ROUNDING_DRIFT, Descent, Iterate, line_search
+from streamreg.solvers.iterative import ROUNDING_DRIFT, Iterate, IterativeSolver, line_search
 
 if TYPE_CHECKING:
     from streamreg.blocks import Float64
@@ -24,7 +24,7 @@ _STEEP = 0.05
 
 
 @dataclass(frozen=True, eq=False)
-class SteepestDescent(Descent):
+class SteepestDescent(IterativeSolver):
     """Gradient descent with exact line search: no learning rate to choose.
 
     Each epoch takes, with one pass, w ← w - α∇f with α = ∇f·∇f / ∇f·∇²f·∇f, the least loss along
@@ -49,7 +49,7 @@ class SteepestDescent(Descent):
 
 
 @dataclass(frozen=True, eq=False)
-class ConstantStepDescent(Descent):
+class ConstantStepDescent(IterativeSolver):
     """The textbook update w ← w - α∇f with a given learning rate α.
 
     It converges if α < 2/λ, with λ the largest eigenvalue of ∇²f. Since ∇f₊ = (I - α∇²f)∇f, the

@@ -14,7 +14,7 @@ from streamreg.errors import DivergenceError, InputError
 from streamreg.kernels import numpy as numpy_kernels
 from streamreg.solvers.base import (
     EPS,
-    NO_BOOKMARK,
+    NO_ITERATE_STORE,
     EpochRecord,
     Footprint,
     PassFootprint,
@@ -27,7 +27,7 @@ from streamreg.solvers.standardization import Coordinates, standardise
 
 if TYPE_CHECKING:
     from streamreg.blocks import Float64
-    from streamreg.solvers.base import Bookmark, Problem, Reduce, Report
+    from streamreg.solvers.base import IterateStore, Problem, Reduce, Report
     from streamreg.solvers.standardization import Evaluation
 
     Flags = np.ndarray[tuple[int], np.dtype[np.bool_]]
@@ -110,7 +110,7 @@ class Iterate(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Descent(Solver):
+class IterativeSolver(Solver):
     """One pass an epoch, O(D) state.
 
     Parameters
@@ -163,10 +163,10 @@ class Descent(Solver):
         problem: Problem,
         reduce: Reduce,
         report: Report,
-        bookmark: Bookmark = NO_BOOKMARK,
+        iterates: IterateStore = NO_ITERATE_STORE,
     ) -> Solution:
         coordinates, iterate, warnings = self._begin(problem, reduce)
-        iterate = bookmark.recall(iterate)
+        iterate = iterates.recall(iterate)
         if iterate.epoch > self.max_epochs:
             raise InputError(
                 f"max_epochs={self.max_epochs} but the checkpoint is of a fit that has run "
@@ -174,7 +174,7 @@ class Descent(Solver):
             )
         status = Status.SMALL_GRADIENT if iterate.arrived.all() else None
         while status is None and iterate.epoch < self.max_epochs:
-            bookmark.keep(iterate)
+            iterates.keep(iterate)
             before, iterate = iterate, self.advance(coordinates, reduce, iterate)
             self._require_finite(iterate)
             report(EpochRecord(iterate.epoch, float(iterate.losses[-2]), iterate.relative_norm))

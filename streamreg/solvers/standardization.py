@@ -161,7 +161,7 @@ _LARGE_MEAN = 32.0
 _ALIKE = 4.0
 
 
-class Start(NamedTuple):
+class StandardizedStart(NamedTuple):
     """Coordinates, and what the pass that measured them tells of θ = 0: w = 0 and b = ȳ."""
 
     coordinates: Coordinates
@@ -170,7 +170,7 @@ class Start(NamedTuple):
     warnings: list[str]
 
 
-def standardise(problem: Problem, reduce: Reduce) -> Start:
+def standardise(problem: Problem, reduce: Reduce) -> StandardizedStart:
     """Measure the columns in one pass and return standardised coordinates."""
     moments, units, warnings = measure(problem, reduce)
     d, k = problem.n_features, problem.n_targets
@@ -195,7 +195,7 @@ def standardise(problem: Problem, reduce: Reduce) -> Start:
     warnings += column_warnings(problem, constant, moments.low < moments.high)
     if not problem.l2:
         warnings += dependence_warnings(problem, moments, constant)
-    return Start(coordinates, evaluation, np.where(constant, 0.0, spread), warnings)
+    return StandardizedStart(coordinates, evaluation, np.where(constant, 0.0, spread), warnings)
 
 
 def measure(problem: Problem, reduce: Reduce) -> tuple[MomentsResult, Scaling, list[str]]:

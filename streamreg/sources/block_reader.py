@@ -13,7 +13,7 @@ from streamreg.sources.checks import finite_rows, has_inexact, is_wide, narrow, 
 
 if TYPE_CHECKING:
     from streamreg.blocks import Array, Float64
-    from streamreg.sources.dataset import DataSet
+    from streamreg.sources.dataset import Dataset
 
 
 class BlockReader:
@@ -29,7 +29,7 @@ class BlockReader:
         Names of X and y, where an integer was read that float64 cannot hold.
     """
 
-    def __init__(self, dataset: DataSet) -> None:
+    def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
         self._X = dataset.X.open()
         self._y = dataset.y.open() if dataset.y is not None else None

@@ -139,7 +139,7 @@ def require_dense(data: object, name: str) -> None:
         )
 
 
-def joined_there(parts: list[Array]) -> Array:
+def joined_on_device(parts: list[Array]) -> Array:
     """Return rows of one array after those of another, as new rows where there are several."""
     if len(parts) == 1:
         return parts[0]

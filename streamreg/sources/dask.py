@@ -16,7 +16,7 @@ from streamreg.blocks import is_on_device
 from streamreg.errors import DataCorruptionError, InputError, StreamregError
 from streamreg.formatting import KIB, MIB, rows_text
 from streamreg.sources.base import Reader, RowGrid, RowSource
-from streamreg.sources.checks import as_rows, joined_there
+from streamreg.sources.checks import as_rows, joined_on_device
 from streamreg.sources.chunk_reader import ChunkReader, heaps_nbytes, joined_nbytes
 from streamreg.sources.hdf5 import Sliceable, SliceableSource
 from streamreg.sources.zarr.metadata import input_path
@@ -147,7 +147,7 @@ def chunk_row(source: RowSource, row: int) -> str:
 class _Tasks:
     """The graph of an array, and the small results that most of its row blocks need."""
 
-    def __init__(self, array: Any, name: str, kept_nbytes: int) -> None:  # noqa: ANN401
+    def __init__(self, array: Any, name: str, cache_nbytes: int) -> None:  # noqa: ANN401
         import dask  # noqa: PLC0415  (imported only by who has Dask arrays)
         from dask._task_spec import convert_legacy_graph  # noqa: PLC0415
 
@@ -160,7 +160,7 @@ class _Tasks:
         self.keys = [key for key, height in zip(rows, heights, strict=True) if height > 0]
         self._shared = _shared(self._graph, self.keys)
         self._kept: dict[Key, Any] = {}
-        self._room = kept_nbytes
+        self._room = cache_nbytes
         self._lock = Lock()
 
     def compute(self, key: Key) -> Any:  # noqa: ANN401  (an array, of NumPy or another library)
@@ -238,7 +238,7 @@ class _DaskReader(ChunkReader):
         if not self._source.on_device:
             return super().read(start, stop)
         # never into a buffer: the GPU may still be at work on what was read before
-        return joined_there([self._part(*span) for span in self._spans(start, stop)])
+        return joined_on_device([self._part(*span) for span in self._spans(start, stop)])
 
 
 def _stored_nbytes(array: Any, chunk_rows: int) -> int:  # noqa: ANN401

@@ -24,7 +24,7 @@ NanPolicy = Literal["raise", "omit"]
 
 
 @dataclass(frozen=True)
-class DataSet:
+class Dataset:
     """The rows of a regression: X (N, D), y (N, K) and weights (N,), wherever each lies.
 
     Attributes
@@ -139,7 +139,7 @@ class DataSet:
         for source in self.sources():
             source.require_unchanged()
 
-    def replaced(self, change: Callable[[str, RowSource], RowSource]) -> DataSet:
+    def replaced(self, change: Callable[[str, RowSource], RowSource]) -> Dataset:
         """Return the data set with other sources, by their names X, y and sample_weight."""
         changed = {name: change(name, source) for name, source in self.named().items()}
         return replace(
@@ -151,7 +151,7 @@ class DataSet:
         """Whether rows of some arrays lie in the memory of a GPU."""
         return any(source.on_device for source in self.sources())
 
-    def whole_there(self) -> tuple[Array | None, Array | None]:
+    def whole_on_device(self) -> tuple[Array | None, Array | None]:
         """Return X (N, D) and y (N, K) as far as they lie on a GPU just as they are folded.
 
         Not where rows may be left out.

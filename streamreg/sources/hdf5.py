@@ -20,7 +20,7 @@ from streamreg.sources.chunk_reader import (
     joined_nbytes,
 )
 from streamreg.sources.in_memory import ArraySource
-from streamreg.sources.memmap import mapped_rows
+from streamreg.sources.memmap import memmap_rows
 from streamreg.sources.zarr.metadata import printable
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def open_rows(data: object, name: str, *, missing_chunks: str) -> RowSource | No
             f'{name}.filled(np.nan) and nan_policy="omit" to leave such rows out'
         )
     if isinstance(data, np.ndarray):
-        return mapped_rows(data, name) or ArraySource(data, name)
+        return memmap_rows(data, name) or ArraySource(data, name)
     try:
         return SliceableSource(data, name) if isinstance(data, Sliceable) else None
     # a closed HDF5 file has no shape, and other libraries' element types are not NumPy's

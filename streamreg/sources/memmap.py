@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _NEAR_NBYTES = 8192
 
 
-def mapped_rows(array: Array, name: str) -> MappedSource | None:
+def memmap_rows(array: Array, name: str) -> MemmapSource | None:
     """Return the rows of an array that lies in a mapped file; ``None`` if it must be read as is.
 
     That is so in memory, for copy-on-write maps, whose pages may differ from their file, and
@@ -41,10 +41,10 @@ def mapped_rows(array: Array, name: str) -> MappedSource | None:
         return None
     if array.dtype.itemsize not in {array.strides[0], array.strides[-1]} and array[0].size > 1:
         return None
-    return MappedSource(array, name, mapped)
+    return MemmapSource(array, name, mapped)
 
 
-class MappedSource(RowSource):
+class MemmapSource(RowSource):
     """A mapped file: C or Fortran order, some of its rows or columns, from any offset.
 
     Attributes
@@ -107,7 +107,7 @@ class MappedSource(RowSource):
 
 
 class _FileReader(Reader):
-    def __init__(self, source: MappedSource, file: int) -> None:
+    def __init__(self, source: MemmapSource, file: int) -> None:
         self._source = source
         self._file = file
         row_shape = source.shape[1:]

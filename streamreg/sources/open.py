@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamreg.errors import InputError
 from streamreg.sources.coerce import as_streamable
-from streamreg.sources.dataset import DataSet
+from streamreg.sources.dataset import Dataset
 from streamreg.sources.kinds import open_source
 from streamreg.sources.zarr.metadata import open_child, open_group
 
@@ -23,7 +23,7 @@ def open_dataset(
     missing_chunks: str = "error",
     nan_policy: NanPolicy = "raise",
     needs_y: bool = True,
-) -> DataSet:
+) -> Dataset:
     """Return the data set that ``X``, ``y`` and ``sample_weight`` describe; only metadata are read.
 
     ``X`` alone may be the path of a Zarr group, or a ``zarr.Group``, that holds ``X``, ``y`` and
@@ -58,7 +58,7 @@ def open_dataset(
     def source(data: object, name: str) -> RowSource:
         return open_source(data, name, missing_chunks=missing_chunks)
 
-    return DataSet(
+    return Dataset(
         X=source(X, "X"),
         y=None if y is None else source(y, "y"),
         weight=None if sample_weight is None else source(sample_weight, "sample_weight"),

@@ -17,13 +17,13 @@ from pathlib import Path
 
 from streamreg import fit as fitting
 from streamreg.checkpoint import file as checkpoint_file
-from streamreg.config import FitSettings
+from streamreg.config import FitConfig
 from streamreg.engines.threads import ThreadsEngine
-from streamreg.progress import Silence
+from streamreg.progress import NoProgress
 from streamreg.sources.open import open_dataset
 
 
-class _Count(Silence):
+class _Count(NoProgress):
     """Counts blocks where a process that is killed does not take the number with it."""
 
     def __init__(self, total):
@@ -62,7 +62,7 @@ def main(path, solver, n_fits, seed):
     # rows of earlier runs are told too, for progress: here each call is a block that was folded
     ThreadsEngine._tell_earlier = lambda *_: None
     checkpoint_file.INTERVAL_SECONDS, checkpoint_file._SHARE = 0.0, 0
-    settings = FitSettings(
+    settings = FitConfig(
         solver=solver, tol=1e-10, n_threads=1, memory_limit="1 GiB",
         checkpoint=folder / f"{solver}.ckpt",
     )  # fmt: skip

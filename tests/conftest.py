@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import zarr
 from fake_cupy import FakeCuPy, install
 from host_cuda import RawModule
 from hypothesis import HealthCheck, settings
+from stores import write_zarr
 
 from streamreg.gpu import fused_gram, fused_products, launch
 from streamreg.gpu import kernels as gpu_kernels
 from streamreg.gpu.device import Gpu
 from streamreg.kernels import numba as numba_kernels
 from streamreg.kernels import numpy as numpy_kernels
-from streamreg.kernels import tiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -83,38 +82,6 @@ def store(tmp_path: Path) -> Callable[..., str]:
     return write
 
 
-def write_zarr(path: Any, values: np.ndarray, **layout: Any) -> str:
-    """Write an array with every chunk in place, those that are all zeros too."""
-    dtype = values.dtype
-    if layout.get("zarr_format", 3) == 3:
-        dtype = dtype.newbyteorder("=")
-    array = zarr.create_array(
-        store=path,
-        shape=values.shape,
-        dtype=dtype,
-        config={"write_empty_chunks": True},
-        overwrite=True,
-        **layout,
-    )
-    array[...] = values
-    return str(path)
-
-
-def read_all(source: Any, rows: int | None = None) -> np.ndarray:
-    """Return all rows of a source, read ``rows`` at a time."""
-    n_rows = source.shape[0]
-    step = rows or source.grid.chunk_rows
-    reader = source.open()
-    try:
-        parts = [
-            np.array(reader.read(start, min(start + step, n_rows)))
-            for start in range(0, n_rows, step)
-        ]
-    finally:
-        reader.close()
-    return np.concatenate(parts)
-
-
 def add_gram(rows, gram):
     """Add ZᵀZ, its lower triangle, as cuBLAS does."""
     gram += np.tril(rows.T @ rows)
@@ -138,8 +105,8 @@ def kernels(request):
 def tile_sizes(request, monkeypatch):
     """Let a few rows make several tiles, and a few columns several panels."""
     if request.param:
-        monkeypatch.setattr(tiles, "_TILE_NBYTES", 1)
-        monkeypatch.setattr(tiles, "_MIN_ROWS", 4)
+        monkeypatch.setattr(numpy_kernels, "_TILE_NBYTES", 1)
+        monkeypatch.setattr(numpy_kernels, "_MIN_ROWS", 4)
         monkeypatch.setattr(numba_kernels, "_TILE_NBYTES", 1)
         monkeypatch.setattr(gpu_kernels, "TILE_NBYTES", 1)
         monkeypatch.setattr(gpu_kernels, "_LEAST_ROWS", 3)

@@ -25,15 +25,15 @@ def test_benchmark_runs_quickly(script, tmp_path):
 
 
 def test_the_benchmark_of_a_gpu_runs_quickly_on_one_that_is_made_up(tmp_path):
-    script, tests = FOLDER / "gpu.py", Path(__file__).parent
+    script, tests = FOLDER / "gpu.py", Path(__file__).parent / "support"
     program = f"""
 import runpy, sys
 sys.path[:0] = [{str(FOLDER)!r}, {str(tests)!r}]
 import pytest
 from fake_cupy import FakeCuPy, install
-from streamreg.kernels import gpu_gram, gpu_products
+from streamreg.gpu import fused_gram, fused_products
 install(pytest.MonkeyPatch(), FakeCuPy())
-gpu_products.launches_for, gpu_gram.TYPES = lambda _: [], ()  # there is nobody to compile for
+fused_products.launches_for, fused_gram.TYPES = lambda _: [], ()  # there is nobody to compile for
 sys.argv = [{str(script)!r}, "--quick"]
 runpy.run_path({str(script)!r}, run_name="__main__")
 """

@@ -246,11 +246,15 @@ def _fold(
         try:
             folded = [
                 reduce_segment(
-                    reader, accumulator, before or PartialResult.nothing(accumulator), blocks, kernels,
+                    reader,
+                    accumulator,
+                    before or PartialResult.nothing(accumulator),
+                    blocks,
+                    kernels,
                     lambda _: None,
                 )
                 for blocks in segments
-            ]  # fmt: skip
+            ]
         finally:
             reader.close()
     return _done(dataset, folded)

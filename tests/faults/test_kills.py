@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import zarr
 
-KILLED_FITS = Path(__file__).with_name("killed_fits.py")
+KILLED_FITS = Path(__file__).parents[1] / "support" / "killed_fits.py"
 
 
 def store(path, n_rows, n_features):

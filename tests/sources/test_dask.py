@@ -8,9 +8,9 @@ from collections import Counter
 import numpy as np
 import pytest
 import strategies as ours
-from conftest import read_all
 from hypothesis import given
 from hypothesis import strategies as st
+from stores import read_all
 
 from streamreg.errors import DataCorruptionError, InputError
 from streamreg.sources.kinds import open_source

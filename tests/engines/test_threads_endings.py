@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from made_up_rows import Rows, Sum, only
+from synthetic_rows import Rows, Sum, only
 
 from streamreg.accumulators.gradient import Gradient
 from streamreg.config import FitConfig
@@ -125,8 +125,8 @@ def test_blocks_that_nobody_wants_are_not_read():
 def test_an_interrupt_ends_a_pass(n_threads, state_nbytes):
     program = f"""
         import sys, threading, time
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
-        from made_up_rows import Rows, Sum, only
+        sys.path.insert(0, {str(Path(__file__).parents[1] / "support")!r})
+        from synthetic_rows import Rows, Sum, only
         from streamreg.engines.threads import ThreadsEngine
         def on_read(start):
             if start > 4096:

@@ -16,8 +16,8 @@ FIT = """
     import warnings
     import numpy as np
     from streamreg import LinearRegression
-    from streamreg.kernels import fused
-    fused._WORTH_NBYTES = 0
+    from streamreg.kernels import numba as numba_kernels
+    numba_kernels._WORTH_NBYTES = 0
     X = np.arange(600.0).reshape(200, 3) ** 2 % 7
     def fit():
         model = LinearRegression(solver="cg", memory_limit="1 GiB").fit(X, X @ [1, 2, 3])
@@ -81,4 +81,6 @@ def test_a_damaged_cache_is_done_without(tmp_path):
 
 @pytest.mark.parametrize("value", ["1", "2"])
 def test_numba_that_is_switched_off_is_not_used(tmp_path, value):
-    assert run("print(fused.is_installed())", tmp_path, NUMBA_DISABLE_JIT=value) == ["False"]
+    assert run("print(numba_kernels.is_installed())", tmp_path, NUMBA_DISABLE_JIT=value) == [
+        "False"
+    ]

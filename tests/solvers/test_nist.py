@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from streamreg import LinearRegression
 
-DATA = Path(__file__).parent / "data" / "nist"
+DATA = Path(__file__).parents[1] / "data" / "nist"
 
 # Digits that all coefficients have, the intercept too, rounded down from what was found on x86-64
 # (closed_form 12.2 14.7 12.8 12.0 11.1 6.2, cg 12.9 14.7 12.4 11.1 8.6 6.3), with a digit or two to
@@ -28,7 +28,8 @@ DIGITS = {
     "NoInt1": (14, 14),
     "Norris": (11.5, 11.5),
     "Pontius": (10.5, 10.5),
-    "Wampler1": (10, 7.5),
+    # 9.93 to 10.2, by the order in which the processor adds up
+    "Wampler1": (9.9, 7.5),
     "Wampler5": (5.5, 5.5),
 }
 # of gd at tol=1e-14: a loss near its least tells half the digits of the weights. What has one

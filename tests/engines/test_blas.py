@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 import pytest
-from made_up_rows import Rows, Sum, only
+from synthetic_rows import Rows, Sum, only
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from streamreg.config import FitConfig

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import strategies as ours
 import zarr
-from conftest import read_all, write_zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stores import read_all, write_zarr
 from zarr.codecs import GzipCodec, ShardingCodec, TransposeCodec, ZstdCodec
 
 from streamreg.errors import DataCorruptionError, InputError

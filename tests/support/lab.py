@@ -16,7 +16,7 @@ import numcodecs
 import numpy as np
 import pytest
 import zarr
-from conftest import write_zarr
+from stores import write_zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, TransposeCodec, ZstdCodec
 
 from streamreg.engines.partition import Blocks

@@ -8,6 +8,7 @@ from dataclasses import replace
 import dask.array as da
 import numpy as np
 import pytest
+import reference
 from sklearn.exceptions import ConvergenceWarning
 
 from streamreg import LinearRegression
@@ -18,7 +19,7 @@ from streamreg.fit import plan
 from streamreg.gpu import fused_products, launch
 from streamreg.gpu.device import DeviceState
 from streamreg.gpu.engine import DeviceEngine
-from streamreg.kernels import Affine, reference
+from streamreg.kernels import Affine
 from streamreg.kernels.states import ProductState
 from streamreg.sources.open import open_dataset
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numcodecs
 import numpy as np
 import pytest
-from conftest import write_zarr
+from stores import write_zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, TransposeCodec, ZstdCodec
 
 from streamreg.engines.partition import Blocks
@@ -24,8 +24,8 @@ BAND = 8 * MIB // (8 * ROW)
 _MEASURE = """
 import gc, re
 from pathlib import Path
-from streamreg.layout import Blocks
-from streamreg.sources.opening import open_source
+from streamreg.engines.partition import Blocks
+from streamreg.sources.kinds import open_source
 
 def nbytes(field):
     return 1024 * int(re.search(field + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])

@@ -5,11 +5,12 @@ from __future__ import annotations
 import array_api_strict
 import numpy as np
 import pytest
+import reference
 from hypothesis import given
 from hypothesis import strategies as st
 
 from streamreg.blocks import Block
-from streamreg.kernels import Affine, blas, reference, serial
+from streamreg.kernels import Affine, blas, serial
 from streamreg.kernels import numpy as numpy_kernels
 from streamreg.kernels.states import GramState, MomentsState, ProductState
 

@@ -6,11 +6,11 @@ import shutil
 
 import numpy as np
 import pytest
+import reference
 
 from streamreg.blocks import Block
 from streamreg.gpu import kernels as gpu_kernels
 from streamreg.gpu.device import DeviceState
-from streamreg.kernels import reference
 from streamreg.kernels.states import GramState
 
 pytestmark = [

@@ -24,7 +24,7 @@ from streamreg.validate import parse_nbytes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the high mark is Linux's")
 
-PROGRAM = Path(__file__).with_name("measured_fit.py")
+PROGRAM = Path(__file__).parents[1] / "support" / "measured_fit.py"
 # a pass has a segment for each 16 MiB: four threads can fold at once
 DATA_NBYTES = 64 * MIB
 CODECS = {"none": None, "zstd": ZstdCodec(), "blosc": BloscCodec(), "gzip": GzipCodec(level=1)}

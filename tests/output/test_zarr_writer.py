@@ -273,7 +273,7 @@ def test_the_next_writer_clears_what_a_killed_one_left(tmp_path):
     path = tmp_path / "out.zarr"
     killed = """
 import os, signal, sys
-from streamreg.output import create_array, new_group
+from streamreg.output.zarr_writer import create_array, new_group
 with new_group(sys.argv[1], overwrite=False) as group:
     create_array(group, "left", (4, 2))[:] = 1
     os.kill(os.getpid(), signal.SIGKILL)

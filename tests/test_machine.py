@@ -107,7 +107,7 @@ def test_a_process_may_use_something():
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS is enforced on Linux")
 def test_an_address_space_limit_is_respected():
     program = (
-        "import resource; from streamreg.memory import *\n"
+        "import resource; from streamreg.formatting import *; from streamreg.machine import *\n"
         "resource.setrlimit(resource.RLIMIT_AS, (8 * GIB, 8 * GIB))\n"
         "print(available_nbytes())"
     )
@@ -156,7 +156,7 @@ def test_no_control_groups(tmp_path):
 
 def test_peak_memory_sees_what_was_freed_before_it_could_be_sampled():
     program = (
-        "import numpy as np; from streamreg.memory import *\n"
+        "import numpy as np; from streamreg.formatting import *; from streamreg.machine import *\n"
         "with PeakMemory() as peak: np.ones(64 * MIB // 8)\n"
         "print(peak.added_nbytes)"
     )
@@ -184,7 +184,7 @@ def test_peak_memory_is_seen_below_the_high_mark_of_the_process():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is inherited on Linux")
 def test_the_high_mark_is_not_that_of_the_starting_process():
-    program = "from streamreg.memory import _high_mark; print(_high_mark())"
+    program = "from streamreg.machine import _high_mark; print(_high_mark())"
     large = np.ones(256 * MIB // 8)
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert int(out.stdout) < large.nbytes

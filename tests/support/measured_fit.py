@@ -21,7 +21,7 @@ def main() -> None:
     case = json.loads(sys.argv[1])
     tasks = {"fit": _fit, "public_fit": _public_fit}
     rows = _load(case["kind"], case["path"], case["weighted"])
-    print(json.dumps(tasks.get(case["task"], _predict)(*rows, case)))  # noqa: T201
+    print(json.dumps(tasks.get(case["task"], _predict)(*rows, case)))
 
 
 def _load(kind: str, path: str, weighted: bool) -> tuple[Any, Any, Any]:  # noqa: FBT001

@@ -7,7 +7,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from made_up_rows import Rows, Sum, only
+from synthetic_rows import Rows, Sum, only
 
 from streamreg.accumulators.gram import Gram
 from streamreg.engines.base import PartialResult, reduce_segment

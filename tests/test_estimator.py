@@ -276,7 +276,7 @@ def test_plan_stays_a_function_after_a_fit():
 
 
 @pytest.mark.parametrize(
-    "name", ["fitting", "model", "plans", "prediction", "solvers.registry", "progress"]
+    "name", ["fit", "model", "planning.plan", "predict", "solvers.registry", "progress"]
 )
 def test_only_the_estimator_needs_scikit_learn(name):
     code = f"import sys, streamreg.{name}; assert 'sklearn' not in sys.modules"

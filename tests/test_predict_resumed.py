@@ -56,9 +56,9 @@ def stopped(model, store, out, monkeypatch, error, *, after=3):
 
 def blocks_read(monkeypatch):
     read = []
-    real = prediction.cpu.predict
+    real = prediction.numpy_kernels.predict
     monkeypatch.setattr(
-        prediction.cpu, "predict", lambda X, *rest: read.append(len(X)) or real(X, *rest)
+        prediction.numpy_kernels, "predict", lambda X, *rest: read.append(len(X)) or real(X, *rest)
     )
     return read
 

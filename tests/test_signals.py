@@ -81,7 +81,7 @@ def test_an_interrupt_in_pandas_import_is_not_lost(tmp_path):
                     sys.meta_path.remove(self)
                     os.kill(os.getpid(), signal.SIGINT)
         sys.meta_path.insert(0, Interrupt())
-        from streamreg.ingest import ingest
+        from streamreg.ingest.convert import ingest
         try:
             ingest("table.csv", "table.zarr", target=["y"])
         except KeyboardInterrupt:

@@ -477,7 +477,8 @@ def test_a_full_disk_is_told_once_and_in_the_end_if_nothing_was_saved(data, tmp_
 def test_a_signal_saves_a_fit_of_the_api(data, tmp_path, number, code):
     program = textwrap.dedent(f"""
         import sys
-        from streamreg import LinearRegression, checkpoint_file
+        from streamreg import LinearRegression
+        from streamreg.checkpoint import file as checkpoint_file
         # nothing is due: what is saved is what the signal saves
         checkpoint_file.INTERVAL_SECONDS = 1e9
         try:

@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 import zarr
-from faults.lab import (
+from lab import (
     LAST,
     LAYOUTS,
     ROWS,

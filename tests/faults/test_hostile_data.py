@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from faults.lab import (
+from lab import (
     LAST,
     Faults,
     Lab,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from faults.lab import (
+from lab import (
     Faults,
     Lab,
     assert_error,

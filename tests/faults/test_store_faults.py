@@ -11,7 +11,7 @@ from pathlib import Path
 import numcodecs
 import numpy as np
 import pytest
-from faults.lab import (
+from lab import (
     BOTH,
     LAST,
     LAYOUTS,

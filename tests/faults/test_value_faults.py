@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from faults.lab import ROWS, D, Faults, Lab, N, X, Y, assert_error
+from lab import ROWS, D, Faults, Lab, N, X, Y, assert_error
 from sklearn.exceptions import ConvergenceWarning
 
 import streamreg

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from faults.lab import D, N, X, Y
+from lab import D, N, X, Y
 from problems import lstsq
 
 from streamreg import DataWarning, LinearRegression

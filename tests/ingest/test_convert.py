@@ -243,7 +243,7 @@ else:  # one row group
 MEASURE = """
 import pathlib, sys
 import zarr.codecs
-from streamreg.ingest import ingest
+from streamreg.ingest.convert import ingest
 def highest():  # ru_maxrss would begin with that of the process that started this one
     lines = pathlib.Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))

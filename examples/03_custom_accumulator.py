@@ -16,7 +16,7 @@ from streamreg.sources.open import open_dataset
 
 if TYPE_CHECKING:
     from streamreg.blocks import Block, Float64
-    from streamreg.kernels import Kernels
+    from streamreg.kernels.base import Kernels
 
 
 class Counts(NamedTuple):
@@ -59,7 +59,7 @@ def main() -> None:
     X = (rng.random((1_000_000, 5)) > [0.0, 0.25, 0.5, 0.75, 1.0]).astype(np.uint8)
     dataset = open_dataset(X, needs_y=False)
     with ThreadsEngine(dataset, n_threads=2) as engine:
-        print("share of zeros:", engine.reduce(Sparsity(dataset.n_features)).round(3))
+        print("share of zeros:", engine.reduce(Sparsity(dataset.n_features)).result.round(3))
 
 
 if __name__ == "__main__":

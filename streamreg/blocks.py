@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,15 +54,29 @@ class Block:
         (n,) float64, all positive; ``None`` when every row counts once.
     start
         The number of the first row in the data set.
-    cuts
-        The first rows, from the second on, of the blocks that it was joined of.
+    joints
+        If blocks were joined to this one: where each of them, but the first, begins.
     """
+
+    kind: ClassVar[str] = "dense"
 
     X: Array
     y: Array
     weight: Float64 | None
     start: int
-    cuts: tuple[int, ...] = ()
+    joints: tuple[int, ...] = ()
+
+    @property
+    def n_rows(self) -> int:
+        """Return n."""
+        return len(self.X)
+
+    def is_finite(self) -> bool:
+        """Whether X and y hold neither NaN nor inf."""
+        return all(
+            values.dtype.kind != "f" or bool(np.isfinite(values).all())
+            for values in (self.X, self.y)
+        )
 
     def rows(self, first: int, stop: int) -> Block:
         """Return some rows, as views."""

@@ -1,4 +1,4 @@
-"""Everything about a fit but its data."""
+"""Everything about a fit but its data: each parameter is parsed and checked once."""
 
 from __future__ import annotations
 
@@ -10,29 +10,23 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from streamreg import validate
-from streamreg.cluster.workers import require_client
 from streamreg.errors import InputError
 from streamreg.formatting import count, shown
-from streamreg.solvers.registry import SolverSettings
-from streamreg.validate import parse_nbytes
+from streamreg.solvers.penalties import L2Penalty
+from streamreg.solvers.registry import AUTO, SOLVERS, SolverSettings
 
 if TYPE_CHECKING:
     from streamreg.blocks import Float64
-    from streamreg.solvers.base import Problem
+    from streamreg.solvers.base import Problem, Solver
+    from streamreg.solvers.penalties import Penalty
     from streamreg.sources.dataset import NanPolicy
 
 
 @dataclass(frozen=True, eq=False)
 class FitConfig:
-    """Everything about a fit but its data; the parameters of ``LinearRegression``.
+    """The parameters of ``LinearRegression``, as numbers; :meth:`parse` makes them of texts."""
 
-    Raises
-    ------
-    InputError
-        A value that no fit can use.
-    """
-
-    solver: str = "auto"
+    solver: str = AUTO
     fit_intercept: bool = True
     l2: float = 0.0
     standardize: bool = True
@@ -41,68 +35,119 @@ class FitConfig:
     tol: float = 1e-8
     init: Any = "zeros"
     random_state: Any = None
-    memory_limit: int | str | None = None
+    memory_limit: int | None = None  # bytes
     n_threads: int | None = None
     device: str = "cpu"
-    device_memory_limit: int | str | None = None
+    device_memory_limit: int | None = None  # bytes
     client: Any = None
-    checkpoint: Any = None
+    checkpoint: str | None = None
     missing_chunks: str = "error"
     nan_policy: NanPolicy = "raise"
 
-    def __post_init__(self) -> None:
-        validate.choice("device", self.device, ("cpu", "cuda"))
-        if self.device_memory_limit is not None and self.device != "cuda":
+    @classmethod
+    def parse(
+        cls,
+        *,
+        solver: object = AUTO,
+        fit_intercept: object = True,
+        l2: object = 0.0,
+        standardize: object = True,
+        learning_rate: object = "auto",
+        max_epochs: object = 1000,
+        tol: object = 1e-8,
+        init: object = "zeros",
+        random_state: object = None,
+        memory_limit: object = None,
+        n_threads: object = None,
+        device: object = "cpu",
+        device_memory_limit: object = None,
+        client: object = None,
+        checkpoint: object = None,
+        missing_chunks: object = "error",
+        nan_policy: object = "raise",
+    ) -> FitConfig:
+        """Return the parameters as users pass them, parsed and checked.
+
+        Raises
+        ------
+        InputError
+            A value that no fit can use, by the name of its parameter.
+        """
+        device = validate.choice("device", device, ("cpu", "cuda"))
+        if device_memory_limit is not None and device != "cuda":
             raise InputError(
                 'device_memory_limit is of a GPU, and device="cpu" uses none: pass device="cuda", '
                 "or leave it out"
             )
-        if self.device_memory_limit is not None:
-            parse_nbytes(self.device_memory_limit, name="device_memory_limit")
-        if self.client is not None:
-            require_client(self.client)
-            if self.device == "cuda" and self.device_memory_limit is None:
-                raise InputError(
-                    'device="cuda" with client needs device_memory_limit: what a fit may take of '
-                    "the GPU of each worker"
-                )
-        if self.checkpoint is not None:
-            validate.path_text("checkpoint", self.checkpoint)
-        validate.choice("missing_chunks", self.missing_chunks, ("error", "fill"))
-        validate.choice("nan_policy", self.nan_policy, ("raise", "omit"))
-        validate.flag("fit_intercept", self.fit_intercept)
-        validate.number("l2", self.l2, lambda l2: 0 <= l2 < np.inf, "a finite number, 0 or more")
-        validate.threads(self.n_threads)
-        if self.memory_limit is not None:
-            parse_nbytes(self.memory_limit)
-        self.solver_settings()
-
-    def solver_settings(self, init: Float64 | None = None) -> SolverSettings:
-        """Return what concerns the solver."""
-        return SolverSettings(
-            self.solver, self.standardize, self.learning_rate, self.max_epochs, self.tol, init
+        if client is not None and device == "cuda" and device_memory_limit is None:
+            raise InputError(
+                'device="cuda" with client needs device_memory_limit: what a fit may take of '
+                "the GPU of each worker"
+            )
+        return cls(
+            solver=validate.choice("solver", solver, (AUTO, *SOLVERS)),
+            fit_intercept=validate.flag("fit_intercept", fit_intercept),
+            l2=validate.number("l2", l2, lambda l2: 0 <= l2 < np.inf, "a finite number, 0 or more"),
+            standardize=validate.flag("standardize", standardize),
+            learning_rate=_learning_rate(learning_rate),
+            max_epochs=validate.whole("max_epochs", max_epochs),
+            tol=validate.number("tol", tol, lambda tol: 0 <= tol < 1, "a number from 0 to below 1"),
+            init=init,
+            random_state=random_state,
+            memory_limit=_nbytes("memory_limit", memory_limit),
+            n_threads=validate.threads(n_threads),
+            device=device,
+            device_memory_limit=_nbytes("device_memory_limit", device_memory_limit),
+            client=client,
+            checkpoint=None if checkpoint is None else validate.path_text("checkpoint", checkpoint),
+            missing_chunks=validate.choice("missing_chunks", missing_chunks, ("error", "fill")),
+            nan_policy=validate.choice("nan_policy", nan_policy, ("raise", "omit")),  # type: ignore[arg-type]
         )
+
+    @property
+    def penalty(self) -> Penalty:
+        """The penalty of the objective."""
+        return L2Penalty(self.l2)
+
+    def build_solver(self, name: str, init: Float64 | None = None) -> Solver:
+        """Return the solver of that name with these parameters; ``init`` is w (D, K)."""
+        settings = SolverSettings(
+            self.standardize, self.learning_rate, self.max_epochs, self.tol, init
+        )
+        return SOLVERS[name](settings)
 
     def initial_weights(self, problem: Problem) -> Float64 | None:
         """Return w to start from, (D, K), in the user's units; ``None`` for zeros."""
         seed = self.random_state
         if seed is None and self.checkpoint is not None:
-            # the same when the fit is gone on with
+            # the same when the fit is resumed
             seed = zlib.crc32(os.path.realpath(self.checkpoint).encode())
         return _initial_weights(self.init, seed, problem.n_features, problem.n_targets)
 
-    def identity(self, solver: str, init: Float64 | None) -> dict[str, Any]:
-        """Return what a solver's answer depends on, as JSON knows it."""
-        names = ["fit_intercept", "l2", "missing_chunks", "nan_policy"]
-        known: dict[str, Any] = {"solver": solver}
-        if solver != "closed_form":
-            names += ["standardize", "tol", *(["learning_rate"] if solver == "gd" else [])]
-            start = None if init is None else np.ascontiguousarray(init)
-            known["init"] = "zeros" if start is None else f"{zlib.crc32(start.data):08x}"
-        for name in names:
-            value = getattr(self, name)
-            known[name] = value if isinstance(value, str | bool) else float(value)
-        return known
+    def identity(self, solver: Solver) -> dict[str, Any]:
+        """Return the parameters that the answer depends on, as in JSON."""
+        return {
+            **solver.identity(),
+            "fit_intercept": self.fit_intercept,
+            "l2": self.l2,
+            "missing_chunks": self.missing_chunks,
+            "nan_policy": self.nan_policy,
+        }
+
+
+def _nbytes(name: str, size: object) -> int | None:
+    return None if size is None else validate.parse_nbytes(size, name=name)
+
+
+def _learning_rate(value: object) -> float | Literal["auto"]:
+    if isinstance(value, str) and value == "auto":
+        return "auto"
+    return validate.number(
+        "learning_rate",
+        value,
+        lambda rate: 0 < rate < np.inf,
+        'a number above 0, or "auto" for the best step of each epoch',
+    )
 
 
 def _initial_weights(

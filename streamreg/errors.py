@@ -1,4 +1,4 @@
-"""Every error that a user can meet.
+"""Every error that a user can meet, and the messages that they carry.
 
 StreamregError
 ├── InputError           ValueError       shapes, types, parameters, NaN or inf
@@ -8,8 +8,21 @@ StreamregError
 ├── CheckpointError      ValueError       a checkpoint of other data, or damaged
 └── ClusterError         RuntimeError     a cluster's workers or scheduler are lost
 
-DataWarning              UserWarning      the fit went on, but its data deserve a look
+DataWarning              UserWarning      the fit is done, but its data deserve a look
+
+Python writes ``solver="cg"`` where the command line writes ``--solver cg``. A :class:`Message`
+therefore holds the parameters that it names as data: :class:`Parameter` and :class:`Remedy`.
 """
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = [
     "CheckpointError",
@@ -19,8 +32,138 @@ __all__ = [
     "DivergenceError",
     "InputError",
     "MemoryLimitError",
+    "Message",
+    "Parameter",
+    "PythonOnly",
+    "Remedy",
     "StreamregError",
+    "Verbatim",
 ]
+
+# parameters whose options have other names; path is that of streamreg.load
+_OPTION_NAMES = {"client": "scheduler", "path": "model"}
+_WORD = re.compile(r"[\w.+-]+")
+
+
+class Verbatim(str):
+    """A value that is printed as it is, not as a text in quotes: a placeholder such as PATH."""
+
+    __slots__ = ()
+
+
+class PythonOnly(str):
+    """A part of a message that the command line leaves out."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter, with a value or without, as Python and the command line write it.
+
+    >>> print(Parameter("memory_limit"), Parameter("missing_chunks", "fill"))
+    memory_limit missing_chunks="fill"
+    >>> Parameter("missing_chunks", "fill").for_command_line()
+    '--missing-chunks fill'
+    """
+
+    parameter: str
+    value: str | bool | float | None = None
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return self.parameter
+        if not isinstance(self.value, str) or isinstance(self.value, Verbatim):
+            return f"{self.parameter}={self.value}"
+        text = repr(self.value)
+        return f"{self.parameter}={text}" if '"' in text else f'{self.parameter}="{text[1:-1]}"'
+
+    def for_command_line(self) -> str:
+        """Return the option: of a flag without its value, of others with the value for a shell."""
+        name = _OPTION_NAMES.get(self.parameter, self.parameter).replace("_", "-")
+        if self.value is None or self.value is True:
+            return f"--{name}"
+        if self.value is False:
+            return f"--no-{name}"
+        text = str(self.value)
+        if isinstance(self.value, Verbatim):
+            # a repr: quotes stay around all but a single word
+            bare = text.strip("\"'")
+            return f"--{name} {bare if _WORD.fullmatch(bare) else text}"
+        return f"--{name} {shlex.quote(text)}"
+
+
+@dataclass(frozen=True)
+class Remedy(Parameter):
+    """What a user can pass to avoid an error, and what it costs.
+
+    >>> print(Remedy("solver", "cg", cost="131 MiB, about 41 passes"))
+    solver="cg": 131 MiB, about 41 passes
+    """
+
+    cost: str = ""
+
+    def __str__(self) -> str:
+        return self._with_cost(super().__str__())
+
+    def for_command_line(self) -> str:
+        return self._with_cost(super().for_command_line())
+
+    def _with_cost(self, text: str) -> str:
+        return f"{text}: {self.cost}" if self.cost else text
+
+
+Part: TypeAlias = "str | Parameter"
+
+
+class Message(str):
+    """A text for the user: a ``str`` in Python's words that also has those of the command line.
+
+    Formatting it with ``f"{message}"`` gives a plain ``str``; ``+`` and :meth:`joined` keep both.
+
+    >>> message = Message("pass ", Remedy("solver", "cg"), ", or more memory")
+    >>> print(message)
+    pass solver="cg", or more memory
+    >>> message.for_command_line()
+    'pass --solver cg, or more memory'
+    """
+
+    __slots__ = ("parts",)
+
+    parts: tuple[Part, ...]
+
+    def __new__(cls, *parts: Part) -> Self:
+        message = super().__new__(cls, "".join(map(str, parts)))
+        message.parts = tuple(
+            piece
+            for part in parts
+            for piece in (part.parts if isinstance(part, Message) else [part])
+        )
+        return message
+
+    @classmethod
+    def joined(cls, separator: str, parts: Iterable[Part]) -> Message:
+        """Return the parts with a separator between them, as ``separator.join`` does."""
+        separated = [piece for part in parts for piece in (separator, part)]
+        return cls(*separated[1:])
+
+    def for_command_line(self) -> str:
+        """Return the message with options in place of Python's parameters."""
+        return "".join(
+            part.for_command_line()
+            if isinstance(part, Parameter)
+            else ("" if isinstance(part, PythonOnly) else part)
+            for part in self.parts
+        )
+
+    def __add__(self, other: str) -> Message:
+        return Message(self, other)
+
+    def __radd__(self, other: str) -> Message:
+        return Message(other, self)
+
+    def __reduce__(self) -> tuple[type[Message], tuple[Part, ...]]:
+        return Message, self.parts
 
 
 class StreamregError(Exception):
@@ -63,4 +206,4 @@ class ClusterError(StreamregError, RuntimeError):
 
 
 class DataWarning(UserWarning):
-    """The fit went on, but something in the data deserves a look: it names columns or chunks."""
+    """The fit is done, but something in the data deserves a look: names columns or chunks."""

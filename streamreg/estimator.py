@@ -13,13 +13,13 @@ from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from streamreg import fit as fitting
-from streamreg import predict as prediction
 from streamreg import validate
 from streamreg.config import FitConfig
 from streamreg.errors import CheckpointError, DataWarning, InputError
+from streamreg.fit import fit_dataset
 from streamreg.formatting import count, unsaved
 from streamreg.model import DETAILS, Model
+from streamreg.predict import predict, predict_to, score
 from streamreg.progress import progress_of
 from streamreg.sources.kinds import is_streamable
 from streamreg.sources.open import open_dataset
@@ -177,13 +177,13 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
             ``tol`` was not reached; constant or dependent columns, few digits, rows left out.
             For what is raised see ``streamreg.errors``.
         """
-        settings = self._settings()
+        config = self._config()
         if not callable(self.progress):
             validate.flag("progress", self.progress, "True, False or a callable")
-        dataset = self._dataset(X, y, sample_weight)
+        dataset = self._dataset(config, X, y, sample_weight)
         names = self._check_columns(X, reset=True) or dataset.feature_names
         dataset = replace(dataset, feature_names=names)
-        result = fitting.fit(dataset, settings, progress_of(self.progress, "fit"))
+        result = fit_dataset(dataset, config, progress_of(self.progress, "fit"))
         self._keep(result.model(dataset))
         self.plan_ = result.plan
         for message in result.warnings:
@@ -199,7 +199,7 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def predict(self, X: Rows, *, out: Path | None = None, overwrite: bool = False) -> Rows:
         """Return Xw + b, (N,) or (N, K); or write it to the Zarr array ``out``, block by block.
 
-        Then the path of that array is returned, which may replace one with ``overwrite``.
+        Then the path of that array is returned; ``overwrite`` lets it replace an existing one.
 
         Raises
         ------
@@ -209,33 +209,46 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
             The predictions do not fit ``memory_limit``; pass ``out``.
         """
         check_is_fitted(self)
-        dataset = self._dataset(X, needs_y=False)
+        config = self._config()
+        dataset = self._dataset(config, X, needs_y=False)
         self._check_columns(X, reset=False)
-        how: Any = {
-            "memory_limit": self.memory_limit, "n_threads": self.n_threads,
-            "progress": progress_of(self.progress, "predict"),
-        }  # fmt: skip
+        progress = progress_of(self.progress, "predict")
         if out is None:
-            return prediction.predict(self._model(), dataset, **how)
-        path = validate.path_text("out", out)
-        inputs = [X] if isinstance(X, str | os.PathLike) else []
-        return prediction.predict_to(
-            self._model(), dataset, path, overwrite=overwrite, inputs=inputs, **how
+            return predict(
+                self._model(),
+                dataset,
+                memory_limit=config.memory_limit,
+                n_threads=config.n_threads,
+                progress=progress,
+            )
+        return predict_to(
+            self._model(),
+            dataset,
+            validate.path_text("out", out),
+            overwrite=overwrite,
+            memory_limit=config.memory_limit,
+            n_threads=config.n_threads,
+            inputs=[X] if isinstance(X, str | os.PathLike) else [],
+            progress=progress,
         )
 
     def score(self, X: Rows, y: Rows = None, sample_weight: Rows = None) -> float:
         """Return R², streamed; of several targets the mean.
 
-        NaN, with a warning, where y is constant or has one row; rows that ``nan_policy="omit"``
-        leaves out are told in another.
+        NaN, with a warning, if y is constant or has one row. Another warning counts the rows that
+        ``nan_policy="omit"`` leaves out.
         """
         check_is_fitted(self)
-        dataset = self._dataset(X, y, sample_weight)
+        config = self._config()
+        dataset = self._dataset(config, X, y, sample_weight)
         self._check_columns(X, reset=False)
-        scores = prediction.score(
-            self._model(), dataset, memory_limit=self.memory_limit, n_threads=self.n_threads,
+        scores = score(
+            self._model(),
+            dataset,
+            memory_limit=config.memory_limit,
+            n_threads=config.n_threads,
             progress=progress_of(self.progress, "score"),
-        )  # fmt: skip
+        )
         for message in scores.warnings:
             warnings.warn(message, DataWarning, stacklevel=2)
         return float(np.mean(scores.r2))
@@ -254,17 +267,26 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         check_is_fitted(self)
         self._model().save(path)
 
+    @staticmethod
     def _dataset(
-        self, X: Rows, y: Rows = None, sample_weight: Rows = None, *, needs_y: bool = True
+        config: FitConfig,
+        X: Rows,
+        y: Rows = None,
+        sample_weight: Rows = None,
+        *,
+        needs_y: bool = True,
     ) -> Dataset:
-        settings = self._settings()
         return open_dataset(
-            X, y, sample_weight, missing_chunks=settings.missing_chunks,
-            nan_policy=settings.nan_policy, needs_y=needs_y,
-        )  # fmt: skip
+            X,
+            y,
+            sample_weight,
+            missing_chunks=config.missing_chunks,
+            nan_policy=config.nan_policy,
+            needs_y=needs_y,
+        )
 
-    def _settings(self) -> FitConfig:
-        return FitConfig(**{f.name: getattr(self, f.name) for f in fields(FitConfig)})
+    def _config(self) -> FitConfig:
+        return FitConfig.parse(**{f.name: getattr(self, f.name) for f in fields(FitConfig)})
 
     def _check_columns(self, X: Rows, *, reset: bool) -> tuple[str, ...] | None:
         """Keep or compare the number and names of columns, as scikit-learn does."""

@@ -1,7 +1,8 @@
-"""A data set, a plan, an engine and a solver make a solution."""
+"""A fit: data set + configuration → plan → backend → solver → solution."""
 
 from __future__ import annotations
 
+import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,47 +11,50 @@ import numpy as np
 
 from streamreg import __version__
 from streamreg.checkpoint.checkpoint import Checkpoint
-from streamreg.cluster.workers import require_threads, room_on, scheduler_of
 from streamreg.config import FitConfig
-from streamreg.engines.choice import engine_for, loops_for
-from streamreg.engines.partition import PARTITION_CONSTANTS
-from streamreg.errors import InputError, MemoryLimitError
+from streamreg.engines.backend import Backend, SegmentReducer
+from streamreg.engines.partition import HOST
+from streamreg.engines.threads import ThreadsEngine, ThreadsReducer
+from streamreg.errors import DataWarning, InputError, MemoryLimitError
 from streamreg.formatting import format_nbytes, left_out
-from streamreg.gpu.device import Gpu
-from streamreg.machine import PeakMemory, available_nbytes
+from streamreg.kernels.registry import load_kernels
+from streamreg.machine import PeakMemory, available_nbytes, usable_cpus
 from streamreg.model import Model
-from streamreg.planning.memory_model import make_plan
+from streamreg.planning.memory_model import (
+    HOST_RATES,
+    make_plan,
+    memory_limit_or_default,
+    threads_needs,
+)
 from streamreg.progress import NoProgress, Progress
 from streamreg.signals import sigterm_as_exit
 from streamreg.solvers.base import NO_ITERATE_STORE, Problem, Solution
 from streamreg.sources.open import open_dataset
-from streamreg.validate import parse_nbytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from streamreg.accumulators.base import Accumulator
-    from streamreg.blocks import Float64
-    from streamreg.engines.base import Engine
+    from streamreg.engines.base import Engine, Reduction
     from streamreg.planning.plan import Plan
-    from streamreg.solvers.base import Reduce
+    from streamreg.planning.row_costs import RowCosts
+    from streamreg.planning.terms import Candidate, Needs
+    from streamreg.solvers.base import Reduce, Solver
     from streamreg.sources.dataset import Dataset
 
 Result = TypeVar("Result")
 
-_LARGEST_WEIGHT = 1e120
+_LARGEST_WEIGHT_SUM = 1e120
 
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """A solution, and how it was come by.
+    """The outcome of a fit.
 
     Attributes
     ----------
     solution
         Weights in the user's units.
-    plan
-        What was planned.
     peak_nbytes
         Bytes that the fit added to the process, measured.
     n_omitted
@@ -58,7 +62,7 @@ class Fit:
     warnings
         What deserves a look.
     unsaved
-        Why not one checkpoint could be saved, if one was asked for; else empty.
+        Why no checkpoint could be saved, if one was asked for; otherwise empty.
     """
 
     solution: Solution
@@ -71,18 +75,96 @@ class Fit:
     def model(self, dataset: Dataset) -> Model:
         """Return the weights with the names of the data set that was fitted."""
         solution = self.solution
-        details = {
-            "solver": self.plan.chosen,
-            "status": solution.status.value,
-            "converged": solution.status.converged,
-            "n_iter": solution.n_epochs,
-            "loss_history": solution.loss_history,
-            "peak_memory": self.peak_nbytes,
-        }
         return Model(
-            np.ascontiguousarray(solution.coefficients.T), solution.intercept,
-            dataset.n_targets == 1, dataset.feature_names, dataset.target_names, details,
-        )  # fmt: skip
+            np.ascontiguousarray(solution.coefficients.T),
+            solution.intercept,
+            dataset.n_targets == 1,
+            dataset.feature_names,
+            dataset.target_names,
+            details={
+                "solver": self.plan.chosen,
+                "status": solution.status.value,
+                "converged": solution.status.converged,
+                "n_iter": solution.n_epochs,
+                "loss_history": solution.loss_history,
+                "peak_memory": self.peak_nbytes,
+            },
+        )
+
+
+class ThreadsBackend(Backend):
+    """Threads of this process, or of a cluster's workers."""
+
+    policy = HOST
+    rates = HOST_RATES
+
+    def __init__(self, memory_limit: int, n_threads: int) -> None:
+        self.memory_limit = memory_limit
+        self.n_threads = n_threads
+
+    def require_readable(self, dataset: Dataset) -> None:
+        dataset.require_on_host('pass device="cuda", which reduces them there, or ')
+
+    def needs(self, costs: RowCosts, problem: Problem, solver: Solver, n_threads: int) -> Needs:
+        return threads_needs(costs, problem, solver, n_threads)
+
+    def load_kernels(self, candidate: Candidate) -> str:
+        try:
+            load_kernels(candidate.kernels)
+        # whatever an installed Numba raises that does not suit NumPy, or LLVM
+        except Exception as error:  # noqa: BLE001
+            warnings.warn(
+                f"Numba is installed but cannot be imported ({type(error).__name__}: {error}): "
+                "using the slower NumPy kernels. Reinstall or remove Numba, or set "
+                "NUMBA_DISABLE_JIT=1 in the environment",
+                DataWarning,
+                stacklevel=2,
+            )
+            return "numpy"
+        return candidate.kernels
+
+    def open(
+        self,
+        dataset: Dataset,
+        candidate: Candidate,
+        kernels: str,
+        on_rows: Callable[[int], None],
+    ) -> Engine:
+        return ThreadsEngine(
+            dataset,
+            candidate.n_threads,
+            on_rows,
+            kernels=kernels,
+            cache_nbytes=candidate.cache_nbytes,
+            policy=self.policy,
+        )
+
+    def segment_reducer(self, candidate: Candidate, kernels: str) -> SegmentReducer:
+        del candidate  # it needs no buffers of its own
+        return ThreadsReducer(kernels, self.policy)
+
+
+def backend_of(config: FitConfig) -> Backend:
+    """Return where the passes of a fit run; a GPU's or a cluster's code is imported only here."""
+    if config.client is None:
+        limit = memory_limit_or_default(config.memory_limit)
+        return _backend_of_process(config, limit, config.n_threads or usable_cpus())
+    from streamreg.cluster.backend import ClusterBackend, limits_of  # noqa: PLC0415
+
+    scheduler, memory_limit, n_threads = limits_of(config)
+    worker = _backend_of_process(config, memory_limit, n_threads)
+    return ClusterBackend(scheduler, worker)
+
+
+def _backend_of_process(config: FitConfig, memory_limit: int, n_threads: int) -> Backend:
+    """Return the backend of one process: this one, or one of a cluster's workers."""
+    threads = ThreadsBackend(memory_limit, n_threads)
+    if config.device == "cpu":
+        return threads
+    from streamreg.gpu.backend import GpuBackend  # noqa: PLC0415
+
+    is_local = config.client is None
+    return GpuBackend(threads, config.device_memory_limit, is_local=is_local)
 
 
 def plan(
@@ -114,74 +196,62 @@ def plan(
         raise InputError(
             f"there is no parameter {unknown[0]!r}; there are {', '.join(sorted(known))}"
         )
-    # a plan shows nothing, but the parameters of an estimator are welcome whole
+    # a plan shows no progress, but accepts all parameters of an estimator
     parameters.pop("progress", None)
-    settings = FitConfig(**parameters)
+    config = FitConfig.parse(**parameters)
     dataset = open_dataset(
-        X, y, sample_weight, missing_chunks=settings.missing_chunks, nan_policy=settings.nan_policy
+        X, y, sample_weight, missing_chunks=config.missing_chunks, nan_policy=config.nan_policy
     )
-    return plan_fit(dataset, settings)
+    return plan_fit(dataset, config)
 
 
-def plan_fit(dataset: Dataset, settings: FitConfig) -> Plan:
-    """Plan a fit; reads metadata only. On a cluster it is what each worker needs."""
-    limit, n_threads, device_limit = settings.memory_limit, settings.n_threads, None
-    if settings.client is not None:
-        limit, n_threads = room_on(scheduler_of(settings.client)).within(limit)
-        if settings.device == "cuda":
-            n_threads = 1  # tasks take turns
-    if settings.device != "cuda":
-        dataset.require_on_host('pass device="cuda", which folds them there, or ')
-    else:
-        device_limit = _device_limit(settings)
-    return make_plan(
-        dataset,
-        settings.solver_settings(),
-        memory_limit=limit,
-        n_threads=n_threads,
-        device_limit=device_limit,
-        saves=settings.checkpoint is not None,
-        keeps=settings.client is None,
-    )
+def plan_fit(dataset: Dataset, config: FitConfig) -> Plan:
+    """Plan a fit; reads metadata only. On a cluster the plan is of each worker."""
+    return _plan(dataset, config, backend_of(config))
 
 
-def fit(dataset: Dataset, settings: FitConfig, progress: Progress | None = None) -> Fit:
+def _plan(dataset: Dataset, config: FitConfig, backend: Backend) -> Plan:
+    backend.require_readable(dataset)
+    return make_plan(dataset, config, backend)
+
+
+def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress | None = None) -> Fit:
     """Fit a data set.
 
     Raises
     ------
     MemoryLimitError
-        The plan does not fit; nothing was read. Or the system refused what the plan allows.
+        The plan does not fit; nothing was read. Or the system refused memory that the plan allows.
     InputError, DataCorruptionError, DivergenceError
-        As the engine and the solver meet them.
+        As the engine and the solver raise them.
     """
     if dataset.y is None:
         raise InputError("a fit needs y")
     progress = progress or NoProgress()
-    plan = plan_fit(dataset, settings)
+    backend = backend_of(config)
+    plan = _plan(dataset, config, backend)
     candidate = plan.require_fit()
-    if settings.client is not None and settings.device != "cuda":
-        require_threads(scheduler_of(settings.client), candidate)
     problem = Problem(
-        dataset.n_features, dataset.n_targets,
-        fit_intercept=bool(settings.fit_intercept), l2=float(settings.l2),
+        dataset.n_features,
+        dataset.n_targets,
+        fit_intercept=config.fit_intercept,
+        penalty=config.penalty,
         feature_names=dataset.feature_names,
-    )  # fmt: skip
-    init = settings.initial_weights(problem)
-    solver = settings.solver_settings(init).build(plan.chosen)
-    with _told_refusals(plan), PeakMemory() as peak:
-        # loaded here, so that what they take is measured
-        loops = loops_for(candidate, settings.client)
+    )
+    solver = config.build_solver(plan.chosen, config.initial_weights(problem))
+    with _explain_refused_memory(plan), PeakMemory() as peak:
+        # loaded within the measurement, because the plan counts them
+        kernels = backend.load_kernels(candidate)
         with (
-            _checkpoint(dataset, settings, plan.chosen, init, loops) as checkpoint,
-            engine_for(dataset, candidate, loops, settings.client, progress.rows) as engine,
+            _checkpoint(dataset, config, solver, backend, kernels) as checkpoint,
+            backend.open(dataset, candidate, kernels, progress.rows) as engine,
         ):
-            reduce = _passes(dataset, engine, progress, checkpoint)
+            reduce = _reduce_with(dataset, engine, progress, checkpoint)
             try:
                 solution = solver.solve(
                     problem, reduce, progress.epoch, checkpoint or NO_ITERATE_STORE
                 )
-                # what was read and then changed is not noticed where it is not read again
+                # a file that changed after its last read is noticed here
                 dataset.require_unchanged()
             finally:
                 progress.close()
@@ -190,87 +260,72 @@ def fit(dataset: Dataset, settings: FitConfig, progress: Progress | None = None)
     return Fit(solution, plan, peak.added_nbytes, engine.n_omitted, remarks, unsaved)
 
 
-def _device_limit(settings: FitConfig) -> int:
-    """Return the bytes of a GPU that a fit may take: what was asked for, or half of what is free.
-
-    Raises
-    ------
-    MemoryLimitError
-        More was asked for than is free on the GPU of this process.
-    """
-    asked = settings.device_memory_limit
-    if asked is not None:
-        asked = parse_nbytes(asked, name="device_memory_limit")
-        if settings.client is not None:
-            return asked
-    free = Gpu().free_nbytes
-    if asked is not None and asked > free:
-        raise MemoryLimitError(
-            f"device_memory_limit is {format_nbytes(asked)} and the GPU has {format_nbytes(free)} "
-            "free: end what else uses it, or pass a lower one"
-        )
-    return free // 2 if asked is None else asked
-
-
 @contextmanager
 def _checkpoint(
-    dataset: Dataset, settings: FitConfig, solver: str, init: Float64 | None, loops: str
+    dataset: Dataset, config: FitConfig, solver: Solver, backend: Backend, kernels: str
 ) -> Iterator[Checkpoint | None]:
-    """Yield the fit's checkpoint, if one was asked for; where none was, nothing is read."""
-    if settings.checkpoint is None:
+    """Yield the fit's checkpoint, if one was asked for; otherwise nothing is read."""
+    if config.checkpoint is None:
         yield None
         return
     identity = {
         "streamreg": __version__,
-        "parameters": settings.identity(solver, init),
-        "loops": loops,
-        "cut": list(PARTITION_CONSTANTS),
+        "parameters": config.identity(solver),
+        "kernels": kernels,
+        "partition": backend.policy.identity(),
         "data": dataset.identity(),
     }
-    with sigterm_as_exit(), Checkpoint(settings.checkpoint, identity, dataset) as opened:
+    with sigterm_as_exit(), Checkpoint(config.checkpoint, identity, dataset) as opened:
         yield opened
 
 
-def _passes(
+def _reduce_with(
     dataset: Dataset, engine: Engine, progress: Progress, checkpoint: Checkpoint | None
 ) -> Reduce:
-    """Return what a solver asks for passes."""
+    """Return the function with which a solver runs passes."""
 
     def reduce(accumulator: Accumulator[Any, Result]) -> Result:
         progress.begin_pass(type(accumulator).__name__, dataset.n_rows)
         if checkpoint is None:
-            result = engine.reduce(accumulator)
+            reduction = engine.reduce(accumulator)
         else:
-            result = checkpoint.reduce(engine, accumulator)
-        _require_rows(dataset, result, engine.n_omitted)
-        return result
+            reduction = checkpoint.reduce(engine, accumulator)
+        _require_rows(dataset, reduction, engine.n_omitted)
+        return reduction.result
 
     return reduce
 
 
 @contextmanager
-def _told_refusals(plan: Plan) -> Iterator[None]:
-    """Say what was planned, where the system refuses memory."""
+def _explain_refused_memory(plan: Plan) -> Iterator[None]:
+    """Say what was planned, if the system refuses memory."""
     try:
         yield
     except MemoryLimitError:
         raise
     except MemoryError as error:
-        less = "" if plan.chosen != "closed_form" else ', or solver="cg", which needs O(D)'
+        chosen = plan.candidates[plan.chosen]
+        smaller = min(plan.candidates.values(), key=lambda other: other.needed_nbytes)
+        other_solver = ""
+        if smaller.needed_nbytes < chosen.needed_nbytes:
+            needed = format_nbytes(smaller.needed_nbytes, up=True)
+            other_solver = f', or solver="{smaller.solver}", which needs {needed}'
         raise MemoryLimitError(
             f"the system refused memory that {plan.chosen} needs: {str(error) or 'none is left'}. "
-            f"Planned {format_nbytes(plan.candidates[plan.chosen].peak_nbytes)}, with memory_limit "
+            f"Planned {format_nbytes(chosen.peak_nbytes)}, with memory_limit "
             f"{format_nbytes(plan.memory_limit)}; {format_nbytes(available_nbytes())} are "
-            f"available. Pass a lower memory_limit{less}"
+            f"available. Pass a lower memory_limit{other_solver}"
         ) from error
 
 
-def _require_rows(dataset: Dataset, result: Any, n_omitted: int) -> None:  # noqa: ANN401
-    if result.n:
-        if not 1 / _LARGEST_WEIGHT < result.s < _LARGEST_WEIGHT:
+def _require_rows(dataset: Dataset, reduction: Reduction[Any], n_omitted: int) -> None:
+    """Raise :class:`InputError` if no row counts, or if weights leave no room for squares."""
+    if reduction.n_rows:
+        if not 1 / _LARGEST_WEIGHT_SUM < reduction.weight_sum < _LARGEST_WEIGHT_SUM:
             raise InputError(
-                f"the weights of {dataset.X.name} add up to {result.s:.1e}, which leaves no room "
-                "for squares in float64; multiply them by a constant, only their ratios count"
+                f"the weights of {dataset.X.name} add up to {reduction.weight_sum:.1e}, which "
+                "leaves no room for squares in float64; multiply them by a constant, only their "
+                "ratios count"
             )
         return
     if n_omitted == dataset.n_rows:

@@ -30,6 +30,16 @@ def format_nbytes(nbytes: int, *, up: bool = False) -> str:
     return f"{tenths // 10}.{tenths % 10} {unit}"
 
 
+def format_seconds(seconds: float) -> str:
+    """Return a rough time for people: ``under 1 s``, ``about 2 min``, ``about 5 h``."""
+    if seconds < 1:
+        return "under 1 s"
+    for length, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * length:
+            return f"about {seconds / length:,.0f} {unit}"
+    return f"about {seconds:.0f} s"
+
+
 def rows_text(start: int, stop: int) -> str:
     """Return rows for a message, such as ``rows 278,528–294,911``."""  # noqa: RUF002
     if stop - start == 1:

@@ -6,43 +6,43 @@ import json
 import zlib
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from streamreg import validate
 from streamreg.accumulators.base import power_of_two
 from streamreg.accumulators.score import Score
+from streamreg.engines.blas import one_blas_thread
+from streamreg.engines.partition import HOST, Blocks
+from streamreg.engines.reader_pool import ReaderPool
 from streamreg.engines.threads import ThreadsEngine
-from streamreg.errors import DataCorruptionError, InputError, MemoryLimitError
+from streamreg.errors import DataCorruptionError, InputError, MemoryLimitError, Message, Remedy
 from streamreg.formatting import count, format_nbytes, left_out
 from streamreg.kernels import numpy as numpy_kernels
 from streamreg.machine import usable_cpus
 from streamreg.output.staging import require_writable
 from streamreg.output.zarr_writer import CHUNK_NBYTES, RowAppender, new_array
-from streamreg.planning.memory_model import limit_nbytes, peak, process_term
+from streamreg.planning.memory_model import memory_limit_or_default, process_term
 from streamreg.planning.plan import itemised
-from streamreg.planning.row_costs import Rows
-from streamreg.planning.terms import Term
+from streamreg.planning.row_costs import RowCosts
+from streamreg.planning.terms import Term, peak
 from streamreg.progress import NoProgress, Progress
 from streamreg.sources.fingerprint import folder_state, identity
 from streamreg.sources.kinds import open_source
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
-    from typing import Any
 
     import zarr
 
-    from streamreg.blocks import Block, Float64
+    from streamreg.blocks import Float64
     from streamreg.model import Model
     from streamreg.sources.block_reader import BlockReader
     from streamreg.sources.dataset import Dataset
 
-# of an output, while one is written: rows gathered, and what zarr makes of them
+# of an output, while it is written: collected rows, and copies that zarr makes of them
 _CHUNKS_ALIVE = 4
 
 
@@ -58,7 +58,7 @@ def predict(
     model: Model,
     dataset: Dataset,
     *,
-    memory_limit: int | str | None = None,
+    memory_limit: int | None = None,
     n_threads: int | None = None,
     progress: Progress | None = None,
 ) -> Float64:
@@ -74,9 +74,9 @@ def predict(
     """
     n_rows, k = dataset.n_rows, model.n_targets
     output = Term("predictions", 8 * n_rows * k, f"{n_rows:,} × {k:,} × 8 bytes")  # noqa: RUF001
-    with _predictor(model, dataset, output, memory_limit, n_threads, progress) as engine:
+    with _predictor(model, dataset, output, memory_limit, n_threads, progress) as predictor:
         out = np.empty((n_rows, k))
-        for start, rows in _predicted(model, dataset, engine):
+        for start, rows in predictor.predict_blocks():
             out[start : start + len(rows)] = rows
     return out[:, 0] if model.one_target else out
 
@@ -87,30 +87,31 @@ def predict_to(
     out: str | os.PathLike[str],
     *,
     overwrite: bool = False,
-    memory_limit: int | str | None = None,
+    memory_limit: int | None = None,
     n_threads: int | None = None,
     inputs: Sequence[str | os.PathLike[str]] = (),
     progress: Progress | None = None,
 ) -> Path:
     """Write predictions to a Zarr array, block by block; it appears whole or not at all.
 
-    Interrupted or failed by the system, it leaves what was written beside ``out``; called again
-    with the same model and rows, it goes on from there.
+    If it is interrupted, or the system fails, what was written stays beside ``out``; called again
+    with the same model and rows, it resumes. Rows in memory, or mapped, are predicted again from
+    the first: they have no fingerprint that is cheaper than to predict them.
 
     Raises
     ------
     InputError
-        ``out`` exists, cannot be written, or lies in one of the ``inputs``
-        or where the rows of X do; or as for ``predict``.
+        ``out`` exists, cannot be written, or is inside one of the ``inputs`` or of the folders that
+        X is read from; or as for ``predict``.
     MemoryLimitError
         Not even one block fits; nothing was read.
     """
     inputs = [*inputs, *dataset.inputs()]
     path = require_writable(out, overwrite=overwrite, inputs=inputs)
-    output = _written(model, dataset)
+    output = _output_term(model, dataset)
     shape = (dataset.n_rows,) if model.one_target else (dataset.n_rows, model.n_targets)
     with (
-        _predictor(model, dataset, output, memory_limit, n_threads, progress) as engine,
+        _predictor(model, dataset, output, memory_limit, n_threads, progress) as predictor,
         new_array(
             path,
             shape,
@@ -121,7 +122,7 @@ def predict_to(
     ):
         done = _rows_written(array) if is_resumed else 0
         appender = RowAppender(array, done)
-        for start, rows in _predicted(model, dataset, engine, done):
+        for start, rows in predictor.predict_blocks(done):
             new = rows[max(0, done - start) :]
             appender.append(new[:, 0] if model.one_target else new)
         appender.close()
@@ -132,7 +133,7 @@ def score(
     model: Model,
     dataset: Dataset,
     *,
-    memory_limit: int | str | None = None,
+    memory_limit: int | None = None,
     n_threads: int | None = None,
     progress: Progress | None = None,
 ) -> Scores:
@@ -154,31 +155,66 @@ def score(
             f"{model.n_targets:,}"
         )
     accumulator = Score(model.coefficients.T.copy(), model.intercept)
+    costs = RowCosts.of(dataset, HOST)
 
-    def terms(workers: int) -> list[Term]:
-        return _terms(model, dataset, accumulator.scratch_nbytes, workers)
+    def terms(n_threads: int) -> list[Term]:
+        return _terms(model, costs, accumulator.scratch_nbytes, n_threads)
 
-    workers = _workers("score", dataset, terms, memory_limit, n_threads)
+    n_threads = _threads_that_fit("score", dataset, terms, memory_limit, n_threads)
     progress = progress or NoProgress()
-    with closing(progress), ThreadsEngine(dataset, workers, progress.rows) as engine:
+    with closing(progress), ThreadsEngine(dataset, n_threads, progress.rows) as engine:
         progress.begin_pass("score", dataset.n_rows)
-        result = engine.reduce(accumulator)
-        y_scale = power_of_two(result.high)
+        reduction = engine.reduce(accumulator)
+        y_scale = power_of_two(reduction.result.high)
         if (y_scale != 1).any():
             # squares of y left float64's range
             progress.begin_pass("score", dataset.n_rows)
-            result = engine.reduce(replace(accumulator, y_scale=y_scale))
-    if result.n == 0:
+            reduction = engine.reduce(replace(accumulator, y_scale=y_scale))
+    if reduction.n_rows == 0:
         raise InputError(
             f"none of the {dataset.n_rows:,} rows of {dataset.X.name} counts: all hold NaN or inf, "
             "or have weight 0; there is nothing to score"
         )
+    r2 = reduction.result.r2
     warnings = left_out(engine.n_omitted, dataset.n_rows)
-    if result.n == 1:
+    if reduction.n_rows == 1:
         warnings.append("R² is not defined for one row, which has no spread; pass more rows")
-    elif np.isnan(result.r2).any():
+    elif np.isnan(r2).any():
         warnings.append("R² is not defined where y is constant: its spread is 0")
-    return Scores(result.r2, engine.n_omitted, warnings)
+    return Scores(r2, engine.n_omitted, warnings)
+
+
+class _Predictor:
+    """Predicts blocks of X on the threads of a pool."""
+
+    def __init__(self, model: Model, nan_policy: str, blocks: Blocks, pool: ReaderPool) -> None:
+        self._coefficients = model.coefficients.T.copy()
+        self._intercept = model.intercept
+        self._nan_policy = nan_policy
+        self._blocks = blocks
+        self._pool = pool
+
+    def predict_blocks(self, n_rows_done: int = 0) -> Iterator[tuple[int, Float64]]:
+        """Yield the first row and the predictions, (n, K), of blocks that are not done."""
+        first = len(self._blocks)
+        if n_rows_done < self._blocks.n_rows:
+            first = self._blocks.number_at(n_rows_done)
+        if first:
+            self._pool.report(self._blocks[first - 1][1])
+        return self._pool.read_in_order(range(first, len(self._blocks)), self._predict)
+
+    def _predict(self, reader: BlockReader, start: int, stop: int) -> tuple[int, Float64]:
+        X = reader.read(start, stop).X
+        predictions = numpy_kernels.predict(X, self._coefficients, self._intercept)
+        if not np.isfinite(predictions).all():
+            if self._nan_policy == "omit":
+                predictions[~np.isfinite(X).all(axis=1)] = np.nan
+            else:
+                # no error if weights are so large that predictions overflow
+                error = reader.not_finite(start, stop)
+                if error is not None:
+                    raise error
+        return start, predictions
 
 
 @contextmanager
@@ -186,96 +222,81 @@ def _predictor(
     model: Model,
     dataset: Dataset,
     output: Term,
-    memory_limit: int | str | None,
+    memory_limit: int | None,
     n_threads: int | None,
     progress: Progress | None,
-) -> Iterator[ThreadsEngine]:
-    """Yield an engine over the rows of X, none left out, with as many threads as fit."""
+) -> Iterator[_Predictor]:
+    """Yield a predictor of all rows of X, with as many threads as fit."""
     _require_features(model, dataset)
     dataset.require_on_host("predict runs on the processor. Pass ")
     rows = replace(dataset, y=None, weight=None, target_names=None, nan_policy="raise")
-    k, block_rows = model.n_targets, Rows.of(rows).block_rows
+    costs = RowCosts.of(rows, HOST)
 
-    def terms(workers: int, output: Term = output) -> list[Term]:
-        # being made, waiting for their turn, and being written
-        ahead = 2 if workers == 1 else workers + 2
+    def terms(n_threads: int, output: Term = output) -> list[Term]:
+        # being computed, waiting for their turn, and being written
+        ahead = 2 if n_threads == 1 else n_threads + 2
         scratch = numpy_kernels.predict_scratch_nbytes(model.n_features)
-        made = Term("made", ahead * 8 * k * block_rows, f"predictions of {ahead} blocks")
-        return [output, *_terms(model, rows, scratch, workers), made]
+        made_nbytes = ahead * 8 * model.n_targets * costs.block_rows
+        made = Term("made", made_nbytes, f"predictions of {ahead} blocks")
+        return [output, *_terms(model, costs, scratch, n_threads), made]
 
-    on_disk = peak(terms(1, _written(model, dataset)))
-    remedy = (
-        f'pass out="PATH" to write them to disk block by block: {format_nbytes(on_disk, up=True)}'
+    to_disk = peak(terms(1, _output_term(model, dataset)))
+    is_in_memory = output.what == "predictions"
+    n_threads = _threads_that_fit(
+        "predict", rows, terms, memory_limit, n_threads, to_disk if is_in_memory else None
     )
-    remedies = {remedy: on_disk} if output.what == "predictions" else {}
-    workers = _workers("predict", rows, terms, memory_limit, n_threads, remedies)
+    blocks = Blocks.of(rows.X.grid, rows.row_nbytes)
     progress = progress or NoProgress()
-    with closing(progress), ThreadsEngine(rows, workers, progress.rows) as engine:
+    with (
+        closing(progress),
+        one_blas_thread(),
+        ReaderPool(rows, blocks, n_threads, progress.rows) as pool,
+    ):
         progress.begin_pass("predict", rows.n_rows)
-        yield engine
+        yield _Predictor(model, dataset.nan_policy, blocks, pool)
 
 
-def _workers(
+def _threads_that_fit(
     what: str,
     dataset: Dataset,
     terms: Callable[[int], list[Term]],
-    memory_limit: int | str | None,
+    memory_limit: int | None,
     n_threads: int | None,
-    remedies: Mapping[str, int] = MappingProxyType({}),
+    to_disk_nbytes: int | None = None,
 ) -> int:
-    """Return how many threads fit, given what so many need, and remedies with what those need.
+    """Return how many threads fit, given the terms of a number of threads.
 
     Raises
     ------
     MemoryLimitError
-        Not even one fits; nothing was read.
+        Not even one fits; nothing was read. To write to disk is offered if that fits.
     """
-    limit = limit_nbytes(memory_limit)
-    for workers in range(validate.threads(n_threads) or usable_cpus(), 0, -1):
-        if peak(terms(workers)) <= limit:
-            return workers
-    fitting = [remedy for remedy, nbytes in remedies.items() if nbytes <= limit]
-    raise MemoryLimitError(
-        itemised(
-            what, limit, f"N = {dataset.n_rows:,}, D = {dataset.n_features:,}", terms(1), fitting
-        )
-    )
+    limit = memory_limit_or_default(memory_limit)
+    for threads in range(n_threads or usable_cpus(), 0, -1):
+        if peak(terms(threads)) <= limit:
+            return threads
+    remedies = []
+    if to_disk_nbytes is not None and to_disk_nbytes <= limit:
+        needed = format_nbytes(to_disk_nbytes, up=True)
+        to_disk = f" to write them to disk block by block: {needed}"
+        remedies.append(Message("pass ", Remedy("out", "PATH"), to_disk))
+    shape = f"N = {dataset.n_rows:,}, D = {dataset.n_features:,}"
+    raise MemoryLimitError(itemised(what, limit, shape, terms(1), remedies))
 
 
-def _terms(model: Model, dataset: Dataset, scratch_nbytes: int, workers: int) -> list[Term]:
+def _terms(model: Model, costs: RowCosts, scratch_nbytes: int, n_threads: int) -> list[Term]:
     d, k = model.n_features, model.n_targets
     return [
-        *Rows.of(dataset).terms(workers),
-        Term("tiles", workers * scratch_nbytes, "float64 rows in work"),
+        *costs.terms(n_threads),
+        Term("tiles", n_threads * scratch_nbytes, "float64 rows in use"),
         Term("weights", 8 * d * k, f"{d:,} × {k:,} × 8 bytes"),  # noqa: RUF001
-        process_term(workers),
+        process_term(n_threads),
     ]
 
 
-def _written(model: Model, dataset: Dataset) -> Term:
+def _output_term(model: Model, dataset: Dataset) -> Term:
     chunk = min(CHUNK_NBYTES, 8 * dataset.n_rows * model.n_targets)
     return Term("output", _CHUNKS_ALIVE * chunk, f"{_CHUNKS_ALIVE} chunks being written")
-
-
-def _predicted(
-    model: Model, dataset: Dataset, engine: ThreadsEngine, done: int = 0
-) -> Iterator[tuple[int, Float64]]:
-    """Yield the first row and the predictions, (n, K), of blocks that are not done."""
-    coefficients = model.coefficients.T.copy()
-
-    def run(reader: BlockReader, block: Block) -> tuple[int, Float64]:
-        made = numpy_kernels.predict(block.X, coefficients, model.intercept)
-        if not np.isfinite(made).all():
-            if dataset.nan_policy == "omit":
-                made[~np.isfinite(block.X).all(axis=1)] = np.nan
-            else:
-                # none where weights so large that they overflow are to blame
-                error = reader.not_finite(block.start, block.start + len(made))
-                if error is not None:
-                    raise error
-        return block.start, made
-
-    return engine.each_block(run, done)
 
 
 def _require_features(model: Model, dataset: Dataset) -> None:
@@ -294,7 +315,9 @@ def _require_features(model: Model, dataset: Dataset) -> None:
 
 
 def _identity(model: Model, dataset: Dataset) -> str:
-    """Return what tells these predictions from others."""
+    """Return what distinguishes these predictions from others; empty if they cannot be resumed."""
+    if dataset.X.is_checked_whole:
+        return ""
     weights = np.ascontiguousarray(model.coefficients), np.ascontiguousarray(model.intercept)
     known = {
         "weights": [zlib.crc32(each.data) for each in weights],
@@ -306,7 +329,7 @@ def _identity(model: Model, dataset: Dataset) -> str:
 
 
 def _rows_written(array: zarr.Array[Any]) -> int:
-    """Return the rows of the chunks, from the first on, that were written whole."""
+    """Return the rows of the leading chunks that were written whole."""
     written = open_source(array, array.name, missing_chunks="error")
     reader, done = written.open(), 0
     try:
@@ -315,7 +338,7 @@ def _rows_written(array: zarr.Array[Any]) -> int:
             reader.read(start, stop)
             done = stop
     except DataCorruptionError:
-        pass  # the first that is not
+        pass  # the first chunk that was not
     finally:
         reader.close()
     return done

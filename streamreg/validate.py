@@ -99,7 +99,7 @@ def _real(value: object) -> float | None:
         return float("inf")
 
 
-def parse_nbytes(size: int | str, *, name: str = "memory_limit") -> int:
+def parse_nbytes(size: object, *, name: str = "memory_limit") -> int:
     """Return the bytes that ``size`` says: a count, or text such as ``"512 MiB"``.
 
     Raises

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from streamreg.blocks import Block, Float64
-    from streamreg.kernels import Kernels
+    from streamreg.kernels.base import Kernels
 
 State = TypeVar("State")
 Result = TypeVar("Result")

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from streamreg.accumulators.base import Accumulator
-from streamreg.kernels import AS_STORED, Affine
 from streamreg.kernels import numpy as numpy_kernels
+from streamreg.kernels.base import AS_STORED, Affine
 from streamreg.kernels.states import ProductState
 
 if TYPE_CHECKING:
     from streamreg.blocks import Block, Float64
-    from streamreg.kernels import Kernels
+    from streamreg.kernels.base import Kernels
 
 
 class GradientResult(NamedTuple):
@@ -74,7 +74,7 @@ class Gradient(Accumulator[ProductState, GradientResult]):
         return ProductState.zero(d, self.n_targets, m)
 
     def update(self, state: ProductState, block: Block, kernels: Kernels) -> ProductState:
-        kernels.products(
+        kernels.find("products")(
             block, state, coefficients=self.coefficients, bias=self.intercept, x=self.x, y=self.y
         )
         return state

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from streamreg.blocks import Block, Float64
-    from streamreg.kernels import Kernels
+    from streamreg.kernels.base import Kernels
 
 
 # of the outer product that moves the mean of a state, which no plan counts; from 256 KiB to 4 MiB
@@ -81,7 +81,7 @@ class Gram(Accumulator[GramState, GramResult]):
 
     def update(self, state: GramState, block: Block, kernels: Kernels) -> GramState:
         x_scale, y_scale = self.scaling or (None, None)
-        kernels.gram(
+        kernels.find("gram")(
             block, state, kernels.parallel, centred=self.centred, x_scale=x_scale, y_scale=y_scale
         )
         return state

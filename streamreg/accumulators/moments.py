@@ -13,7 +13,7 @@ from streamreg.kernels.states import MomentsState
 
 if TYPE_CHECKING:
     from streamreg.blocks import Block, Float64
-    from streamreg.kernels import Kernels
+    from streamreg.kernels.base import Kernels
 
 
 class MomentsResult(NamedTuple):
@@ -72,7 +72,7 @@ class Moments(Accumulator[MomentsState, MomentsResult]):
 
     def update(self, state: MomentsState, block: Block, kernels: Kernels) -> MomentsState:
         x_scale, y_scale = self.scaling or (None, None)
-        kernels.moments(block, state, x_scale=x_scale, y_scale=y_scale)
+        kernels.find("moments")(block, state, x_scale=x_scale, y_scale=y_scale)
         return state
 
     def merge(self, a: MomentsState, b: MomentsState) -> MomentsState:

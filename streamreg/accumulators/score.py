@@ -13,7 +13,7 @@ from streamreg.kernels.numpy import tile_rows
 
 if TYPE_CHECKING:
     from streamreg.blocks import Block, Float64
-    from streamreg.kernels import Kernels
+    from streamreg.kernels.base import Kernels
 
 
 class ScoreState(NamedTuple):
@@ -74,7 +74,7 @@ class Score(Accumulator[ScoreState, ScoreResult]):
         rows = tile_rows(block.X.shape[1])
         unit = np.ones_like(self.intercept) if self.y_scale is None else self.y_scale
         smaller, larger = np.minimum(unit, 1.0), np.maximum(unit, 1.0)
-        for start in range(0, len(block.X), rows):
+        for start in range(0, block.n_rows, rows):
             part = slice(start, start + rows)
             y = block.y[part].astype(np.float64)
             high = np.abs(y).max(axis=0)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from streamreg.blocks import Array
 
-_FORMAT, _VERSION = "streamreg-checkpoint", 1
+_FORMAT, _VERSION = "streamreg-checkpoint", 2
 # between two saves; and saving may take a twentieth of the time
 INTERVAL_SECONDS = 5.0
 _SHARE = 20

@@ -75,12 +75,12 @@ def demo(
         )
         dataset = open_dataset(path)
         show.write("2. Plan, from metadata alone")
-        show.write(str(fitting.plan_fit(dataset, FitConfig(memory_limit=limit))))
+        show.write(str(fitting.plan_fit(dataset, FitConfig.parse(memory_limit=limit))))
         show.write("   passes of gd and cg are typical numbers, which these data may not need\n")
         show.write("3. Fit, by every solver that fits, each in a process of its own")
         runs = {}
         for name in _SOLVERS:
-            settings = FitConfig(
+            settings = FitConfig.parse(
                 solver=name, memory_limit=limit, n_threads=n_threads, tol=_TOLERANCES[name]
             )
             run = _fit(path, settings, progress=progress)
@@ -221,7 +221,9 @@ def _refusal(folder: Path, limit: int) -> str:
     with new_group(path, overwrite=False) as group:
         create_array(group, "X", (_WIDE_ROWS, _WIDE_FEATURES))
         create_array(group, "y", (_WIDE_ROWS,))
-    plan = fitting.plan_fit(open_dataset(path), FitConfig(solver="closed_form", memory_limit=limit))
+    plan = fitting.plan_fit(
+        open_dataset(path), FitConfig.parse(solver="closed_form", memory_limit=limit)
+    )
     try:
         plan.require_fit()
     except MemoryLimitError as error:

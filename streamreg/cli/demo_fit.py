@@ -61,7 +61,7 @@ def _fit(sender: Connection, path: Path, settings: FitConfig, progress: bool) ->
     signal.signal(signal.SIGTERM, _end)
     began = time.perf_counter()
     try:
-        result = fitting.fit(
+        result = fitting.fit_dataset(
             dataset := open_dataset(path), settings, progress_of(progress, f"   {settings.solver}")
         )
     except (StreamregError, OSError) as error:

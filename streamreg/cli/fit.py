@@ -66,7 +66,7 @@ def fit(
         require_model_path(out, overwrite=overwrite)
         if settings.checkpoint is not None and out.resolve() == Path(settings.checkpoint).resolve():
             raise InputError(f"--out and --checkpoint are both {out}; choose two files")
-    result = fitting.fit(dataset, settings, progress_of(progress, "fit"))
+    result = fitting.fit_dataset(dataset, settings, progress_of(progress, "fit"))
     model = result.model(dataset)
     if out is not None:
         model.save(out)

@@ -12,6 +12,7 @@ from streamreg import predict as prediction
 from streamreg.cli import options as o
 from streamreg.cli import show
 from streamreg.cli.remedies import as_options
+from streamreg.config import FitConfig
 from streamreg.formatting import count
 from streamreg.model import Model
 from streamreg.progress import progress_of
@@ -40,11 +41,17 @@ def predict(
     dataset = o.dataset_of(
         data, x, missing_chunks=missing_chunks, nan_policy=nan_policy, needs_y=False
     )
+    config = FitConfig.parse(memory_limit=memory_limit, n_threads=n_threads)
     path = prediction.predict_to(
-        Model.load(model_file), dataset, out, overwrite=overwrite, memory_limit=memory_limit,
-        n_threads=n_threads, inputs=[path for path in (data, x) if path is not None],
+        Model.load(model_file),
+        dataset,
+        out,
+        overwrite=overwrite,
+        memory_limit=config.memory_limit,
+        n_threads=config.n_threads,
+        inputs=[path for path in (data, x) if path is not None],
         progress=progress_of(progress, "predict"),
-    )  # fmt: skip
+    )
     if json:
         show.write_json({"path": str(path), "rows": dataset.n_rows})
     else:
@@ -68,8 +75,10 @@ def score(
     dataset = o.dataset_of(
         data, x, y, sample_weight, missing_chunks=missing_chunks, nan_policy=nan_policy
     )
+    config = FitConfig.parse(memory_limit=memory_limit, n_threads=n_threads)
     scores = prediction.score(
-        Model.load(model_file), dataset, memory_limit=memory_limit, n_threads=n_threads,
+        Model.load(model_file), dataset, memory_limit=config.memory_limit,
+        n_threads=config.n_threads,
         progress=progress_of(progress, "score"),
     )  # fmt: skip
     for message in scores.warnings:

@@ -78,7 +78,7 @@ def _job(
         ),
     ] = None,
 ) -> tuple[Dataset, FitConfig]:
-    settings = FitConfig(
+    settings = FitConfig.parse(
         solver=solver, fit_intercept=fit_intercept, l2=l2, standardize=standardize,
         learning_rate=_rate(learning_rate), max_epochs=max_epochs, tol=tol, init=init,
         random_state=random_state, memory_limit=memory_limit, n_threads=n_threads,

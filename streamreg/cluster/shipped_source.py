@@ -56,7 +56,7 @@ class ShippedSource(RowSource):
         return self._on_device
 
     @property
-    def is_remote(self) -> bool:
+    def is_computed(self) -> bool:
         return True
 
     def reader_nbytes(self, block_rows: int) -> int:

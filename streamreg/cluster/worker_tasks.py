@@ -25,7 +25,6 @@ from streamreg.engines.partition import Blocks
 from streamreg.errors import ClusterError, InputError
 from streamreg.gpu.device import Gpu
 from streamreg.gpu.engine import DeviceEngine
-from streamreg.kernels import Kernels
 from streamreg.kernels import numba as numba_kernels
 from streamreg.kernels import numpy as numpy_kernels
 
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from streamreg.accumulators.base import Accumulator
+    from streamreg.kernels.base import Kernels
     from streamreg.planning.terms import DeviceNeeds
     from streamreg.sources.base import RowSource
     from streamreg.sources.dataset import Dataset

@@ -1,4 +1,4 @@
-"""What an engine is, and the one inner loop: fold the blocks of a segment into a state."""
+"""What an engine is, and the inner loop of all: the blocks of a segment to one state."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import tee, zip_longest
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 
-from streamreg.engines.partition import Segments
+from streamreg.engines.partition import HOST, Blocks, PartitionPolicy, Segments
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
 
     from streamreg.accumulators.base import Accumulator
-    from streamreg.engines.partition import Blocks
-    from streamreg.kernels import Kernels
+    from streamreg.blocks import Block
+    from streamreg.kernels.base import Kernels
     from streamreg.sources.block_reader import BlockReader
     from streamreg.sources.dataset import Dataset
 
@@ -26,27 +26,49 @@ Result = TypeVar("Result")
 
 
 class PartialResult(NamedTuple):
-    """What some consecutive blocks were folded into."""
+    """The state of consecutive blocks, and what their reader counted."""
 
     state: Any  # of the accumulator
-    n_blocks: int
-    n_omitted: int  # rows left out for NaN or inf
-    rounded: frozenset[str]  # names of X and y that had an integer which float64 cannot hold
+    n_blocks: int = 0
+    n_rows: int = 0  # rows that count
+    weight_sum: float = 0.0  # Σ sᵢ of these rows
+    n_omitted: int = 0  # rows left out for NaN or inf
+    rounded: frozenset[str] = frozenset()  # names of X and y with integers that float64 rounds
 
-    @classmethod
-    def nothing(cls, accumulator: Accumulator[Any, Any]) -> PartialResult:
-        """Return what no blocks are folded into."""
-        return cls(accumulator.zero(), 0, 0, frozenset())
+    def copied(self) -> PartialResult:
+        """Return a copy with a state of its own."""
+        state = type(self.state)(*(array.copy(order="K") for array in self.state))
+        return self._replace(state=state)
+
+    def followed_by(self, later: PartialResult, state: Any) -> PartialResult:  # noqa: ANN401
+        """Return the partial result of these blocks and the next ones, given their merged state."""
+        return PartialResult(
+            state,
+            self.n_blocks + later.n_blocks,
+            self.n_rows + later.n_rows,
+            self.weight_sum + later.weight_sum,
+            self.n_omitted + later.n_omitted,
+            self.rounded | later.rounded,
+        )
+
+    def with_block(self, block: Block, n_omitted: int, rounded: Iterable[str]) -> PartialResult:
+        """Return the counts of one more block; the state is left to the caller."""
+        weight_sum = float(block.n_rows) if block.weight is None else float(block.weight.sum())
+        block_counts = PartialResult(
+            None, 1, block.n_rows, weight_sum, n_omitted, frozenset(rounded)
+        )
+        return self.followed_by(block_counts, self.state)
 
 
 OnPartial = Callable[[PartialResult], None]
 
 
-def joined(a: PartialResult, b: PartialResult) -> PartialResult:
-    """Return what is known of some blocks and the next ones, with the state of the first."""
-    return PartialResult(
-        a.state, a.n_blocks + b.n_blocks, a.n_omitted + b.n_omitted, a.rounded | b.rounded
-    )
+class Reduction(NamedTuple, Generic[Result]):
+    """What one pass over all rows gives."""
+
+    result: Result
+    n_rows: int  # rows that count: neither left out for NaN or inf nor of weight 0
+    weight_sum: float  # Σ sᵢ of these rows
 
 
 class Engine(ABC):
@@ -54,35 +76,31 @@ class Engine(ABC):
 
     Parameters
     ----------
-    dataset
-        The rows.
-    blocks
-        How they are cut.
     on_rows
-        Told the rows that are done, from any thread, for progress.
-    on_device
-        Whether a GPU folds the blocks: segments are then longer.
+        Called, from any thread, with the number of rows just done, for progress.
 
     Attributes
     ----------
+    blocks
+        The blocks of the data set.
     n_omitted
         Rows that the last pass left out for NaN or inf.
     rounded
-        Names of X and y, where an integer was read that float64 cannot hold.
+        Names of X and y in which an integer was read that float64 cannot represent.
     """
 
     def __init__(
         self,
         dataset: Dataset,
-        blocks: Blocks,
         on_rows: Callable[[int], None],
-        *,
-        on_device: bool = False,
+        policy: PartitionPolicy = HOST,
     ) -> None:
         self._dataset = dataset
-        self._blocks = blocks
         self._on_rows = on_rows
-        self._on_device = on_device
+        self.policy = policy
+        self.blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes, policy)
+        # integers beyond 2^53 are looked for in the first pass only
+        self._checks_integers = True
         self.n_omitted = 0
         self.rounded: set[str] = set()
 
@@ -105,18 +123,16 @@ class Engine(ABC):
         accumulator: Accumulator[Any, Result],
         start: PartialResult | None = None,
         on_partial: OnPartial | None = None,
-    ) -> Result:
-        """Run one pass and return the accumulator's statistic.
+    ) -> Reduction[Result]:
+        """Run one pass.
 
         Parameters
         ----------
-        accumulator
-            What is gathered.
         start
-            What the first blocks were folded into already, if any: those are not read again.
+            The partial result of the first blocks, if they were reduced before: they are not read.
         on_partial
-            Told, by the caller's thread, what the blocks so far are folded into: there a pass may
-            be left and gone on with.
+            Called on the caller's thread after each segment with the partial result. A pass can be
+            resumed from it. The next segment changes it.
 
         Raises
         ------
@@ -125,49 +141,52 @@ class Engine(ABC):
         DataCorruptionError
             A chunk is absent or damaged.
         """
-        start = start or PartialResult.nothing(accumulator)
-        self._blocks.require_begun(start.n_blocks)
+        start = start or PartialResult(accumulator.zero())
+        self.blocks.require_first(start.n_blocks)
         segments = Segments.of(
-            len(self._blocks), self._dataset.n_rows * self._dataset.row_nbytes,
-            accumulator.state_nbytes, on_device=self._on_device,
-        )  # fmt: skip
-        folded = self._folded(accumulator, start, segments, on_partial)
-        self.n_omitted = folded.n_omitted
-        self.rounded.update(folded.rounded)
-        return accumulator.finalize(folded.state)
+            len(self.blocks), self._dataset.pass_nbytes, accumulator.state_nbytes, self.policy
+        )
+        done = self._run_pass(accumulator, start, segments, on_partial)
+        self._checks_integers = False
+        self.n_omitted = done.n_omitted
+        self.rounded.update(done.rounded)
+        return Reduction(accumulator.finalize(done.state), done.n_rows, done.weight_sum)
 
     @abstractmethod
     def _begin(self, stack: ExitStack) -> None:
-        """Make what passes need; the stack gives it back in the end."""
+        """Acquire what passes need; the stack releases it at the end."""
 
     @abstractmethod
-    def _folded(
+    def _run_pass(
         self,
         accumulator: Accumulator[Any, Any],
         start: PartialResult,
         segments: Segments,
         on_partial: OnPartial | None,
     ) -> PartialResult:
-        """Return what all blocks are folded into, after those of ``start``."""
+        """Return the partial result of all blocks, given that of the first ones."""
+
+    def _report_rows_before(self, n_blocks: int) -> None:
+        """Report the rows of blocks that an earlier run reduced."""
+        if n_blocks:
+            _, rows = self.blocks[n_blocks - 1]
+            self._on_rows(rows)
 
 
-def merged_in_order(
+def merge_in_order(
     accumulator: Accumulator[Any, Any],
     start: PartialResult,
     segments: Iterable[PartialResult],
     on_partial: OnPartial | None,
 ) -> PartialResult:
-    """Return what the blocks of ``start`` and of the segments after it are folded into.
-
-    ``on_partial`` is told after each segment; what it is told changes with the next.
-    """
+    """Return the partial result of the blocks of ``start`` and of the segments after it."""
     merged = start
     for segment in segments:
-        # sums may have overflown: it is looked at where they are used
+        # sums may overflow: whoever uses them checks them
         with np.errstate(all="ignore"):
             state = accumulator.merge(merged.state, segment.state)
-        merged = joined(merged, segment)._replace(state=state)
-        # gone before the next is awaited: the plan counts it once
+        merged = merged.followed_by(segment, state)
+        # released before the next one is awaited: the plan counts it once
         del segment
         if on_partial is not None:
             on_partial(merged)
@@ -179,28 +198,26 @@ def reduce_segment(
     accumulator: Accumulator[Any, Any],
     start: PartialResult,
     blocks: Iterable[tuple[int, int]],
-    kernels: Kernels,
-    on_block: Callable[[int], None],
+    kernels_for: Callable[[Block], Kernels],
+    on_block: Callable[[int], None] = lambda _: None,
     on_partial: OnPartial | None = None,
 ) -> PartialResult:
-    """Return what some blocks are folded into, in order, after those of ``start``.
+    """Return the partial result of some blocks, in order, after those of ``start``.
 
     Parameters
     ----------
     reader
-        Where rows come from; used by this thread alone meanwhile.
-    accumulator
-        What is gathered.
+        Used by this thread alone.
     start
-        What the blocks before are folded into; its state is written to.
+        The partial result of the blocks before; its state is written to.
     blocks
         First row, and the row after the last, of each block.
-    kernels
-        The loops, and who runs the parts of an update, if the accumulator splits it.
+    kernels_for
+        Returns the kernels for a block.
     on_block
-        Told the rows of each block when it is done; may raise to end the pass.
+        Called with the number of rows of each block when it is done; may raise to end the pass.
     on_partial
-        Told what the blocks so far are folded into; that changes with the next.
+        Called with the partial result after each block; the next block changes it.
 
     Raises
     ------
@@ -209,30 +226,30 @@ def reduce_segment(
     DataCorruptionError
         A chunk is absent or damaged.
     """
-    state, n_blocks, n_omitted, rounded = start
-    n_omitted -= reader.n_omitted
-    # sums may overflow before it is known whether the data or their size are to blame
+    partial, has_overflowed = start, False
+    # sums may overflow before it is known whether NaN, inf or large values are the cause
     with np.errstate(all="ignore"):
         ahead, behind = tee(blocks)
         next(ahead, None)
         for (first, stop), following in zip_longest(behind, ahead):
+            omitted_before = reader.n_omitted
             block = reader.read(first, stop)
             if following is not None:
                 reader.expect(*following)
-            if len(block.X):
-                state = accumulator.update(state, block, kernels)
-                if not accumulator.is_finite(state):
+            if block.n_rows:
+                state = accumulator.update(partial.state, block, kernels_for(block))
+                partial = partial._replace(state=state)
+                # the sums of large values stay infinite: then the rows in memory are checked
+                is_suspect = not accumulator.is_finite(state)
+                if is_suspect and not (has_overflowed and block.is_finite()):
                     error = reader.not_finite(first, stop)
                     if error is not None:
                         raise error
-            # gone before the next is read: readers that make new arrays would hold two
+                    has_overflowed = True
+            partial = partial.with_block(block, reader.n_omitted - omitted_before, reader.rounded)
+            # released before the next read: a reader that makes new arrays would hold two
             del block
             on_block(stop - first)
-            n_blocks += 1
             if on_partial is not None:
-                on_partial(
-                    PartialResult(
-                        state, n_blocks, n_omitted + reader.n_omitted, rounded | reader.rounded
-                    )
-                )
-    return PartialResult(state, n_blocks, n_omitted + reader.n_omitted, rounded | reader.rounded)
+                on_partial(partial)
+    return partial

@@ -1,4 +1,4 @@
-"""BLAS on one thread for as long as any pass of this process runs."""
+"""BLAS on one thread while any pass of this process runs; all threads while a solver works."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from threadpoolctl import OpenBLASController, ThreadpoolController
+from threadpoolctl import OpenBLASController, ThreadpoolController, threadpool_info
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 class _Limit:
-    """Counts the fits that run, since the setting is one for all threads of the process.
+    """Counts the running passes, because the setting is one for all threads of the process.
 
-    Without the count, the first of two fits to end would give the other its threads back, and the
+    Without the count, the first of two passes to end would lift the limit of the other, and the
     second would leave BLAS at one thread for ever.
     """
 
@@ -27,22 +27,22 @@ class _Limit:
         self._libraries: list[Any] = []
         self._n_modules = 0
 
-    def take(self) -> None:
-        """Set every BLAS library that is loaded to one thread."""
+    def acquire(self) -> None:
+        """Set every loaded BLAS library to one thread."""
         with self._lock:
             self._holders += 1
-            # looking for libraries takes 2 ms; there are new ones only where modules are new
+            # a search for libraries takes 2 ms; new ones appear only with new modules
             if self._n_modules != len(sys.modules):
                 controller = ThreadpoolController().select(user_api="blas")
                 self._libraries, self._n_modules = controller.lib_controllers, len(sys.modules)
             for library in self._libraries:
-                # one loaded since another fit began is limited now
+                # a library that was loaded after another pass began is limited now
                 if library.filepath not in self._before:
                     self._before[library.filepath] = (library, library.num_threads)
                     _set_threads(library, 1)
 
-    def give_back(self) -> None:
-        """Set them to what they were, if no other fit runs."""
+    def release(self) -> None:
+        """Restore the earlier settings, if no other pass runs."""
         with self._lock:
             self._holders -= 1
             if self._holders == 0:
@@ -52,8 +52,8 @@ class _Limit:
 
 
 def _set_threads(library: Any, n_threads: int) -> None:  # noqa: ANN401  (it publishes no types)
-    # threadpoolctl lets one thread at a time set OpenBLAS, and passes over others in silence: who
-    # fits in several threads would leave it as it is, or leave it at one for ever
+    # threadpoolctl lets one thread at a time set OpenBLAS and silently ignores the others: fits in
+    # several threads would not limit it, or leave it at one thread for ever
     if not isinstance(library, OpenBLASController):
         library.set_num_threads(n_threads)
         return
@@ -67,12 +67,20 @@ _LIMIT = _Limit()
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Keep BLAS on one thread: two threads with two each are slower than two with one, 3-8 times.
+    """Keep BLAS on one thread: two threads with two each are 3 to 8 times slower than with one.
 
-    It also keeps BLAS's sums in one order, whatever the number of processors.
+    It also keeps the order of BLAS's sums independent of the number of processors.
     """
-    _LIMIT.take()
+    _LIMIT.acquire()
     try:
         yield
     finally:
-        _LIMIT.give_back()
+        _LIMIT.release()
+
+
+def blas_architecture() -> str:
+    """Return for which processor BLAS chose its kernels; others may give other last bits."""
+    kinds = {
+        str(each.get("architecture")) for each in threadpool_info() if each["user_api"] == "blas"
+    }
+    return ", ".join(sorted(kinds))

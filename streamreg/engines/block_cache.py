@@ -1,7 +1,7 @@
-"""Blocks that stay in memory, decoded, from one pass to the next.
+"""Decoded blocks that stay in memory between passes.
 
-Which blocks is fixed before the first pass and spread evenly over all: passes scan the rows in a
-cycle, of which a cache of those read last would find none again.
+The cached blocks are a fixed subset, chosen before the first pass and spread evenly over all. An
+LRU cache would never hit, because every pass scans all blocks in the same order.
 """
 
 from __future__ import annotations
@@ -27,68 +27,66 @@ class _CachedBlock(NamedTuple):
 
 
 class BlockCache:
-    """Room for some of the blocks of a data set, shared by the readers of all threads.
+    """Memory for some of the blocks of a data set, shared by the readers of all threads.
 
     Parameters
     ----------
-    dataset, blocks
-        The rows and how they are cut.
     nbytes
-        Room in bytes: what does not fit in it is read anew in each pass.
+        Blocks that do not fit in these bytes are read again in each pass.
     """
 
     def __init__(self, dataset: Dataset, blocks: Blocks, nbytes: int) -> None:
         self._blocks = blocks
         self._slot_nbytes = slot_nbytes(dataset, blocks.max_rows)
         self._n_slots = min(len(blocks), nbytes // self._slot_nbytes)
-        self._room = np.empty(self._n_slots * self._slot_nbytes, np.uint8)
-        self._kept: dict[int, _CachedBlock] = {}
+        self._buffer = np.empty(self._n_slots * self._slot_nbytes, np.uint8)
+        self._cached: dict[int, _CachedBlock] = {}
 
     def get(self, start: int) -> _CachedBlock | None:
-        """Return the block that begins with this row, if it is kept."""
-        return self._kept.get(start)
+        """Return the block that begins with this row, if it is cached."""
+        return self._cached.get(start)
 
     def put(self, block: Block, n_omitted: int) -> None:
-        """Keep a copy of a block, if it is one of those that are kept."""
+        """Copy a block into the cache, if it is one of the cached subset."""
         number = self._blocks.number_at(block.start)
         slot = number * self._n_slots // len(self._blocks)
-        chosen = (number + 1) * self._n_slots // len(self._blocks) > slot
+        is_chosen = (number + 1) * self._n_slots // len(self._blocks) > slot
         flags = block.X.flags
-        if not chosen or not (flags.c_contiguous or flags.f_contiguous):
+        if not is_chosen or not (flags.c_contiguous or flags.f_contiguous):
             return
-        room = self._room[slot * self._slot_nbytes : (slot + 1) * self._slot_nbytes]
-        X, room = _moved(block.X, room)
-        y, room = _moved(block.y, room)
-        weight = None if block.weight is None else _moved(block.weight, room)[0]
-        self._kept[block.start] = _CachedBlock(Block(X, y, weight, block.start), n_omitted)
+        buffer = self._buffer[slot * self._slot_nbytes : (slot + 1) * self._slot_nbytes]
+        X, buffer = _copy_into(buffer, block.X)
+        y, buffer = _copy_into(buffer, block.y)
+        weight = None if block.weight is None else _copy_into(buffer, block.weight)[0]
+        self._cached[block.start] = _CachedBlock(Block(X, y, weight, block.start), n_omitted)
 
 
 class CachingReader(BlockReader):
-    """Reads each kept block once."""
+    """Reads each cached block once."""
 
-    def __init__(self, dataset: Dataset, kept: BlockCache) -> None:
+    def __init__(self, dataset: Dataset, cache: BlockCache) -> None:
         super().__init__(dataset)
-        self._kept = kept
+        self._cache = cache
 
     def read(self, start: int, stop: int) -> Block:
-        kept = self._kept.get(start)
-        if kept is not None:
-            self.n_omitted += kept.n_omitted
-            return kept.block
+        cached = self._cache.get(start)
+        if cached is not None:
+            self.n_omitted += cached.n_omitted
+            return cached.block
         before = self.n_omitted
         block = super().read(start, stop)
-        self._kept.put(block, self.n_omitted - before)
+        self._cache.put(block, self.n_omitted - before)
         return block
 
     def expect(self, start: int, stop: int) -> None:
-        if self._kept.get(start) is None:
+        if self._cache.get(start) is None:
             super().expect(start, stop)
 
 
 def slot_nbytes(dataset: Dataset, rows: int, of: Collection[str] | None = None) -> int:
-    """Bytes that keep a block of so many rows, each array where the loops can read it.
+    """Bytes that cache a block of this many rows, each array aligned for the kernels.
 
-    ``of`` names the arrays that are counted, of X, y and sample_weight; ``None`` for all.
+    ``of`` names the arrays that are counted, of X, y and sample_weight; ``None`` counts all.
     """
     row_nbytes = {name: source.row_nbytes for name, source in dataset.named().items()}
     if dataset.weight is not None:
@@ -98,10 +96,11 @@ def slot_nbytes(dataset: Dataset, rows: int, of: Collection[str] | None = None) 
     )
 
 
-def _moved(values: Array, room: Array) -> tuple[Array, Array]:
-    """Return a copy at the beginning of ``room``, and the room that is left."""
-    # in the same order, and aligned: else it would be added up otherwise, to other last bits
-    order: Literal["C", "F"] = "C" if values.flags.c_contiguous else "F"
-    copy = room[: values.nbytes].view(values.dtype).reshape(values.shape, order=order)
+def _copy_into(buffer: Array, values: Array) -> tuple[Array, Array]:
+    """Return a copy at the beginning of a buffer, and the rest of the buffer."""
+    # kernels add up in the order of memory: a copy in another order would change last bits
+    ascending = values.strides[0] < values.strides[-1]
+    order: Literal["C", "F"] = "F" if ascending else "C"
+    copy = buffer[: values.nbytes].view(values.dtype).reshape(values.shape, order=order)
     copy[...] = values
-    return copy, room[aligned(values.nbytes) :]
+    return copy, buffer[aligned(values.nbytes) :]

@@ -1,14 +1,14 @@
-"""Which rows are read at once, and which blocks fold into one state.
+"""The partition of a pass: which rows are read at once, and which blocks share one state.
 
-Both depend on the shape, chunks and dtype of the data and on the size of a state alone: never on
-the memory limit or the number of threads, so that these change no bit of an answer.
+Both depend on the shape, chunks and dtype of the data and on the size of a state alone. They never
+depend on the memory limit or on the number of threads, so these change no bit of an answer.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, overload
 
@@ -18,50 +18,69 @@ from streamreg.formatting import MIB
 if TYPE_CHECKING:
     from streamreg.sources.base import RowGrid
 
-# chunks are joined, by a copy, up to this size
-BLOCK_NBYTES = 2 * MIB
-# rows that can be had piecemeal are read so many at once, and folded while they are still in the
-# processor's last cache. Measured at D = 256, as a part of reading alone: 2 MiB 0.54, 8 MiB 0.69
-PIECE_NBYTES = 8 * MIB
-# what a GPU is sent at once: to queue its folding costs the host some tenths of a millisecond, in
-# which a bus of today brings 16 MiB
-DEVICE_BLOCK_NBYTES = 64 * MIB
-# at whose end a state comes back from it, and the host waits for that: some tenths of a
-# millisecond, in which a GPU of today reads 1 GiB of its memory
-DEVICE_SEGMENT_NBYTES = 2048 * MIB
-# rows that loops take at a time
-_LOOP_ROWS = 4
-# a fit is saved, and its work shared, in segments; each costs a state that is made, handed over and
-# merged. So many are wanted, none smaller than this ...
-_MANY_SEGMENTS = 32
-_LEAST_SEGMENT_NBYTES = 16 * MIB
-# ... and more as long as each is so large, and so many times as large as a state. Measured as a
-# part of reading alone: D = 256, 16 MiB 0.54, 32 MiB 0.61; D = 100,000, 16 states 0.38, 32 0.45
-_SEGMENT_NBYTES = 32 * MIB
-_STATES_A_SEGMENT = 32
-_MOST_SEGMENTS = 1024
-# states above are kept once, and threads share the work on them; on a GPU they stay there
-LARGE_STATE_NBYTES = 32 * MIB
-# what the cut depends on, beside the data: a fit that was begun with another one cannot be gone on
-# with
-PARTITION_CONSTANTS = (
-    BLOCK_NBYTES, PIECE_NBYTES, DEVICE_BLOCK_NBYTES, DEVICE_SEGMENT_NBYTES, _LOOP_ROWS,
-    _MANY_SEGMENTS, _LEAST_SEGMENT_NBYTES, _SEGMENT_NBYTES, _STATES_A_SEGMENT, _MOST_SEGMENTS,
-    LARGE_STATE_NBYTES,
-)  # fmt: skip
+# rows that a kernel takes at a time
+_KERNEL_ROWS = 4
+
+
+@dataclass(frozen=True)
+class PartitionPolicy:
+    """Constants that determine a partition.
+
+    Attributes
+    ----------
+    block_nbytes
+        Chunks are joined, by a copy, up to this size.
+    piece_nbytes
+        Of chunks whose rows can be read piecemeal, a block reads this much, and reduces it while it
+        is still in the processor's last-level cache. Measured at D = 256, as a share of reading
+        alone: 2 MiB 0.54, 8 MiB 0.69.
+    many_segments, least_segment_nbytes
+        A fit is saved, and its work shared, in segments; each costs a state that is made, handed
+        over and merged. A pass has this number of segments, unless one would be smaller than this.
+    segment_nbytes, states_a_segment
+        A pass has more segments as long as each is this large, and this number of times as large as
+        a state. Measured as a share of reading alone: D = 256, 16 MiB 0.54, 32 MiB 0.61;
+        D = 100,000, 16 states 0.38, 32 states 0.45.
+    most_segments
+        The largest number of segments.
+    large_state_nbytes
+        A state above this size is not copied for a checkpoint.
+    shares_large_states
+        Whether a pass keeps one large state and threads share the work on it, in one segment.
+    """
+
+    block_nbytes: int = 2 * MIB
+    piece_nbytes: int = 8 * MIB
+    many_segments: int = 32
+    least_segment_nbytes: int = 16 * MIB
+    segment_nbytes: int = 32 * MIB
+    states_a_segment: int = 32
+    most_segments: int = 1024
+    large_state_nbytes: int = 32 * MIB
+    shares_large_states: bool = True
+
+    def identity(self) -> list[int]:
+        """Return all constants; a checkpoint of another partition cannot be resumed."""
+        return [_KERNEL_ROWS, *map(int, astuple(self))]
+
+    def is_large(self, state_nbytes: int) -> bool:
+        """Whether a state of this size is kept once."""
+        return state_nbytes > self.large_state_nbytes
+
+
+# threads of this machine, or of a cluster's workers
+HOST = PartitionPolicy()
 
 
 @dataclass(frozen=True)
 class Blocks(Sequence[tuple[int, int]]):
     """The blocks of a data set, as (first row, row after the last).
 
-    Chunks smaller than a block are joined to one; larger ones are cut into pieces of as many rows,
-    the last of fewer, if their rows can be read piecemeal, else read whole.
+    Chunks smaller than a block are joined to one. Larger ones are divided into pieces of equal
+    height, the last one lower, if their rows can be read piecemeal; otherwise they are read whole.
 
     Attributes
     ----------
-    n_rows
-        N.
     group_rows
         Rows of consecutive chunks that are joined; the last group may have fewer.
     piece_rows
@@ -76,12 +95,11 @@ class Blocks(Sequence[tuple[int, int]]):
     bounds: tuple[int, ...] | None = None
 
     @classmethod
-    def of(cls, grid: RowGrid, row_nbytes: int, *, on_device: bool = False) -> Blocks:
-        """Return the blocks of rows of so many bytes, cut on disk by ``grid``."""
-        rows = max(1, (DEVICE_BLOCK_NBYTES if on_device else BLOCK_NBYTES) // row_nbytes)
+    def of(cls, grid: RowGrid, row_nbytes: int, policy: PartitionPolicy = HOST) -> Blocks:
+        """Return the blocks of rows of this many bytes, stored in the chunks of ``grid``."""
+        rows = max(1, policy.block_nbytes // row_nbytes)
         if grid.divisible:
-            piece_nbytes = DEVICE_BLOCK_NBYTES if on_device else PIECE_NBYTES
-            rows = max(1, piece_nbytes // row_nbytes // _LOOP_ROWS) * _LOOP_ROWS
+            rows = max(1, policy.piece_nbytes // row_nbytes // _KERNEL_ROWS) * _KERNEL_ROWS
         if grid.bounds is not None:
             bounds = _joined(grid.bounds, rows)
             largest = max(b - a for a, b in pairwise(bounds))
@@ -92,9 +110,9 @@ class Blocks(Sequence[tuple[int, int]]):
             return cls(grid.n_rows, group, group)
         if not grid.divisible:
             return cls(grid.n_rows, height, height)
-        # equal pieces, but for what loops would take a row at a time
+        # equal pieces of whole groups of rows that a kernel takes at a time
         pieces = -(-height // rows)
-        return cls(grid.n_rows, height, -(-height // (pieces * _LOOP_ROWS)) * _LOOP_ROWS)
+        return cls(grid.n_rows, height, -(-height // (pieces * _KERNEL_ROWS)) * _KERNEL_ROWS)
 
     @property
     def max_rows(self) -> int:
@@ -123,12 +141,12 @@ class Blocks(Sequence[tuple[int, int]]):
         stop = min(start + self.piece_rows, (group + 1) * self.group_rows, self.n_rows)
         return start, stop
 
-    def require_begun(self, n_blocks: int) -> None:
-        """Raise :class:`CheckpointError` if so many blocks cannot have been folded."""
+    def require_first(self, n_blocks: int) -> None:
+        """Raise :class:`CheckpointError` if the data have fewer blocks than a checkpoint claims."""
         if n_blocks > len(self):
             raise CheckpointError(
-                f"the checkpoint tells of {n_blocks:,} blocks where the data have {len(self):,}; "
-                "it is damaged: remove it to start anew"
+                f"the checkpoint claims {n_blocks:,} reduced blocks but the data have "
+                f"{len(self):,}; it is damaged: remove it to start over"
             )
 
     def number_at(self, row: int) -> int:
@@ -141,48 +159,36 @@ class Blocks(Sequence[tuple[int, int]]):
 
 @dataclass(frozen=True)
 class Segments(Sequence[range]):
-    """The segments of a pass, as ranges of block numbers.
-
-    Attributes
-    ----------
-    n_blocks
-        Blocks of the data set.
-    n_segments
-        1 if the state is so large that threads keep it once.
-    """
+    """The segments of a pass, as ranges of block numbers."""
 
     n_blocks: int
     n_segments: int
 
     @classmethod
     def of(
-        cls, n_blocks: int, pass_nbytes: int, state_nbytes: int, *, on_device: bool = False
+        cls, n_blocks: int, pass_nbytes: int, state_nbytes: int, policy: PartitionPolicy = HOST
     ) -> Segments:
-        """Return the segments of a pass over so many blocks and bytes, with such a state."""
-        if on_device:
-            each = DEVICE_SEGMENT_NBYTES
-            if state_nbytes > LARGE_STATE_NBYTES:
-                each = max(each, _STATES_A_SEGMENT * state_nbytes)
-            return cls(n_blocks, max(1, min(pass_nbytes // each, _MOST_SEGMENTS, n_blocks)))
-        if state_nbytes > LARGE_STATE_NBYTES:
+        """Return the segments of a pass over this many blocks and bytes, with such a state."""
+        if policy.shares_large_states and policy.is_large(state_nbytes):
             return cls(n_blocks, 1)
-        large = pass_nbytes // max(_SEGMENT_NBYTES, _STATES_A_SEGMENT * state_nbytes)
-        wanted = min(max(_MANY_SEGMENTS, large), _MOST_SEGMENTS)
-        return cls(n_blocks, max(1, min(wanted, pass_nbytes // _LEAST_SEGMENT_NBYTES, n_blocks)))
+        least = max(policy.segment_nbytes, policy.states_a_segment * state_nbytes)
+        wanted = min(max(policy.many_segments, pass_nbytes // least), policy.most_segments)
+        most = min(wanted, pass_nbytes // policy.least_segment_nbytes, n_blocks)
+        return cls(n_blocks, max(1, most))
 
     def after(self, n_blocks: int) -> list[range]:
-        """Return the segments after so many blocks, which fill those before.
+        """Return the segments after the first ``n_blocks`` blocks.
 
         Raises
         ------
         CheckpointError
-            A segment has begun before, and ends after: a fit of this version never stands there.
+            A segment begins before and ends after: a fit of this version never stops there.
         """
         rest = [segment for segment in self if segment.start >= n_blocks]
         if (rest[0].start if rest else self.n_blocks) != n_blocks:
             raise CheckpointError(
-                f"the checkpoint stands after {n_blocks:,} of {self.n_blocks:,} blocks, where no "
-                "segment ends: it is of another version, or damaged. Remove it to start anew"
+                f"the checkpoint ends after {n_blocks:,} of {self.n_blocks:,} blocks, where no "
+                "segment ends: it is of another version, or damaged. Remove it to start over"
             )
         return rest
 

@@ -1,60 +1,45 @@
-"""Passes on this machine: segments on threads, BLAS on one thread in each."""
+"""Passes on this machine: segments on threads, BLAS on one thread in each of them."""
 
 from __future__ import annotations
 
-import threading
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from streamreg.engines.base import Engine, PartialResult, merged_in_order, reduce_segment
-from streamreg.engines.blas import one_blas_thread
+from streamreg.engines.base import Engine, PartialResult, merge_in_order, reduce_segment
+from streamreg.engines.blas import blas_architecture, one_blas_thread
 from streamreg.engines.block_cache import BlockCache, CachingReader
-from streamreg.engines.partition import Blocks
-from streamreg.kernels import numpy as numpy_kernels
-from streamreg.kernels import serial
+from streamreg.engines.partition import HOST, Blocks, PartitionPolicy
+from streamreg.engines.reader_pool import ReaderPool
+from streamreg.kernels.registry import load_kernels
+from streamreg.sources.block_reader import BlockReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Iterable, Iterator
+    from collections.abc import Callable
+    from contextlib import ExitStack
 
     from streamreg.accumulators.base import Accumulator
-    from streamreg.blocks import Block
     from streamreg.engines.base import OnPartial
     from streamreg.engines.partition import Segments
-    from streamreg.errors import InputError
-    from streamreg.kernels import Kernels
-    from streamreg.sources.block_reader import BlockReader
+    from streamreg.kernels.base import KernelSet
     from streamreg.sources.dataset import Dataset
-
-Item = TypeVar("Item")
-Made = TypeVar("Made")
-
-
-class _StoppedError(Exception):
-    """Another thread failed, or the user interrupted: this one gives up."""
 
 
 class ThreadsEngine(Engine):
     """Runs passes on threads of this process.
 
-    Segments are folded by threads and merged in their order, so that the number of threads changes
-    no bit. A state too large for one copy a thread is kept once, and threads share each update.
-    Where one fails, the others stop after the block at which they are.
+    Threads reduce segments, which are merged in order: the number of threads changes no bit. A
+    state too large for one copy a thread is kept once, and threads share each update.
 
     Parameters
     ----------
-    dataset, on_rows
-        As of every :class:`Engine`.
     n_threads
-        Threads that fold; with 1 all is done by the caller's own.
+        With 1, the caller's own thread does all.
     kernels
-        The loops that fold a block.
+        The name of the kernels.
     cache_nbytes
-        Room for blocks that stay in memory from one pass to the next.
-    blocks
-        How rows are cut, if not as usual.
+        Bytes for decoded blocks that stay in memory between passes.
     """
 
     def __init__(
@@ -62,181 +47,129 @@ class ThreadsEngine(Engine):
         dataset: Dataset,
         n_threads: int,
         on_rows: Callable[[int], None] = lambda _: None,
-        kernels: Kernels = numpy_kernels.KERNELS,
+        *,
+        kernels: str = "numpy",
         cache_nbytes: int = 0,
-        blocks: Blocks | None = None,
+        policy: PartitionPolicy = HOST,
     ) -> None:
-        blocks = blocks or Blocks.of(dataset.X.grid, dataset.row_nbytes)
-        super().__init__(dataset, blocks, on_rows)
-        self._n_threads = n_threads
-        self._kernels = kernels
-        self._open: Callable[[], BlockReader] = dataset.open
+        super().__init__(dataset, on_rows, policy)
+        self._kernels = load_kernels(kernels)
+        open_reader: Callable[[Dataset], BlockReader] = BlockReader
         if cache_nbytes:
-            kept = BlockCache(dataset, self._blocks, cache_nbytes)
-            self._open = partial(CachingReader, dataset, kept)
-        self._idle: list[BlockReader] = []
-        self._lending = threading.Lock()
-        self._stop = threading.Event()
+            open_reader = partial(
+                CachingReader, cache=BlockCache(dataset, self.blocks, cache_nbytes)
+            )
+        self._pool = ReaderPool(dataset, self.blocks, n_threads, on_rows, open_reader)
 
     def _begin(self, stack: ExitStack) -> None:
-        stack.enter_context(one_blas_thread())
-        stack.callback(self._close_readers)
-        self._pool = ThreadPoolExecutor(self._n_threads, thread_name_prefix="streamreg")
-        stack.callback(self._pool.shutdown, wait=True, cancel_futures=True)
-        stack.callback(self._stop.set)
+        stack.enter_context(self._pool)
 
-    def _folded(
+    def _run_pass(
         self,
         accumulator: Accumulator[Any, Any],
         start: PartialResult,
         segments: Segments,
         on_partial: OnPartial | None,
     ) -> PartialResult:
-        self._tell_earlier(start.n_blocks)
-        if len(segments) == 1:
-            # the plan counts one reader's buffers for a pass that is read by one thread
-            self._close_readers(keep=1)
-            shared = self._kernels._replace(parallel=self._share)
-            rest = range(start.n_blocks, len(self._blocks))
-            return self._fold(accumulator, start, shared, rest, on_partial)
+        self._pool.checks_integers = self._checks_integers
+        self._report_rows_before(start.n_blocks)
+        with one_blas_thread():
+            if len(segments) == 1:
+                # the plan counts the buffers of one reader for such a pass
+                self._pool.close_readers(keep=1)
+                kernels = self._kernels.shared_by(self._pool.share)
+                rest = range(start.n_blocks, len(self.blocks))
+                return self._reduce(accumulator, start, rest, kernels, on_partial)
 
-        def fold(segment: range) -> PartialResult:
-            nothing = PartialResult.nothing(accumulator)
-            return self._fold(accumulator, nothing, self._kernels, segment)
+            def run(segment: range) -> PartialResult:
+                nothing = PartialResult(accumulator.zero())
+                return self._reduce(accumulator, nothing, segment, self._kernels)
 
-        with closing(self._in_order(segments.after(start.n_blocks), fold)) as states:
-            return merged_in_order(accumulator, start, states, on_partial)
+            rest_of_pass = self._pool.in_order(run, segments.after(start.n_blocks))
+            with closing(rest_of_pass) as partials:
+                return merge_in_order(accumulator, start, partials, on_partial)
 
-    def each_block(
-        self, make: Callable[[BlockReader, Block], Made], done: int = 0
-    ) -> Iterator[Made]:
-        """Yield ``make(reader, block)`` of every block, in order; threads work a few ahead.
-
-        Blocks of which all rows are ``done`` are left out.
-        """
-        first = len(self._blocks) if done == self._dataset.n_rows else self._blocks.number_at(done)
-        self._tell_earlier(first)
-
-        def read(reader: BlockReader, start: int, stop: int) -> Made:
-            return make(reader, reader.read(start, stop))
-
-        return self.each_of(range(first, len(self._blocks)), read)
-
-    def each_of(
-        self,
-        numbers: Iterable[int],
-        read: Callable[[BlockReader, int, int], Made],
-        *,
-        apart: bool = False,
-    ) -> Generator[Made, None, None]:
-        """Yield ``read(reader, start, stop)`` of some blocks, in order.
-
-        Where it is ``apart``, a single thread is not the caller's own either.
-        """
-
-        def run(number: int) -> Made:
-            with self._reader() as reader:
-                start, stop = self._blocks[number]
-                made = read(reader, start, stop)
-                self._tell(stop - start)
-                return made
-
-        return self._in_order(numbers, run, apart=apart)
-
-    def not_finite(self, numbers: Iterable[int]) -> InputError | None:
-        """Return the error that names the first NaN or inf of some blocks, if there is any."""
-        with self._reader() as reader:
-            errors = (reader.not_finite(*self._blocks[number]) for number in numbers)
-            return next((error for error in errors if error is not None), None)
-
-    def _fold(
+    def _reduce(
         self,
         accumulator: Accumulator[Any, Any],
         start: PartialResult,
-        kernels: Kernels,
         segment: range,
+        kernels: KernelSet,
         on_partial: OnPartial | None = None,
     ) -> PartialResult:
-        with self._reader() as reader:
-            blocks = (self._blocks[number] for number in segment)
+        with self._pool.reader() as reader:
             return reduce_segment(
-                reader, accumulator, start, blocks, kernels, self._tell, on_partial
+                reader,
+                accumulator,
+                start,
+                (self.blocks[number] for number in segment),
+                kernels.for_block,
+                self._pool.report,
+                on_partial,
             )
 
-    def _in_order(
-        self, items: Iterable[Item], run: Callable[[Item], Made], *, apart: bool = False
-    ) -> Generator[Made, None, None]:
-        """Yield ``run(item)`` in order, with at most one more under way than there are threads."""
-        if self._n_threads == 1 and not apart:
-            yield from map(run, items)
-            return
-        waiting: deque[Future[Made]] = deque()
+
+@dataclass(frozen=True)
+class ThreadsReducer:
+    """Reduces segments on the calling thread of a cluster's worker, with one reader."""
+
+    kernels: str
+    policy: PartitionPolicy = HOST
+
+    def reduce(
+        self,
+        dataset: Dataset,
+        accumulator: Accumulator[Any, Any],
+        segments: list[range],
+        *,
+        start: PartialResult | None = None,
+        part: range | None = None,
+        checks_integers: bool = True,
+    ) -> list[PartialResult]:
+        """Return the partial result of each segment, as :class:`SegmentReducer` says."""
+        blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes, self.policy)
+        kernels = load_kernels(self.kernels)
+        if part is not None:
+            kernels = kernels.shared_by(partial(_run_some, part))
+        reader = BlockReader(dataset)
+        reader.checks_integers = checks_integers
         try:
-            for item in items:
-                if len(waiting) > self._n_threads:
-                    yield waiting.popleft().result()
-                waiting.append(self._pool.submit(self._stopping_all, run, item))
-            while waiting:
-                yield waiting.popleft().result()
-        except _StoppedError:
-            raise self._first_error(waiting) from None
+            with one_blas_thread():
+                partials = [
+                    reduce_segment(
+                        reader,
+                        accumulator,
+                        _writable(accumulator, start, part),
+                        (blocks[number] for number in segment),
+                        kernels.for_block,
+                    )
+                    for segment in segments
+                ]
+            if part is None:
+                return partials
+            return [each._replace(state=accumulator.part(each.state, part)) for each in partials]
         finally:
-            self._cancel(waiting)
+            reader.close()
 
-    def _share(self, task: Callable[[int], None], count: int) -> None:
-        """Run the parts of an update on the pool's threads."""
-        if count == 1 or self._n_threads == 1:
-            serial(task, count)
-            return
-        waiting = deque(self._pool.submit(task, number) for number in range(count))
-        try:
-            while waiting:
-                waiting.popleft().result()
-        finally:
-            self._cancel(waiting)
+    def describe_processor(self) -> str:
+        """Return for which processor BLAS chose its kernels, once ours are loaded."""
+        load_kernels(self.kernels)
+        return blas_architecture()
 
-    def _stopping_all(self, run: Callable[[Item], Made], item: Item) -> Made:
-        """Return ``run(item)``; if it fails, no other thread begins another block."""
-        try:
-            return run(item)
-        except BaseException:
-            self._stop.set()
-            raise
 
-    def _first_error(self, waiting: Iterable[Future[Made]]) -> BaseException:
-        """Return why a thread was told to stop: of several errors that of the first segment."""
-        errors = (future.exception() for future in waiting if not future.cancel())
-        return next(error for error in errors if error and not isinstance(error, _StoppedError))
+def _writable(
+    accumulator: Accumulator[Any, Any], start: PartialResult | None, part: range | None
+) -> PartialResult:
+    """Return a partial result to add to: ``start`` belongs to a task that may run again."""
+    if start is None:
+        return PartialResult(accumulator.zero())
+    if part is None:
+        return start.copied()
+    return start._replace(state=accumulator.joined([(part, start.state)]))
 
-    def _cancel(self, waiting: Collection[Future[Made]]) -> None:
-        """Stop what is under way, where a pass does not end well; else nothing is."""
-        if waiting:
-            self._stop.set()
-        for future in waiting:
-            future.cancel()
 
-    @contextmanager
-    def _reader(self) -> Iterator[BlockReader]:
-        """Lend a reader to one thread; there are never more than threads."""
-        with self._lending:
-            reader = self._idle.pop() if self._idle else self._open()
-        try:
-            yield reader
-        finally:
-            with self._lending:
-                self._idle.append(reader)
-
-    def _close_readers(self, *, keep: int = 0) -> None:
-        with ExitStack() as stack:  # closes all, whichever fails
-            while len(self._idle) > keep:
-                stack.callback(self._idle.pop().close)
-
-    def _tell_earlier(self, n_blocks: int) -> None:
-        if n_blocks:
-            _, rows = self._blocks[n_blocks - 1]
-            self._tell(rows)
-
-    def _tell(self, rows: int) -> None:
-        if self._stop.is_set():
-            raise _StoppedError
-        self._on_rows(rows)
+def _run_some(part: range, task: Callable[[int], None], count: int) -> None:
+    """Run the tasks of some parts of a state."""
+    for number in part:
+        if number < count:
+            task(number)

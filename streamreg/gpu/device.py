@@ -91,8 +91,8 @@ class Gpu:
         context: AbstractContextManager[object] = self.cupy.cuda.Device(self._number)
         return context
 
-    def settle(self) -> None:
-        """Wait for all that was queued before, on any stream: rows may come of it."""
+    def synchronize(self) -> None:
+        """Synchronise the device, because rows may still be computed on other streams."""
         self.cupy.cuda.Device().synchronize()
 
     def require_here(self, rows: Any) -> None:  # noqa: ANN401

@@ -14,7 +14,7 @@ from streamreg.gpu.launch import TYPES, WARP
 
 if TYPE_CHECKING:
     from streamreg.gpu.compile import Compiler
-    from streamreg.kernels import Affine
+    from streamreg.kernels.base import Affine
 
 _SOURCE = "gram.cu"
 # as there

@@ -15,7 +15,7 @@ from streamreg.gpu.launch import TYPES, WARP, Given, Launch, Shape, launches_for
 if TYPE_CHECKING:
     from streamreg.blocks import Block
     from streamreg.gpu.compile import Compiler
-    from streamreg.kernels import Affine
+    from streamreg.kernels.base import Affine
     from streamreg.kernels.states import ProductState
 
 # as many warps add up a number of all sums

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from streamreg.kernels import AS_STORED, Affine, Kernels
+from streamreg.kernels.base import AS_STORED, Affine, Kernels
 from streamreg.kernels.numpy import tiles
 from streamreg.kernels.states import ProductState
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from streamreg.blocks import Array, Block, Float64
     from streamreg.gpu.fused_products import FusedProducts
-    from streamreg.kernels import Parallel
+    from streamreg.kernels.base import Parallel
     from streamreg.kernels.states import GramState, MomentsState
 
 # of a tile in float64: large, since each step of it costs the host some microseconds to queue
@@ -78,7 +78,7 @@ class ArrayKernels:
     @property
     def kernels(self) -> Kernels:
         """The loops, as accumulators take them."""
-        return Kernels(self.products, self.moments, self.gram)
+        return Kernels({"products": self.products, "moments": self.moments, "gram": self.gram})
 
     def products(
         self,
@@ -96,7 +96,7 @@ class ArrayKernels:
         if self._fused is not None and self._fused.serves(block, state, x):
             VT, rows = xp.ascontiguousarray(V.T), max(1, TILE_NBYTES // (8 * k * _COPIES_OF_Y))
             # some at a time: y may have to be copied
-            for start in range(0, len(block.X), rows):
+            for start in range(0, block.n_rows, rows):
                 part = block.rows(start, start + rows)
                 self._fused.add(part, state, self._read(part.y, y), VT, b)
                 state.n[...] += len(part.X)
@@ -194,7 +194,7 @@ class ArrayKernels:
 
     def _tiles(self, block: Block) -> Iterator[tuple[Array, Array, Float64 | None]]:
         """Yield tiles; none reaches from one block into another that it was joined to."""
-        for start, stop in pairwise((0, *block.cuts, len(block.X))):
+        for start, stop in pairwise((0, *block.joints, block.n_rows)):
             for tile, y, weight in tiles(block.rows(start, stop), tile_rows(block.X.shape[1])):
                 # a copy begins where sums of a GPU, which look at that, add up in one order
                 yield tile, y, None if weight is None else weight.copy()

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 N_BUFFERS = 2
 
 
-class KeptRows:
-    """Rows that stay on the device, one block after another, so that many are folded at once.
+class DeviceBlockCache:
+    """Blocks that stay on the device, one after another, so that many are reduced at once.
 
     Parameters
     ----------
@@ -50,24 +50,24 @@ class KeptRows:
     def __contains__(self, number: int) -> bool:
         return number in self._places
 
-    def room_for(self, number: int, block: Block) -> Block:
+    def slot_for(self, number: int, block: Block) -> Block:
         """Return where a block is to lie."""
-        place = self._n_rows, self._n_rows + len(block.X)
+        place = self._n_rows, self._n_rows + block.n_rows
         self._places[number], self._n_rows = place, place[1]
         return self._block(*place, block.start)
 
     def run(self, numbers: range) -> tuple[Block, int]:
         """Return the blocks from the first on that lie side by side, joined; and how many."""
         first, stop = self._places[numbers[0]]
-        cuts = []
+        joints = []
         for number in numbers[1:]:
             start, end = self._places.get(number, (-1, -1))
             if start != stop:
                 break
-            cuts.append(start - first)
+            joints.append(start - first)
             stop = end
         joined = self._block(first, stop, 0)
-        return replace(joined, cuts=tuple(cuts)), len(cuts) + 1
+        return replace(joined, joints=tuple(joints)), len(joints) + 1
 
     def _block(self, first: int, stop: int, start: int) -> Block:
         X, y, *weight = (array[first:stop] for array in self._arrays)
@@ -110,8 +110,8 @@ class Transfers:
 
     Attributes
     ----------
-    folding
-        The stream on which blocks are folded: a context manager.
+    reducing
+        The stream on which blocks are reduced: a context manager.
     fetching
         The stream on which states come back.
     """
@@ -128,7 +128,7 @@ class Transfers:
             events = (cuda.Event(block=True, disable_timing=True) for _ in range(2))
             self._slots.put(_Slot(np.frombuffer(memory, np.uint8, pinned_nbytes), *events))
         streams = (cuda.Stream(non_blocking=True) for _ in range(3))
-        self._copying, self.folding, self.fetching = streams
+        self._copying, self.reducing, self.fetching = streams
         n_buffers = N_BUFFERS if device_nbytes else 0
         self._buffers = gpu.buffers(n_buffers, device_nbytes, least_nbytes)
         self._folded = [cuda.Event(disable_timing=True) for _ in range(N_BUFFERS)]
@@ -156,16 +156,16 @@ class Transfers:
             raise
         return Filled(slot, filled)
 
-    def kept(
+    def cache(
         self, like: Block, n_rows: int, whole: tuple[Array | None, Array | None]
-    ) -> KeptRows | None:
+    ) -> DeviceBlockCache | None:
         """Return room for rows that stay; ``None`` if the device refuses it."""
         try:
-            kept = KeptRows(self._gpu, like, n_rows, whole)
+            kept = DeviceBlockCache(self._gpu, like, n_rows, whole)
         except self._cupy.cuda.memory.OutOfMemoryError:
             return None
         # it may lie where something is in work that was queued before
-        self._copying.wait_event(self.folding.record())
+        self._copying.wait_event(self.reducing.record())
         return kept
 
     def copy(self, filled: Filled, there: Block) -> None:
@@ -184,13 +184,13 @@ class Transfers:
         slot, block = filled
         try:
             if slot.holds:
-                self.folding.wait_event(slot.ready)
+                self.reducing.wait_event(slot.ready)
             if block_nbytes(block):
                 yield from self._sent(block)
             else:  # all of it lies there
                 yield block
         finally:
-            self._release(slot, self.folding if slot.holds else self._copying)
+            self._release(slot, self.reducing if slot.holds else self._copying)
 
     def _sent(self, block: Block) -> Iterator[Block]:
         for rows in _parts(block, self._buffers[0].nbytes):
@@ -199,12 +199,12 @@ class Transfers:
             self._copying.wait_event(self._folded[self._turn])
             self._copy(part, there)
             yield there
-            self._folded[self._turn].record(self.folding)
+            self._folded[self._turn].record(self.reducing)
             self._turn = (self._turn + 1) % N_BUFFERS
 
     def close(self) -> None:
         """Wait for what is under way, and give memory back."""
-        for stream in (self._copying, self.folding, self.fetching):
+        for stream in (self._copying, self.reducing, self.fetching):
             stream.synchronize()
         self._slots, self._buffers = SimpleQueue(), []
         # of states
@@ -213,7 +213,7 @@ class Transfers:
     def _copy(self, here: Block, there: Block) -> None:
         for target, values in zip(_arrays(there), _arrays(here), strict=True):
             _have_copied(target, values, self._copying)
-        self.folding.wait_event(self._copying.record())
+        self.reducing.wait_event(self._copying.record())
 
     def _release(self, slot: _Slot, stream: Any) -> None:  # noqa: ANN401
         """Let a slot be filled anew once a stream has done what was queued."""
@@ -254,7 +254,7 @@ def _laid_out(block: Block, buffer: Array) -> Block:
 
 def _parts(block: Block, nbytes: int) -> Iterator[slice]:
     """Yield the rows of each part that fits a buffer of so many bytes; parts end where tiles do."""
-    n, rows, tile = len(block.X), len(block.X), tile_rows(block.X.shape[1])
+    n, rows, tile = block.n_rows, block.n_rows, tile_rows(block.X.shape[1])
     if block_nbytes(block) > nbytes:
         here = [array for array in _arrays(block) if not is_on_device(array)]
         row_nbytes = sum(array[:1].nbytes for array in here)

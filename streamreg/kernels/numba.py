@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from streamreg.kernels import AS_STORED, Affine, Kernels
 from streamreg.kernels import numpy as numpy_kernels
+from streamreg.kernels.base import AS_STORED, Affine, Kernels, KernelSet
 from streamreg.kernels.numpy import column, room_for, tile_rows, tiles, widen
 from streamreg.signals import uninterrupted
 
@@ -54,10 +54,17 @@ def is_worth(pass_nbytes: int) -> bool:
     return pass_nbytes >= _WORTH_NBYTES and is_installed()
 
 
-@cache
 def is_installed() -> bool:
-    """Whether Numba is there to compile the loops, and may; does not import it."""
-    return find_spec("numba") is not None and os.environ.get("NUMBA_DISABLE_JIT", "0") in {"", "0"}
+    """Whether Numba is installed and may compile; does not import it.
+
+    NUMBA_DISABLE_JIT can also be set in the running process.
+    """
+    return _has_numba() and os.environ.get("NUMBA_DISABLE_JIT", "0") in {"", "0"}
+
+
+@cache
+def _has_numba() -> bool:
+    return find_spec("numba") is not None
 
 
 def products(
@@ -77,7 +84,7 @@ def products(
         numpy_kernels.products(block, state, coefficients=coefficients, bias=bias, x=x, y=y)
         return
     as_stored = _is_readable(block.X) and x.scale is None and x.shift is None
-    rows = min(_MOST_ROWS if as_stored else tile_rows(block.X.shape[1]), len(block.X))
+    rows = min(_MOST_ROWS if as_stored else tile_rows(block.X.shape[1]), block.n_rows)
     room = room_for(block.X, rows, always=not as_stored)
     V = np.ascontiguousarray(coefficients.T)
     for tile, tile_y, weight in tiles(block, rows):
@@ -128,4 +135,6 @@ def _is_readable(X: Array) -> bool:
     return X.dtype.char in "fd" and X.dtype.isnative and flags.c_contiguous and flags.aligned
 
 
-KERNELS = Kernels(products, moments, numpy_kernels.gram)
+KERNELS = KernelSet(
+    {"dense": Kernels({"products": products, "moments": moments, "gram": numpy_kernels.gram})}
+)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from streamreg.kernels import AS_STORED, Affine, Kernels, blas
+from streamreg.kernels import blas
+from streamreg.kernels.base import AS_STORED, Affine, Kernels, KernelSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from streamreg.blocks import Array, Block, Float64
-    from streamreg.kernels import Parallel
+    from streamreg.kernels.base import Parallel
     from streamreg.kernels.states import GramState, MomentsState, ProductState
 
 
@@ -62,7 +63,7 @@ def products(
         How columns of X and y are read: scaled, then shifted.
     """
     n_targets, n_columns = len(state.rr), len(state.sums)
-    rows = min(tile_rows(block.X.shape[1]), len(block.X))
+    rows = min(tile_rows(block.X.shape[1]), block.n_rows)
     room = room_for(block.X, rows, always=any(part is not None for part in x))
     u_room, added = np.empty((n_columns, rows)), np.empty_like(state.products)
     for tile, tile_y, weight in tiles(block, rows):
@@ -131,7 +132,7 @@ def moments(
     y_scale: Float64 | None,
 ) -> None:
     """Add a block to means and centred sums."""
-    rows = min(tile_rows(block.X.shape[1]), len(block.X))
+    rows = min(tile_rows(block.X.shape[1]), block.n_rows)
     room = room_for(block.X, rows, always=True)
 
     def about_mean(tile: Array, y: Float64, s: Float64, total: float) -> Centred:
@@ -218,7 +219,7 @@ def gram(
     so δ, times the root of its factor, is one more row of the tile: one rank-k update does all.
     """
     n_features = block.X.shape[1]
-    rows = min(gram_tile_rows(n_features), len(block.X))
+    rows = min(gram_tile_rows(n_features), block.n_rows)
     room = np.empty((rows + 1, n_features))
     for tile, tile_y, weight in tiles(block, rows):
         n = len(tile)
@@ -296,7 +297,7 @@ def count(state: MomentsState | ProductState | GramState, n: int, weight: Float6
     state.s[...] += n if weight is None else weight.sum()
 
 
-KERNELS = Kernels(products, moments, gram)
+KERNELS = KernelSet({"dense": Kernels({"products": products, "moments": moments, "gram": gram})})
 
 
 _TILE_NBYTES = 1 << 20
@@ -310,7 +311,7 @@ def tile_rows(n_features: int) -> int:
 
 def tiles(block: Block, rows: int) -> Iterator[tuple[Array, Array, Float64 | None]]:
     """Yield X, y and weight of each tile."""
-    for start in range(0, len(block.X), max(1, rows)):
+    for start in range(0, block.n_rows, max(1, rows)):
         part = slice(start, start + rows)
         yield block.X[part], block.y[part], None if block.weight is None else block.weight[part]
 

@@ -1,114 +1,76 @@
-"""Bytes and passes, worked out before the first byte is read: what fits and what is refused."""
+"""Bytes, passes and time of each solver, from metadata: what fits and what is refused."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from streamreg.engines.partition import LARGE_STATE_NBYTES, Segments
+from streamreg.engines.partition import HOST, Segments
 from streamreg.formatting import MIB, count, format_nbytes
-from streamreg.gpu.memory_model import device_needs, host_terms
 from streamreg.kernels import numba as numba_kernels
-from streamreg.machine import available_nbytes, usable_cpus
+from streamreg.machine import available_nbytes
 from streamreg.planning.plan import Plan
 from streamreg.planning.rechunking import rechunking_advice
-from streamreg.planning.row_costs import Rows
-from streamreg.planning.terms import NUMBA, Candidate, Term
+from streamreg.planning.row_costs import RowCosts
+from streamreg.planning.terms import NUMBA, Candidate, Needs, Rates, Term, peak
 from streamreg.solvers.base import Problem
-from streamreg.solvers.registry import NAMES
-from streamreg.validate import parse_nbytes
+from streamreg.solvers.registry import AUTO, SOLVERS, choose
 
 if TYPE_CHECKING:
-    from streamreg.planning.terms import DeviceNeeds
+    from streamreg.config import FitConfig
+    from streamreg.engines.backend import Backend
     from streamreg.solvers.base import Footprint, PassFootprint, Solver
-    from streamreg.solvers.registry import SolverSettings
     from streamreg.sources.dataset import Dataset
 
 # Of a fit of ten rows: what Python, NumPy and zarr load when they are first used. Measured on
 # Linux, glibc 2.36, Python 3.11: 1.5 to 3 MiB.
 _PROCESS_NBYTES = 4 * MIB
-# Of each thread: its stack, and what its heap keeps of small arrays that it freed. Measured: 0.3
-# to 1 MiB.
+# Of each thread: its stack, and what its heap keeps of small freed arrays. Measured: 0.3 to 1 MiB.
 _THREAD_NBYTES = MIB
 # Of each thread that decodes chunks: what zstd, blosc, HDF5 and zarr-python use for themselves.
 # Measured: 0.5 to 3 MiB, blosc most.
 _DECODER_NBYTES = 3 * MIB
-# Of each thread that decodes chunks: room in its heap that was freed and does not fit again.
-_HOLES_NBYTES = 4 * MIB
+# Of each thread that decodes chunks: fragmentation of its heap.
+_FRAGMENTATION_NBYTES = 4 * MIB
 # Of each thread in OpenBLAS: the panels that it packs. Measured: 0.3 MiB at D = 100, 1.9 MiB at
 # D = 1,000 and above.
 _PACKED_ROWS, _PACKED_MOST_NBYTES = 512, 2 * MIB
-# Of a checkpoint: states of the passes before a solver's loop, of the last one, and of that which
-# is under way, the copy before and the next; and what writing needs, measured: 2 MiB
+# Of a checkpoint: states of the passes before a solver's loop, of the last one, of the present one,
+# the copy before and the next; and what writing needs, measured: 2 MiB.
 _COPIED_STATES, _SAVING_NBYTES = 6, 4 * MIB
-_GOOD_FOR = {"closed_form": "one pass, exact", "gd": "O(D) state", "cg": "O(D) state, few passes"}
+# Of one thread of a common server: an NVMe disk or a light codec, memory, and BLAS.
+HOST_RATES = Rates(read_nbytes=1.5e9, memory_nbytes=8e9, flops=2e10)
 
 
-def make_plan(
-    dataset: Dataset,
-    settings: SolverSettings,
-    *,
-    memory_limit: int | str | None = None,
-    n_threads: int | None = None,
-    device_limit: int | None = None,
-    saves: bool = False,
-    keeps: bool = True,
-) -> Plan:
-    """Plan a fit from the metadata of its data.
-
-    Parameters
-    ----------
-    dataset
-        What is to be fitted; nothing of it is read.
-    settings
-        The solver asked for, and its parameters.
-    memory_limit
-        Bytes, or a text such as ``"512 MiB"``; ``None`` for half of what the process may use.
-    n_threads
-        Threads at most; ``None`` for all processors that the process may use.
-    device_limit
-        Bytes of a GPU that folds the rows; ``None`` where processors do.
-    saves
-        Whether checkpoints are saved.
-    keeps
-        Whether blocks stay in memory from one pass to the next.
-    """
-    limit = limit_nbytes(memory_limit)
-    threads = usable_cpus() if n_threads is None else n_threads
+def make_plan(dataset: Dataset, config: FitConfig, backend: Backend) -> Plan:
+    """Plan a fit; reads metadata only. On a cluster the plan is of each worker."""
     problem = Problem(dataset.n_features, max(1, dataset.n_targets))
-    rows = Rows.of(dataset, on_device=device_limit is not None)
-
-    def candidate(name: str) -> Candidate:
-        solver = settings.build(name)
-        return _candidate(
-            rows, problem, solver, limit, threads, device_limit, saves=saves, keeps=keeps
-        )
-
-    candidates = {name: candidate(name) for name in NAMES}
-    chosen = settings.solver
-    if chosen == "auto":
-        chosen = "closed_form" if candidates["closed_form"].fits else "cg"
-    fits_here = False
-    is_here = keeps and not dataset.on_device
-    if device_limit is not None and not candidates[chosen].fits and is_here:
-        here = Rows.of(dataset)
-        solver = settings.build(chosen)
-        fits_here = _candidate(
-            here, problem, solver, limit, threads, None, saves=saves, keeps=keeps
-        ).fits
+    costs = RowCosts.of(dataset, backend.policy)
+    candidates = {
+        name: _candidate(costs, problem, config.build_solver(name), config, backend)
+        for name in SOLVERS
+    }
+    chosen = choose(candidates) if config.solver == AUTO else config.solver
+    processor = None if candidates[chosen].fits else backend.without_device()
+    fits_on_processor = False
+    if processor is not None and not dataset.on_device:
+        solver = config.build_solver(chosen)
+        host_costs = RowCosts.of(dataset, processor.policy)
+        fits_on_processor = _candidate(host_costs, problem, solver, config, processor).fits
     return Plan(
-        chosen, limit, candidates, dataset.n_rows, problem.n_features, problem.n_targets,
-        advice=rechunking_advice(dataset, limit, list(candidates.values())), fits_here=fits_here,
-    )  # fmt: skip
+        chosen=chosen,
+        memory_limit=backend.memory_limit,
+        candidates=candidates,
+        n_rows=dataset.n_rows,
+        n_features=problem.n_features,
+        n_targets=problem.n_targets,
+        advice=rechunking_advice(dataset, backend.memory_limit, list(candidates.values())),
+        fits_on_processor=fits_on_processor,
+    )
 
 
-def limit_nbytes(memory_limit: int | str | None) -> int:
-    """Return the limit in bytes: what was asked for, or half of what the process may use."""
-    return available_nbytes() // 2 if memory_limit is None else parse_nbytes(memory_limit)
-
-
-def loops_of(solver: str, pass_nbytes: int) -> str:
-    """Say whose loops fold the blocks of a pass: a function of the data, never of memory."""
-    return "numba" if solver != "closed_form" and numba_kernels.is_worth(pass_nbytes) else "numpy"
+def memory_limit_or_default(memory_limit: int | None) -> int:
+    """Return the limit in bytes; by default half of what the process may still use."""
+    return available_nbytes() // 2 if memory_limit is None else memory_limit
 
 
 def process_term(threads: int) -> Term:
@@ -116,134 +78,149 @@ def process_term(threads: int) -> Term:
     return Term("process", _PROCESS_NBYTES + threads * _THREAD_NBYTES, "modules, stacks, heaps")
 
 
-def peak(terms: list[Term]) -> int:
-    """Return the bytes of all terms together."""
-    return sum(term.nbytes for term in terms)
+def decoder_term(costs: RowCosts, readers: int) -> list[Term]:
+    """Return what decoders and fragmentation take, if chunks are decoded."""
+    if not costs.decodes:
+        return []
+    nbytes = readers * (_FRAGMENTATION_NBYTES + _DECODER_NBYTES)
+    return [Term("heaps", nbytes, "decoders and fragmentation")]
+
+
+def threads_needs(costs: RowCosts, problem: Problem, solver: Solver, n_threads: int) -> Needs:
+    """Return what passes on threads of the host keep in memory."""
+    kernels = "numpy"
+    if solver.uses_row_kernels and numba_kernels.is_worth(costs.pass_nbytes):
+        kernels = "numba"
+    passes = solver.footprint(problem).passes
+    terms = max((_pass_terms(costs, problem, each, n_threads) for each in passes), key=peak)
+    if kernels == "numba" and numba_kernels.library_nbytes():
+        library = numba_kernels.library_nbytes()
+        terms.append(Term(NUMBA, library, "LLVM and compiled loops, loaded once"))
+    return Needs(tuple(terms), kernels)
 
 
 def _candidate(
-    rows: Rows, problem: Problem, solver: Solver, limit: int, threads: int,
-    device_limit: int | None, *, saves: bool, keeps: bool,
-) -> Candidate:  # fmt: skip
+    costs: RowCosts, problem: Problem, solver: Solver, config: FitConfig, backend: Backend
+) -> Candidate:
     """Return what a solver needs with as many threads as fit, or with one if none do."""
     footprint = solver.footprint(problem)
     d, k = problem.n_features, problem.n_targets
-    scans = solver.passes() if keeps else 1  # of the same blocks
     others = [Term("vectors", footprint.solver_nbytes, f"of the solver, {d:,} × {k:,} each")]  # noqa: RUF001
-    if saves:
-        others.append(_saving(footprint))
-    for workers in range(threads, 0, -1):
-        needs = None
-        if device_limit is None:
-            passes = [
-                _terms(rows, problem, solver.name, each, workers) for each in footprint.passes
-            ]
-            terms = [*max(passes, key=peak), *_libraries(solver.name, rows), *others]
-        else:
-            terms = [*_terms_beside(rows, footprint, workers), *others]
-            needs = device_needs(rows, problem, footprint, workers, device_limit, scans)
-        fits = peak(terms) <= limit and (needs is None or needs.fits)
+    if config.checkpoint is not None:
+        others.append(_checkpoint_term(footprint))
+    for n_threads in range(backend.n_threads, 0, -1):
+        needs = backend.needs(costs, problem, solver, n_threads)
+        terms = [*needs.terms, *others]
+        fits = peak(terms) <= backend.memory_limit and (needs.device is None or needs.device.fits)
         if fits:
             break
-    reason = _GOOD_FOR[solver.name] if fits else _largest(terms, needs)
-    kept = None
-    if needs is None and scans > 1:
-        kept = _cache_term(rows, limit - peak(terms))
-    if kept is not None:
-        terms.append(kept)
+    needed_nbytes = peak(terms)
+    cache = None
+    if needs.device is None and backend.caches_blocks and solver.passes() > 1:
+        cache = _cache_term(costs, backend.memory_limit - needed_nbytes)
     return Candidate(
         solver=solver.name,
         state_nbytes=max(each.state_nbytes for each in footprint.passes),
-        peak_nbytes=peak(terms),
-        bytes_per_pass=rows.pass_nbytes,
+        needed_nbytes=needed_nbytes,
+        cache_nbytes=0 if cache is None else cache.nbytes,
+        bytes_per_pass=costs.pass_nbytes,
         passes=solver.passes(),
+        is_exact=solver.exact_pass_count is not None,
+        seconds=_seconds(costs, problem, solver, backend, n_threads, cache),
         fits=fits,
-        reason=reason,
-        terms=tuple(terms),
-        n_threads=workers,
-        cache_nbytes=0 if kept is None else kept.nbytes,
-        device=needs,
+        reason=solver.summary if fits else _largest(terms, needs),
+        terms=tuple(terms if cache is None else [*terms, cache]),
+        n_threads=n_threads,
+        kernels=needs.kernels,
+        device=needs.device,
     )
 
 
-def _largest(terms: list[Term], needs: DeviceNeeds | None) -> str:
-    """Say what of a fit that has no room takes most, on the host or on the GPU."""
-    is_there = needs is not None and not needs.fits
-    short = needs.terms if needs is not None and is_there else terms
+def _seconds(
+    costs: RowCosts,
+    problem: Problem,
+    solver: Solver,
+    backend: Backend,
+    n_threads: int,
+    cache: Term | None,
+) -> float:
+    """Return a rough estimate of a fit's time: bytes that are read, bytes in memory, and flop."""
+    rates, work = backend.rates, solver.work(problem, costs.n_rows)
+    threads = n_threads * backend.n_processes
+    cached = costs.pass_nbytes
+    if costs.slot_nbytes:
+        cached = 0 if cache is None else min(costs.pass_nbytes, cache.nbytes)
+    from_memory = cached / rates.memory_nbytes
+    first_pass = costs.pass_nbytes / rates.read_nbytes if costs.slot_nbytes else from_memory
+    later_pass = (costs.pass_nbytes - cached) / rates.read_nbytes + from_memory
+    flops = work.pass_flops / rates.flops
+    later = (solver.passes() - 1) * max(later_pass, flops)
+    return (max(first_pass, flops) + later) / threads + work.solve_flops / rates.flops
+
+
+def _largest(terms: list[Term], needs: Needs) -> str:
+    """Name what takes most where memory is too small, on the host or on the device."""
+    is_on_device = needs.device is not None and not needs.device.fits
+    short = needs.device.terms if needs.device is not None and is_on_device else terms
     largest = max(short, key=lambda term: term.nbytes)
-    return f"{largest.what}{' on the GPU' if is_there else ''} {format_nbytes(largest.nbytes)}"
+    return f"{largest.what}{' on the GPU' if is_on_device else ''} {format_nbytes(largest.nbytes)}"
 
 
-def _terms_beside(rows: Rows, footprint: Footprint, workers: int) -> list[Term]:
-    """Return what the host needs while a GPU folds."""
-    terms = [*host_terms(rows, footprint, workers), process_term(workers)]
-    if rows.decodes:
-        heaps = workers * (_HOLES_NBYTES + _DECODER_NBYTES)
-        terms.append(Term("heaps", heaps, "decoders, and room that they left"))
+def _pass_terms(
+    costs: RowCosts, problem: Problem, each: PassFootprint, n_threads: int
+) -> list[Term]:
+    """Return what one pass on threads needs."""
+    d, k = problem.n_features, problem.n_targets
+    n_segments = len(Segments.of(costs.n_blocks, costs.pass_nbytes, each.state_nbytes))
+    # one thread reads a single segment; threads share the parts of its state
+    readers = min(n_threads, n_segments)
+    threads = readers if n_segments > 1 else min(n_threads, each.n_parts)
+    # a tile is at most a block and one row, of float64, with as many columns of sums beside it
+    block_nbytes = 8 * ((costs.block_rows + 1) * (d + 6 * k + 2) + d * (2 * k + 6))
+    tiles = Term("tiles", readers * min(each.scratch_nbytes, block_nbytes), "float64 rows in use")
+    n_states = _states_in_flight(readers, n_segments)
+    states = count(1 if each.earlier_nbytes else n_states, "state")
+    state_nbytes = n_states * each.state_nbytes + each.earlier_nbytes
+    terms = [
+        Term(each.what, state_nbytes, f"{each.why}, {states}"),
+        *costs.terms(readers),
+        tiles,
+        process_term(threads),
+    ]
+    if costs.decodes:
+        # between the tiles of two blocks a chunk is decoded: its buffers take the memory that the
+        # first tiles left, so the next tiles need more. Measured: two tiles of 2 MiB a thread, one
+        # where tiles are large, sometimes a little more. Shared heaps count fragmentation already.
+        holes = 0 if costs.shared_nbytes else readers * _FRAGMENTATION_NBYTES
+        heaps = min(3 * tiles.nbytes, tiles.nbytes + holes) + readers * _DECODER_NBYTES
+        terms.append(Term("heaps", heaps, "decoders and fragmentation"))
+    if each.packs_panels:
+        packed = min(8 * d * _PACKED_ROWS, _PACKED_MOST_NBYTES)
+        terms.append(Term("BLAS", threads * packed, "panels packed for multiplication"))
     return terms
 
 
-def _terms(
-    rows: Rows, problem: Problem, name: str, each: PassFootprint, workers: int
-) -> list[Term]:
-    """Return what one pass needs."""
-    d, k = problem.n_features, problem.n_targets
-    n_segments = len(Segments.of(rows.n_blocks, rows.pass_nbytes, each.state_nbytes))
-    # a single segment is read by one thread; threads share panels of XᵀX
-    readers = min(workers, n_segments)
-    threads = readers if n_segments > 1 else min(workers, each.n_parts)
-    # a tile is at most a block and one row, of float64, with as many columns of sums beside it
-    block_nbytes = 8 * ((rows.block_rows + 1) * (d + 6 * k + 2) + d * (2 * k + 6))
-    tiles = Term("tiles", readers * min(each.scratch_nbytes, block_nbytes), "float64 rows in work")
-    n_states = _states_in_flight(readers, n_segments)
-    states = count(1 if each.cache_nbytes else n_states, "state")
-    state_nbytes = n_states * each.state_nbytes + each.cache_nbytes
-    terms = [*rows.terms(readers), tiles, process_term(threads)]
-    if rows.decodes:
-        # between one block's tiles and the next's a chunk is decoded: what it needs takes the room
-        # that the former left, so that the latter need new. Measured: two tiles of 2 MiB a thread,
-        # one where tiles are large, sometimes a little more
-        holes = 0 if rows.shared_nbytes else readers * _HOLES_NBYTES  # counted there
-        left = min(3 * tiles.nbytes, tiles.nbytes + holes) + readers * _DECODER_NBYTES
-        terms.append(Term("heaps", left, "decoders, and tiles that were"))
-    if name != "closed_form":
-        why = f"{format_nbytes(each.state_nbytes)} each, {states}"
-        return [Term("sums", state_nbytes, why), *terms]
-    packed = min(8 * d * _PACKED_ROWS, _PACKED_MOST_NBYTES)
-    return [
-        Term("XᵀX", state_nbytes, f"{d:,}² × 8 bytes, {states}"),  # noqa: RUF001
-        *terms,
-        Term("BLAS", threads * packed, "panels packed for multiplication"),
-    ]
-
-
-def _saving(footprint: Footprint) -> Term:
-    """Return what a checkpoint keeps: copies of the small states of some passes, and a piece."""
-    small = [
-        each.state_nbytes for each in footprint.passes if each.state_nbytes <= LARGE_STATE_NBYTES
-    ]
+def _checkpoint_term(footprint: Footprint) -> Term:
+    """Return what a checkpoint keeps: copies of the small states of some passes."""
+    small = [each.state_nbytes for each in footprint.passes if not HOST.is_large(each.state_nbytes)]
     copies = _COPIED_STATES * max(small, default=0)
-    return Term("checkpoint", copies + _SAVING_NBYTES, "states of passes to be gone on with")
+    return Term("checkpoint", copies + _SAVING_NBYTES, "states of passes that can be resumed")
 
 
-def _cache_term(rows: Rows, left_nbytes: int) -> Term | None:
-    """Return the blocks that stay in memory, in what the limit leaves over."""
-    slots = min(rows.n_blocks, left_nbytes // rows.slot_nbytes) if rows.slot_nbytes else 0
+def _cache_term(costs: RowCosts, unused_nbytes: int) -> Term | None:
+    """Return the blocks that can be cached in what the limit leaves unused."""
+    slots = 0
+    if costs.slot_nbytes:
+        slots = min(costs.n_blocks, unused_nbytes // costs.slot_nbytes)
     if slots <= 0:
         return None
-    return Term("kept", slots * rows.slot_nbytes, f"{slots:,} of {rows.n_blocks:,} blocks, decoded")
+    why = f"{slots:,} of {costs.n_blocks:,} blocks, decoded"
+    return Term("cache", slots * costs.slot_nbytes, why)
 
 
-def _libraries(solver: str, rows: Rows) -> list[Term]:
-    """Return what is imported for the fit, and was not yet."""
-    if loops_of(solver, rows.pass_nbytes) == "numpy" or not numba_kernels.library_nbytes():
-        return []
-    return [Term(NUMBA, numba_kernels.library_nbytes(), "LLVM and compiled loops, loaded once")]
-
-
-def _states_in_flight(workers: int, n_segments: int) -> int:
-    """Return how many states are alive at once: merged, to be merged, and being folded."""
+def _states_in_flight(readers: int, n_segments: int) -> int:
+    """Return how many states exist at once: merged, to be merged, and being reduced."""
     if n_segments == 1:
         return 1
-    # one more than there are threads is under way, so that none waits for the merging
-    return 2 if workers == 1 else min(workers + 1, n_segments) + 1
+    # one segment more than there are threads is in progress, so that none waits for the merging
+    return 2 if readers == 1 else min(readers + 1, n_segments) + 1

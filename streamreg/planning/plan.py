@@ -1,24 +1,25 @@
-"""A plan: what each solver would need, as a table, as JSON, and as a refusal with remedies."""
+"""A plan: what each solver needs, as a table, as JSON, and as a refusal with remedies."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from streamreg.errors import MemoryLimitError
-from streamreg.formatting import count, format_nbytes
+from streamreg.errors import MemoryLimitError, Message, Remedy
+from streamreg.formatting import count, format_nbytes, format_seconds
+from streamreg.planning.terms import Candidate, DeviceNeeds, Term, peak
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from streamreg.planning.terms import Candidate, DeviceNeeds, Term
-
-_HEADINGS = ("solver", "state", "peak", "a pass reads", "passes", "fits")
+_HEADINGS = ("solver", "state", "needs", "with cache", "passes", "time", "fits")
+# words to the left; sizes to the right, so that they can be compared
+_WORDS = {0, 6}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What each solver would need, and which one is chosen; worked out from metadata alone.
+    """What each solver needs, and which one is chosen; computed from metadata alone.
 
     Attributes
     ----------
@@ -27,13 +28,13 @@ class Plan:
     memory_limit
         Bytes that a fit may add to the process.
     candidates
-        Each solver's needs.
+        The needs of each solver, by its name.
     n_rows, n_features, n_targets
         N, D and K.
     advice
-        How to cut the data on disk so that a fit fits; empty where that is not what is amiss.
-    fits_here
-        Whether the chosen solver would fit on the processor, where the GPU has no room.
+        How to rechunk the data so that a fit fits; empty if the chunks are not the reason.
+    fits_on_processor
+        Whether the chosen solver fits without the GPU, if it does not fit with it.
     """
 
     chosen: str
@@ -43,19 +44,51 @@ class Plan:
     n_features: int
     n_targets: int
     advice: str = ""
-    fits_here: bool = False
+    fits_on_processor: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the plan as plain numbers, texts, lists and dictionaries, as JSON knows them."""
+        """Return the plan as plain numbers, texts, lists and dictionaries, as in JSON."""
         plan = asdict(self)
-        for candidate in plan["candidates"].values():
+        for name, candidate in plan["candidates"].items():
+            candidate["peak_nbytes"] = self.candidates[name].peak_nbytes
             for needs in (candidate, candidate["device"] or {"terms": ()}):
                 needs["terms"] = [term._asdict() for term in needs["terms"]]
         return plan
 
     def __str__(self) -> str:
-        table = _table(self)
-        return table if self.candidates[self.chosen].fits else f"{table}\n\n{_refusal(self)}"
+        table = self.table()
+        return table if self.candidates[self.chosen].fits else f"{table}\n\n{self._refusal()}"
+
+    def table(self) -> str:
+        """Return one row a solver."""
+        rows = [_HEADINGS, *(self._row(candidate) for candidate in self.candidates.values())]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if column in _WORDS else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in rows
+        ]
+        lines.insert(1, "─" * max(len(line) for line in lines))
+        targets = f", K = {self.n_targets:,}" if self.n_targets > 1 else ""
+        chosen = self.candidates[self.chosen]
+        reads = f"a pass reads {format_nbytes(chosen.bytes_per_pass)}"
+        limit = f"memory limit {format_nbytes(self.memory_limit)}"
+        title = f"{self._shape}{targets}, {reads}, {limit}"
+        if chosen.device is not None:
+            title += f", of the GPU {format_nbytes(chosen.device.limit_nbytes)}"
+            taken = format_nbytes(chosen.device.peak_nbytes, up=True)
+            blocks = count(chosen.device.n_kept, "block")
+            lines += ["", f"{chosen.solver} takes {taken} of the GPU and keeps {blocks} on it"]
+        if chosen.cache_nbytes:
+            share = min(1.0, chosen.cache_nbytes / chosen.bytes_per_pass)
+            cache = format_nbytes(chosen.cache_nbytes)
+            lines += [
+                "",
+                f"{chosen.solver} caches {cache} of decoded blocks, {share:.0%} of the data",
+            ]
+        return "\n".join([title, "", *lines])
 
     def require_fit(self) -> Candidate:
         """Return the chosen candidate.
@@ -67,110 +100,94 @@ class Plan:
         """
         candidate = self.candidates[self.chosen]
         if not candidate.fits:
-            raise MemoryLimitError(_refusal(self))
+            raise MemoryLimitError(self._refusal())
         return candidate
 
+    @property
+    def _shape(self) -> str:
+        return f"N = {self.n_rows:,}, D = {self.n_features:,}"
 
-def _table(plan: Plan) -> str:
-    """Return one row a solver, at most 80 columns wide."""
-    rows = [_HEADINGS, *(_row(plan, candidate) for candidate in plan.candidates.values())]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
-    lines = [
-        # sizes to the right, so that they can be compared; words to the left
-        "  ".join(
-            cell.ljust(width) if column in {0, 5} else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    lines.insert(1, "─" * max(len(line) for line in lines))
-    shape = f"N = {plan.n_rows:,}, D = {plan.n_features:,}"
-    targets = f", K = {plan.n_targets:,}" if plan.n_targets > 1 else ""
-    title = f"{shape}{targets}, memory limit {format_nbytes(plan.memory_limit)}"
-    chosen = plan.candidates[plan.chosen]
-    if chosen.device is not None:
-        title += f", of the GPU {format_nbytes(chosen.device.limit_nbytes)}"
-        there = format_nbytes(chosen.device.peak_nbytes, up=True)
-        kept = chosen.device.n_kept
-        lines += [
-            "",
-            f"{chosen.solver} takes {there} of the GPU and keeps {count(kept, 'block')} there",
+    def _row(self, candidate: Candidate) -> tuple[str, ...]:
+        mark = " ←" if candidate.solver == self.chosen else ""
+        return (
+            candidate.solver + mark,
+            format_nbytes(candidate.state_nbytes),
+            format_nbytes(candidate.needed_nbytes, up=True),
+            format_nbytes(candidate.peak_nbytes, up=True),
+            f"{'' if candidate.is_exact else 'about '}{candidate.passes:,}",
+            format_seconds(candidate.seconds),
+            "yes" if candidate.fits else f"no: {candidate.reason}",
+        )
+
+    def _refusal(self) -> Message:
+        """Return what the chosen solver needs, term by term, and which remedies fit."""
+        refused = self.candidates[self.chosen]
+        if refused.device is not None and not refused.device.fits:
+            return self._device_refusal(refused.device)
+        fitting_device = [
+            other for other in self.candidates.values() if other.device is None or other.device.fits
         ]
-    if chosen.cache_nbytes:
-        share = min(1.0, chosen.cache_nbytes / chosen.bytes_per_pass)
-        lines += [
-            "",
-            (
-                f"{chosen.solver} keeps {format_nbytes(chosen.cache_nbytes)} of decoded blocks, "
-                f"{share:.0%} of the data, from pass to pass"
-            ),
-        ]
-    return "\n".join([title, "", *lines])
+        fitting = [other for other in fitting_device if other.fits]
+        remedies, advice = self._other_solver(fitting), ""
+        if not fitting and refused.device is None:
+            remedies = self._without_numba(refused, fitting_device)
+        if not fitting and not remedies:
+            remedies, advice = self._least_limit(refused, fitting_device), self.advice
+        return itemised(
+            refused.solver,
+            self.memory_limit,
+            self._shape,
+            [term for term in refused.terms if term.what != "cache"],
+            remedies,
+            advice,
+        )
 
+    @staticmethod
+    def _other_solver(fitting: Sequence[Candidate]) -> list[Message]:
+        if not fitting:
+            return []
+        best = _fewest_passes(fitting)
+        cost = _cost(best, best.needed_nbytes)
+        return [Message("use ", Remedy("solver", best.solver, cost=cost))]
 
-def _row(plan: Plan, candidate: Candidate) -> tuple[str, ...]:
-    mark = " ←" if candidate.solver == plan.chosen else ""
-    about = "" if candidate.solver == "closed_form" else "about "
-    return (
-        candidate.solver + mark,
-        format_nbytes(candidate.state_nbytes),
-        format_nbytes(candidate.peak_nbytes, up=True),
-        format_nbytes(candidate.bytes_per_pass),
-        f"{about}{candidate.passes:,}",
-        "yes" if candidate.fits else f"no: {candidate.reason}",
-    )
+    def _without_numba(self, refused: Candidate, candidates: Sequence[Candidate]) -> list[Message]:
+        plain = [c for c in candidates if c.needed_without_numba_nbytes <= self.memory_limit]
+        if not plain:
+            return []
+        best = refused if refused in plain else _fewest_passes(plain)
+        solver: list[str | Remedy] = []
+        if best is not refused:
+            solver = ["use ", Remedy("solver", best.solver), " and "]
+        cost = _cost(best, best.needed_without_numba_nbytes)
+        setting = f"set NUMBA_DISABLE_JIT=1 in the environment, for slower kernels: {cost}"
+        return [Message(*solver, setting)]
 
+    @staticmethod
+    def _least_limit(refused: Candidate, candidates: Sequence[Candidate]) -> list[Message]:
+        """Return the limit that the least demanding solver needs, if it prints differently."""
+        least = min(candidates, key=lambda other: (other.needed_nbytes, other.passes))
+        limit = format_nbytes(least.needed_nbytes, up=True)
+        if limit == format_nbytes(refused.needed_nbytes, up=True):
+            return []
+        solver = Remedy("solver", least.solver)
+        return [Message(f"to {limit} with ", solver, ", the least that works")]
 
-def _refusal(plan: Plan) -> str:
-    """Return what the chosen solver needs, of what that consists, and what would do instead."""
-    refused = plan.candidates[plan.chosen]
-    if refused.device is not None and not refused.device.fits:
-        return _refusal_there(plan, refused.device)
-    shape = f"N = {plan.n_rows:,}, D = {plan.n_features:,}"
-    candidates = [c for c in plan.candidates.values() if c.device is None or c.device.fits]
-    fitting = [other for other in candidates if other.fits]
-    plain = [] if refused.device else [c for c in candidates if c.plain_nbytes <= plan.memory_limit]
-    remedies, advice = [], ""
-    if fitting:
-        best = _best(fitting)
-        remedies = [f'use solver="{best.solver}": {_cost(best, best.needed_nbytes)}']
-    elif plain:
-        best = refused if refused in plain else _best(plain)
-        use = "" if best is refused else f'use solver="{best.solver}" and '
-        cost = _cost(best, best.plain_nbytes)
-        remedies = [f"{use}set NUMBA_DISABLE_JIT=1 in the environment, for slower loops: {cost}"]
-    else:
-        least = min(candidates, key=lambda other: (other.peak_nbytes, other.passes))
-        if least.peak_nbytes < refused.peak_nbytes:
-            raised = format_nbytes(least.peak_nbytes, up=True)
-            # sizes that print alike are no choice
-            if raised != format_nbytes(refused.peak_nbytes, up=True):
-                remedies = [f'to {raised} with solver="{least.solver}", the least that works']
-        advice = plan.advice
-    return itemised(refused.solver, plan.memory_limit, shape, refused.terms, remedies, advice)
-
-
-def _refusal_there(plan: Plan, device: DeviceNeeds) -> str:
-    """Return why a GPU has no room, where the host has."""
-    fitting = [other for other in plan.candidates.values() if other.fits]
-    remedies = ['pass device="cpu"'] if plan.fits_here else []
-    if fitting:
-        remedies.insert(0, f'use solver="{_best(fitting).solver}"')
-    return itemised(
-        f"{plan.chosen} on the GPU", device.limit_nbytes,
-        f"N = {plan.n_rows:,}, D = {plan.n_features:,}", device.terms, remedies,
-        limited="device_memory_limit",
-    )  # fmt: skip
-
-
-def _best(candidates: Sequence[Candidate]) -> Candidate:
-    # of two that take as many passes the last: cg converges where gd does not
-    return min(reversed(candidates), key=lambda other: other.passes)
-
-
-def _cost(candidate: Candidate, nbytes: int) -> str:
-    passes = "1 pass" if candidate.passes == 1 else f"about {candidate.passes:,} passes"
-    return f"{format_nbytes(nbytes, up=True)}, {passes}"
+    def _device_refusal(self, device: DeviceNeeds) -> Message:
+        """Return why the GPU is too small, if the host is not."""
+        fitting = [other for other in self.candidates.values() if other.fits]
+        remedies = []
+        if fitting:
+            remedies.append(Message("use ", Remedy("solver", _fewest_passes(fitting).solver)))
+        if self.fits_on_processor:
+            remedies.append(Message("pass ", Remedy("device", "cpu")))
+        return itemised(
+            f"{self.chosen} on the GPU",
+            device.limit_nbytes,
+            self._shape,
+            device.terms,
+            remedies,
+            parameter="device_memory_limit",
+        )
 
 
 def itemised(
@@ -178,24 +195,37 @@ def itemised(
     limit: int,
     shape: str,
     terms: Sequence[Term],
-    remedies: Sequence[str],
+    remedies: Sequence[Message],
     advice: str = "",
-    limited: str = "memory_limit",
-) -> str:
-    """Return the text of a ``MemoryLimitError``; all that it offers has been planned, and fits."""
-    enough = format_nbytes(sum(term.nbytes for term in terms), up=True)
+    parameter: str = "memory_limit",
+) -> Message:
+    """Return the text of a ``MemoryLimitError``; all that it offers was planned, and fits."""
+    enough = format_nbytes(peak(list(terms)), up=True)
     width = max(len(term.what) for term in terms)
-    remedies = [f"Raise {limited} to {enough}", *remedies]
-    given = format_nbytes(limit)
-    lines = [
-        f"{what} needs {enough} but {limited} is {given} ({shape}; no data was read)",
-        *(
-            f"  {term.what:<{width}}  {format_nbytes(term.nbytes):>10}   {term.why}"
-            for term in sorted(terms, key=lambda term: -term.nbytes)
-            if term.nbytes
-        ),
-        "  " + ", or ".join(remedies) + ".",
+    items = [
+        f"  {term.what:<{width}}  {format_nbytes(term.nbytes):>10}   {term.why}\n"
+        for term in sorted(terms, key=lambda term: -term.nbytes)
+        if term.nbytes
     ]
-    if advice:
-        lines += [f"  {line}" for line in f"Or {advice}".splitlines()]
-    return "\n".join(lines)
+    offers: list[str | Remedy] = ["  Raise ", Remedy(parameter), f" to {enough}"]
+    for remedy in remedies:
+        offers += [", or ", remedy]
+    return Message(
+        f"{what} needs {enough} but ",
+        Remedy(parameter),
+        f" is {format_nbytes(limit)} ({shape}; no data was read)\n",
+        *items,
+        *offers,
+        ".",
+        *(f"\n  {line}" for line in f"Or {advice}".splitlines() if advice),
+    )
+
+
+def _fewest_passes(candidates: Sequence[Candidate]) -> Candidate:
+    # of two with as many passes the last one: cg converges where gd does not
+    return min(reversed(candidates), key=lambda other: other.passes)
+
+
+def _cost(candidate: Candidate, nbytes: int) -> str:
+    passes = "1 pass" if candidate.passes == 1 else f"about {candidate.passes:,} passes"
+    return f"{format_nbytes(nbytes, up=True)}, {passes}"

@@ -1,16 +1,16 @@
-"""What a fit needs, as terms of a plan."""
+"""What a fit needs, in bytes and seconds: the terms of a plan."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
-# the term that a fit can do without
+# the term that a fit can do without, with slower kernels
 NUMBA = "Numba"
 
 
 class Term(NamedTuple):
-    """One line of a plan."""
+    """One line of a plan: what takes the bytes, and of what they consist."""
 
     what: str
     nbytes: int
@@ -19,22 +19,18 @@ class Term(NamedTuple):
 
 @dataclass(frozen=True)
 class DeviceNeeds:
-    """What a solver would need of a GPU's memory.
+    """What a solver needs of a GPU's memory.
 
     Attributes
     ----------
     limit_nbytes
-        Bytes that the fit may take there.
-    terms
-        What it takes at most.
+        Bytes that the fit may take of the device.
     buffer_nbytes, least_buffer_nbytes
-        Of each buffer there, for a block or a part of one; and what holds a tile.
+        Of each buffer on the device, for a block or a part of one; and for one tile.
     n_slots, pinned_nbytes
-        Blocks on their way, and the bytes of the host's memory for each.
+        Blocks in transfer, and the pinned host memory for each.
     n_kept
-        Blocks that stay on the device from one pass to the next; the fit runs without.
-    fits
-        Whether it fits the limit.
+        Blocks that stay on the device between passes; the fit runs without.
     """
 
     limit_nbytes: int
@@ -49,57 +45,79 @@ class DeviceNeeds:
     @property
     def peak_nbytes(self) -> int:
         """Bytes of all terms together."""
-        return sum(term.nbytes for term in self.terms)
+        return peak(self.terms)
+
+
+class Needs(NamedTuple):
+    """What the passes of a solver keep in memory with some number of threads."""
+
+    terms: tuple[Term, ...]
+    kernels: str  # the name of the kernels that reduce the blocks
+    device: DeviceNeeds | None = None
+
+
+class Rates(NamedTuple):
+    """What one thread, or one device, does in a second: for rough estimates of time."""
+
+    read_nbytes: float  # of stored rows, read and decoded
+    memory_nbytes: float  # of rows in memory, reduced
+    flops: float  # of matrix products
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What one solver would need.
+    """What one solver needs.
 
     Attributes
     ----------
-    solver
-        Its name.
     state_nbytes
         Bytes of one state of its largest accumulator.
-    peak_nbytes
-        Bytes that the fit adds to the process at most.
+    needed_nbytes
+        Bytes without which the fit does not run.
     cache_nbytes
-        Bytes of them that hold decoded blocks from one pass to the next; the fit runs without.
+        Bytes, within the limit, that hold decoded blocks between passes; the fit runs without.
     bytes_per_pass
         Decoded bytes that a pass reads.
     passes
-        Passes: exact for ``closed_form``, typical for the others.
-    fits
-        Whether the peak fits the limit.
+        Passes: exact for a solver with an exact number of passes, else typical.
+    is_exact
+        Whether ``passes`` is exact.
+    seconds
+        A rough estimate of the time of the whole fit.
     reason
         A sentence: why it fits or not.
-    terms
-        What the peak consists of.
     n_threads
-        Threads that fold: as many as fit, at least one.
-    device
-        What it would need of a GPU, where that folds.
+        Threads that run passes: as many as fit, at least one.
+    kernels
+        The name of the kernels that reduce the blocks.
     """
 
     solver: str
     state_nbytes: int
-    peak_nbytes: int
+    needed_nbytes: int
+    cache_nbytes: int
     bytes_per_pass: int
     passes: int
+    is_exact: bool
+    seconds: float
     fits: bool
     reason: str
     terms: tuple[Term, ...]
     n_threads: int
-    cache_nbytes: int = 0
+    kernels: str
     device: DeviceNeeds | None = None
 
     @property
-    def needed_nbytes(self) -> int:
-        """Bytes without which the fit does not run."""
-        return self.peak_nbytes - self.cache_nbytes
+    def peak_nbytes(self) -> int:
+        """Bytes that the fit adds to the process at most, with the block cache."""
+        return self.needed_nbytes + self.cache_nbytes
 
     @property
-    def plain_nbytes(self) -> int:
-        """Bytes without which the fit does not run, with NumPy's loops instead of Numba's."""
+    def needed_without_numba_nbytes(self) -> int:
+        """Bytes without which the fit does not run, with NumPy's kernels."""
         return self.needed_nbytes - sum(term.nbytes for term in self.terms if term.what == NUMBA)
+
+
+def peak(terms: tuple[Term, ...] | list[Term]) -> int:
+    """Return the bytes of all terms together."""
+    return sum(term.nbytes for term in terms)

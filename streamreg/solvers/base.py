@@ -13,12 +13,16 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
 
+from streamreg.solvers.losses import SquaredLoss
+from streamreg.solvers.penalties import L2Penalty, Penalty
+
 if TYPE_CHECKING:
     from streamreg.accumulators.base import Accumulator
     from streamreg.blocks import Float64
 
 Result = TypeVar("Result")
 
+_SQUARED_LOSS, _NO_PENALTY = SquaredLoss(), L2Penalty()
 # float64's rounding: the step from 1 to the next number
 EPS = sys.float_info.epsilon
 
@@ -32,18 +36,20 @@ class Reduce(Protocol):
 
 @dataclass(frozen=True)
 class Problem:
-    """What is to be minimised, with sᵢ = 1 where rows have no weights.
+    """The objective, with sᵢ = 1 for rows without weights: the sum of a loss and a penalty.
 
-        f(w, b) = 1/(2 Σsᵢ) · Σᵢ sᵢ (xᵢ·w + b - yᵢ)²  +  l2/2 · ‖w‖²
+        f(w, b) = 1/(2 Σsᵢ) · Σᵢ sᵢ (xᵢ·w + b - yᵢ)²  +  penalty(w)
 
     Attributes
     ----------
     n_features, n_targets
         D and K; the K problems are solved together.
     fit_intercept
-        Whether b is free; otherwise it is 0.
-    l2
-        The penalty; b is never penalised.
+        Whether b is free; otherwise it is 0. It is never penalised.
+    loss
+        The first term.
+    penalty
+        The second term.
     feature_names
         For messages.
     """
@@ -51,7 +57,8 @@ class Problem:
     n_features: int
     n_targets: int
     fit_intercept: bool = True
-    l2: float = 0.0
+    loss: SquaredLoss = _SQUARED_LOSS
+    penalty: Penalty = _NO_PENALTY
     feature_names: tuple[str, ...] | None = None
 
     def columns(self, numbers: list[int], most: int = 8) -> str:
@@ -107,32 +114,32 @@ class EpochRecord:
 
 Report = Callable[[EpochRecord], None]
 
-Place = TypeVar("Place", bound=NamedTuple)
+Iterate = TypeVar("Iterate", bound=NamedTuple)
 
 
 class IterateStore(Protocol):
-    """Where a solver stands, for who saves a fit on its way.
+    """Saves the iterates of a solver, so that a fit can be resumed.
 
-    A fit is gone on with by running the solver again: passes that were saved are not run but give
-    what they gave. A solver that keeps a place needs none of the passes between its first place
-    and its last; one that keeps none needs them all.
+    A resumed fit runs the solver again: saved passes are not run but return their results. A solver
+    that saves iterates needs none of the passes between its first iterate and its last; a solver
+    that saves none needs all of them.
     """
 
-    def recall(self, place: Place) -> Place:
-        """Return the place that was kept last, or the one given if there is none."""
+    def load(self, iterate: Iterate) -> Iterate:
+        """Return the last saved iterate, or the given one if none was saved."""
 
-    def keep(self, place: Place) -> None:
-        """Take note of a place: arrays in a named tuple, not written to any more."""
+    def save(self, iterate: Iterate) -> None:
+        """Save an iterate: arrays in a named tuple, which the solver does not write to again."""
 
 
 class NoIterateStore:
-    """Nothing is saved."""
+    """Saves nothing."""
 
-    def recall(self, place: Place) -> Place:
-        """Return the place."""
-        return place
+    def load(self, iterate: Iterate) -> Iterate:
+        """Return the iterate."""
+        return iterate
 
-    def keep(self, place: Place) -> None:
+    def save(self, iterate: Iterate) -> None:
         """Do nothing."""
 
 
@@ -157,8 +164,11 @@ class PassFootprint(NamedTuple):
 
     state_nbytes: int
     scratch_nbytes: int  # of each thread
-    cache_nbytes: int = 0  # of an earlier pass
-    n_parts: int = 1  # into which threads share the work on a state that is kept once
+    earlier_nbytes: int = 0  # the state of an earlier pass
+    n_parts: int = 1  # into which threads divide the work on a state that is kept once
+    packs_panels: bool = False  # whether BLAS packs panels of matrices
+    what: str = "sums"  # what the state is, and of what it consists, as a plan prints it
+    why: str = ""
 
 
 class Footprint(NamedTuple):
@@ -168,18 +178,48 @@ class Footprint(NamedTuple):
     solver_nbytes: int  # vectors of the solver's own, and what it shares with every thread
 
 
+class Work(NamedTuple):
+    """What a solver computes, in floating-point operations: for rough estimates of time."""
+
+    pass_flops: float
+    solve_flops: float = 0.0
+
+
 class Solver(ABC):
-    """A way to minimise the objective, as frozen configuration."""
+    """A way to minimise the objective, as frozen configuration.
+
+    Attributes
+    ----------
+    name
+        What the parameter ``solver`` calls it.
+    summary
+        What it is good for, in a few words.
+    exact_pass_count
+        The number of passes, if it does not depend on the data.
+    uses_row_kernels
+        Whether its passes reduce rows one after another, rather than multiply matrices.
+    """
 
     name: ClassVar[str]
+    summary: ClassVar[str]
+    exact_pass_count: ClassVar[int | None] = None
+    uses_row_kernels: ClassVar[bool] = True
 
     @abstractmethod
     def footprint(self, problem: Problem) -> Footprint:
         """Bytes that it needs beside the blocks."""
 
     @abstractmethod
+    def work(self, problem: Problem, n_rows: int) -> Work:
+        """Operations of one pass, and of what is computed between passes."""
+
+    @abstractmethod
     def passes(self) -> int:
-        """About how many passes it takes, for the plan."""
+        """Return the number of passes: exact, or a typical one."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return what its answer depends on, as in JSON: a checkpoint must agree on it."""
+        return {"solver": self.name}
 
     @abstractmethod
     def solve(

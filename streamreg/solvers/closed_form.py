@@ -22,6 +22,7 @@ from streamreg.solvers.base import (
     Solution,
     Solver,
     Status,
+    Work,
 )
 from streamreg.solvers.cholesky import Factor
 from streamreg.solvers.diagnostics import column_warnings
@@ -61,21 +62,39 @@ class ClosedForm(Solver):
     """
 
     name: ClassVar[str] = "closed_form"
+    summary: ClassVar[str] = "one pass, exact"
+    exact_pass_count: ClassVar[int | None] = 1
+    uses_row_kernels: ClassVar[bool] = False
 
     def footprint(self, problem: Problem) -> Footprint:
         d, k = problem.n_features, problem.n_targets
         gram, moments = Gram(d, k), Moments(d, k)
-        passes = (
-            PassFootprint(gram.state_nbytes, gram.scratch_nbytes, n_parts=gram.n_parts),
-            PassFootprint(moments.state_nbytes, moments.scratch_nbytes, gram.state_nbytes),
-            PassFootprint(
-                gradient_state_nbytes(d, k, k), numpy_kernels.products_scratch_nbytes(d, k),
-                gram.state_nbytes,
-            ),
-        )  # fmt: skip
-        return Footprint(
-            passes, 8 * d * (8 * k + 24) + min(8 * d * _LAPACK_COLUMNS, _LAPACK_MOST_NBYTES)
+        of_gram = PassFootprint(
+            gram.state_nbytes,
+            gram.scratch_nbytes,
+            n_parts=gram.n_parts,
+            packs_panels=True,
+            what="XᵀX",
+            why=f"{d:,}² × 8 bytes",  # noqa: RUF001
         )
+        # passes that scale or correct keep the state of the first one
+        later = of_gram._replace(earlier_nbytes=gram.state_nbytes, n_parts=1)
+        passes = (
+            of_gram,
+            later._replace(
+                state_nbytes=moments.state_nbytes, scratch_nbytes=moments.scratch_nbytes
+            ),
+            later._replace(
+                state_nbytes=gradient_state_nbytes(d, k, k),
+                scratch_nbytes=numpy_kernels.products_scratch_nbytes(d, k),
+            ),
+        )
+        lapack_nbytes = min(8 * d * _LAPACK_COLUMNS, _LAPACK_MOST_NBYTES)
+        return Footprint(passes, 8 * d * (8 * k + 24) + lapack_nbytes)
+
+    def work(self, problem: Problem, n_rows: int) -> Work:
+        d, k = problem.n_features, problem.n_targets
+        return Work(pass_flops=n_rows * d * (d + 2.0 * k), solve_flops=d * d * (d / 3 + 2.0 * k))
 
     def passes(self) -> int:
         return 1

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from streamreg.solvers.iterative import Iterate
     from streamreg.solvers.standardization import Coordinates
 
-_TYPICAL_EPOCHS = 40
 # so near rounding, a gradient that is not halved in so many epochs will not be
 _NEAR_ROUNDING, _PATIENCE = 1e-12, 150
 _LEAST_TOL = 16 * float(np.finfo(float).eps)
@@ -38,9 +37,8 @@ class ConjugateGradient(IterativeSolver):
     """
 
     name: ClassVar[str] = "cg"
-
-    def passes(self) -> int:
-        return min(_TYPICAL_EPOCHS, self.max_epochs) + 1
+    summary: ClassVar[str] = "O(D) state, few passes"
+    typical_epochs: ClassVar[int] = 40
 
     def advance(self, coordinates: Coordinates, reduce: Reduce, iterate: Iterate) -> Iterate:
         after, drift = line_search(coordinates, reduce, iterate)

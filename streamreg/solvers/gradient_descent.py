@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from streamreg.solvers.base import Reduce
     from streamreg.solvers.standardization import Coordinates
 
-_TYPICAL_EPOCHS = 200
 _LEAST_LANCZOS_STEPS, _MOST_LANCZOS_STEPS = 8, 40
 _LANCZOS_TOLERANCE = 1e-3
 # a gradient, beside that at the start, at which no fit should end
@@ -32,9 +31,11 @@ class SteepestDescent(IterativeSolver):
     """
 
     name: ClassVar[str] = "gd"
+    summary: ClassVar[str] = "O(D) state"
+    typical_epochs: ClassVar[int] = 200
 
-    def passes(self) -> int:
-        return min(_TYPICAL_EPOCHS, self.max_epochs) + 1
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity(), "learning_rate": "auto"}
 
     def advance(self, coordinates: Coordinates, reduce: Reduce, iterate: Iterate) -> Iterate:
         after, drift = line_search(coordinates, reduce, iterate)
@@ -63,10 +64,12 @@ class ConstantStepDescent(IterativeSolver):
     """
 
     name: ClassVar[str] = "gd"
+    summary: ClassVar[str] = "O(D) state"
+    typical_epochs: ClassVar[int] = 200
     learning_rate: float = 0.1
 
-    def passes(self) -> int:
-        return min(_TYPICAL_EPOCHS, self.max_epochs) + 1
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity(), "learning_rate": self.learning_rate}
 
     def advance(self, coordinates: Coordinates, reduce: Reduce, iterate: Iterate) -> Iterate:
         rate, before = self.learning_rate, iterate.gradient

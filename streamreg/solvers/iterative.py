@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import zlib
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from streamreg.accumulators.gradient import gradient_state_nbytes
 from streamreg.accumulators.moments import Moments
 from streamreg.errors import DivergenceError, InputError
+from streamreg.formatting import format_nbytes
 from streamreg.kernels import numpy as numpy_kernels
 from streamreg.solvers.base import (
     EPS,
@@ -21,6 +23,7 @@ from streamreg.solvers.base import (
     Solution,
     Solver,
     Status,
+    Work,
 )
 from streamreg.solvers.diagnostics import duplicate_warnings
 from streamreg.solvers.standardization import Coordinates, standardise
@@ -123,6 +126,8 @@ class IterativeSolver(Solver):
         w to start from, (D, K) in the user's units; ``None`` for zeros.
     """
 
+    typical_epochs: ClassVar[int]
+
     standardize: bool = True
     max_epochs: int = 1000
     tol: float = 1e-8
@@ -145,16 +150,33 @@ class IterativeSolver(Solver):
         d, k = problem.n_features, problem.n_targets
         moments = Moments(d, k)
         # with a direction, and without
-        gradients = tuple(
-            PassFootprint(
-                gradient_state_nbytes(d, m, k), numpy_kernels.products_scratch_nbytes(d, m)
-            )
+        shapes = [
+            (gradient_state_nbytes(d, m, k), numpy_kernels.products_scratch_nbytes(d, m))
             for m in (2 * k, k)
+        ]
+        shapes.append((moments.state_nbytes, moments.scratch_nbytes))
+        passes = tuple(
+            PassFootprint(state, scratch, why=f"{format_nbytes(state)} each")
+            for state, scratch in shapes
         )
-        return Footprint(
-            passes=(*gradients, PassFootprint(moments.state_nbytes, moments.scratch_nbytes)),
-            solver_nbytes=8 * _VECTORS * (d + 1) * k,
-        )
+        return Footprint(passes, solver_nbytes=8 * _VECTORS * (d + 1) * k)
+
+    def work(self, problem: Problem, n_rows: int) -> Work:
+        # two products with X and two with its transpose: of the residual, and along a direction
+        return Work(pass_flops=8.0 * n_rows * problem.n_features * problem.n_targets)
+
+    def passes(self) -> int:
+        # and one for the means and deviations
+        return min(self.typical_epochs, self.max_epochs) + 1
+
+    def identity(self) -> dict[str, Any]:
+        start = None if self.init is None else np.ascontiguousarray(self.init)
+        return {
+            **super().identity(),
+            "standardize": self.standardize,
+            "tol": self.tol,
+            "init": "zeros" if start is None else f"{zlib.crc32(start.data):08x}",
+        }
 
     # what leaves float64's range is looked for, and told in words
     @np.errstate(all="ignore")
@@ -166,7 +188,7 @@ class IterativeSolver(Solver):
         iterates: IterateStore = NO_ITERATE_STORE,
     ) -> Solution:
         coordinates, iterate, warnings = self._begin(problem, reduce)
-        iterate = iterates.recall(iterate)
+        iterate = iterates.load(iterate)
         if iterate.epoch > self.max_epochs:
             raise InputError(
                 f"max_epochs={self.max_epochs} but the checkpoint is of a fit that has run "
@@ -174,7 +196,7 @@ class IterativeSolver(Solver):
             )
         status = Status.SMALL_GRADIENT if iterate.arrived.all() else None
         while status is None and iterate.epoch < self.max_epochs:
-            iterates.keep(iterate)
+            iterates.save(iterate)
             before, iterate = iterate, self.advance(coordinates, reduce, iterate)
             self._require_finite(iterate)
             report(EpochRecord(iterate.epoch, float(iterate.losses[-2]), iterate.relative_norm))
@@ -193,7 +215,7 @@ class IterativeSolver(Solver):
         if self.standardize:
             start = standardise(problem, reduce)
             coordinates, at_zero, warnings = start.coordinates, start.evaluation, start.warnings
-            if not problem.l2:
+            if problem.penalty.is_zero:
                 warnings += duplicate_warnings(
                     problem,
                     start.evaluation.gradient,

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from streamreg.accumulators.base import Scaling, power_of_two
-from streamreg.accumulators.gradient import Gradient
 from streamreg.accumulators.moments import Moments, MomentsResult
 from streamreg.errors import InputError
-from streamreg.kernels import Affine
+from streamreg.kernels.base import Affine
 from streamreg.solvers.base import EPS
 from streamreg.solvers.diagnostics import column_warnings, dependence_warnings, outlier_warnings
 
@@ -87,7 +86,7 @@ class Coordinates:
             b = np.zeros_like(b)
         matters = np.abs(theta[:-1]) > EPS * np.max(np.abs(theta[:-1]), axis=0)
         # a penalty may well make nothing of a weight
-        matters &= self.problem.l2 == 0
+        matters &= self.problem.penalty.is_zero
         # written so that NaN counts as lost
         lost = ~(np.abs(w) < np.inf) | (matters & (np.abs(w) < _TINY))
         if lost.any():
@@ -119,15 +118,17 @@ class Coordinates:
         offset = both[-1] if self.subtracts else both[-1] - self.centre @ columns
         x_scale, y_scale = (None if (unit == 1).all() else unit for unit in self.units)
         result = reduce(
-            Gradient(
-                columns, offset, k,
+            self.problem.loss.statistic(
+                columns,
+                offset,
+                k,
                 x=Affine(x_scale, self.centre if self.subtracts else None),
                 y=Affine(y_scale, self.y_centre if self.y_centre.any() else None),
             )
-        )  # fmt: skip
+        )
         penalised = self.penalty_root()[:, None] * columns
         return Evaluation(
-            loss=0.5 * result.rr + 0.5 * np.sum(penalised[:, :k] ** 2, axis=0),
+            loss=self.problem.loss.value(result) + 0.5 * np.sum(penalised[:, :k] ** 2, axis=0),
             gradient=self._derivative(result.gradient, result.bias, penalised[:, :k]),
             curvature=self._derivative(result.product, result.product_bias, penalised[:, k:]),
         )
@@ -146,7 +147,7 @@ class Coordinates:
 
 def penalty_root(problem: Problem, units: Scaling) -> Float64:
     """Return √l2 for each column, (D,), in units."""
-    return np.asarray(np.minimum(np.sqrt(problem.l2) * units.x, _MOST_PENALTY_ROOT))
+    return np.asarray(np.minimum(np.sqrt(problem.penalty.curvature) * units.x, _MOST_PENALTY_ROOT))
 
 
 def _exponents(powers: Float64) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
@@ -193,7 +194,7 @@ def standardise(problem: Problem, reduce: Reduce) -> StandardizedStart:
     gradient = np.vstack([-cross / coordinates.scale[:, None], np.zeros((1, k))])
     evaluation = Evaluation(0.5 * variance, gradient, np.empty((d + 1, 0)))
     warnings += column_warnings(problem, constant, moments.low < moments.high)
-    if not problem.l2:
+    if problem.penalty.is_zero:
         warnings += dependence_warnings(problem, moments, constant)
     return StandardizedStart(coordinates, evaluation, np.where(constant, 0.0, spread), warnings)
 

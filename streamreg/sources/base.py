@@ -132,7 +132,7 @@ class RowSource(ABC):
         return self.in_memory
 
     @property
-    def is_remote(self) -> bool:
+    def is_computed(self) -> bool:
         """Whether rows are computed elsewhere, and none should be had just to look at them."""
         return False
 

@@ -26,7 +26,9 @@ class BlockReader:
     n_omitted
         Rows left out for NaN or inf since the reader was opened.
     rounded
-        Names of X and y, where an integer was read that float64 cannot hold.
+        Names of X and y in which an integer was read that float64 cannot represent.
+    checks_integers
+        Whether such integers are looked for.
     """
 
     def __init__(self, dataset: Dataset) -> None:
@@ -36,6 +38,7 @@ class BlockReader:
         self._weight = dataset.weight.open() if dataset.weight is not None else None
         self.n_omitted = 0
         self.rounded = set(dataset.rounded)
+        self.checks_integers = True
 
     def read(self, start: int, stop: int) -> Block:
         """Return rows ``start`` to ``stop``; they stay as they are until the next read.
@@ -62,7 +65,7 @@ class BlockReader:
             X, y = taken(X, keep), taken(y, keep)
             weight = None if weight is None else weight[keep]
         for source, values in ((self._dataset.X, X), (self._dataset.y, y)):
-            if source is not None and has_inexact(values):
+            if source is not None and self.checks_integers and has_inexact(values):
                 self.rounded.add(source.name)
         return Block(X, y, weight, start)
 

@@ -120,7 +120,7 @@ class DaskSource(RowSource):
         return is_on_device(self.array)
 
     @property
-    def is_remote(self) -> bool:
+    def is_computed(self) -> bool:
         return True
 
     @property

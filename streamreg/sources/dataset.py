@@ -92,6 +92,11 @@ class Dataset:
         """Bytes of one row of X, y and weights as stored."""
         return sum(source.row_nbytes for source in self.sources())
 
+    @property
+    def pass_nbytes(self) -> int:
+        """Decoded bytes that one pass reads."""
+        return self.n_rows * self.row_nbytes
+
     def open(self) -> BlockReader:
         """Return a reader of blocks, to be used by one thread at a time."""
         return BlockReader(self)

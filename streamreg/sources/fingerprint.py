@@ -42,7 +42,7 @@ def identity(source: RowSource) -> dict[str, Any]:
         return known
     if files and not source.is_checked_whole:
         known["files"] = [folder_state(path) for path in files]
-    elif not source.is_remote:
+    elif not source.is_computed:
         known["values"] = f"{_checksum(source):08x}"
     return known
 

@@ -15,7 +15,7 @@ from streamreg.accumulators.gradient import Gradient
 from streamreg.accumulators.gram import Gram
 from streamreg.accumulators.moments import Moments
 from streamreg.accumulators.score import Score
-from streamreg.kernels import Affine
+from streamreg.kernels.base import Affine
 
 # 80 bits on x86; elsewhere as good as float64, which the tolerances allow for
 Wide = np.longdouble

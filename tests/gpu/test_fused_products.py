@@ -19,7 +19,7 @@ from streamreg.fit import plan
 from streamreg.gpu import fused_products, launch
 from streamreg.gpu.device import DeviceState
 from streamreg.gpu.engine import DeviceEngine
-from streamreg.kernels import Affine
+from streamreg.kernels.base import Affine
 from streamreg.kernels.states import ProductState
 from streamreg.sources.open import open_dataset
 

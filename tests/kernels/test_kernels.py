@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamreg.blocks import Block
-from streamreg.kernels import Affine, blas, serial
+from streamreg.kernels import blas
 from streamreg.kernels import numpy as numpy_kernels
+from streamreg.kernels.base import Affine, serial
 from streamreg.kernels.states import GramState, MomentsState, ProductState
 
 DTYPES = ("?", "u1", "<i8", ">i4", "<f2", "<f4", ">f4", "<f8", ">f8")

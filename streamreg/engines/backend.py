@@ -1,0 +1,112 @@
+"""Where the passes of a fit run: one object that answers for it.
+
+Threads of this process are a backend in ``fit.py``; ``gpu/`` and ``cluster/`` have one each, which
+is imported only if a fit asks for it. Nothing else asks where a pass runs.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from streamreg.accumulators.base import Accumulator
+    from streamreg.engines.base import Engine, PartialResult
+    from streamreg.engines.partition import PartitionPolicy
+    from streamreg.planning.row_costs import RowCosts
+    from streamreg.planning.terms import Candidate, Needs, Rates
+    from streamreg.solvers.base import Problem, Solver
+    from streamreg.sources.dataset import Dataset
+
+
+class SegmentReducer(Protocol):
+    """Reduces segments in the calling thread; a cluster sends it to its workers, pickled."""
+
+    def reduce(
+        self,
+        dataset: Dataset,
+        accumulator: Accumulator[Any, Any],
+        segments: list[range],
+        *,
+        start: PartialResult | None = None,
+        part: range | None = None,
+        checks_integers: bool = True,
+    ) -> list[PartialResult]:
+        """Return the partial result of each segment.
+
+        Parameters
+        ----------
+        segments
+            As ranges of block numbers.
+        start
+            The partial result that a single segment continues; it is not written to.
+        part
+            Numbers of the parts of the state to work on, if not all.
+        checks_integers
+            Whether to look for integers that float64 cannot represent.
+        """
+
+    def describe_processor(self) -> str:
+        """Say on what kind of processor sums are made; raise if it cannot be used."""
+
+
+class Backend(ABC):
+    """Where the passes of a fit run.
+
+    Attributes
+    ----------
+    policy
+        How rows are partitioned.
+    memory_limit
+        Bytes that the fit may add to each process that runs passes.
+    n_threads
+        Threads that run passes at most, in each of these processes.
+    caches_blocks
+        Whether decoded blocks can stay in memory between passes.
+    n_processes
+        Processes that run passes at the same time.
+    rates
+        What one of their threads does in a second, for rough estimates of time.
+    """
+
+    policy: PartitionPolicy
+    memory_limit: int
+    n_threads: int
+    rates: Rates
+    caches_blocks: bool = True
+    n_processes: int = 1
+
+    @abstractmethod
+    def require_readable(self, dataset: Dataset) -> None:
+        """Raise :class:`InputError` if passes cannot read these rows."""
+
+    @abstractmethod
+    def needs(self, costs: RowCosts, problem: Problem, solver: Solver, n_threads: int) -> Needs:
+        """Return what the passes of a solver keep in memory with this number of threads."""
+
+    def load_kernels(self, candidate: Candidate) -> str:
+        """Return the name of the kernels that a fit runs with, loaded if this process runs them.
+
+        It is part of a checkpoint's identity, because other kernels give other last bits.
+        """
+        return candidate.kernels
+
+    @abstractmethod
+    def open(
+        self,
+        dataset: Dataset,
+        candidate: Candidate,
+        kernels: str,
+        on_rows: Callable[[int], None],
+    ) -> Engine:
+        """Return the engine that runs the passes of a plan's candidate."""
+
+    @abstractmethod
+    def segment_reducer(self, candidate: Candidate, kernels: str) -> SegmentReducer:
+        """Return what reduces segments where this backend runs, for a cluster's workers."""
+
+    def without_device(self) -> Backend | None:
+        """Return the backend of this machine's processor, if this one is a device beside it."""
+        return None

@@ -1,0 +1,177 @@
+"""N readers on N threads: results in order, and whole again after a failed pass."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from streamreg.sources.block_reader import BlockReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator
+
+    from streamreg.engines.partition import Blocks
+    from streamreg.errors import InputError
+    from streamreg.sources.dataset import Dataset
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+
+class _StoppedError(Exception):
+    """Another thread failed, or the user interrupted: this thread gives up."""
+
+
+class ReaderPool:
+    """Reads the blocks of a data set on threads; use it as a context manager.
+
+    If a thread fails, the others stop after their present block. The next pass starts afresh.
+
+    Parameters
+    ----------
+    n_threads
+        With 1, the caller's own thread does all.
+    on_rows
+        Called, from any thread, with the number of rows just done, for progress.
+    open_reader
+        Opens one reader; each is used by one thread at a time.
+
+    Attributes
+    ----------
+    checks_integers
+        Whether readers look for integers that float64 cannot represent.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        blocks: Blocks,
+        n_threads: int,
+        on_rows: Callable[[int], None],
+        open_reader: Callable[[Dataset], BlockReader] = BlockReader,
+    ) -> None:
+        self._dataset = dataset
+        self._blocks = blocks
+        self._n_threads = n_threads
+        self._on_rows = on_rows
+        self._open_reader = open_reader
+        self.checks_integers = True
+        self._idle: list[BlockReader] = []
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+
+    def __enter__(self) -> Self:
+        self._threads = ThreadPoolExecutor(self._n_threads, thread_name_prefix="streamreg")
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stop.set()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        self.close_readers()
+
+    def read_in_order(
+        self,
+        numbers: Iterable[int],
+        read: Callable[[BlockReader, int, int], Made],
+        *,
+        in_background: bool = False,
+    ) -> Generator[Made, None, None]:
+        """Yield ``read(reader, start, stop)`` of some blocks, in order.
+
+        With ``in_background`` a single thread is not the caller's own either.
+        """
+
+        def run(number: int) -> Made:
+            start, stop = self._blocks[number]
+            with self.reader() as reader:
+                made = read(reader, start, stop)
+                self.report(stop - start)
+                return made
+
+        return self.in_order(run, numbers, in_background=in_background)
+
+    def in_order(
+        self, run: Callable[[Item], Made], items: Iterable[Item], *, in_background: bool = False
+    ) -> Generator[Made, None, None]:
+        """Yield ``run(item)`` in order; one more item is in progress than there are threads."""
+        if self._n_threads == 1 and not in_background:
+            yield from map(run, items)
+            return
+        running: deque[Future[Made]] = deque()
+        try:
+            for item in items:
+                if len(running) > self._n_threads:
+                    yield running.popleft().result()
+                running.append(self._threads.submit(self._stop_others_on_failure, run, item))
+            while running:
+                yield running.popleft().result()
+        except _StoppedError:
+            raise self._first_error(running) from None
+        finally:
+            self._stop_all(running)
+
+    def share(self, task: Callable[[int], None], count: int) -> None:
+        """Run ``task(0) … task(count - 1)`` on the threads."""
+        if count == 1 or self._n_threads == 1:
+            for number in range(count):
+                task(number)
+            return
+        running = [self._threads.submit(task, number) for number in range(count)]
+        try:
+            for future in running:
+                future.result()
+        finally:
+            self._stop_all(running)
+
+    def not_finite(self, numbers: Iterable[int]) -> InputError | None:
+        """Return the error that names the first NaN or inf of some blocks, if there is any."""
+        with self.reader() as reader:
+            errors = (reader.not_finite(*self._blocks[number]) for number in numbers)
+            return next((error for error in errors if error is not None), None)
+
+    @contextmanager
+    def reader(self) -> Iterator[BlockReader]:
+        """Lend a reader to one thread; there are never more readers than threads."""
+        with self._lock:
+            reader = self._idle.pop() if self._idle else self._open_reader(self._dataset)
+        reader.checks_integers = self.checks_integers
+        try:
+            yield reader
+        finally:
+            with self._lock:
+                self._idle.append(reader)
+
+    def close_readers(self, *, keep: int = 0) -> None:
+        """Close all idle readers but some."""
+        with ExitStack() as stack:  # closes all, even if one fails
+            while len(self._idle) > keep:
+                stack.callback(self._idle.pop().close)
+
+    def report(self, n_rows: int) -> None:
+        """Report rows that are done; end this thread's work if another thread failed."""
+        if self._stop.is_set():
+            raise _StoppedError
+        self._on_rows(n_rows)
+
+    def _stop_others_on_failure(self, run: Callable[[Item], Made], item: Item) -> Made:
+        try:
+            return run(item)
+        except BaseException:
+            self._stop.set()
+            raise
+
+    def _first_error(self, running: Iterable[Future[Made]]) -> BaseException:
+        """Return why threads stopped: of several errors that of the first item."""
+        errors = (future.exception() for future in running if not future.cancel())
+        return next(error for error in errors if error and not isinstance(error, _StoppedError))
+
+    def _stop_all(self, running: Iterable[Future[Made]]) -> None:
+        """Stop what is still running, if a pass failed or was left, and be ready for the next."""
+        unfinished = [future for future in running if not future.cancel()]
+        if unfinished:
+            self._stop.set()
+            wait(unfinished)
+        self._stop.clear()

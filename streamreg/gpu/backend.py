@@ -1,0 +1,166 @@
+"""A GPU as the backend of a fit: threads read blocks, and the GPU reduces them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from streamreg.engines.backend import Backend
+from streamreg.engines.partition import PartitionPolicy
+from streamreg.errors import MemoryLimitError
+from streamreg.formatting import MIB, format_nbytes
+from streamreg.gpu.device import Gpu
+from streamreg.gpu.engine import GpuEngine
+from streamreg.gpu.memory_model import device_needs, host_terms
+from streamreg.planning.memory_model import decoder_term, process_term
+from streamreg.planning.terms import Needs, Rates
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from streamreg.accumulators.base import Accumulator
+    from streamreg.engines.backend import SegmentReducer
+    from streamreg.engines.base import Engine, PartialResult
+    from streamreg.planning.row_costs import RowCosts
+    from streamreg.planning.terms import Candidate, DeviceNeeds
+    from streamreg.solvers.base import Problem, Solver
+    from streamreg.sources.dataset import Dataset
+
+# Blocks: to queue one costs the host some tenths of a millisecond, in which a present bus transfers
+# 16 MiB. Segments: at the end of each a state comes back and the host waits some tenths of a
+# millisecond, in which a present GPU reads 1 GiB of its memory.
+GPU_PARTITION = PartitionPolicy(
+    block_nbytes=64 * MIB,
+    piece_nbytes=64 * MIB,
+    many_segments=1,
+    least_segment_nbytes=1,
+    segment_nbytes=2048 * MIB,
+    shares_large_states=False,
+)
+# not measured: a bus, the memory and float64 of a present GPU
+GPU_RATES = Rates(read_nbytes=1.5e9, memory_nbytes=2e12, flops=3e13)
+# tasks of one worker take turns on its GPU
+_TURN = Lock()
+
+
+class GpuBackend(Backend):
+    """The current GPU of this process, or of each of a cluster's workers.
+
+    Parameters
+    ----------
+    host
+        The threads of the same process, with its limits.
+    device_limit
+        Bytes of the GPU that a fit may take; ``None`` is half of what is free.
+    is_local
+        Whether the GPU is in this process. On workers, blocks do not stay on the device between
+        tasks, which take turns on it.
+
+    Raises
+    ------
+    InputError
+        There is no CuPy, or no GPU that it can use.
+    MemoryLimitError
+        ``device_limit`` is more than is free on the GPU of this process.
+    """
+
+    rates = GPU_RATES
+
+    def __init__(self, host: Backend, device_limit: int | None, *, is_local: bool) -> None:
+        self._host = host
+        self.policy = GPU_PARTITION
+        self.memory_limit = host.memory_limit
+        self.n_threads = host.n_threads if is_local else 1
+        self.caches_blocks = is_local
+        if is_local or device_limit is None:
+            free = Gpu().free_nbytes
+            if device_limit is not None and device_limit > free:
+                raise MemoryLimitError(
+                    f"device_memory_limit is {format_nbytes(device_limit)} and the GPU has "
+                    f"{format_nbytes(free)} free: end what else uses it, or pass a lower one"
+                )
+            device_limit = free // 2 if device_limit is None else device_limit
+        self._device_limit = device_limit
+
+    def require_readable(self, dataset: Dataset) -> None:
+        """Accept all rows: those of the host and those of the device."""
+
+    def needs(self, costs: RowCosts, problem: Problem, solver: Solver, n_threads: int) -> Needs:
+        footprint = solver.footprint(problem)
+        terms = [
+            *host_terms(costs, footprint, self.policy, n_threads),
+            process_term(n_threads),
+            *decoder_term(costs, n_threads),
+        ]
+        device = device_needs(
+            costs,
+            problem,
+            footprint,
+            self.policy,
+            n_threads,
+            self._device_limit,
+            n_scans=solver.passes() if self.caches_blocks else 1,
+        )
+        return Needs(tuple(terms), "cuda", device)
+
+    def open(
+        self,
+        dataset: Dataset,
+        candidate: Candidate,
+        kernels: str,
+        on_rows: Callable[[int], None],
+    ) -> Engine:
+        del kernels  # they are CUDA's
+        return GpuEngine(
+            dataset, candidate.n_threads, on_rows, Gpu(), _device_of(candidate), self.policy
+        )
+
+    def segment_reducer(self, candidate: Candidate, kernels: str) -> SegmentReducer:
+        del kernels
+        return GpuReducer(_device_of(candidate), self.policy)
+
+    def without_device(self) -> Backend | None:
+        return self._host if self.caches_blocks else None
+
+
+@dataclass(frozen=True)
+class GpuReducer:
+    """Reduces segments on the GPU of a cluster's worker; one task at a time."""
+
+    needs: DeviceNeeds
+    policy: PartitionPolicy
+
+    def reduce(
+        self,
+        dataset: Dataset,
+        accumulator: Accumulator[Any, Any],
+        segments: list[range],
+        *,
+        start: PartialResult | None = None,
+        part: range | None = None,
+        checks_integers: bool = True,
+    ) -> list[PartialResult]:
+        """Return the partial result of each segment, as :class:`SegmentReducer` says."""
+        del part  # a GPU makes whole states
+        n_blocks = sum(len(segment) for segment in segments)
+        needs = replace(self.needs, n_slots=min(self.needs.n_slots, n_blocks))
+        with (
+            _TURN,
+            GpuEngine(dataset, 1, lambda _: None, Gpu(), needs, self.policy) as engine,
+        ):
+            return list(
+                engine.reduce_segments(
+                    accumulator, segments, start, checks_integers=checks_integers
+                )
+            )
+
+    def describe_processor(self) -> str:
+        """Return the model of the GPU, and the version of CuPy."""
+        return Gpu().kind
+
+
+def _device_of(candidate: Candidate) -> DeviceNeeds:
+    if candidate.device is None:
+        raise ValueError(f"{candidate.solver} was planned without a GPU")
+    return candidate.device

@@ -1,0 +1,60 @@
+"""What kernels are: the hot loops behind accumulators, by name and for each kind of block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from streamreg.blocks import Block, Float64
+
+# runs task(0) … task(count - 1), perhaps on several threads
+Parallel = Callable[[Callable[[int], None], int], None]
+Kernel = Callable[..., None]
+
+
+class Affine(NamedTuple):
+    """How a kernel reads columns: x·scale - shift; ``None`` means ones, and zeros."""
+
+    scale: Float64 | None = None  # (D,) or (K,), powers of two: rounds nothing
+    shift: Float64 | None = None  # (D,) or (K,)
+
+
+AS_STORED = Affine()
+
+
+def serial(task: Callable[[int], None], count: int) -> None:
+    """Run ``task(0) … task(count - 1)`` one after another."""
+    for number in range(count):
+        task(number)
+
+
+class Kernels(NamedTuple):
+    """The kernels that one kind of block needs, by name, and what runs the parts of an update."""
+
+    by_name: Mapping[str, Kernel]
+    parallel: Parallel = serial
+
+    def find(self, name: str) -> Kernel:
+        """Return the kernel of that name, such as ``"products"``, ``"moments"`` or ``"gram"``."""
+        try:
+            return self.by_name[name]
+        except KeyError:
+            known = ", ".join(sorted(self.by_name))
+            raise LookupError(f"no kernel {name!r} for these blocks; known: {known}") from None
+
+
+class KernelSet(NamedTuple):
+    """One implementation of the kernels, for each kind of block that it can reduce."""
+
+    by_kind: Mapping[str, Kernels]
+
+    def for_block(self, block: Block) -> Kernels:
+        """Return the kernels for this kind of block."""
+        return self.by_kind[block.kind]
+
+    def shared_by(self, parallel: Parallel) -> KernelSet:
+        """Return the same kernels, with the parts of an update run by ``parallel``."""
+        return KernelSet(
+            {kind: kernels._replace(parallel=parallel) for kind, kernels in self.by_kind.items()}
+        )

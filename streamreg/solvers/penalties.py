@@ -1,0 +1,58 @@
+"""Penalties: the part of the objective that depends on the weights alone."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from streamreg.errors import InputError
+
+if TYPE_CHECKING:
+    from streamreg.blocks import Float64
+
+
+class Penalty(ABC):
+    """A convex function of the weights w; the intercept is never penalised."""
+
+    @property
+    @abstractmethod
+    def is_zero(self) -> bool:
+        """Whether it is 0 for all weights, so that the data alone determine them."""
+
+    @abstractmethod
+    def value(self, w: Float64) -> Float64:
+        """Return the penalty of w (D, K) for each target, (K,)."""
+
+    @property
+    def curvature(self) -> float:
+        """Its second derivative λ, if the penalty is λ/2·‖w‖².
+
+        Raises
+        ------
+        InputError
+            The penalty is no quadratic function, which solvers of linear equations need.
+        """
+        raise InputError(
+            f"{type(self).__name__} is not a quadratic penalty; this solver needs one, such as l2"
+        )
+
+
+@dataclass(frozen=True)
+class L2Penalty(Penalty):
+    """λ/2·‖w‖², of ridge regression; λ = 0 is ordinary least squares."""
+
+    strength: float = 0.0
+
+    @property
+    def is_zero(self) -> bool:
+        return self.strength == 0
+
+    def value(self, w: Float64) -> Float64:
+        return np.asarray(0.5 * self.strength * np.sum(w**2, axis=0))
+
+    @property
+    def curvature(self) -> float:
+        return self.strength

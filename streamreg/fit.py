@@ -13,6 +13,7 @@ from streamreg import __version__
 from streamreg.checkpoint.checkpoint import Checkpoint
 from streamreg.config import FitConfig
 from streamreg.engines.backend import Backend, SegmentReducer
+from streamreg.engines.blas import blas_threads_of_solver
 from streamreg.engines.partition import HOST
 from streamreg.engines.threads import ThreadsEngine, ThreadsReducer
 from streamreg.errors import DataWarning, InputError, MemoryLimitError
@@ -248,9 +249,10 @@ def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress | None =
         ):
             reduce = _reduce_with(dataset, engine, progress, checkpoint)
             try:
-                solution = solver.solve(
-                    problem, reduce, progress.epoch, checkpoint or NO_ITERATE_STORE
-                )
+                with blas_threads_of_solver(dataset.n_features):
+                    solution = solver.solve(
+                        problem, reduce, progress.epoch, checkpoint or NO_ITERATE_STORE
+                    )
                 # a file that changed after its last read is noticed here
                 dataset.require_unchanged()
             finally:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 
+from streamreg.engines.blas import one_blas_thread
 from streamreg.engines.partition import HOST, Blocks, PartitionPolicy, Segments
 
 if TYPE_CHECKING:
@@ -146,7 +147,9 @@ class Engine(ABC):
         segments = Segments.of(
             len(self.blocks), self._dataset.pass_nbytes, accumulator.state_nbytes, self.policy
         )
-        done = self._run_pass(accumulator, start, segments, on_partial)
+        # only while passes run: a solver works with all threads of BLAS
+        with one_blas_thread():
+            done = self._run_pass(accumulator, start, segments, on_partial)
         self._checks_integers = False
         self.n_omitted = done.n_omitted
         self.rounded.update(done.rounded)

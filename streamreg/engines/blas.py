@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from threadpoolctl import OpenBLASController, ThreadpoolController, threadpool_info
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# columns from which a Cholesky factor is made faster by several threads
+_THREADS_PAY_FROM = 4096
 
 
 class _Limit:
@@ -76,6 +79,14 @@ def one_blas_thread() -> Iterator[None]:
         yield
     finally:
         _LIMIT.release()
+
+
+def blas_threads_of_solver(n_features: int) -> AbstractContextManager[None]:
+    """Return the setting of BLAS while a solver works between passes: all threads, if that pays.
+
+    With few columns one thread is as fast, and last bits do not depend on the number of processors.
+    """
+    return nullcontext() if n_features >= _THREADS_PAY_FROM else one_blas_thread()
 
 
 def blas_architecture() -> str:

@@ -73,21 +73,20 @@ class ThreadsEngine(Engine):
     ) -> PartialResult:
         self._pool.checks_integers = self._checks_integers
         self._report_rows_before(start.n_blocks)
-        with one_blas_thread():
-            if len(segments) == 1:
-                # the plan counts the buffers of one reader for such a pass
-                self._pool.close_readers(keep=1)
-                kernels = self._kernels.shared_by(self._pool.share)
-                rest = range(start.n_blocks, len(self.blocks))
-                return self._reduce(accumulator, start, rest, kernels, on_partial)
+        if len(segments) == 1:
+            # the plan counts the buffers of one reader for such a pass
+            self._pool.close_readers(keep=1)
+            kernels = self._kernels.shared_by(self._pool.share)
+            rest = range(start.n_blocks, len(self.blocks))
+            return self._reduce(accumulator, start, rest, kernels, on_partial)
 
-            def run(segment: range) -> PartialResult:
-                nothing = PartialResult(accumulator.zero())
-                return self._reduce(accumulator, nothing, segment, self._kernels)
+        def run(segment: range) -> PartialResult:
+            nothing = PartialResult(accumulator.zero())
+            return self._reduce(accumulator, nothing, segment, self._kernels)
 
-            rest_of_pass = self._pool.in_order(run, segments.after(start.n_blocks))
-            with closing(rest_of_pass) as partials:
-                return merge_in_order(accumulator, start, partials, on_partial)
+        rest_of_pass = self._pool.in_order(run, segments.after(start.n_blocks))
+        with closing(rest_of_pass) as partials:
+            return merge_in_order(accumulator, start, partials, on_partial)
 
     def _reduce(
         self,

@@ -7,6 +7,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from streamreg.engines.backend import Backend
+from streamreg.engines.blas import one_blas_thread
 from streamreg.engines.partition import PartitionPolicy
 from streamreg.errors import MemoryLimitError
 from streamreg.formatting import MIB, format_nbytes
@@ -147,6 +148,7 @@ class GpuReducer:
         needs = replace(self.needs, n_slots=min(self.needs.n_slots, n_blocks))
         with (
             _TURN,
+            one_blas_thread(),
             GpuEngine(dataset, 1, lambda _: None, Gpu(), needs, self.policy) as engine,
         ):
             return list(

@@ -22,11 +22,12 @@ from harness import keep, turn_about
 from streamreg import LinearRegression
 from streamreg.accumulators.gradient import Gradient
 from streamreg.accumulators.gram import Gram
+from streamreg.config import FitConfig
 from streamreg.errors import InputError
+from streamreg.fit import plan_fit
+from streamreg.gpu.backend import GPU_PARTITION
 from streamreg.gpu.device import Gpu
-from streamreg.gpu.engine import DeviceEngine
-from streamreg.planning.memory_model import make_plan
-from streamreg.solvers.registry import SolverSettings
+from streamreg.gpu.engine import GpuEngine
 from streamreg.sources.open import open_dataset
 
 if TYPE_CHECKING:
@@ -48,14 +49,17 @@ def made_up(n_rows: int, n_features: int, dtype: str) -> tuple[Any, Any]:
     return X, X @ weights + rng.standard_normal(n_rows)
 
 
-def engine_for(dataset: Dataset, gpu: Gpu, *, kept: bool) -> DeviceEngine:
+def engine_for(dataset: Dataset, gpu: Gpu, *, kept: bool) -> GpuEngine:
     """Return an engine that keeps all blocks on the device, or none."""
-    plan = make_plan(dataset, SolverSettings(solver="gd"), device_limit=gpu.free_nbytes * 9 // 10)
+    config = FitConfig.parse(
+        solver="gd", device="cuda", device_memory_limit=gpu.free_nbytes * 9 // 10
+    )
+    plan = plan_fit(dataset, config)
     candidate = plan.candidates["gd"]
     if candidate.device is None:
         raise ValueError("the plan has no device")
     needs = candidate.device if kept else replace(candidate.device, n_kept=0)
-    return DeviceEngine(dataset, candidate.n_threads, lambda _: None, gpu, needs)
+    return GpuEngine(dataset, candidate.n_threads, lambda _: None, gpu, needs, GPU_PARTITION)
 
 
 def answers(gpu: Gpu, n_rows: int) -> list[Row]:

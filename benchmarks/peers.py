@@ -173,16 +173,15 @@ def one_epoch(path: Path, repeats: int) -> dict[str, Any]:
     import dask.array as da
 
     from streamreg.accumulators.gradient import Gradient
-    from streamreg.cluster.worker_tasks import kernels_named
     from streamreg.engines.threads import ThreadsEngine
+    from streamreg.kernels import numba as numba_kernels
     from streamreg.machine import usable_cpus
-    from streamreg.planning.memory_model import loops_of
     from streamreg.sources.open import open_dataset
 
     dataset = open_dataset(path)
     d = dataset.n_features
     weights = np.random.default_rng(1).standard_normal((d, 2))
-    kernels = kernels_named(loops_of("gd", dataset.n_rows * dataset.row_nbytes))
+    kernels = "numba" if numba_kernels.is_worth(dataset.pass_nbytes) else "numpy"
     X, y = da.from_zarr(f"{path}/X"), da.from_zarr(f"{path}/y")
     expression = X.T @ (X @ weights[:, 0] - y.rechunk((X.chunks[0],)))
     with ThreadsEngine(dataset, usable_cpus(), kernels=kernels) as engine:

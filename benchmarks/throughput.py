@@ -26,7 +26,6 @@ from streamreg.accumulators.gram import Gram
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.kernels import blas
 from streamreg.kernels import numba as numba_kernels
-from streamreg.kernels import numpy as numpy_kernels
 from streamreg.machine import usable_cpus
 from streamreg.sources.open import open_dataset
 
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     Row = dict[str, Any]
 
 # the loops that a large fit uses: compiled, where Numba is installed
-KERNELS = numba_kernels.KERNELS if numba_kernels.is_installed() else numpy_kernels.KERNELS
+KERNELS = "numba" if numba_kernels.is_installed() else "numpy"
 _BUFFER_NBYTES = 2 << 20
 
 

@@ -306,15 +306,14 @@ def _explain_refused_memory(plan: Plan) -> Iterator[None]:
     except MemoryLimitError:
         raise
     except MemoryError as error:
-        chosen = plan.candidates[plan.chosen]
-        smaller = min(plan.candidates.values(), key=lambda other: other.needed_nbytes)
-        other_solver = ""
-        if smaller.needed_nbytes < chosen.needed_nbytes:
-            needed = format_nbytes(smaller.needed_nbytes, up=True)
-            other_solver = f', or solver="{smaller.solver}", which needs {needed}'
+        planned = format_nbytes(plan.candidates[plan.chosen].peak_nbytes)
+        other, other_solver = plan.less_demanding(), ""
+        if other is not None:
+            needed = format_nbytes(other.needed_nbytes, up=True)
+            other_solver = f', or solver="{other.solver}", which needs {needed}'
         raise MemoryLimitError(
             f"the system refused memory that {plan.chosen} needs: {str(error) or 'none is left'}. "
-            f"Planned {format_nbytes(chosen.peak_nbytes)}, with memory_limit "
+            f"Planned {planned}, with memory_limit "
             f"{format_nbytes(plan.memory_limit)}; {format_nbytes(available_nbytes())} are "
             f"available. Pass a lower memory_limit{other_solver}"
         ) from error

@@ -89,14 +89,13 @@ def add_gram(rows, gram):
 
 # the GPU's loops, in NumPy's functions
 ARRAYS = gpu_kernels.ArrayKernels(np, add_gram).kernels
+_NUMPY, _NUMBA = (each.KERNELS.by_kind["dense"] for each in (numpy_kernels, numba_kernels))
 
 
-@pytest.fixture(
-    params=[numpy_kernels.KERNELS, numba_kernels.KERNELS, ARRAYS], ids=["numpy", "fused", "arrays"]
-)
+@pytest.fixture(params=[_NUMPY, _NUMBA, ARRAYS], ids=["numpy", "numba", "arrays"])
 def kernels(request):
     """Each implementation of the loops that can run here without a GPU."""
-    if request.param is numba_kernels.KERNELS and not numba_kernels.is_installed():
+    if request.param is _NUMBA and not numba_kernels.is_installed():
         pytest.skip("Numba is not installed")
     return request.param
 

@@ -11,7 +11,7 @@ import zarr
 
 from streamreg import LinearRegression
 from streamreg import predict as prediction
-from streamreg.engines.threads import ThreadsEngine
+from streamreg.engines.reader_pool import ReaderPool
 from streamreg.errors import InputError
 from streamreg.output import staging, zarr_writer
 from streamreg.sources.fingerprint import folder_state
@@ -39,7 +39,7 @@ def model(store):
 
 def stopped(model, store, out, monkeypatch, error, *, after=3):
     """Begin to predict, and fail after some blocks."""
-    real, n_blocks = ThreadsEngine._tell, [0]
+    real, n_blocks = ReaderPool.report, [0]
 
     def tell(engine, rows):
         n_blocks[0] += 1
@@ -48,7 +48,7 @@ def stopped(model, store, out, monkeypatch, error, *, after=3):
         real(engine, rows)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ThreadsEngine, "_tell", tell)
+        patch.setattr(ReaderPool, "report", tell)
         with pytest.raises(type(error)) as caught:
             model.predict(store, out=out)
     return caught.value

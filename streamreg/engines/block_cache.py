@@ -99,7 +99,7 @@ def slot_nbytes(dataset: Dataset, rows: int, of: Collection[str] | None = None) 
 def _copy_into(buffer: Array, values: Array) -> tuple[Array, Array]:
     """Return a copy at the beginning of a buffer, and the rest of the buffer."""
     # kernels add up in the order of memory: a copy in another order would change last bits
-    ascending = values.strides[0] < values.strides[-1]
+    ascending = abs(values.strides[0]) < abs(values.strides[-1])
     order: Literal["C", "F"] = "F" if ascending else "C"
     copy = buffer[: values.nbytes].view(values.dtype).reshape(values.shape, order=order)
     copy[...] = values

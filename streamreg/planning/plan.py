@@ -73,21 +73,20 @@ class Plan:
         lines.insert(1, "─" * max(len(line) for line in lines))
         targets = f", K = {self.n_targets:,}" if self.n_targets > 1 else ""
         chosen = self.candidates[self.chosen]
-        reads = f"a pass reads {format_nbytes(chosen.bytes_per_pass)}"
-        limit = f"memory limit {format_nbytes(self.memory_limit)}"
-        title = f"{self._shape}{targets}, {reads}, {limit}"
+        title = f"{self._shape}{targets}, memory limit {format_nbytes(self.memory_limit)}"
+        reads = format_nbytes(chosen.bytes_per_pass)
+        lines += ["", f"each pass reads {reads}; times are rough estimates"]
         if chosen.device is not None:
             title += f", of the GPU {format_nbytes(chosen.device.limit_nbytes)}"
             taken = format_nbytes(chosen.device.peak_nbytes, up=True)
             blocks = count(chosen.device.n_kept, "block")
-            lines += ["", f"{chosen.solver} takes {taken} of the GPU and keeps {blocks} on it"]
+            lines.append(f"{chosen.solver} takes {taken} of the GPU and keeps {blocks} on it")
         if chosen.cache_nbytes:
             share = min(1.0, chosen.cache_nbytes / chosen.bytes_per_pass)
             cache = format_nbytes(chosen.cache_nbytes)
-            lines += [
-                "",
-                f"{chosen.solver} caches {cache} of decoded blocks, {share:.0%} of the data",
-            ]
+            lines.append(
+                f"{chosen.solver} caches {cache} of decoded blocks, {share:.0%} of the data"
+            )
         return "\n".join([title, "", *lines])
 
     def require_fit(self) -> Candidate:
@@ -102,6 +101,12 @@ class Plan:
         if not candidate.fits:
             raise MemoryLimitError(self._refusal())
         return candidate
+
+    def less_demanding(self) -> Candidate | None:
+        """Return the best solver of those that need less memory than the chosen one."""
+        needed = self.candidates[self.chosen].needed_nbytes
+        others = [other for other in self.candidates.values() if other.needed_nbytes < needed]
+        return _fewest_passes(others) if others else None
 
     @property
     def _shape(self) -> str:

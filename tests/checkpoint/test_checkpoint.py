@@ -22,7 +22,9 @@ import zarr
 from streamreg import LinearRegression
 from streamreg.checkpoint import file as checkpoint_file
 from streamreg.checkpoint.file import CheckpointFile
+from streamreg.engines.partition import PartitionPolicy
 from streamreg.errors import CheckpointError, DataCorruptionError, DataWarning, InputError
+from streamreg.fit import ThreadsBackend
 from streamreg.output import atomic
 from streamreg.output.archive import Archive, write_archive
 from streamreg.sources.block_reader import BlockReader
@@ -171,10 +173,10 @@ def test_other_values_in_a_file_of_hdf5_are_refused(data, tmp_path):
         fit(file["X"], zarr.open_array(data / "y")[:], checkpoint=tmp_path / "a")
 
 
-def test_a_fit_that_was_cut_otherwise_is_refused(data, tmp_path, monkeypatch):
+def test_a_checkpoint_of_another_partition_is_refused(data, tmp_path, monkeypatch):
     stopped(data, tmp_path / "a")
-    monkeypatch.setattr("streamreg.fit.PARTITION_CONSTANTS", (1, 2))
-    with pytest.raises(CheckpointError, match=r"is of another fit: cut was .* and is \[1, 2\]"):
+    monkeypatch.setattr(ThreadsBackend, "policy", PartitionPolicy(segment_nbytes=7))
+    with pytest.raises(CheckpointError, match=r"is of another fit: partition was .* and is .* 7,"):
         fit(data, checkpoint=tmp_path / "a")
 
 
@@ -504,6 +506,6 @@ def test_a_signal_saves_a_fit_of_the_api(data, tmp_path, number, code):
     file = CheckpointFile(tmp_path / "a", {})
     file._require_own = lambda _: None
     file.open()
-    n_epochs = len(file.read("place/losses", like=np.zeros(1), grows=True)) - 1
+    n_epochs = len(file.read("iterate/losses", like=np.zeros(1), grows=True)) - 1
     file.close()
     assert n_epochs >= (told[-1] if told else 5) - 1

@@ -42,12 +42,12 @@ def killed(*_):
 def test_a_fit_whose_process_is_killed_is_told_of(monkeypatch):
     monkeypatch.setattr(demo_fit, "_fit", killed)
     with pytest.raises(StreamregError, match="fits by cg ended with code -9"):
-        fit_apart(None, FitConfig(solver="cg"), progress=False)
+        fit_apart(None, FitConfig.parse(solver="cg"), progress=False)
 
 
 def test_what_a_fit_raises_in_its_process_is_raised_here(tmp_path):
     with pytest.raises(InputError, match="nowhere"):
-        fit_apart(tmp_path / "nowhere.zarr", FitConfig(solver="cg"), progress=False)
+        fit_apart(tmp_path / "nowhere.zarr", FitConfig.parse(solver="cg"), progress=False)
 
 
 def test_it_keeps_what_it_is_told_to(tmp_path):

@@ -10,9 +10,9 @@ from synthetic_rows import Rows, Sum, only
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from streamreg.config import FitConfig
-from streamreg.engines.blas import one_blas_thread
+from streamreg.engines.blas import blas_threads_of_solver, one_blas_thread
 from streamreg.engines.threads import ThreadsEngine
-from streamreg.fit import fit
+from streamreg.fit import fit_dataset
 from streamreg.sources.open import open_dataset
 
 
@@ -96,8 +96,8 @@ def test_two_fits_at_once_are_as_if_one_after_the_other():
     jobs = {"closed_form": X, "cg": X[:, ::-1].copy()}
 
     def run(solver, into):
-        settings = FitConfig(solver=solver, n_threads=2, max_epochs=5)
-        into[solver] = fit(open_dataset(jobs[solver], y), settings).solution.coefficients
+        settings = FitConfig.parse(solver=solver, n_threads=2, max_epochs=5)
+        into[solver] = fit_dataset(open_dataset(jobs[solver], y), settings).solution.coefficients
 
     for solver in jobs:
         run(solver, expected)
@@ -111,3 +111,12 @@ def test_two_fits_at_once_are_as_if_one_after_the_other():
         for solver in jobs:
             assert np.array_equal(made[solver], expected[solver])
     assert blas_threads() == before
+
+
+@pytest.mark.usefixtures("three_blas_threads")
+@pytest.mark.parametrize(("n_features", "expected"), [(100, 1), (5000, 3)])
+def test_a_solver_that_factors_many_columns_has_all_threads_of_blas(n_features, expected):
+    dataset = only(Rows())
+    with ThreadsEngine(dataset, 2) as engine, blas_threads_of_solver(n_features):
+        engine.reduce(Sum())
+        assert set(blas_threads()) == {expected}

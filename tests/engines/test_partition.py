@@ -1,4 +1,4 @@
-"""Blocks and segments: each row once, in order, cut by the data alone."""
+"""Blocks and segments: each row once, in order, a function of the data alone."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamreg.engines import partition
-from streamreg.engines.partition import BLOCK_NBYTES, PIECE_NBYTES, Blocks, Segments
+from streamreg.engines.partition import HOST, Blocks, Segments
 from streamreg.errors import CheckpointError
 from streamreg.formatting import MIB
 from streamreg.sources.base import RowGrid
 
+BLOCK_NBYTES, PIECE_NBYTES = HOST.block_nbytes, HOST.piece_nbytes
 ROW_NBYTES = st.sampled_from([1, 8, 800, BLOCK_NBYTES // 3, BLOCK_NBYTES, 3 * BLOCK_NBYTES])
 
 
@@ -48,10 +49,10 @@ def test_a_block_is_whole_chunks_or_a_piece_of_one(grid, row_nbytes):
 
 
 @given(grids(), ROW_NBYTES)
-def test_blocks_are_as_large_as_the_cache_likes_where_chunks_allow(grid, row_nbytes):
+def test_blocks_are_as_large_as_the_policy_and_the_chunks_allow(grid, row_nbytes):
     rows = max(1, BLOCK_NBYTES // row_nbytes)
     if grid.divisible:
-        # loops take four rows at a time
+        # kernels take four rows at a time
         rows = max(4, PIECE_NBYTES // row_nbytes)
     spans = list(Blocks.of(grid, row_nbytes))
     chunks = [grid.rows(chunk) for chunk in range(len(grid))]
@@ -84,7 +85,7 @@ def test_chunks_that_fill_a_block_to_the_row_are_joined():
     assert list(Blocks.of(grid, BLOCK_NBYTES // 3)) == [(0, 3), (3, 6), (6, 10), (10, 11)]
 
 
-def test_large_states_are_kept_once():
+def test_a_pass_keeps_a_large_state_once():
     assert len(Segments.of(1000, 10**12, 33 * MIB)) == 1
     assert len(Segments.of(1000, 10**10, 31 * MIB)) == 32
 
@@ -98,13 +99,11 @@ def test_segments_of_much_data_are_many_but_large_beside_a_state():
     ("pass_nbytes", "n_segments"),
     [(31 * MIB, 1), (32 * MIB, 2), (512 * MIB, 32), (1024 * MIB, 32), (1280 * MIB, 40)],
 )
-def test_little_data_are_cut_for_threads_to_share_and_much_data_in_larger_segments(
-    pass_nbytes, n_segments
-):
+def test_the_number_of_segments_grows_with_the_bytes_of_a_pass(pass_nbytes, n_segments):
     assert len(Segments.of(1000, pass_nbytes, 8)) == n_segments
 
 
-def test_a_fit_goes_on_where_a_segment_begins_and_nowhere_else():
+def test_a_pass_resumes_only_where_a_segment_begins():
     segments = Segments.of(10, 64 * MIB, 8)
     assert [*segments] == [range(2), range(2, 5), range(5, 7), range(7, 10)]
     assert segments.after(0) == [*segments]
@@ -123,8 +122,8 @@ def test_more_rows_than_any_memory_holds_are_only_numbers():
     assert segments[1023].stop == len(blocks)
 
 
-def test_no_cut_depends_on_memory_or_threads():
-    # else the same data would give other bits elsewhere
+def test_no_partition_depends_on_memory_or_threads():
+    # else the same data would give other bits on another machine
     for function in (Blocks.of, Segments.of):
         assert not {"memory_limit", "n_threads", "workers"} & set(
             inspect.signature(function).parameters

@@ -1,4 +1,4 @@
-"""Passes on threads: what is in flight, in which order, and by whom."""
+"""Passes on threads: what is in flight, in which order, and on which thread."""
 
 from __future__ import annotations
 
@@ -9,16 +9,29 @@ import numpy as np
 import pytest
 from synthetic_rows import Rows, Sum, only
 
+from streamreg.accumulators.gradient import Gradient
 from streamreg.accumulators.gram import Gram
 from streamreg.engines.base import PartialResult, reduce_segment
 from streamreg.engines.partition import Blocks
+from streamreg.engines.reader_pool import ReaderPool
 from streamreg.engines.threads import ThreadsEngine
+from streamreg.errors import InputError
 from streamreg.formatting import MIB
 from streamreg.kernels import numpy as numpy_kernels
+from streamreg.sources import block_reader
+from streamreg.sources.block_reader import BlockReader
+from streamreg.sources.dataset import Dataset
+from streamreg.sources.in_memory import ArraySource
 from streamreg.sources.open import open_dataset
 
 # how long a thread may wait for another before the test fails rather than hangs
 PATIENCE = 20
+
+
+def pool_of(source, n_threads):
+    dataset = only(source)
+    blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes)
+    return ReaderPool(dataset, blocks, n_threads, lambda _: None)
 
 
 def total(source):
@@ -29,10 +42,10 @@ def total(source):
 def test_segments_are_merged_in_order_and_few_states_are_alive(n_threads):
     source, accumulator = Rows(), Sum()
     with ThreadsEngine(only(source), n_threads) as engine:
-        result = engine.reduce(accumulator)
+        result = engine.reduce(accumulator).result
     assert result.total == total(source)
     assert result.segments == sorted(result.segments)
-    # merged, to be merged, and one more under way than there are threads; never all segments
+    # merged, to be merged, and one more in progress than there are threads; never all segments
     assert accumulator.most_alive <= (2 if n_threads == 1 else min(n_threads, 3) + 2)
 
 
@@ -45,7 +58,9 @@ def test_a_slow_merge_holds_the_threads_back(n_threads):
         if n_threads > 1:
             # as late as can be: all that was handed to the threads is done by then
             idle = threading.Barrier(n_threads)
-            for waiting in [engine._pool.submit(idle.wait, PATIENCE) for _ in range(n_threads)]:
+            for waiting in [
+                engine._pool._threads.submit(idle.wait, PATIENCE) for _ in range(n_threads)
+            ]:
                 waiting.result()
         return merge(accumulator, a, b)
 
@@ -79,7 +94,7 @@ def test_one_thread_runs_in_the_callers_own():
     source = Rows(on_read=lambda _: threads.add(threading.current_thread()))
     with ThreadsEngine(only(source), 1) as engine:
         engine.reduce(Sum())
-        list(engine.each_block(lambda *_: threads.add(threading.current_thread())))
+        list(engine._pool.read_in_order([0, 1], lambda reader, *rows: reader.read(*rows)))
     assert threads == {threading.current_thread()}
 
 
@@ -112,7 +127,7 @@ def test_threads_share_the_panels_of_a_large_state():
 
     source = Rows()
     with ThreadsEngine(only(source), 2) as engine:
-        assert engine.reduce(Panels(state_nbytes=10**9)).total == total(source)
+        assert engine.reduce(Panels(state_nbytes=10**9)).result.total == total(source)
     assert names == {"streamreg"}
     assert len(source.readers) == 1
 
@@ -120,28 +135,27 @@ def test_threads_share_the_panels_of_a_large_state():
 def test_blocks_come_in_order_and_only_a_few_ahead():
     read = []
     source = Rows(on_read=read.append)
-    with ThreadsEngine(only(source), 3) as engine:
+    with pool_of(source, 3) as pool:
         seen = []
-        for start in engine.each_block(lambda _, block: block.start):
+        for start in pool.read_in_order(range(32), lambda reader, *rows: reader.read(*rows).start):
             seen.append(start)
             assert len(read) <= len(seen) + 4
     assert seen == sorted(seen)
     assert len(seen) == 32
 
 
-def test_a_block_is_gone_before_the_next_is_read():
+def test_a_block_is_released_before_the_next_is_read():
     dataset = only(Rows())
-    reader = dataset.open()
+    reader = BlockReader(dataset)
     blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes)
     tracemalloc.start()
     try:
         reduce_segment(
             reader,
             Sum(),
-            PartialResult.nothing(Sum()),
+            PartialResult(Sum().zero()),
             blocks,
-            numpy_kernels.KERNELS,
-            lambda _: None,
+            numpy_kernels.KERNELS.for_block,
         )
         _, peak = tracemalloc.get_traced_memory()
     finally:
@@ -156,6 +170,63 @@ def test_the_shared_state_has_the_bits_of_the_serial_one():
     states = []
     for n_threads in (1, 3):
         with ThreadsEngine(dataset, n_threads) as engine:
-            states.append(engine.reduce(Gram(1200, 1)))
+            states.append(engine.reduce(Gram(1200, 1)).result)
     for ours, theirs in zip(*states, strict=True):
         assert np.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_an_engine_is_whole_again_after_a_failed_pass(n_threads):
+    fails = [True]
+
+    def on_read(start):
+        if start == 16 * 4096 and fails:
+            raise ZeroDivisionError
+
+    source = Rows(on_read=on_read)
+    with ThreadsEngine(only(source), n_threads) as engine:
+        for _ in range(3):
+            with pytest.raises(ZeroDivisionError):
+                engine.reduce(Sum())
+        fails.clear()
+        reduction = engine.reduce(Sum())
+        assert reduction.result.total == total(source)
+        assert reduction.n_rows == reduction.weight_sum == source.shape[0]
+        assert len(source.readers) <= n_threads
+
+
+def test_integers_beyond_float64_are_looked_for_in_the_first_pass_only(monkeypatch):
+    X = np.full((300_000, 8), 2**53 + 1)
+    checked = []
+    monkeypatch.setattr(
+        block_reader, "has_inexact", lambda values: checked.append(len(values)) or True
+    )
+    with ThreadsEngine(open_dataset(X, X[:, 0]), 2) as engine:
+        for _ in range(3):
+            engine.reduce(Gradient(np.zeros((8, 1)), np.zeros(1), 1))
+            assert sum(checked) == 2 * len(X)  # X and y, once
+        assert engine.rounded == {"X", "y"}
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, None])
+def test_once_sums_overflow_later_blocks_are_not_read_twice(bad):
+    reads = []
+
+    class Huge(Rows):
+        def values(self, start, stop):
+            values = np.full((stop - start, self.shape[1]), 1e200)
+            if bad is not None and stop == self.shape[0]:
+                values[-1, 5] = bad
+            return values
+
+    source = Huge(on_read=reads.append, n_segments=1)
+    accumulator = Gradient(np.ones((64, 1)), np.zeros(1), 1)
+    y = ArraySource(np.ones(source.shape[0]), "y")
+    with ThreadsEngine(Dataset(source, y), 1) as engine:
+        if bad is None:
+            engine.reduce(accumulator)
+        else:
+            with pytest.raises(InputError, match=f"row {source.shape[0] - 1:,}, column 5"):
+                engine.reduce(accumulator)
+    # the first block is read again to see whether NaN or inf is the cause; and the bad one
+    assert len(reads) == 8 + 1 + (bad is not None)

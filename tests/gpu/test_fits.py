@@ -8,12 +8,11 @@ import sys
 import numpy as np
 import pytest
 import zarr
-from device_fits import bits, fit
+from device_fits import bits, fit, set_gpu_partition
 from fake_cupy import OutOfMemoryError
 
 from streamreg import LinearRegression
 from streamreg.blocks import Block
-from streamreg.engines import partition
 from streamreg.errors import (
     ClusterError,
     DataWarning,
@@ -32,8 +31,7 @@ SOLVERS = ["closed_form", "gd", "cg"]
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Let a segment have several blocks."""
-    monkeypatch.setattr(partition, "DEVICE_BLOCK_NBYTES", 4 * MIB)
-    monkeypatch.setattr(partition, "DEVICE_SEGMENT_NBYTES", 20 * MIB)
+    set_gpu_partition(monkeypatch, block_nbytes=4 * MIB, segment_nbytes=20 * MIB)
 
 
 @pytest.fixture(scope="module")
@@ -114,17 +112,17 @@ def test_a_buffer_is_not_filled_anew_before_it_is_copied_from(cupy):
     one, two = (
         Block(np.full((4, 8), value), np.full((4, 1), value), None, 0) for value in (1.0, 2.0)
     )
-    kept = transfers.kept(one, 8, (None, None))
+    cache = transfers.cache(one, 8, (None, None))
     places = []
     for number, block in enumerate((one, two)):
         filled = transfers.fill(lambda block=block: block)
-        places.append(kept.room_for(number, block))
+        places.append(cache.slot_for(number, block))
         transfers.copy(filled, places[-1])
-    joined, n_blocks = kept.run(range(2))
-    with transfers.folding:
+    joined, n_blocks = cache.run(range(2))
+    with transfers.reducing:
         assert [place.X.get()[0, 0] for place in places] == [1.0, 2.0]
         assert joined.y.get()[:, 0].tolist() == [1.0] * 4 + [2.0] * 4
-    assert (n_blocks, joined.cuts) == (2, (4,))
+    assert (n_blocks, joined.joints) == (2, (4,))
 
 
 @pytest.mark.usefixtures("cupy")

@@ -40,9 +40,9 @@ def test_numbers_are_those_of_the_plainest_form(gpu, monkeypatch, d, n, dtype, w
         there = DeviceState(gpu, GramState.zero(d, 2), stream)
         block = Block(
             gpu.cupy.asarray(X), gpu.cupy.asarray(y),
-            None if weight is None else gpu.cupy.asarray(weight), 0, cuts=(4,),
+            None if weight is None else gpu.cupy.asarray(weight), 0, joints=(4,),
         )  # fmt: skip
-        loops.kernels.gram(
+        loops.kernels.find("gram")(
             block, there.state, loops.kernels.parallel, centred=centred, x_scale=None, y_scale=None
         )
         state = there.send(gpu.cupy.cuda.Stream(non_blocking=True))()

@@ -9,16 +9,16 @@ import dask.array as da
 import numpy as np
 import pytest
 import reference
+from device_fits import set_gpu_partition
 from sklearn.exceptions import ConvergenceWarning
 
 from streamreg import LinearRegression
 from streamreg.accumulators.gradient import Gradient
 from streamreg.blocks import Block
-from streamreg.engines import partition
 from streamreg.fit import plan
-from streamreg.gpu import fused_products, launch
+from streamreg.gpu import backend, fused_products, launch
 from streamreg.gpu.device import DeviceState
-from streamreg.gpu.engine import DeviceEngine
+from streamreg.gpu.engine import GpuEngine
 from streamreg.kernels.base import Affine
 from streamreg.kernels.states import ProductState
 from streamreg.sources.open import open_dataset
@@ -41,7 +41,7 @@ def folded(gpu, X, y, weight, V, bias, cuts):
         for first, stop in zip((0, *cuts), (*cuts, len(X)), strict=True):
             part = [gpu.cupy.asarray(a[first:stop]) for a in (X, y)]
             s = None if weight is None else gpu.cupy.asarray(weight[first:stop])
-            loops.kernels.products(
+            loops.kernels.find("products")(
                 Block(*part, s, first), there.state, coefficients=np.asfortranarray(V), bias=bias
             )
         loops.finish(there.state)
@@ -151,8 +151,7 @@ def test_what_is_not_served_is_left_to_others(shape, n_columns, n_targets, is_se
 
 
 def test_whole_fits_give_the_same_bits_wherever_rows_lie(gpu, client_here, monkeypatch):
-    monkeypatch.setattr(partition, "DEVICE_BLOCK_NBYTES", 16 << 10)
-    monkeypatch.setattr(partition, "DEVICE_SEGMENT_NBYTES", 64 << 10)
+    set_gpu_partition(monkeypatch, block_nbytes=16 << 10, segment_nbytes=64 << 10)
     rng = np.random.default_rng(0)
     X = rng.standard_normal((400, 40))
     y = X @ rng.standard_normal(40) + rng.standard_normal(400)
@@ -176,8 +175,7 @@ def test_whole_fits_give_the_same_bits_wherever_rows_lie(gpu, client_here, monke
 
 
 def test_weights_add_up_alike_whether_blocks_are_kept_or_not(gpu, monkeypatch):
-    monkeypatch.setattr(partition, "DEVICE_BLOCK_NBYTES", 8 << 10)
-    monkeypatch.setattr(partition, "DEVICE_SEGMENT_NBYTES", 32 << 10)
+    set_gpu_partition(monkeypatch, block_nbytes=8 << 10, segment_nbytes=32 << 10)
     rng = np.random.default_rng(0)
     X, y, weight = rng.standard_normal((400, 20)), rng.standard_normal(400), rng.uniform(0, 1, 400)
     dataset = open_dataset(X, y, weight)
@@ -185,9 +183,16 @@ def test_weights_add_up_alike_whether_blocks_are_kept_or_not(gpu, monkeypatch):
     gradient = Gradient(rng.standard_normal((20, 2)), np.ones(2), 1)
     found = []
     for n_kept in (0, 3, needs.n_kept):
-        engine = DeviceEngine(dataset, 1, lambda _: None, gpu, replace(needs, n_kept=n_kept))
+        engine = GpuEngine(
+            dataset,
+            1,
+            lambda _: None,
+            gpu,
+            replace(needs, n_kept=n_kept),
+            backend.GPU_PARTITION,
+        )
         with engine:
-            found += [engine.reduce(gradient) for _ in range(2)]
+            found += [engine.reduce(gradient).result for _ in range(2)]
     for other in found[1:]:
         for one, same in zip(found[0], other, strict=True):
             np.testing.assert_array_equal(one, same)

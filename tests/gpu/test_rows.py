@@ -7,10 +7,9 @@ import sys
 import dask.array as da
 import numpy as np
 import pytest
-from device_fits import bits, fit
+from device_fits import bits, fit, set_gpu_partition
 
 from streamreg import LinearRegression
-from streamreg.engines import partition
 from streamreg.errors import InputError
 from streamreg.fit import plan
 from streamreg.formatting import MIB
@@ -22,8 +21,7 @@ SOLVERS = ["closed_form", "gd", "cg"]
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Let a segment have several blocks, and a block several tiles."""
-    monkeypatch.setattr(partition, "DEVICE_BLOCK_NBYTES", MIB)
-    monkeypatch.setattr(partition, "DEVICE_SEGMENT_NBYTES", 4 * MIB)
+    set_gpu_partition(monkeypatch, block_nbytes=MIB, segment_nbytes=4 * MIB)
     monkeypatch.setattr(gpu_kernels, "TILE_NBYTES", MIB // 4)
 
 

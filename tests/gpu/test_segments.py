@@ -6,21 +6,18 @@ from copy import deepcopy
 
 import numpy as np
 import pytest
-from device_fits import bits, fit
+from device_fits import bits, fit, set_gpu_partition
 
 from streamreg.accumulators.gradient import Gradient
 from streamreg.accumulators.gram import Gram
 from streamreg.accumulators.moments import Moments
-from streamreg.checkpoint import checkpoint
-from streamreg.engines import partition
 from streamreg.errors import InputError
 from streamreg.fit import plan
 from streamreg.formatting import MIB
-from streamreg.gpu import engine as gpu_engine
+from streamreg.gpu import backend, memory_model
 from streamreg.gpu import kernels as gpu_kernels
-from streamreg.gpu import memory_model
 from streamreg.gpu.device import Gpu
-from streamreg.gpu.engine import DeviceEngine
+from streamreg.gpu.engine import GpuEngine
 from streamreg.sources.open import open_dataset
 
 SOLVERS = ["closed_form", "gd", "cg"]
@@ -29,15 +26,13 @@ SOLVERS = ["closed_form", "gd", "cg"]
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Let a pass have two segments of several blocks."""
-    monkeypatch.setattr(partition, "DEVICE_BLOCK_NBYTES", MIB)
-    monkeypatch.setattr(partition, "DEVICE_SEGMENT_NBYTES", 4 * MIB)
+    set_gpu_partition(monkeypatch, block_nbytes=MIB, segment_nbytes=4 * MIB)
 
 
 @pytest.fixture
 def large_states(monkeypatch):
     """Let all states count as large."""
-    for module in (partition, gpu_engine, checkpoint):
-        monkeypatch.setattr(module, "LARGE_STATE_NBYTES", 100)
+    set_gpu_partition(monkeypatch, block_nbytes=MIB, segment_nbytes=4 * MIB, large_state_nbytes=100)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +45,7 @@ def rows():
 @pytest.fixture
 def passes(cupy, monkeypatch):
     """Return, as passes end, how often each copied to the host and waited."""
-    reduce, seen = DeviceEngine.reduce, []
+    reduce, seen = GpuEngine.reduce, []
 
     def counted(*given):
         before = cupy.n_copies, cupy.n_waits
@@ -58,7 +53,7 @@ def passes(cupy, monkeypatch):
         seen.append((cupy.n_copies - before[0], cupy.n_waits - before[1]))
         return result
 
-    monkeypatch.setattr(DeviceEngine, "reduce", counted)
+    monkeypatch.setattr(GpuEngine, "reduce", counted)
     return seen
 
 
@@ -103,7 +98,9 @@ def test_what_is_not_finite_in_a_large_state_is_named(rows):
 def test_a_pass_with_a_large_state_goes_on_from_a_segment(rows, accumulator):
     needs = plan(*rows, device="cuda").candidates["gd"].device
     seen = []
-    with DeviceEngine(open_dataset(*rows), 2, lambda _: None, Gpu(), needs) as engine:
+    with GpuEngine(
+        open_dataset(*rows), 2, lambda _: None, Gpu(), needs, backend.GPU_PARTITION
+    ) as engine:
         expected = engine.reduce(accumulator, None, lambda folded: seen.append(deepcopy(folded)))
         again = engine.reduce(accumulator, seen[0])
     assert len(seen) == 2

@@ -65,7 +65,7 @@ def test_products(xp, kernels, drawn, paired, scaled, shifted):
     x_affine = Affine(np.full(d, 0.25) if scaled else None, X.mean(axis=0) if shifted else None)
     y_affine = Affine(np.full(k, 4.0) if scaled else None, y.mean(axis=0) if shifted else None)
     state = ProductState.zero(d, k, columns)
-    kernels.products(block, state, coefficients=V, bias=bias, x=x_affine, y=y_affine)
+    kernels.find("products")(block, state, coefficients=V, bias=bias, x=x_affine, y=y_affine)
     read = X * (0.25 if scaled else 1) - (X.mean(axis=0) if shifted else 0)
     y_read = y * (4.0 if scaled else 1) - (y.mean(axis=0) if shifted else 0)
     assert_same(state, reference.products(*in_namespace(xp, read, y_read, weight, V, bias)))
@@ -78,7 +78,7 @@ def test_moments(xp, kernels, drawn, scaled):
     d, k = X.shape[1], y.shape[1]
     scale = 0.25 if scaled else 1.0
     state = MomentsState.zero(d, k)
-    kernels.moments(
+    kernels.find("moments")(
         block, state,
         x_scale=np.full(d, scale) if scaled else None,
         y_scale=np.full(k, scale) if scaled else None,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 
 from streamreg import LinearRegression
+from streamreg.gpu import backend
 
 
 def fit(*data, **parameters):
@@ -18,3 +20,14 @@ def fit(*data, **parameters):
 
 def bits(model):
     return model.coef_.tobytes(), np.array(model.intercept_).tobytes(), model.loss_history_
+
+
+def set_gpu_partition(monkeypatch, *, block_nbytes, **constants):
+    """Let a pass on a GPU have small blocks and segments."""
+    policy = replace(
+        backend.GPU_PARTITION,
+        block_nbytes=block_nbytes,
+        piece_nbytes=block_nbytes,
+        **constants,
+    )
+    monkeypatch.setattr(backend, "GPU_PARTITION", policy)

@@ -37,7 +37,7 @@ class _Count(NoProgress):
 def run(path, settings, total, out):
     """Fit, and write what came of it."""
     dataset = open_dataset(path)
-    solution = fitting.fit(dataset, settings, _Count(total)).solution
+    solution = fitting.fit_dataset(dataset, settings, _Count(total)).solution
     bits = (solution.coefficients.tobytes() + solution.intercept.tobytes()).hex()
     partial = out.with_suffix(".partial")
     partial.write_text(json.dumps([bits, solution.n_epochs, solution.loss_history]))
@@ -59,10 +59,10 @@ def in_child(path, settings, total, out):
 
 def main(path, solver, n_fits, seed):
     folder, chance = Path(path).parent, random.Random(seed)
-    # rows of earlier runs are told too, for progress: here each call is a block that was folded
-    ThreadsEngine._tell_earlier = lambda *_: None
+    # rows of earlier runs are reported too: here each call is a block that was reduced
+    ThreadsEngine._report_rows_before = lambda *_: None
     checkpoint_file.INTERVAL_SECONDS, checkpoint_file._SHARE = 0.0, 0
-    settings = FitConfig(
+    settings = FitConfig.parse(
         solver=solver, tol=1e-10, n_threads=1, memory_limit="1 GiB",
         checkpoint=folder / f"{solver}.ckpt",
     )  # fmt: skip

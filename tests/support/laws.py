@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from streamreg.accumulators.base import Accumulator
 
 # the loops whose laws are tested; a test may set others
-KERNELS = numpy_kernels.KERNELS
+KERNELS = numpy_kernels.KERNELS.by_kind["dense"]
 
 
 class Rows(NamedTuple):

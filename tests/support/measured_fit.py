@@ -47,7 +47,7 @@ def _fit(X: Any, y: Any, weight: Any, case: dict[str, Any]) -> dict[str, Any]:
     from streamreg.sources.open import open_dataset  # noqa: PLC0415
 
     dataset = open_dataset(X, y, weight, nan_policy=case["nan_policy"])
-    settings = FitConfig(**case["settings"])
+    settings = FitConfig.parse(**case["settings"])
     before = _begin()
     result = fit(dataset, settings)
     return {

@@ -11,6 +11,7 @@ import numpy as np
 from laws import Rows
 
 from streamreg.solvers.base import Problem
+from streamreg.solvers.penalties import L2Penalty
 
 
 class Reduce:
@@ -32,10 +33,12 @@ class Reduce:
         return accumulator.finalize(state)
 
 
-def solve(solver, X, y, weight=None, **problem):
+def solve(solver, X, y, weight=None, *, l2=0.0, **problem):
     n_targets = 1 if np.ndim(y) == 1 else y.shape[1]
     reduce = Reduce(X, y, weight)
-    solution = solver.solve(Problem(X.shape[1], n_targets, **problem), reduce, lambda _: None)
+    solution = solver.solve(
+        Problem(X.shape[1], n_targets, penalty=L2Penalty(l2), **problem), reduce, lambda _: None
+    )
     return solution, reduce
 
 

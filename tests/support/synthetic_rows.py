@@ -1,4 +1,4 @@
-"""Rows that are made up as they are read, and a pass that tells how its states come and go."""
+"""Synthetic rows, computed as they are read, and an accumulator that counts its states."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from streamreg.sources.dataset import Dataset
 
 
 class Rows(RowSource):
-    """Made-up rows: segments of eight blocks of 2 MiB, four of them or as many as asked for."""
+    """Synthetic rows in segments of eight blocks of 2 MiB."""
 
     def __init__(self, columns=64, on_read=None, n_segments=4):
         self.name = "X"
@@ -23,6 +23,11 @@ class Rows(RowSource):
         self.grid = RowGrid(self.shape[0], 2 * MIB // (8 * columns))
         self.on_read = on_read or (lambda _: None)
         self.readers = []
+
+    def values(self, start, stop):
+        rows = np.ones((stop - start, self.shape[1]))
+        rows[:, 0] = np.arange(start, stop)
+        return rows
 
     def open(self):
         self.readers.append(_RowsReader(self))
@@ -39,9 +44,7 @@ class _RowsReader(Reader):
 
     def read(self, start, stop):
         self.source.on_read(start)
-        rows = np.ones((stop - start, self.source.shape[1]))
-        rows[:, 0] = np.arange(start, stop)
-        return rows
+        return self.source.values(start, stop)
 
     def close(self):
         self.is_open = False
@@ -53,7 +56,7 @@ class SumState(NamedTuple):
 
 
 class Sum(Accumulator[SumState, SumState]):
-    """Sums the first column, and notes how states come and go."""
+    """Sums the first column, and counts the states that exist."""
 
     def __init__(self, state_nbytes=8):
         self._nbytes = state_nbytes

@@ -10,6 +10,7 @@ import numpy as np
 KIB = 1024
 MIB = 1024**2
 GIB = 1024**3
+_YEAR_SECONDS = 365 * 86400
 UNIT_NAMES = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _PRINTER = reprlib.Repr()
 _PRINTER.maxstring = _PRINTER.maxother = _PRINTER.maxlong = 80
@@ -34,7 +35,10 @@ def format_seconds(seconds: float) -> str:
     """Return a rough time for people: ``under 1 s``, ``about 2 min``, ``about 5 h``."""
     if seconds < 1:
         return "under 1 s"
-    for length, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+    if seconds > 100 * _YEAR_SECONDS:
+        return "over 100 years"
+    units = ((_YEAR_SECONDS, "years"), (86400, "days"), (3600, "h"), (60, "min"))
+    for length, unit in units:
         if seconds >= 2 * length:
             return f"about {seconds / length:,.0f} {unit}"
     return f"about {seconds:.0f} s"

@@ -10,7 +10,7 @@ import zarr
 from sklearn.metrics import r2_score
 
 from streamreg.errors import InputError, MemoryLimitError
-from streamreg.formatting import MIB
+from streamreg.formatting import GIB, MIB
 from streamreg.model import Model
 from streamreg.predict import predict, predict_to, score
 from streamreg.progress import NoProgress
@@ -181,7 +181,7 @@ class _Unread:
 def test_predictions_that_do_not_fit_are_refused_before_reading(tmp_path):
     model, dataset = some_model(10), only_x(_Unread(10**9, 10))
     with pytest.raises(MemoryLimitError) as caught:
-        predict(model, dataset, memory_limit="1 GiB")
+        predict(model, dataset, memory_limit=GIB)
     text = str(caught.value)
     assert "predict needs 15.0 GiB but memory_limit is 1.0 GiB" in text
     assert "no data was read" in text
@@ -191,13 +191,13 @@ def test_predictions_that_do_not_fit_are_refused_before_reading(tmp_path):
     raised, on_disk = re.findall(r"(?:memory_limit to|block by block:) ([\d.]+ \w+)", text)
     assert parse_nbytes(on_disk) < 128 * MIB
     with pytest.raises(OSError, match="cannot be read: AssertionError"):
-        predict_to(model, dataset, tmp_path / "out.zarr", memory_limit="1 GiB")
+        predict_to(model, dataset, tmp_path / "out.zarr", memory_limit=GIB)
     assert parse_nbytes(raised) > 16 * 10**9
 
 
 def test_no_remedy_is_offered_that_does_not_fit():
     with pytest.raises(MemoryLimitError) as caught:
-        predict(some_model(10), only_x(_Unread(10**9, 10)), memory_limit="1 MiB")
+        predict(some_model(10), only_x(_Unread(10**9, 10)), memory_limit=MIB)
     assert "out=" not in str(caught.value)
 
 
@@ -259,4 +259,4 @@ def test_score_needs_as_many_targets():
 def test_score_is_refused_before_reading():
     dataset = open_dataset(_Unread(10**6, 10), _Unread(10**6))
     with pytest.raises(MemoryLimitError, match=r"score needs .* memory_limit is 1.0 MiB"):
-        score(some_model(10, 1), dataset, memory_limit="1 MiB")
+        score(some_model(10, 1), dataset, memory_limit=MIB)

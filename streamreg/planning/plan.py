@@ -76,6 +76,11 @@ class Plan:
         title = f"{self._shape}{targets}, memory limit {format_nbytes(self.memory_limit)}"
         reads = format_nbytes(chosen.bytes_per_pass)
         lines += ["", f"each pass reads {reads}; times are rough estimates"]
+        lines += [
+            f"{candidate.solver} does not fit: {candidate.reason}"
+            for candidate in self.candidates.values()
+            if not candidate.fits
+        ]
         if chosen.device is not None:
             title += f", of the GPU {format_nbytes(chosen.device.limit_nbytes)}"
             taken = format_nbytes(chosen.device.peak_nbytes, up=True)
@@ -121,7 +126,7 @@ class Plan:
             format_nbytes(candidate.peak_nbytes, up=True),
             f"{'' if candidate.is_exact else 'about '}{candidate.passes:,}",
             format_seconds(candidate.seconds),
-            "yes" if candidate.fits else f"no: {candidate.reason}",
+            "yes" if candidate.fits else "no",
         )
 
     def _refusal(self) -> Message:

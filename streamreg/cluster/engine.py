@@ -66,7 +66,6 @@ class ClusterEngine(Engine):
         self._scheduler = scheduler
         self._prefix = worker_tasks.new_prefix()
         self._dask_blocks = DaskBlocks(dataset, self._bounds(range(len(blocks))))
-        self._longest: dict[str, float] = {}
         self._suspects: set[str] = set()
 
     def _begin(self, stack: ExitStack) -> None:
@@ -115,7 +114,6 @@ class ClusterEngine(Engine):
                 for segment, each in zip(group, done, strict=True):
                     yield self._met(each)
                     self._told(segment)
-        self._longest[type(accumulator).__name__] = tasks.longest
 
     def _call(self, sent: Any, group: list[range]) -> tuple[Any, ...]:  # noqa: ANN401
         """Return the call that folds some segments."""
@@ -192,7 +190,6 @@ class ClusterEngine(Engine):
             prefix=self._prefix,
             holds=f"blocks of {block} and a state of {format_nbytes(accumulator.state_nbytes)}",
             patience=max(self._scheduler.patience, at_worst),
-            longest=self._longest.get(what, 0.0),
             suspects=self._suspects,
         )
 

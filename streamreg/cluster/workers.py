@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 import pickle
-import time
 import warnings
 from contextlib import suppress
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from streamreg.cluster import worker_tasks
@@ -30,7 +28,6 @@ _USABLE_SHARE = 0.6
 _MOST_NAMED = 5
 # how long workers may take to say what they are: the first time they import all that a fit needs
 _ANSWER_SECONDS = 60.0
-_TICK_SECONDS = 0.5
 
 
 class Room(NamedTuple):
@@ -98,17 +95,17 @@ def room_on(scheduler: Scheduler) -> Room:
     Raises
     ------
     ClusterError
-        None came.
+        No worker connects within the patience.
     """
     patience, client = scheduler.patience, scheduler.client
-    deadline = time.monotonic() + patience
-    while not scheduler.workers():
-        if time.monotonic() > deadline:
+    if not scheduler.workers():
+        try:
+            client.wait_for_workers(1, timeout=patience)
+        except TimeoutError as error:
             raise ClusterError(
                 f"the scheduler at {client.scheduler.address} has had no worker for "
                 f"{patience:.0f} s; start some with: dask worker ADDRESS"
-            )
-        time.sleep(_TICK_SECONDS)
+            ) from error
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     limits = [worker["memory_limit"] for worker in workers if worker["memory_limit"]]
     return Room(
@@ -183,37 +180,31 @@ def require_fit_workers(scheduler: Scheduler, job: ReadJob) -> None:
 
 
 def _answers(scheduler: Scheduler, job: ReadJob) -> dict[str, Worker]:
-    """Ask every worker what it is; those that do not answer are told of."""
-    ended: SimpleQueue[Any] = SimpleQueue()
-    probes: dict[str, Any] = {}
-    found: dict[str, Worker] = {}
+    """Ask every worker what it is, and warn of those that do not answer.
+
+    Workers that connect later are not asked: each task checks its worker again.
+    """
+    from distributed import wait  # noqa: PLC0415  (an extra)
+
     seconds = min(scheduler.patience, _ANSWER_SECONDS)
-    deadline = time.monotonic() + seconds
-    # workers may come and go meanwhile: asked are all that are there
-    while time.monotonic() < deadline:
-        there = scheduler.workers()
-        for at in there.keys() - probes.keys():
-            probes[at] = scheduler.client.submit(worker_tasks.probe, job, workers=[at], pure=False)
-            probes[at].add_done_callback(ended.put)
-        for at, probe in probes.items():
-            if at in there and at not in found and probe.done():
-                found[at] = _answer(at, probe)
-        if there and there.keys() <= found.keys():
-            return found
-        with suppress(Empty):
-            ended.get(timeout=_TICK_SECONDS)
-    there = scheduler.workers()
-    probes = {at: probe for at, probe in probes.items() if at in there}
-    silent = [at for at in probes if at not in found]
+    probes = {
+        at: scheduler.client.submit(worker_tasks.probe, job, workers=[at], pure=False)
+        for at in scheduler.workers()
+    }
+    with scheduler.client.as_current(), suppress(TimeoutError):
+        wait(list(probes.values()), timeout=seconds)
+    found = {at: _answer(at, probe) for at, probe in probes.items() if probe.done()}
+    silent = [at for at in scheduler.workers() if at in probes and at not in found]
+    named = ", ".join(silent[:_MOST_NAMED])
     if not found:
         raise ClusterError(
-            f"none of {count(len(probes), 'worker')} answered within {seconds:.0f} s: "
-            f"{', '.join(silent[:_MOST_NAMED])}; are they busy, or stopped?"
+            f"none of {count(len(probes), 'worker')} answered within {seconds:.0f} s: {named}; are "
+            "they busy, or stopped?"
         )
     if silent:
         warnings.warn(
             f"{count(len(silent), 'worker')} of {len(probes):,} did not answer within "
-            f"{seconds:.0f} s ({', '.join(silent[:_MOST_NAMED])}); the fit goes on with the others",
+            f"{seconds:.0f} s ({named}); the fit goes on with the others",
             DataWarning,
             stacklevel=2,
         )
@@ -225,7 +216,7 @@ def _answer(at: str, probe: Any) -> Worker:  # noqa: ANN401
         error = probe.exception()
         raise ClusterError(
             f"worker {at} cannot run streamreg: {type(error).__name__}: {error}; install the "
-            "same version there as here"
+            "same version on it"
         ) from error
     answer: Worker = probe.result(timeout=_ANSWER_SECONDS)
     return answer

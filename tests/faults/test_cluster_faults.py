@@ -137,7 +137,7 @@ def test_r4_workers_killed_within_passes_change_no_bit(cluster, store, kind):
 def test_r4_a_worker_killed_between_passes_changes_no_bit(cluster, store):
     def kill(record):
         if record.epoch in {2, 3, 5}:
-            os.kill([*pids_of(cluster).values()][0], signal.SIGKILL)
+            os.kill(next(iter(pids_of(cluster).values())), signal.SIGKILL)
 
     assert fit(store, client=cluster, progress=kill) == fit(store)
 
@@ -162,7 +162,7 @@ def test_r5_all_workers_lost_is_an_error_after_which_the_checkpoint_resumes(
 
     with (
         dask.config.set({"streamreg.no-progress-timeout": "4 s"}),
-        pytest.raises(ClusterError, match="the cluster was given up while .* was waited for"),
+        pytest.raises(ClusterError, match=r"the cluster was given up while .* was waited for"),
     ):
         fit(store, client=cluster, progress=lose_all, checkpoint=path)
     assert fit(store, checkpoint=path) == fit(store)
@@ -189,7 +189,7 @@ def test_r7_a_worker_that_is_stopped_does_not_hold_up_the_fit(cluster, store):
 
     def stop(record):
         if record.epoch == 2:
-            stopped.append([*pids_of(cluster).values()][0])
+            stopped.append(next(iter(pids_of(cluster).values())))
             os.kill(stopped[0], signal.SIGSTOP)
 
     try:

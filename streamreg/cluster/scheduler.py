@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
-from streamreg.errors import ClusterError
-from streamreg.formatting import count
+from streamreg.errors import ClusterError, InputError
+from streamreg.formatting import count, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,6 +81,52 @@ class Scheduler:
             if isinstance(error, TimeoutError):
                 why = f"none came for {seconds:.0f} s"
             raise _given_up("an answer of its scheduler", why) from error
+
+
+def scheduler_of(client: object) -> Scheduler:
+    """Return a client's scheduler, with Dask's setting ``streamreg.no-progress-timeout``.
+
+    Raises
+    ------
+    InputError
+        The client cannot be used, or the setting is no time.
+    """
+    import dask  # noqa: PLC0415  (an extra)
+    from dask.utils import parse_timedelta  # noqa: PLC0415
+
+    given = dask.config.get("streamreg.no-progress-timeout", "300 s")
+    try:
+        seconds = float(parse_timedelta(given))
+    # dask raises KeyError of units that it does not know
+    except (ValueError, TypeError, KeyError):
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise InputError(
+            f"streamreg.no-progress-timeout={given!r} in Dask's configuration is no time; set "
+            '"300 s", or "10 min"'
+        )
+    return Scheduler(_connected(client), seconds)
+
+
+def _connected(client: object) -> Any:  # noqa: ANN401  (distributed publishes no types)
+    """Return a ``distributed.Client`` that is connected.
+
+    Raises
+    ------
+    InputError
+        It is something else, asynchronous or closed.
+    """
+    if type(client).__module__.partition(".")[0] != "distributed":
+        raise InputError(
+            f"client={shown(client)} is of type {type(client).__name__}; pass a "
+            "dask.distributed.Client, or None"
+        )
+    made: Any = client
+    if made.asynchronous:
+        raise InputError("client is asynchronous; pass one made with asynchronous=False")
+    if made.status != "running":
+        raise InputError(f"client is {made.status}; connect it to a scheduler first")
+    return made
 
 
 def _given_up(waited_for: str, why: str) -> ClusterError:

@@ -24,6 +24,7 @@ from streamreg.cluster.engine import ClusterEngine
 from streamreg.cluster.scheduler import Scheduler
 from streamreg.cluster.tasks import Tasks
 from streamreg.cluster.workers import job_for
+from streamreg.engines.threads import ThreadsReducer
 from streamreg.errors import ClusterError
 from streamreg.sources.open import open_dataset
 
@@ -122,7 +123,7 @@ def test_r4_workers_killed_within_passes_change_no_bit(cluster, store, kind):
             n_killed += 1
 
     dataset = open_dataset(X, y)
-    job, scheduler = job_for(dataset, "numpy"), Scheduler(cluster)
+    job, scheduler = job_for(dataset, ThreadsReducer("numpy")), Scheduler(cluster)
     with ClusterEngine(dataset, job, scheduler, kill_some) as engine:
         killed = [engine.reduce(Moments(64, 1)) for _ in range(5)]
     with ClusterEngine(dataset, job, scheduler, lambda _: None) as engine:
@@ -174,7 +175,7 @@ def test_r5_all_workers_lost_is_an_error_that_names_the_pass(cluster, store):
     wait_until(lambda: not cluster.nthreads())
     with (
         ClusterEngine(
-            dataset, job_for(dataset, "numpy"), fake_time(cluster), lambda _: None
+            dataset, job_for(dataset, ThreadsReducer("numpy")), fake_time(cluster), lambda _: None
         ) as engine,
         pytest.raises(
             ClusterError,
@@ -321,7 +322,9 @@ def test_r6_a_scheduler_that_is_stopped_is_an_error_within_the_deadline(processe
     with distributed.Client(scheduler_file=str(file), set_as_default=False, timeout=60) as client:
         client.wait_for_workers(1, timeout=60)
         scheduler = Scheduler(client)
-        with ClusterEngine(dataset, job_for(dataset, "numpy"), scheduler, lambda _: None) as engine:
+        with ClusterEngine(
+            dataset, job_for(dataset, ThreadsReducer("numpy")), scheduler, lambda _: None
+        ) as engine:
             engine.reduce(Moments(64, 1))
             process.send_signal(signal.SIGSTOP)
             scheduler.patience = 2.0

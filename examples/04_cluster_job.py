@@ -1,4 +1,4 @@
-"""A fit on a Dask cluster that loses a worker, and one that is interrupted and gone on with.
+"""A fit on a Dask cluster that loses a worker, is interrupted, and is resumed on one machine.
 
 A scheduler and two workers are started on this machine, on its loopback address. Needs the extra
 ``[cluster]``; on several machines, start them by hand, as README's section on clusters shows.
@@ -43,7 +43,7 @@ class Accidents:
         self._workers = list(client.run(os.getpid).values())
 
     def __call__(self, record: EpochRecord) -> None:
-        """Take note of an epoch."""
+        """Do both in the epochs that say so."""
         print(f"epoch {record.epoch}: loss {record.loss:.4f}")
         if record.epoch == 2:  # noqa: PLR2004
             print("a worker is killed")
@@ -53,7 +53,7 @@ class Accidents:
 
 
 def main(folder: Path) -> None:
-    """Fit on the cluster, go on here, and compare with a fit that nothing befell."""
+    """Fit on the cluster, resume on this machine, and compare with an undisturbed fit."""
     data, checkpoint = write(folder / "data.zarr"), folder / "fit.checkpoint"
     with (
         LocalCluster(  # type: ignore[no-untyped-call]
@@ -66,9 +66,12 @@ def main(folder: Path) -> None:
         Client(cluster) as client,  # type: ignore[no-untyped-call]
     ):
         model = streamreg.LinearRegression(
-            client=client, checkpoint=checkpoint, progress=Accidents(client),
-            solver="cg", tol=1e-12,
-        )  # fmt: skip
+            client=client,
+            checkpoint=checkpoint,
+            progress=Accidents(client),
+            solver="cg",
+            tol=1e-12,
+        )
         try:
             model.fit(data)
         except KeyboardInterrupt as interrupt:
@@ -77,7 +80,7 @@ def main(folder: Path) -> None:
     model = streamreg.LinearRegression(solver="cg", tol=1e-12, checkpoint=checkpoint).fit(data)
     undisturbed = streamreg.LinearRegression(solver="cg", tol=1e-12).fit(data)
     same = model.coef_.tobytes() == undisturbed.coef_.tobytes()
-    print(f"{model.n_iter_} epochs in all; the same bits as undisturbed: {same}")
+    print(f"{model.n_iter_} epochs in all; bitwise identical to the undisturbed fit: {same}")
 
 
 if __name__ == "__main__":

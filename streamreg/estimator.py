@@ -72,9 +72,11 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         generator for ``"random"``.
     memory_limit
         Bytes, or a text such as ``"512 MiB"``: what the fit may add to the process. ``None``: half
-        of what the process may still use, containers' limits respected.
+        of what the process may still use, containers' limits respected. With ``client`` it is what
+        the fit may add to each worker; ``None``: 60 % of the memory limit of the smallest worker.
     n_threads
-        Threads that fold rows; ``None``: all cores that the process may use. It changes no bit.
+        Threads that reduce rows; ``None``: all cores that the process may use. It changes no bit.
+        With ``client``, ``fit`` ignores it and warns: each worker uses its own threads.
     device, device_memory_limit
         ``"cpu"``, or ``"cuda"``: rows are folded on a GPU; what of its memory: half, if ``None``.
     client

@@ -11,7 +11,7 @@ SAYS = {
     "01_flights": "336,776 flights",
     "02_hundred_thousand_features": "XᵀX        74.5 GiB",
     "03_custom_accumulator": "[0.   0.25 0.5  0.75 1.  ]",
-    "04_cluster_job": "the same bits as undisturbed: True",
+    "04_cluster_job": "bitwise identical to the undisturbed fit: True",
 }
 
 

@@ -1,7 +1,7 @@
-"""Segments of Dask arrays: a chain of tasks each, so that blocks stay on the workers they are on.
+"""Segments of Dask arrays: a chain of tasks each, so that chunks stay on their workers.
 
-A state goes from block to block, and blocks are folded in the order in which one machine folds
-them. That is O(D) numbers, but for the closed form: its D² go in parts, or whole to a GPU.
+A partial result is sent from block to block, in the order in which one machine reduces them. That
+is O(D) numbers. A state of D² is sent in parts, or whole to a GPU.
 """
 
 from __future__ import annotations
@@ -13,27 +13,18 @@ from streamreg.cluster.shipped_source import delayed_chunks
 from streamreg.sources.dask import DaskSource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from streamreg.cluster.worker_tasks import ReadJob
+    from streamreg.cluster.worker_tasks import Job
+    from streamreg.engines.partition import Blocks
     from streamreg.sources.dataset import Dataset
 
 
 class DaskBlocks:
-    """The blocks of a data set some of whose arrays are Dask's.
+    """The blocks of a data set with Dask arrays; false if it has none."""
 
-    Parameters
-    ----------
-    dataset
-        X, y and weights, of which some are Dask arrays.
-    bounds
-        First row, and the row after the last, of each block.
-    """
-
-    def __init__(self, dataset: Dataset, bounds: list[tuple[int, int]]) -> None:
-        self._bounds = bounds
+    def __init__(self, dataset: Dataset, blocks: Blocks) -> None:
+        self._starts = [start for start, _ in blocks]
         self._chunks = {
-            name: delayed_chunks(source, bounds)
+            name: delayed_chunks(source, list(blocks))
             for name, source in dataset.named().items()
             if isinstance(source, DaskSource)
         }
@@ -41,24 +32,28 @@ class DaskBlocks:
     def __bool__(self) -> bool:
         return bool(self._chunks)
 
-    def made(
+    def chain(
         self,
-        job: ReadJob,
+        job: Job,
         accumulator: Any,  # noqa: ANN401  (bytes, or a future of them)
-        segments: list[range],
+        segment: range,
         prefix: str,
         part: range | None = None,
-    ) -> Iterator[tuple[Any, ...]]:
-        """Yield what a client is to compute for each segment."""
+    ) -> Any:  # noqa: ANN401  (dask.delayed has no type)
+        """Return a value that Dask computes: what a segment is reduced to."""
         from dask.delayed import delayed  # noqa: PLC0415  (an extra)
 
-        fold = delayed(worker_tasks.fold_chunks, pure=False)
-        for segment in segments:
-            done = None
-            for number in segment:
-                chunks = {name: spans[number] for name, spans in self._chunks.items()}
-                done = fold(
-                    job, accumulator, done, self._bounds[number], chunks, part,
-                    dask_key_name=worker_tasks.new_key(prefix),
-                )  # fmt: skip
-            yield (done,)
+        reduce_block = delayed(worker_tasks.reduce_block, pure=False)
+        done = None
+        for number in segment:
+            done = reduce_block(
+                job,
+                accumulator,
+                done,
+                number,
+                self._starts[number],
+                {name: chunks[number] for name, chunks in self._chunks.items()},
+                part,
+                dask_key_name=worker_tasks.new_key(prefix),
+            )
+        return done

@@ -1,133 +1,195 @@
-"""Passes on the workers of a Dask cluster: segments folded by pure tasks, merged in order here."""
+"""Passes on the workers of a Dask cluster: pure tasks reduce segments; the client merges them."""
 
 from __future__ import annotations
 
 import pickle
+import warnings
 from contextlib import closing
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from streamreg.cluster import worker_tasks
 from streamreg.cluster.dask_blocks import DaskBlocks
 from streamreg.cluster.tasks import Tasks
-from streamreg.engines.base import Engine, PartialResult, merged_in_order
-from streamreg.engines.partition import Blocks
+from streamreg.engines.base import Engine, PartialResult, merge_in_order
+from streamreg.engines.partition import HOST, PartitionPolicy
+from streamreg.errors import DataWarning
 from streamreg.formatting import format_nbytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterator, Sequence
     from contextlib import ExitStack
 
     from streamreg.accumulators.base import Accumulator
     from streamreg.cluster.scheduler import Scheduler
-    from streamreg.cluster.worker_tasks import Done, ReadJob
+    from streamreg.cluster.worker_tasks import Done, Job
     from streamreg.engines.base import OnPartial
     from streamreg.engines.partition import Segments
     from streamreg.sources.dataset import Dataset
 
-# what is sent once for all tasks of a pass, rather than with each
+# an accumulator above this size is sent once for all tasks of a pass, not with each
 _SHARED_NBYTES = 1 << 16
 # bytes and multiplications a second of a worker that is slow, but works
-_SLOW_READING, _SLOW_FOLDING = 1e7, 1e9
-# tasks for each thread, what one reads, and the states that it returns, where it folds several
+_SLOW_READING, _SLOW_MULTIPLYING = 1e7, 1e9
+# tasks for each thread; and what one task reads and returns at most if it reduces several segments
 _TASKS_A_THREAD, _READ_NBYTES, _RETURNED_NBYTES = 3, 1 << 27, 1 << 24
 
 
 class ClusterEngine(Engine):
     """Runs passes on the workers of a cluster.
 
-    The segments are those of one machine's engine, and so are the bits. A state too large for one
-    copy a segment is made in parts, each by a task that reads all rows; on GPUs it is not. Beside
-    what other engines raise, :class:`ClusterError` tells of workers, or a scheduler, that are lost.
+    Segments are those of the engine of one machine, so the result is bitwise identical. Of a state
+    too large for one copy a segment, each task reads all rows and makes one part; a GPU makes whole
+    states.
 
     Parameters
     ----------
-    dataset
-        Rows that every worker can open.
     job
-        What tasks need of them.
-    scheduler
-        Of the cluster.
-    on_rows
-        Told the rows of each segment that is done, for progress.
+        What tasks need of the data set.
+    policy
+        That of the workers' backend.
+
+    Raises
+    ------
+    ClusterError
+        From a pass: workers or the scheduler are lost.
     """
 
     def __init__(
         self,
         dataset: Dataset,
-        job: ReadJob,
+        job: Job,
         scheduler: Scheduler,
         on_rows: Callable[[int], None],
+        policy: PartitionPolicy = HOST,
     ) -> None:
-        on_device = job.device is not None
-        blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes, on_device=on_device)
-        super().__init__(dataset, blocks, on_rows, on_device=on_device)
+        super().__init__(dataset, on_rows, policy)
         self._job = job
         self._scheduler = scheduler
         self._prefix = worker_tasks.new_prefix()
-        self._dask_blocks = DaskBlocks(dataset, self._bounds(range(len(blocks))))
-        self._longest: dict[str, float] = {}
+        self._dask_blocks = DaskBlocks(dataset, self.blocks)
         self._suspects: set[str] = set()
+        self._has_warned = False
 
     def _begin(self, stack: ExitStack) -> None:
-        # Dask remembers each group of tasks until it is restarted; while one task is held, those of
-        # all passes are one group
+        # Dask remembers each group of tasks until it is restarted. While one task is held, the
+        # tasks of all passes are one group.
         stack.callback(self._submit(bytes).release)
 
-    def _folded(
+    def _run_pass(
         self,
         accumulator: Accumulator[Any, Any],
         start: PartialResult,
         segments: Segments,
         on_partial: OnPartial | None,
     ) -> PartialResult:
-        if start.n_blocks == len(self._blocks):
+        if start.n_blocks == len(self.blocks):
             return start
         if len(segments) == 1:
-            # a large state that would have to be sent: its pass begins anew
-            start = PartialResult.nothing(accumulator)
-            if accumulator.n_parts > 1 and not self._on_device:
-                folded = self._folded_in_parts(accumulator)
+            if on_partial is not None:
+                self._warn_of_large_state(accumulator)
+            # a large state would have to be sent to the workers: its pass starts over
+            start = PartialResult(accumulator.zero())
+            if accumulator.n_parts > 1 and self.policy.shares_large_states:
+                whole = self._reduce_in_parts(accumulator)
                 if on_partial is not None:
-                    on_partial(folded)
-                return folded
-        states = self._folded_segments(accumulator, segments.after(start.n_blocks))
-        with closing(states):
-            return merged_in_order(accumulator, start, states, on_partial)
+                    on_partial(whole)
+                return whole
+        self._report_rows_before(start.n_blocks)
+        partials = self._reduce_segments(accumulator, segments.after(start.n_blocks))
+        with closing(partials):
+            return merge_in_order(accumulator, start, partials, on_partial)
 
-    def _folded_segments(
+    def _warn_of_large_state(self, accumulator: Accumulator[Any, Any]) -> None:
+        if self._has_warned or not self.policy.is_large(accumulator.state_nbytes):
+            return
+        self._has_warned = True
+        warnings.warn(
+            f"on a cluster a state of {format_nbytes(accumulator.state_nbytes)} is not saved "
+            "within a pass: a fit that is interrupted runs its last pass again from the start",
+            DataWarning,
+            stacklevel=2,
+        )
+
+    def _reduce_segments(
         self, accumulator: Accumulator[Any, Any], segments: list[range]
     ) -> Generator[PartialResult, None, None]:
-        # a GPU's segment is a task of which nothing is heard until it ends
-        at_worst = self._nbytes(segments[0]) / _SLOW_READING if self._on_device else 0.0
-        sent, tasks = self._sent(accumulator), self._tasks(accumulator, at_worst)
-        calls: Iterable[tuple[Any, ...]]
         if self._dask_blocks:
             groups = [[segment] for segment in segments]
-            calls = self._dask_blocks.made(self._job, sent, segments, self._prefix)
         else:
             groups = self._grouped(segments, accumulator.state_nbytes)
-            calls = (self._call(sent, group) for group in groups)
-        # however it ends, no task is left
-        with closing(tasks.in_order(calls)) as results:
+        calls = [(group, None) for group in groups]
+        # a task on a GPU gives no sign until it ends
+        at_worst = sum(map(self._nbytes, groups[0])) / _SLOW_READING
+        # however the pass ends, no task is left
+        with closing(self._run(accumulator, calls, at_worst)) as results:
             for group, result in zip(groups, results, strict=True):
-                done = [result] if self._dask_blocks else result
-                for segment, each in zip(group, done, strict=True):
-                    yield self._met(each)
-                    self._told(segment)
-        self._longest[type(accumulator).__name__] = tasks.longest
+                for segment, done in zip(group, result, strict=True):
+                    yield self._checked(done)
+                    self._on_rows(self._n_rows(segment))
 
-    def _call(self, sent: Any, group: list[range]) -> tuple[Any, ...]:  # noqa: ANN401
-        """Return the call that folds some segments."""
-        if self._on_device:
-            return worker_tasks.fold_on_device, self._job, sent, group
-        return worker_tasks.fold, self._job, sent, [self._bounds(part) for part in group]
+    def _reduce_in_parts(self, accumulator: Accumulator[Any, Any]) -> PartialResult:
+        every, n_parts = range(len(self.blocks)), accumulator.n_parts
+        step = min(n_parts, max(1, sum(self._scheduler.workers().values())))
+        # one part in ``step``, because those to the left are higher
+        parts = [range(first, n_parts, step) for first in range(step)]
+        n_rows = self._dataset.n_rows
+        # a task is a whole pass, and gives no sign until it ends
+        at_worst = self._dataset.pass_nbytes / _SLOW_READING
+        at_worst += n_rows * self._dataset.n_features**2 / step / _SLOW_MULTIPLYING
+        calls = [([every], part) for part in parts]
+        last: PartialResult
+
+        with closing(self._run(accumulator, calls, at_worst)) as results:
+
+            def states() -> Iterator[tuple[range, Any]]:
+                nonlocal last
+                for part, (done,) in zip(parts, results, strict=True):
+                    last = self._checked(done)
+                    yield part, last.state
+
+            state = accumulator.joined(states())
+        self._on_rows(n_rows)
+        return last._replace(state=state)
+
+    def _run(
+        self,
+        accumulator: Accumulator[Any, Any],
+        calls: Sequence[tuple[list[range], range | None]],
+        at_worst: float,
+    ) -> Generator[list[Done], None, None]:
+        """Yield what tasks return for segments, or for a part of the state, in order.
+
+        ``at_worst`` is the seconds that the first takes on a slow worker.
+        """
+        job = self._job._replace(checks_integers=self._checks_integers)
+        sent = self._send(accumulator)
+        block = format_nbytes(self.blocks.max_rows * self._dataset.row_nbytes)
+        tasks = Tasks(
+            self._scheduler,
+            self._scheduler.client.compute if self._dask_blocks else self._submit,
+            f"{type(accumulator).__name__} of {self._dataset.X.name}",
+            prefix=self._prefix,
+            holds=f"blocks of {block} and a state of {format_nbytes(accumulator.state_nbytes)}",
+            patience=max(self._scheduler.patience, at_worst),
+            suspects=self._suspects,
+        )
+        if not self._dask_blocks:
+            reduce = worker_tasks.reduce_segments
+            yield from tasks.in_order((reduce, job, sent, *call) for call in calls)
+            return
+        chains = (
+            (self._dask_blocks.chain(job, sent, segment, self._prefix, part),)
+            for (segment,), part in calls
+        )
+        with closing(tasks.in_order(chains)) as results:
+            for done in results:
+                yield [done]
 
     def _grouped(self, segments: list[range], state_nbytes: int) -> list[list[range]]:
-        """Return the segments that are folded by one task each, a state apiece.
+        """Return the segments that are reduced by one task each.
 
         A task costs Dask 1.6 ms (measured, two cores), whatever it does. So small segments are
-        folded together: a few tasks for each thread are left, for workers that are not alike.
+        reduced together. A few tasks for each thread are left, because workers differ in speed.
         """
         n_tasks = _TASKS_A_THREAD * max(1, sum(self._scheduler.workers().values()))
         together = max(
@@ -140,80 +202,27 @@ class ClusterEngine(Engine):
         )
         return [segments[at : at + together] for at in range(0, len(segments), together)]
 
-    def _folded_in_parts(self, accumulator: Accumulator[Any, Any]) -> PartialResult:
-        n_parts, every = accumulator.n_parts, range(len(self._blocks))
-        step = min(n_parts, max(1, sum(self._scheduler.workers().values())))
-        n_rows, row_nbytes = self._dataset.n_rows, self._dataset.row_nbytes
-        # a task is a whole pass, of which nothing is heard until it ends
-        at_worst = n_rows * row_nbytes / _SLOW_READING
-        at_worst += n_rows * self._dataset.n_features**2 / step / _SLOW_FOLDING
-        sent, tasks = self._sent(accumulator), self._tasks(accumulator, at_worst)
-        # one in so many: those to the left are the higher ones
-        parts = [range(first, n_parts, step) for first in range(step)]
-        calls: Iterable[tuple[Any, ...]]
-        if self._dask_blocks:
-            calls = chain.from_iterable(
-                self._dask_blocks.made(self._job, sent, [every], self._prefix, part)
-                for part in parts
-            )
-        else:
-            whole = self._bounds(every)
-            calls = ((worker_tasks.fold_part, self._job, sent, whole, part) for part in parts)
-        last: list[PartialResult] = []
-
-        with closing(tasks.in_order(calls)) as results:
-
-            def states() -> Iterator[tuple[range, Any]]:
-                for part, done in zip(parts, results, strict=True):
-                    last[:] = [self._met(done)]
-                    yield part, last[0].state
-
-            state = accumulator.joined(states())
-        self._told(every)
-        return last[0]._replace(state=state)
-
-    def _bounds(self, numbers: range) -> list[tuple[int, int]]:
-        return [self._blocks[number] for number in numbers]
+    def _n_rows(self, numbers: range) -> int:
+        return self.blocks[numbers[-1]][1] - self.blocks[numbers[0]][0]
 
     def _nbytes(self, numbers: range) -> int:
-        rows = self._blocks[numbers[-1]][1] - self._blocks[numbers[0]][0]
-        return rows * self._dataset.row_nbytes
-
-    def _told(self, numbers: range) -> None:
-        self._on_rows(self._blocks[numbers[-1]][1] - self._blocks[numbers[0]][0])
-
-    def _tasks(self, accumulator: Accumulator[Any, Any], at_worst: float = 0.0) -> Tasks:
-        what = type(accumulator).__name__
-        block = format_nbytes(self._blocks.max_rows * self._dataset.row_nbytes)
-        return Tasks(
-            self._scheduler,
-            self._compute if self._dask_blocks else self._submit,
-            f"{what} of {self._dataset.X.name}",
-            prefix=self._prefix,
-            holds=f"blocks of {block} and a state of {format_nbytes(accumulator.state_nbytes)}",
-            patience=max(self._scheduler.patience, at_worst),
-            longest=self._longest.get(what, 0.0),
-            suspects=self._suspects,
-        )
+        return self._n_rows(numbers) * self._dataset.row_nbytes
 
     def _submit(self, *call: Any, **where: Any) -> Any:  # noqa: ANN401
         return self._scheduler.client.submit(
             *call, pure=False, key=worker_tasks.new_key(self._prefix), **where
         )
 
-    def _compute(self, made: Any, **where: Any) -> Any:  # noqa: ANN401
-        return self._scheduler.client.compute(made, **where)
-
-    def _sent(self, accumulator: Accumulator[Any, Any]) -> Any:  # noqa: ANN401  (bytes, or a future)
+    def _send(self, accumulator: Accumulator[Any, Any]) -> Any:  # noqa: ANN401  (bytes, or a future)
         """Return an accumulator as tasks take it."""
         pickled = pickle.dumps(accumulator)
         if len(pickled) <= _SHARED_NBYTES:
             return pickled
-        # a task, not scattered data: those would be lost with a worker
+        # a task, not scattered data, which would be lost with a worker
         return self._submit(bytes, pickled)
 
-    def _met(self, done: Done) -> PartialResult:
-        """Return what a task folded, if it read what others did."""
+    def _checked(self, done: Done) -> PartialResult:
+        """Return a partial result whose task read the same versions of files as others."""
         for name, stamps in self._dataset.stamps().items():
             stamps.meet(done.files[name])
-        return done.folded
+        return done.partial

@@ -1,13 +1,18 @@
-"""A cluster's scheduler, asked for nothing without a deadline."""
+"""A cluster's scheduler. Every question to it has a deadline."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+import time
+from typing import TYPE_CHECKING, Any
 
-from streamreg.errors import ClusterError
-from streamreg.formatting import count
+from streamreg.errors import ClusterError, InputError
+from streamreg.formatting import count, shown
 
-# in which a scheduler that is there answers, where an error is to tell of its workers
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# how long an error message waits for the number of workers
 _ANSWER_SECONDS = 5.0
 
 
@@ -19,52 +24,58 @@ class Scheduler:
     client
         A ``distributed.Client``.
     patience
-        Seconds without any sign of progress after which a cluster is given up.
+        Seconds without progress after which a fit gives the cluster up.
+    clock
+        Returns the seconds since some fixed moment.
+    tick_seconds
+        How often a wait looks at the clock.
     """
 
-    def __init__(self, client: Any, patience: float) -> None:  # noqa: ANN401  (it has no types)
+    def __init__(
+        self,
+        client: Any,  # noqa: ANN401  (distributed publishes no types)
+        patience: float = 300.0,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        tick_seconds: float = 0.5,
+    ) -> None:
         self.client = client
         self.patience = patience
+        self.clock = clock
+        self.tick_seconds = tick_seconds
 
-    @property
-    def is_there(self) -> bool:
-        """Whether the client has a connection, or tries to have one again."""
-        return self.client.status in {"running", "connecting"}
-
-    def workers(self, seconds: float | None = None) -> dict[str, int]:
-        """Return the addresses of the workers that are there, and their threads."""
-        threads: dict[str, int] = self._ask("ncores", seconds)
+    def workers(self) -> dict[str, int]:
+        """Return the threads of each connected worker, by address."""
+        threads: dict[str, int] = self._ask("ncores", self.patience)
         return threads
 
-    def at_work(self, keys: set[str]) -> set[str]:
-        """Return the workers that are said to be at work on a task."""
-        return {at for at, theirs in self.in_work().items() if keys & theirs}
+    def processing(self) -> dict[str, set[str]]:
+        """Return the keys of the tasks that each connected worker runs, by address."""
+        return {at: {*keys} for at, keys in self._ask("processing", self.patience).items()}
 
-    def in_work(self, seconds: float | None = None) -> dict[str, set[str]]:
-        """Return the workers that are there, and the tasks that they are said to be at work on."""
-        return {at: {*keys} for at, keys in self._ask("processing", seconds).items()}
-
-    def holding(self, key: str) -> set[str]:
-        """Return the workers that are said to hold a result."""
-        return {at for holders in self._ask("who_has", keys=[key]).values() for at in holders}
+    def holding(self, keys: set[str]) -> set[str]:
+        """Return the addresses of the workers that hold a result."""
+        return set().union(*self._ask("who_has", self.patience, keys=[*keys]).values())
 
     def given_up(self, waited_for: str, why: str) -> ClusterError:
         """Return the error that ends a fit."""
         try:
-            there = f"with {count(len(self.workers(_ANSWER_SECONDS)), 'worker')} there"
+            n_workers = len(self._ask("ncores", min(_ANSWER_SECONDS, self.patience)))
+            return _given_up(waited_for, f"{why}, with {count(n_workers, 'worker')} there")
         except ClusterError:
-            there = "and the scheduler does not answer"
-        return _given_up(waited_for, f"{why}, {there}")
+            return _given_up(waited_for, f"{why}, and the scheduler does not answer")
 
-    def _ask(self, method: str, seconds: float | None = None, **given: Any) -> Any:  # noqa: ANN401
-        seconds = self.patience if seconds is None else min(seconds, self.patience)
-        if not self.is_there:
+    def _ask(self, method: str, seconds: float, **given: object) -> Any:  # noqa: ANN401
+        # a client that is "connecting" tries to have its connection again
+        if self.client.status not in {"running", "connecting"}:
             raise _given_up("an answer of its scheduler", "the client is closed")
         try:
             return self.client.sync(
-                getattr(self.client.scheduler, method), callback_timeout=seconds, **given
+                getattr(self.client.scheduler, method),
+                callback_timeout=seconds,
+                **given,
             )
-        # whatever a lost connection makes distributed raise
+        # distributed raises errors of many types when a connection is lost
         except Exception as error:
             why = str(error) or type(error).__name__
             if isinstance(error, TimeoutError):
@@ -72,9 +83,55 @@ class Scheduler:
             raise _given_up("an answer of its scheduler", why) from error
 
 
+def scheduler_of(client: object) -> Scheduler:
+    """Return a client's scheduler, with Dask's setting ``streamreg.no-progress-timeout``.
+
+    Raises
+    ------
+    InputError
+        The client cannot be used, or the setting is no time.
+    """
+    import dask  # noqa: PLC0415  (an extra)
+    from dask.utils import parse_timedelta  # noqa: PLC0415
+
+    given = dask.config.get("streamreg.no-progress-timeout", "300 s")
+    try:
+        seconds = float(parse_timedelta(given))
+    # dask raises KeyError of units that it does not know
+    except (ValueError, TypeError, KeyError):
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise InputError(
+            f"streamreg.no-progress-timeout={given!r} in Dask's configuration is no time; set "
+            '"300 s", or "10 min"'
+        )
+    return Scheduler(_connected(client), seconds)
+
+
+def _connected(client: object) -> Any:  # noqa: ANN401  (distributed publishes no types)
+    """Return a ``distributed.Client`` that is connected.
+
+    Raises
+    ------
+    InputError
+        It is something else, asynchronous or closed.
+    """
+    if type(client).__module__.partition(".")[0] != "distributed":
+        raise InputError(
+            f"client={shown(client)} is of type {type(client).__name__}; pass a "
+            "dask.distributed.Client, or None"
+        )
+    made: Any = client
+    if made.asynchronous:
+        raise InputError("client is asynchronous; pass one made with asynchronous=False")
+    if made.status != "running":
+        raise InputError(f"client is {made.status}; connect it to a scheduler first")
+    return made
+
+
 def _given_up(waited_for: str, why: str) -> ClusterError:
     return ClusterError(
-        f"the cluster was given up while {waited_for} was waited for: {why}. Mend it and start the "
+        f"the cluster was given up while {waited_for} was waited for: {why}. Fix it and start the "
         "fit again; what its checkpoint saved is kept. A longer wait is set by "
         "streamreg.no-progress-timeout in Dask's configuration"
     )

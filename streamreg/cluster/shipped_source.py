@@ -1,4 +1,4 @@
-"""Dask arrays on a cluster: their chunks stay there, and come to the tasks that fold them."""
+"""Dask arrays on a cluster: chunks stay on workers, and come to tasks as their arguments."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class ShippedSource(RowSource):
-    """The rows of a Dask array, without the array: those of one span come with a task."""
+    """A Dask array without its graph: a task gets the rows of one block as arguments."""
 
     def __init__(self, source: DaskSource) -> None:
         self.name = source.name
@@ -30,7 +30,7 @@ class ShippedSource(RowSource):
         self._rows: Array | None = None
 
     def holding(self, start: int, chunks: list[Any]) -> ShippedSource:
-        """Return the source with rows from ``start`` on, in chunks as Dask computed them."""
+        """Return the source with the rows from ``start``, in chunks as Dask computed them."""
         rows: list[Array] = []
         for chunk in chunks:
             place = self.place(start + sum(map(len, rows)))
@@ -41,14 +41,14 @@ class ShippedSource(RowSource):
         if self._on_device:
             made._rows = joined_on_device(rows)  # noqa: SLF001
         elif len(rows) > 1:
-            # in C order, as those who read chunks one after another join them
+            # in C order, as readers join chunks
             joined = np.empty((sum(map(len, rows)), *self.shape[1:]), self.dtype)
             made._rows = np.concatenate(rows, out=joined)  # noqa: SLF001
         return made
 
     def open(self) -> Reader:
         if self._rows is None:
-            raise InputError(f"{self.name} is a Dask array whose chunks did not come along")
+            raise InputError(f"{self.name} is a Dask array whose chunks did not come with the task")
         return _ShippedReader(self._rows, self._start)
 
     @property
@@ -60,7 +60,7 @@ class ShippedSource(RowSource):
         return True
 
     def reader_nbytes(self, block_rows: int) -> int:
-        del block_rows  # they are Dask's
+        del block_rows  # the memory is Dask's
         return 0
 
     def place(self, row: int, column: int = 0) -> str:

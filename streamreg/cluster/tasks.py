@@ -1,10 +1,10 @@
-"""Pure tasks on the workers of a cluster, in order, with a deadline for everything."""
+"""Tasks on the workers of a cluster: results in order, in a bounded window, with a deadline."""
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -16,61 +16,59 @@ if TYPE_CHECKING:
 
     from streamreg.cluster.scheduler import Scheduler
 
-# tasks that are under way for each thread of the cluster, so that none waits for work
+# tasks in flight for each thread of the cluster, so that no thread waits for work
 _TASKS_A_THREAD, _LEAST_WINDOW = 3, 16
-# a task that fails for no fault of the data is begun again so often
-_MOST_ATTEMPTS = 10
-# how often the wait for a task looks at the clock
-_TICK_SECONDS = 0.5
-# without a sign for so many times what the longest task took, a worker is suspected to hang
-_SUSPECT_AFTER, _LEAST_SUSPICION_SECONDS = 4, 5.0
-# how often in a patience the scheduler is asked what is in work
-_ASKED_IN_PATIENCE = 5
-# of no_progress_timeout, while it is not known how long tasks take
-_FIRST_SUSPICION = 6
+# how often, within the patience, the scheduler is asked which tasks run
+_LOOKS = 60
+# part of the patience without progress after which a worker is suspected to hang
+_SUSPICION = 1 / 20
 
-
+# submits a call, perhaps with ``workers=`` for some workers only, and returns its future
 Submit = Callable[..., Any]
 
 
 @dataclass(eq=False)
 class _Task:
-    """One call, and the attempts that were made to have it done."""
+    """One call, and the futures of all attempts to make it."""
 
-    arguments: tuple[Any, ...]
-    began: float
+    call: tuple[Any, ...]
     futures: list[Any] = field(default_factory=list)
-    n_attempts: int = 0
-    n_failures: int = 0
     is_done: bool = False
     result: Any = None
 
+    def keys(self) -> set[str]:
+        return {future.key for future in self.futures}
+
+    def release(self) -> None:
+        for future in self.futures:
+            future.release()
+        self.futures.clear()
+
 
 class Tasks:
-    """Has a cluster call a function of pure values, and yields results in order.
+    """Runs calls on a cluster and yields their results in order.
 
-    A call on a worker that dies is made again by the scheduler. One whose worker does not answer
-    is made again on others, and whichever ends first counts: both give the same bits. (Chunks of a
-    Dask array that such a worker holds, or computes, come again once Dask itself gives it up.)
+    Dask itself repeats the tasks of a worker that dies. If nothing ends for a while, the tasks of a
+    worker that hangs are submitted to other workers too. The first result counts, because all
+    attempts give the same bits. (Chunks of a Dask array that a hanging worker holds or computes
+    come again only when Dask removes that worker.)
 
     Parameters
     ----------
     scheduler
-        Of the cluster.
+        The cluster's.
     submit
-        Has the cluster make a call, perhaps by some workers only; returns its future.
+        Submits a call.
     what
         What is waited for, in messages.
     prefix
-        What the keys of its tasks begin with, and no others.
+        How the keys of these tasks begin, and no others.
     holds
-        What a task holds in memory, for messages.
+        What a task holds in memory, in messages.
     patience
-        Seconds without any sign of progress after which the cluster is given up.
-    longest
-        Seconds that such a task took at most so far; 0 if none was seen.
+        Seconds without progress after which the cluster is given up; the scheduler's if ``None``.
     suspects
-        Addresses of workers that did not answer: added to, and given no more to do.
+        Addresses of workers that hang. The set is updated; they are given no new tasks.
     """
 
     def __init__(
@@ -81,19 +79,18 @@ class Tasks:
         *,
         prefix: str,
         holds: str,
-        patience: float,
-        longest: float = 0.0,
+        patience: float | None = None,
         suspects: set[str] | None = None,
     ) -> None:
-        self._scheduler = scheduler
-        self._patience, self._prefix, self._holds = patience, prefix, holds
+        self._scheduler, self._clock = scheduler, scheduler.clock
         self._submit_call = submit
-        self._what = what
-        self._ended: SimpleQueue[tuple[_Task, Any]] = SimpleQueue()
+        self._what, self._prefix, self._holds = what, prefix, holds
+        self._patience = scheduler.patience if patience is None else patience
         self._suspects: set[str] = set() if suspects is None else suspects
-        self.longest = longest
-        self._in_work: set[str] = set()
-        self._last_sign = self._asked = self._manned = time.monotonic()
+        self._ended: SimpleQueue[tuple[_Task, Any]] = SimpleQueue()
+        self._running: set[str] = set()
+        self._looked = self._clock()
+        self._note_progress()
 
     def in_order(self, calls: Iterable[tuple[Any, ...]]) -> Generator[Any, None, None]:
         """Yield the result of each call.
@@ -101,163 +98,120 @@ class Tasks:
         Raises
         ------
         ClusterError
-            The workers, or the scheduler, are lost or do not answer.
+            The workers or the scheduler are lost or do not answer.
         StreamregError
-            As a call raised it.
+            A call raised it.
         """
         window = max(_LEAST_WINDOW, _TASKS_A_THREAD * sum(self._scheduler.workers().values()))
         waiting: deque[_Task] = deque()
         try:
             for call in calls:
                 if len(waiting) == window:
-                    yield self._result(waiting)
-                waiting.append(_Task(call, time.monotonic()))
+                    yield self._first_result(waiting)
+                waiting.append(_Task(call))
                 self._submit(waiting[-1])
             while waiting:
-                yield self._result(waiting)
+                yield self._first_result(waiting)
         finally:
             for task in waiting:
-                _forget(task)
+                task.release()
 
-    def _result(self, waiting: deque[_Task]) -> Any:  # noqa: ANN401  (whatever is called returns)
-        """Wait for the first task, and return its result."""
-        first, suspected_at = waiting[0], self._suspicion
-        self._seen()
-        while not first.is_done:
-            try:
-                task, future = self._ended.get(timeout=_TICK_SECONDS)
-            except Empty:
-                idle = time.monotonic() - self._last_sign
-                self._require_hope(idle)
-                self._require_life()
-                if idle > suspected_at:
-                    self._suspect(self._scheduler.at_work(_keys(first)))
-                    self._again_elsewhere(waiting)
-                    suspected_at = idle + self._suspicion
-                continue
-            if future in task.futures and self._take(task, future):
-                suspected_at = self._suspicion
-                self._seen()
+    def _first_result(self, waiting: deque[_Task]) -> Any:  # noqa: ANN401  (as the call returns)
+        # the time that the caller took is not the cluster's
+        self._note_progress()
+        while not waiting[0].is_done:
+            with suppress(Empty):
+                self._take(*self._ended.get(timeout=self._scheduler.tick_seconds))
+            self._look(waiting)
         return waiting.popleft().result
 
-    def _require_hope(self, idle: float) -> None:
-        if idle > self._patience:
-            raise self._scheduler.given_up(self._what, f"nothing came for {idle:.0f} s")
-        if not self._scheduler.is_there:
-            raise self._scheduler.given_up(self._what, "the connection is lost")
+    def _note_progress(self) -> None:
+        self._last_progress = self._clock()
+        self._suspicion = _SUSPICION * self._patience
 
-    def _require_life(self) -> None:
-        """Ask the scheduler now and then what workers do: what is waited for may take long.
+    def _look(self, waiting: deque[_Task]) -> None:
+        """Ask the scheduler, from time to time, which tasks run.
 
-        If something is done that was in work before, that is a sign of progress.
+        A task that ran at the last look and does not run now is progress, because a result may need
+        a chain of tasks. Tasks of others who share the cluster do not count.
         """
-        patience = self._scheduler.patience
-        if time.monotonic() - self._asked < patience / _ASKED_IN_PATIENCE:
+        if self._clock() - self._looked < self._scheduler.patience / _LOOKS:
             return
-        in_work = self._scheduler.in_work(patience / 2)
-        if in_work:
-            self._manned = time.monotonic()
-        elif time.monotonic() - self._manned > patience:
-            raise self._scheduler.given_up(self._what, f"no worker was there for {patience:.0f} s")
-        # others may share the cluster: that theirs end is no sign
-        keys = {key for each in in_work.values() for key in each if self._is_mine(key)}
-        if self._in_work - keys:
-            self._seen()
-        self._in_work, self._asked = keys, time.monotonic()
+        processing = self._scheduler.processing()
+        every = {key for keys in processing.values() for key in keys}
+        running = {key for key in every if str(key).startswith(self._prefix)}
+        if self._running - running:
+            self._note_progress()
+        self._running, self._looked = running, self._clock()
+        idle = self._looked - self._last_progress
+        # a task may take long, but not without any worker
+        if idle > (self._patience if processing else self._scheduler.patience):
+            raise self._scheduler.given_up(self._what, f"nothing came for {idle:.0f} s")
+        if idle > self._suspicion:
+            self._submit_elsewhere(waiting, processing)
+            self._suspicion = 2 * idle
 
-    def _is_mine(self, key: object) -> bool:
-        return isinstance(key, str) and key.startswith(self._prefix)
-
-    def _seen(self) -> None:
-        """Take note of a sign of progress."""
-        self._last_sign = self._asked = self._manned = time.monotonic()
-
-    @property
-    def _suspicion(self) -> float:
-        """Seconds without a sign after which a worker is suspected not to answer any more."""
-        if not self.longest:
-            return self._patience / _FIRST_SUSPICION
-        likely = max(_LEAST_SUSPICION_SECONDS, _SUSPECT_AFTER * self.longest)
-        return min(likely, self._patience / 2)
-
-    def _take(self, task: _Task, future: Any) -> bool:  # noqa: ANN401
-        """Take the result of an attempt that ended; if there is none, try again."""
-        from distributed import KilledWorker  # noqa: PLC0415  (an extra)
-
-        try:
-            task.result = future.result(timeout=max(_LEAST_SUSPICION_SECONDS, self._patience / 10))
-        except StreamregError:
-            raise
-        except Exception as error:
-            self._require_hope(0)
-            if isinstance(error, TimeoutError):
-                # it is done, but whoever has it does not hand it out
-                self._suspect(self._scheduler.holding(future.key))
-            if future.status == "error" and not isinstance(error, KilledWorker):
-                raise self._failed(error) from error
-            # a worker died or cannot be reached, whatever distributed calls that
-            task.futures.remove(future)
-            # else Dask would not run a chain of the same keys again
-            future.release()
-            task.n_failures += 1
-            if task.n_failures >= _MOST_ATTEMPTS:
-                raise self._scheduler.given_up(
-                    self._what,
-                    f"a task failed {task.n_failures} times, last by {type(error).__name__}: "
-                    f"{error}. If workers die for want of memory, give them more, or fewer "
-                    f"threads: a task holds {self._holds}",
-                ) from error
-            self._submit(task)
-            return False
-        if task.n_attempts == 1:
-            # else much of it was waiting for a worker that is lost
-            self.longest = max(self.longest, time.monotonic() - task.began)
-        task.is_done = True
-        _forget(task)
-        return True
+    def _submit_elsewhere(self, waiting: deque[_Task], processing: dict[str, set[str]]) -> None:
+        """Submit the first task, and all that the workers of the first have, to other workers."""
+        first, keys = waiting[0], waiting[0].keys()
+        self._suspects |= {at for at, theirs in processing.items() if keys & theirs}
+        self._suspects |= self._scheduler.holding(keys)
+        if self._suspects >= processing.keys():
+            # no worker is better than another
+            self._suspects.clear()
+        stuck = set().union(*(processing.get(at, ()) for at in self._suspects))
+        for task in waiting:
+            # the first may be with no worker at all
+            if task is first or (not task.is_done and task.keys() & stuck):
+                self._submit(task)
 
     def _submit(self, task: _Task) -> None:
         where = {}
         if self._suspects:
-            others = [at for at in self._scheduler.workers() if at not in self._suspects]
-            where = {"workers": others} if others else {}
-        task.n_attempts += 1
-        future = self._submit_call(*task.arguments, **where)
+            others = self._scheduler.workers().keys() - self._suspects
+            where = {"workers": sorted(others)} if others else {}
+        future = self._submit_call(*task.call, **where)
         task.futures.append(future)
-        future.add_done_callback(lambda done: self._ended.put((task, done)))
+        future.add_done_callback(lambda ended: self._ended.put((task, ended)))
 
-    def _suspect(self, workers: set[str]) -> None:
-        self._suspects |= workers
-        if self._suspects >= {*self._scheduler.workers()}:
-            # nobody is left to prefer
-            self._suspects.clear()
+    def _take(self, task: _Task, future: Any) -> None:  # noqa: ANN401  (distributed has no types)
+        """Fetch the result of an attempt that ended."""
+        if future not in task.futures:
+            return
+        try:
+            task.result = future.result(timeout=self._patience / 10)
+        except StreamregError:
+            raise
+        except Exception as error:
+            if future.status == "error":
+                raise self._failed(error) from error
+            # the worker that holds the result, or the connection, does not answer
+            if isinstance(error, TimeoutError):
+                self._suspects |= self._scheduler.holding({future.key})
+            task.futures.remove(future)
+            # Dask runs a chain of the same keys again only after their release
+            future.release()
+            self._submit(task)
+            return
+        if self._suspects:
+            # a worker that gives a result does not hang
+            self._suspects -= self._scheduler.holding({future.key})
+        task.is_done = True
+        task.release()
+        self._note_progress()
 
-    def _again_elsewhere(self, waiting: Iterable[_Task]) -> None:
-        """Make calls again, by others: the one waited for, and those that suspects are at work on.
+    def _failed(self, error: Exception) -> ClusterError:
+        from distributed import KilledWorker  # noqa: PLC0415  (an extra)
 
-        Nobody need be at work on the first: those who were to be may have gone.
-        """
-        for number, task in enumerate(waiting):
-            if number == 0 or (
-                not task.is_done and self._scheduler.at_work(_keys(task)) & self._suspects
-            ):
-                self._submit(task)
-
-    def _failed(self, error: Exception) -> StreamregError:
-        if isinstance(error, MemoryError):
+        if isinstance(error, KilledWorker):
+            cure = (
+                "if workers die because memory runs out, give them more, or fewer threads: a task "
+                f"holds {self._holds}"
+            )
+        elif isinstance(error, MemoryError):
             cure = "give the workers more memory, or fewer threads"
         else:
             cure = "if rows come from a Dask array, see that it can be computed"
         return ClusterError(
             f"{self._what} failed on a worker: {type(error).__name__}: {error}; {cure}"
         )
-
-
-def _keys(task: _Task) -> set[str]:
-    return {future.key for future in task.futures}
-
-
-def _forget(task: _Task) -> None:
-    for future in task.futures:
-        future.release()
-    task.futures.clear()

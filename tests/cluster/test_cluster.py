@@ -17,13 +17,12 @@ from sklearn.base import clone
 
 from streamreg import LinearRegression
 from streamreg.accumulators.moments import Moments
-from streamreg.checkpoint import checkpoint
-from streamreg.checkpoint import file as checkpoint_file
 from streamreg.cluster import worker_tasks
 from streamreg.cluster.engine import ClusterEngine
-from streamreg.cluster.workers import job_for, scheduler_of
-from streamreg.engines import partition
-from streamreg.engines.threads import ThreadsEngine
+from streamreg.cluster.scheduler import scheduler_of
+from streamreg.cluster.workers import job_for, require_fit_workers
+from streamreg.engines.partition import PartitionPolicy
+from streamreg.engines.threads import ThreadsEngine, ThreadsReducer
 from streamreg.errors import (
     ClusterError,
     DataCorruptionError,
@@ -43,11 +42,14 @@ def client():
     with (
         dask.config.set({"distributed.worker.daemon": True}),
         distributed.LocalCluster(
-            n_workers=3, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0",
+            n_workers=3,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
             memory_limit="1 GiB",
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
-    ):  # fmt: skip
+    ):
         yield client
 
 
@@ -81,7 +83,7 @@ def bits(X, y=None, weight=None, **parameters):
 
 
 @pytest.mark.parametrize("solver", ["closed_form", "gd", "cg"])
-def test_a_cluster_comes_to_the_bits_of_one_machine(client, store, solver):
+def test_a_fit_on_a_cluster_is_bitwise_identical_to_one_machine(client, store, solver):
     weight = zarr.open_array(store / "sample_weight")
     for X, y, s in (
         (store / "X", store / "y", None),
@@ -100,7 +102,9 @@ def test_a_state_too_large_for_each_worker_is_made_in_parts(client, store):
 
 @pytest.mark.parametrize("kind", ["lazy", "persisted", "expression", "uneven", "y in a store"])
 @pytest.mark.parametrize("solver", ["closed_form", "cg"])
-def test_blocks_of_dask_arrays_are_folded_where_they_are(client, store, rows, kind, solver):
+def test_a_fit_of_dask_arrays_on_a_cluster_is_bitwise_identical_to_one_machine(
+    client, store, rows, kind, solver
+):
     X, y = da.from_zarr(store / "X"), da.from_zarr(store / "y")
     lazy = X, y
     if kind == "persisted":
@@ -112,23 +116,23 @@ def test_blocks_of_dask_arrays_are_folded_where_they_are(client, store, rows, ki
         X = X.rechunk(((1, 50_000, 0, 49_999, 50_000), (30, 30)))
     if kind == "y in a store":
         y = store / "y"
-    here = lazy if kind == "persisted" else (X, y)
-    assert bits(X, y, solver=solver, client=client) == bits(*here, solver=solver)
+    local = lazy if kind == "persisted" else (X, y)
+    assert bits(X, y, solver=solver, client=client) == bits(*local, solver=solver)
 
 
-def test_chunks_on_a_cluster_are_not_sought_here(client, store):
+def test_persisted_chunks_without_client_are_refused(client, store):
     X = client.persist(da.from_zarr(store / "X"))
     with pytest.raises(InputError, match=r"chunks of X are on a Dask cluster; pass .* as client"):
         LinearRegression().fit(X, store / "y")
 
 
-def test_wide_dask_arrays_too(client, store):
+def test_a_large_state_of_dask_arrays_is_made_in_parts(client, store):
     X, y = da.from_zarr(store / "wide"), da.from_zarr(store / "y")[:2500]
     on_cluster = bits(X, y, solver="closed_form", client=client)
     assert on_cluster == bits(X, y, solver="closed_form")
 
 
-def test_a_fit_on_a_cluster_is_gone_on_with_on_one_machine(client, store, tmp_path):
+def test_a_fit_on_a_cluster_is_resumed_on_one_machine(client, store, tmp_path):
     class StopError(Exception):
         pass
 
@@ -142,37 +146,40 @@ def test_a_fit_on_a_cluster_is_gone_on_with_on_one_machine(client, store, tmp_pa
     assert bits(store, solver="cg", checkpoint=path) == bits(store, solver="cg")
 
 
-def test_a_large_state_begun_on_one_machine_is_begun_anew_on_a_cluster(
-    client, store, tmp_path, monkeypatch
-):
-    # sums for many targets, which no panels share
-    for module in (partition, checkpoint):
-        monkeypatch.setattr(module, "LARGE_STATE_NBYTES", MIB)
+def test_a_pass_with_a_large_state_starts_over_on_a_cluster_with_one_warning(client, store):
+    policy = PartitionPolicy(large_state_nbytes=MIB)
     X = da.from_zarr(store / "wide")
     y = da.from_array(np.random.default_rng(0).standard_normal((2500, 100)), chunks=(500, 100))
-    parameters = {"solver": "cg", "standardize": False, "checkpoint": tmp_path / "a"}
-    real, folded = ThreadsEngine._tell, []
+    dataset, accumulator = open_dataset(X, y), Moments(2100, 100)
+    partials = []
 
-    def tell(engine, rows):
-        folded.append(rows)
-        if len(folded) == 6:
-            raise KeyboardInterrupt
-        real(engine, rows)
+    def save(partial):
+        if partial.n_blocks == 3:
+            partials.append(partial.copied())
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ThreadsEngine, "_tell", tell)
-        patch.setattr(checkpoint_file, "INTERVAL_SECONDS", 0.0)
-        with pytest.raises(KeyboardInterrupt):
-            bits(X, y, **parameters)
-    on_cluster = bits(X, y, **parameters, client=client)
-    assert on_cluster == bits(X, y, **{**parameters, "checkpoint": None})
+    with ThreadsEngine(dataset, 1, policy=policy) as engine:
+        expected = engine.reduce(accumulator, None, save).result
+    job = job_for(dataset, ThreadsReducer("numpy", policy))
+    with ClusterEngine(dataset, job, scheduler_of(client), lambda _: None, policy) as engine:
+        with pytest.warns(DataWarning, match=r"a state of 1\.7 MiB is not saved within a pass"):
+            resumed = engine.reduce(accumulator, partials[0], lambda _: None).result
+        again = engine.reduce(accumulator, None, lambda _: None).result
+    for result in (resumed, again):
+        for one, other in zip(result, expected, strict=True):
+            assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
 
 
-def test_a_worker_that_comes_later_is_checked_too(client, store):
+def test_threads_that_a_cluster_does_not_use_are_a_warning(client, store):
+    with pytest.warns(DataWarning, match="n_threads=2 has no effect on a fit with client"):
+        LinearRegression(client=client, n_threads=2, solver="closed_form").fit(store)
+
+
+def test_a_worker_that_connects_later_is_checked_too(client, store):
     dataset = open_dataset(store)
-    job = job_for(dataset, "numpy")._replace(versions=worker_tasks.versions() | {"numpy": "1.26"})
+    job = job_for(dataset, ThreadsReducer("numpy"))
+    job = job._replace(versions=worker_tasks.versions() | {"numpy": "1.26"})
     with pytest.raises(ClusterError, match=r"a worker on .* has other versions: numpy"):
-        worker_tasks.fold(job, pickle.dumps(Moments(60, 2)), [[(0, 10)]])
+        worker_tasks.reduce_segments(job, pickle.dumps(Moments(60, 2)), [range(1)])
 
 
 @pytest.mark.parametrize("value", ["abc", "-3s", None, "0s", "inf"])
@@ -201,14 +208,14 @@ def test_rows_left_out_on_workers_are_counted(client, rows, tmp_path):
     model = LinearRegression(nan_policy="omit", client=client)
     with pytest.warns(DataWarning, match="2 of 20,000 rows hold NaN or inf"):
         model.fit(path, tmp_path / "y.zarr")
-    kept = np.isfinite(X).all(axis=1)
-    expected, _ = lstsq(X[kept], y[:20_000, 0][kept])
+    finite = np.isfinite(X).all(axis=1)
+    expected, _ = lstsq(X[finite], y[:20_000, 0][finite])
     np.testing.assert_allclose(model.coef_, expected[:, 0], rtol=1e-9)
     with pytest.raises(InputError, match=r"X\.zarr has NaN in row 3, column 2"):
         LinearRegression(client=client).fit(path, tmp_path / "y.zarr")
 
 
-def test_what_is_damaged_is_told_as_on_one_machine(client, store, tmp_path):
+def test_a_missing_chunk_is_named_as_on_one_machine(client, store, tmp_path):
     path = shutil.copytree(store, tmp_path / "copy.zarr")
     (path / "X/c/7/0").unlink()
     with pytest.raises(DataCorruptionError, match=r"chunk c/7/0 of .*X .*is missing"):
@@ -225,7 +232,7 @@ def test_a_dask_array_that_cannot_be_computed_is_named(client, rows):
         LinearRegression(client=client).fit(X, y)
 
 
-def test_what_workers_cannot_reach_is_refused(client, rows, store):
+def test_arrays_in_memory_are_refused(client, rows, store):
     X, y, _ = rows
     with pytest.raises(InputError, match=r"X lies in this process .* save it"):
         LinearRegression(client=client).fit(X, y)
@@ -234,7 +241,7 @@ def test_what_workers_cannot_reach_is_refused(client, rows, store):
         LinearRegression(client=client).fit(store / "X", held)
 
 
-def test_a_path_that_workers_do_not_see_is_named_with_its_hosts(client, store, tmp_path):
+def test_a_path_that_workers_do_not_see_is_refused_by_their_names(client, store, tmp_path):
     path = shutil.copytree(store, tmp_path / "copy.zarr")
     X, y = zarr.open_array(path / "X"), zarr.open_array(path / "y")
     path.rename(tmp_path / "moved.zarr")
@@ -244,17 +251,17 @@ def test_a_path_that_workers_do_not_see_is_named_with_its_hosts(client, store, t
         LinearRegression(client=client).fit(X, y)
 
 
-def test_other_versions_on_workers_are_refused(client, store, monkeypatch):
-    ours = worker_tasks.versions() | {"numpy": "1.26"}
-    monkeypatch.setattr(worker_tasks, "versions", lambda: ours)
+def test_other_versions_on_workers_are_refused(client, store):
+    job = job_for(open_dataset(store), ThreadsReducer("numpy"))
+    job = job._replace(versions=job.versions | {"numpy": "1.26"})
     with pytest.raises(ClusterError, match=r"other versions: numpy .* \(here 1\.26\)"):
-        LinearRegression(client=client).fit(store)
+        require_fit_workers(scheduler_of(client), job, set())
 
 
-def test_processors_of_several_kinds_deserve_a_word(client, store, monkeypatch):
-    monkeypatch.setattr(worker_tasks, "processor", lambda: "Z80")
+def test_processors_of_several_kinds_are_a_warning(client, store):
+    job = job_for(open_dataset(store), ThreadsReducer("numpy"))
     with pytest.warns(DataWarning, match="processors of several kinds .*Z80"):
-        LinearRegression(client=client).fit(store)
+        require_fit_workers(scheduler_of(client), job, {"Z80"})
 
 
 def test_a_worker_whose_memory_is_too_small_is_refused(client, store):
@@ -263,7 +270,7 @@ def test_a_worker_whose_memory_is_too_small_is_refused(client, store):
 
 
 @pytest.mark.parametrize("given", ["tcp://127.0.0.1:1", 7])
-def test_what_is_no_client_is_refused(given, store):
+def test_a_client_of_another_type_is_refused(given, store):
     with pytest.raises(InputError, match=r"pass a dask\.distributed\.Client"):
         LinearRegression(client=given).fit(store)
 
@@ -290,32 +297,33 @@ def test_many_epochs_leave_nothing_on_the_cluster(client, store):
 
 
 @pytest.mark.parametrize("kind", ["store", "Dask arrays"])
-def test_a_pass_that_is_left_leaves_no_task_even_while_its_error_is_kept(client, store, kind):
+def test_an_interrupted_pass_leaves_no_task_even_while_its_error_is_referenced(client, store, kind):
     X, y = store / "X", store / "y"
     if kind == "Dask arrays":
         X, y = da.from_zarr(X), da.from_zarr(y)
     scheduler = scheduler_of(client)
     dataset = open_dataset(X, y)
 
-    def leave(folded):
+    def leave(partial):
         raise KeyboardInterrupt
 
-    with ClusterEngine(dataset, job_for(dataset, "numpy"), scheduler, lambda _: None) as engine:
-        with pytest.raises(KeyboardInterrupt) as kept:
+    job = job_for(dataset, ThreadsReducer("numpy"))
+    with ClusterEngine(dataset, job, scheduler, lambda _: None) as engine:
+        with pytest.raises(KeyboardInterrupt) as raised:
             engine.reduce(Moments(60, 2), None, leave)
-        # the scheduler hears of it in the order of messages
+        # the scheduler handles messages in order
         client.submit(int, pure=False).result()
         left = client.run_on_scheduler(
             lambda dask_scheduler: [
                 key for key, task in dask_scheduler.tasks.items() if task.who_wants
             ]
         )
-    assert len(left) <= 2  # the one that is held, and perhaps this one
-    del kept
+    assert len(left) <= 2  # the one that the engine holds, and perhaps this one
+    del raised
 
 
 @pytest.mark.parametrize("kind", ["store", "Dask arrays"])
-def test_dask_remembers_no_pass_by_itself(client, store, kind):
+def test_dask_makes_one_group_of_the_tasks_of_all_passes(client, store, kind):
     def remembered(dask_scheduler):
         groups = [span.groups for span in dask_scheduler.extensions["spans"].spans.values()]
         return sum(group.name == "streamreg" for each in groups for group in each)

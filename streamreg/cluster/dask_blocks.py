@@ -9,8 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from streamreg.cluster import worker_tasks
-from streamreg.cluster.shipped_source import delayed_chunks
-from streamreg.sources.dask import DaskSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,9 +31,9 @@ class DaskBlocks:
     def __init__(self, dataset: Dataset, bounds: list[tuple[int, int]]) -> None:
         self._bounds = bounds
         self._chunks = {
-            name: delayed_chunks(source, bounds)
+            name: chunks
             for name, source in dataset.named().items()
-            if isinstance(source, DaskSource)
+            if (chunks := source.delayed_chunks(bounds)) is not None
         }
 
     def __bool__(self) -> bool:

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from threadpoolctl import threadpool_info
 
-from streamreg.cluster.shipped_source import ShippedSource
 from streamreg.engines.base import PartialResult, reduce_segment
 from streamreg.engines.blas import one_blas_thread
 from streamreg.engines.partition import Blocks
@@ -27,6 +26,7 @@ from streamreg.gpu.device import Gpu
 from streamreg.gpu.engine import DeviceEngine
 from streamreg.kernels import numba as numba_kernels
 from streamreg.kernels import numpy as numpy_kernels
+from streamreg.sources.block_reader import BlockReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,7 +126,7 @@ def fold_chunks(
     start, _ = bounds
 
     def holding(name: str, source: RowSource) -> RowSource:
-        return source.holding(start, chunks[name]) if isinstance(source, ShippedSource) else source
+        return source.holding(start, chunks.get(name, []))
 
     dataset = _opened(job).replaced(holding)
     if before is not None:
@@ -242,7 +242,7 @@ def _fold(
     before: PartialResult | None = None,
 ) -> list[Done]:
     with one_blas_thread():
-        reader = dataset.open()
+        reader = BlockReader(dataset)
         try:
             folded = [
                 reduce_segment(

@@ -15,14 +15,11 @@ from streamreg.cluster.scheduler import Scheduler
 from streamreg.cluster.shipped_source import ShippedSource
 from streamreg.errors import ClusterError, DataWarning, InputError, MemoryLimitError
 from streamreg.formatting import count, shown
-from streamreg.sources.dask import DaskSource
-from streamreg.sources.zarr.source import ZarrSource
 from streamreg.validate import parse_nbytes
 
 if TYPE_CHECKING:
     from streamreg.cluster.worker_tasks import ReadJob, Worker
     from streamreg.planning.terms import Candidate, DeviceNeeds
-    from streamreg.sources.base import RowSource
     from streamreg.sources.dataset import Dataset
 
 # of a worker's memory: from there on Dask moves what it holds to disk
@@ -143,9 +140,14 @@ def job_for(dataset: Dataset, loops: str, device: DeviceNeeds | None = None) -> 
         Workers could not open it: it lies in this process.
     """
     for source in dataset.sources():
-        _require_reachable(source)
+        if source.why_unreachable_from_workers:
+            raise InputError(
+                f"{source.name} {source.why_unreachable_from_workers}, which the workers of a "
+                "cluster cannot read; save it with zarr.save_array(PATH, array) where all can, and "
+                "pass its path, or pass a Dask array"
+            )
     sent = dataset.replaced(
-        lambda _, source: ShippedSource(source) if isinstance(source, DaskSource) else source
+        lambda _, source: ShippedSource(source) if source.is_computed else source
     )
     return worker_tasks.ReadJob(pickle.dumps(sent), loops, worker_tasks.versions(), device)
 
@@ -235,18 +237,3 @@ def _named(workers: dict[str, Worker]) -> str:
     shown = [f"{at} on {worker.host}" for at, worker in workers.items()]
     more = f" and {len(shown) - _MOST_NAMED:,} more" if len(shown) > _MOST_NAMED else ""
     return ", ".join(shown[:_MOST_NAMED]) + more
-
-
-def _require_reachable(source: RowSource) -> None:
-    if isinstance(source, ZarrSource):
-        if type(source.array.store).__name__ != "MemoryStore":
-            return
-        what = "is a Zarr array in the memory of this process"
-    elif isinstance(source, DaskSource):
-        return
-    else:
-        what = f"lies in this process ({type(source).__name__})"
-    raise InputError(
-        f"{source.name} {what}, which the workers of a cluster cannot read; save it with "
-        "zarr.save_array(PATH, array) where all can, and pass its path, or pass a Dask array"
-    )

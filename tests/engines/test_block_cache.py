@@ -17,6 +17,7 @@ from streamreg.engines.partition import Blocks
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.formatting import MIB
 from streamreg.kernels import numba as numba_kernels
+from streamreg.sources.block_reader import BlockReader
 from streamreg.sources.open import open_dataset
 
 
@@ -84,7 +85,7 @@ def test_kept_blocks_change_no_bit(tmp_path_factory, dtype, weighted, omit, n_sl
     )  # fmt: skip
     blocks = Blocks(300, 30, 30)
     room = n_slots * slot_nbytes(dataset, 30)
-    reader, plain = CachingReader(dataset, BlockCache(dataset, blocks, room)), dataset.open()
+    reader, plain = CachingReader(dataset, BlockCache(dataset, blocks, room)), BlockReader(dataset)
     for _ in range(3):
         for start, stop in blocks:
             block, expected = reader.read(start, stop), plain.read(start, stop)

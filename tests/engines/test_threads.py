@@ -15,6 +15,7 @@ from streamreg.engines.partition import Blocks
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.formatting import MIB
 from streamreg.kernels import numpy as numpy_kernels
+from streamreg.sources.block_reader import BlockReader
 from streamreg.sources.open import open_dataset
 
 # how long a thread may wait for another before the test fails rather than hangs
@@ -131,7 +132,7 @@ def test_blocks_come_in_order_and_only_a_few_ahead():
 
 def test_a_block_is_gone_before_the_next_is_read():
     dataset = only(Rows())
-    reader = dataset.open()
+    reader = BlockReader(dataset)
     blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes)
     tracemalloc.start()
     try:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from stores import read_all
 
 from streamreg.errors import DataCorruptionError, InputError
+from streamreg.sources.block_reader import BlockReader
 from streamreg.sources.kinds import is_streamable, open_source
 from streamreg.sources.memmap import MemmapSource
 from streamreg.sources.open import open_dataset
@@ -290,6 +291,6 @@ def test_integers_that_float64_cannot_hold_are_noticed():
         for value, inexact in ((2**53, False), (2**53 + 1, True), (-(2**53) - 1, True)):
             big = X * value
             data = {"X": X, "y": X[:, 0]} | {where: big if where == "X" else big[:, 0]}
-            reader = open_dataset(**data).open()
+            reader = BlockReader(open_dataset(**data))
             reader.read(0, 3)
             assert reader.rounded == ({where} if inexact else set())

@@ -16,6 +16,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, TransposeCodec, Zstd
 
 from streamreg.engines.partition import Blocks
 from streamreg.formatting import KIB, MIB
+from streamreg.sources.block_reader import BlockReader
 from streamreg.sources.chunk_reader import RowBuffer
 from streamreg.sources.open import open_dataset
 
@@ -189,7 +190,7 @@ def test_a_data_set_holds_what_it_says_where_y_is_cut_elsewhere(store):
     plain = store(X, "X", chunks=(14_000, 8), compressors=None)
     dataset = open_dataset(plain, store(y, "y", chunks=(9_000, 16)))
     blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes)
-    reader = dataset.open()
+    reader = BlockReader(dataset)
     tracemalloc.start()
     for start, stop in blocks:
         reader.read(start, stop)

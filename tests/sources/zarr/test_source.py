@@ -18,6 +18,7 @@ from stores import read_all, write_zarr
 from zarr.codecs import GzipCodec, ShardingCodec, TransposeCodec, ZstdCodec
 
 from streamreg.errors import DataCorruptionError, InputError
+from streamreg.sources.block_reader import BlockReader
 from streamreg.sources.kinds import open_source
 from streamreg.sources.open import open_dataset
 
@@ -92,7 +93,7 @@ def test_y_and_weights_may_be_cut_elsewhere_than_x(tmp_path, data):
     for name, values in (("X", X), ("y", y), ("w", weight)):
         layout, _ = data.draw(ours.v3_layouts(values.shape))
         paths.append(write_zarr(tmp_path / f"{name}.zarr", values, **layout))
-    reader = open_dataset(*paths).open()
+    reader = BlockReader(open_dataset(*paths))
     for start, stop in data.draw(ours.spans(n)):
         block = reader.read(start, stop)
         assert block.start == start
@@ -155,7 +156,7 @@ def test_a_group_brings_names_y_and_weights(tmp_path):
         assert (dataset.X.name, dataset.y.name) == (
             f"{tmp_path}/d.zarr/X", f"{tmp_path}/d.zarr/y",
         )  # fmt: skip
-        block = dataset.open().read(1, 4)
+        block = BlockReader(dataset).read(1, 4)
         assert same(block.X, X[1:4])
         assert same(block.y, y[1:4, None])
         assert same(block.weight, weight[1:4])

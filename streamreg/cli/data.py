@@ -49,19 +49,28 @@ def ingest_table(
     from streamreg.ingest.convert import ingest  # noqa: PLC0415  (pyarrow is needed by no other command)
 
     report = ingest(
-        table, out, target=target, one_hot=one_hot or (), ignore=ignore or (), weight=weight,
-        drop_missing=drop_missing, overwrite=overwrite, progress=progress_of(progress, "ingest"),
-    )  # fmt: skip
+        table,
+        out,
+        target=target,
+        one_hot=one_hot or (),
+        ignore=ignore or (),
+        weight=weight,
+        drop_missing=drop_missing,
+        overwrite=overwrite,
+        progress=progress_of(progress, "ingest"),
+    )
     kept = report.rows_read - report.rows_dropped
     if json:
         show.write_json(
             {
-                "path": str(report.path), "rows_read": report.rows_read,
-                "rows_dropped": report.rows_dropped, "rows": kept,
+                "path": str(report.path),
+                "rows_read": report.rows_read,
+                "rows_dropped": report.rows_dropped,
+                "rows": kept,
                 "feature_names": list(report.feature_names),
                 "target_names": list(report.target_names),
             }
-        )  # fmt: skip
+        )
         return
     dropped = f" ({report.rows_dropped:,} with missing values left out)"
     show.write(
@@ -85,10 +94,12 @@ def info(
     if json:
         show.write_json(
             {
-                "arrays": rows, "advice": advice,
-                "feature_names": dataset.feature_names, "target_names": dataset.target_names,
+                "arrays": rows,
+                "advice": advice,
+                "feature_names": dataset.feature_names,
+                "target_names": dataset.target_names,
             }
-        )  # fmt: skip
+        )
         return
     headings = ("array", "shape", "dtype", "chunks", "chunk size", "codecs", "checksum")
     show.write_table(headings, [[str(row[heading]) for heading in headings] for row in rows])

@@ -223,7 +223,7 @@ class _ChunkRows:
         if any(type(task).__module__.startswith("distributed.") for task in needed.values()):
             raise InputError(
                 f"chunks of {self._name} are on a Dask cluster; pass its client as client, or "
-                "compute them here"
+                "compute them in this process"
             )
         return dask.get(needed, key)  # type: ignore[attr-defined]
 

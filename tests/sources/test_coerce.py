@@ -40,9 +40,10 @@ REFUSED = {
     "csr": (scipy.sparse.csr_array(VALUES), r"X is sparse \(csr_array\).*scikit-learn"),
     "coo": (scipy.sparse.coo_matrix(VALUES), r"X is sparse \(coo_matrix\)"),
     "sparse frame": (
-        pd.DataFrame.sparse.from_spmatrix(scipy.sparse.csr_array(VALUES)), "column 0 of X .* Sparse"
+        pd.DataFrame.sparse.from_spmatrix(scipy.sparse.csr_array(VALUES)),
+        "column 0 of X .* Sparse",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", [*REFUSED])

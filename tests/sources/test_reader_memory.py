@@ -93,11 +93,12 @@ LAYOUTS = {
     "zarr-python": {"filters": (TransposeCodec(order=(1, 0)),)},
     "zarr-python columns": {"chunks": (BAND, 8), "filters": (TransposeCodec(order=(1, 0)),)},
     "zarr-python shards": {
-        "chunks": (BAND // 2, ROW), "shards": (BAND, ROW),
+        "chunks": (BAND // 2, ROW),
+        "shards": (BAND, ROW),
         "filters": (TransposeCodec(order=(1, 0)),),
     },
     "zarr-python filter": {"filters": [numcodecs.Delta("f8")], "zarr_format": 2},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

@@ -154,8 +154,9 @@ def test_a_group_brings_names_y_and_weights(tmp_path):
         assert dataset.feature_names == ("a", "b")
         assert dataset.target_names == ("t",)
         assert (dataset.X.name, dataset.y.name) == (
-            f"{tmp_path}/d.zarr/X", f"{tmp_path}/d.zarr/y",
-        )  # fmt: skip
+            f"{tmp_path}/d.zarr/X",
+            f"{tmp_path}/d.zarr/y",
+        )
         block = BlockReader(dataset).read(1, 4)
         assert same(block.X, X[1:4])
         assert same(block.y, y[1:4, None])

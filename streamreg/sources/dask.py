@@ -22,6 +22,7 @@ from streamreg.sources.hdf5 import Sliceable, SliceableSource
 from streamreg.sources.zarr.metadata import input_path, is_zarr
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from streamreg.blocks import Array
@@ -113,13 +114,11 @@ class DaskSource(RowSource):
 
     @property
     def shared_nbytes(self) -> int:
-        return _TASK_NBYTES * n_tasks(self.array.dask) + _LIBRARY_NBYTES + heaps_nbytes(self)
+        return _TASK_NBYTES * _n_tasks(self.array.dask) + _LIBRARY_NBYTES + heaps_nbytes(self)
 
     def inputs(self) -> list[Path]:
         # of all tasks: an array that was optimised has one layer
-        layers = self.array.dask.layers.values()
-        tasks = (_unwrapped(task) for layer in layers for task in layer.values())
-        paths = [input_path(task) for task in tasks if is_zarr(task)]
+        paths = [input_path(task) for task in _tasks(self.array) if is_zarr(task)]
         return [path for path in paths if path is not None]
 
     @property
@@ -190,41 +189,47 @@ def _unwrapped(task: Any) -> Any:  # noqa: ANN401
     return getattr(task, "value", task)
 
 
-def n_tasks(graph: Any) -> int:  # noqa: ANN401
+def _tasks(array: Any) -> Iterator[Any]:  # noqa: ANN401
+    """Yield all tasks of an array, and its data."""
+    for layer in array.dask.layers.values():
+        yield from map(_unwrapped, layer.values())
+
+
+def _n_tasks(graph: Any) -> int:  # noqa: ANN401
     """Return how many tasks a ``HighLevelGraph`` has."""
     return sum(len(layer) for layer in graph.layers.values())
 
 
 class _ChunkRows:
-    """The optimised graph of an array, of which each chunk row is computed by itself."""
+    """The optimised graph of an array, of which each chunk row is computed by itself.
+
+    Raises
+    ------
+    InputError
+        Chunks are on a cluster.
+    """
 
     def __init__(self, array: Any, name: str) -> None:  # noqa: ANN401
         import dask  # noqa: PLC0415  (imported only if there are Dask arrays)
 
+        if any(type(task).__module__.startswith("distributed.") for task in _tasks(array)):
+            # a client persisted them
+            raise InputError(
+                f"chunks of {name} are on a Dask cluster; pass its client as client, or "
+                "compute them in this process"
+            )
         _warn_of_shared_work(array, name)
         (optimized,) = dask.optimize(array)  # type: ignore[attr-defined,no-untyped-call]
-        self._name = name
         self._graph: Graph = dict(optimized.__dask_graph__())
         self._keys = _keys(optimized)
 
     def compute(self, chunk: int) -> Any:  # noqa: ANN401  (an array, of NumPy or another library)
-        """Return the rows of a chunk, in this thread.
-
-        Raises
-        ------
-        InputError
-            Chunks are on a cluster.
-        """
+        """Return the rows of a chunk, computed in this thread."""
         import dask  # noqa: PLC0415
         from dask.optimization import cull  # noqa: PLC0415
 
         key = self._keys[chunk]
         needed, _ = cull(self._graph, [key])  # type: ignore[no-untyped-call]
-        if any(type(task).__module__.startswith("distributed.") for task in needed.values()):
-            raise InputError(
-                f"chunks of {self._name} are on a Dask cluster; pass its client as client, or "
-                "compute them in this process"
-            )
         return dask.get(needed, key)  # type: ignore[attr-defined]
 
 
@@ -238,7 +243,7 @@ def _keys(array: Any) -> list[Key]:  # noqa: ANN401
 def _warn_of_shared_work(array: Any, name: str) -> None:  # noqa: ANN401
     """Warn if a chunk row in the middle needs many times its share of all tasks."""
     keys = _keys(array)
-    needed, of_all = n_tasks(array.dask.cull([keys[len(keys) // 2]])), n_tasks(array.dask)
+    needed, of_all = _n_tasks(array.dask.cull([keys[len(keys) // 2]])), _n_tasks(array.dask)
     if needed * len(keys) <= _MOST_SHARES * of_all:
         return
     warnings.warn(

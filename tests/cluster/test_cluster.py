@@ -116,7 +116,7 @@ def test_blocks_of_dask_arrays_are_folded_where_they_are(client, store, rows, ki
     assert bits(X, y, solver=solver, client=client) == bits(*here, solver=solver)
 
 
-def test_chunks_on_a_cluster_are_not_sought_here(client, store):
+def test_chunks_on_a_cluster_are_refused_without_its_client(client, store):
     X = client.persist(da.from_zarr(store / "X"))
     with pytest.raises(InputError, match=r"chunks of X are on a Dask cluster; pass .* as client"):
         LinearRegression().fit(X, store / "y")

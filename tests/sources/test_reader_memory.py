@@ -52,7 +52,7 @@ print(source.reader_nbytes(blocks.max_rows), source.shared_nbytes, high - before
 """
 
 
-def assert_holds_what_it_says(source: str, small: str, large: str) -> None:
+def assert_holds_no_more_than_planned(source: str, small: str, large: str) -> None:
     """Compare the bytes that a reader plans and those that it adds to a process of its own.
 
     Parameters
@@ -102,7 +102,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_a_reader_of_zarr_holds_what_it_says(store, name):
+def test_a_reader_of_zarr_holds_no_more_than_planned(store, name):
     layout = {"chunks": (BAND, ROW), **LAYOUTS[name]}
     # cannot be compressed, so that encoded chunks are as large as they get
     values = np.random.default_rng(0).random((3 * BAND, ROW))
@@ -113,7 +113,7 @@ def test_a_reader_of_zarr_holds_what_it_says(store, name):
         else shape
         for key, shape in layout.items()
     }
-    assert_holds_what_it_says(
+    assert_holds_no_more_than_planned(
         "def data(path): return path", store(values[: BAND // 16], "small", **small), large
     )
 
@@ -135,7 +135,7 @@ def data(path):
         ((64, ROW), "gzip"),
     ],
 )
-def test_a_reader_of_hdf5_holds_what_it_says(tmp_path, chunks, compression):
+def test_a_reader_of_hdf5_holds_no_more_than_planned(tmp_path, chunks, compression):
     h5py = pytest.importorskip("h5py")
     values = np.random.default_rng(0).random((4 * BAND, ROW))
     for name, rows in (("small", 64), ("large", len(values))):
@@ -145,11 +145,11 @@ def test_a_reader_of_hdf5_holds_what_it_says(tmp_path, chunks, compression):
             file.create_dataset(
                 "X", data=values[:rows], chunks=cut, compression=compression, **options
             )
-    assert_holds_what_it_says(HDF5, str(tmp_path / "small"), str(tmp_path / "large"))
+    assert_holds_no_more_than_planned(HDF5, str(tmp_path / "small"), str(tmp_path / "large"))
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_a_reader_of_a_map_holds_what_it_says(tmp_path, order):
+def test_a_reader_of_a_map_holds_no_more_than_planned(tmp_path, order):
     np.zeros(4 * BAND * ROW).tofile(tmp_path / "X.bin")
     source = f"""
 import numpy as np
@@ -157,7 +157,7 @@ def data(path):
     rows = {{SMALL: 64, LARGE: {4 * BAND}}}[path]
     return np.memmap({str(tmp_path / "X.bin")!r}, float, "r", shape=(rows, {ROW}), order={order!r})
 """
-    assert_holds_what_it_says(source, "small", "large")
+    assert_holds_no_more_than_planned(source, "small", "large")
 
 
 ZARR = """
@@ -179,14 +179,14 @@ def data(path):
         "da.random.default_rng(0).normal(size=x.shape, chunks=x.chunks)",
     ],
 )
-def test_a_reader_of_dask_holds_what_it_says(tmp_path, expression):
+def test_a_reader_of_dask_holds_no_more_than_planned(tmp_path, expression):
     values = np.random.default_rng(0).random((4 * BAND, ROW))
     small = write_zarr(tmp_path / "small", values[:200], chunks=(20, ROW))
     large = write_zarr(tmp_path / "large", values, chunks=(BAND, ROW))
-    assert_holds_what_it_says(ZARR.replace("{expression}", expression), small, large)
+    assert_holds_no_more_than_planned(ZARR.replace("{expression}", expression), small, large)
 
 
-def test_a_data_set_holds_what_it_says_where_y_is_cut_elsewhere(store):
+def test_a_data_set_holds_no_more_than_planned_where_y_has_other_chunks(store):
     X, y = np.ones((40_000, 8)), np.ones((40_000, 16))
     plain = store(X, "X", chunks=(14_000, 8), compressors=None)
     dataset = open_dataset(plain, store(y, "y", chunks=(9_000, 16)))
@@ -201,7 +201,7 @@ def test_a_data_set_holds_what_it_says_where_y_is_cut_elsewhere(store):
     assert peak <= dataset.reader_nbytes(blocks.max_rows) + 64 * KIB
 
 
-def test_a_buffer_that_grows_is_never_there_twice():
+def test_a_buffer_that_grows_never_coexists_with_the_old_one():
     room = RowBuffer((1000,), np.dtype("f8"))
     room.rows(1000)
     tracemalloc.start()

@@ -84,7 +84,7 @@ def test_messages_name_chunks_that_are_on_disk(tmp_path, data):
 
 
 @given(st.data())
-def test_y_and_weights_may_be_cut_elsewhere_than_x(tmp_path, data):
+def test_y_and_weights_may_have_other_chunks_than_x(tmp_path, data):
     n = data.draw(st.integers(1, 50))
     X = ours.filled((n, 3), np.dtype("f4"))
     y = data.draw(ours.arrays(data.draw(st.sampled_from([(n,), (n, 1), (n, 2)]))))
@@ -211,7 +211,7 @@ def test_streaming_zstd_frames_without_a_size_are_read(store):
         read_all(open_source(path, "X"))
 
 
-def test_gzip_streams_put_end_to_end_are_read(store):
+def test_concatenated_gzip_streams_are_read(store):
     import gzip  # noqa: PLC0415  (used here alone)
 
     values = np.arange(4000.0)
@@ -223,7 +223,7 @@ def test_gzip_streams_put_end_to_end_are_read(store):
 
 @pytest.mark.parametrize("name", ["gzip", "zlib"])
 @pytest.mark.parametrize("n_rows", [1, 100, 40_000])
-def test_deflated_chunks_that_shrink_to_nothing_are_read(store, name, n_rows):
+def test_very_compressible_chunks_are_read(store, name, n_rows):
     values = np.zeros((n_rows, 8))
     codec = {"gzip": numcodecs.GZip(9), "zlib": numcodecs.Zlib(9)}[name]
     path = store(values, zarr_format=2, chunks=values.shape, compressors=codec)
@@ -275,7 +275,7 @@ def test_planning_and_opening_read_no_chunk(store, chunks_opened):
 
 
 @pytest.mark.parametrize("filters", [(), (TransposeCodec(order=(1, 0)),)])
-def test_a_chunk_that_failed_leaves_nothing_behind(store, filters):
+def test_a_chunk_that_failed_is_not_returned_later(store, filters):
     values = np.random.default_rng(0).normal(size=(20, 4))
     path = store(values, chunks=(10, 2), filters=filters, compressors=ZstdCodec(checksum=True))
     Path(path, "c", "1", "1").write_bytes(b"damaged")
@@ -286,7 +286,7 @@ def test_a_chunk_that_failed_leaves_nothing_behind(store, filters):
             reader.read(10, 15)
 
 
-def test_files_are_given_back(store):
+def test_files_are_closed(store):
     source = open_source(store(np.ones((40, 3)), chunks=(10, 3)), "X")
     reader = source.open()
     before = len(list(Path("/dev/fd").iterdir()))

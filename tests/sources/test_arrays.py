@@ -53,7 +53,9 @@ def views(draw, values):
     if values.ndim == 1:
         return view
     left = draw(st.integers(0, values.shape[1] - 1))
-    return draw(st.sampled_from([view, view[:, left:], view[:, left], view[:, ::2]]))
+    return draw(
+        st.sampled_from([view, view[:, left:], view[:, left], view[:, ::2], view[::-1, ::-1]])
+    )
 
 
 @given(st.data())
@@ -76,7 +78,7 @@ def test_memory_maps_have_the_rows_of_numpy(tmp_path, data):
     path.write_bytes(bytes(offset) + values.tobytes(order=order))
     mapped = np.memmap(path, values.dtype, mode, offset, values.shape, order)
     if mode == "c":
-        # such changes are in memory alone
+        # such changes are only in memory
         mapped[0] = values[0] = 1
     view = views(data.draw, mapped)
     if data.draw(st.booleans()):
@@ -90,7 +92,16 @@ def test_rows_and_columns_of_a_map_are_copied(tmp_path):
     values.tofile(tmp_path / "X.bin")
     for order in "CF":
         mapped = np.memmap(tmp_path / "X.bin", float, "r", shape=(60, 10), order=order)
-        for view in (mapped, mapped[5:], mapped[:, :-1], mapped[:, -1], np.asarray(mapped)):
+        for view in (
+            mapped,
+            mapped[5:],
+            mapped[:, :-1],
+            mapped[:, -1],
+            mapped[::2, ::2],
+            mapped[::-1],
+            np.broadcast_to(mapped[:, :1], (60, 3)),
+            np.asarray(mapped),
+        ):
             source = open_source(view, "X")
             assert isinstance(source, MemmapSource)
             assert not np.shares_memory(source.open().read(2, 9), mapped)
@@ -157,7 +168,7 @@ def test_hdf5_has_the_rows_of_numpy(hdf5, data):
 def test_hdf5_chunks_are_read_once_for_any_blocks(hdf5, monkeypatch):
     monkeypatch.setattr("streamreg.sources.hdf5._SMALL_NBYTES", 0)
     values = np.arange(600.0).reshape(60, 10)
-    dataset = hdf5.create_dataset("cut", data=values, chunks=(16, 5), compression="gzip")
+    dataset = hdf5.create_dataset("chunked", data=values, chunks=(16, 5), compression="gzip")
     source = open_source(dataset, "X")
     read = []
     monkeypatch.setattr(source, "fill", lambda start, out: read.append((start, len(out))))

@@ -1,4 +1,4 @@
-"""Reads that fail for a moment are tried again, and only those."""
+"""Reads that fail for a moment are retried, and only those."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def no_pauses(monkeypatch):
 
 
 def failing(times, error):
-    """Return a function that fails so many times, and then returns how often it was called."""
+    """Return a function that fails ``times`` times, then returns how often it was called."""
     calls = []
 
     def read():

@@ -1,4 +1,4 @@
-"""Zarr arrays, v2 and v3: the rows that NumPy has, whatever their chunks, codecs and stores."""
+"""Zarr arrays, v2 and v3, have the rows of NumPy with any chunks, codecs and stores."""
 
 from __future__ import annotations
 
@@ -113,6 +113,25 @@ def test_any_store_of_zarr_python_is_read(data):
     source = open_source(zarr.open_array(memory, mode="r"), "X")
     assert source.files is None
     assert_rows(source, values, data.draw(ours.spans(len(values))))
+
+
+def test_only_a_local_folder_is_quoted_as_a_path_in_rechunk_advice(store):
+    values = np.ones((20, 3))
+    path = store(values, chunks=(20, 3))
+    assert f"old = zarr.open_array({path!r}" in open_source(path, "X").rechunk_advice(5)
+    memory = zarr.storage.MemoryStore()
+    write_zarr(memory, values, chunks=(20, 3))
+    source = open_source(zarr.open_array(memory, mode="r"), "X")
+    assert source.name.startswith("X (memory://")
+    assert source.rechunk_advice(5) == f"rewrite {source.name} in chunks of at most 5 rows"
+
+
+def test_an_array_in_memory_is_unreachable_from_workers(store):
+    memory = zarr.storage.MemoryStore()
+    write_zarr(memory, np.ones((20, 3)), chunks=(20, 3))
+    source = open_source(zarr.open_array(memory, mode="r"), "X")
+    assert "in the memory of this process" in source.why_unreachable_from_workers
+    assert not open_source(store(np.ones((20, 3))), "X").why_unreachable_from_workers
 
 
 def test_a_zip_file_is_read(tmp_path):
@@ -239,7 +258,7 @@ def test_shards_that_cannot_be_checked_are_refused_unless_they_may_be_filled(sto
 
 
 def test_unequal_chunks_are_refused(tmp_path):
-    # Zarr-Python 3.2 and later, if they are told to
+    # Zarr-Python 3.2 and later can, with a setting
     if not hasattr(zarr.Array, "read_chunk_sizes"):
         pytest.skip("this zarr-python writes equal chunks only")
     with zarr.config.set({"array.rectilinear_chunks": True}):

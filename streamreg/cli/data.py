@@ -10,14 +10,11 @@ import typer
 from streamreg.cli import show
 from streamreg.cli.options import Data, Json, MissingChunks, Overwrite, Progress, X, Y, dataset_of
 from streamreg.engines.partition import Blocks
-from streamreg.formatting import MIB, count, format_nbytes
+from streamreg.formatting import count, format_nbytes
 from streamreg.progress import progress_of
-from streamreg.sources.zarr.source import ZarrSource
 
 if TYPE_CHECKING:
     from streamreg.sources.base import RowSource
-
-_SMALL_CHUNK, _LARGE_CHUNK = MIB // 4, 256 * MIB
 
 
 def ingest_table(
@@ -52,19 +49,28 @@ def ingest_table(
     from streamreg.ingest.convert import ingest  # noqa: PLC0415  (pyarrow is needed by no other command)
 
     report = ingest(
-        table, out, target=target, one_hot=one_hot or (), ignore=ignore or (), weight=weight,
-        drop_missing=drop_missing, overwrite=overwrite, progress=progress_of(progress, "ingest"),
-    )  # fmt: skip
+        table,
+        out,
+        target=target,
+        one_hot=one_hot or (),
+        ignore=ignore or (),
+        weight=weight,
+        drop_missing=drop_missing,
+        overwrite=overwrite,
+        progress=progress_of(progress, "ingest"),
+    )
     kept = report.rows_read - report.rows_dropped
     if json:
         show.write_json(
             {
-                "path": str(report.path), "rows_read": report.rows_read,
-                "rows_dropped": report.rows_dropped, "rows": kept,
+                "path": str(report.path),
+                "rows_read": report.rows_read,
+                "rows_dropped": report.rows_dropped,
+                "rows": kept,
                 "feature_names": list(report.feature_names),
                 "target_names": list(report.target_names),
             }
-        )  # fmt: skip
+        )
         return
     dropped = f" ({report.rows_dropped:,} with missing values left out)"
     show.write(
@@ -82,16 +88,18 @@ def info(
 ) -> None:
     """Show shapes, chunks, codecs and checksums, and advice on the layout."""
     dataset = dataset_of(data, x, y, missing_chunks=missing_chunks, needs_y=x is None or bool(y))
-    sources = [source for source in (dataset.X, dataset.y, dataset.weight) if source is not None]
-    rows = [_describe(source) for source in sources]
-    advice = _advice(dataset.X)
+    rows = [_describe(source) for source in dataset.sources()]
+    largest = Blocks.of(dataset.X.grid, dataset.X.row_nbytes).max_rows
+    advice = dataset.X.layout_advice(largest * dataset.X.row_nbytes)
     if json:
         show.write_json(
             {
-                "arrays": rows, "advice": advice,
-                "feature_names": dataset.feature_names, "target_names": dataset.target_names,
+                "arrays": rows,
+                "advice": advice,
+                "feature_names": dataset.feature_names,
+                "target_names": dataset.target_names,
             }
-        )  # fmt: skip
+        )
         return
     headings = ("array", "shape", "dtype", "chunks", "chunk size", "codecs", "checksum")
     show.write_table(headings, [[str(row[heading]) for heading in headings] for row in rows])
@@ -106,64 +114,14 @@ def info(
 
 
 def _describe(source: RowSource) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "array": source.name, "shape": source.shape, "dtype": str(source.dtype),
-        "size": format_nbytes(source.shape[0] * source.row_nbytes),
-        "chunks": "", "chunk size": "", "codecs": "", "checksum": "",
-    }  # fmt: skip
-    if isinstance(source, ZarrSource):
-        chunks = source.array.chunks
-        nbytes = source.dtype.itemsize
-        for length in chunks:
-            nbytes *= length
-        row["chunks"] = (
-            chunks if source.array.shards is None else f"{chunks} in {source.array.shards}"
-        )
-        row["chunk size"] = format_nbytes(nbytes)
-        row["codecs"] = _codecs(source)
-        row["checksum"] = (
-            "unknown"
-            if source.files is None
-            else ("yes" if source.files.codec.has_checksum else "no")
-        )
-    return row
-
-
-def _codecs(source: ZarrSource) -> str:
-    array = source.array
-    names = [type(codec).__name__.removesuffix("Codec").lower() for codec in array.compressors]
-    return ", ".join(names) or "none"
-
-
-def _advice(source: RowSource) -> list[str]:
-    if not isinstance(source, ZarrSource):
-        return []
-    advice = []
-    if source.files is not None and not source.files.codec.has_checksum:
-        advice.append(
-            f"chunks of {source.name} carry no checksum: a flipped bit is read as a number. "
-            "Write it with zarr.codecs.Crc32cCodec() last among its compressors"
-        )
-    band = source.grid.chunk_rows * source.row_nbytes
-    if source.files is None:
-        advice.append(
-            f"{source.name} is read by zarr-python (a remote store, or a codec that is not read "
-            "directly), which is several times slower than local zstd, blosc, gzip or no codec"
-        )
-    if source.n_column_chunks > 1:
-        advice.append(
-            f"{source.n_column_chunks} chunks lie side by side: a block of rows needs all of "
-            f"them, {format_nbytes(band)}; chunks of whole rows are read without moving a byte"
-        )
-    if band > _LARGE_CHUNK and not source.grid.divisible:
-        advice.append(
-            f"a row of chunks is {format_nbytes(band)} and must be decoded whole by each thread; "
-            "8 MiB is enough"
-        )
-    largest = Blocks.of(source.grid, source.row_nbytes).max_rows * source.row_nbytes
-    if band < min(_SMALL_CHUNK, largest) and len(source.grid) > 1:
-        advice.append(
-            f"chunks of {format_nbytes(band)} cost more to open than to read; "
-            "use some MiB, or shards"
-        )
-    return advice
+    stored = source.describe()
+    return {
+        "array": source.name,
+        "shape": source.shape,
+        "dtype": str(source.dtype),
+        "size": format_nbytes(source.pass_nbytes),
+        "chunks": stored.chunks,
+        "chunk size": stored.chunk_size,
+        "codecs": stored.codecs,
+        "checksum": stored.checksum,
+    }

@@ -9,8 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from streamreg.cluster import worker_tasks
-from streamreg.cluster.shipped_source import delayed_chunks
-from streamreg.sources.dask import DaskSource
 
 if TYPE_CHECKING:
     from streamreg.cluster.worker_tasks import Job
@@ -24,9 +22,9 @@ class DaskBlocks:
     def __init__(self, dataset: Dataset, blocks: Blocks) -> None:
         self._starts = [start for start, _ in blocks]
         self._chunks = {
-            name: delayed_chunks(source, list(blocks))
+            name: chunks
             for name, source in dataset.named().items()
-            if isinstance(source, DaskSource)
+            if (chunks := source.delayed_chunks(list(blocks))) is not None
         }
 
     def __bool__(self) -> bool:

@@ -14,13 +14,12 @@ from streamreg.sources.dask import chunk_row
 
 if TYPE_CHECKING:
     from streamreg.blocks import Array
-    from streamreg.sources.dask import DaskSource
 
 
 class ShippedSource(RowSource):
     """A Dask array without its graph: a task gets the rows of one block as arguments."""
 
-    def __init__(self, source: DaskSource) -> None:
+    def __init__(self, source: RowSource) -> None:
         self.name = source.name
         self.shape = source.shape
         self.dtype = source.dtype
@@ -74,25 +73,3 @@ class _ShippedReader(Reader):
 
     def read(self, start: int, stop: int) -> Array:
         return self._rows[start - self._start : stop - self._start]
-
-
-def delayed_chunks(source: DaskSource, bounds: list[tuple[int, int]]) -> list[list[Any]]:
-    """Return, for each of these spans of rows, the chunks that hold them, not computed."""
-    import dask  # noqa: PLC0415  (imported only by who has Dask arrays)
-
-    array, cuts = source.array, {stop for _, stop in bounds}
-    rows = (source.grid.rows(chunk) for chunk in range(len(source.grid)))
-    if not cuts <= {stop for _, stop in rows}:
-        array = array.rechunk({0: tuple(stop - start for start, stop in bounds)})
-    (array,) = dask.optimize(array)  # type: ignore[attr-defined,no-untyped-call]
-    all_chunks = zip(array.to_delayed().ravel(), array.chunks[0], strict=True)
-    filled = iter([(chunk, height) for chunk, height in all_chunks if height])
-    spans, row = [], 0
-    for _, stop in bounds:
-        span = []
-        while row < stop:
-            chunk, height = next(filled)
-            span.append(chunk)
-            row += height
-        spans.append(span)
-    return spans

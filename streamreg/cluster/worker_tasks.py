@@ -14,7 +14,6 @@ from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from streamreg.cluster.shipped_source import ShippedSource
 from streamreg.errors import ClusterError, InputError
 
 if TYPE_CHECKING:
@@ -99,7 +98,7 @@ def reduce_block(
     """
 
     def with_rows(name: str, source: RowSource) -> RowSource:
-        return source.holding(start, chunks[name]) if isinstance(source, ShippedSource) else source
+        return source.holding(start, chunks.get(name, []))
 
     dataset = _opened(job).replaced(with_rows)
     if before is not None:

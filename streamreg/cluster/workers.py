@@ -12,13 +12,10 @@ from streamreg.cluster.shipped_source import ShippedSource
 from streamreg.cluster.worker_tasks import Job, Worker
 from streamreg.errors import ClusterError, DataWarning, InputError
 from streamreg.formatting import count
-from streamreg.sources.dask import DaskSource
-from streamreg.sources.zarr.source import ZarrSource
 
 if TYPE_CHECKING:
     from streamreg.cluster.scheduler import Scheduler
     from streamreg.engines.backend import SegmentReducer
-    from streamreg.sources.base import RowSource
     from streamreg.sources.dataset import Dataset
 
 # of a worker's memory; above that Dask moves results to disk
@@ -63,13 +60,18 @@ def room_on(scheduler: Scheduler) -> Room:
 def require_reachable(dataset: Dataset) -> None:
     """Raise :class:`InputError` if workers cannot open a source, because it is in this process."""
     for source in dataset.sources():
-        _require_reachable(source)
+        if source.why_unreachable_from_workers:
+            raise InputError(
+                f"{source.name} {source.why_unreachable_from_workers}, which the workers of a "
+                "cluster cannot read; save it with zarr.save_array(PATH, array) where all can, and "
+                "pass its path, or pass a Dask array"
+            )
 
 
 def job_for(dataset: Dataset, reducer: SegmentReducer) -> Job:
     """Return what tasks need of a data set."""
     sent = dataset.replaced(
-        lambda _, source: ShippedSource(source) if isinstance(source, DaskSource) else source
+        lambda _, source: ShippedSource(source) if source.is_computed else source
     )
     return Job(pickle.dumps(sent), reducer, worker_tasks.versions())
 
@@ -156,18 +158,3 @@ def _named(workers: dict[str, Worker]) -> str:
     shown = [f"{at} on {worker.host}" for at, worker in workers.items()]
     more = f" and {len(shown) - _MOST_NAMED:,} more" if len(shown) > _MOST_NAMED else ""
     return ", ".join(shown[:_MOST_NAMED]) + more
-
-
-def _require_reachable(source: RowSource) -> None:
-    if isinstance(source, ZarrSource):
-        if type(source.array.store).__name__ != "MemoryStore":
-            return
-        what = "is a Zarr array in the memory of this process"
-    elif isinstance(source, DaskSource):
-        return
-    else:
-        what = f"lies in this process ({type(source).__name__})"
-    raise InputError(
-        f"{source.name} {what}, which the workers of a cluster cannot read; save it with "
-        "zarr.save_array(PATH, array) where all can, and pass its path, or pass a Dask array"
-    )

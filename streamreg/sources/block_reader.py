@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,13 +14,15 @@ from streamreg.sources.checks import finite_rows, has_inexact, is_wide, narrow, 
 
 if TYPE_CHECKING:
     from streamreg.blocks import Array, Float64
+    from streamreg.sources.base import Reader, RowSource
     from streamreg.sources.dataset import Dataset
 
 
 class BlockReader:
-    """Reads blocks, for one thread; leaves out rows of weight 0, and NaN where that is asked for.
+    """Reads blocks of a data set, for one thread.
 
-    X and y may be CuPy's; weights, which decide what is left out, come to the host.
+    Rows of weight 0 are left out, and rows with NaN or inf if ``nan_policy`` is ``"omit"``. X and
+    y may be CuPy's. Weights are copied to the host, where it is decided which rows are left out.
 
     Attributes
     ----------
@@ -33,9 +36,18 @@ class BlockReader:
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
-        self._X = dataset.X.open()
-        self._y = dataset.y.open() if dataset.y is not None else None
-        self._weight = dataset.weight.open() if dataset.weight is not None else None
+        with ExitStack() as opened:
+
+            def reader(source: RowSource) -> Reader:
+                made = source.open()
+                opened.callback(made.close)
+                return made
+
+            self._X = reader(dataset.X)
+            self._y = None if dataset.y is None else reader(dataset.y)
+            self._weight = None if dataset.weight is None else reader(dataset.weight)
+            # if one fails to open, those before it have been closed
+            self._opened = opened.pop_all()
         self.n_omitted = 0
         self.rounded = set(dataset.rounded)
         self.checks_integers = True
@@ -70,7 +82,7 @@ class BlockReader:
         return Block(X, y, weight, start)
 
     def expect(self, start: int, stop: int) -> None:
-        """Have the system fetch these rows while others are in work."""
+        """Let the system fetch these rows while others are reduced."""
         self._X.expect(start, stop)
 
     def not_finite(self, start: int, stop: int) -> InputError | None:
@@ -94,16 +106,14 @@ class BlockReader:
             where = "" if place == source.name else f": {place}"
             return InputError(
                 f"{source.name} has {what} in row {start + row:,}, {label}{where}. Input contains "
-                f"{count(int(bad.sum()), 'such value')} in {rows_text(start, stop)}. Mend what is "
-                'not finite, or leave such rows out with nan_policy="omit"'
+                f"{count(int(bad.sum()), 'such value')} in {rows_text(start, stop)}. Replace "
+                'what is not finite, or leave such rows out with nan_policy="omit"'
             )
         return None
 
     def close(self) -> None:
-        """Close what is open."""
-        for reader in (self._X, self._y, self._weight):
-            if reader is not None:
-                reader.close()
+        """Close the readers of X, y and weights."""
+        self._opened.close()
 
     def _read(self, start: int, stop: int) -> tuple[Array, Array, Float64 | None]:
         X = narrow(self._X.read(start, stop))

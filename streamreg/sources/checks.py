@@ -1,4 +1,4 @@
-"""What of the values of a block float64 can hold."""
+"""Checks of the rows that sources return, and of their shapes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def is_wide(dtype: np.dtype[Any]) -> bool:
 
 
 def narrow(values: Array) -> Array:
-    """Return float64 of wider floats: what float64 cannot hold must be looked for as inf."""
+    """Return float64 of wider floats: values beyond float64 become inf, which is then found."""
     if not is_wide(values.dtype):
         return values
     with np.errstate(over="ignore", under="ignore"):
@@ -30,7 +30,7 @@ def narrow(values: Array) -> Array:
 
 
 def finite_rows(values: Array) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Return which rows have neither NaN nor inf, (n,)."""
+    """Return a mask (n,) of the rows that have neither NaN nor inf."""
     if values.dtype.kind != "f":
         return np.ones(len(values), bool)
     finite = namespace(values).isfinite(values).all(axis=1)
@@ -38,15 +38,15 @@ def finite_rows(values: Array) -> np.ndarray[Any, np.dtype[np.bool_]]:
 
 
 def taken(values: Array, keep: np.ndarray[Any, np.dtype[np.bool_]]) -> Array:
-    """Return the rows that stay, wherever they lie; ``keep`` (n,) lies on the host."""
-    # of numbers a GPU need not tell how many they are
+    """Return the rows of a mask ``keep`` (n,) on the host, from the host or the device."""
+    # indices instead of the mask: the host need not wait for the device to count its rows
     xp = namespace(values)
     rows: Array = values[xp.asarray(np.flatnonzero(keep))]
     return rows
 
 
 def has_inexact(values: Array) -> bool:
-    """Return whether an integer is there that float64 cannot hold."""
+    """Return whether there is an integer that float64 cannot hold."""
     if values.dtype.kind not in "iu" or values.dtype.itemsize < 8 or not values.size:  # noqa: PLR2004
         return False
     return bool(values.max() > EXACT_INTEGERS or values.min() < -EXACT_INTEGERS)
@@ -90,19 +90,20 @@ def require_rows(source: RowSource, max_dimensions: int, allowed: str) -> None:
 
 
 def as_rows(
-    values: Any,  # noqa: ANN401  (whatever another library made)
+    values: Any,  # noqa: ANN401  (another library made them)
     shape: tuple[int, ...],
     dtype: np.dtype[Any],
     what: str,
     *,
     on_device: bool = False,
 ) -> Array:
-    """Return what a library computed as rows of NumPy or CuPy, if they are what they should be.
+    """Return what a library computed as rows of NumPy or CuPy.
 
     Raises
     ------
     InputError
-        They are not, and would be broadcast, cut, rounded or unmasked without a word.
+        They have not the shape or dtype that the array claims, or they are masked, sparse or not
+        on its device: NumPy would broadcast, round or unmask them silently.
     """
     if isinstance(values, np.ma.MaskedArray) and values.mask is not np.ma.nomask:
         raise InputError(f"{what}: masked arrays are not read; fill them with NaN")
@@ -140,7 +141,7 @@ def require_dense(data: object, name: str) -> None:
 
 
 def joined_on_device(parts: list[Array]) -> Array:
-    """Return rows of one array after those of another, as new rows where there are several."""
+    """Concatenate rows; a single array is returned as it is."""
     if len(parts) == 1:
         return parts[0]
     joined: Array = namespace(parts[0]).concatenate(parts)

@@ -1,4 +1,4 @@
-"""How chunks become rows in memory, for one thread."""
+"""Readers of whole chunk rows, and their buffers, for one thread."""
 
 from __future__ import annotations
 
@@ -12,25 +12,15 @@ from streamreg.sources.base import Reader
 
 if TYPE_CHECKING:
     from streamreg.blocks import Array
-    from streamreg.sources.base import RowSource
-
-
-class ViewReader(Reader):
-    """Hands out views of an array in memory."""
-
-    def __init__(self, array: Array) -> None:
-        self._array = array
-
-    def read(self, start: int, stop: int) -> Array:
-        return self._array[start:stop]
+    from streamreg.sources.base import RowGrid, RowSource
 
 
 class ChunkReader(Reader):
-    """Reads chunk rows whole, keeps the last one, and joins them where a block spans several."""
+    """Reads whole chunk rows, keeps the last one, and joins them if a block spans several."""
 
-    def __init__(self, source: RowSource) -> None:
-        self._grid = source.grid
-        self._joined = RowBuffer(source.shape[1:], source.dtype)
+    def __init__(self, grid: RowGrid, row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self._grid = grid
+        self._joined = RowBuffer(row_shape, dtype)
         self._chunk: int | None = None
         self._rows: Array | None = None
 
@@ -48,7 +38,7 @@ class ChunkReader(Reader):
         return joined
 
     def _spans(self, start: int, stop: int) -> list[tuple[int, int, int]]:
-        """Return the chunks that hold some rows, and from which row to which each does."""
+        """Return each chunk that holds some of the rows, with the first and the end of those."""
         spans = []
         for chunk in range(self._grid.chunk_at(start), self._grid.chunk_at(stop - 1) + 1):
             low, high = self._grid.rows(chunk)
@@ -57,7 +47,7 @@ class ChunkReader(Reader):
 
     def _part(self, chunk: int, start: int, stop: int) -> Array:
         if self._rows is None or chunk != self._chunk:
-            # forgotten first: a failed load must not leave half of another chunk behind
+            # cleared first, because a load that fails may leave part of another chunk in the buffer
             self._chunk, self._rows = None, None
             self._rows = self.load(chunk)
             self._chunk = chunk
@@ -66,22 +56,22 @@ class ChunkReader(Reader):
 
 
 class RowBuffer:
-    """Room for rows that is kept from one read to the next, and grows if it must."""
+    """A buffer of rows that is reused by the next read, and grows if it must."""
 
     def __init__(self, row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self._rows: Array = np.empty((0, *row_shape), dtype)
 
     def rows(self, count: int) -> Array:
-        """Return ``count`` contiguous rows, whatever they hold."""
+        """Return ``count`` contiguous rows; their values are undefined."""
         if len(self._rows) < count:
             row_shape, dtype = self._rows.shape[1:], self._rows.dtype
-            # given back first: else the old and the new would lie side by side
+            # freed first, so that the old and the new buffer never coexist
             self._rows = np.empty((0, *row_shape), dtype)
             self._rows = np.empty((count, *row_shape), dtype)
         return self._rows[:count]
 
 
-# the largest size from which glibc may come to keep what is freed
+# glibc may retain freed memory of blocks up to this size (its largest dynamic mmap threshold)
 _GIVEN_BACK_NBYTES = 32 * MIB
 
 
@@ -94,10 +84,10 @@ def joined_nbytes(source: RowSource, block_rows: int) -> int:
 
 
 def heaps_nbytes(source: RowSource) -> int:
-    """Bytes that the threads of another library keep, in their heaps, of chunk rows they freed.
+    """Bytes of freed chunk rows that the heaps of another library's threads retain.
 
-    Measured with zarr-python 3.1, Dask and HDF5 on glibc 2.36: up to two chunk rows, however many
-    readers. What has 32 MiB or more goes back to the system at once.
+    Measured with zarr-python 3.1, Dask and HDF5 on glibc 2.36: up to two chunk rows, for any
+    number of readers. A block of 32 MiB or more goes back to the system at once.
     """
     nbytes = source.grid.chunk_rows * source.row_nbytes
     return 2 * nbytes if nbytes < _GIVEN_BACK_NBYTES else 0

@@ -1,4 +1,4 @@
-"""Lists and data frames, which are in memory whole, as the NumPy arrays that are then read."""
+"""Lists and data frames, which are whole in memory, become NumPy arrays."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _REAL = "biuf"
 
 
 class _NotNumbersError(InputError, TypeError):
-    """An element that is no number at all; scikit-learn's estimators raise TypeError for it."""
+    """An element is no number; scikit-learn's estimators raise TypeError for it."""
 
 
 class Streamable(NamedTuple):
-    """Data that can be read in blocks, and whether integers beyond 2^53 were rounded for it."""
+    """Data that can be read in blocks, and whether integers beyond 2^53 were rounded."""
 
     data: object
     is_rounded: bool = False
 
 
 def as_streamable(data: object, name: str) -> Streamable:
-    """Return data that can be read in blocks: as they are, or else as a NumPy array.
+    """Return data that can be read in blocks: unchanged if possible, else as a NumPy array.
 
     Raises
     ------
@@ -54,21 +54,21 @@ def as_streamable(data: object, name: str) -> Streamable:
         if isinstance(data, list | tuple) and any(
             isinstance(row, np.ma.MaskedArray) for row in data
         ):
-            # np.asarray would forget the masks
+            # np.asarray would drop the masks
             return Streamable(np.ma.array(data))
         array = np.asarray(data)
-    # rows of different lengths, and whatever other libraries raise
+    # rows of different lengths; other libraries raise anything
     except Exception as error:
         raise InputError(f"{name} cannot be made an array: {error}") from error
     if array.ndim == 0:
-        return Streamable(data)  # no rows: refused by its own type
+        return Streamable(data)  # no rows: open_source refuses it by its own type
     if array.dtype == object:
         return _as_floats(array, name)
     return Streamable(array, array.dtype.kind == "f" and _rounds(data, array))
 
 
 def _from_pandas(data: Any, name: str) -> Streamable:  # noqa: ANN401  (pandas need not be installed)
-    """Return the values of a frame, series or index; those missing become NaN."""
+    """Return the values of a frame, series or index; missing values become NaN."""
     if data.ndim == 1:
         values: Any = _from_pandas(data.to_frame(), name)
         return Streamable(values.data[:, 0], values.is_rounded)
@@ -81,7 +81,7 @@ def _from_pandas(data: Any, name: str) -> Streamable:  # noqa: ANN401  (pandas n
             )
     if data.shape[1] and all(isinstance(d, np.dtype) and d.kind in _REAL for d in data.dtypes):
         common = np.result_type(*data.dtypes)
-        # integers that stay integers are looked at when they are read
+        # integers that stay integers are checked when they are read
         rounds = common.kind == "f" and any(
             has_inexact(data.iloc[:, at].to_numpy()) for at in range(data.shape[1])
         )
@@ -109,7 +109,7 @@ def _without_missing(series: Any) -> Streamable:  # noqa: ANN401
 
 
 def _rounds(data: Any, floats: Array) -> bool:  # noqa: ANN401
-    """Return whether an integer of a list, or of a data frame, is not what became of it."""
+    """Return whether an integer of a list, or of a data frame, was rounded to a float."""
     if not (np.abs(floats) >= EXACT_INTEGERS).any():
         return False
     if type(data).__module__.partition(".")[0] != "polars":

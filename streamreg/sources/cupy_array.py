@@ -1,10 +1,11 @@
-"""CuPy arrays: rows in the memory of a GPU, which are folded where they lie."""
+"""CuPy arrays: rows in the memory of a GPU, which are reduced on that device."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from streamreg.blocks import is_on_device, on_host
+from streamreg.sources.base import Kind
 from streamreg.sources.in_memory import ArraySource
 
 if TYPE_CHECKING:
@@ -12,15 +13,16 @@ if TYPE_CHECKING:
     from streamreg.sources.base import RowSource
 
 
-def open_rows(data: object, name: str, *, missing_chunks: str) -> RowSource | None:
-    """Return the rows of a CuPy array; ``None`` for anything else."""
-    del missing_chunks  # there are none
-    if not is_on_device(data):
-        return None
+def open_rows(data: Array, name: str, *, missing_chunks: str) -> RowSource:
+    """Return the rows of a CuPy array."""
+    del missing_chunks  # an array has no chunks
     if name == "sample_weight":
-        # which rows are left out is decided on the host
+        # the host decides which rows are left out
         return ArraySource(on_host(data), name)
-    return DeviceArraySource(data, name)  # type: ignore[arg-type]
+    return DeviceArraySource(data, name)
+
+
+KIND = Kind(is_on_device, open_rows)
 
 
 class DeviceArraySource(ArraySource):

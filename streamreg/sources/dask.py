@@ -1,50 +1,59 @@
-"""Dask arrays, lazy expressions too: a thread computes one chunk row at a time, and folds it.
+"""Dask arrays, lazy expressions too: a thread computes one chunk row at a time, and reduces it.
 
-What most row blocks need, such as the means in ``x - x.mean(axis=0)``, is computed once, at the
-first read, and kept: recomputed for each block, it would read all chunks for every one.
+Nothing is kept between chunk rows. An expression such as ``x - x.mean(axis=0)``, of which every
+chunk row needs all chunks, is computed correctly but slowly; a warning says what to do.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import warnings
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from streamreg.blocks import is_on_device
-from streamreg.errors import DataCorruptionError, InputError, StreamregError
+from streamreg.errors import DataCorruptionError, DataWarning, InputError, StreamregError
 from streamreg.formatting import KIB, MIB, rows_text
-from streamreg.sources.base import Reader, RowGrid, RowSource
+from streamreg.sources.base import Kind, Reader, RowGrid, RowSource
 from streamreg.sources.checks import as_rows, joined_on_device
 from streamreg.sources.chunk_reader import ChunkReader, heaps_nbytes, joined_nbytes
 from streamreg.sources.hdf5 import Sliceable, SliceableSource
-from streamreg.sources.zarr.metadata import input_path
+from streamreg.sources.zarr.metadata import input_path, is_zarr
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
     from streamreg.blocks import Array
 
-    Key = Any  # texts, or tuples of a text and numbers
-    Graph = Mapping[Key, Any]
+    Key = Any  # a text, or a tuple of a text and numbers
+    Graph = dict[Key, Any]
 
-# a task that more row blocks need than this is shared by all, not by neighbours that overlap
-_MOST_NEIGHBOURS = 8
-_MIN_KEPT_NBYTES = 2 * MIB
-# measured, while the graph is being optimised: 1.5 to 1.9 KiB
+# A chunk row that needs more than this many times its share of all tasks shares work with most
+# others. Overlaps with the neighbours need up to 3 times.
+_MOST_SHARES = 8
+# measured during the optimisation of a graph: 1.5 to 1.9 KiB
 _TASK_NBYTES = 2 * KIB
 # measured, for X and y each: what Dask and zarr-python load when a graph first runs
 _LIBRARY_NBYTES = 4 * MIB
 
 
-def open_rows(data: object, name: str, *, missing_chunks: str) -> RowSource | None:
-    """Return the rows of a Dask array; ``None`` for anything else."""
-    del missing_chunks  # what its graph reads is the graph's affair
-    if type(data).__module__.partition(".")[0] != "dask":
-        return None
-    import dask.array  # noqa: PLC0415  (imported only by who has Dask arrays)
+def claims(data: object) -> bool:
+    """Whether ``data`` is an object of Dask, which is not imported to know."""
+    return type(data).__module__.partition(".")[0] == "dask"
+
+
+def open_rows(data: Any, name: str, *, missing_chunks: str) -> RowSource:  # noqa: ANN401
+    """Return the rows of a Dask array.
+
+    Raises
+    ------
+    InputError
+        It is another collection of Dask, or its shape is unknown.
+    """
+    del missing_chunks  # the tasks of the graph know what an absent chunk means
+    import dask.array  # noqa: PLC0415  (imported only if there are Dask arrays)
 
     if not isinstance(data, dask.array.Array):
         raise InputError(
@@ -54,8 +63,11 @@ def open_rows(data: object, name: str, *, missing_chunks: str) -> RowSource | No
     return DaskSource(data, name)
 
 
+KIND = Kind(claims, open_rows)
+
+
 class DaskSource(RowSource):
-    """The rows of a Dask array, whatever its chunks.
+    """The rows of a Dask array with any chunks.
 
     Attributes
     ----------
@@ -74,22 +86,22 @@ class DaskSource(RowSource):
         self.dtype = np.dtype(array.dtype)
         self.grid = RowGrid.irregular(array.chunks[0] if self.shape else ())
         self.array = array.rechunk({1: -1}) if array.ndim == 2 else array  # noqa: PLR2004
-        self._tasks: _Tasks | None = None
+        self._chunk_rows: _ChunkRows | None = None
         self._lock = Lock()
 
     def open(self) -> Reader:
         with self._lock:
-            if self._tasks is None:
-                self._tasks = _Tasks(self.array, self.name, self._kept_nbytes)
-        return _DaskReader(self, self._tasks)
+            if self._chunk_rows is None:
+                self._chunk_rows = _ChunkRows(self.array, self.name)
+        return _DaskReader(self, self._chunk_rows)
 
     def reader_nbytes(self, block_rows: int) -> int:
-        # what tasks make on their way to a chunk row is not known. Measured, with the chunk row
-        # before that is still in use: random numbers 2 times its bytes, read from Zarr as it is
-        # or standardised 4 to 5 times, one column of 128 as much as all of them
+        # The memory of tasks is unknown. Measured, with the chunk row before, which is still in
+        # use: random numbers take 2 times the bytes of a chunk row; rows from Zarr, as they are or
+        # standardised, 4 to 5 times; one column of 128 as much as all of them.
         chunk_row = self.grid.chunk_rows * self.row_nbytes
-        stored = _stored_nbytes(self.array, self.grid.chunk_rows)
-        # what heaps do not keep leaves room for the next
+        stored = self._stored_nbytes()
+        # what the heaps do not retain is free for the next chunk row
         copies = 4 if heaps_nbytes(self) else 2
         if self.on_device:
             return chunk_row + copies * stored
@@ -102,18 +114,12 @@ class DaskSource(RowSource):
 
     @property
     def shared_nbytes(self) -> int:
-        n_tasks = sum(len(layer) for layer in self.array.dask.layers.values())
-        return _TASK_NBYTES * n_tasks + _LIBRARY_NBYTES + heaps_nbytes(self)
+        return _TASK_NBYTES * _n_tasks(self.array.dask) + _LIBRARY_NBYTES + heaps_nbytes(self)
 
     def inputs(self) -> list[Path]:
-        # the Zarr arrays among its tasks, as dask.array.from_zarr leaves them there
-        arrays = [
-            task
-            for layer in self.array.dask.layers.values()
-            for task in layer.values()
-            if type(task).__module__.partition(".")[0] == "zarr"
-        ]
-        return [folder for folder in map(input_path, arrays) if folder is not None]
+        # of all tasks: an array that was optimised has one layer
+        paths = [input_path(task) for task in _tasks(self.array) if is_zarr(task)]
+        return [path for path in paths if path is not None]
 
     @property
     def on_device(self) -> bool:
@@ -125,7 +131,7 @@ class DaskSource(RowSource):
 
     @property
     def storage(self) -> str:
-        # of the tasks that make it, from what and how
+        # Dask derives the name from the tasks and their data
         return str(self.array.name)
 
     def place(self, row: int, column: int = 0) -> str:
@@ -133,8 +139,42 @@ class DaskSource(RowSource):
         return chunk_row(self, row)
 
     @property
-    def _kept_nbytes(self) -> int:
-        return max(_MIN_KEPT_NBYTES, self.grid.chunk_rows * self.row_nbytes)
+    def why_unreachable_from_workers(self) -> str:
+        return ""
+
+    def delayed_chunks(self, bounds: list[tuple[int, int]]) -> list[list[Any]]:
+        import dask  # noqa: PLC0415  (imported only if there are Dask arrays)
+
+        array, ends = self.array, {stop for _, stop in bounds}
+        rows = (self.grid.rows(chunk) for chunk in range(len(self.grid)))
+        if not ends <= {stop for _, stop in rows}:
+            array = array.rechunk({0: tuple(stop - start for start, stop in bounds)})
+        (array,) = dask.optimize(array)  # type: ignore[attr-defined,no-untyped-call]
+        all_chunks = zip(array.to_delayed().ravel(), array.chunks[0], strict=True)
+        filled = iter([(chunk, height) for chunk, height in all_chunks if height])
+        spans, row = [], 0
+        for _, stop in bounds:
+            span = []
+            while row < stop:
+                chunk, height = next(filled)
+                span.append(chunk)
+                row += height
+            spans.append(span)
+        return spans
+
+    def _stored_nbytes(self) -> int:
+        """Bytes of a chunk row of the widest stored array that is read, in whole chunks of it.
+
+        ``dask.array.from_array`` and ``from_zarr`` make a layer of each array.
+        """
+        widest = 0
+        layers = self.array.dask.layers.values()
+        for data in (_unwrapped(*layer.values()) for layer in layers if len(layer) == 1):
+            if isinstance(data, Sliceable) and data.shape and not isinstance(data, np.ndarray):
+                stored = SliceableSource(data, "")
+                n_rows = max(self.grid.chunk_rows, (stored.chunks or (0,))[0])
+                widest = max(widest, min(stored.shape[0], n_rows) * stored.row_nbytes)
+        return widest
 
 
 def chunk_row(source: RowSource, row: int) -> str:
@@ -144,147 +184,101 @@ def chunk_row(source: RowSource, row: int) -> str:
     return f"chunk row {chunk} of the Dask array {source.name} ({rows})"
 
 
-class _Tasks:
-    """The graph of an array, and the small results that most of its row blocks need."""
+def _unwrapped(task: Any) -> Any:  # noqa: ANN401
+    """Return the value of a task that Dask made only to hold data, else the task."""
+    return getattr(task, "value", task)
 
-    def __init__(self, array: Any, name: str, cache_nbytes: int) -> None:  # noqa: ANN401
-        import dask  # noqa: PLC0415  (imported only by who has Dask arrays)
-        from dask._task_spec import convert_legacy_graph  # noqa: PLC0415
 
-        (optimized,) = dask.optimize(array)  # type: ignore[attr-defined,no-untyped-call]
-        self._name = name
-        self._graph: Graph = convert_legacy_graph(dict(optimized.__dask_graph__()))
-        keys = optimized.__dask_keys__()
-        heights = optimized.chunks[0]
-        rows = [key[0] for key in keys] if array.ndim == 2 else keys  # noqa: PLR2004
-        self.keys = [key for key, height in zip(rows, heights, strict=True) if height > 0]
-        self._shared = _shared(self._graph, self.keys)
-        self._kept: dict[Key, Any] = {}
-        self._room = cache_nbytes
-        self._lock = Lock()
+def _tasks(array: Any) -> Iterator[Any]:  # noqa: ANN401
+    """Yield all tasks of an array, and its data."""
+    for layer in array.dask.layers.values():
+        yield from map(_unwrapped, layer.values())
 
-    def compute(self, key: Key) -> Any:  # noqa: ANN401  (an array, of NumPy or another library)
-        """Return the value of a key; what it shares with other keys is computed once."""
-        if any(at in self._shared for at in self._needed(key)):
-            with self._lock:
-                shared = [at for at in self._needed(key) if at in self._shared]
-                # one after the other: computed together, the chunks of one would wait in memory
-                # for another's value
-                for at in sorted(shared, key=self._shared.__getitem__):
-                    self._keep(at, self._get(at))
-        return self._get(key)
 
-    def _keep(self, key: Key, value: Any) -> None:  # noqa: ANN401
-        from dask._task_spec import DataNode  # noqa: PLC0415  (a value is data, never a task)
-        from dask.sizeof import sizeof  # noqa: PLC0415
+def _n_tasks(graph: Any) -> int:  # noqa: ANN401
+    """Return how many tasks a ``HighLevelGraph`` has."""
+    return sum(len(layer) for layer in graph.layers.values())
 
-        nbytes = sizeof(value)
-        if nbytes <= self._room:
-            self._room -= nbytes
-            self._kept[key] = DataNode(key, value)
-        del self._shared[key]
 
-    def _get(self, key: Key) -> Any:  # noqa: ANN401
-        import dask  # noqa: PLC0415
+class _ChunkRows:
+    """The optimised graph of an array, of which each chunk row is computed by itself.
 
-        return dask.get(self._needed(key), key)  # type: ignore[attr-defined]
+    Raises
+    ------
+    InputError
+        Chunks are on a cluster.
+    """
 
-    def _needed(self, key: Key) -> dict[Key, Any]:
-        """Return the part of the graph that a key is computed from, as far as it is not known."""
-        needed: dict[Key, Any] = {}
-        pending = [key]
-        while pending:
-            at = pending.pop()
-            if at not in needed:
-                needed[at] = self._kept[at] if at in self._kept else self._task(at)
-                pending.extend(needed[at].dependencies)
-        return needed
+    def __init__(self, array: Any, name: str) -> None:  # noqa: ANN401
+        import dask  # noqa: PLC0415  (imported only if there are Dask arrays)
 
-    def _task(self, key: Key) -> Any:  # noqa: ANN401
-        if key not in self._graph:
-            # persisted by a client
+        if any(type(task).__module__.startswith("distributed.") for task in _tasks(array)):
+            # a client persisted them
             raise InputError(
-                f"chunks of {self._name} are on a Dask cluster; pass its client as client, or "
-                "compute them here"
+                f"chunks of {name} are on a Dask cluster; pass its client as client, or "
+                "compute them in this process"
             )
-        return self._graph[key]
+        _warn_of_shared_work(array, name)
+        (optimized,) = dask.optimize(array)  # type: ignore[attr-defined,no-untyped-call]
+        self._graph: Graph = dict(optimized.__dask_graph__())
+        self._keys = _keys(optimized)
+
+    def compute(self, chunk: int) -> Any:  # noqa: ANN401  (an array, of NumPy or another library)
+        """Return the rows of a chunk, computed in this thread."""
+        import dask  # noqa: PLC0415
+        from dask.optimization import cull  # noqa: PLC0415
+
+        key = self._keys[chunk]
+        needed, _ = cull(self._graph, [key])  # type: ignore[no-untyped-call]
+        return dask.get(needed, key)  # type: ignore[attr-defined]
+
+
+def _keys(array: Any) -> list[Key]:  # noqa: ANN401
+    """Return the key of each chunk row that has rows."""
+    keys = array.__dask_keys__()
+    rows = [key[0] for key in keys] if array.ndim == 2 else keys  # noqa: PLR2004
+    return [key for key, height in zip(rows, array.chunks[0], strict=True) if height > 0]
+
+
+def _warn_of_shared_work(array: Any, name: str) -> None:  # noqa: ANN401
+    """Warn if a chunk row in the middle needs many times its share of all tasks."""
+    keys = _keys(array)
+    needed, of_all = _n_tasks(array.dask.cull([keys[len(keys) // 2]])), _n_tasks(array.dask)
+    if needed * len(keys) <= _MOST_SHARES * of_all:
+        return
+    warnings.warn(
+        f"a chunk row of the Dask array {name} needs {needed:,} of {of_all:,} tasks, and each of "
+        f"{len(keys):,} chunk rows computes them again. Compute what they share first, such as "
+        "mean = x.mean(axis=0).compute() of x - mean, or pass x.persist() if x fits in memory",
+        DataWarning,
+        stacklevel=2,
+    )
 
 
 class _DaskReader(ChunkReader):
-    def __init__(self, source: DaskSource, tasks: _Tasks) -> None:
-        super().__init__(source)
+    def __init__(self, source: DaskSource, chunk_rows: _ChunkRows) -> None:
+        super().__init__(source.grid, source.shape[1:], source.dtype)
         self._source = source
-        self._tasks = tasks
+        self._chunk_rows = chunk_rows
 
     def load(self, chunk: int) -> Array:
         source = self._source
         start, stop = source.grid.rows(chunk)
         try:
-            value = self._tasks.compute(self._tasks.keys[chunk])
+            value = self._chunk_rows.compute(chunk)
         except (StreamregError, MemoryError):
             raise
-        # whatever the tasks raise: those that read files mostly OSError
+        # tasks raise anything; those that read files mostly raise OSError
         except Exception as error:
             kind = DataCorruptionError if isinstance(error, OSError) else InputError
             raise kind(
                 f"{source.place(start)} cannot be computed: {type(error).__name__}: {error}"
             ) from error
-        return as_rows(
-            value, (stop - start, *source.shape[1:]), source.dtype, source.place(start),
-            on_device=source.on_device,
-        )  # fmt: skip
+        shape = (stop - start, *source.shape[1:])
+        return as_rows(value, shape, source.dtype, source.place(start), on_device=source.on_device)
 
     def read(self, start: int, stop: int) -> Array:
         if not self._source.on_device:
             return super().read(start, stop)
-        # never into a buffer: the GPU may still be at work on what was read before
+        # not into a buffer, because the device may still use the rows that were read before
         return joined_on_device([self._part(*span) for span in self._spans(start, stop)])
-
-
-def _stored_nbytes(array: Any, chunk_rows: int) -> int:  # noqa: ANN401
-    """Bytes of as many rows of the widest array on disk that a graph reads, in whole chunks."""
-    from dask._task_spec import DataNode  # noqa: PLC0415  (imported only by who has Dask arrays)
-
-    widest = 0
-    for layer in array.dask.layers.values():
-        task = next(iter(layer.values())) if len(layer) == 1 else None
-        data = task.value if isinstance(task, DataNode) else task
-        if isinstance(data, Sliceable) and data.shape and not isinstance(data, np.ndarray):
-            source = SliceableSource(data, "")
-            rows = min(source.shape[0], max(chunk_rows, (source.chunks or (0,))[0]))
-            widest = max(widest, rows * source.row_nbytes)
-    return widest
-
-
-def _shared(graph: Graph, row_blocks: list[Key]) -> dict[Key, int]:
-    """Find tasks whose value is worth keeping, since most row blocks need them.
-
-    Walking from the row blocks to what they need, each task learns which row blocks need it. Not
-    by way of a shared task, which is computed only once: else every chunk that a mean was taken of
-    would be shared too. What only shared tasks need is shared if many tasks need it.
-
-    Returns
-    -------
-    Their places in an order in which each comes after all that it needs.
-    """
-    from dask._task_spec import DataNode  # noqa: PLC0415  (imported only by who has Dask arrays)
-    from dask.core import toposort  # noqa: PLC0415
-
-    most = min(_MOST_NEIGHBOURS, max(1, len(row_blocks) - 1))
-    users: dict[Key, set[int]] = {key: {number} for number, key in enumerate(row_blocks)}
-    needs = {key: task.dependencies for key, task in graph.items()}
-    counts = Counter(needed for some in needs.values() for needed in some)
-    shared = {}
-    ordered: list[Key] = toposort(graph, dependencies=needs)  # type: ignore[no-untyped-call]
-    for rank, key in reversed(list(enumerate(ordered))):
-        blocks = users.pop(key, set())
-        if isinstance(graph[key], DataNode):
-            continue
-        if len(blocks) > most or (not blocks and counts[key] > _MOST_NEIGHBOURS):
-            shared[key] = rank
-            continue
-        for needed in needs[key]:
-            known = users.setdefault(needed, set())
-            if len(known) <= most:
-                known |= blocks
-    return shared

@@ -1,16 +1,14 @@
-"""X, y and weights that describe the same rows, read together as blocks."""
+"""X, y and weights that describe the same rows."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from streamreg.errors import InputError
 from streamreg.formatting import count
-from streamreg.sources.block_reader import BlockReader
 from streamreg.sources.checks import is_wide, require_rows
-from streamreg.sources.fingerprint import identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,19 +23,19 @@ NanPolicy = Literal["raise", "omit"]
 
 @dataclass(frozen=True)
 class Dataset:
-    """The rows of a regression: X (N, D), y (N, K) and weights (N,), wherever each lies.
+    """The rows of a regression: X (N, D), y (N, K) and weights (N,), each from a source.
 
     Attributes
     ----------
     X, y, weight
-        Sources with the same N; ``y`` is ``None`` for prediction, ``weight`` where all rows count
-        once.
+        Sources with the same N; ``y`` is ``None`` for prediction, ``weight`` if every row has
+        weight 1.
     feature_names, target_names
-        Names of the D columns and K targets, where the data know them.
+        Names of the D columns and K targets, where the data have names.
     nan_policy
         ``"raise"``: NaN or inf is an error. ``"omit"``: such rows are left out.
     rounded
-        Names of X and y, where integers beyond 2^53 were rounded on their way here.
+        Names of X and y, where coercion rounded integers beyond 2^53.
     """
 
     X: RowSource
@@ -55,9 +53,8 @@ class Dataset:
                 f"{self.X.name} has shape {self.X.shape}; X must be (N, D). Reshape your data: "
                 "X.reshape(-1, 1) if it is one feature, X.reshape(1, -1) if it is one row"
             )
-        for source, dimensions, allowed in (
-            (self.y, 2, "(N,) or (N, K)"), (self.weight, 1, "(N,)")
-        ):  # fmt: skip
+        others = ((self.y, 2, "(N,) or (N, K)"), (self.weight, 1, "(N,)"))
+        for source, dimensions, allowed in others:
             if source is None:
                 continue
             require_rows(source, dimensions, allowed)
@@ -94,58 +91,47 @@ class Dataset:
 
     @property
     def pass_nbytes(self) -> int:
-        """Decoded bytes that one pass reads."""
-        return self.n_rows * self.row_nbytes
-
-    def open(self) -> BlockReader:
-        """Return a reader of blocks, to be used by one thread at a time."""
-        return BlockReader(self)
+        """Bytes that one pass over all rows decodes."""
+        return sum(source.pass_nbytes for source in self.sources())
 
     def inputs(self) -> list[Path]:
-        """Return the local files and folders that the rows come from: no output may lie there."""
+        """Return the local files and folders that the rows come from: no output may be there."""
         return [path for source in self.sources() for path in source.inputs()]
 
     def reader_nbytes(self, block_rows: int) -> int:
-        """Bytes that one reader keeps while it reads blocks of at most ``block_rows`` rows."""
-        kept = 0
+        """Bytes that one reader holds while it reads blocks of at most ``block_rows`` rows."""
+        buffers = 0
         for source in self.sources():
-            kept += source.reader_nbytes(block_rows)
+            buffers += source.reader_nbytes(block_rows)
             if source.grid != self.X.grid:
-                # cut elsewhere than X, so that a block spans its chunks
-                kept += block_rows * source.row_nbytes
-        # as float64, and which rows stay
+                # its chunks end at other rows than those of X, so a block spans several of them
+                buffers += block_rows * source.row_nbytes
+        # weights as float64, and a mask of those above 0
         weights = block_rows * 9 if self.weight is not None else 0
-        # of rows left out: the mask, and the copy of those that stay
+        # if rows are left out: their mask, and a copy of the others
         masked = self.weight is not None or self.nan_policy == "omit"
         copies = block_rows * (self.row_nbytes + self.n_features) if masked else 0
         wide = (source for source in (self.X, self.y) if source and is_wide(source.dtype))
         narrowed = sum(8 * block_rows * math.prod(source.shape[1:]) for source in wide)
-        return kept + weights + copies + narrowed
+        return buffers + weights + copies + narrowed
 
     @property
     def shared_nbytes(self) -> int:
-        """Bytes that all readers together keep once."""
+        """Bytes that all readers together hold once."""
         return sum(source.shared_nbytes for source in self.sources())
 
-    def identity(self) -> dict[str, Any]:
-        """Return what tells this data set from others, as JSON knows it.
-
-        Where no stamps of files tell what arrays hold, a few rows are read.
-        """
-        return {name: identity(source) for name, source in self.named().items()}
-
     def stamps(self) -> dict[str, FileStamps]:
-        """Return which versions of files were read, of arrays where that is watched."""
+        """Return which versions of files were read, of each array whose files are watched."""
         named = self.named().items()
         return {name: source.stamps for name, source in named if source.stamps is not None}
 
     def require_unchanged(self) -> None:
-        """Raise :class:`DataCorruptionError` if a file that stamps tell of has changed since."""
+        """Raise :class:`DataCorruptionError` if a file with a stamp has changed since."""
         for source in self.sources():
             source.require_unchanged()
 
     def replaced(self, change: Callable[[str, RowSource], RowSource]) -> Dataset:
-        """Return the data set with other sources, by their names X, y and sample_weight."""
+        """Return the data set with other sources; ``change`` gets X, y or sample_weight as name."""
         changed = {name: change(name, source) for name, source in self.named().items()}
         return replace(
             self, X=changed["X"], y=changed.get("y"), weight=changed.get("sample_weight")
@@ -153,20 +139,20 @@ class Dataset:
 
     @property
     def on_device(self) -> bool:
-        """Whether rows of some arrays lie in the memory of a GPU."""
+        """Whether some arrays are in the memory of a GPU."""
         return any(source.on_device for source in self.sources())
 
     def whole_on_device(self) -> tuple[Array | None, Array | None]:
-        """Return X (N, D) and y (N, K) as far as they lie on a GPU just as they are folded.
+        """Return X (N, D) and y (N, K), each if it is on a GPU and ready to be reduced.
 
-        Not where rows may be left out.
+        ``None`` if rows may be left out.
         """
         if self.weight is not None or self.nan_policy == "omit":
             return None, None
         return self.X.whole, None if self.y is None else self.y.whole
 
     def require_on_host(self, remedy: str) -> None:
-        """Raise :class:`InputError`, with a remedy, if rows lie in the memory of a GPU."""
+        """Raise :class:`InputError`, with a remedy, if rows are in the memory of a GPU."""
         for name, source in self.named().items():
             if source.on_device:
                 raise InputError(
@@ -175,17 +161,17 @@ class Dataset:
                 )
 
     def require_there(self) -> None:
-        """Raise :class:`InputError` if rows cannot be found by this process."""
+        """Raise :class:`InputError` if this process cannot find the rows."""
         for source in self.sources():
             source.require_there()
 
     def named(self) -> dict[str, RowSource]:
-        """Return X, y and sample_weight, as far as there are any."""
+        """Return X, y and sample_weight by name, without those that are ``None``."""
         named = {"X": self.X, "y": self.y, "sample_weight": self.weight}
         return {name: source for name, source in named.items() if source is not None}
 
     def sources(self) -> list[RowSource]:
-        """Return X, y and the weights, as far as there are any."""
+        """Return X, y and the weights, without those that are ``None``."""
         return list(self.named().values())
 
 

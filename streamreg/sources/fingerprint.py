@@ -17,17 +17,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from streamreg.sources.base import RowSource
+    from streamreg.sources.dataset import Dataset
 
-# of rows that are looked at where nothing else tells what an array holds
+# pieces of rows that are checked, if nothing else tells which values an array has
 _PIECE_NBYTES = MIB
 _PIECES = 3
 
 
-def identity(source: RowSource) -> dict[str, Any]:
-    """Return what tells the rows of a source from others, as JSON knows it.
+def dataset_identity(dataset: Dataset) -> dict[str, Any]:
+    """Return what tells a data set from others, as JSON values: that of X, y and the weights."""
+    return {name: identity(source) for name, source in dataset.named().items()}
 
-    Shape, dtype, chunks and codecs; and of what an array holds, unless stamps of its files tell:
-    the state of the files that it comes from, or a checksum of all rows in memory, or of some.
+
+def identity(source: RowSource) -> dict[str, Any]:
+    """Return what tells the rows of a source from others, as JSON values.
+
+    Shape, dtype, chunks and codecs. For the values of a source whose files have no stamps: the
+    state of its files, or a checksum of all rows in memory, or a checksum of some rows, which are
+    read.
     """
     grid = source.grid
     bounds = zlib.crc32(repr(grid.bounds).encode())
@@ -55,19 +62,19 @@ def folder_state(folder: Path) -> str:
         parents = [(str(folder.parent), [], [folder.name])]
     checksum, seen = 0, set()
     for parent, folders, names in parents:
-        folders.sort()  # of two names of one folder it is always the same that counts
+        folders.sort()  # a folder with two names is always found by the same one
         if os.path.realpath(parent) in seen:
-            folders.clear()  # a link led back
+            folders.clear()  # a link leads to a folder that was seen
             continue
         seen.add(os.path.realpath(parent))
         for file in (Path(parent, name) for name in names):
             try:
                 status = file.stat()
             except OSError:
-                continue  # removed meanwhile, or a link that leads nowhere
-            # links lead to the same data, and so does another name
+                continue  # removed since it was listed, or a dangling link
+            # not the whole path: the folder may be renamed, or reached by a link
             known = f"{os.path.relpath(file, folder)} {status.st_size} {status.st_mtime_ns}"
-            # a sum, since a folder lists its files in any order
+            # a sum, because a folder lists its files in any order
             checksum += zlib.crc32(known.encode("utf-8", "surrogateescape"))
     return f"{checksum:x}"
 

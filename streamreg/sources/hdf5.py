@@ -1,4 +1,4 @@
-"""Arrays that can be sliced: NumPy, HDF5 datasets and whatever looks like them."""
+"""Arrays of other libraries that can be sliced: HDF5 datasets and whatever looks like them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from streamreg.errors import DataCorruptionError, InputError
 from streamreg.formatting import MIB, rows_text
-from streamreg.sources.base import Reader, RowGrid, RowSource
+from streamreg.sources.base import Kind, Reader, RowGrid, RowSource
 from streamreg.sources.checks import as_rows
 from streamreg.sources.chunk_reader import (
     ChunkReader,
@@ -19,25 +19,23 @@ from streamreg.sources.chunk_reader import (
     heaps_nbytes,
     joined_nbytes,
 )
-from streamreg.sources.in_memory import ArraySource
-from streamreg.sources.memmap import memmap_rows
 from streamreg.sources.zarr.metadata import printable
 
 if TYPE_CHECKING:
     from streamreg.blocks import Array
 
-# rows of an array that knows no chunks are read in pieces; any number of them will do
+# chunk rows of the grid of an array without chunks, which is read in pieces of any number of rows
 _ANY_ROWS = 1 << 20
-# chunk rows below are read several at once: HDF5's own guess at chunks is some KiB
+# smaller chunk rows are read several at once: HDF5's own guess at chunks is some KiB
 _SMALL_NBYTES = 2 * MIB
-# of all arrays of other libraries one is read at a time: those of one file share a library that
-# may know nothing of threads (netCDF4's HDF5 crashes), and h5py has such a lock anyhow
+# One array of another library is read at a time, because the arrays of one file share a library
+# that may not be thread safe: netCDF4's HDF5 crashes, and h5py has such a lock itself.
 _READING = RLock()
 
 
 @runtime_checkable
 class Sliceable(Protocol):
-    """An array by its looks."""
+    """An array, by its attributes."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -64,21 +62,38 @@ class _ReadsInto(Protocol):
         """Fill a part of ``dest``, as h5py does."""
 
 
-def open_rows(data: object, name: str, *, missing_chunks: str) -> RowSource | None:
-    """Return the rows of an array in memory, mapped, or sliceable; ``None`` for anything else."""
-    del missing_chunks  # these have none
-    if isinstance(data, np.ma.MaskedArray) and data.mask is not np.ma.nomask:
-        raise InputError(
-            f"{name} is a masked array, whose masked values would be read as numbers; pass "
-            f'{name}.filled(np.nan) and nan_policy="omit" to leave such rows out'
-        )
-    if isinstance(data, np.ndarray):
-        return memmap_rows(data, name) or ArraySource(data, name)
+def claims(data: object) -> bool:
+    """Whether ``data`` has shape, slices and an element type that NumPy knows."""
+    package = type(data).__module__.partition(".")[0]
+    if package == "h5py":
+        return True
+    # a pandas.Series has shape, dtype and slices too, but slices by its labels
+    if package in {"pandas", "polars", "scipy"} or not isinstance(data, Sliceable):
+        return False
     try:
-        return SliceableSource(data, name) if isinstance(data, Sliceable) else None
-    # a closed HDF5 file has no shape, and other libraries' element types are not NumPy's
-    except (ValueError, TypeError, RuntimeError) as error:
+        np.dtype(data.dtype)
+    except TypeError:
+        return False
+    return True
+
+
+def open_rows(data: Sliceable, name: str, *, missing_chunks: str) -> RowSource:
+    """Return the rows of an array that can be sliced.
+
+    Raises
+    ------
+    InputError
+        The array does not say what it is: a closed HDF5 file has no shape.
+    """
+    del missing_chunks  # the library knows what an absent chunk means
+    try:
+        return SliceableSource(data, name)
+    # other libraries raise what they like
+    except (ValueError, TypeError, RuntimeError, AttributeError) as error:
         raise InputError(f"{name}, a {type(data).__name__}, cannot be read: {error}") from error
+
+
+KIND = Kind(claims, open_rows)
 
 
 class SliceableSource(RowSource):
@@ -107,7 +122,7 @@ class SliceableSource(RowSource):
 
     @property
     def storage(self) -> str:
-        return str(getattr(self.array, "name", self.name))  # of HDF5 its place in the file
+        return str(getattr(self.array, "name", self.name))  # the path inside an HDF5 file
 
     def inputs(self) -> list[Path]:
         return [file for file in [Path(_file_of(self.array))] if file.is_file()]
@@ -117,11 +132,11 @@ class SliceableSource(RowSource):
         if self.chunks is not None:
             rows = min(self.grid.chunk_rows, self.grid.n_rows)
             joined = joined_nbytes(self, block_rows)
-        kept = rows * self.row_nbytes + joined
+        buffers = rows * self.row_nbytes + joined
         if isinstance(self.array, _ReadsInto):
-            return kept + _decoded_nbytes(self.array)
-        # what the library gives us, and what it made that from
-        return kept + 2 * rows * self.row_nbytes
+            return buffers + _decoded_nbytes(self.array)
+        # what the library returns, and what it made that from
+        return buffers + 2 * rows * self.row_nbytes
 
     @property
     def shared_nbytes(self) -> int:
@@ -142,14 +157,14 @@ class SliceableSource(RowSource):
         """
         stop = start + len(out)
         rows = f"{rows_text(start, stop)} of {self.name}"
-        # until they are copied: what is handed out may be read only then
+        # locked until the values are copied, because a library may read only then
         with _READING:
             values = self._rows(start, stop, out, rows)
             if values is not out:
                 out[...] = as_rows(values, out.shape, out.dtype, rows)
 
     def _rows(self, start: int, stop: int, out: Array, what: str) -> Any:  # noqa: ANN401
-        """Return ``out``, filled, or what the library hands out instead."""
+        """Return ``out``, filled, or what the library returns instead."""
         try:
             shape = tuple(self.array.shape)
             if isinstance(self.array, _ReadsInto):
@@ -173,7 +188,7 @@ class SliceableSource(RowSource):
 
 
 class _PieceReader(Reader):
-    """Reads just the rows that are asked for."""
+    """Reads only the rows of each block."""
 
     def __init__(self, source: SliceableSource) -> None:
         self._source = source
@@ -189,7 +204,7 @@ class _BandReader(ChunkReader):
     """Reads chunk rows whole."""
 
     def __init__(self, source: SliceableSource) -> None:
-        super().__init__(source)
+        super().__init__(source.grid, source.shape[1:], source.dtype)
         self._source = source
         self._room = RowBuffer(source.shape[1:], source.dtype)
 
@@ -214,20 +229,20 @@ def _label(array: Sliceable, name: str) -> str:
 
 
 def _cached_nbytes(array: object) -> int:
-    """Bytes of chunks that HDF5 keeps of a dataset, once for all threads, or is decoding."""
+    """Bytes of HDF5's chunk cache of a dataset, once for all threads, and of chunks in decoding."""
     dataset: Any = array
     chunk, cache = _hdf5_chunk(dataset)
     if chunk > cache:
         return 0
-    kept: int = min(cache, math.prod(dataset.shape) * dataset.dtype.itemsize)
-    return kept + kept // 8 + 2 * chunk  # an eighth: what it notes of each chunk
+    cached: int = min(cache, math.prod(dataset.shape) * dataset.dtype.itemsize)
+    return cached + cached // 8 + 2 * chunk  # an eighth: HDF5's records of its chunks
 
 
 def _decoded_nbytes(array: object) -> int:
-    """Bytes of chunks too large to be kept, which each thread's heap may hold on to."""
+    """Bytes of chunks too large for the cache, which the heap of each thread may retain."""
     dataset: Any = array
     chunk, cache = _hdf5_chunk(dataset)
-    # read straight to its place unless it must be decoded
+    # a chunk without filters is read straight into its place
     is_decoded = chunk > cache and dataset.id.get_create_plist().get_nfilters()
     return 2 * chunk if is_decoded else 0
 

@@ -4,17 +4,43 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from streamreg.sources.base import Reader, RowGrid, RowSource
-from streamreg.sources.chunk_reader import (
-    ViewReader,
-)
+import numpy as np
+
+from streamreg.errors import InputError
+from streamreg.sources.base import Kind, Reader, RowGrid, RowSource
+from streamreg.sources.memmap import memmap_rows
 
 if TYPE_CHECKING:
     from streamreg.blocks import Array
 
 
+def claims(data: object) -> bool:
+    """Whether ``data`` is a NumPy array, in memory or mapped from a file."""
+    return isinstance(data, np.ndarray)
+
+
+def open_rows(data: Array, name: str, *, missing_chunks: str) -> RowSource:
+    """Return the rows of a NumPy array.
+
+    Raises
+    ------
+    InputError
+        Some of its values are masked.
+    """
+    del missing_chunks  # an array has no chunks
+    if isinstance(data, np.ma.MaskedArray) and data.mask is not np.ma.nomask:
+        raise InputError(
+            f"{name} is a masked array, whose masked values would be read as numbers; pass "
+            f'{name}.filled(np.nan) and nan_policy="omit" to leave such rows out'
+        )
+    return memmap_rows(data, name) or ArraySource(data, name)
+
+
+KIND = Kind(claims, open_rows)
+
+
 class ArraySource(RowSource):
-    """A NumPy array in memory: its blocks are views, nothing is copied."""
+    """An array in memory: its blocks are views, nothing is copied."""
 
     def __init__(self, array: Array, name: str) -> None:
         self.array = array
@@ -34,3 +60,13 @@ class ArraySource(RowSource):
     def reader_nbytes(self, block_rows: int) -> int:
         del block_rows  # views
         return 0
+
+
+class ViewReader(Reader):
+    """Returns views of an array in memory."""
+
+    def __init__(self, array: Array) -> None:
+        self._array = array
+
+    def read(self, start: int, stop: int) -> Array:
+        return self._array[start:stop]

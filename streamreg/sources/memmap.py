@@ -1,4 +1,8 @@
-"""Memory-mapped files, read with ``pread``: mapped pages would count as this process's own."""
+"""Memory-mapped files, read so that mapped pages do not count as memory of this process.
+
+Rows that lie in one piece are read with ``pread``. Every other layout is copied from the map, a
+piece at a time, and the pages of each piece are given back to the system.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +12,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 
 from streamreg.errors import DataCorruptionError
-from streamreg.formatting import count, rows_text
+from streamreg.formatting import MIB, count, rows_text
 from streamreg.sources.base import Reader, RowGrid, RowSource
-from streamreg.sources.chunk_reader import RowBuffer, ViewReader
+from streamreg.sources.chunk_reader import RowBuffer
 from streamreg.sources.retries import retried
 
 if TYPE_CHECKING:
     from streamreg.blocks import Array
 
-# rows that lie no further apart are read with what lies between them
-_NEAR_NBYTES = 8192
+# bytes of the map that are copied before their pages are given back, if one line has no more
+_PIECE_NBYTES = MIB
+# Linux maps the huge page around an address that is touched, if the page cache holds one; else
+# 64 KiB around it (fault_around_bytes). Measured on Linux 6.18, ext4.
+_AROUND_NBYTES = 2 * MIB
 
 
 def memmap_rows(array: Array, name: str) -> MemmapSource | None:
-    """Return the rows of an array that lies in a mapped file; ``None`` if it must be read as is.
+    """Return the rows of an array that lies in a mapped file; ``None`` if it is in memory.
 
-    That is so in memory, for copy-on-write maps, whose pages may differ from their file, and
-    where neither rows nor columns lie in one piece.
+    A copy-on-write map is in memory, because its pages may differ from those of its file.
     """
     base: Any = array
     mapped: np.memmap[Any, Any] | None = None
@@ -37,26 +44,26 @@ def memmap_rows(array: Array, name: str) -> MemmapSource | None:
         base = owner
     if mapped is None or mapped.mode == "c" or mapped.filename is None:
         return None
-    if array.size == 0 or array.ndim not in {1, 2} or min(array.strides) <= 0:
-        return None
-    if array.dtype.itemsize not in {array.strides[0], array.strides[-1]} and array[0].size > 1:
+    if array.size == 0 or array.ndim not in {1, 2}:
         return None
     return MemmapSource(array, name, mapped)
 
 
 class MemmapSource(RowSource):
-    """A mapped file: C or Fortran order, some of its rows or columns, from any offset.
+    """A mapped file in any layout: C or Fortran order, some of its rows or columns.
 
     Attributes
     ----------
     array
-        The map, used if its file is gone or is another one by now.
+        The map.
     path
         Its file.
+    map
+        Python's map of the file, from the byte ``map_offset`` of the file on.
     offset
-        Where the first value lies in it.
-    end
-        How long the file must be.
+        Byte of the file at which the first value lies, if the array is in C order.
+    by_columns
+        Whether a column lies closer together than a row, as in Fortran order.
     """
 
     def __init__(self, array: Array, name: str, mapped: np.memmap[Any, Any]) -> None:
@@ -66,79 +73,92 @@ class MemmapSource(RowSource):
         self.dtype = array.dtype
         self.grid = RowGrid(n_rows=array.shape[0], chunk_rows=array.shape[0], divisible=True)
         self.path = Path(str(mapped.filename)).absolute()
-        first = array.__array_interface__["data"][0]
-        self.offset = mapped.offset + first - mapped.__array_interface__["data"][0]
-        steps = zip(array.shape, array.strides, strict=True)
-        self.end = self.offset + self.dtype.itemsize + sum((n - 1) * step for n, step in steps)
-        self._map: Any = mapped.base
-        itemsize = self.dtype.itemsize
-        self.by_columns = array.ndim > 1 and array.shape[1] > 1 and array.strides[1] != itemsize
-        gap = 1 if len(array) == 1 else array.strides[0]
-        self.row_step = gap if gap <= max(_NEAR_NBYTES, 2 * self.row_nbytes) else None
+        self.map: Any = mapped.base
+        self.map_offset = mapped.offset - mapped.offset % mmap.ALLOCATIONGRANULARITY
+        # the address of byte 0 of the file
+        self.address = byte_bounds(mapped)[0] - mapped.offset
+        low, high = byte_bounds(array)
+        self.offset = low - self.address
+        self._end = high - self.address
+        strides = [abs(stride) for stride in array.strides]
+        self.by_columns = array.ndim > 1 and array.shape[1] > 1 and strides[1] > strides[0]
 
     def inputs(self) -> list[Path]:
         return [self.path]
 
     @property
     def is_checked_whole(self) -> bool:
-        # writing through a map need not change the time of its file
+        # a write through a map need not change the time of its file
         return True
 
     def open(self) -> Reader:
-        if self._map.size() < self.end:
+        self.require_whole()
+        file = self._open_file() if self.array.flags.c_contiguous else None
+        return _MapReader(self) if file is None else _FileReader(self, file)
+
+    def reader_nbytes(self, block_rows: int) -> int:
+        block = block_rows * self.row_nbytes
+        if self.array.flags.c_contiguous:
+            return block
+        return block + self._piece_nbytes(block_rows) + 2 * _AROUND_NBYTES
+
+    def require_whole(self) -> None:
+        """Raise if the file was shortened: touching a page beyond its end kills the process.
+
+        Raises
+        ------
+        DataCorruptionError
+            The file was shortened after it was mapped.
+        """
+        if self.map.size() < self._end:
             raise DataCorruptionError(
-                f"{self.path} has {count(self._map.size(), 'byte')} where {self.name} needs "
-                f"{self.end:,}; it was shortened after it was mapped"
+                f"{self.path} has {count(self.map.size(), 'byte')} where {self.name} needs "
+                f"{self._end:,}; it was shortened after it was mapped"
             )
+
+    def lines_at_once(self, block_rows: int) -> int:
+        """Return how many rows, or columns of a block, make a piece of the map."""
+        step = abs(self.array.strides[1 if self.by_columns else 0])
+        return max(1, (_PIECE_NBYTES - self._line_nbytes(block_rows)) // max(1, step))
+
+    def _line_nbytes(self, block_rows: int) -> int:
+        """Bytes of the map from the first value of a row, or column of a block, to its last."""
+        if self.by_columns:
+            return (block_rows - 1) * abs(self.array.strides[0]) + self.dtype.itemsize
+        steps = zip(self.shape[1:], self.array.strides[1:], strict=True)
+        return self.dtype.itemsize + sum((length - 1) * abs(step) for length, step in steps)
+
+    def _piece_nbytes(self, block_rows: int) -> int:
+        return max(_PIECE_NBYTES, self._line_nbytes(block_rows))
+
+    def _open_file(self) -> int | None:
+        """Return the open file; ``None`` if the file of that name is no longer the mapped one."""
         try:
             file = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
-            return ViewReader(self.array)
-        if _is_mapped(os.fstat(file), self.array.__array_interface__["data"][0]):
-            return _FileReader(self, file)
+            return None
+        try:
+            is_mapped = _is_mapped(os.fstat(file), self.address + self.offset)
+        except OSError:
+            is_mapped = False
+        if is_mapped:
+            return file
         os.close(file)
-        return ViewReader(self.array)
-
-    def reader_nbytes(self, block_rows: int) -> int:
-        if self.by_columns or self.row_step is None:
-            return block_rows * self.row_nbytes
-        read = block_rows * max(self.row_step, self.row_nbytes)
-        return read + (0 if self.row_step <= self.row_nbytes else block_rows * self.row_nbytes)
+        return None
 
 
 class _FileReader(Reader):
+    """Reads rows that lie in one piece."""
+
     def __init__(self, source: MemmapSource, file: int) -> None:
         self._source = source
         self._file = file
-        row_shape = source.shape[1:]
-        self._room = RowBuffer(row_shape, source.dtype)
-        self._raw = RowBuffer((), np.dtype(np.uint8))
+        self._room = RowBuffer(source.shape[1:], source.dtype)
 
     def read(self, start: int, stop: int) -> Array:
-        source, n_rows = self._source, stop - start
-        offset = source.offset + start * source.array.strides[0]
-        if source.by_columns:
-            columns = self._room.rows(n_rows).reshape(-1, n_rows)
-            for column, values in enumerate(columns):
-                self._fill(values, offset + column * source.array.strides[1], start, stop)
-            return columns.T
-        if source.row_step is None:
-            rows = self._room.rows(n_rows)
-            for row, values in enumerate(rows.reshape(n_rows, -1)):
-                self._fill(values, offset + row * source.array.strides[0], start, stop)
-            return rows
-        raw = self._raw.rows((n_rows - 1) * source.row_step + source.row_nbytes)
-        self._fill(raw, offset, start, stop)
-        shape = (n_rows, *source.shape[1:])
-        read = np.ndarray(shape, source.dtype, raw, strides=source.array.strides)
-        if read.flags.c_contiguous:
-            return read
-        rows = self._room.rows(n_rows)
-        rows[...] = read
-        return rows
-
-    def _fill(self, values: Array, offset: int, start: int, stop: int) -> None:
-        target = values.view(np.uint8).data
+        rows = self._room.rows(stop - start)
+        target = rows.reshape(-1).view(np.uint8).data
+        offset = self._source.offset + start * self._source.row_nbytes
         done = 0
         while done < len(target):
             try:
@@ -148,6 +168,7 @@ class _FileReader(Reader):
             if n_read == 0:
                 raise self._error(start, stop, "are gone: it was shortened after it was mapped")
             done += n_read
+        return rows
 
     def _error(self, start: int, stop: int, what: str) -> DataCorruptionError:
         source = self._source
@@ -159,12 +180,43 @@ class _FileReader(Reader):
         os.close(self._file)
 
 
+class _MapReader(Reader):
+    """Copies rows of any layout from the map; the copy has C or Fortran order, as the map has."""
+
+    def __init__(self, source: MemmapSource) -> None:
+        self._source = source
+        self._room = RowBuffer(source.shape[1:], source.dtype)
+
+    def read(self, start: int, stop: int) -> Array:
+        source, n_rows = self._source, stop - start
+        source.require_whole()
+        mapped, rows = source.array[start:stop], self._room.rows(n_rows)
+        lines, copies = mapped, rows
+        if source.by_columns:
+            lines, copies = mapped.T, rows.reshape(-1, n_rows)
+        step = source.lines_at_once(n_rows)
+        for line in range(0, len(lines), step):
+            copies[line : line + step] = lines[line : line + step]
+            self._give_back(lines[line : line + step])
+        return copies.T if source.by_columns else rows
+
+    def _give_back(self, piece: Array) -> None:
+        """Unmap the pages of a piece: the page cache of the system still has them."""
+        if not hasattr(mmap, "MADV_DONTNEED"):
+            return
+        first = self._source.address + self._source.map_offset
+        low, high = (bound - first for bound in byte_bounds(piece))
+        start = max(0, low - _AROUND_NBYTES) // mmap.PAGESIZE * mmap.PAGESIZE
+        stop = min(len(self._source.map), high + _AROUND_NBYTES)
+        self._source.map.madvise(mmap.MADV_DONTNEED, start, stop - start)
+
+
 def _is_mapped(status: os.stat_result, address: int) -> bool:
-    """Whether it is this file that is mapped at an address, and not one that had its name."""
+    """Whether this file is the one mapped at an address, not another that has taken its name."""
     try:
         maps = Path("/proc/self/maps").read_text()
     except OSError:
-        return True  # only Linux tells
+        return True  # only Linux has this file
     for line in maps.splitlines():
         # 7f5c1a000000-7f5c1a021000 r--s 00000000 08:01 1234567   /data/X.bin
         span, _, _, _, inode, *_ = line.split()

@@ -1,4 +1,4 @@
-"""Reads that fail for a moment, tried again: a network's file system that stalls, a busy server."""
+"""Reads that fail for a moment are retried: a network file system stalls, a server is busy."""
 
 from __future__ import annotations
 
@@ -15,18 +15,25 @@ Made = TypeVar("Made")
 # seconds before the second, third and fourth attempt
 PAUSES = (0.1, 0.4, 1.6)
 _FOR_A_MOMENT = {
-    errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNABORTED,
-    errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH,
-}  # fmt: skip
+    errno.EIO,
+    errno.ESTALE,
+    errno.EAGAIN,
+    errno.ETIMEDOUT,
+    errno.ECONNRESET,
+    errno.ECONNABORTED,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.EHOSTUNREACH,
+}
 
 
 def retried(read: Callable[P, Made], *given: P.args, **options: P.kwargs) -> Made:
-    """Return ``read(…)``; where the system or a network fails for a moment, try again.
+    """Return ``read(…)``; retry it if the system or a network fails for a moment.
 
     Raises
     ------
     Exception
-        What ``read`` raised last, or at once where trying again would not help.
+        What ``read`` raised last, or at once if a retry would not help.
     """
     for pause in PAUSES:
         try:

@@ -322,7 +322,7 @@ def test_a_chunk_of_use_before_must_come_back_as_it_was(data, tmp_path):
 
 
 def test_a_chunk_that_vanishes_is_a_change_and_not_the_fill_value(data):
-    with closing(open_dataset(data, missing_chunks="fill").open()) as reader:
+    with closing(BlockReader(open_dataset(data, missing_chunks="fill"))) as reader:
         reader.read(0, N)
         (data / "X/c/2/0").unlink()
         with pytest.raises(DataCorruptionError, match=r"c/2/0 of .* changed during the fit"):

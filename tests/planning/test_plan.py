@@ -148,9 +148,9 @@ def test_a_tall_chunk_that_does_not_fit_comes_with_the_code_that_cuts_it(tmp_pat
     limit = "40 MiB"
     text = refused(open_dataset(path, y), limit)
     assert "blocks" in text.splitlines()[1]
-    head, _, code = text.partition("\n  Or write ")
+    head, _, code = text.partition("\n  Or rewrite ")
     assert re.search(rf"Raise memory_limit to {SIZE}", head)
-    assert code.startswith(f"{path} anew in chunks of ")
+    assert code.startswith(f"{path} in chunks of ")
     program = textwrap.dedent("\n".join(code.splitlines()[1:]))
     subprocess.run([sys.executable, "-c", program], check=True)
     rows = zarr.open_array(f"{path}-rows", mode="r")
@@ -165,13 +165,13 @@ def test_a_tall_chunk_that_does_not_fit_comes_with_the_code_that_cuts_it(tmp_pat
 
 def test_no_rechunking_is_offered_where_chunks_are_not_to_blame():
     text = refused(unread(1000, 100_000, chunk_rows=1000), 1 * MIB, solver="cg")
-    assert "anew" not in text
+    assert "rewrite" not in text
 
 
 def test_other_sources_are_told_the_height_of_chunks():
     text = refused(unread(10**6, 100, chunk_rows=10**6), 64 * MIB)
     rows = int(
-        re.search(r"Or write X anew in chunks of at most ([\d,]+) rows", text)[1].replace(",", "")
+        re.search(r"Or rewrite X in chunks of at most ([\d,]+) rows", text)[1].replace(",", "")
     )
     assert plan(unread(10**6, 100, chunk_rows=rows), 64 * MIB).require_fit()
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from stores import read_all
 
 from streamreg.errors import DataCorruptionError, InputError
+from streamreg.sources.block_reader import BlockReader
 from streamreg.sources.kinds import is_streamable, open_source
 from streamreg.sources.memmap import MemmapSource
 from streamreg.sources.open import open_dataset
@@ -52,7 +53,9 @@ def views(draw, values):
     if values.ndim == 1:
         return view
     left = draw(st.integers(0, values.shape[1] - 1))
-    return draw(st.sampled_from([view, view[:, left:], view[:, left], view[:, ::2]]))
+    return draw(
+        st.sampled_from([view, view[:, left:], view[:, left], view[:, ::2], view[::-1, ::-1]])
+    )
 
 
 @given(st.data())
@@ -75,7 +78,7 @@ def test_memory_maps_have_the_rows_of_numpy(tmp_path, data):
     path.write_bytes(bytes(offset) + values.tobytes(order=order))
     mapped = np.memmap(path, values.dtype, mode, offset, values.shape, order)
     if mode == "c":
-        # such changes are in memory alone
+        # such changes are only in memory
         mapped[0] = values[0] = 1
     view = views(data.draw, mapped)
     if data.draw(st.booleans()):
@@ -84,12 +87,21 @@ def test_memory_maps_have_the_rows_of_numpy(tmp_path, data):
     assert_rows(open_source(view, "X"), view, data.draw(ours.spans(len(view))))
 
 
-def test_rows_and_columns_of_a_map_are_read_from_its_file(tmp_path):
+def test_rows_and_columns_of_a_map_are_copied(tmp_path):
     values = np.arange(600.0).reshape(60, 10)
     values.tofile(tmp_path / "X.bin")
     for order in "CF":
         mapped = np.memmap(tmp_path / "X.bin", float, "r", shape=(60, 10), order=order)
-        for view in (mapped, mapped[5:], mapped[:, :-1], mapped[:, -1], np.asarray(mapped)):
+        for view in (
+            mapped,
+            mapped[5:],
+            mapped[:, :-1],
+            mapped[:, -1],
+            mapped[::2, ::2],
+            mapped[::-1],
+            np.broadcast_to(mapped[:, :1], (60, 3)),
+            np.asarray(mapped),
+        ):
             source = open_source(view, "X")
             assert isinstance(source, MemmapSource)
             assert not np.shares_memory(source.open().read(2, 9), mapped)
@@ -105,7 +117,7 @@ def test_changes_to_a_shared_map_are_seen(tmp_path):
 
 
 @pytest.mark.parametrize("by", ["unlink", "replace"])
-def test_a_map_whose_file_is_gone_is_still_read(tmp_path, by):
+def test_a_map_is_read_after_its_file_was_removed_or_replaced(tmp_path, by):
     values = np.arange(10.0).reshape(5, 2)
     path = tmp_path / "X.bin"
     values.tofile(path)
@@ -118,7 +130,7 @@ def test_a_map_whose_file_is_gone_is_still_read(tmp_path, by):
     np.testing.assert_array_equal(read_all(open_source(mapped, "X")), values)
 
 
-def test_a_map_whose_file_was_shortened_is_refused(tmp_path):
+def test_a_map_of_a_truncated_file_is_refused(tmp_path):
     # to touch its pages would kill the process
     path = tmp_path / "X.bin"
     np.arange(4000.0).tofile(path)
@@ -153,10 +165,10 @@ def test_hdf5_has_the_rows_of_numpy(hdf5, data):
     assert_rows(source, values, data.draw(ours.spans(len(values))))
 
 
-def test_hdf5_chunks_are_read_once_however_blocks_are_cut(hdf5, monkeypatch):
+def test_hdf5_chunks_are_read_once_for_any_blocks(hdf5, monkeypatch):
     monkeypatch.setattr("streamreg.sources.hdf5._SMALL_NBYTES", 0)
     values = np.arange(600.0).reshape(60, 10)
-    dataset = hdf5.create_dataset("cut", data=values, chunks=(16, 5), compression="gzip")
+    dataset = hdf5.create_dataset("chunked", data=values, chunks=(16, 5), compression="gzip")
     source = open_source(dataset, "X")
     read = []
     monkeypatch.setattr(source, "fill", lambda start, out: read.append((start, len(out))))
@@ -171,7 +183,7 @@ def test_hdf5_messages_name_file_and_path(hdf5):
     assert source.name == f"X ({hdf5.filename}/features)"
 
 
-def test_hdf5_that_is_damaged_is_named_by_rows(tmp_path):
+def test_damaged_hdf5_is_named_by_rows(tmp_path):
     h5py = pytest.importorskip("h5py")
     values = np.random.default_rng(0).random((40, 5))
     with h5py.File(tmp_path / "X.h5", "w") as file:
@@ -243,7 +255,7 @@ def test_masked_values_are_not_read_as_numbers():
         read_all(open_source(ArrayLike(masked), "X"))
 
 
-def test_array_likes_that_lie_are_caught():
+def test_an_array_that_returns_another_shape_or_dtype_is_an_input_error():
     class Lying(ArrayLike):
         def __init__(self, values, answer):
             super().__init__(values)
@@ -284,12 +296,12 @@ def test_element_types_unknown_to_numpy_are_an_input_error():
         open_source(foreign, "X")
 
 
-def test_integers_that_float64_cannot_hold_are_noticed():
+def test_integers_that_float64_cannot_hold_are_reported():
     X = np.ones((3, 1), "i8")
     for where in ("X", "y"):
         for value, inexact in ((2**53, False), (2**53 + 1, True), (-(2**53) - 1, True)):
             big = X * value
             data = {"X": X, "y": X[:, 0]} | {where: big if where == "X" else big[:, 0]}
-            reader = open_dataset(**data).open()
+            reader = BlockReader(open_dataset(**data))
             reader.read(0, 3)
             assert reader.rounded == ({where} if inexact else set())

@@ -40,9 +40,10 @@ REFUSED = {
     "csr": (scipy.sparse.csr_array(VALUES), r"X is sparse \(csr_array\).*scikit-learn"),
     "coo": (scipy.sparse.coo_matrix(VALUES), r"X is sparse \(coo_matrix\)"),
     "sparse frame": (
-        pd.DataFrame.sparse.from_spmatrix(scipy.sparse.csr_array(VALUES)), "column 0 of X .* Sparse"
+        pd.DataFrame.sparse.from_spmatrix(scipy.sparse.csr_array(VALUES)),
+        "column 0 of X .* Sparse",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", [*REFUSED])
@@ -111,7 +112,7 @@ SMALL = np.arange(20) - 10 + 2**53 - 20
         lambda column: [*zip(column.tolist(), VALUES[:, 1].tolist(), strict=True)],
     ],
 )
-def test_integers_that_a_conversion_rounds_are_told(held):
+def test_integers_that_a_conversion_rounds_are_warned_of(held):
     model = LinearRegression(nan_policy="omit")
     with pytest.warns(streamreg.DataWarning, match=r"^X holds integers beyond 2\^53"):
         model.fit(held(BIG), Y)
@@ -124,13 +125,13 @@ def test_integers_that_a_conversion_rounds_are_told(held):
 @pytest.mark.parametrize(
     "y", [BIG, BIG.astype(object), pd.Series(BIG), pd.Series(BIG, dtype="Int64")]
 )
-def test_integers_of_y_that_are_rounded_are_told_of_y(y):
+def test_rounded_integers_of_y_are_warned_of(y):
     with pytest.warns(streamreg.DataWarning, match=r"^y holds integers beyond 2\^53") as caught:
         LinearRegression().fit(VALUES, y)
     assert len(caught) == 1
 
 
-def test_a_path_of_bytes_is_told_to_be_text():
+def test_a_path_of_bytes_is_refused():
     with pytest.raises(InputError, match="X is of type bytes; paths must be text"):
         LinearRegression().fit(b"X.zarr")
 

@@ -30,7 +30,7 @@ class Refused(Foreign):
         raise MemoryError("no room")
 
 
-def test_of_x_and_y_one_is_read_at_a_time():
+def test_only_one_of_x_and_y_is_read_at_a_time():
     # 64 MiB: several segments, for threads to share
     X = Foreign(np.random.default_rng(0).standard_normal((1 << 20, 8)))
     model = LinearRegression(n_threads=4).fit(X, Foreign(X.values.sum(axis=1)))
@@ -38,7 +38,7 @@ def test_of_x_and_y_one_is_read_at_a_time():
     assert Foreign.most == 1
 
 
-def test_memory_that_an_array_is_refused_is_no_damage():
+def test_a_memory_error_of_an_array_is_not_reported_as_damage():
     message = "the system refused memory that closed_form needs: no room"
     with pytest.raises(MemoryLimitError, match=message):
         LinearRegression().fit(Refused(np.ones((10, 2))), np.ones(10))

@@ -1,4 +1,4 @@
-"""What readers hold in memory: no more than they say, each measured in a process of its own."""
+"""Readers hold no more memory than planned, each measured in a process of its own."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, TransposeCodec, Zstd
 
 from streamreg.engines.partition import Blocks
 from streamreg.formatting import KIB, MIB
+from streamreg.sources.block_reader import BlockReader
 from streamreg.sources.chunk_reader import RowBuffer
 from streamreg.sources.open import open_dataset
 
@@ -33,13 +34,13 @@ def nbytes(field):
 def read(source):
     reader = source.open()
     for start, stop in Blocks.of(source.grid, source.row_nbytes):
-        # as a fold does: the block before is still there while the next is read
+        # as an engine does: it holds the block before during the next read
         block = reader.read(start, stop)
     reader.close()
 
 {source}
 
-read(open_source(data(SMALL), "X"))  # what is imported, and kept for ever, on first use
+read(open_source(data(SMALL), "X"))  # what the first use imports and retains
 gc.collect()
 source = open_source(data(LARGE), "X")
 Path("/proc/self/clear_refs").write_text("5")
@@ -51,8 +52,8 @@ print(source.reader_nbytes(blocks.max_rows), source.shared_nbytes, high - before
 """
 
 
-def assert_holds_what_it_says(source: str, small: str, large: str) -> None:
-    """Compare the bytes that a reader plans and those that it adds to a process of its own.
+def assert_holds_no_more_than_planned(source: str, small: str, large: str) -> None:
+    """Compare the bytes that a reader plans with those that it adds to a process of its own.
 
     Parameters
     ----------
@@ -70,7 +71,7 @@ def assert_holds_what_it_says(source: str, small: str, large: str) -> None:
         capture_output=True,
         text=True,
         timeout=120,
-        # what is freed goes back at once, so that it is the reader that is measured
+        # freed memory goes back at once, so that only the reader is measured
         env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"},
     )
     planned, shared, measured = map(int, result.stdout.split())
@@ -92,17 +93,18 @@ LAYOUTS = {
     "zarr-python": {"filters": (TransposeCodec(order=(1, 0)),)},
     "zarr-python columns": {"chunks": (BAND, 8), "filters": (TransposeCodec(order=(1, 0)),)},
     "zarr-python shards": {
-        "chunks": (BAND // 2, ROW), "shards": (BAND, ROW),
+        "chunks": (BAND // 2, ROW),
+        "shards": (BAND, ROW),
         "filters": (TransposeCodec(order=(1, 0)),),
     },
     "zarr-python filter": {"filters": [numcodecs.Delta("f8")], "zarr_format": 2},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_a_reader_of_zarr_holds_what_it_says(store, name):
+def test_a_reader_of_zarr_holds_no_more_than_planned(store, name):
     layout = {"chunks": (BAND, ROW), **LAYOUTS[name]}
-    # cannot be compressed, so that encoded chunks are as large as they get
+    # values that cannot be compressed, so that encoded chunks are as large as possible
     values = np.random.default_rng(0).random((3 * BAND, ROW))
     large = store(values, "large", **layout)
     small = {
@@ -111,7 +113,7 @@ def test_a_reader_of_zarr_holds_what_it_says(store, name):
         else shape
         for key, shape in layout.items()
     }
-    assert_holds_what_it_says(
+    assert_holds_no_more_than_planned(
         "def data(path): return path", store(values[: BAND // 16], "small", **small), large
     )
 
@@ -133,29 +135,33 @@ def data(path):
         ((64, ROW), "gzip"),
     ],
 )
-def test_a_reader_of_hdf5_holds_what_it_says(tmp_path, chunks, compression):
+def test_a_reader_of_hdf5_holds_no_more_than_planned(tmp_path, chunks, compression):
     h5py = pytest.importorskip("h5py")
     values = np.random.default_rng(0).random((4 * BAND, ROW))
     for name, rows in (("small", 64), ("large", len(values))):
-        cut = None if chunks is None else (min(rows, chunks[0]), chunks[1])
+        shape = None if chunks is None else (min(rows, chunks[0]), chunks[1])
         with h5py.File(tmp_path / name, "w") as file:
             options = {"compression_opts": 1} if compression else {}
             file.create_dataset(
-                "X", data=values[:rows], chunks=cut, compression=compression, **options
+                "X", data=values[:rows], chunks=shape, compression=compression, **options
             )
-    assert_holds_what_it_says(HDF5, str(tmp_path / "small"), str(tmp_path / "large"))
+    assert_holds_no_more_than_planned(HDF5, str(tmp_path / "small"), str(tmp_path / "large"))
 
 
-@pytest.mark.parametrize("order", ["C", "F"])
-def test_a_reader_of_a_map_holds_what_it_says(tmp_path, order):
+@pytest.mark.parametrize(
+    ("order", "view"),
+    [("C", ":"), ("F", ":"), ("C", "::2"), ("C", ":, ::3"), ("F", "::2, ::-1"), ("C", ":, :60")],
+)
+def test_a_reader_of_a_map_holds_no_more_than_planned(tmp_path, order, view):
     np.zeros(4 * BAND * ROW).tofile(tmp_path / "X.bin")
     source = f"""
 import numpy as np
 def data(path):
     rows = {{SMALL: 64, LARGE: {4 * BAND}}}[path]
-    return np.memmap({str(tmp_path / "X.bin")!r}, float, "r", shape=(rows, {ROW}), order={order!r})
+    X = np.memmap({str(tmp_path / "X.bin")!r}, float, "r", shape=(rows, {ROW}), order={order!r})
+    return X[{view}]
 """
-    assert_holds_what_it_says(source, "small", "large")
+    assert_holds_no_more_than_planned(source, "small", "large")
 
 
 ZARR = """
@@ -177,19 +183,19 @@ def data(path):
         "da.random.default_rng(0).normal(size=x.shape, chunks=x.chunks)",
     ],
 )
-def test_a_reader_of_dask_holds_what_it_says(tmp_path, expression):
+def test_a_reader_of_dask_holds_no_more_than_planned(tmp_path, expression):
     values = np.random.default_rng(0).random((4 * BAND, ROW))
     small = write_zarr(tmp_path / "small", values[:200], chunks=(20, ROW))
     large = write_zarr(tmp_path / "large", values, chunks=(BAND, ROW))
-    assert_holds_what_it_says(ZARR.replace("{expression}", expression), small, large)
+    assert_holds_no_more_than_planned(ZARR.replace("{expression}", expression), small, large)
 
 
-def test_a_data_set_holds_what_it_says_where_y_is_cut_elsewhere(store):
+def test_a_data_set_holds_no_more_than_planned_where_y_has_other_chunks(store):
     X, y = np.ones((40_000, 8)), np.ones((40_000, 16))
     plain = store(X, "X", chunks=(14_000, 8), compressors=None)
     dataset = open_dataset(plain, store(y, "y", chunks=(9_000, 16)))
     blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes)
-    reader = dataset.open()
+    reader = BlockReader(dataset)
     tracemalloc.start()
     for start, stop in blocks:
         reader.read(start, stop)
@@ -199,7 +205,7 @@ def test_a_data_set_holds_what_it_says_where_y_is_cut_elsewhere(store):
     assert peak <= dataset.reader_nbytes(blocks.max_rows) + 64 * KIB
 
 
-def test_a_buffer_that_grows_is_never_there_twice():
+def test_a_buffer_that_grows_never_coexists_with_the_old_one():
     room = RowBuffer((1000,), np.dtype("f8"))
     room.rows(1000)
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""Reads that fail for a moment are tried again, and only those."""
+"""Reads that fail for a moment are retried, and only those."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def no_pauses(monkeypatch):
 
 
 def failing(times, error):
-    """Return a function that fails so many times, and then returns how often it was called."""
+    """Return a function that fails ``times`` times, then returns how often it was called."""
     calls = []
 
     def read():
@@ -37,7 +37,7 @@ def failing(times, error):
 @pytest.mark.parametrize(
     "error", [OSError(errno.EIO, ""), OSError(errno.ESTALE, ""), ConnectionResetError()]
 )
-def test_what_fails_for_a_moment_is_tried_again(error, no_pauses):
+def test_a_momentary_failure_is_retried(error, no_pauses):
     assert retries.retried(failing(3, error)) == 4
     assert no_pauses == [0.1, 0.4, 1.6]
     with pytest.raises(type(error)):
@@ -47,7 +47,7 @@ def test_what_fails_for_a_moment_is_tried_again(error, no_pauses):
 @pytest.mark.parametrize(
     "error", [PermissionError(errno.EACCES, ""), FileNotFoundError(errno.ENOENT, ""), ValueError()]
 )
-def test_what_will_not_change_is_not(error, no_pauses):
+def test_a_lasting_failure_is_not_retried(error, no_pauses):
     with pytest.raises(type(error)):
         retries.retried(failing(1, error))
     assert no_pauses == []

@@ -21,6 +21,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, TransposeCodec, Zstd
 
 from streamreg.engines.partition import Blocks
 from streamreg.formatting import MIB
+from streamreg.sources.block_reader import BlockReader
 from streamreg.sources.open import open_dataset
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ class Faults(list[Fault]):
 
 def read_all(*arrays: Any, **options: Any) -> np.ndarray:
     dataset = open_dataset(*arrays, needs_y=len(arrays) > 1, **options)
-    reader = dataset.open()
+    reader = BlockReader(dataset)
     blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes)
     try:
         return np.concatenate([np.array(reader.read(*span).X, float) for span in blocks])

@@ -1,10 +1,10 @@
-"""Bytes of one stored chunk → its values, into a buffer that is kept.
+"""Decode the bytes of one stored chunk into a buffer.
 
-Read here are the codecs with which nearly all numeric Zarr arrays are written: none, zstd, blosc,
-gzip, zlib and lz4, with or without crc32c. What else an array may use is left to zarr-python.
+These are the codecs of nearly all numeric Zarr arrays: none, zstd, blosc, gzip, zlib and lz4, with
+or without crc32c. zarr-python decodes all others.
 
-A damaged or hostile chunk may claim, or hold, terabytes: nothing is decoded beyond the chunk's own
-size, which is asked of the frame's header first, or enforced while decoding.
+A damaged or hostile chunk may claim, or hold, terabytes. Nothing is decoded beyond the size of the
+chunk: that size is compared with the header of the frame, or enforced during decoding.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _CRC_NBYTES = 4
 _BLOSC_HEADER = struct.Struct("<4BIII")
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-# what zlib is told to expect: a gzip header, or its own
+# zlib's wbits for a gzip header, and for its own
 _INFLATE_WINDOWS = {"gzip": 31, "zlib": 15}
 _INFLATE_PIECE = 1 << 18
 
@@ -39,7 +39,7 @@ class DamagedChunkError(Exception):
 
 @dataclass(frozen=True)
 class ChunkCodec:
-    """How a chunk was turned into bytes: at most one compressor, then perhaps a crc32c.
+    """How a chunk was encoded: by at most one compressor, then perhaps by crc32c.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class ChunkCodec:
     crc32c
         Whether the last four bytes are the checksum of all before them.
     frame_checksum
-        Whether the compressor itself was told to write a checksum.
+        Whether the compressor wrote a checksum of its own.
     """
 
     compressor: Any = None
@@ -62,12 +62,12 @@ class ChunkCodec:
 
     @property
     def has_checksum(self) -> bool:
-        """Whether a flipped bit is noticed."""
+        """Whether a flipped bit is detected."""
         return self.crc32c or self.frame_checksum
 
     @staticmethod
     def max_encoded_nbytes(decoded_nbytes: int) -> int:
-        """Bytes that a stored chunk can have: what cannot be compressed grows a little."""
+        """Most bytes of a stored chunk: values that cannot be compressed grow a little."""
         return decoded_nbytes + decoded_nbytes // 8 + 1024
 
     def decode(self, encoded: memoryview, out: Array) -> None:
@@ -123,7 +123,7 @@ def parse_v3(
         return None
     return (
         ChunkCodec(
-            # decoding needs the name alone: all else stands in the frame's own header
+            # decoding needs the name alone, because the header of the frame has all else
             compressor=numcodecs.get_codec({"id": name}),
             crc32c=crc32c,
             frame_checksum=name == "gzip" or bool(options.get("checksum")),
@@ -150,7 +150,7 @@ def parse_v2(metadata: Mapping[str, Any]) -> ChunkCodec | None:
 
 def crc32c(data: memoryview) -> bytes:
     """Return the checksum of some bytes, as it is stored."""
-    # the library takes read-only arrays, but no memory views: a copy would cost more than the sum
+    # the library takes read-only arrays but no memory views, and a copy costs more than the sum
     view = np.frombuffer(data, np.uint8)
     view.flags.writeable = False
     return int(google_crc32c.value(view)).to_bytes(_CRC_NBYTES, "little")
@@ -166,7 +166,7 @@ def _without_checksum(encoded: memoryview) -> memoryview:
 
 
 def _inflate(encoded: memoryview, out: memoryview, codec_id: str) -> None:
-    """Fill ``out`` from a gzip or zlib stream, a piece at a time and not a byte beyond."""
+    """Fill ``out`` from a gzip or zlib stream, a piece at a time and no byte more."""
     window = _INFLATE_WINDOWS[codec_id]
     stream = zlib.decompressobj(window)
     filled = 0
@@ -174,7 +174,7 @@ def _inflate(encoded: memoryview, out: memoryview, codec_id: str) -> None:
         for start in range(0, len(encoded), _INFLATE_PIECE):
             pending: memoryview | bytes = encoded[start : start + _INFLATE_PIECE]
             while pending:
-                if stream.eof:  # gzip streams may be put end to end
+                if stream.eof:  # gzip streams may be concatenated
                     stream = zlib.decompressobj(window)
                 piece = stream.decompress(pending, _INFLATE_PIECE)
                 if filled + len(piece) > len(out):
@@ -193,7 +193,7 @@ def _inflate(encoded: memoryview, out: memoryview, codec_id: str) -> None:
 
 
 def _claimed_nbytes(codec_id: str, encoded: memoryview) -> int | None:
-    """Return the decoded size that a frame's header claims; ``None`` where it does not say."""
+    """Return the decoded size that a frame's header claims; ``None`` if it claims none."""
     if codec_id == "blosc":
         if len(encoded) < _BLOSC_HEADER.size:
             raise DamagedChunkError(
@@ -217,7 +217,7 @@ def _claimed_nbytes(codec_id: str, encoded: memoryview) -> int | None:
 
 
 def _zstd_content_nbytes(frame: memoryview) -> int | None:
-    """Return the frame content size of RFC 8878, section 3.1.1.1.4; ``None`` where it is absent."""
+    """Return the frame content size of RFC 8878, section 3.1.1.1.4; ``None`` if it is absent."""
     if bytes(frame[:4]) != _ZSTD_MAGIC or len(frame) < 6:  # noqa: PLR2004
         raise DamagedChunkError("it does not begin with a zstd frame")
     descriptor = frame[4]

@@ -13,15 +13,14 @@ from streamreg.formatting import count, rows_text
 from streamreg.sources.zarr.codecs import DamagedChunkError, crc32c
 
 if TYPE_CHECKING:
-    from streamreg.blocks import Array
-
-if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from streamreg.blocks import Array
 
 
 @dataclass(frozen=True)
 class ChunkNames:
-    """The keys of an array's chunks, and the rows that each holds.
+    """The keys of the chunks of an array, and the rows of each.
 
     Attributes
     ----------
@@ -32,7 +31,7 @@ class ChunkNames:
     chunk_rows, n_rows
         Of a chunk, and of the array.
     shard_shape
-        A shard's shape in chunks; ``None`` where each chunk is stored apart.
+        The shape of a shard in chunks; ``None`` if each chunk is a file of its own.
     """
 
     array: str
@@ -51,7 +50,7 @@ class ChunkNames:
         return f"chunk {inner} of shard {self.key(stored)} of {self.array} ({rows})"
 
     def describe_stored(self, stored: tuple[int, ...]) -> str:
-        """Name a chunk or shard, by its place among those, for a message."""
+        """Name a stored chunk or shard, by its place in their grid, for a message."""
         shards = self.shard_shape or (1,) * len(stored)
         return self.describe(tuple(at * n for at, n in zip(stored, shards, strict=True)))
 
@@ -64,20 +63,20 @@ class ChunkNames:
 
 
 def missing_chunk(described: str) -> DataCorruptionError:
-    """Return the error for a chunk that is not there."""
+    """Return the error for an absent chunk."""
     return DataCorruptionError(
         f"{described} is missing. Restore it, or pass "
         'missing_chunks="fill" if absent chunks mean the fill value'
     )
 
 
-# offset and size of an inner chunk that is not there
+# offset and size of an absent inner chunk
 _NO_CHUNK = 2**64 - 1
 
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """Where the inner chunks of a shard lie: its shape in chunks, and how its index is stored."""
+    """The index of a shard: the shape of the shard in chunks, and how the index is stored."""
 
     shape: tuple[int, ...]
     at_end: bool
@@ -94,7 +93,7 @@ class ShardIndex:
         Raises
         ------
         DamagedChunkError
-            Its checksum differs.
+            Its size or its checksum differs.
         """
         if len(stored) != self.nbytes:
             raise DamagedChunkError(f"its shard's index has {count(len(stored), 'byte')}")
@@ -106,12 +105,12 @@ class ShardIndex:
 
 
 def locate(index: Array, inner: tuple[int, ...], shard_nbytes: int) -> tuple[int, int] | None:
-    """Return where in its shard a chunk lies, and its size; ``None`` if it is not there.
+    """Return the offset of a chunk in its shard, and its size; ``None`` if it is absent.
 
     Raises
     ------
     DamagedChunkError
-        It would lie beyond the end.
+        The chunk would end beyond the shard.
     """
     offset, nbytes = (int(value) for value in index[inner])
     if offset == nbytes == _NO_CHUNK:

@@ -1,4 +1,4 @@
-"""Chunks of a Zarr array in a local folder, read straight from their files."""
+"""Chunks of a Zarr array in a local folder, read from their files without zarr-python."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ChunkFiles:
     fill_value
         What an absent chunk means; ``None`` refuses absent chunks.
     metadata, stamps
-        Which version of the array, and of each file, is read.
+        Which version of the array, and of each file, was read.
     """
 
     names: ChunkNames
@@ -76,12 +76,12 @@ class ChunkFiles:
 
 
 class ChunkFileReader:
-    """Reads chunks of one array, for one thread; keeps its buffers and the file opened last."""
+    """Reads chunks of one array, for one thread; reuses its buffer and the file opened last."""
 
     def __init__(self, files: ChunkFiles) -> None:
         self._files = files
         self._encoded: memoryview | None = None
-        # of the shards that lie side by side
+        # of the shards side by side
         self._indices: dict[tuple[int, ...], Array] = {}
         self._open: tuple[tuple[int, ...], int, int] | None = None
 
@@ -104,8 +104,8 @@ class ChunkFileReader:
                 f"has {count(nbytes, 'byte')} where {self._files.chunk_nbytes:,} were encoded",
             )
         if self._encoded is None:
-            # for the largest: one that grew would leave holes of its former sizes in the heap, and
-            # what is never touched takes no memory
+            # of the largest size: a buffer that grows fragments the heap, and pages that are never
+            # touched take no memory
             self._encoded = np.empty(self._files.max_encoded_nbytes, np.uint8).data
         encoded = self._encoded[:nbytes]
         self._read_into(chunk, file, offset, encoded)
@@ -132,9 +132,9 @@ class ChunkFileReader:
         self._files.stamps.use(self._files.names.split(chunk)[0])
 
     def expect(self, chunk: tuple[int, ...]) -> None:
-        """Have the system fetch a chunk that is a file of its own; whatever is amiss shows later.
+        """Let the system fetch a chunk that is a file of its own; ``read`` raises its errors.
 
-        It reads uncompressed chunks ahead by itself, and of a shard more than is wanted.
+        Not for a shard, of which the system would fetch more than is needed.
         """
         if self._files.shards is not None or not hasattr(os, "posix_fadvise"):
             return
@@ -163,7 +163,7 @@ class ChunkFileReader:
         if self._files.shards is None:
             return file, 0, file_nbytes
         if file_at not in self._indices:
-            if any(kept[0] != file_at[0] for kept in self._indices):
+            if any(known[0] != file_at[0] for known in self._indices):
                 self._indices = {}
             self._indices[file_at] = self._read_index(chunk, self._files.shards, file, file_nbytes)
         try:
@@ -178,14 +178,14 @@ class ChunkFileReader:
         self, chunk: tuple[int, ...], file_at: tuple[int, ...]
     ) -> tuple[int, int] | None:
         if self._open is not None and self._open[0] == file_at:
-            # it may have been written to since the pass before, or the block before
+            # the file may have been written to since the last block
             self._require_unchanged(chunk, file_at, os.fstat(self._open[1]))
             return self._open[1], self._open[2]
         self.close()
         self._files.metadata.require_unchanged()
         path = self._files.root / self._files.names.key(file_at)
         try:
-            # not blocking: a pipe in a chunk's place would hang for ever
+            # not blocking, because the open of a pipe would never return
             file = retried(os.open, path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             if path.is_symlink():
@@ -197,7 +197,11 @@ class ChunkFileReader:
             return None
         except OSError as error:
             raise self._error(chunk, f"cannot be opened: {error.strerror}") from error
-        status = os.fstat(file)
+        try:
+            status = os.fstat(file)
+        except OSError as error:
+            os.close(file)
+            raise self._error(chunk, f"cannot be opened: {error.strerror}") from error
         self._open = (file_at, file, status.st_size)
         if not stat.S_ISREG(status.st_mode):
             raise self._error(chunk, "is not a regular file")
@@ -244,8 +248,8 @@ class ChunkFileReader:
             self.close()
         remedy = "Restore it from a copy, with its time (cp -p)"
         if self._files.shards is not None:  # it may have been damaged before it was first read
-            remedy = "Restore it from a copy and start anew: remove the checkpoint, if there is one"
+            remedy = "Restore it from a copy and start again: remove the checkpoint, if any"
         if self._files.stamps.forget_unused(self._files.names.split(chunk)[0]):
-            # what takes its place may have another time
-            remedy = "Restore it from a copy, or write it anew"
+            # no row of it was used, so the file in its place may have another time
+            remedy = "Restore it from a copy, or rewrite it"
         return DataCorruptionError(f"{self._files.names.describe(chunk)} {what}. {remedy}")

@@ -1,4 +1,4 @@
-"""Zarr arrays and groups, opened once their metadata are seen to be sound."""
+"""Zarr arrays and groups, opened after a check of their metadata."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ from urllib.parse import unquote, urlsplit
 
 from streamreg.errors import DataCorruptionError, InputError, StreamregError
 from streamreg.formatting import MIB, format_nbytes
+from streamreg.sources.base import ArrayGroup
 
 if TYPE_CHECKING:
     import zarr
 
-# of a URL: who asks, and the password
+# the user and the password of a URL
 _SECRET = re.compile(r"://[^/@]*@")
 _DOCUMENTS = ("zarr.json", ".zarray", ".zgroup")
 _DOCUMENT_MAX_NBYTES = 16 * MIB
 
 
 def open_node(path: str | os.PathLike[str]) -> zarr.Array[Any] | zarr.Group:
-    """Open the array or group at a path or URL, to be read.
+    """Open the array or group at a path or URL for reading.
 
     Raises
     ------
     InputError
-        There is nothing there, or nothing of Zarr, or chunks of unequal size.
+        Nothing is there, or no Zarr array or group, or its chunks are of unequal size.
     DataCorruptionError
         Its metadata cannot be understood.
     """
-    import zarr  # noqa: PLC0415  (imported only by who has Zarr arrays)
+    import zarr  # noqa: PLC0415  (imported only if there are Zarr arrays)
 
     text = os.fspath(path)
     label = printable(text)
@@ -45,53 +46,56 @@ def open_node(path: str | os.PathLike[str]) -> zarr.Array[Any] | zarr.Group:
         if local is not None and local.suffix == ".zip":
             return zarr.open(zarr.storage.ZipStore(local, mode="r"), mode="r")
         return zarr.open(text, mode="r")
-    # whatever a damaged document makes zarr-python raise: KeyError, TypeError, …
+    # a damaged document makes zarr-python raise KeyError, TypeError, …
     except Exception as error:
         if isinstance(error, ImportError) or (local is None and isinstance(error, OSError)):
-            # a URL with nothing behind it, or one whose file system is not installed
+            # nothing is at the URL, or its file system is not installed
             raise InputError(f"nothing can be opened at {label}: {error}") from error
         raise _not_understood(label, error) from error
 
 
-def open_group(data: object) -> tuple[zarr.Group | None, str]:
-    """Return the group that ``data`` is or names, if it is one, and what messages call it."""
+def open_group(data: object) -> ArrayGroup | None:
+    """Return the Zarr group that ``data`` is, or is the path of; ``None`` if it is an array."""
+    import zarr  # noqa: PLC0415  (imported only if there are Zarr arrays)
+
     label = ""
     if isinstance(data, str | os.PathLike):
         label = printable(os.fspath(data))
         data = open_node(data)
-    if not is_zarr(data):
-        return None, ""
-    import zarr  # noqa: PLC0415  (imported only by who has Zarr arrays)
-
     if not isinstance(data, zarr.Group):
-        return None, ""
-    return data, label or node_label(data, "X")
+        return None
+    return ZarrGroup(data, label or node_label(data, "X"))
 
 
-def open_child(
-    group: zarr.Group, key: str, label: str, *, optional: bool = False
-) -> zarr.Array[Any] | zarr.Group | None:
-    """Open an array of a group, as :func:`open_node` does; ``None`` if it is not there and may be.
+class ZarrGroup(ArrayGroup):
+    """The arrays of a Zarr group, with the names that are among its attributes."""
 
-    Raises
-    ------
-    InputError
-        The group has no such array.
-    DataCorruptionError
-        Its metadata cannot be understood.
-    """
-    folder = local_folder(group)
-    if folder is not None and (folder / key).exists():
-        _require_metadata(folder / key, f"{label}/{key}")
-    try:
-        if key in group:
-            return group[key]
-        if optional:
-            return None
-        children = child_names(group)
-    except Exception as error:
-        raise _not_understood(f"{label}/{key}", error) from error
-    raise InputError(f"the group {label} holds no array {key}; it holds: {children}")
+    def __init__(self, group: zarr.Group, label: str) -> None:
+        self._group = group
+        self._label = label
+        self.feature_names = _names(group.attrs.get("feature_names"))
+        self.target_names = _names(group.attrs.get("target_names"))
+
+    def member(self, name: str, *, optional: bool = False) -> object:
+        label = f"{self._label}/{name}"
+        folder = local_folder(self._group)
+        if folder is not None and (folder / name).exists():
+            _require_metadata(folder / name, label)
+        try:
+            if name in self._group:
+                return self._group[name]
+            if optional:
+                return None
+            children = child_names(self._group)
+        except Exception as error:
+            raise _not_understood(label, error) from error
+        raise InputError(f"the group {self._label} holds no array {name}; it holds: {children}")
+
+
+def _names(value: Any) -> tuple[str, ...] | None:  # noqa: ANN401  (an attribute)
+    """Return the names that an attribute lists; ``None`` if it is no list of texts."""
+    is_list = isinstance(value, list) and all(isinstance(name, str) for name in value)
+    return tuple(value) if is_list else None
 
 
 def is_zarr(data: object) -> bool:
@@ -113,7 +117,7 @@ def child_names(group: zarr.Group) -> str:
 
 
 def local_path(text: str) -> Path | None:
-    """Return the local path that a path or URL means; ``None`` if it lies elsewhere."""
+    """Return the local path of a path or URL; ``None`` if it is not on this machine."""
     if text.startswith("file://"):
         return Path(unquote(urlsplit(text).path))
     return None if "://" in text else Path(text)
@@ -121,22 +125,22 @@ def local_path(text: str) -> Path | None:
 
 def local_folder(node: zarr.Array[Any] | zarr.Group) -> Path | None:
     """Return the folder of an array or group; ``None`` if it is not in a local folder."""
-    from zarr.storage import LocalStore  # noqa: PLC0415  (imported only by who has Zarr arrays)
+    from zarr.storage import LocalStore  # noqa: PLC0415  (imported only if there are Zarr arrays)
 
     store = node.store_path.store
     return Path(store.root) / node.store_path.path if type(store) is LocalStore else None
 
 
 def input_path(node: zarr.Array[Any] | zarr.Group) -> Path | None:
-    """Return where an array may lie on this machine, however its store reaches it."""
+    """Return the path on this machine that an array may have, by any kind of store."""
     store, inside = node.store_path.store, node.store_path.path
-    # of fsspec, as which dask.array.from_zarr opens a path
+    # a store of fsspec, by which dask.array.from_zarr opens a path
     path = getattr(store, "path", None)
     return Path(path) / inside if isinstance(path, str) else local_folder(node)
 
 
 def printable(text: str) -> str:
-    """Return a name as it may stand in a message: without passwords, quoted where misread."""
+    """Return a name for a message: without passwords, and quoted if it might be misread."""
     text = _SECRET.sub("://***@", text)
     return text if text.isprintable() and " " not in text and text else repr(text)
 
@@ -178,12 +182,12 @@ def _require_documents(folder: Path, label: str) -> None:
         if isinstance(grid, dict) and grid.get("name", "regular") != "regular":
             raise InputError(
                 f"{label} has a {grid['name']!r} chunk grid, chunks of unequal size, which are not "
-                "read; write it anew in equal chunks"
+                "read; rewrite it in equal chunks"
             )
 
 
 def _document(file: Path) -> dict[str, Any]:
-    """Return a metadata document that holds no surprises."""
+    """Return a metadata document, once it is known to be a JSON object of moderate size."""
     label = printable(str(file))
     nbytes = file.stat().st_size
     if nbytes > _DOCUMENT_MAX_NBYTES:
@@ -199,7 +203,7 @@ def _document(file: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise DataCorruptionError(f"{label} holds no JSON object; restore it from a copy")
     for key, value in document.items():
-        # attributes are not ours, and xarray's often hold NaN
+        # attributes are not checked: those of xarray often hold NaN
         if isinstance(value, float) and not math.isfinite(value):
             raise DataCorruptionError(
                 f"{label} holds the token {json.dumps(value)} as {key}, which is not JSON; "

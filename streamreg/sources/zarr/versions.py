@@ -1,4 +1,4 @@
-"""Whether data on disk are still those that were read before: a fit must not mix two versions."""
+"""Whether files on disk have changed since they were read: a fit must not mix two versions."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
     Stamps = np.ndarray[Any, np.dtype[np.uint32]]
 
-# files beyond are not watched: 4 bytes each, of which only those of files that were read are used
+# Further files are not watched. A stamp takes 4 bytes of address space, and memory only once set.
 _MOST_FILES = 1 << 24
-# held while a stamp is looked at and set: threads read the same files
+# held to compare and set a stamp, because threads read the same files
 _NOTING = threading.Lock()
-# set in a stamp once rows of the file were of use
+# flag of a stamp: rows of the file were used
 _USED = 0x80000000
-# the stamp of a file that is not there, and may be absent
+# the stamp of a file that is absent, where absent chunks are allowed
 _ABSENT = 0xFFFFFFFF
 
 
@@ -63,12 +63,12 @@ class FileStamps:
         return self._stamps
 
     def require_unchanged(self, path: Callable[[tuple[int, ...]], Path]) -> None:
-        """Look at all files that were read before; ``path`` says where one is, by its place.
+        """Check all files that were read before; ``path`` returns a file from its place.
 
         Raises
         ------
         DataCorruptionError
-            One has changed since, or is gone.
+            A file has changed since, or is absent now.
         """
         for number in np.flatnonzero(self.values):
             at = tuple(int(place) for place in np.unravel_index(number, self._shape))
@@ -88,11 +88,11 @@ class FileStamps:
                 raise changed(self._describe(at))
 
     def agree(self, file_at: tuple[int, ...], status: os.stat_result) -> bool:
-        """Whether the file has not changed since it was first asked for."""
+        """Whether the file is unchanged since it was first opened."""
         number = self._number(file_at)
         if number >= _MOST_FILES:
             return True
-        # inode numbers are left out: file systems over a network may make new ones up
+        # without the inode number, which some network file systems change
         stamp = zlib.crc32(f"{status.st_size} {status.st_mtime_ns}".encode()) % (_USED - 1) or 1
         values = self.values
         with _NOTING:
@@ -101,7 +101,7 @@ class FileStamps:
             return bool(values[number] & ~np.uint32(_USED) == stamp)
 
     def agree_absent(self, file_at: tuple[int, ...]) -> bool:
-        """Whether a file that is not there was not there when it was first asked for."""
+        """Whether an absent file was absent when it was first looked for."""
         number = self._number(file_at)
         if number >= _MOST_FILES:
             return True
@@ -110,7 +110,7 @@ class FileStamps:
         return bool(self.values[number] == _ABSENT)
 
     def use(self, file_at: tuple[int, ...]) -> None:
-        """Take note that rows of a file were of use: from now on it must stay as it is."""
+        """Record that rows of a file were used: from now on the file must not change."""
         number = self._number(file_at)
         values = self.values
         if number < _MOST_FILES:
@@ -118,7 +118,7 @@ class FileStamps:
                 values[number] |= np.uint32(_USED)
 
     def forget_unused(self, file_at: tuple[int, ...]) -> bool:
-        """Take a file for one that was never read; false if rows of it were of use."""
+        """Forget the stamp of a file; return false, and keep it, if rows of the file were used."""
         number = self._number(file_at)
         if number >= _MOST_FILES:
             return True
@@ -130,17 +130,17 @@ class FileStamps:
         return True
 
     def seen(self) -> SeenFiles:
-        """Return which files were read so far, and their stamps."""
+        """Return which files were read, and their stamps."""
         numbers = np.flatnonzero(self.values)
         return SeenFiles(numbers, self.values[numbers])
 
     def meet(self, seen: SeenFiles) -> None:
-        """Take note of what somebody else read.
+        """Record the files that another process read.
 
         Raises
         ------
         DataCorruptionError
-            A file was another one there.
+            It read another version of a file.
         """
         mine = self.values[seen.numbers]
         differs = (mine != 0) & ((mine | np.uint32(_USED)) != (seen.stamps | np.uint32(_USED)))
@@ -152,7 +152,7 @@ class FileStamps:
         self.values[seen.numbers] = mine | seen.stamps
 
     def __getstate__(self) -> dict[str, Any]:
-        # whoever it is sent to begins anew
+        # each worker has stamps of its own
         return {**self.__dict__, "_stamps": None}
 
     def _number(self, file_at: tuple[int, ...]) -> int:
@@ -180,7 +180,7 @@ class ArrayMetadata:
         self._content = self._read()
 
     def require_there(self) -> None:
-        """Raise if the array cannot be found here: of use where it was opened elsewhere.
+        """Raise if this process cannot find the array, which another process opened.
 
         Raises
         ------
@@ -193,19 +193,19 @@ class ArrayMetadata:
             raise InputError(f"{str(self._file)!r}: {error.strerror}") from error
 
     def require_unchanged(self) -> None:
-        """Raise if the array has been resized or written anew since.
+        """Raise if the array was resized or rewritten since it was opened.
 
         Raises
         ------
         DataCorruptionError
-            It has.
+            It was.
         """
         stamp = self._stat()
         if stamp == self._stamp:
             return
         if self._read() != self._content:
             raise DataCorruptionError(
-                f"{self._name} changed during the fit: it was resized, or written anew. "
+                f"{self._name} changed during the fit: it was resized, or rewritten. "
                 "Start again when nothing writes to it"
             )
         self._stamp = stamp
@@ -223,5 +223,5 @@ class ArrayMetadata:
         except (OSError, ValueError):
             return None
         if isinstance(content, dict):
-            content.pop("attributes", None)  # they may come and go
+            content.pop("attributes", None)  # these may change
         return content

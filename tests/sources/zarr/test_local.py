@@ -28,7 +28,7 @@ from streamreg.sources.zarr.versions import FileStamps
     ],
     ids=["zstd", "uncompressed", "sharded"],
 )
-def test_the_chunk_after_the_one_in_work_is_fetched(tmp_path, monkeypatch, layout, expected):
+def test_the_next_chunk_is_fetched_ahead(tmp_path, monkeypatch, layout, expected):
     X = np.random.default_rng(0).standard_normal((16_000, 65))
     group = zarr.create_group(tmp_path / "a.zarr")
     group.create_array("X", data=X, chunks=(1_000, 65), **layout)
@@ -48,7 +48,7 @@ def test_the_chunk_after_the_one_in_work_is_fetched(tmp_path, monkeypatch, layou
     assert {advice for *_, advice in asked} <= {os.POSIX_FADV_WILLNEED}
 
 
-def test_threads_that_read_at_once_note_the_same_files(tmp_path, monkeypatch):
+def test_threads_that_read_at_once_share_the_stamps(tmp_path, monkeypatch):
     zeros, made, both = np.zeros, [], threading.Barrier(2)
 
     def made_slowly(*given):
@@ -65,7 +65,7 @@ def test_threads_that_read_at_once_note_the_same_files(tmp_path, monkeypatch):
     assert len(stamps.seen().numbers) == 2
 
 
-def test_a_file_of_which_anyone_used_rows_stays_and_another_may_change(tmp_path):
+def test_only_a_file_whose_rows_were_used_must_not_change(tmp_path):
     (tmp_path / "a").write_bytes(b"a")
     (tmp_path / "b").write_bytes(b"bb")
     before, after = (tmp_path / "a").stat(), (tmp_path / "b").stat()

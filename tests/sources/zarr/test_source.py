@@ -1,4 +1,4 @@
-"""Zarr arrays, v2 and v3: the rows that NumPy has, whatever their chunks, codecs and stores."""
+"""Zarr arrays, v2 and v3, have the rows of NumPy with any chunks, codecs and stores."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from stores import read_all, write_zarr
 from zarr.codecs import GzipCodec, ShardingCodec, TransposeCodec, ZstdCodec
 
 from streamreg.errors import DataCorruptionError, InputError
+from streamreg.sources.block_reader import BlockReader
 from streamreg.sources.kinds import open_source
 from streamreg.sources.open import open_dataset
 
@@ -83,7 +84,7 @@ def test_messages_name_chunks_that_are_on_disk(tmp_path, data):
 
 
 @given(st.data())
-def test_y_and_weights_may_be_cut_elsewhere_than_x(tmp_path, data):
+def test_y_and_weights_may_have_other_chunks_than_x(tmp_path, data):
     n = data.draw(st.integers(1, 50))
     X = ours.filled((n, 3), np.dtype("f4"))
     y = data.draw(ours.arrays(data.draw(st.sampled_from([(n,), (n, 1), (n, 2)]))))
@@ -92,7 +93,7 @@ def test_y_and_weights_may_be_cut_elsewhere_than_x(tmp_path, data):
     for name, values in (("X", X), ("y", y), ("w", weight)):
         layout, _ = data.draw(ours.v3_layouts(values.shape))
         paths.append(write_zarr(tmp_path / f"{name}.zarr", values, **layout))
-    reader = open_dataset(*paths).open()
+    reader = BlockReader(open_dataset(*paths))
     for start, stop in data.draw(ours.spans(n)):
         block = reader.read(start, stop)
         assert block.start == start
@@ -112,6 +113,25 @@ def test_any_store_of_zarr_python_is_read(data):
     source = open_source(zarr.open_array(memory, mode="r"), "X")
     assert source.files is None
     assert_rows(source, values, data.draw(ours.spans(len(values))))
+
+
+def test_only_a_local_folder_is_quoted_as_a_path_in_rechunk_advice(store):
+    values = np.ones((20, 3))
+    path = store(values, chunks=(20, 3))
+    assert f"old = zarr.open_array({path!r}" in open_source(path, "X").rechunk_advice(5)
+    memory = zarr.storage.MemoryStore()
+    write_zarr(memory, values, chunks=(20, 3))
+    source = open_source(zarr.open_array(memory, mode="r"), "X")
+    assert source.name.startswith("X (memory://")
+    assert source.rechunk_advice(5) == f"rewrite {source.name} in chunks of at most 5 rows"
+
+
+def test_an_array_in_memory_is_unreachable_from_workers(store):
+    memory = zarr.storage.MemoryStore()
+    write_zarr(memory, np.ones((20, 3)), chunks=(20, 3))
+    source = open_source(zarr.open_array(memory, mode="r"), "X")
+    assert "in the memory of this process" in source.why_unreachable_from_workers
+    assert not open_source(store(np.ones((20, 3))), "X").why_unreachable_from_workers
 
 
 def test_a_zip_file_is_read(tmp_path):
@@ -153,9 +173,10 @@ def test_a_group_brings_names_y_and_weights(tmp_path):
         assert dataset.feature_names == ("a", "b")
         assert dataset.target_names == ("t",)
         assert (dataset.X.name, dataset.y.name) == (
-            f"{tmp_path}/d.zarr/X", f"{tmp_path}/d.zarr/y",
-        )  # fmt: skip
-        block = dataset.open().read(1, 4)
+            f"{tmp_path}/d.zarr/X",
+            f"{tmp_path}/d.zarr/y",
+        )
+        block = BlockReader(dataset).read(1, 4)
         assert same(block.X, X[1:4])
         assert same(block.y, y[1:4, None])
         assert same(block.weight, weight[1:4])
@@ -209,7 +230,7 @@ def test_streaming_zstd_frames_without_a_size_are_read(store):
         read_all(open_source(path, "X"))
 
 
-def test_gzip_streams_put_end_to_end_are_read(store):
+def test_concatenated_gzip_streams_are_read(store):
     import gzip  # noqa: PLC0415  (used here alone)
 
     values = np.arange(4000.0)
@@ -221,7 +242,7 @@ def test_gzip_streams_put_end_to_end_are_read(store):
 
 @pytest.mark.parametrize("name", ["gzip", "zlib"])
 @pytest.mark.parametrize("n_rows", [1, 100, 40_000])
-def test_deflated_chunks_that_shrink_to_nothing_are_read(store, name, n_rows):
+def test_very_compressible_chunks_are_read(store, name, n_rows):
     values = np.zeros((n_rows, 8))
     codec = {"gzip": numcodecs.GZip(9), "zlib": numcodecs.Zlib(9)}[name]
     path = store(values, zarr_format=2, chunks=values.shape, compressors=codec)
@@ -237,7 +258,7 @@ def test_shards_that_cannot_be_checked_are_refused_unless_they_may_be_filled(sto
 
 
 def test_unequal_chunks_are_refused(tmp_path):
-    # Zarr-Python 3.2 and later, if they are told to
+    # Zarr-Python 3.2 and later can, with a setting
     if not hasattr(zarr.Array, "read_chunk_sizes"):
         pytest.skip("this zarr-python writes equal chunks only")
     with zarr.config.set({"array.rectilinear_chunks": True}):
@@ -273,7 +294,7 @@ def test_planning_and_opening_read_no_chunk(store, chunks_opened):
 
 
 @pytest.mark.parametrize("filters", [(), (TransposeCodec(order=(1, 0)),)])
-def test_a_chunk_that_failed_leaves_nothing_behind(store, filters):
+def test_a_chunk_that_failed_is_not_returned_later(store, filters):
     values = np.random.default_rng(0).normal(size=(20, 4))
     path = store(values, chunks=(10, 2), filters=filters, compressors=ZstdCodec(checksum=True))
     Path(path, "c", "1", "1").write_bytes(b"damaged")
@@ -284,7 +305,7 @@ def test_a_chunk_that_failed_leaves_nothing_behind(store, filters):
             reader.read(10, 15)
 
 
-def test_files_are_given_back(store):
+def test_files_are_closed(store):
     source = open_source(store(np.ones((40, 3)), chunks=(10, 3)), "X")
     reader = source.open()
     before = len(list(Path("/dev/fd").iterdir()))

@@ -7,6 +7,8 @@ import reprlib
 
 import numpy as np
 
+from streamreg.errors import Message, Parameter, Remedy, Verbatim
+
 KIB = 1024
 MIB = 1024**2
 GIB = 1024**3
@@ -59,7 +61,7 @@ def left_out(n_omitted: int, n_rows: int) -> list[str]:
         return []
     holds, was = ("holds", "was") if n_omitted == 1 else ("hold", "were")
     rows = f"{n_omitted:,} of {count(n_rows, 'row')} {holds} NaN or inf and {was} left out"
-    return [f'{rows} (nan_policy="omit")']
+    return [Message(f"{rows} (", Remedy("nan_policy", "omit"), ")")]
 
 
 def shown(value: object) -> str:
@@ -71,6 +73,11 @@ def shown(value: object) -> str:
     except ValueError:  # integers of more digits than Python prints
         return f"<{type(value).__name__}>"
     return " ".join(text.split())
+
+
+def given(name: str, value: object) -> Parameter:
+    """Return a parameter with the value that a user passed, for a message."""
+    return Parameter(name, Verbatim(shown(value)))
 
 
 def unsaved(path: object, why: str) -> str:

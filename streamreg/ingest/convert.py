@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from streamreg.errors import DataWarning, InputError
+from streamreg.errors import DataWarning, InputError, Message, Parameter, Remedy
 from streamreg.formatting import count
-from streamreg.ingest.table import BATCH_NBYTES, MAX_NAMED, Table, open_table
+from streamreg.ingest.table import BATCH_NBYTES, IGNORE_COLUMN, MAX_NAMED, Table, open_table
 from streamreg.ingest.values import loses_digits
 from streamreg.output.staging import require_writable
 from streamreg.output.zarr_writer import RowAppender, create_array, new_group
@@ -136,8 +136,11 @@ def _features(source: Table, survey: _Survey) -> list[str]:
     for name, copies in Counter(features).items():
         if copies > 1:
             raise InputError(
-                f"X would have {copies} columns named {name!r}: a column of {source.path}, and a "
-                "level of another; rename the column, or leave it out with ignore (--ignore)"
+                Message(
+                    f"X would have {copies} columns named {name!r}: a column of {source.path}, and "
+                    "a level of another; rename the column, or leave it out with ",
+                    Parameter("ignore"),
+                )
             )
     return features
 
@@ -167,9 +170,11 @@ def _survey(source: Table, progress: Progress, *, drop_missing: bool) -> _Survey
         for name, found in levels.items():
             if len(found) > _MAX_LEVELS:
                 raise InputError(
-                    f"column {name} of {source.path} has more than {_MAX_LEVELS:,} levels in "
-                    f"{count(n_rows, 'row')}; group them, or leave it out with ignore "
-                    f"(--ignore {name})"
+                    Message(
+                        f"column {name} of {source.path} has more than {_MAX_LEVELS:,} levels in "
+                        f"{count(n_rows, 'row')}; group them, or leave it out with ",
+                        Remedy("ignore", name),
+                    )
                 )
     if n_rows == 0:
         raise InputError(f"{source.path} has no rows")
@@ -177,12 +182,20 @@ def _survey(source: Table, progress: Progress, *, drop_missing: bool) -> _Survey
         # the emptiest first
         named = sorted(gaps.items(), key=lambda gap: -gap[1][0])[:MAX_NAMED]
         lacks = {name: (f"{rows:,}, first", row) for name, (rows, row) in named}
-        drop = "Leave such rows out with drop_missing=True (--drop-missing), or such columns"
+        drop = Message(
+            "Leave such rows out with ",
+            Remedy("drop_missing", value=True),
+            ", or such columns",
+        )
         ignore = "No row would be left: leave out the columns that lack most"
         raise InputError(
-            f"{source.path} lacks values in {n_rows - n_complete:,} of {count(n_rows, 'row')} "
-            f"and {count(len(gaps), 'column')}: {source.places(lacks)}. "
-            f"{drop if n_complete else ignore} with ignore (--ignore COLUMN)"
+            Message(
+                f"{source.path} lacks values in {n_rows - n_complete:,} of {count(n_rows, 'row')} "
+                f"and {count(len(gaps), 'column')}: {source.places(lacks)}. ",
+                drop if n_complete else ignore,
+                " with ",
+                IGNORE_COLUMN,
+            )
         )
     ordered = {name: _sorted_levels(found) for name, found in levels.items()}
     return _Survey(n_rows, n_complete, ordered, sorted(inexact))

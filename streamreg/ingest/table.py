@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
-from streamreg.errors import InputError
+from streamreg.errors import InputError, Message, Parameter, Remedy, Verbatim
 from streamreg.formatting import KIB, MIB
 from streamreg.ingest.values import MISSING, NotNumbersError, parse, widen
 from streamreg.signals import uninterrupted
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 BATCH_NBYTES = 2 * MIB
 MAX_NAMED = 20
+IGNORE_COLUMN = Remedy("ignore", Verbatim("COLUMN"))
 _CSV, _PARQUET = (".csv", ".csv.gz"), (".parquet", ".pq")
 # pyarrow reads 32 blocks of a CSV file ahead: with blocks of 8 MiB it would hold 400
 _BLOCK_NBYTES, _BLOCK_NBYTES_A_COLUMN = MIB, 64
@@ -108,8 +109,11 @@ class Table:
             return pc.if_else(missing, pa.scalar(None, pa.string()), column.cast(pa.string()))
         except pa.ArrowException as error:
             raise InputError(
-                f"column {name} of {self.path} holds {column.type}, of which no levels can be "
-                f"made ({error}); leave it out with ignore (--ignore {name})"
+                Message(
+                    f"column {name} of {self.path} holds {column.type}, of which no levels can be "
+                    f"made ({error}); leave it out with ",
+                    Remedy("ignore", name),
+                )
             ) from error
 
     def values(
@@ -142,9 +146,13 @@ class Table:
                 values[:, at] = numbers.to_numpy(zero_copy_only=False)
         if refused:
             raise InputError(
-                f"{self.path} has columns that are not numbers: {self.places(refused)}. Target "
-                "and weight must be; of others make levels with one_hot (--one-hot COLUMN), or "
-                "leave them out with ignore (--ignore COLUMN)"
+                Message(
+                    f"{self.path} has columns that are not numbers: {self.places(refused)}. "
+                    "Target and weight must be; of others make levels with ",
+                    Remedy("one_hot", Verbatim("COLUMN")),
+                    ", or leave them out with ",
+                    IGNORE_COLUMN,
+                )
             )
         self._require_finite(batch, values, start)
         return values
@@ -154,9 +162,12 @@ class Table:
         refused = self._written(batch, np.isinf(values), start)
         if refused:
             raise InputError(
-                f"{self.path} has values that are infinite, or beyond float64: "
-                f"{self.places(refused)}. Correct them, write NaN where the value is unknown, or "
-                "leave such columns out with ignore (--ignore COLUMN)"
+                Message(
+                    f"{self.path} has values that are infinite, or beyond float64: "
+                    f"{self.places(refused)}. Correct them, write NaN where the value is unknown, "
+                    "or leave such columns out with ",
+                    IGNORE_COLUMN,
+                )
             )
         negative = values < 0
         negative[:, : len(self.used) - len(self.weight)] = False
@@ -198,7 +209,11 @@ def open_table(
     )
     names = _names(path)
     if not target:
-        raise InputError(f"target names no column of {path}; name what is to be explained")
+        raise InputError(
+            Message(
+                Parameter("target"), f" names no column of {path}; name what is to be explained"
+            )
+        )
     weights = () if weight is None else (weight,)
     for name, uses in Counter([*target, *one_hot, *ignore, *weights]).items():
         if name not in names:
@@ -208,7 +223,12 @@ def open_table(
                 f"{path} has no column {name!r}; closest: {', '.join(map(repr, close))}{commas}"
             )
         if uses > 1:
-            raise InputError(f"column {name!r} can be only one of target, one_hot, ignore, weight")
+            raise InputError(
+                Message(
+                    f"column {name!r} can be only one of ",
+                    Message.joined(", ", map(Parameter, ("target", "one_hot", "ignore", "weight"))),
+                )
+            )
     apart = {*target, *ignore, *weights}
     features = tuple(name for name in names if name not in apart)
     if not features:
@@ -218,8 +238,11 @@ def open_table(
         )
     if "" in names and "" not in ignore:
         raise InputError(
-            f"column {names.index('') + 1} of {path} has no name (pandas writes its index so); "
-            "name it, or leave it out with ignore (--ignore '')"
+            Message(
+                f"column {names.index('') + 1} of {path} has no name (pandas writes its index so); "
+                "name it, or leave it out with ",
+                Remedy("ignore", ""),
+            )
         )
     return Table(path, features, tuple(target), weights, tuple(one_hot), len(names))
 

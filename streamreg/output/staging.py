@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from streamreg.errors import InputError
+from streamreg.errors import InputError, Message, Remedy
 from streamreg.output.atomic import sync
 from streamreg.signals import uninterrupted
 
@@ -67,7 +67,11 @@ def require_writable(
             f"output {text} exists and is not Zarr, so it is kept; choose another name"
         )
     if target.exists() and not overwrite:
-        raise InputError(f"output {text} exists; pass overwrite=True (--overwrite) to replace it")
+        raise InputError(
+            Message(
+                f"output {text} exists; pass ", Remedy("overwrite", value=True), " to replace it"
+            )
+        )
     return target
 
 

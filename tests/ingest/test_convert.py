@@ -62,11 +62,11 @@ class Told(NoProgress):
 
 
 def message(path, out, **options):
-    """What is said when the table is refused; nothing may be left behind."""
+    """Return the message that refuses a table, which must leave no file behind."""
     with pytest.raises(InputError) as refusal:
         ingest(path, out, **({"target": ["y"]} | options))
     assert not list(out.parent.glob("out.zarr*"))
-    return str(refusal.value)
+    return refusal.value.args[0]
 
 
 @pytest.fixture
@@ -124,7 +124,8 @@ def test_missing_values_are_counted_or_left_out(ending, tmp_path, out):
     said = message(table, out, **options)
     assert "lacks values in 3 of 5 rows and 2 columns" in said
     assert f"x (2, first in row {1 + first}), z (1, first in row {2 + first})" in said
-    assert "drop_missing=True (--drop-missing)" in said
+    assert "with drop_missing=True, or such columns with ignore=COLUMN" in said
+    assert "with --drop-missing, or" in said.for_command_line()
     report = ingest(table, out, target=["y"], drop_missing=True, **options)
     assert (report.rows_read, report.rows_dropped) == (5, 3)
     # b is only in a row that is left out: its column would be all zeros
@@ -163,14 +164,16 @@ def test_a_thousand_levels_are_taken_and_more_are_refused(tmp_path, out):
     said = message(table, tmp_path / "other" / "out.zarr", one_hot=["g"])
     assert "column g" in said
     assert "more than 1,000 levels" in said
-    assert "--ignore g" in said
+    assert 'leave it out with ignore="g"' in said
+    assert "--ignore g" in said.for_command_line()
 
 
 def test_missing_values_in_every_row_are_blamed_on_columns(tmp_path, out):
     table = write(tmp_path / "t.csv", "x,z,y\n1,,2\n3,,4\n,,6\n")
     said = message(table, out, drop_missing=True)
     assert "lacks values in 3 of 3 rows and 2 columns: z (3, first in row 2), x (1," in said
-    assert "leave out the columns that lack most with ignore (--ignore COLUMN)" in said
+    assert "leave out the columns that lack most with ignore=COLUMN" in said
+    assert "lack most with --ignore COLUMN" in said.for_command_line()
     assert "drop" not in said
 
 

@@ -31,11 +31,11 @@ def write(path, table):
 
 
 def message(path, out, **options):
-    """What is said when the table is refused; nothing may be left behind."""
+    """Return the message that refuses a table, which must leave no file behind."""
     with pytest.raises(InputError) as refusal:
         ingest(path, out, **({"target": ["y"]} | options))
     assert not list(out.parent.glob("out.zarr*"))
-    return str(refusal.value)
+    return refusal.value.args[0]
 
 
 @pytest.fixture
@@ -127,8 +127,10 @@ TEXTS = {
 def test_columns_that_are_not_numbers_are_all_named(ending, refused, tmp_path, out):
     table = write(tmp_path / f"t{ending}", pd.DataFrame(TEXTS | {"x": 1.0, "y": 2.0}))
     said = message(table, out)
-    for start in (*refused.split(", "), "pair ('[1, 2]'", "--one-hot COLUMN", "--ignore COLUMN"):
+    for start in (*refused.split(", "), "pair ('[1, 2]'", "one_hot=COLUMN", "ignore=COLUMN"):
         assert start in said
+    for option in ("--one-hot COLUMN", "--ignore COLUMN"):
+        assert option in said.for_command_line()
     assert " x " not in said
     report = ingest(table, out, target=["y"], ignore=list(TEXTS))
     assert report.feature_names == ("x",)
@@ -143,7 +145,8 @@ def test_no_levels_are_made_of_what_has_no_written_form(values, tmp_path, out):
     parquet.write_table(pa.table({"odd": values, "y": [1, 2]}), tmp_path / "t.parquet")
     said = message(tmp_path / "t.parquet", out, one_hot=["odd"])
     assert f"column odd of {tmp_path}/t.parquet holds {str(values.type)[:4]}" in said
-    assert "(--ignore odd)" in said
+    assert 'leave it out with ignore="odd"' in said
+    assert "--ignore odd" in said.for_command_line()
 
 
 @pytest.mark.parametrize("place", [0.3, 0.6])
@@ -187,7 +190,8 @@ def test_a_column_without_a_name_is_used_by_nobody(tmp_path, out):
     said = message(table, out)
     assert "column 2 of" in said
     assert "has no name" in said
-    assert "--ignore ''" in said
+    assert 'ignore=""' in said
+    assert "--ignore ''" in said.for_command_line()
     assert ingest(table, out, target=["y"], ignore=[""]).feature_names == ("x",)
 
 

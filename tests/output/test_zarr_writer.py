@@ -36,7 +36,7 @@ def test_a_link_is_followed_to_where_the_output_will_lie(tmp_path):
 
 def test_an_existing_output_is_refused_with_the_remedy(tmp_path):
     path = store(tmp_path / "out.zarr")
-    with pytest.raises(InputError, match=r"exists; pass overwrite=True \(--overwrite\)"):
+    with pytest.raises(InputError, match="exists; pass overwrite=True to replace"):
         require_writable(path, overwrite=False)
     require_writable(path, overwrite=True)
 

@@ -27,7 +27,7 @@ from streamreg.planning.memory_model import (
     memory_limit_or_default,
     threads_needs,
 )
-from streamreg.progress import NoProgress, Progress
+from streamreg.progress import Progress
 from streamreg.signals import sigterm_as_exit
 from streamreg.solvers.base import NO_ITERATE_STORE, Problem, Solution
 from streamreg.sources.open import open_dataset
@@ -228,7 +228,7 @@ def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress | None =
     """
     if dataset.y is None:
         raise InputError("a fit needs y")
-    progress = progress or NoProgress()
+    progress = progress or Progress()
     backend = backend_of(config)
     plan = _plan(dataset, config, backend)
     candidate = plan.require_fit()
@@ -287,7 +287,7 @@ def _reduce_with(
     """Return the function with which a solver runs passes."""
 
     def reduce(accumulator: Accumulator[Any, Result]) -> Result:
-        progress.begin_pass(type(accumulator).__name__, dataset.n_rows)
+        progress.begin_pass(dataset.n_rows)
         if checkpoint is None:
             reduction = engine.reduce(accumulator)
         else:

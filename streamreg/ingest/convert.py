@@ -18,7 +18,7 @@ from streamreg.ingest.table import BATCH_NBYTES, IGNORE_COLUMN, MAX_NAMED, Table
 from streamreg.ingest.values import loses_digits
 from streamreg.output.staging import require_writable
 from streamreg.output.zarr_writer import RowAppender, create_array, new_group
-from streamreg.progress import NoProgress, Progress
+from streamreg.progress import Progress
 
 if TYPE_CHECKING:
     import os
@@ -75,7 +75,7 @@ def ingest(
     drop_missing
         Leave out rows that lack a value in any column that is used.
     progress
-        Told of both passes; how many rows there are is known in the second only.
+        Shows both passes; the number of rows is known in the second only.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def ingest(
         cannot be written.
     """
     require_writable(out, overwrite=overwrite, inputs=[table])
-    progress = progress or NoProgress()
+    progress = progress or Progress()
     source = open_table(Path(table), target=target, one_hot=one_hot, ignore=ignore, weight=weight)
     with closing(progress):
         survey = _survey(source, progress, drop_missing=drop_missing)
@@ -150,7 +150,7 @@ def _survey(source: Table, progress: Progress, *, drop_missing: bool) -> _Survey
     gaps: dict[str, list[int]] = {}  # by column: rows without a value, and the first of them
     inexact: set[str] = set()
     n_rows = n_complete = 0
-    progress.begin_pass("survey", None)
+    progress.begin_pass(None)
     for batch in source.batches():
         values = source.values(batch, {}, start=n_rows)
         missing = np.isnan(values)
@@ -216,7 +216,7 @@ def _write(
     # levels can make rows a thousand times wider
     step = max(1, BATCH_NBYTES // (8 * n_features))
     done = 0
-    progress.begin_pass("write", survey.n_rows)
+    progress.begin_pass(survey.n_rows)
     for batch in source.batches():
         values = source.values(batch, survey.levels, start=done)
         values = values[~np.isnan(values).any(axis=1)]

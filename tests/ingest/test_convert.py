@@ -14,7 +14,7 @@ from pyarrow import csv, parquet
 from streamreg.errors import DataWarning, InputError
 from streamreg.formatting import MIB
 from streamreg.ingest.convert import ingest
-from streamreg.progress import NoProgress
+from streamreg.progress import Progress
 
 FLIGHTS = {
     "target": ["arr_delay"],
@@ -46,14 +46,14 @@ def write(path, table):
     return path
 
 
-class Told(NoProgress):
+class Told(Progress):
     """Keeps what progress is told, and does something at each step of the rows."""
 
     def __init__(self, then=len):
         self.passes = []
         self.then = then
 
-    def begin_pass(self, _, n_rows):
+    def begin_pass(self, n_rows):
         self.passes.append((n_rows, []))
 
     def rows(self, n_rows):

@@ -31,8 +31,8 @@ def ingest_table(
     one_hot: Annotated[
         list[str] | None,
         typer.Option(
-            help="A text column to turn into 0/1 columns, one a level but the first; repeat for "
-            "several."
+            help="A text column to turn into 0/1 columns, one for each level but the first; "
+            "repeat for several."
         ),
     ] = None,
     ignore: Annotated[
@@ -49,26 +49,35 @@ def ingest_table(
     json: Json = False,
 ) -> None:
     """Write a CSV or Parquet table as a data set, in pieces, with a checksum in every chunk."""
-    from streamreg.ingest.convert import ingest  # noqa: PLC0415  (pyarrow is needed by no other command)
+    from streamreg.ingest.convert import ingest  # noqa: PLC0415  (only this command imports pyarrow)
 
     report = ingest(
-        table, out, target=target, one_hot=one_hot or (), ignore=ignore or (), weight=weight,
-        drop_missing=drop_missing, overwrite=overwrite, progress=progress_of(progress, "ingest"),
-    )  # fmt: skip
-    kept = report.rows_read - report.rows_dropped
+        table,
+        out,
+        target=target,
+        one_hot=one_hot or (),
+        ignore=ignore or (),
+        weight=weight,
+        drop_missing=drop_missing,
+        overwrite=overwrite,
+        progress=progress_of(progress, "ingest"),
+    )
+    n_rows = report.rows_read - report.rows_dropped
     if json:
         show.write_json(
             {
-                "path": str(report.path), "rows_read": report.rows_read,
-                "rows_dropped": report.rows_dropped, "rows": kept,
+                "path": str(report.path),
+                "rows_read": report.rows_read,
+                "rows_dropped": report.rows_dropped,
+                "rows": n_rows,
                 "feature_names": list(report.feature_names),
                 "target_names": list(report.target_names),
             }
-        )  # fmt: skip
+        )
         return
     dropped = f" ({report.rows_dropped:,} with missing values left out)"
     show.write(
-        f"{report.path}: {count(kept, 'row')}{dropped if report.rows_dropped else ''}, "
+        f"{report.path}: {count(n_rows, 'row')}{dropped if report.rows_dropped else ''}, "
         f"{count(len(report.feature_names), 'feature')}, target {', '.join(report.target_names)}"
     )
 
@@ -88,10 +97,12 @@ def info(
     if json:
         show.write_json(
             {
-                "arrays": rows, "advice": advice,
-                "feature_names": dataset.feature_names, "target_names": dataset.target_names,
+                "arrays": rows,
+                "advice": advice,
+                "feature_names": dataset.feature_names,
+                "target_names": dataset.target_names,
             }
-        )  # fmt: skip
+        )
         return
     headings = ("array", "shape", "dtype", "chunks", "chunk size", "codecs", "checksum")
     show.write_table(headings, [[str(row[heading]) for heading in headings] for row in rows])
@@ -107,10 +118,15 @@ def info(
 
 def _describe(source: RowSource) -> dict[str, Any]:
     row: dict[str, Any] = {
-        "array": source.name, "shape": source.shape, "dtype": str(source.dtype),
+        "array": source.name,
+        "shape": source.shape,
+        "dtype": str(source.dtype),
         "size": format_nbytes(source.shape[0] * source.row_nbytes),
-        "chunks": "", "chunk size": "", "codecs": "", "checksum": "",
-    }  # fmt: skip
+        "chunks": "",
+        "chunk size": "",
+        "codecs": "",
+        "checksum": "",
+    }
     if isinstance(source, ZarrSource):
         chunks = source.array.chunks
         nbytes = source.dtype.itemsize

@@ -12,7 +12,7 @@ import pytest
 import zarr
 
 import streamreg
-from streamreg.cli import settings
+from streamreg.cli.config_options import dataset_and_config
 
 
 def run(*arguments, cwd, env=None):
@@ -132,7 +132,7 @@ def test_plan_takes_the_options_of_a_fit(ingested):
 
 
 def test_every_parameter_of_the_estimator_is_an_option():
-    options = inspect.signature(settings._job).parameters
+    options = inspect.signature(dataset_and_config).parameters
     others = {"data", "x", "y", "sample_weight", "scheduler"}
     assert set(options) - others == set(streamreg.LinearRegression().get_params()) - {
         "client", "progress"

@@ -1,4 +1,4 @@
-"""Counts, sizes, row ranges and values as messages show them."""
+"""Counts, sizes, row ranges and values as text."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _PRINTER.maxstring = _PRINTER.maxother = _PRINTER.maxlong = 80
 
 
 def format_nbytes(nbytes: int, *, up: bool = False) -> str:
-    """Return a size for people: ``74.5 GiB``, ``122.1 MiB``, ``800 bytes``.
+    """Return a size such as ``74.5 GiB``, ``122.1 MiB`` or ``800 bytes``.
 
-    With ``up`` it is rounded up, so that the size that is read back is no smaller.
+    With ``up`` the size is rounded up, so that the text parses to no fewer bytes.
     """
     if nbytes < KIB:
         return "1 byte" if nbytes == 1 else f"{nbytes} bytes"
     for power, unit in enumerate(UNIT_NAMES, 1):
-        # in integers, which no size overflows
+        # integers, because a float could overflow
         tenths = -(-10 * nbytes // 1024**power) if up else (20 * nbytes // 1024**power + 1) // 2
         if tenths < 10 * KIB or unit == UNIT_NAMES[-1]:
             break
@@ -43,7 +43,7 @@ def format_seconds(seconds: float) -> str:
 
 
 def rows_text(start: int, stop: int) -> str:
-    """Return rows for a message, such as ``rows 278,528–294,911``."""  # noqa: RUF002
+    """Return a row range such as ``rows 278,528–294,911``."""  # noqa: RUF002
     if stop - start == 1:
         return f"row {start:,}"
     return f"rows {start:,}–{stop - 1:,}"  # noqa: RUF001
@@ -65,7 +65,7 @@ def left_out(n_omitted: int, n_rows: int) -> list[str]:
 
 
 def shown(value: object) -> str:
-    """Return what a user passed, on one line: NumPy's numbers as Python's, long values cut."""
+    """Return the repr of a value on one line, shortened, with NumPy's numbers as Python's."""
     if isinstance(value, np.generic):
         value = value.item()
     try:
@@ -81,7 +81,7 @@ def given(name: str, value: object) -> Parameter:
 
 
 def unsaved(path: object, why: str) -> str:
-    """Say that a fit is done although nothing of it could be saved on its way."""
+    """Return the message that a fit is done but none of its checkpoints could be saved."""
     return (
         f"the fit is done and its answer stands, but not once could it be saved to checkpoint "
         f"{os.fspath(path)!r}: {why}. Pass a path on a disk with room, or no checkpoint"  # type: ignore[call-overload]

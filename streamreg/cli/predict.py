@@ -40,6 +40,7 @@ def predict(
     dataset = o.dataset_of(
         data, x, missing_chunks=missing_chunks, nan_policy=nan_policy, needs_y=False
     )
+    config = FitConfig.parse(memory_limit=memory_limit, n_threads=n_threads)
     path = prediction.predict_to(
         Model.load(model_file),
         dataset,
@@ -73,6 +74,7 @@ def score(
     dataset = o.dataset_of(
         data, x, y, sample_weight, missing_chunks=missing_chunks, nan_policy=nan_policy
     )
+    config = FitConfig.parse(memory_limit=memory_limit, n_threads=n_threads)
     scores = prediction.score(
         Model.load(model_file),
         dataset,

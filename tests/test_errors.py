@@ -20,6 +20,7 @@ from streamreg.errors import (
     Verbatim,
 )
 from streamreg.formatting import given
+from streamreg.solvers.base import Status
 
 MESSAGE = Message(
     "Raise ", Parameter("memory_limit"), " to 75 GiB, or use ", Remedy("solver", "cg")
@@ -62,6 +63,15 @@ def test_a_part_for_python_alone_is_not_on_the_command_line():
     message = caught.value.args[0]
     assert message.for_command_line() == "--n-threads 0 must be a whole number, from 1 to 1,024"
     assert str(Message("a", PythonOnly("b"))) == "ab"
+
+
+def test_a_status_has_both_wordings():
+    assert Status.OUT_OF_EPOCHS.value == (
+        "max_epochs ran out before tol was reached; raise max_epochs, or tol."
+    )
+    assert Status.OUT_OF_EPOCHS.value.for_command_line() == (
+        "--max-epochs ran out before --tol was reached; raise --max-epochs, or --tol."
+    )
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def demo(
         )
         dataset = open_dataset(path)
         show.write("2. Plan, from metadata alone")
-        show.write(str(fitting.plan_fit(dataset, FitConfig.parse(memory_limit=limit))))
+        show.write(fitting.plan_fit(dataset, FitConfig.parse(memory_limit=limit)).table())
         show.write("   passes of gd and cg are typical numbers, which these data may not need\n")
         show.write("3. Fit, by every solver that fits, each in a process of its own")
         runs = {}

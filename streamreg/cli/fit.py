@@ -13,7 +13,7 @@ from streamreg.cli import options as o
 from streamreg.cli import show
 from streamreg.cli.config_options import with_config_options
 from streamreg.config import FitConfig
-from streamreg.errors import CheckpointError, InputError, MemoryLimitError
+from streamreg.errors import CheckpointError, InputError
 from streamreg.formatting import count, format_nbytes, unsaved
 from streamreg.model import Model
 from streamreg.progress import progress_of
@@ -38,15 +38,9 @@ def plan(
     planned = fitting.plan_fit(dataset, config)
     if json:
         show.write_json(planned.to_dict())
-    try:
-        planned.require_fit()
-    except MemoryLimitError as refusal:
-        if not json:
-            # only the table, because the refusal follows on standard error
-            show.write(str(planned).removesuffix(f"\n\n{refusal}"))
-        raise
-    if not json:
-        show.write(str(planned))
+    else:
+        show.write(planned.table())
+    planned.require_fit()
 
 
 @with_config_options

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from streamreg.errors import DataCorruptionError, InputError
+from streamreg.errors import DataCorruptionError, InputError, Message, Remedy
 from streamreg.formatting import MIB, rows_text
 from streamreg.sources.base import Reader, RowGrid, RowSource
 from streamreg.sources.checks import as_rows
@@ -69,8 +69,12 @@ def open_rows(data: object, name: str, *, missing_chunks: str) -> RowSource | No
     del missing_chunks  # these have none
     if isinstance(data, np.ma.MaskedArray) and data.mask is not np.ma.nomask:
         raise InputError(
-            f"{name} is a masked array, whose masked values would be read as numbers; pass "
-            f'{name}.filled(np.nan) and nan_policy="omit" to leave such rows out'
+            Message(
+                f"{name} is a masked array, whose masked values would be read as numbers; pass "
+                f"{name}.filled(np.nan) and ",
+                Remedy("nan_policy", "omit"),
+                " to leave such rows out",
+            )
         )
     if isinstance(data, np.ndarray):
         return memmap_rows(data, name) or ArraySource(data, name)

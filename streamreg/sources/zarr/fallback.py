@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from streamreg.errors import DataCorruptionError, InputError, StreamregError
+from streamreg.errors import DataCorruptionError, InputError, Message, Remedy, StreamregError
 from streamreg.formatting import count
 from streamreg.sources.chunk_reader import ChunkReader, RowBuffer
 from streamreg.sources.retries import retried
@@ -52,9 +52,13 @@ def require_checkable(source: ZarrSource, chain: list[dict[str, Any]]) -> None:
     nested = any(codec["name"] == "sharding_indexed" for codec in inner)
     if source.shards is None or nested:
         raise InputError(
-            f"{source.name} keeps shards inside other codecs, or their index in an unusual form, "
-            "so that absent chunks would be read as zeros unseen. Write it anew with plain "
-            'shards, or pass missing_chunks="fill" if absent chunks mean the fill value'
+            Message(
+                f"{source.name} keeps shards inside other codecs, or their index in an unusual "
+                "form, so that absent chunks would be read as zeros unseen. Write it again with "
+                "plain shards, or pass ",
+                Remedy("missing_chunks", "fill"),
+                " if absent chunks mean the fill value",
+            )
         )
 
 

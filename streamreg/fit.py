@@ -16,7 +16,15 @@ from streamreg.engines.backend import Backend, SegmentReducer
 from streamreg.engines.blas import blas_threads_of_solver
 from streamreg.engines.partition import HOST
 from streamreg.engines.threads import ThreadsEngine, ThreadsReducer
-from streamreg.errors import DataWarning, InputError, MemoryLimitError
+from streamreg.errors import (
+    DataWarning,
+    InputError,
+    MemoryLimitError,
+    Message,
+    Parameter,
+    Part,
+    Remedy,
+)
 from streamreg.formatting import format_nbytes, left_out
 from streamreg.kernels.registry import load_kernels
 from streamreg.machine import PeakMemory, available_nbytes, usable_cpus
@@ -27,7 +35,7 @@ from streamreg.planning.memory_model import (
     memory_limit_or_default,
     threads_needs,
 )
-from streamreg.progress import NoProgress, Progress
+from streamreg.progress import Progress
 from streamreg.signals import sigterm_as_exit
 from streamreg.solvers.base import NO_ITERATE_STORE, Problem, Solution
 from streamreg.sources.fingerprint import dataset_identity
@@ -85,7 +93,7 @@ class Fit:
             dataset.target_names,
             details={
                 "solver": self.plan.chosen,
-                "status": solution.status.value,
+                "status": str(solution.status.value),
                 "converged": solution.status.converged,
                 "n_iter": solution.n_epochs,
                 "loss_history": solution.loss_history,
@@ -105,7 +113,9 @@ class ThreadsBackend(Backend):
         self.n_threads = n_threads
 
     def require_readable(self, dataset: Dataset) -> None:
-        dataset.require_on_host('pass device="cuda", which reduces them there, or ')
+        dataset.require_on_host(
+            Message("pass ", Remedy("device", "cuda"), ", which reduces them on it, or ")
+        )
 
     def needs(self, costs: RowCosts, problem: Problem, solver: Solver, n_threads: int) -> Needs:
         return threads_needs(costs, problem, solver, n_threads)
@@ -229,7 +239,7 @@ def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress | None =
     """
     if dataset.y is None:
         raise InputError("a fit needs y")
-    progress = progress or NoProgress()
+    progress = progress or Progress()
     backend = backend_of(config)
     plan = _plan(dataset, config, backend)
     candidate = plan.require_fit()
@@ -288,7 +298,7 @@ def _reduce_with(
     """Return the function with which a solver runs passes."""
 
     def reduce(accumulator: Accumulator[Any, Result]) -> Result:
-        progress.begin_pass(type(accumulator).__name__, dataset.n_rows)
+        progress.begin_pass(dataset.n_rows)
         if checkpoint is None:
             reduction = engine.reduce(accumulator)
         else:
@@ -308,15 +318,21 @@ def _explain_refused_memory(plan: Plan) -> Iterator[None]:
         raise
     except MemoryError as error:
         planned = format_nbytes(plan.candidates[plan.chosen].peak_nbytes)
-        other, other_solver = plan.less_demanding(), ""
+        other = plan.less_demanding()
+        other_solver: list[Part] = []
         if other is not None:
             needed = format_nbytes(other.needed_nbytes, up=True)
-            other_solver = f', or solver="{other.solver}", which needs {needed}'
+            other_solver = [", or ", Remedy("solver", other.solver), f", which needs {needed}"]
         raise MemoryLimitError(
-            f"the system refused memory that {plan.chosen} needs: {str(error) or 'none is left'}. "
-            f"Planned {planned}, with memory_limit "
-            f"{format_nbytes(plan.memory_limit)}; {format_nbytes(available_nbytes())} are "
-            f"available. Pass a lower memory_limit{other_solver}"
+            Message(
+                f"the system refused memory that {plan.chosen} needs: "
+                f"{str(error) or 'none is left'}. Planned {planned}, with ",
+                Parameter("memory_limit"),
+                f" {format_nbytes(plan.memory_limit)}; {format_nbytes(available_nbytes())} are "
+                "available. Pass a lower ",
+                Remedy("memory_limit"),
+                *other_solver,
+            )
         ) from error
 
 
@@ -331,12 +347,12 @@ def _require_rows(dataset: Dataset, reduction: Reduction[Any], n_omitted: int) -
             )
         return
     if n_omitted == dataset.n_rows:
-        why = 'all hold NaN or inf, which nan_policy="omit" leaves out'
+        why = Message("all hold NaN or inf, which ", Parameter("nan_policy", "omit"), " leaves out")
     elif n_omitted:
-        why = f"{n_omitted:,} left out for NaN or inf, and all others of zero weight"
+        why = Message(f"{n_omitted:,} left out for NaN or inf, and all others of zero weight")
     else:
-        why = "all have a weight of zero"
-    raise InputError(f"no row of {dataset.X.name} is left to fit: of {dataset.n_rows:,} {why}")
+        why = Message("all have a weight of zero")
+    raise InputError(f"no row of {dataset.X.name} is left to fit: of {dataset.n_rows:,} " + why)
 
 
 def _data_warnings(dataset: Dataset, engine: Engine) -> list[str]:

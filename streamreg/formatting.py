@@ -1,4 +1,4 @@
-"""Counts, sizes, row ranges and values as messages show them."""
+"""Counts, sizes, row ranges and values as text."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import reprlib
 
 import numpy as np
+
+from streamreg.errors import Message, Parameter, Remedy, Verbatim
 
 KIB = 1024
 MIB = 1024**2
@@ -17,14 +19,14 @@ _PRINTER.maxstring = _PRINTER.maxother = _PRINTER.maxlong = 80
 
 
 def format_nbytes(nbytes: int, *, up: bool = False) -> str:
-    """Return a size for people: ``74.5 GiB``, ``122.1 MiB``, ``800 bytes``.
+    """Return a size such as ``74.5 GiB``, ``122.1 MiB`` or ``800 bytes``.
 
-    With ``up`` it is rounded up, so that the size that is read back is no smaller.
+    With ``up`` the size is rounded up, so that the text parses to no fewer bytes.
     """
     if nbytes < KIB:
         return "1 byte" if nbytes == 1 else f"{nbytes} bytes"
     for power, unit in enumerate(UNIT_NAMES, 1):
-        # in integers, which no size overflows
+        # integers, because a float could overflow
         tenths = -(-10 * nbytes // 1024**power) if up else (20 * nbytes // 1024**power + 1) // 2
         if tenths < 10 * KIB or unit == UNIT_NAMES[-1]:
             break
@@ -45,7 +47,7 @@ def format_seconds(seconds: float) -> str:
 
 
 def rows_text(start: int, stop: int) -> str:
-    """Return rows for a message, such as ``rows 278,528–294,911``."""  # noqa: RUF002
+    """Return a row range such as ``rows 278,528–294,911``."""  # noqa: RUF002
     if stop - start == 1:
         return f"row {start:,}"
     return f"rows {start:,}–{stop - 1:,}"  # noqa: RUF001
@@ -63,11 +65,11 @@ def left_out(n_omitted: int, n_rows: int) -> list[str]:
         return []
     holds, was = ("holds", "was") if n_omitted == 1 else ("hold", "were")
     rows = f"{n_omitted:,} of {count(n_rows, 'row')} {holds} NaN or inf and {was} left out"
-    return [f'{rows} (nan_policy="omit")']
+    return [Message(f"{rows} (", Remedy("nan_policy", "omit"), ")")]
 
 
 def shown(value: object) -> str:
-    """Return what a user passed, on one line: NumPy's numbers as Python's, long values cut."""
+    """Return the repr of a value on one line, shortened, with NumPy's numbers as Python's."""
     if isinstance(value, np.generic):
         value = value.item()
     try:
@@ -77,8 +79,13 @@ def shown(value: object) -> str:
     return " ".join(text.split())
 
 
+def given(name: str, value: object) -> Parameter:
+    """Return a parameter with the value that a user passed, for a message."""
+    return Parameter(name, Verbatim(shown(value)))
+
+
 def unsaved(path: object, why: str) -> str:
-    """Say that a fit is done although nothing of it could be saved on its way."""
+    """Return the message that a fit is done but none of its checkpoints could be saved."""
     return (
         f"the fit is done and its answer stands, but not once could it be saved to checkpoint "
         f"{os.fspath(path)!r}: {why}. Pass a path on a disk with room, or no checkpoint"  # type: ignore[call-overload]

@@ -1,8 +1,7 @@
-"""Sizes: parse and print them, what this process may still use, and what it did use."""
+"""CPUs and memory that this process may use, and the memory that it did use."""
 
 from __future__ import annotations
 
-import os
 import resource
 import sys
 import threading
@@ -25,31 +24,24 @@ _STATUS = Path("/proc/self/status")
 
 
 def usable_cpus() -> int:
-    """Return the processors that this process may run on, containers' quotas kept."""
-    count = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return min([count, *_cpu_quotas(_CGROUPS, _MEMBERSHIPS)])
+    """Return the CPUs that affinity and the quota of a container leave to this process."""
+    from joblib import cpu_count  # noqa: PLC0415  (0.1 s, which `import streamreg` need not take)
+
+    return int(cpu_count())
 
 
-def available_nbytes() -> int:
-    """Return the bytes that this process may still take, bounds of containers and ulimit kept."""
-    bounds = [psutil.virtual_memory().available, *_headrooms(_CGROUPS, _MEMBERSHIPS)]
+def available_nbytes(cgroups: Path = _CGROUPS, memberships: Path = _MEMBERSHIPS) -> int:
+    """Return the bytes that the system, containers and ``ulimit`` still leave to this process."""
+    bounds = [psutil.virtual_memory().available, *_headrooms(cgroups, memberships)]
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
     if soft != resource.RLIM_INFINITY:
         bounds.append(soft - psutil.Process().memory_info().vms)
     return max(0, int(min(bounds)))
 
 
-def _cpu_quotas(root: Path, memberships: Path) -> Iterator[int]:
-    """Yield the processors granted to each control group that this process lies in."""
-    for group in _groups(root, memberships, "cpu"):
-        quota, _, period = (_read(group / "cpu.max") or "").partition(" ")
-        if quota.isdigit():
-            yield max(1, int(quota) // int(period))
-
-
 def _headrooms(root: Path, memberships: Path) -> Iterator[int]:
-    """Yield the bytes left to each control group that this process lies in."""
-    for group in _groups(root, memberships, "memory"):
+    """Yield the bytes left to each control group that contains this process."""
+    for group in _groups(root, memberships):
         for limit_name, usage_name in (
             ("memory.max", "memory.current"),
             ("memory.limit_in_bytes", "memory.usage_in_bytes"),
@@ -60,23 +52,23 @@ def _headrooms(root: Path, memberships: Path) -> Iterator[int]:
 
 
 def _page_cache_nbytes(group: Path) -> int:
-    """Bytes of files in memory: they count as used, but make room for whoever asks."""
+    """Bytes of cached files: they count as used, but the system frees them on demand."""
     lines = (_read(group / "memory.stat") or "").splitlines()
     values = dict(line.split(maxsplit=1) for line in lines)
-    # version 1 counts those of the groups within under "total_"
+    # cgroup v1 counts nested groups only under "total_"
     names = ("inactive_file", "active_file")
     return sum(int(values.get(f"total_{name}", values.get(name, 0))) for name in names)
 
 
-def _groups(root: Path, memberships: Path, controller: str) -> Iterator[Path]:
-    """Yield the folders of this process's control group, and of those around it."""
+def _groups(root: Path, memberships: Path) -> Iterator[Path]:
+    """Yield the folders of this process's control group and of the groups that contain it."""
     for line in (_read(memberships) or "").splitlines():
         _, controllers, path = line.split(":", 2)
-        # version 2 has one tree for all controllers, version 1 one for each
-        if controllers and controller not in controllers.split(","):
+        # cgroup v2 has one tree for all controllers, cgroup v1 one tree for each
+        if controllers and "memory" not in controllers.split(","):
             continue
-        group = (root / controller if controllers else root) / path.lstrip("/")
-        # in a container the path may be one of the host, and only those above it be there
+        group = (root / "memory" if controllers else root) / path.lstrip("/")
+        # a container may show the path on the host, of which only parents exist in the container
         yield from (
             folder for folder in (group, *group.parents) if root in (folder, *folder.parents)
         )
@@ -90,15 +82,15 @@ def _read(file: Path) -> str | None:
 
 
 def resident_nbytes() -> int:
-    """Return the bytes of this process that are in memory now."""
+    """Return the resident memory of this process."""
     return int(psutil.Process().memory_info().rss)
 
 
 class PeakMemory:
-    """Measure the bytes that a block of code adds to this process at its highest.
+    """Measure the peak of the bytes that a block of code adds to this process.
 
-    Resident memory is sampled every 10 ms by a thread of its own; where the process's own high
-    mark rose meanwhile, that mark, which misses nothing, is used as well.
+    A thread samples resident memory every 10 ms. If the system's high-water mark of the process
+    rises in the block, that mark counts too, because it misses nothing.
     """
 
     def __init__(self) -> None:
@@ -126,7 +118,7 @@ class PeakMemory:
 
     @property
     def added_nbytes(self) -> int:
-        """Bytes added at the highest moment since the block was entered."""
+        """The peak so far, minus the bytes at the start of the block."""
         return self._highest - self._start
 
     def _sample(self) -> None:
@@ -136,9 +128,9 @@ class PeakMemory:
 
 
 def _high_mark() -> int:
-    """Return the most bytes that this process ever had in memory; 0 where that is not told."""
+    """Return the peak resident memory of this process; 0 where the system does not say."""
     if sys.platform == "darwin":
         return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-    # on Linux not ru_maxrss: a process inherits that of the one which started it
+    # not ru_maxrss on Linux, because a process inherits its parent's
     lines = (_read(_STATUS) or "").splitlines()
     return next((int(line.split()[1]) * KIB for line in lines if line.startswith("VmHWM:")), 0)

@@ -11,8 +11,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from streamreg.errors import InputError
-from streamreg.formatting import count
+from streamreg.errors import InputError, MemoryLimitError
+from streamreg.formatting import count, format_nbytes
+from streamreg.machine import available_nbytes
 from streamreg.output.archive import Archive, parse_header, write_archive
 from streamreg.output.atomic import atomic_write
 from streamreg.validate import path_text
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 _FORMAT = "streamreg-model"
 _VERSION = 1
-# what a fit tells of itself, as attributes of the estimator without their underscore
+# attributes of the fitted estimator, without their underscore, that the file keeps
 DETAILS = ("solver", "status", "converged", "n_iter", "loss_history", "peak_memory")
 
 
@@ -39,11 +40,11 @@ class Model:
     intercept
         (K,).
     one_target
-        Whether y was (N,), so that predictions are too.
+        Whether y was (N,); predictions then are (N,) too.
     feature_names, target_names
-        Where the data had names.
+        ``None`` if the data had no names.
     details
-        How the fit went, by the names of ``DETAILS``; plain numbers and texts.
+        Results of the fit by the names of ``DETAILS``: plain numbers and texts.
     """
 
     coefficients: Float64
@@ -64,14 +65,14 @@ class Model:
         return int(self.coefficients.shape[0])
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the model to ``.json`` or ``.npz``, whole or not at all.
+        """Write the model to a ``.json`` or ``.npz`` file, whole or not at all.
 
-        Weights come back bit for bit; what is not finite among the details comes back as ``None``.
+        :meth:`load` returns bitwise identical weights; NaN and inf in the details become ``None``.
 
         Raises
         ------
         InputError
-            The name ends otherwise, nothing can be written there, or a weight is not finite.
+            The name has another ending, the file cannot be written, or a weight is not finite.
         """
         path = Path(path_text("path", path))
         if path.suffix not in {".json", ".npz"}:
@@ -79,8 +80,8 @@ class Model:
                 f"model files end in .json or .npz, not {path.suffix!r}: {path.name!r}"
             )
         if not (np.isfinite(self.coefficients).all() and np.isfinite(self.intercept).all()):
-            raise InputError("the model has weights that are NaN or inf; fit it anew")
-        # never a name that another process writes to
+            raise InputError("the model has weights that are NaN or inf; fit it again")
+        # a random name, because another process may save to the same path
         partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
         try:
             with atomic_write(partial, path) as file:
@@ -93,12 +94,14 @@ class Model:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Model:
-        """Read a model; nothing in the file is ever run.
+        """Read a model; no code in the file is ever run.
 
         Raises
         ------
         InputError
             There is no such file, or it is not a model.
+        MemoryLimitError
+            The system refuses memory for the weights.
         """
         path = Path(path_text("path", path))
         if not path.is_file():
@@ -111,7 +114,12 @@ class Model:
             else:
                 header = parse_header(path.read_bytes())
             return cls._from_header(header)
-        # whatever a damaged file makes json, zipfile and NumPy raise
+        except MemoryError as error:
+            raise MemoryLimitError(
+                f"the system refused memory for the model in {str(path)!r}: "
+                f"{str(error) or 'none is left'}; {format_nbytes(available_nbytes())} are available"
+            ) from error
+        # a damaged file makes json, zipfile and NumPy raise many kinds of errors
         except Exception as error:
             raise InputError(
                 f"{str(path)!r} is not a model of streamreg ({type(error).__name__}: {error}); "
@@ -135,18 +143,23 @@ class Model:
         if not isinstance(details, dict):
             raise TypeError(f"its details are {type(details).__name__}, not a dictionary")
         return cls(
-            coefficients, intercept, one_target,
-            _names(header["feature_names"], n_features, "feature"),
-            _names(header["target_names"], n_targets, "target"),
-            details,
-        )  # fmt: skip
+            coefficients=coefficients,
+            intercept=intercept,
+            one_target=one_target,
+            feature_names=_names(header["feature_names"], n_features, "feature"),
+            target_names=_names(header["target_names"], n_targets, "target"),
+            details=details,
+        )
 
     def _write(self, file: IO[bytes], *, as_json: bool) -> None:
         header: dict[str, Any] = {
-            "format": _FORMAT, "version": _VERSION, "one_target": self.one_target,
-            "feature_names": self.feature_names, "target_names": self.target_names,
+            "format": _FORMAT,
+            "version": _VERSION,
+            "one_target": self.one_target,
+            "feature_names": self.feature_names,
+            "target_names": self.target_names,
             "details": _plain(self.details),
-        }  # fmt: skip
+        }
         arrays = {"coefficients": self.coefficients, "intercept": self.intercept}
         if as_json:
             header |= {name: array.tolist() for name, array in arrays.items()}
@@ -155,8 +168,8 @@ class Model:
             write_archive(file, header, arrays)
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401  (whatever a fit wants to tell)
-    """Return ``value`` as JSON knows it: NumPy's numbers as Python's, NaN and inf as ``None``."""
+def _plain(value: Any) -> Any:  # noqa: ANN401  (details may be of any type)
+    """Return ``value`` as JSON has it: NumPy's numbers as Python's, NaN and inf as ``None``."""
     if isinstance(value, dict):
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
@@ -170,7 +183,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401  (whatever a fit wants to tell)
 
 def _weights(values: list[Any] | Array, *, n_dimensions: int) -> Float64:
     array = np.asarray(values)
-    # not converted: NumPy would read "1.5" and True as numbers
+    # checked before astype, which would convert "1.5" and True to numbers
     if array.dtype.kind not in "fi" or array.ndim != n_dimensions:
         raise TypeError(f"weights are {array.dtype} of {count(array.ndim, 'dimension')}")
     array = array.astype(np.float64)

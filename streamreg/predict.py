@@ -26,7 +26,7 @@ from streamreg.planning.memory_model import memory_limit_or_default, process_ter
 from streamreg.planning.plan import itemised
 from streamreg.planning.row_costs import RowCosts
 from streamreg.planning.terms import Term, peak
-from streamreg.progress import NoProgress, Progress
+from streamreg.progress import Progress
 from streamreg.sources.fingerprint import folder_state, identity
 from streamreg.sources.kinds import open_source
 
@@ -161,14 +161,14 @@ def score(
         return _terms(model, costs, accumulator.scratch_nbytes, n_threads)
 
     n_threads = _threads_that_fit("score", dataset, terms, memory_limit, n_threads)
-    progress = progress or NoProgress()
+    progress = progress or Progress()
     with closing(progress), ThreadsEngine(dataset, n_threads, progress.rows) as engine:
-        progress.begin_pass("score", dataset.n_rows)
+        progress.begin_pass(dataset.n_rows)
         reduction = engine.reduce(accumulator)
         y_scale = power_of_two(reduction.result.high)
         if (y_scale != 1).any():
             # squares of y left float64's range
-            progress.begin_pass("score", dataset.n_rows)
+            progress.begin_pass(dataset.n_rows)
             reduction = engine.reduce(replace(accumulator, y_scale=y_scale))
     if reduction.n_rows == 0:
         raise InputError(
@@ -246,13 +246,13 @@ def _predictor(
         "predict", rows, terms, memory_limit, n_threads, to_disk if is_in_memory else None
     )
     blocks = Blocks.of(rows.X.grid, rows.row_nbytes)
-    progress = progress or NoProgress()
+    progress = progress or Progress()
     with (
         closing(progress),
         one_blas_thread(),
         ReaderPool(rows, blocks, n_threads, progress.rows) as pool,
     ):
-        progress.begin_pass("predict", rows.n_rows)
+        progress.begin_pass(rows.n_rows)
         yield _Predictor(model, dataset.nan_policy, blocks, pool)
 
 

@@ -2,169 +2,123 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from streamreg.solvers.base import EpochRecord
 
-_SECONDS_BETWEEN_LINES = 2.0
 
+class Progress:
+    """Called while passes run; this class shows nothing."""
 
-class Progress(Protocol):
-    """Told of passes as they run; ``rows`` from any thread."""
-
-    def begin_pass(self, what: str, n_rows: int | None) -> None:
-        """Take note that a pass over so many rows begins; ``None`` where nobody knows yet."""
+    def begin_pass(self, n_rows: int | None) -> None:
+        """Start a pass over N rows; ``None`` where N is not known yet."""
 
     def rows(self, n_rows: int) -> None:
-        """Take note that so many more rows are done."""
+        """Count rows that are done; called from any thread."""
 
     def epoch(self, record: EpochRecord) -> None:
-        """Take note that an epoch is done."""
+        """Show the record of an epoch that is done."""
 
     def close(self) -> None:
-        """End the show: the work is done, or failed."""
+        """Stop, because the work is done or has failed."""
 
 
-class NoProgress:
-    """Shows nothing."""
-
-    def begin_pass(self, what: str, n_rows: int | None) -> None:
-        """Do nothing."""
-
-    def rows(self, n_rows: int) -> None:
-        """Do nothing."""
-
-    def epoch(self, record: EpochRecord) -> None:
-        """Do nothing."""
-
-    def close(self) -> None:
-        """Do nothing."""
-
-
-class EpochCallback(NoProgress):
-    """Hands each epoch's record to a function."""
+class EpochCallback(Progress):
+    """Calls a function with each epoch's record."""
 
     def __init__(self, callback: Callable[[EpochRecord], object]) -> None:
         self._callback = callback
 
     def epoch(self, record: EpochRecord) -> None:
-        """Call the function."""
         self._callback(record)
 
 
-class Lines(NoProgress):
-    """Plain lines on standard error: of epochs, and of rows where a pass takes long or is alone.
+class Lines(Progress):
+    """Lines on standard error: one in ``seconds_between`` while passes run, and the last."""
 
-    At most one in two seconds, and the last.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, name: str, seconds_between: float = 2.0) -> None:
+        self._title = self._name = name
+        self._seconds_between = seconds_between
         self._began = self._printed = time.monotonic()
-        self._done, self._total = 0, ""
-        self._has_epochs = False
-        self._held: str | None = None
+        self._rows, self._n_rows = 0, ""
+        self._has_news = False
         self._lock = threading.Lock()
 
-    def begin_pass(self, what: str, n_rows: int | None) -> None:
-        """Count rows anew."""
-        del what
-        self._done, self._total = 0, "" if n_rows is None else f" of {n_rows:,}"
+    def begin_pass(self, n_rows: int | None) -> None:
+        self._rows, self._n_rows = 0, "" if n_rows is None else f" of {n_rows:,}"
 
     def rows(self, n_rows: int) -> None:
-        """Print a line of the rows done if none was printed of late."""
         with self._lock:
-            self._done += n_rows
-            self._offer(f"{self._done:,}{self._total} rows", keep=not self._has_epochs)
+            self._rows += n_rows
+            self._has_news = True
+            if time.monotonic() - self._printed >= self._seconds_between:
+                self._print()
 
     def epoch(self, record: EpochRecord) -> None:
-        """Print the epoch's line, or keep it for the end."""
-        with self._lock:
-            self._has_epochs = True
-            self._offer(describe(record), keep=True, at_once=record.epoch == 1)
+        self._title = f"{self._name} {describe(record)} "
+        self._has_news = True
 
     def close(self) -> None:
-        """Print the last line, if it was kept."""
-        if self._held is not None:
-            self._print(self._held)
-            self._held = None
+        if self._has_news:
+            self._print()
 
-    def _offer(self, what: str, *, keep: bool, at_once: bool = False) -> None:
-        now = time.monotonic()
-        line = f"{self._name} {what}  {now - self._began:.1f} s"
-        if at_once or now - self._printed >= _SECONDS_BETWEEN_LINES:
-            self._print(line)
-            self._printed, self._held = now, None
-        elif keep:
-            self._held = line
-
-    def _print(self, line: str) -> None:
-        sys.stderr.write(line + "\n")
+    def _print(self) -> None:
+        self._printed, self._has_news = time.monotonic(), False
+        rows = f"{self._rows:,}{self._n_rows} rows"
+        sys.stderr.write(f"{self._title} {rows}  {self._printed - self._began:.1f} s\n")
         sys.stderr.flush()
 
 
-class Bars(NoProgress):
+class Bars(Progress):
     """A bar for each pass, on standard error."""
 
     def __init__(self, name: str) -> None:
-        from rich.console import Console  # noqa: PLC0415  (only where bars are shown)
-        from rich.progress import (  # noqa: PLC0415
-            BarColumn,
-            Progress,
-            TaskProgressColumn,
-            TextColumn,
-            TimeElapsedColumn,
-        )
+        from rich import progress  # noqa: PLC0415  (imported only where bars are shown)
+        from rich.console import Console  # noqa: PLC0415
 
         self._name = name
-        self._last = ""
-        self._bars = Progress(
-            TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(),
-            TimeElapsedColumn(), console=Console(stderr=True),
-        )  # fmt: skip
-        self._task = self._bars.add_task(name, total=None)
+        self._bars = progress.Progress(
+            progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(),
+            progress.TaskProgressColumn(),
+            progress.TimeElapsedColumn(),
+            console=Console(stderr=True),
+        )
+        self._pass = self._bars.add_task(name, total=None)
 
-    def begin_pass(self, what: str, n_rows: int | None) -> None:
-        """Start the bar anew."""
-        del what
-        # not sooner: work that is refused shows no bar
+    def begin_pass(self, n_rows: int | None) -> None:
+        # the first bar appears with the first pass, so that a refusal shows none
         self._bars.start()
-        self._bars.reset(self._task, total=n_rows, description=f"{self._name} {self._last}")
+        self._bars.reset(self._pass, total=n_rows)
 
     def rows(self, n_rows: int) -> None:
-        """Move the bar."""
-        self._bars.advance(self._task, n_rows)
+        self._bars.advance(self._pass, n_rows)
 
     def epoch(self, record: EpochRecord) -> None:
-        """Name the epoch beside the bar."""
-        self._last = describe(record)
-        self._bars.update(self._task, description=f"{self._name} {self._last}")
+        self._bars.update(self._pass, description=f"{self._name} {describe(record)}")
 
     def close(self) -> None:
-        """Leave the last bar where it is."""
         self._bars.stop()
 
 
 def describe(record: EpochRecord) -> str:
     """Return an epoch's record as a line for people."""
-    gradient = (
-        f"  gradient {record.gradient_norm:.1e}"
-        if record.gradient_norm == record.gradient_norm
-        else ""
-    )
+    has_gradient = not math.isnan(record.gradient_norm)
+    gradient = f"  gradient {record.gradient_norm:.1e}" if has_gradient else ""
     return f"epoch {record.epoch}  loss {record.loss:.6g}{gradient}"
 
 
 def progress_of(choice: object, name: str) -> Progress:
-    """Return what ``progress=`` asks for: ``False``, ``True`` or a function of each record."""
+    """Return the display for ``progress=``: ``False``, ``True`` or a function of each record."""
     if callable(choice):
         return EpochCallback(choice)
     if not choice:
-        return NoProgress()
+        return Progress()
     return Bars(name) if sys.stderr.isatty() else Lines(name)

@@ -1,4 +1,4 @@
-"""Work that an interrupt, or a request to end, does not leave half done."""
+"""SIGTERM and Ctrl-C around work that must finish."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 P = ParamSpec("P")
 
 
-def uninterrupted(work: Callable[P, Made], *given: P.args, **options: P.kwargs) -> Made:
-    """Return ``work(…)``; what interrupts this thread meanwhile goes on once that has ended.
+def uninterrupted(work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
+    """Return ``work(*args, **kwargs)``; raise an interrupt of this thread after the work has ended.
 
-    zarr writes by threads of its own: an interrupt of the one that waits for them would leave them
-    at it, and what they write would come back while its folder is being removed.
+    zarr writes with threads of its own. If only the thread that waits for them were interrupted,
+    they would still write files into a folder that is being removed.
     """
     with ThreadPoolExecutor(1) as pool:
-        # the pool does not wait for a thread that it is interrupted in starting
+        # starts the pool's thread, because an interrupt while it starts would not wait for it
         pool.submit(int).result()
-        under_way = pool.submit(work, *given, **options)
+        future = pool.submit(work, *args, **kwargs)
         interrupt: KeyboardInterrupt | SystemExit | None = None
-        while not under_way.done():
+        while not future.done():
             try:
-                wait([under_way])
-            # the second one too: who is impatient would leave work half done
+                wait([future])
+            # a second Ctrl-C does not leave the work half done either
             except (KeyboardInterrupt, SystemExit) as error:
                 interrupt = error
         if interrupt is not None:
             raise interrupt
-        return under_way.result()
+        return future.result()
 
 
 @contextmanager
 def sigterm_as_exit() -> Iterator[None]:
-    """Make SIGTERM, of which nobody else takes care, end the work by an exception.
+    """Raise ``SystemExit`` in the main thread on SIGTERM, so that the work can save its state.
 
-    By default it ends the process at once; so that what is to be saved can be, it raises
-    ``SystemExit`` in the main thread, with the code by which shells tell who ended so.
+    By default SIGTERM ends the process at once. The exit code is 143, as shells report it. If the
+    program has set a handler, that handler stays.
     """
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:

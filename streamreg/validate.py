@@ -1,4 +1,4 @@
-"""Parameters that users pass: each is returned as what it must be, or refused by its name."""
+"""Parse the parameters that users pass; errors name the parameter and its value."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from streamreg.errors import InputError
-from streamreg.formatting import UNIT_NAMES, shown
+from streamreg.errors import InputError, Message, Parameter, Part, PythonOnly
+from streamreg.formatting import UNIT_NAMES, given
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-# beyond what any machine has, and few enough to be tried one by one
+# more than any machine has, and few enough to try each number
 _MOST_THREADS = 1024
 _UNITS = {
     **dict.fromkeys(("", "b", "byte", "bytes"), 1),
@@ -29,36 +29,36 @@ _SIZE = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)\s*", re.IGNORECASE | re
 
 def choice(name: str, value: object, known: Sequence[str]) -> str:
     """Return one of the ``known`` texts."""
-    # asked first: an array compared with a text is an array
+    # the type comes first, because an array compared with a text is an array
     if not isinstance(value, str) or value not in known:
         *others, last = (repr(each) for each in known)
         raise InputError(
-            f"{name}={shown(value)} is not known; choose {', '.join(others)} or {last}"
+            Message(given(name, value), f" is not known; choose {', '.join(others)} or {last}")
         )
     return value
 
 
 def flag(name: str, value: object, what: str = "True or False") -> bool:
-    """Return True or False; ``what`` says what else the caller takes."""
-    # a text such as "False" would count as true
+    """Return True or False; ``what`` names all that the caller accepts, for the message."""
+    # a text such as "False" is true to Python
     if not isinstance(value, bool | np.bool_):
-        raise InputError(f"{name}={shown(value)} must be {what}")
+        raise InputError(Message(given(name, value), f" must be {what}"))
     return bool(value)
 
 
 def number(name: str, value: object, accepts: Callable[[float], bool], what: str) -> float:
-    """Return a float that ``accepts`` takes; ``what`` says which those are."""
+    """Return a float that ``accepts`` is true of; ``what`` describes them, for the message."""
     real = _real(value)
     if real is None or not accepts(real):
-        raise InputError(f"{name}={shown(value)} must be {what}")
+        raise InputError(Message(given(name, value), f" must be {what}"))
     return real
 
 
-def whole(name: str, value: object, most: float = np.inf, what: str = "at least 1") -> int:
-    """Return an integer from 1 to ``most``, as which a float may come."""
+def whole(name: str, value: object, most: float = np.inf, what: Part = "at least 1") -> int:
+    """Return an integer from 1 to ``most``; a float without fraction is accepted."""
     real = _real(value)
     if real is None or not (real.is_integer() and 1 <= real <= most):
-        raise InputError(f"{name}={shown(value)} must be a whole number, {what}")
+        raise InputError(Message(given(name, value), " must be a whole number, ", what))
     return int(real)
 
 
@@ -66,7 +66,8 @@ def threads(value: object) -> int | None:
     """Return a number of threads, or ``None``."""
     if value is None:
         return None
-    return whole("n_threads", value, _MOST_THREADS, f"from 1 to {_MOST_THREADS:,}, or None")
+    what = Message(f"from 1 to {_MOST_THREADS:,}", PythonOnly(", or None"))
+    return whole("n_threads", value, _MOST_THREADS, what)
 
 
 def path_text(name: str, value: object) -> str:
@@ -74,23 +75,28 @@ def path_text(name: str, value: object) -> str:
     text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     if not isinstance(text, str):
         raise InputError(
-            f"{name} is of type {type(value).__name__}; pass a path as text or a pathlib.Path"
+            Message(
+                Parameter(name),
+                f" is of type {type(value).__name__}; pass a path as text or a pathlib.Path",
+            )
         )
     if not text:
-        raise InputError(f"{name} is empty; pass a path")
+        raise InputError(Message(Parameter(name), " is empty; pass a path"))
     try:
         os.lstat(text)
     except FileNotFoundError:
         pass
     except ValueError as error:
-        raise InputError(f"{name}={shown(text)} is not a path: {error}") from error
+        raise InputError(Message(given(name, text), f" is not a path: {error}")) from error
     except OSError as error:
-        raise InputError(f"{name}={shown(text)} cannot be used: {error.strerror}") from error
+        raise InputError(
+            Message(given(name, text), f" cannot be used: {error.strerror}")
+        ) from error
     return text
 
 
 def _real(value: object) -> float | None:
-    """Return a float, infinite if it is too large for one; ``None`` for what is no real number."""
+    """Return a float, inf if the number is too large for one; ``None`` if it is no real number."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return None
     try:
@@ -100,7 +106,7 @@ def _real(value: object) -> float | None:
 
 
 def parse_nbytes(size: object, *, name: str = "memory_limit") -> int:
-    """Return the bytes that ``size`` says: a count, or text such as ``"512 MiB"``.
+    """Return a size in bytes, which is given as a number or as a text such as ``"512 MiB"``.
 
     Raises
     ------
@@ -110,11 +116,14 @@ def parse_nbytes(size: object, *, name: str = "memory_limit") -> int:
     nbytes = _parse_text(size) if isinstance(size, str) else _as_count(size)
     if nbytes is None:
         raise InputError(
-            f"{name}={shown(size)} is not a size; write bytes as a whole number, or a text such as "
-            '"512 MiB" or "2 GB"'
+            Message(
+                given(name, size),
+                " is not a size; write bytes as a whole number, or a text such as "
+                '"512 MiB" or "2 GB"',
+            )
         )
     if nbytes <= 0:
-        raise InputError(f"{name}={shown(size)} must be more than zero bytes")
+        raise InputError(Message(given(name, size), " must be more than zero bytes"))
     return nbytes
 
 
@@ -122,9 +131,9 @@ def _parse_text(text: str) -> int | None:
     match = _SIZE.fullmatch(text)
     unit = _UNITS.get(match[2].lower()) if match else None
     try:
-        # a fraction: a float would lose digits, or overflow
+        # exact, where a float would lose digits or overflow
         return int(Fraction(match[1]) * unit) if match and unit else None
-    except ValueError:  # more digits than Python reads
+    except ValueError:  # Python limits the number of digits
         return None
 
 

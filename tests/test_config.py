@@ -1,4 +1,4 @@
-"""Parameters of types that nobody expects: each is refused by its name, in one sentence."""
+"""Parameters of wrong types and values: the error names the parameter in one sentence."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("name", "value"), REFUSED)
-def test_odd_values_are_input_errors(name, value):
+def test_a_wrong_value_is_an_input_error_that_names_the_parameter(name, value):
     with pytest.raises(InputError, match=f"^{name}[= ]") as caught:
         LinearRegression(**{"solver": "gd", name: value}).fit(X, Y)
     assert len(str(caught.value)) < 300
@@ -49,7 +49,7 @@ def test_odd_values_are_input_errors(name, value):
 
 @pytest.mark.parametrize("name", ["n_threads", "memory_limit", "nan_policy", "missing_chunks"])
 @pytest.mark.parametrize("method", ["predict", "score"])
-def test_a_fitted_model_checks_them_too(name, method):
+def test_predict_and_score_check_their_parameters(name, method):
     model = LinearRegression().fit(X, Y).set_params(**{name: np.ones(2)})
     with pytest.raises(InputError, match=f"^{name}="):
         model.predict(X) if method == "predict" else model.score(X, Y)
@@ -62,16 +62,22 @@ def test_progress_is_a_flag_or_a_callable(value):
 
 
 @pytest.mark.parametrize(
-    "given", [{"max_epochs": 20.0}, {"l2": np.float32(0.5)}, {"solver": np.str_("cg")},
-              {"fit_intercept": np.True_}, {"n_threads": np.int64(1)},
-              {"memory_limit": np.float32(2**30)}],
-)  # fmt: skip
-def test_numpys_scalars_are_welcome(given):
+    "given",
+    [
+        {"max_epochs": 20.0},
+        {"l2": np.float32(0.5)},
+        {"solver": np.str_("cg")},
+        {"fit_intercept": np.True_},
+        {"n_threads": np.int64(1)},
+        {"memory_limit": np.float32(2**30)},
+    ],
+)
+def test_numpy_scalars_are_accepted(given):
     LinearRegression(**given).fit(X, Y)
 
 
 @pytest.mark.parametrize("path", [3, None, b"model.json", ["model.json"], "a\0.json", "a" * 5000])
-def test_what_is_no_path_is_refused(path):
+def test_other_values_than_paths_are_refused(path):
     model = LinearRegression().fit(X, Y)
     with pytest.raises(InputError, match=r"^path[= ]"):
         streamreg.load(path)

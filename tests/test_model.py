@@ -1,4 +1,4 @@
-"""The files that hold models: what comes back, and what is refused."""
+"""The files that hold models."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 import stat
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -25,12 +27,15 @@ def some_model(d=3, k=2, seed=0, **kwargs):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_model_comes_back_bit_for_bit(tmp_path, suffix):
+def test_a_loaded_model_is_bitwise_identical(tmp_path, suffix):
     model = Model(
-        np.array([AWKWARD]), np.array([-0.0]), one_target=True,
-        feature_names=tuple(f"ä{j}" for j in range(len(AWKWARD))), target_names=("y",),
+        np.array([AWKWARD]),
+        np.array([-0.0]),
+        one_target=True,
+        feature_names=tuple(f"ä{j}" for j in range(len(AWKWARD))),
+        target_names=("y",),
         details={"solver": "cg", "n_epochs": 3, "loss_history": [0.1, 1e-300]},
-    )  # fmt: skip
+    )
     back = Model.load(model.save(tmp_path / f"model{suffix}"))
     assert back.coefficients.tobytes() == model.coefficients.tobytes()
     assert back.intercept.tobytes() == model.intercept.tobytes()
@@ -41,7 +46,7 @@ def test_a_model_comes_back_bit_for_bit(tmp_path, suffix):
 
 @settings(max_examples=50)
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=20))
-def test_any_floats_come_back_bit_for_bit(tmp_path_factory, values):
+def test_any_finite_weights_are_loaded_bitwise_identical(tmp_path_factory, values):
     folder = tmp_path_factory.mktemp("model")
     model = Model(np.array([values]), np.array(values[:1]))
     for suffix in SUFFIXES:
@@ -50,20 +55,29 @@ def test_any_floats_come_back_bit_for_bit(tmp_path_factory, values):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_details_of_any_kind_can_be_saved(tmp_path, suffix):
+def test_details_of_any_type_can_be_saved(tmp_path, suffix):
     details = {
-        "loss": float("nan"), "history": [1.0, float("inf")], "norm": np.float64("nan"),
-        "epochs": np.int64(3), "converged": np.True_, "array": np.arange(2.0),
+        "loss": float("nan"),
+        "history": [1.0, float("inf")],
+        "norm": np.float64("nan"),
+        "epochs": np.int64(3),
+        "converged": np.True_,
+        "array": np.arange(2.0),
         "nested": {"a": (1,)},
-    }  # fmt: skip
+    }
     back = Model.load(some_model(details=details).save(tmp_path / f"model{suffix}"))
     assert back.details == {
-        "loss": None, "history": [1.0, None], "norm": None, "epochs": 3, "converged": True,
-        "array": [0.0, 1.0], "nested": {"a": [1]},
-    }  # fmt: skip
+        "loss": None,
+        "history": [1.0, None],
+        "norm": None,
+        "epochs": 3,
+        "converged": True,
+        "array": [0.0, 1.0],
+        "nested": {"a": [1]},
+    }
 
 
-def test_json_is_strict(tmp_path):
+def test_a_saved_json_file_has_no_nan(tmp_path):
     path = some_model(details={"loss": float("nan")}).save(tmp_path / "model.json")
 
     def refuse(token):
@@ -73,31 +87,31 @@ def test_json_is_strict(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_weights_that_are_not_finite_are_not_saved(tmp_path, suffix):
+def test_nan_weights_are_not_saved(tmp_path, suffix):
     model = Model(np.array([[1.0, np.nan]]), np.zeros(1))
     with pytest.raises(InputError, match="NaN or inf"):
         model.save(tmp_path / f"model{suffix}")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_endings_are_refused(tmp_path):
+def test_a_name_with_another_ending_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"\.json or \.npz, not '\.pkl'"):
         some_model().save(tmp_path / "model.pkl")
 
 
-def test_a_folder_that_is_missing_is_named(tmp_path):
+def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(InputError, match="No such file or directory"):
         some_model().save(tmp_path / "absent" / "model.json")
 
 
-def test_a_folder_in_the_way_is_named(tmp_path):
+def test_a_folder_of_the_same_name_is_named(tmp_path):
     (tmp_path / "model.json").mkdir()
     with pytest.raises(InputError, match=r"cannot be written to .*model\.json"):
         some_model().save(tmp_path / "model.json")
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.json"]
 
 
-def test_an_older_model_survives_a_save_that_fails(tmp_path, monkeypatch):
+def test_a_failed_save_leaves_the_older_model(tmp_path, monkeypatch):
     path = some_model(seed=1).save(tmp_path / "model.json")
     before = path.read_bytes()
 
@@ -111,7 +125,35 @@ def test_an_older_model_survives_a_save_that_fails(tmp_path, monkeypatch):
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.json"]
 
 
-def test_a_saved_model_may_be_read_as_any_other_file(tmp_path):
+OUT_OF_MEMORY = """
+import resource, sys
+import psutil
+from streamreg.errors import MemoryLimitError
+from streamreg.formatting import MIB
+from streamreg.model import Model
+limit = psutil.Process().memory_info().vms + 16 * MIB
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+try:
+    Model.load(sys.argv[1])
+except MemoryLimitError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS is enforced on Linux")
+def test_a_model_larger_than_memory_is_a_memory_error(tmp_path):
+    path = some_model(d=8 * 2**20, k=1).save(tmp_path / "model.npz")
+    done = subprocess.run(
+        [sys.executable, "-c", OUT_OF_MEMORY, path],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"the system refused memory for the model in '{path}'" in done.stdout
+    assert "MiB are available" in done.stdout
+
+
+def test_a_saved_model_has_the_usual_permissions(tmp_path):
     path = some_model().save(tmp_path / "model.json")
     (tmp_path / "other").touch()
     assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((tmp_path / "other").stat().st_mode)
@@ -119,7 +161,7 @@ def test_a_saved_model_may_be_read_as_any_other_file(tmp_path):
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("where", ["absent", "folder"])
-def test_a_file_that_is_not_there(tmp_path, suffix, where):
+def test_a_missing_file_is_named(tmp_path, suffix, where):
     (tmp_path / f"folder{suffix}").mkdir()
     with pytest.raises(InputError, match="there is no model file"):
         Model.load(tmp_path / f"{where}{suffix}")
@@ -131,7 +173,7 @@ class _Bomb:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_pickle_is_never_run(tmp_path, monkeypatch, suffix):
+def test_a_pickle_in_a_model_file_is_never_run(tmp_path, monkeypatch, suffix):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / f"model{suffix}"
     path.write_bytes(pickle.dumps(_Bomb()))
@@ -146,13 +188,19 @@ def test_a_pickle_is_never_run(tmp_path, monkeypatch, suffix):
 
 def _header(**changes):
     header = {
-        "format": "streamreg-model", "version": 1, "one_target": True, "feature_names": None,
-        "target_names": None, "details": {}, "coefficients": [[1.0, 2.0]], "intercept": [0.5],
-    }  # fmt: skip
+        "format": "streamreg-model",
+        "version": 1,
+        "one_target": True,
+        "feature_names": None,
+        "target_names": None,
+        "details": {},
+        "coefficients": [[1.0, 2.0]],
+        "intercept": [0.5],
+    }
     return {key: value for key, value in (header | changes).items() if value is not ...}
 
 
-def test_the_plain_header_is_a_model(tmp_path):
+def test_the_smallest_document_is_a_model(tmp_path):
     (tmp_path / "model.json").write_text(json.dumps(_header()))
     assert Model.load(tmp_path / "model.json").coefficients.tolist() == [[1.0, 2.0]]
 
@@ -160,7 +208,15 @@ def test_the_plain_header_is_a_model(tmp_path):
 @pytest.mark.parametrize(
     "document",
     [
-        "", "[]", "null", "1", '"text"', "{", "[" * 100_000, "\x00\x01", "{}",
+        "",
+        "[]",
+        "null",
+        "1",
+        '"text"',
+        "{",
+        "[" * 100_000,
+        "\x00\x01",
+        "{}",
         json.dumps(_header(format="onnx")),
         json.dumps(_header(version=2)),
         json.dumps(_header(coefficients=...)),
@@ -186,7 +242,7 @@ def test_the_plain_header_is_a_model(tmp_path):
         json.dumps(_header(feature_names=[1, 2])),
         json.dumps(_header(target_names=["a", "b"])),
     ],
-)  # fmt: skip
+)
 def test_a_damaged_document_is_an_input_error(tmp_path, document):
     (tmp_path / "model.json").write_text(document)
     with pytest.raises(InputError, match=r"model\.json' is not a model of streamreg \("):
@@ -204,7 +260,7 @@ def test_a_damaged_document_is_an_input_error(tmp_path, document):
         {"coefficients": np.full((1, 2), np.nan)},
     ],
 )
-def test_foreign_archives_are_an_input_error(tmp_path, arrays):
+def test_an_archive_of_other_arrays_is_an_input_error(tmp_path, arrays):
     text = json.dumps(_header(coefficients=..., intercept=...)).encode()
     usual = {"header": np.frombuffer(text, np.uint8), "intercept": np.zeros(1)}
     np.savez(tmp_path / "model.npz", **(usual | arrays))
@@ -212,7 +268,7 @@ def test_foreign_archives_are_an_input_error(tmp_path, arrays):
         Model.load(tmp_path / "model.npz")
 
 
-def test_an_array_that_is_named_like_an_archive(tmp_path):
+def test_an_array_file_named_npz_is_an_input_error(tmp_path):
     with (tmp_path / "model.npz").open("wb") as file:
         np.save(file, np.ones(3))
     with pytest.raises(InputError, match="is not a model"):

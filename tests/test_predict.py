@@ -13,7 +13,7 @@ from streamreg.errors import InputError, MemoryLimitError
 from streamreg.formatting import GIB, MIB
 from streamreg.model import Model
 from streamreg.predict import predict, predict_to, score
-from streamreg.progress import NoProgress
+from streamreg.progress import Progress
 from streamreg.sources.open import open_dataset
 from streamreg.validate import parse_nbytes
 
@@ -136,13 +136,13 @@ def test_predictions_are_not_written_over_the_object_that_they_come_from(tmp_pat
     assert np.array_equal(left, X)
 
 
-class _Told(NoProgress):
+class _Told(Progress):
     """Keeps what progress is told."""
 
     def __init__(self):
         self.passes, self.closed = [], 0
 
-    def begin_pass(self, _, n_rows):
+    def begin_pass(self, n_rows):
         self.passes.append([n_rows, 0])
 
     def rows(self, n_rows):

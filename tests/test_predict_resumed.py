@@ -69,7 +69,7 @@ def blocks_read(monkeypatch):
 def test_what_was_written_is_not_predicted_again(model, store, tmp_path, monkeypatch, error):
     out = tmp_path / "y.zarr"
     raised = stopped(model, store, out, monkeypatch, error)
-    assert "goes on from there; or remove it" in raised.__notes__[0]
+    assert "do the same again to resume, or remove it" in raised.__notes__[0]
     assert not out.exists()
     read = blocks_read(monkeypatch)
     model.predict(store, out=out)

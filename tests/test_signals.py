@@ -1,3 +1,5 @@
+"""Work that finishes although its thread is interrupted."""
+
 import signal
 import subprocess
 import sys
@@ -8,7 +10,7 @@ import pytest
 
 from streamreg.signals import uninterrupted
 
-# how long a thread may wait for another before the test fails rather than hangs
+# seconds before a test fails that would hang
 PATIENCE = 20
 
 
@@ -21,8 +23,7 @@ def test_an_interrupt_is_raised_once_the_work_has_ended():
             raise KeyboardInterrupt
 
     def work():
-        # until the other thread has met it, in the midst of its waiting: one that comes just before
-        # a thread begins to wait does not wake it
+        # repeated, because a signal just before a thread waits does not wake it
         for _ in range(10 * PATIENCE):
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
             if interrupted.wait(0.1):
@@ -38,22 +39,22 @@ def test_an_interrupt_is_raised_once_the_work_has_ended():
     assert ended == [True]
 
 
-def test_a_second_interrupt_leaves_nothing_half_done_either():
-    ended, met = [], [threading.Event(), threading.Event()]
+def test_a_second_interrupt_does_not_end_the_work_early():
+    ended, arrived = [], [threading.Event(), threading.Event()]
 
     def interrupt(number, frame):
-        one = next((event for event in met if not event.is_set()), None)
+        one = next((event for event in arrived if not event.is_set()), None)
         if one is not None:
             one.set()
             raise KeyboardInterrupt
 
     def work():
-        for event in met:
+        for event in arrived:
             for _ in range(10 * PATIENCE):
                 signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
                 if event.wait(0.1):
                     break
-        ended.append(all(event.is_set() for event in met))
+        ended.append(all(event.is_set() for event in arrived))
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:
@@ -64,14 +65,14 @@ def test_a_second_interrupt_leaves_nothing_half_done_either():
     assert ended == [True]
 
 
-def test_what_the_work_returns_or_raises_comes_back():
+def test_the_result_and_the_exception_of_the_work_are_passed_on():
     assert uninterrupted(divmod, 7, 2) == (3, 1)
     with pytest.raises(ZeroDivisionError):
         uninterrupted(divmod, 7, 0)
 
 
-def test_an_interrupt_in_pandas_import_is_not_lost(tmp_path):
-    # pyarrow imports pandas when it first converts anything, and goes on whatever that raises
+def test_an_interrupt_while_pandas_is_imported_is_not_lost(tmp_path):
+    # pyarrow imports pandas at its first conversion, and swallows what that import raises
     (tmp_path / "table.csv").write_text("a,y\n1,2\n")
     program = textwrap.dedent("""
         import os, signal, sys

@@ -1,4 +1,4 @@
-"""The program: its commands, and what becomes of errors."""
+"""The program: its commands, its exit codes and how it prints errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from streamreg.cli.data import info, ingest_table
 from streamreg.cli.demo import demo
 from streamreg.cli.fit import fit, plan
 from streamreg.cli.predict import predict, score
-from streamreg.cli.remedies import as_options
 from streamreg.errors import (
     DataCorruptionError,
     DataWarning,
@@ -48,7 +47,7 @@ app.command("score")(score)
 
 
 class _SignalError(BaseException):
-    """SIGINT or SIGTERM came: carries which."""
+    """SIGINT or SIGTERM arrived; the argument is its number."""
 
 
 def _print_version(wanted: bool) -> None:
@@ -76,11 +75,11 @@ def options(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with the code that says how it went."""
     given = sys.argv[1:] if arguments is None else arguments
-    # wherever it stands: who meets an error repeats the line with --debug at its end
+    # accepted after the command too, because users append --debug to a command that failed
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
     for number in _SIGNALS:
-        # in place of KeyboardInterrupt, of which typer would make a silent exit
+        # not KeyboardInterrupt, which typer turns into a silent exit
         signal.signal(number, _stop)
     warnings.showwarning = _show_warning
     warnings.simplefilter("always", DataWarning)
@@ -94,10 +93,10 @@ def main(arguments: list[str] | None = None) -> None:
         if debug:
             traceback.print_exc()
         where = f" {error.filename!r}" if error.filename else ""
-        what = ". ".join([str(error.strerror or error), *getattr(error, "__notes__", [])])
-        show.say(f"streamreg: the system refused{where}: {what}")
+        what = ". ".join([str(error.strerror or error), *_notes(error)])
+        show.say(f"the system refused{where}: {what}")
         code = _BAD_INPUT
-    # whatever is left is a defect of ours: still a sentence, and a way to report it
+    # any other error is a defect: it is a sentence too, and says how to report it
     except Exception as error:  # noqa: BLE001
         if debug:
             traceback.print_exc()
@@ -106,25 +105,28 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _explain(error: BaseException) -> int:
-    # what a checkpoint has to say
-    notes = getattr(error, "__notes__", [])
     if isinstance(error, _SignalError):
         (number,) = error.args
-        left = notes or ["nothing was left half written"]
-        show.say(f"streamreg: {_SIGNALS[number]}; {'. '.join(left)}")
+        left = _notes(error) or ["nothing was left half written"]
+        show.say(f"{_SIGNALS[number]}; {'. '.join(left)}")
         return 128 + int(number)  # as shells do
-    show.say(f"streamreg: {type(error).__name__}: {as_options('. '.join([str(error), *notes]))}")
+    show.say(f"{type(error).__name__}: {show.text_of(error)}")
     return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), _BAD_INPUT)
 
 
+def _notes(error: BaseException) -> list[str]:
+    """Return notes, such as how to resume from a checkpoint."""
+    return [show.text_of(note) for note in getattr(error, "__notes__", [])]
+
+
 def _usage(error: Exception) -> int:
-    """Show an error of usage as typer does; of any other say that it should not happen."""
-    show_it = getattr(error, "show", None)
-    if show_it is not None:
-        show_it()
+    """Show an error of usage as typer does; any other is reported as a defect."""
+    show_usage = getattr(error, "show", None)
+    if show_usage is not None:
+        show_usage()
         return int(getattr(error, "exit_code", _BAD_INPUT))
     show.say(
-        f"streamreg: {type(error).__name__}: {error}. This is a defect of streamreg: please report "
+        f"{type(error).__name__}: {error}. This is a defect of streamreg: report "
         "it with what the same command prints with --debug"
     )
     return _DEFECT
@@ -137,4 +139,4 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 def _show_warning(message: Warning | str, *context: Any, **more: Any) -> None:  # noqa: ANN401
     del context, more
-    show.say(f"streamreg: warning: {as_options(str(message))}")
+    show.warn(message)

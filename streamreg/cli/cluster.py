@@ -12,13 +12,13 @@ from streamreg.errors import InputError
 _CONNECT_SECONDS = 10
 
 
-def connected(address: str) -> Any:  # noqa: ANN401  (distributed publishes no types)
+def connect(address: str) -> Any:  # noqa: ANN401  (distributed publishes no types)
     """Return a client of the scheduler at an address, such as ``tcp://127.0.0.1:8786``.
 
     Raises
     ------
     InputError
-        None answers there, or distributed is not installed.
+        No scheduler answers at the address, or distributed is not installed.
     """
     try:
         from distributed import Client  # noqa: PLC0415  (an extra)
@@ -31,10 +31,10 @@ def connected(address: str) -> Any:  # noqa: ANN401  (distributed publishes no t
     if scheme not in backends:
         known = ", ".join(f"{name}://" for name in backends)
         raise InputError(f"--scheduler {address} begins with none of {known}")
-    if scheme == "tcp" and not _is_here(address):
-        show.say(
-            f"streamreg: warning: {address} is not encrypted, and whoever reaches it can run code "
-            "on its workers; use tls:// outside networks that you trust"
+    if scheme == "tcp" and not _is_loopback(address):
+        show.warn(
+            f"{address} is not encrypted, and everyone who reaches it can run code on its "
+            "workers; use tls:// outside networks that you trust"
         )
     try:
         return Client(  # type: ignore[no-untyped-call]
@@ -47,7 +47,7 @@ def connected(address: str) -> Any:  # noqa: ANN401  (distributed publishes no t
         ) from error
 
 
-def _is_here(address: str) -> bool:
+def _is_loopback(address: str) -> bool:
     host = urlsplit(address if "://" in address else f"tcp://{address}").hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -28,8 +28,8 @@ def ingest_table(
     one_hot: Annotated[
         list[str] | None,
         typer.Option(
-            help="A text column to turn into 0/1 columns, one a level but the first; repeat for "
-            "several."
+            help="A text column to turn into 0/1 columns, one for each level but the first; "
+            "repeat for several."
         ),
     ] = None,
     ignore: Annotated[
@@ -46,7 +46,7 @@ def ingest_table(
     json: Json = False,
 ) -> None:
     """Write a CSV or Parquet table as a data set, in pieces, with a checksum in every chunk."""
-    from streamreg.ingest.convert import ingest  # noqa: PLC0415  (pyarrow is needed by no other command)
+    from streamreg.ingest.convert import ingest  # noqa: PLC0415  (only this command imports pyarrow)
 
     report = ingest(
         table,
@@ -59,14 +59,14 @@ def ingest_table(
         overwrite=overwrite,
         progress=progress_of(progress, "ingest"),
     )
-    kept = report.rows_read - report.rows_dropped
+    n_rows = report.rows_read - report.rows_dropped
     if json:
         show.write_json(
             {
                 "path": str(report.path),
                 "rows_read": report.rows_read,
                 "rows_dropped": report.rows_dropped,
-                "rows": kept,
+                "rows": n_rows,
                 "feature_names": list(report.feature_names),
                 "target_names": list(report.target_names),
             }
@@ -74,7 +74,7 @@ def ingest_table(
         return
     dropped = f" ({report.rows_dropped:,} with missing values left out)"
     show.write(
-        f"{report.path}: {count(kept, 'row')}{dropped if report.rows_dropped else ''}, "
+        f"{report.path}: {count(n_rows, 'row')}{dropped if report.rows_dropped else ''}, "
         f"{count(len(report.feature_names), 'feature')}, target {', '.join(report.target_names)}"
     )
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeVar
 
 import numpy as np
 import typer
@@ -18,9 +18,7 @@ from streamreg import fit as fitting
 from streamreg import predict as prediction
 from streamreg.cli import options as o
 from streamreg.cli import show
-from streamreg.cli.demo_checks import Run, Truth, fit_doubts, prediction_doubts, r2_on_disk
-from streamreg.cli.demo_fit import fit_apart
-from streamreg.cli.remedies import as_options
+from streamreg.cli.demo_fit import Run, fit_in_process
 from streamreg.config import FitConfig
 from streamreg.errors import InputError, MemoryLimitError
 from streamreg.formatting import format_nbytes
@@ -30,17 +28,29 @@ from streamreg.sources.open import open_dataset
 from streamreg.validate import parse_nbytes
 
 if TYPE_CHECKING:
+    from streamreg.blocks import Float64
     from streamreg.sources.dataset import Dataset
 
 Made = TypeVar("Made")
 
 _SOLVERS = ("closed_form", "gd", "cg")
-# gd and cg stop by a tolerance; these make three answers comparable to nine and four digits
+# with these tolerances the weights of cg agree with the closed form's to nine digits, gd's to four
 _TOLERANCES = {"closed_form": 1e-8, "gd": 1e-9, "cg": 1e-11}
 _WIDE_ROWS, _WIDE_FEATURES = 20_000, 100_000
 _LEVEL, _NOISE = 10.0, 1.0
-_WENT_WRONG = 1
 _ROWS_A_FEATURE = 10
+
+
+class Truth(NamedTuple):
+    """What the data are generated from."""
+
+    weights: Float64  # (D,)
+    deviations: Float64  # (D,) standard deviations of the columns, up to a constant
+
+    def distance(self, weights: Float64, others: Float64) -> float:
+        """Return max |w - w'|·σ / max |w_true|·σ over the columns."""
+        largest = np.max(np.abs(self.weights * self.deviations))
+        return float(np.max(np.abs(weights - others) * self.deviations) / largest)
 
 
 def demo(
@@ -55,7 +65,7 @@ def demo(
     ] = None,
     progress: o.Progress = True,
 ) -> None:
-    """Write data larger than a memory limit; plan, fit by all solvers, predict, compare, refuse."""
+    """Generate data larger than a memory limit; plan, fit with each solver, predict and score."""
     if rows < _ROWS_A_FEATURE * features:
         raise InputError(
             f"--rows {rows:,} are too few for --features {features:,}: with fewer than "
@@ -75,17 +85,18 @@ def demo(
         )
         dataset = open_dataset(path)
         show.write("2. Plan, from metadata alone")
-        show.write(str(fitting.plan_fit(dataset, FitConfig.parse(memory_limit=limit))))
+        show.write(fitting.plan_fit(dataset, FitConfig.parse(memory_limit=limit)).table())
         show.write("   passes of gd and cg are typical numbers, which these data may not need\n")
         show.write("3. Fit, by every solver that fits, each in a process of its own")
         runs = {}
         for name in _SOLVERS:
-            settings = FitConfig.parse(
+            config = FitConfig.parse(
                 solver=name, memory_limit=limit, n_threads=n_threads, tol=_TOLERANCES[name]
             )
-            run = _fit(path, settings, progress=progress)
-            if run is not None:
-                runs[name] = run
+            try:
+                runs[name] = fit_in_process(path, config, progress=progress)
+            except MemoryLimitError as error:
+                show.write(f"   {name}: {show.text_of(error)}")
         if not runs:
             raise MemoryLimitError(
                 f"no solver fits {format_nbytes(limit)} (see above); raise --memory-limit, or pass "
@@ -93,18 +104,11 @@ def demo(
             )
         _compare(runs, truth, limit)
         show.write("\n4. Predict to disk, and score")
-        on_disk, scored = _predict(dataset, runs, folder, limit, n_threads, progress=progress)
+        _predict(dataset, runs, folder, limit, n_threads, progress=progress)
         show.write(f"\n5. Refusal: the closed form at D = {_WIDE_FEATURES:,}, nothing read")
         show.write(_refusal(folder, limit))
         if keep is not None:
             show.write(f"\nKept: {folder}")
-    doubts = [*fit_doubts(runs, truth), *prediction_doubts(on_disk, scored, truth)]
-    if doubts:
-        show.say(
-            f"streamreg: the demo went wrong: {'; '.join(doubts)}. This is a defect of streamreg: "
-            "please report it with all that the demo printed"
-        )
-        raise typer.Exit(_WENT_WRONG)
 
 
 @contextmanager
@@ -137,43 +141,39 @@ def _generate(path: Path, rows: int, features: int) -> Truth:
     with new_group(path, names, overwrite=False) as group:
         X, y = create_array(group, "X", (rows, features)), create_array(group, "y", (rows,))
         step, X_rows, y_rows = X.chunks[0], RowAppender(X), RowAppender(y)
-        targets, unexplained = np.empty(rows), 0.0
+        targets = np.empty(rows)
         for start in range(0, rows, step):
             stop = min(start + step, rows)
             block = rng.standard_normal((stop - start, features))
-            # a column has a quarter in common with all others
+            # any two columns have a correlation of 0.2
             block += 0.5 * rng.standard_normal((stop - start, 1))
             block *= scale
             noise = _NOISE * rng.standard_normal(stop - start)
             targets[start:stop] = block @ weights + _LEVEL + noise
-            unexplained += float(np.sum(noise**2))
             X_rows.append(block)
         y_rows.append(targets)
         X_rows.close()
         y_rows.close()
-    return Truth(weights, scale, 1 - unexplained / (rows * float(np.var(targets))))
-
-
-def _fit(path: Path, settings: FitConfig, *, progress: bool) -> Run | None:
-    try:
-        return fit_apart(path, settings, progress=progress)
-    except MemoryLimitError as error:
-        show.write(f"   {settings.solver}: {as_options(str(error))}")
-        return None
+    return Truth(weights, scale)
 
 
 def _compare(runs: dict[str, Run], truth: Truth, limit: int) -> None:
-    """Print one row a solver; weights are compared in units of their columns' deviation."""
-    first = next(iter(runs.values())).weights
+    """Print one row for each solver."""
+    weights = {name: run.model.coefficients[0] for name, run in runs.items()}
+    first = next(iter(weights.values()))
     rows = [
         [
-            name, f"{run.n_epochs}", f"{run.seconds:.1f} s",
-            f"{truth.distance(run.weights, first):.1e}",
-            f"{truth.distance(run.weights, truth.weights):.1e}",
-            format_nbytes(run.peak_nbytes), format_nbytes(run.planned_nbytes), format_nbytes(limit),
+            name,
+            f"{run.n_epochs}",
+            f"{run.seconds:.1f} s",
+            f"{truth.distance(weights[name], first):.1e}",
+            f"{truth.distance(weights[name], truth.weights):.1e}",
+            format_nbytes(run.peak_nbytes),
+            format_nbytes(run.planned_nbytes),
+            format_nbytes(limit),
         ]
         for name, run in runs.items()
-    ]  # fmt: skip
+    ]
     show.write_table(
         ("solver", "epochs", "time", "from first", "from truth", "peak", "planned", "limit"), rows
     )
@@ -189,8 +189,8 @@ def _predict(
     n_threads: int | None,
     *,
     progress: bool,
-) -> tuple[float, float]:
-    """Write predictions; return R² of what lies on disk, and R² by ``score``."""
+) -> None:
+    """Write the predictions of the first solver, and print R²."""
     name, run = next(iter(runs.items()))
     out = folder / "predictions.zarr"
     seconds, _ = _timed(
@@ -203,20 +203,21 @@ def _predict(
             progress=progress_of(progress, "   predict"),
         )
     )
-    on_disk = r2_on_disk(out, folder / "data.zarr" / "y", _LEVEL)
-    scored = prediction.score(
-        run.model, dataset, memory_limit=limit, n_threads=n_threads,
+    scores = prediction.score(
+        run.model,
+        dataset,
+        memory_limit=limit,
+        n_threads=n_threads,
         progress=progress_of(progress, "   score"),
-    )  # fmt: skip
+    )
     show.write(
         f"   {dataset.n_rows:,} predictions of {name} written to {out.name} in {seconds:.1f} s; "
-        f"R² {scored.r2[0]:.6f}, of what lies on disk {on_disk:.6f}"
+        f"R² {scores.r2[0]:.6f}"
     )
-    return on_disk, float(scored.r2[0])
 
 
 def _refusal(folder: Path, limit: int) -> str:
-    """Return what a closed form over 100,000 features is told; its arrays have metadata only."""
+    """Return how a closed form with 100,000 features is refused; its arrays have no chunks."""
     path = folder / "wide.zarr"
     with new_group(path, overwrite=False) as group:
         create_array(group, "X", (_WIDE_ROWS, _WIDE_FEATURES))
@@ -227,7 +228,7 @@ def _refusal(folder: Path, limit: int) -> str:
     try:
         plan.require_fit()
     except MemoryLimitError as error:
-        return f"   MemoryLimitError: {as_options(str(error))}"
+        return f"   MemoryLimitError: {show.text_of(error)}"
     return f"   it fits: {format_nbytes(plan.candidates['closed_form'].peak_nbytes)}"
 
 

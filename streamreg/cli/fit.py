@@ -11,10 +11,9 @@ import typer
 from streamreg import fit as fitting
 from streamreg.cli import options as o
 from streamreg.cli import show
-from streamreg.cli.remedies import as_options
-from streamreg.cli.settings import takes_job
+from streamreg.cli.config_options import with_config_options
 from streamreg.config import FitConfig
-from streamreg.errors import CheckpointError, InputError, MemoryLimitError
+from streamreg.errors import CheckpointError, InputError
 from streamreg.formatting import count, format_nbytes, unsaved
 from streamreg.model import Model
 from streamreg.progress import progress_of
@@ -27,33 +26,27 @@ _NOT_CONVERGED = 4
 _MOST_ROWS = 30
 
 
-@takes_job
+@with_config_options
 def plan(
     dataset: Dataset,
-    settings: FitConfig,
+    config: FitConfig,
     progress: Annotated[bool, typer.Option(hidden=True)] = True,
     json: o.Json = False,
 ) -> None:
     """Show what each solver would need, from metadata alone; exits with 3 if none fits."""
-    del progress  # a plan shows none, but takes the options of a fit
-    made = fitting.plan_fit(dataset, settings)
+    del progress  # a plan has no passes, but accepts every option of a fit
+    planned = fitting.plan_fit(dataset, config)
     if json:
-        show.write_json(made.to_dict())
-    try:
-        made.require_fit()
-    except MemoryLimitError as refusal:
-        if not json:
-            # of the plan the table only: the refusal follows on standard error
-            show.write(str(made).removesuffix(f"\n\n{refusal}"))
-        raise
-    if not json:
-        show.write(str(made))
+        show.write_json(planned.to_dict())
+    else:
+        show.write(planned.table())
+    planned.require_fit()
 
 
-@takes_job
+@with_config_options
 def fit(
     dataset: Dataset,
-    settings: FitConfig,
+    config: FitConfig,
     out: Annotated[
         Path | None, typer.Option(help="Where to write the model, .json or .npz.")
     ] = None,
@@ -64,23 +57,23 @@ def fit(
     """Fit a data set; exits with 4 if the tolerance was not reached."""
     if out is not None:
         require_model_path(out, overwrite=overwrite)
-        if settings.checkpoint is not None and out.resolve() == Path(settings.checkpoint).resolve():
+        if config.checkpoint is not None and out.resolve() == Path(config.checkpoint).resolve():
             raise InputError(f"--out and --checkpoint are both {out}; choose two files")
-    result = fitting.fit_dataset(dataset, settings, progress_of(progress, "fit"))
+    result = fitting.fit_dataset(dataset, config, progress_of(progress, "fit"))
     model = result.model(dataset)
     if out is not None:
         model.save(out)
     for message in result.warnings:
-        show.say(f"streamreg: warning: {as_options(message)}")
+        show.warn(message)
     if json:
         show.write_json(_document(model, result, out))
     else:
         _write_result(model, result, out)
     if result.unsaved:
-        raise CheckpointError(unsaved(settings.checkpoint, result.unsaved))
+        raise CheckpointError(unsaved(config.checkpoint, result.unsaved))
     if not result.solution.status.converged:
-        why = as_options(f"did not converge. {result.solution.status.value}")
-        show.say(f"streamreg: {result.plan.chosen} {why}")
+        why = show.text_of(result.solution.status.value)
+        show.say(f"{result.plan.chosen} did not converge. {why}")
         raise typer.Exit(_NOT_CONVERGED)
 
 
@@ -100,19 +93,23 @@ def _document(model: Model, result: Fit, out: Path | None) -> dict[str, Any]:
     chosen, one = result.plan.candidates[result.plan.chosen], model.one_target
     weights, intercept = model.coefficients.tolist(), model.intercept.tolist()
     return {
-        **model.details, "model": None if out is None else str(out),
-        "coef": weights[0] if one else weights, "intercept": intercept[0] if one else intercept,
-        "feature_names": model.feature_names, "target_names": model.target_names,
-        "planned_peak": chosen.peak_nbytes, "memory_limit": result.plan.memory_limit,
-        "rows_omitted": result.n_omitted, "warnings": result.warnings,
-    }  # fmt: skip
+        **model.details,
+        "model": None if out is None else str(out),
+        "coef": weights[0] if one else weights,
+        "intercept": intercept[0] if one else intercept,
+        "feature_names": model.feature_names,
+        "target_names": model.target_names,
+        "planned_peak": chosen.peak_nbytes,
+        "memory_limit": result.plan.memory_limit,
+        "rows_omitted": result.n_omitted,
+        "warnings": result.warnings,
+    }
 
 
 def _write_result(model: Model, result: Fit, out: Path | None) -> None:
     solution, planned = result.solution, result.plan.candidates[result.plan.chosen]
-    show.write(
-        f"{result.plan.chosen}, {count(solution.n_epochs, 'epoch')}: {solution.status.value}"
-    )
+    status = show.text_of(solution.status.value)
+    show.write(f"{result.plan.chosen}, {count(solution.n_epochs, 'epoch')}: {status}")
     show.write(f"loss {solution.loss_history[0]:.6g} → {solution.loss_history[-1]:.6g}")
     show.write(
         f"memory added: {format_nbytes(result.peak_nbytes)} measured, "

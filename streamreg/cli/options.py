@@ -1,4 +1,4 @@
-"""Options that several commands share: of data, memory and output."""
+"""Options that several commands share: data, memory and output."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ NThreads = Annotated[
     int | None, typer.Option(help="Threads that read and compute.", show_default="all cores")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Show the result as one JSON document.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
 ModelFile = Annotated[Path, typer.Option("--model", help="A model file, .json or .npz.")]
 
 Progress = Annotated[bool, typer.Option(help="Show progress on standard error.")]
@@ -57,7 +57,7 @@ def dataset_of(
     nan_policy: NanPolicy = "raise",
     needs_y: bool = True,
 ) -> Dataset:
-    """Open what DATA, or --x and --y, name.
+    """Open DATA, or --x and --y.
 
     Raises
     ------
@@ -69,6 +69,10 @@ def dataset_of(
     if data is not None and y is not None:
         raise InputError(f"--y goes with --x; the data set {data} has its own y")
     return open_dataset(
-        data if x is None else x, y, weight,
-        missing_chunks=missing_chunks, nan_policy=nan_policy, needs_y=needs_y,
-    )  # fmt: skip
+        data if x is None else x,
+        y,
+        weight,
+        missing_chunks=missing_chunks,
+        nan_policy=nan_policy,
+        needs_y=needs_y,
+    )

@@ -11,7 +11,6 @@ import typer
 from streamreg import predict as prediction
 from streamreg.cli import options as o
 from streamreg.cli import show
-from streamreg.cli.remedies import as_options
 from streamreg.config import FitConfig
 from streamreg.formatting import count
 from streamreg.model import Model
@@ -71,18 +70,20 @@ def score(
     progress: o.Progress = True,
     json: o.Json = False,
 ) -> None:
-    """Show R² of a model's predictions, of several targets the mean; streamed."""
+    """Show R² of a model's predictions, the mean if there are several targets; streamed."""
     dataset = o.dataset_of(
         data, x, y, sample_weight, missing_chunks=missing_chunks, nan_policy=nan_policy
     )
     config = FitConfig.parse(memory_limit=memory_limit, n_threads=n_threads)
     scores = prediction.score(
-        Model.load(model_file), dataset, memory_limit=config.memory_limit,
+        Model.load(model_file),
+        dataset,
+        memory_limit=config.memory_limit,
         n_threads=config.n_threads,
         progress=progress_of(progress, "score"),
-    )  # fmt: skip
+    )
     for message in scores.warnings:
-        show.say(f"streamreg: warning: {as_options(message)}")
+        show.warn(message)
     r2 = float(np.mean(scores.r2))
     if json:
         show.write_json(

@@ -10,16 +10,31 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from streamreg.errors import Message
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-_NARROWEST = 100
+_MIN_WIDTH = 100
 
 
 def say(message: str) -> None:
     """Write a message to standard error."""
-    sys.stderr.write(message + "\n")
+    sys.stderr.write(f"streamreg: {message}\n")
     sys.stderr.flush()
+
+
+def warn(message: str | Warning) -> None:
+    """Write a warning to standard error."""
+    say(f"warning: {text_of(message)}")
+
+
+def text_of(message: str | BaseException) -> str:
+    """Return a text, or that of an error with its notes, with options for Python's parameters."""
+    if isinstance(message, BaseException):
+        text = message.args[0] if len(message.args) == 1 else str(message)
+        return ". ".join(map(text_of, [text, *getattr(message, "__notes__", [])]))
+    return message.for_command_line() if isinstance(message, Message) else str(message)
 
 
 def write(text: str = "") -> None:
@@ -29,7 +44,7 @@ def write(text: str = "") -> None:
 
 
 def write_json(document: dict[str, Any]) -> None:
-    """Write the one JSON document of a command; numbers that JSON lacks become null."""
+    """Write the one JSON document of a command; NaN and inf become null."""
     text = json.dumps(document)
     write(json.dumps(json.loads(text, parse_constant=lambda _: None), indent=1))
 
@@ -43,5 +58,5 @@ def write_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         table.add_row(*row)
     console = Console(markup=False, highlight=False)
     if not console.is_terminal:
-        console = Console(markup=False, highlight=False, width=max(console.width, _NARROWEST))
+        console = Console(markup=False, highlight=False, width=max(console.width, _MIN_WIDTH))
     console.print(table)

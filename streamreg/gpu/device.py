@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
-from streamreg.errors import InputError, MemoryLimitError, StreamregError
+from streamreg.errors import (
+    InputError,
+    MemoryLimitError,
+    Message,
+    Parameter,
+    Remedy,
+    StreamregError,
+)
 from streamreg.formatting import MIB, format_nbytes
 from streamreg.gpu.compile import compiler
 from streamreg.gpu.fused_gram import CompiledGramTiles
@@ -50,9 +57,12 @@ class Gpu:
             from cupy import cublas  # noqa: PLC0415  (which cupy does not import)
         except ImportError as error:
             raise InputError(
-                f'device="cuda" needs CuPy and cuBLAS, and cannot import them ({error}): install '
-                'those for your driver, such as pip install "cupy-cuda12x[ctk]", or pass '
-                'device="cpu"'
+                Message(
+                    Parameter("device", "cuda"),
+                    f" needs CuPy and cuBLAS, and cannot import them ({error}): install those for "
+                    'your driver, such as pip install "cupy-cuda12x[ctk]", or pass ',
+                    Remedy("device", "cpu"),
+                )
             ) from error
         self.cupy: Any = cupy
         self._cublas = cublas
@@ -60,9 +70,13 @@ class Gpu:
             self.cupy.cuda.runtime.getDeviceCount()
         except self.cupy.cuda.runtime.CUDARuntimeError as error:
             raise InputError(
-                f'device="cuda" finds no GPU to work on: {error}. See that nvidia-smi lists one, '
-                "that its driver is as new as CuPy wants it, and that CUDA_VISIBLE_DEVICES does "
-                'not hide it; or pass device="cpu"'
+                Message(
+                    Parameter("device", "cuda"),
+                    f" finds no GPU to work on: {error}. See that nvidia-smi lists one, that its "
+                    "driver is as new as CuPy wants it, and that CUDA_VISIBLE_DEVICES does not "
+                    "hide it; or pass ",
+                    Remedy("device", "cpu"),
+                )
             ) from error
         self._number = int(self.cupy.cuda.Device().id)
         self._pool = self.cupy.cuda.MemoryPool()
@@ -161,13 +175,21 @@ class Gpu:
                 raise
             if any(word in str(error) for word in _NO_MEMORY):
                 raise MemoryLimitError(
-                    f"the GPU, or the host for what it copies from, refused memory: {error}. End "
-                    "what else uses them, or pass a lower memory_limit, or fewer n_threads"
+                    Message(
+                        "the GPU, or the host for what it copies from, refused memory: "
+                        f"{error}. End what else uses them, or pass a lower ",
+                        Remedy("memory_limit"),
+                        ", or fewer ",
+                        Remedy("n_threads"),
+                    )
                 ) from error
             raise StreamregError(
-                f"the GPU failed: {type(error).__name__}: {error}. See that its driver and CUDA "
-                "are as new as CuPy wants them, and what nvidia-smi and the system's log say, and "
-                'start a new process; what a checkpoint saved is kept. Or pass device="cpu"'
+                Message(
+                    f"the GPU failed: {type(error).__name__}: {error}. See that its driver and "
+                    "CUDA are as new as CuPy wants them, and what nvidia-smi and the system's log "
+                    "say, and start a new process; what a checkpoint saved is kept. Or pass ",
+                    Remedy("device", "cpu"),
+                )
             ) from error
 
     def _refused(self, error: Exception) -> str:
@@ -175,13 +197,16 @@ class Gpu:
         limit, free = self._pool.get_limit(), self.cupy.cuda.runtime.memGetInfo()[0]
         what = f"the GPU refused memory: {str(error).rstrip('.')}"
         if free > limit - self._pool.total_bytes():
-            return (
-                f"{what}. The fit may take {format_nbytes(limit)} there, and needs more than was "
-                "planned: pass a higher device_memory_limit"
+            return Message(
+                f"{what}. The fit may take {format_nbytes(limit)}, and needs more than was "
+                "planned: pass a higher ",
+                Remedy("device_memory_limit"),
             )
-        return (
-            f"{what}. {format_nbytes(free)} are free there: end what else uses it, or pass a lower "
-            'device_memory_limit, or device="cpu"'
+        return Message(
+            f"{what}. {format_nbytes(free)} are free: end what else uses it, or pass a lower ",
+            Remedy("device_memory_limit"),
+            ", or ",
+            Remedy("device", "cpu"),
         )
 
 

@@ -1,4 +1,4 @@
-"""CSV and Parquet → a data set, in two streamed passes."""
+"""Write a CSV or Parquet file as a data set, in two streamed passes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from streamreg.errors import DataWarning, InputError
+from streamreg.errors import DataWarning, InputError, Message, Parameter, Remedy
 from streamreg.formatting import count
-from streamreg.ingest.table import BATCH_NBYTES, MAX_NAMED, Table, open_table
+from streamreg.ingest.table import BATCH_NBYTES, IGNORE_COLUMN, MAX_NAMED, Table, open_table
 from streamreg.ingest.values import loses_digits
 from streamreg.output.staging import require_writable
 from streamreg.output.zarr_writer import RowAppender, create_array, new_group
-from streamreg.progress import NoProgress, Progress
+from streamreg.progress import Progress
 
 if TYPE_CHECKING:
     import os
@@ -33,7 +33,7 @@ _MAX_LEVELS = 1000
 
 @dataclass(frozen=True)
 class IngestReport:
-    """What became of a table: its rows, those left out for missing values, and the data set."""
+    """The rows that were read and dropped, and the names and path of the data set."""
 
     rows_read: int
     rows_dropped: int
@@ -56,15 +56,14 @@ def ingest(
 ) -> IngestReport:
     """Write a table (.csv, .csv.gz, .parquet, .pq) as a data set: X, y, perhaps sample_weight.
 
-    The first pass counts rows, missing values and levels; the second writes. Numbers are taken as
-    float64, true and false as 1 and 0. A column named in ``one_hot`` becomes a column of zeros
-    and ones for each of its levels but the first in sorted order: with all of them, they would
-    add up to the intercept. Missing are nulls and NaN, and in CSV the texts NA, N/A, NaN, null,
-    <NA> and nothing. No type is guessed from the first rows of a CSV file: each value is a number
-    or it is not.
+    The first pass counts rows, missing values and levels; the second pass writes. Numbers become
+    float64, true 1 and false 0. A column named in ``one_hot`` becomes a column of zeros and ones
+    for each of its levels but the first in sorted order, because all of them would add up to the
+    intercept. Nulls and NaN are missing values, and in CSV the texts NA, N/A, NaN, null, <NA> and
+    the empty text. No type is guessed from the first rows of a CSV file: every value is checked.
 
-    Memory: up to 250 MiB and 25 kB a column, whatever the length of the table. Of CSV, pyarrow
-    reads 32 blocks of 1 MiB ahead; rows are handled 2 MiB and chunks written 8 MiB at a time.
+    Memory: up to 250 MiB and 25 kB a column for a table of any length. pyarrow reads 32 blocks of
+    1 MiB ahead of a CSV file; rows are converted 2 MiB and written 8 MiB at a time.
 
     Parameters
     ----------
@@ -73,9 +72,9 @@ def ingest(
     weight
         The column of ``sample_weight``.
     drop_missing
-        Leave out rows that lack a value in any column that is used.
+        Leave out rows with a missing value in a column that is used.
     progress
-        Told of both passes; how many rows there are is known in the second only.
+        Shows both passes; the number of rows is known in the second only.
 
     Raises
     ------
@@ -85,7 +84,7 @@ def ingest(
         cannot be written.
     """
     require_writable(out, overwrite=overwrite, inputs=[table])
-    progress = progress or NoProgress()
+    progress = progress or Progress()
     source = open_table(Path(table), target=target, one_hot=one_hot, ignore=ignore, weight=weight)
     with closing(progress):
         survey = _survey(source, progress, drop_missing=drop_missing)
@@ -100,7 +99,7 @@ def ingest(
 
 
 class _Survey(NamedTuple):
-    """What the first pass learns."""
+    """The result of the first pass."""
 
     n_rows: int
     n_complete: int
@@ -136,8 +135,11 @@ def _features(source: Table, survey: _Survey) -> list[str]:
     for name, copies in Counter(features).items():
         if copies > 1:
             raise InputError(
-                f"X would have {copies} columns named {name!r}: a column of {source.path}, and a "
-                "level of another; rename the column, or leave it out with ignore (--ignore)"
+                Message(
+                    f"X would have {copies} columns named {name!r}: a column of {source.path}, and "
+                    "a level of another; rename the column, or leave it out with ",
+                    Parameter("ignore"),
+                )
             )
     return features
 
@@ -147,7 +149,7 @@ def _survey(source: Table, progress: Progress, *, drop_missing: bool) -> _Survey
     gaps: dict[str, list[int]] = {}  # by column: rows without a value, and the first of them
     inexact: set[str] = set()
     n_rows = n_complete = 0
-    progress.begin_pass("survey", None)
+    progress.begin_pass(None)
     for batch in source.batches():
         values = source.values(batch, {}, start=n_rows)
         missing = np.isnan(values)
@@ -167,22 +169,32 @@ def _survey(source: Table, progress: Progress, *, drop_missing: bool) -> _Survey
         for name, found in levels.items():
             if len(found) > _MAX_LEVELS:
                 raise InputError(
-                    f"column {name} of {source.path} has more than {_MAX_LEVELS:,} levels in "
-                    f"{count(n_rows, 'row')}; group them, or leave it out with ignore "
-                    f"(--ignore {name})"
+                    Message(
+                        f"column {name} of {source.path} has more than {_MAX_LEVELS:,} levels in "
+                        f"{count(n_rows, 'row')}; group them, or leave it out with ",
+                        Remedy("ignore", name),
+                    )
                 )
     if n_rows == 0:
         raise InputError(f"{source.path} has no rows")
     if gaps and not (drop_missing and n_complete):
-        # the emptiest first
+        # columns with the most missing values first
         named = sorted(gaps.items(), key=lambda gap: -gap[1][0])[:MAX_NAMED]
         lacks = {name: (f"{rows:,}, first", row) for name, (rows, row) in named}
-        drop = "Leave such rows out with drop_missing=True (--drop-missing), or such columns"
+        drop = Message(
+            "Leave such rows out with ",
+            Remedy("drop_missing", value=True),
+            ", or such columns",
+        )
         ignore = "No row would be left: leave out the columns that lack most"
         raise InputError(
-            f"{source.path} lacks values in {n_rows - n_complete:,} of {count(n_rows, 'row')} "
-            f"and {count(len(gaps), 'column')}: {source.places(lacks)}. "
-            f"{drop if n_complete else ignore} with ignore (--ignore COLUMN)"
+            Message(
+                f"{source.path} lacks values in {n_rows - n_complete:,} of {count(n_rows, 'row')} "
+                f"and {count(len(gaps), 'column')}: {source.places(lacks)}. ",
+                drop if n_complete else ignore,
+                " with ",
+                IGNORE_COLUMN,
+            )
         )
     ordered = {name: _sorted_levels(found) for name, found in levels.items()}
     return _Survey(n_rows, n_complete, ordered, sorted(inexact))
@@ -200,10 +212,10 @@ def _write(
     y = RowAppender(create_array(group, "y", (n_rows, *width)))
     weights = [RowAppender(create_array(group, "sample_weight", (n_rows,))) for _ in source.weight]
     first, last = len(source.features), len(source.features) + len(source.targets)
-    # levels can make rows a thousand times wider
+    # up to 1,000 levels make a row 1,000 times wider
     step = max(1, BATCH_NBYTES // (8 * n_features))
     done = 0
-    progress.begin_pass("write", survey.n_rows)
+    progress.begin_pass(survey.n_rows)
     for batch in source.batches():
         values = source.values(batch, survey.levels, start=done)
         values = values[~np.isnan(values).any(axis=1)]
@@ -220,7 +232,7 @@ def _write(
 
 
 def _expand(rows: Float64, levels: list[list[str] | None]) -> Array:
-    """Return X: numbers as they are, and places among levels as zeros and ones."""
+    """Return X: numbers as they are, and indices of levels as zeros and ones."""
     return np.hstack(
         [
             rows[:, [at]] if known is None else rows[:, [at]] == np.arange(1, len(known))
@@ -230,7 +242,7 @@ def _expand(rows: Float64, levels: list[list[str] | None]) -> Array:
 
 
 def _sorted_levels(levels: set[str]) -> list[str]:
-    """Return texts in the order of their letters, or of their size if all are numbers."""
+    """Return texts in alphabetical order, or in numerical order if all are numbers."""
     ordered = sorted(levels)
     with suppress(ValueError):
         ordered.sort(key=float)

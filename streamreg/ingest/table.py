@@ -1,4 +1,4 @@
-"""CSV and Parquet files: what their columns are for, and their rows a batch at a time."""
+"""CSV and Parquet files: the roles of their columns, and their rows in batches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
-from streamreg.errors import InputError
+from streamreg.errors import InputError, Message, Parameter, Remedy, Verbatim
 from streamreg.formatting import KIB, MIB
 from streamreg.ingest.values import MISSING, NotNumbersError, parse, widen
 from streamreg.signals import uninterrupted
@@ -31,14 +31,15 @@ if TYPE_CHECKING:
 
 BATCH_NBYTES = 2 * MIB
 MAX_NAMED = 20
+IGNORE_COLUMN = Remedy("ignore", Verbatim("COLUMN"))
 _CSV, _PARQUET = (".csv", ".csv.gz"), (".parquet", ".pq")
-# pyarrow reads 32 blocks of a CSV file ahead: with blocks of 8 MiB it would hold 400
+# pyarrow reads 32 blocks of a CSV file ahead; with blocks of 8 MiB it takes 400 MiB
 _BLOCK_NBYTES, _BLOCK_NBYTES_A_COLUMN = MIB, 64
 
 
 @dataclass(frozen=True)
 class Table:
-    """A file, and what its columns are for."""
+    """A file and the roles of its columns."""
 
     path: Path
     features: tuple[str, ...]
@@ -58,14 +59,14 @@ class Table:
         return self.path.name.endswith(_CSV)
 
     def places(self, rows: Mapping[str, tuple[str, int]]) -> str:
-        """Say what stands where; as in pyarrow's messages, the header of CSV is row 1."""
+        """Return columns with their rows; the header of CSV is row 1, as in pyarrow's messages."""
         first, meaning = (2, "row 1 is the header") if self.is_csv else (0, "the first row is 0")
         found = [f"{name} ({what} in row {row + first:,})" for name, (what, row) in rows.items()]
         return f"{', '.join(found)}; {meaning}"
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of the columns that are used, those of CSV as text."""
-        # the first conversion imports pandas, where pyarrow swallows an interrupt
+        """Yield batches of the columns that are used, as text if the file is CSV."""
+        # pyarrow's first conversion imports pandas and swallows an interrupt of that import
         uninterrupted(pa.scalar, None)
         with _reading(self.path):
             yield from self._csv_batches() if self.is_csv else self._parquet_batches()
@@ -74,7 +75,7 @@ class Table:
         block_nbytes = max(_BLOCK_NBYTES, _BLOCK_NBYTES_A_COLUMN * self.n_columns)
         with arrow_csv.open_csv(
             self.path,
-            # more threads cannot tell which row it was that they did not understand
+            # with several threads pyarrow cannot name the row of an error
             arrow_csv.ReadOptions(block_size=block_nbytes, use_threads=False),
             arrow_csv.ParseOptions(newlines_in_values=True),
             arrow_csv.ConvertOptions(
@@ -87,7 +88,7 @@ class Table:
             yield from batches
 
     def _parquet_batches(self) -> Iterator[pa.RecordBatch]:
-        # by default pyarrow holds a whole row group, which may be the whole file
+        # by default pyarrow buffers a row group, which may be the whole file
         with parquet.ParquetFile(
             self.path, pre_buffer=False, buffer_size=64 * KIB, page_checksum_verification=True
         ) as file:
@@ -95,12 +96,12 @@ class Table:
             yield from file.iter_batches(n_rows, columns=self.used, use_threads=False)
 
     def texts(self, batch: pa.RecordBatch, name: str) -> pa.Array:
-        """Return the values of a column as they are written, null where missing.
+        """Return the values of a column as text, null where missing.
 
         Raises
         ------
         InputError
-            They have no written form: lists, structures, bytes that are not UTF-8.
+            The values have no text: lists, structures, bytes that are not UTF-8.
         """
         column = batch[name]
         missing = pc.is_null(column, nan_is_null=True)
@@ -108,20 +109,23 @@ class Table:
             return pc.if_else(missing, pa.scalar(None, pa.string()), column.cast(pa.string()))
         except pa.ArrowException as error:
             raise InputError(
-                f"column {name} of {self.path} holds {column.type}, of which no levels can be "
-                f"made ({error}); leave it out with ignore (--ignore {name})"
+                Message(
+                    f"column {name} of {self.path} holds {column.type}, of which no levels can be "
+                    f"made ({error}); leave it out with ",
+                    Remedy("ignore", name),
+                )
             ) from error
 
     def values(
         self, batch: pa.RecordBatch, levels: Mapping[str, list[str]], *, start: int
     ) -> Float64:
-        """Return (n, columns): numbers; of texts, their places among the levels; NaN if missing.
+        """Return numbers, (n, columns): indices of levels for texts, NaN for missing values.
 
         Raises
         ------
         InputError
-            Columns are not numbers, infinite, or negative weights: names all of this batch, which
-            begins with row ``start``.
+            Values are not numbers, are infinite or are negative weights. The message names all such
+            columns of this batch, which begins at row ``start``.
         """
         values = np.empty((len(batch), len(self.used)), order="F")
         refused: dict[str, tuple[str, int]] = {}
@@ -142,21 +146,28 @@ class Table:
                 values[:, at] = numbers.to_numpy(zero_copy_only=False)
         if refused:
             raise InputError(
-                f"{self.path} has columns that are not numbers: {self.places(refused)}. Target "
-                "and weight must be; of others make levels with one_hot (--one-hot COLUMN), or "
-                "leave them out with ignore (--ignore COLUMN)"
+                Message(
+                    f"{self.path} has columns that are not numbers: {self.places(refused)}. "
+                    "Target and weight must be; of others make levels with ",
+                    Remedy("one_hot", Verbatim("COLUMN")),
+                    ", or leave them out with ",
+                    IGNORE_COLUMN,
+                )
             )
         self._require_finite(batch, values, start)
         return values
 
     def _require_finite(self, batch: pa.RecordBatch, values: Float64, start: int) -> None:
-        """Refuse what every fit would: infinities, and sample weights below zero."""
+        """Refuse infinite values and negative sample weights, as every fit does."""
         refused = self._written(batch, np.isinf(values), start)
         if refused:
             raise InputError(
-                f"{self.path} has values that are infinite, or beyond float64: "
-                f"{self.places(refused)}. Correct them, write NaN where the value is unknown, or "
-                "leave such columns out with ignore (--ignore COLUMN)"
+                Message(
+                    f"{self.path} has values that are infinite, or beyond float64: "
+                    f"{self.places(refused)}. Correct them, write NaN where the value is unknown, "
+                    "or leave such columns out with ",
+                    IGNORE_COLUMN,
+                )
             )
         negative = values < 0
         negative[:, : len(self.used) - len(self.weight)] = False
@@ -170,7 +181,7 @@ class Table:
     def _written(
         self, batch: pa.RecordBatch, wrong: NDArray[np.bool_], start: int
     ) -> dict[str, tuple[str, int]]:
-        """Return the first wrong value of each column, as it is written, and its row."""
+        """Return the first wrong value of each column as text, and its row."""
         found = {}
         for at in np.flatnonzero(wrong.any(axis=0)):
             name, row = self.used[at], int(wrong[:, at].argmax())
@@ -186,19 +197,23 @@ def open_table(
     ignore: Sequence[str],
     weight: str | None,
 ) -> Table:
-    """Read the names of a file's columns, and say what each is for.
+    """Read the names of a file's columns and assign their roles.
 
     Raises
     ------
     InputError
-        The file is absent or unreadable, or names are unknown, double or have several parts.
+        The file is absent or unreadable; a name is unknown, occurs twice or has two roles.
     """
     target, one_hot, ignore = (
         [names] if isinstance(names, str) else names for names in (target, one_hot, ignore)
     )
     names = _names(path)
     if not target:
-        raise InputError(f"target names no column of {path}; name what is to be explained")
+        raise InputError(
+            Message(
+                Parameter("target"), f" names no column of {path}; name what is to be explained"
+            )
+        )
     weights = () if weight is None else (weight,)
     for name, uses in Counter([*target, *one_hot, *ignore, *weights]).items():
         if name not in names:
@@ -208,7 +223,12 @@ def open_table(
                 f"{path} has no column {name!r}; closest: {', '.join(map(repr, close))}{commas}"
             )
         if uses > 1:
-            raise InputError(f"column {name!r} can be only one of target, one_hot, ignore, weight")
+            raise InputError(
+                Message(
+                    f"column {name!r} can be only one of ",
+                    Message.joined(", ", map(Parameter, ("target", "one_hot", "ignore", "weight"))),
+                )
+            )
     apart = {*target, *ignore, *weights}
     features = tuple(name for name in names if name not in apart)
     if not features:
@@ -218,8 +238,11 @@ def open_table(
         )
     if "" in names and "" not in ignore:
         raise InputError(
-            f"column {names.index('') + 1} of {path} has no name (pandas writes its index so); "
-            "name it, or leave it out with ignore (--ignore '')"
+            Message(
+                f"column {names.index('') + 1} of {path} has no name (pandas writes its index so); "
+                "name it, or leave it out with ",
+                Remedy("ignore", ""),
+            )
         )
     return Table(path, features, tuple(target), weights, tuple(one_hot), len(names))
 
@@ -240,7 +263,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _names(path: Path) -> list[str]:
-    """Return the names of the columns, once the file is known to be a table."""
+    """Return the names of the columns of a file that is a table."""
     if not path.is_file():
         raise InputError(f"there is no file {path}; is the path spelled as on disk?")
     if not path.name.endswith(_CSV + _PARQUET):

@@ -22,11 +22,11 @@ _INTEGER = re.compile(r"\s*[+-]?\d{1,400}\s*")
 
 
 class NotNumbersError(Exception):
-    """Carries the row and the value of the first that is not a number."""
+    """The arguments are the row and the value of the first value that is not a number."""
 
 
 def loses_digits(column: pa.Array, numbers: Float64) -> bool:
-    """Whether a column, which became these numbers, has integers beyond 2**53."""
+    """Whether a column has integers beyond 2**53; ``numbers`` are its values as float64."""
     large = np.abs(numbers) >= EXACT_INTEGERS
     if not large.any() or is_floating(column.type):
         return False
@@ -35,10 +35,10 @@ def loses_digits(column: pa.Array, numbers: Float64) -> bool:
 
 
 def widen(column: pa.Array) -> pa.Array:
-    """Return the float64 of a column of numbers, true as 1 and false as 0; null stays null."""
+    """Return a column of numbers as float64, true as 1 and false as 0; null stays null."""
     kind = column.type.value_type if is_dictionary(column.type) else column.type
     if is_decimal(kind):
-        # as text: pyarrow's own conversion makes 0.09999999999999999 of 0.1
+        # through text, because pyarrow's own conversion turns 0.1 into 0.09999999999999999
         return column.cast(pa.string()).cast(pa.float64())
     if any(is_kind(kind) for is_kind in _NUMBERS):
         return column.cast(pa.float64(), safe=False)
@@ -49,7 +49,7 @@ def widen(column: pa.Array) -> pa.Array:
 
 
 def parse(text: pa.Array) -> pa.Array:
-    """Return the numbers that texts spell, spaces around them or not; true is 1 and false is 0."""
+    """Return texts as numbers, without spaces around them; true is 1 and false is 0."""
     numbers = _cast(text)
     if numbers is not None:
         return numbers

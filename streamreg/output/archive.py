@@ -1,7 +1,8 @@
-"""Numbers and arrays in one file that is read without trust.
+"""Numbers and arrays in one file, which is read without trust.
 
 The file is NumPy's ``.npz``, uncompressed, with a checksum (CRC-32) of each array; the array
-``header`` holds JSON. Nothing in it is ever run, and no size that it claims is believed.
+``header`` holds JSON. No code in the file is ever run, and a size that it claims is checked against
+the size of the file before memory is allocated.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ if TYPE_CHECKING:
     from streamreg.blocks import Array
 
 _PIECE_NBYTES = MIB
-# of an array's own header: its dtype, order and shape
+# the description holds dtype, order and shape
 _MOST_DESCRIPTION_NBYTES = 1024
 _HEADER = "header"
 
 
 class NotAnArchiveError(ValueError):
-    """The file is damaged, or something else."""
+    """The file is damaged, or is not an archive."""
 
 
 def write_archive(
     file: IO[bytes], header: dict[str, Any], arrays: Mapping[str, Array | Stored]
 ) -> None:
-    """Write an archive; arrays are written a piece at a time, those of another are copied."""
+    """Write an archive, 1 MiB at a time; stored arrays are copied from another archive."""
     text = np.frombuffer(json.dumps(header, allow_nan=False).encode(), np.uint8)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, array in {_HEADER: text, **arrays}.items():
@@ -50,25 +51,25 @@ def write_archive(
 
 
 class Archive:
-    """An archive that was written; use it as a context manager.
+    """Read an archive; a context manager.
 
     Attributes
     ----------
     header
-        What was said of the arrays.
+        The JSON object that was written with the arrays.
 
     Raises
     ------
     NotAnArchiveError
-        The file is damaged, or no archive; arrays may still be.
+        The header is damaged, or the file is not an archive. Arrays are checked when they are read.
     OSError
-        It cannot be opened.
+        The file cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
         self._file = open_regular(path)
         try:
-            with _told_damage():
+            with _one_kind_of_error():
                 self._zip = zipfile.ZipFile(self._file)
                 self._require_plain()
                 self.header = parse_header(self.read(_HEADER).tobytes())
@@ -83,8 +84,8 @@ class Archive:
                 raise NotAnArchiveError(f"{entry.filename!r} is compressed")
 
     def require_whole(self) -> None:
-        """Raise :class:`NotAnArchiveError` if any array is damaged; reads all."""
-        with _told_damage():
+        """Read all arrays; raise :class:`NotAnArchiveError` if one is damaged."""
+        with _one_kind_of_error():
             damaged = self._zip.testzip()
             if damaged is not None:
                 raise NotAnArchiveError(f"{damaged!r} has another checksum")
@@ -101,7 +102,7 @@ class Archive:
 
     def read(self, name: str) -> Array:
         """Return an array, in the order in which it was written."""
-        with _told_damage(), self._zip.open(f"{name}.npy") as entry:
+        with _one_kind_of_error(), self._zip.open(f"{name}.npy") as entry:
             array = _empty_array(name, entry, self._zip.getinfo(f"{name}.npy").file_size)
             values = array.reshape(-1, order="A").view(np.uint8)
             for start in range(0, len(values), _PIECE_NBYTES):
@@ -110,7 +111,7 @@ class Archive:
             return array
 
     def stored(self, name: str) -> Stored:
-        """Return an array that can be copied to another archive without being read whole."""
+        """Return an array that can be copied to another archive 1 MiB at a time."""
         return Stored(self._zip, name)
 
 
@@ -127,7 +128,7 @@ class Stored:
 
 
 def _write_array(entry: IO[bytes], array: Array) -> None:
-    # NumPy's own writer makes copies of 16 MiB
+    # np.lib.format.write_array makes copies of 16 MiB
     if not (array.flags.c_contiguous or array.flags.f_contiguous):
         array = np.ascontiguousarray(array)
     np.lib.format.write_array_header_1_0(entry, np.lib.format.header_data_from_array_1_0(array))
@@ -137,7 +138,7 @@ def _write_array(entry: IO[bytes], array: Array) -> None:
 
 
 def _empty_array(name: str, entry: IO[bytes], nbytes: int) -> Array:
-    """Read what an array is, and return room for it, if so many bytes hold just that."""
+    """Read an array's description; allocate the array if its size is exactly ``nbytes``."""
     version = np.lib.format.read_magic(entry)
     if version != (1, 0):
         raise NotAnArchiveError(f"{name!r} is of version {version}")
@@ -150,8 +151,8 @@ def _empty_array(name: str, entry: IO[bytes], nbytes: int) -> Array:
 
 
 @contextmanager
-def _told_damage() -> Iterator[None]:
-    """Raise one kind of error, whatever a damaged file makes zipfile, NumPy and json raise."""
+def _one_kind_of_error() -> Iterator[None]:
+    """Raise :class:`NotAnArchiveError` for all that zipfile, NumPy and json raise."""
     try:
         yield
     except (NotAnArchiveError, MemoryError):
@@ -161,7 +162,7 @@ def _told_damage() -> Iterator[None]:
 
 
 def parse_header(text: bytes) -> dict[str, Any]:
-    """Return a JSON object; raise whatever json does, or :class:`NotAnArchiveError`."""
+    """Return a JSON object; raise json's errors, or :class:`NotAnArchiveError`."""
     header = json.loads(text, parse_constant=_refuse_constant)
     if not isinstance(header, dict):
         raise NotAnArchiveError(f"its header is a {type(header).__name__}, not a dictionary")

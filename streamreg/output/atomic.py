@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 @contextmanager
 def atomic_write(partial: Path, path: Path, previous: Path | None = None) -> Iterator[IO[bytes]]:
-    """Yield a file that stands at ``path``, synced, once the ``with`` block has ended well.
+    """Yield a file that is synced and renamed to ``path`` when the ``with`` block succeeds.
 
     Parameters
     ----------
     partial
-        What it is called until then; in the same folder, written by nobody else.
+        The file's name until then, in the same folder; no other process writes to it.
     path
-        Where it shall stand; what was there is replaced.
+        The file's name in the end; an older file of that name is replaced.
     previous
-        Where what was there is kept instead.
+        The new name of the older file, if it is to be kept.
 
     Raises
     ------
     OSError
-        Something cannot be written; what was there is still there, or at ``previous``.
+        The file cannot be written; the older file is still at ``path`` or at ``previous``.
     """
     try:
         with partial.open("wb") as file:
@@ -41,14 +41,14 @@ def atomic_write(partial: Path, path: Path, previous: Path | None = None) -> Ite
                 path.replace(previous)
         partial.replace(path)
     finally:
-        # a name too long to be written is too long to be removed
+        # unlink raises too if the name is too long
         with suppress(OSError):
             partial.unlink(missing_ok=True)
     sync(path.parent)
 
 
 def open_regular(path: Path) -> IO[bytes]:
-    """Open a file to be read; raise ``OSError`` of a pipe, which would hang, and of a device."""
+    """Open a file to be read; raise ``OSError`` for a device and for a pipe, which would hang."""
     file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
@@ -57,12 +57,12 @@ def open_regular(path: Path) -> IO[bytes]:
 
 
 def sync(path: Path) -> None:
-    """Have the system write a file or folder to the disk: a power cut could keep its name only."""
+    """Sync a file or folder to the disk, because a power cut could lose all but its name."""
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(file)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system that cannot sync folders
+        if error.errno != errno.EINVAL:  # some file systems cannot sync folders
             raise
     finally:
         os.close(file)

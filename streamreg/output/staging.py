@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from streamreg.errors import InputError
+from streamreg.errors import InputError, Message, Remedy
 from streamreg.output.atomic import sync
 from streamreg.signals import uninterrupted
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _METADATA_FILES = ("zarr.json", ".zarray", ".zgroup")
-# in a folder that may be gone on with: what it is being filled with
+# file in a partial output that can be resumed; it identifies what is being written
 _IDENTITY = ".streamreg-output"
-# to lock a folder that others publish or remove meanwhile
+# attempts to lock a folder that other processes publish or remove
 _MOST_TRIES = 20
 
 
@@ -31,22 +31,22 @@ def require_writable(
     overwrite: bool,
     inputs: Iterable[str | os.PathLike[str]] = (),
 ) -> Path:
-    """Return where ``path`` really lies, once nothing stands in the way of writing there.
+    """Return the real path of an output that can be written to ``path``.
 
-    Asked before the first pass, so that hours of reading do not end at a folder that is missing.
+    Called before the first pass too, so that hours of reading do not end at a missing folder.
 
     Parameters
     ----------
     path, overwrite
-        The folder of a Zarr array or group, and whether one that is there may be replaced.
+        The folder of a Zarr array or group, and whether an existing one may be replaced.
     inputs
-        Paths that are read meanwhile. URLs among them are passed over.
+        Paths that are read while the output is written. URLs among them are ignored.
 
     Raises
     ------
     InputError
         ``path`` is a URL, equals, contains or lies inside an input, exists, or its parent folder
-        is missing or not writable. What is not a Zarr array or group is never overwritten.
+        is missing or not writable. Only Zarr arrays and groups are ever overwritten.
     """
     text = os.fspath(path)
     if "://" in text:
@@ -67,7 +67,11 @@ def require_writable(
             f"output {text} exists and is not Zarr, so it is kept; choose another name"
         )
     if target.exists() and not overwrite:
-        raise InputError(f"output {text} exists; pass overwrite=True (--overwrite) to replace it")
+        raise InputError(
+            Message(
+                f"output {text} exists; pass ", Remedy("overwrite", value=True), " to replace it"
+            )
+        )
     return target
 
 
@@ -79,22 +83,21 @@ def staged(
     inputs: Iterable[str | os.PathLike[str]],
     identity: str = "",
 ) -> Iterator[tuple[Path, bool]]:
-    """Yield a folder that is renamed to ``path`` once the ``with`` block has ended well.
+    """Yield a folder that is renamed to ``path`` when the ``with`` block succeeds.
 
-    With an ``identity`` it is kept if the block does not end well, but for an ``InputError`` in
-    it, and yielded again to who comes with the same one; then the second value is true. Else it
-    is removed.
+    If the block fails, the folder is removed. With an ``identity`` it stays, unless the block
+    raised an ``InputError``; a later call with the same identity yields it again, and true.
 
     Raises
     ------
     InputError
-        As :func:`require_writable`, or another process is writing there now.
+        As :func:`require_writable`, or another process writes to the folder now.
     """
     target = require_writable(path, overwrite=overwrite, inputs=inputs)
     claim = _Claim(_partial(target))
     is_filled = False
     try:
-        # an interrupt comes before a folder is made or once it is known whose it is, never between
+        # an interrupt between making the folder and is_ours = True would leave the folder
         uninterrupted(claim.take, identity)
         yield claim.folder, claim.is_resumed
         is_filled = True
@@ -104,8 +107,8 @@ def staged(
     except BaseException as error:
         if claim.is_ours and identity and (is_filled or not isinstance(error, InputError)):
             error.add_note(
-                f"what was written so far is kept in {str(claim.folder)!r}: do the same again, and "
-                "it goes on from there; or remove it"
+                f"what was written so far is kept in {str(claim.folder)!r}: do the same again to "
+                "resume, or remove it"
             )
         elif claim.is_ours:
             shutil.rmtree(claim.folder, ignore_errors=True)
@@ -115,7 +118,7 @@ def staged(
 
 
 class _Claim:
-    """A folder that is being filled, and the lock that keeps other writers' chunks out of it."""
+    """The folder of a partial output, locked against other writers."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -124,11 +127,11 @@ class _Claim:
         self._lock: int | None = None
 
     def take(self, identity: str) -> None:
-        """Make the folder, or take over one that nobody fills: to go on with, or cleared."""
+        """Make and lock the folder; one that an earlier writer left is resumed or cleared."""
         for _ in range(_MOST_TRIES):
             if self._is_locked():
                 break
-            # published, or removed, by who held it until now
+            # another writer held the lock and has published or removed the folder
             self.release()
         else:
             raise InputError(
@@ -136,23 +139,23 @@ class _Claim:
                 "remove it, or its file system does not number folders. Choose another place"
             )
         left = list(self.folder.iterdir())
-        begun = self.folder / _IDENTITY
-        if left and not _is_zarr(self.folder) and not begun.is_file():
+        identity_file = self.folder / _IDENTITY
+        if left and not _is_zarr(self.folder) and not identity_file.is_file():
             raise InputError(
                 f"folder {self.folder} is in the way and holds nothing of Zarr; remove it"
             )
         self.is_ours = True
-        if identity and begun.is_file() and begun.read_bytes() == identity.encode():
+        if identity and identity_file.is_file() and identity_file.read_bytes() == identity.encode():
             self.is_resumed = True
             return
         for entry in left:
             is_folder = entry.is_dir() and not entry.is_symlink()
             shutil.rmtree(entry) if is_folder else entry.unlink()
         if identity:
-            begun.write_bytes(identity.encode())
+            identity_file.write_bytes(identity.encode())
 
     def _is_locked(self) -> bool:
-        """Lock the folder of that name; false if it is another one by now."""
+        """Lock the folder; false if its name belongs to another folder by now."""
         try:
             self.folder.mkdir(exist_ok=True)
         except OSError as error:
@@ -171,23 +174,23 @@ class _Claim:
                 f"another writer is filling {self.folder} now; wait for it, or choose another name"
             ) from None
         except OSError:
-            pass  # a file system without locks
+            pass  # the file system has no locks
         try:
             return os.path.samestat(os.fstat(self._lock), self.folder.lstat())
         except FileNotFoundError:
             return False
 
     def sync(self) -> None:
-        """Have all that was written reach the disk."""
+        """Sync all files and folders to the disk."""
         for parent, _, files in os.walk(self.folder, topdown=False):
             for name in (*files, ""):
                 sync(Path(parent, name))
 
     def publish(self, target: Path) -> None:
-        """Rename the folder to ``target``, in place of what stands there."""
+        """Rename the folder to ``target``, and remove the output that it replaces."""
         replaced = None
         if target.exists():
-            # a folder can be renamed onto an empty one, not onto one that holds files
+            # a folder can be renamed to an empty folder, not to one that holds files
             replaced = Path(tempfile.mkdtemp(prefix=f"{target.name}.replaced-", dir=target.parent))
             target.rename(replaced)
         try:
@@ -203,7 +206,7 @@ class _Claim:
         sync(target.parent)
 
     def release(self) -> None:
-        """Let others write there."""
+        """Unlock the folder."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None

@@ -35,18 +35,18 @@ def new_group(
     overwrite: bool,
     inputs: Iterable[str | os.PathLike[str]] = (),
 ) -> Iterator[zarr.Group]:
-    """Yield an empty Zarr v3 group; it stands at ``path`` once the ``with`` block has ended well.
+    """Yield an empty Zarr v3 group, which is renamed to ``path`` when the ``with`` block succeeds.
 
-    Until then it lies in ``<path>.partial``, which any exception removes; after a kill the next
-    writer of ``path`` clears it. An overwrite renames twice: a kill just between leaves the old
-    output whole in ``<path>.replaced-…`` and the new one in ``<path>.partial``.
+    Until then it is ``<path>.partial``, which an exception removes; after a kill the next writer of
+    ``path`` clears it. An overwrite renames twice: a kill between the two leaves the old output
+    whole in ``<path>.replaced-…`` and the new one in ``<path>.partial``.
 
     Raises
     ------
     InputError
-        As :func:`require_writable`, or another process is writing there now.
+        As :func:`require_writable`, or another process writes to ``path`` now.
     """
-    import zarr  # noqa: PLC0415  (imported only by who writes Zarr arrays)
+    import zarr  # noqa: PLC0415  (imported only to write Zarr arrays)
 
     with staged(path, overwrite=overwrite, inputs=inputs) as (partial, _):
         yield uninterrupted(zarr.create_group, partial, zarr_format=3, attributes=attributes)
@@ -63,11 +63,12 @@ def new_array(
     inputs: Iterable[str | os.PathLike[str]] = (),
     identity: str = "",
 ) -> Iterator[tuple[zarr.Array[Any], bool]]:
-    """Yield one Zarr v3 array: as :func:`new_group`, with the chunks of :func:`create_array`.
+    """Yield a Zarr v3 array, as :func:`new_group`, with the chunks of :func:`create_array`.
 
-    And whether it was begun before, with the same ``identity``, which an interrupt does not remove.
+    With an ``identity`` an interrupt does not remove the partial array. The second value is whether
+    the array is such a partial array of the same identity.
     """
-    import zarr  # noqa: PLC0415  (imported only by who writes Zarr arrays)
+    import zarr  # noqa: PLC0415  (imported only to write Zarr arrays)
 
     with staged(path, overwrite=overwrite, inputs=inputs, identity=identity) as (
         partial,
@@ -84,12 +85,12 @@ def new_array(
 
 
 def _opened(folder: Path) -> zarr.Array[Any] | None:
-    """Return the array in a folder, if its metadata were written whole."""
-    import zarr  # noqa: PLC0415  (imported only by who writes Zarr arrays)
+    """Return the array in a folder, or ``None`` if its metadata are incomplete."""
+    import zarr  # noqa: PLC0415  (imported only to write Zarr arrays)
 
     try:
         return zarr.open_array(folder, mode="r+")
-    # whatever zarr raises of half a document
+    # zarr raises many kinds of errors for incomplete metadata
     except Exception:  # noqa: BLE001
         return None
 
@@ -102,19 +103,19 @@ def create_array(
     *,
     chunk_rows: int | None = None,
 ) -> zarr.Array[Any]:
-    """Return a new array of ``group``, (N,) or (N, D), cut into chunks of whole rows.
+    """Return a new array of ``group``, (N,) or (N, D), in chunks of whole rows.
 
-    A chunk has ``chunk_rows`` rows, by default as many as make 8 MiB; a row that is larger than
-    that is cut. Each chunk is compressed, carries a crc32c, and is written even if all its values
-    are zero, since an absent chunk is an error when read.
+    A chunk has ``chunk_rows`` rows, by default those that fit in 8 MiB; a row larger than 8 MiB is
+    split. Each chunk is compressed and has a crc32c. A chunk of zeros is written too, because a
+    missing chunk is an error for a reader.
     """
     return uninterrupted(group.create_array, name, **_layout(shape, dtype, chunk_rows))
 
 
 class RowAppender:
-    """Writes an array from first row to last, each chunk once, in memory of about four chunks.
+    """Writes an array from the first row to the last, each chunk once, with about four in memory.
 
-    Those before row ``start``, where a chunk begins, are there already.
+    Rows before ``start``, which is a multiple of the rows of a chunk, are written already.
     """
 
     def __init__(self, array: zarr.Array[Any], start: int = 0) -> None:
@@ -140,7 +141,7 @@ class RowAppender:
                 self._write()
 
     def close(self) -> None:
-        """Write the last rows; an :class:`InputError` if fewer came than the array has."""
+        """Write the last rows; raise :class:`InputError` if the array has more rows."""
         self._require_count(self._written + self._filled, complete=True)
         self._write()
 

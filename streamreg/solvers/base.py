@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
 
+from streamreg.errors import Message, Parameter, Remedy
 from streamreg.solvers.losses import SquaredLoss
 from streamreg.solvers.penalties import L2Penalty, Penalty
 
@@ -77,13 +78,28 @@ class Status(Enum):
         "Columns depend on each other; of all least-squares solutions the one of least norm was "
         "taken."
     )
-    SMALL_GRADIENT = "The gradient fell below tol of what it was at the start."
-    SMALL_DECREASE = "The last epoch lowered the loss by less than tol of it."
+    SMALL_GRADIENT = Message(
+        "The gradient fell below ", Parameter("tol"), " of what it was at the start."
+    )
+    SMALL_DECREASE = Message(
+        "The last epoch lowered the loss by less than ", Parameter("tol"), " of it."
+    )
     EXACT_FIT = "The loss is zero to rounding."
-    OUT_OF_EPOCHS = "max_epochs ran out before tol was reached; raise max_epochs, or tol."
-    STALLED = (
+    OUT_OF_EPOCHS = Message(
+        Parameter("max_epochs"),
+        " ran out before ",
+        Parameter("tol"),
+        " was reached; raise ",
+        Remedy("max_epochs"),
+        ", or ",
+        Remedy("tol"),
+        ".",
+    )
+    STALLED = Message(
         "Rounding hides what is left to gain. The answer is as good as these data allow with this "
-        "solver; a larger tol stops here without a warning."
+        "solver; a larger ",
+        Remedy("tol"),
+        " stops here without a warning.",
     )
 
     @property

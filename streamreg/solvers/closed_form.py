@@ -11,6 +11,7 @@ from streamreg.accumulators.base import Scaling
 from streamreg.accumulators.gradient import gradient_state_nbytes
 from streamreg.accumulators.gram import Gram
 from streamreg.accumulators.moments import Moments
+from streamreg.errors import Message, Remedy
 from streamreg.formatting import count
 from streamreg.kernels import numpy as numpy_kernels
 from streamreg.solvers.base import (
@@ -208,19 +209,23 @@ def _dependence_warnings(
                 ", to the digits that XᵀX keeps: standardised, the columns have a condition number "
                 f"beyond {factor.tolerance**-0.5:.0e}"
             )
-        message = (
+        message = Message(
             f"{problem.columns(dependent)} {verb} linearly on the others{digits} (rank "
             f"{factor.rank:,} of {problem.n_features:,}, {count(n_rows, 'row')}). The coefficients "
-            "are those of least norm; leave such columns out, or pass l2 > 0"
+            "are those of least norm; leave such columns out, or pass ",
+            Remedy("l2"),
+            " > 0",
         )
         return [message]
     if factor.condition < _NEARLY_DEPENDENT or not factor.rank:
         return []
     worst = problem.columns([int(factor.pivots[factor.rank - 1])])
     condition = np.sqrt(factor.condition)
-    message = (
+    message = Message(
         f"the columns are nearly dependent, {worst} most of all: standardised they have condition "
         f"number {condition:.0e}, so that about {16 - np.log10(condition):.0f} digits of their "
-        "weights are right; leave a column out, or pass l2 > 0"
+        "weights are right; leave a column out, or pass ",
+        Remedy("l2"),
+        " > 0",
     )
     return [message]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from streamreg.errors import Message, Remedy
 from streamreg.formatting import count
 
 if TYPE_CHECKING:
@@ -52,22 +53,29 @@ def column_warnings(problem: Problem, constant: Mask, varies: Mask) -> list[str]
 
 def dependence_warnings(problem: Problem, moments: MomentsResult, constant: Mask) -> list[str]:
     """Return the warnings that the rows, or the columns' means, leave weights undetermined."""
-    warnings = []
+    warnings: list[str] = []
     n_free = int(np.count_nonzero(~constant))
     if moments.n - problem.fit_intercept < n_free:
         warnings.append(
-            f"{count(int(moments.n), 'row')} cannot determine the weights of "
-            f"{count(problem.n_features, 'column')}: "
-            "of all that fit them the ones of least norm, in the solver's units, were sought; "
-            "leave columns out, or pass l2 > 0"
+            Message(
+                f"{count(int(moments.n), 'row')} cannot determine the weights of "
+                f"{count(problem.n_features, 'column')}: "
+                "of all that fit them the ones of least norm, in the solver's units, were sought; "
+                "leave columns out, or pass ",
+                Remedy("l2"),
+                " > 0",
+            )
         )
     parallel = np.abs(moments.mean) > _PARALLEL * moments.deviation
     numbers = [int(j) for j in np.flatnonzero(parallel & ~constant)]
     if not problem.fit_intercept and len(numbers) > 1:
         warnings.append(
-            f"{problem.columns(numbers)} have means over {_PARALLEL:,.0f} deviations from zero, so "
-            "that without an intercept they are nearly dependent: few digits of their weights "
-            "are right; subtract their means, or pass fit_intercept=True"
+            Message(
+                f"{problem.columns(numbers)} have means over {_PARALLEL:,.0f} deviations from "
+                "zero, so that without an intercept they are nearly dependent: few digits of their "
+                "weights are right; subtract their means, or pass ",
+                Remedy("fit_intercept", value=True),
+            )
         )
     return warnings
 
@@ -128,10 +136,12 @@ def duplicate_warnings(
     repeated = _alike(np.where(with_y < 0, -with_mixture, with_mixture), suspects)
     if not len(repeated):
         return []
-    message = (
+    message = Message(
         f"{problem.columns(repeated.tolist())} are multiples of each other, but for a "
         "constant: of all weights that fit alike the ones of least norm, in the solver's units, "
-        "were sought; leave such columns out, or pass l2 > 0"
+        "were sought; leave such columns out, or pass ",
+        Remedy("l2"),
+        " > 0",
     )
     return [message]
 

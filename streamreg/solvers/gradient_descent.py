@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from streamreg.errors import DivergenceError
+from streamreg.errors import DivergenceError, Message, Parameter, Remedy, Verbatim
 from streamreg.solvers.base import EPS, Status
 from streamreg.solvers.iterative import ROUNDING_DRIFT, Iterate, IterativeSolver, line_search
 
@@ -46,7 +46,8 @@ class SteepestDescent(IterativeSolver):
         return _verdict(after, after.measured_loss, self.tol)
 
     def doubts(self, last: Iterate, status: Status | None) -> list[str]:
-        return _doubts(last, status, f"pass less than tol={self.tol:g}")
+        cure = Message("pass less than ", Parameter("tol", Verbatim(f"{self.tol:g}")))
+        return _doubts(last, status, cure)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,9 +92,8 @@ class ConstantStepDescent(IterativeSolver):
         return _verdict(after._replace(stalled=stalled), before.loss, self.tol)
 
     def doubts(self, last: Iterate, status: Status | None) -> list[str]:
-        return _doubts(
-            last, status, f'learning_rate={self.learning_rate:g} is small; pass more, or "auto"'
-        )
+        rate = Parameter("learning_rate", Verbatim(f"{self.learning_rate:g}"))
+        return _doubts(last, status, Message(rate, ' is small; pass more, or "auto"'))
 
     def _is_unstable(self, before: Iterate, after: Iterate) -> bool:
         """Whether 2I - α∇²f is negative somewhere on the span of the last two gradients."""
@@ -119,9 +119,13 @@ class ConstantStepDescent(IterativeSolver):
         shown = float(f"{0.99 * largest:.2e}")
         units = "standardised columns" if self.standardize else "columns as they are"
         error = DivergenceError(
-            f"the loss rises from epoch {last.epoch + 1}: learning_rate={self.learning_rate} is "
-            f"too large for these data. The largest stable one is about {shown:.3g} ({units}); "
-            'pass less, or learning_rate="auto"'
+            Message(
+                f"the loss rises from epoch {last.epoch + 1}: ",
+                Parameter("learning_rate", self.learning_rate),
+                " is too large for these data. The largest stable one is about "
+                f"{shown:.3g} ({units}); pass less, or ",
+                Remedy("learning_rate", "auto"),
+            )
         )
         error.largest_stable = shown
         return error
@@ -135,7 +139,7 @@ def _verdict(after: Iterate, loss: Float64, tol: float) -> Status | None:
     return after.end_by_rounding if (small | after.stalled).all() else None
 
 
-def _doubts(last: Iterate, status: Status | None, cure: str) -> list[str]:
+def _doubts(last: Iterate, status: Status | None, cure: Message) -> list[str]:
     if status is not Status.SMALL_DECREASE or last.relative_norm < _STEEP:
         return []
     share = f"{last.relative_norm:.0%} of what it was at the start"

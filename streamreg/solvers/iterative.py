@@ -11,7 +11,7 @@ import numpy as np
 
 from streamreg.accumulators.gradient import gradient_state_nbytes
 from streamreg.accumulators.moments import Moments
-from streamreg.errors import DivergenceError, InputError
+from streamreg.errors import DivergenceError, InputError, Message, Parameter, Part, Remedy
 from streamreg.formatting import format_nbytes
 from streamreg.kernels import numpy as numpy_kernels
 from streamreg.solvers.base import (
@@ -191,8 +191,11 @@ class IterativeSolver(Solver):
         iterate = iterates.load(iterate)
         if iterate.epoch > self.max_epochs:
             raise InputError(
-                f"max_epochs={self.max_epochs} but the checkpoint is of a fit that has run "
-                f"{iterate.epoch} epochs; pass more, or remove the checkpoint to start anew"
+                Message(
+                    Parameter("max_epochs", self.max_epochs),
+                    f" but the checkpoint is of a fit that has run {iterate.epoch} epochs; pass "
+                    "more, or remove the checkpoint to start again",
+                )
             )
         status = Status.SMALL_GRADIENT if iterate.arrived.all() else None
         while status is None and iterate.epoch < self.max_epochs:
@@ -247,10 +250,17 @@ class IterativeSolver(Solver):
             raise self._out_of_range(iterate.epoch)
 
     def _out_of_range(self, epoch: int) -> DivergenceError:
-        cure = "" if self.standardize else ", or pass standardize=True"
+        cure: list[Part] = []
+        if not self.standardize:
+            cure = [", or pass ", Remedy("standardize", value=True)]
         return DivergenceError(
-            f"the loss left the finite numbers in epoch {epoch} of {self.name}: values in the "
-            f"data, or in init, have squares beyond 1e308; store them in other units{cure}"
+            Message(
+                f"the loss left the finite numbers in epoch {epoch} of {self.name}: values in the "
+                "data, or in ",
+                Parameter("init"),
+                ", have squares beyond 1e308; store them in other units",
+                *cure,
+            )
         )
 
 

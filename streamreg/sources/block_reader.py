@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from streamreg.blocks import Block, on_host
-from streamreg.errors import InputError
+from streamreg.errors import InputError, Message, Remedy
 from streamreg.formatting import count, rows_text
 from streamreg.sources.checks import finite_rows, has_inexact, is_wide, narrow, taken
 
@@ -105,9 +105,12 @@ class BlockReader:
             place = source.place(start + row, column)
             where = "" if place == source.name else f": {place}"
             return InputError(
-                f"{source.name} has {what} in row {start + row:,}, {label}{where}. Input contains "
-                f"{count(int(bad.sum()), 'such value')} in {rows_text(start, stop)}. Replace "
-                'what is not finite, or leave such rows out with nan_policy="omit"'
+                Message(
+                    f"{source.name} has {what} in row {start + row:,}, {label}{where}. Input "
+                    f"contains {count(int(bad.sum()), 'such value')} in {rows_text(start, stop)}. "
+                    "Replace what is not finite, or leave such rows out with ",
+                    Remedy("nan_policy", "omit"),
+                )
             )
         return None
 

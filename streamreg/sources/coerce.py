@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from streamreg.blocks import EXACT_INTEGERS
-from streamreg.errors import InputError
+from streamreg.errors import InputError, Message, Remedy
 from streamreg.sources.checks import has_inexact, require_dense
 from streamreg.sources.kinds import is_streamable
 
@@ -41,8 +41,11 @@ def as_streamable(data: object, name: str) -> Streamable:
         raise InputError(f"{name} is of type bytes; paths must be text: pass {name}.decode()")
     if type(data).__module__.partition(".")[0] == "cudf":
         raise InputError(
-            f"{name} is a {type(data).__name__} of cuDF: pass {name}.to_cupy(), if all of its "
-            'columns are numbers, with device="cuda"'
+            Message(
+                f"{name} is a {type(data).__name__} of cuDF: pass {name}.to_cupy(), if all of its "
+                "columns are numbers, with ",
+                Remedy("device", "cuda"),
+            )
         )
     require_dense(data, name)
     is_objects = isinstance(data, np.ndarray) and data.dtype == object

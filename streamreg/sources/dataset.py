@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from streamreg.errors import InputError
+from streamreg.errors import InputError, Message, Part
 from streamreg.formatting import count
 from streamreg.sources.checks import is_wide, require_rows
 
@@ -151,13 +151,16 @@ class Dataset:
             return None, None
         return self.X.whole, None if self.y is None else self.y.whole
 
-    def require_on_host(self, remedy: str) -> None:
+    def require_on_host(self, remedy: Part) -> None:
         """Raise :class:`InputError`, with a remedy, if rows are in the memory of a GPU."""
         for name, source in self.named().items():
             if source.on_device:
                 raise InputError(
-                    f"{source.name} is CuPy's, in the memory of a GPU: {remedy}cupy.asnumpy({name})"
-                    f", or {name}.map_blocks(cupy.asnumpy) of a Dask array"
+                    Message(
+                        f"{source.name} is CuPy's, in the memory of a GPU: ",
+                        remedy,
+                        f"cupy.asnumpy({name}), or {name}.map_blocks(cupy.asnumpy) of a Dask array",
+                    )
                 )
 
     def require_there(self) -> None:

@@ -1,4 +1,4 @@
-"""The command line, as a user meets it: in a process of its own."""
+"""The command line, run in processes of its own."""
 
 import inspect
 import json
@@ -12,7 +12,7 @@ import pytest
 import zarr
 
 import streamreg
-from streamreg.cli import settings
+from streamreg.cli.config_options import dataset_and_config
 
 
 def run(*arguments, cwd, env=None):
@@ -46,10 +46,8 @@ def expected_weights(folder):
 
 @pytest.mark.parametrize("solver", ["closed_form", "cg", "gd", "auto"])
 def test_fit_writes_the_least_squares_weights(solver, ingested):
-    done = run(
-        "fit", "table.zarr", "--solver", solver, "--tol", "1e-12", "--out", "model.json", "--json",
-        cwd=ingested,
-    )  # fmt: skip
+    options = ["--solver", solver, "--tol", "1e-12", "--out", "model.json", "--json"]
+    done = run("fit", "table.zarr", *options, cwd=ingested)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     found = [*document["coef"], document["intercept"]]
@@ -75,7 +73,7 @@ def test_predict_and_score_follow_the_model(ingested):
     assert json.loads(done.stdout)["r2"] == pytest.approx(r2, abs=1e-12)
 
 
-def test_a_number_that_json_lacks_becomes_null(ingested):
+def test_nan_becomes_null_in_json(ingested):
     run("fit", "table.zarr", "--out", "model.json", cwd=ingested)
     zarr.open_array(ingested / "table.zarr" / "y")[:] = 7.0
     done = run("score", "table.zarr", "--model", "model.json", "--json", cwd=ingested)
@@ -113,11 +111,21 @@ def test_plan_is_one_json_document(ingested):
 
 
 OPTIONS = [
-    "--solver", "gd", "--no-fit-intercept", "--l2", "0.1", "--no-standardize", "--learning-rate",
-    "0.1", "--max-epochs", "7", "--tol", "1e-3", "--init", "random", "--random-state", "3",
-    "--memory-limit", "512 MiB", "--n-threads", "1", "--missing-chunks", "fill", "--nan-policy",
-    "omit", "--no-progress",
-]  # fmt: skip
+    *("--solver", "gd"),
+    "--no-fit-intercept",
+    *("--l2", "0.1"),
+    "--no-standardize",
+    *("--learning-rate", "0.1"),
+    *("--max-epochs", "7"),
+    *("--tol", "1e-3"),
+    *("--init", "random"),
+    *("--random-state", "3"),
+    *("--memory-limit", "512 MiB"),
+    *("--n-threads", "1"),
+    *("--missing-chunks", "fill"),
+    *("--nan-policy", "omit"),
+    "--no-progress",
+]
 
 
 def test_plan_takes_the_options_of_a_fit(ingested):
@@ -132,25 +140,22 @@ def test_plan_takes_the_options_of_a_fit(ingested):
 
 
 def test_every_parameter_of_the_estimator_is_an_option():
-    options = inspect.signature(settings._job).parameters
+    options = set(inspect.signature(dataset_and_config).parameters)
+    parameters = set(streamreg.LinearRegression().get_params())
     others = {"data", "x", "y", "sample_weight", "scheduler"}
-    assert set(options) - others == set(streamreg.LinearRegression().get_params()) - {
-        "client", "progress"
-    }  # fmt: skip
+    assert options - others == parameters - {"client", "progress"}
 
 
 def test_a_model_over_its_checkpoint_is_refused(ingested):
-    done = run(
-        "fit", "table.zarr", "--checkpoint", "a.json", "--out", "../" + ingested.name + "/a.json",
-        cwd=ingested,
-    )  # fmt: skip
+    out = f"../{ingested.name}/a.json"
+    done = run("fit", "table.zarr", "--checkpoint", "a.json", "--out", out, cwd=ingested)
     assert done.returncode == 2
     assert "--out and --checkpoint are both" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["plan", "fit"])
-def test_a_gpu_that_is_not_there_is_told_in_a_sentence(command, ingested):
-    # no CuPy, or nothing for it to work on
+def test_a_missing_gpu_is_one_sentence_with_a_remedy(command, ingested):
+    # either CuPy is missing, or it finds no device
     hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     done = run(command, "table.zarr", "--device", "cuda", cwd=ingested, env=hidden)
     assert (done.returncode, done.stdout) == (2, "")
@@ -166,14 +171,14 @@ def test_a_gpu_that_is_not_there_is_told_in_a_sentence(command, ingested):
         ("nonsense://x", "begins with none of "),
     ],
 )
-def test_a_scheduler_that_is_none_is_told_in_a_sentence(address, says, ingested):
+def test_an_address_without_a_scheduler_is_an_error_in_one_sentence(address, says, ingested):
     done = run("fit", "table.zarr", "--scheduler", address, cwd=ingested)
     assert (done.returncode, done.stdout) == (2, "")
     assert f"--scheduler {address} {says}" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_fit_goes_on_from_its_checkpoint(ingested):
+def test_a_fit_resumes_from_its_checkpoint(ingested):
     arguments = ["fit", "table.zarr", "--solver", "cg", "--json"]
     plain = json.loads(run(*arguments, cwd=ingested).stdout)
     for _ in range(2):
@@ -186,7 +191,7 @@ def test_a_fit_goes_on_from_its_checkpoint(ingested):
 
 @pytest.mark.parametrize("command", ["fit", "plan", "score", "predict"])
 @pytest.mark.parametrize("option", ["--missing-chunks", "--nan-policy"])
-def test_a_word_that_is_no_choice_is_answered_with_those_that_are(command, option, folder):
+def test_an_unknown_choice_is_answered_with_the_known_ones(command, option, folder):
     needed = [] if command in {"fit", "plan"} else ["--model", "m.json"]
     needed += ["--out", "o.zarr"] if command == "predict" else []
     done = run(command, "table.zarr", *needed, option, "drop", cwd=folder)
@@ -195,7 +200,7 @@ def test_a_word_that_is_no_choice_is_answered_with_those_that_are(command, optio
         assert word in done.stderr
 
 
-def test_rows_with_nan_are_predicted_to_be_nan(ingested):
+def test_predictions_of_rows_with_nan_are_nan(ingested):
     run("fit", "table.zarr", "--out", "model.json", cwd=ingested)
     X = zarr.open_array(ingested / "table.zarr" / "X")
     X[3, 1] = np.nan
@@ -209,7 +214,7 @@ def test_rows_with_nan_are_predicted_to_be_nan(ingested):
 
 
 @pytest.mark.parametrize("flag", [[], ["--no-progress"]])
-def test_progress_is_lines_on_standard_error_where_that_is_no_terminal(flag, folder):
+def test_progress_is_printed_as_lines_on_standard_error(flag, folder):
     commands = {
         "ingest": ["ingest", "table.csv", "table.zarr", "--target", "t"],
         "fit": ["fit", "table.zarr", "--out", "model.json"],
@@ -299,14 +304,16 @@ def test_exit_code_and_message_say_what_happened(case, code, says, ingested):
 def test_a_plan_over_its_limit_is_shown_once(folder):
     done = run("plan", *wide(folder), "--solver", "closed_form", cwd=folder)
     assert (done.returncode, "closed_form needs" in done.stdout) == (3, False)
-    assert done.stdout.startswith("N = 20,000, D = 100,000, memory limit 2.0 GiB\n")
+    assert done.stdout.startswith(
+        "N = 20,000, D = 100,000, a pass reads 14.9 GiB, memory limit 2.0 GiB\n"
+    )
     assert (
         len(re.findall(r"closed_form needs 74\.\d GiB but --memory-limit is 2\.0 GiB", done.stderr))
         == 1
     )
 
 
-def test_a_table_of_one_row_is_counted_in_the_singular(folder):
+def test_one_row_is_counted_in_the_singular(folder):
     (folder / "one.csv").write_text("a,t\n1,2\n")
     done = run("ingest", "one.csv", "one.zarr", "--target", "t", cwd=folder)
     assert done.stdout == "one.zarr: 1 row, 1 feature, target t\n"
@@ -317,7 +324,7 @@ def test_debug_shows_the_traceback(ingested):
     assert (done.returncode, "Traceback" in done.stderr) == (2, True)
 
 
-def test_unconverged_model_is_written_and_says_so(ingested):
+def test_an_unconverged_model_is_written_and_marked(ingested):
     run("fit", *unconverged(ingested), cwd=ingested)
     assert streamreg.load(ingested / "model.json").converged_ is False
 
@@ -328,7 +335,7 @@ def test_standard_output_is_free_of_messages(ingested):
     assert "epoch 1" in done.stderr
 
 
-def test_predictions_do_not_overwrite_without_being_told(ingested):
+def test_predictions_overwrite_only_with_the_option(ingested):
     run("fit", "table.zarr", "--out", "model.json", cwd=ingested)
     arguments = ["predict", "table.zarr", "--model", "model.json", "--out", "yhat.zarr"]
     assert run(*arguments, cwd=ingested).returncode == 0

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, sent to commands in the midst of a pass."""
+"""Ctrl-C and SIGTERM during a pass of each command."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ import psutil
 import pytest
 import zarr
 
-# more rows than any test has the time to read; no chunk is there, and each is filled with zeros
+# a pass takes longer than any test; the chunks are missing and read as zeros
 ROWS = 10**9
 DATA = ["data.zarr", "--missing-chunks", "fill", "--n-threads", "2"]
 MODEL = ["--model", "model.json"]
@@ -24,9 +24,15 @@ def folder(tmp_path_factory):
     group.create_array("X", shape=(ROWS, 8), chunks=(10**5, 8), dtype="f8")
     group.create_array("y", shape=(ROWS,), chunks=(10**5,), dtype="f8")
     model = {
-        "format": "streamreg-model", "version": 1, "one_target": True, "feature_names": None,
-        "target_names": None, "details": {}, "coefficients": [[1.0] * 8], "intercept": [0.0],
-    }  # fmt: skip
+        "format": "streamreg-model",
+        "version": 1,
+        "one_target": True,
+        "feature_names": None,
+        "target_names": None,
+        "details": {},
+        "coefficients": [[1.0] * 8],
+        "intercept": [0.0],
+    }
     (folder / "model.json").write_text(json.dumps(model))
     row = ",".join(["0.123456789"] * 20)
     table = ",".join(f"c{j}" for j in range(20)) + f"\n{row}" * 1_000_000
@@ -59,7 +65,7 @@ def wait_until_busy(case, process, folder):
 
 
 def wait_until(process, holds):
-    """Look again and again; nothing tells of what another process does."""
+    """Poll, because another process sends no events."""
     while process.poll() is None and not holds():
         time.sleep(0.01)
 
@@ -72,7 +78,9 @@ def wait_until(process, holds):
     ],
 )
 @pytest.mark.parametrize("case", COMMANDS)
-def test_a_signal_ends_a_command_in_a_sentence_and_leaves_nothing(case, number, code, says, folder):
+def test_a_signal_ends_a_command_with_a_sentence_and_no_partial_output(
+    case, number, code, says, folder
+):
     before = sorted(folder.iterdir())
     assert len(before) == 3
     command = [sys.executable, "-m", "streamreg", *COMMANDS[case]]
@@ -81,7 +89,7 @@ def test_a_signal_ends_a_command_in_a_sentence_and_leaves_nothing(case, number, 
     ) as process:
         wait_until_busy(case, process, folder)
         process.send_signal(number)
-        # a block is a matter of milliseconds; a busy machine of seconds
+        # a block takes milliseconds, on a busy machine seconds
         output, messages = process.communicate(timeout=5)
     assert process.returncode == code, messages
     assert (output, b"Traceback" in messages) == (b"", False)

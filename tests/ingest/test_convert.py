@@ -14,7 +14,7 @@ from pyarrow import csv, parquet
 from streamreg.errors import DataWarning, InputError
 from streamreg.formatting import MIB
 from streamreg.ingest.convert import ingest
-from streamreg.progress import NoProgress
+from streamreg.progress import Progress
 
 FLIGHTS = {
     "target": ["arr_delay"],
@@ -46,14 +46,14 @@ def write(path, table):
     return path
 
 
-class Told(NoProgress):
-    """Keeps what progress is told, and does something at each step of the rows."""
+class Recorder(Progress):
+    """Records passes and rows, and calls a function after each batch of rows."""
 
     def __init__(self, then=len):
         self.passes = []
         self.then = then
 
-    def begin_pass(self, _, n_rows):
+    def begin_pass(self, n_rows):
         self.passes.append((n_rows, []))
 
     def rows(self, n_rows):
@@ -62,11 +62,11 @@ class Told(NoProgress):
 
 
 def message(path, out, **options):
-    """What is said when the table is refused; nothing may be left behind."""
+    """Return the message that refuses a table, which must leave no file behind."""
     with pytest.raises(InputError) as refusal:
         ingest(path, out, **({"target": ["y"]} | options))
     assert not list(out.parent.glob("out.zarr*"))
-    return str(refusal.value)
+    return refusal.value.args[0]
 
 
 @pytest.fixture
@@ -74,14 +74,14 @@ def out(tmp_path):
     return tmp_path / "out.zarr"
 
 
-def test_flights_are_what_pandas_makes_of_them(flights, out):
+def test_flights_are_ingested_as_pandas_reads_them(flights, out):
     frame = pd.read_csv(flights).drop(columns=FLIGHTS["ignore"])
     complete = frame.dropna()
     expected = pd.get_dummies(
         complete, columns=FLIGHTS["one_hot"], prefix_sep="=", drop_first=True, dtype=float
     ).drop(columns="arr_delay")
-    told = Told()
-    report = ingest(flights, out, progress=told, **FLIGHTS)
+    recorder = Recorder()
+    report = ingest(flights, out, progress=recorder, **FLIGHTS)
     names = list(report.feature_names)
     assert sorted(names) == sorted(expected.columns)
     assert (report.rows_read, report.rows_dropped) == (336_776, len(frame) - len(complete))
@@ -91,12 +91,12 @@ def test_flights_are_what_pandas_makes_of_them(flights, out):
     attributes = dict(zarr.open_group(out, mode="r").attrs)
     assert attributes == {"feature_names": names, "target_names": ["arr_delay"]}
     # the first pass is what counts them
-    assert [total for total, _ in told.passes] == [None, 336_776]
-    for _, blocks in told.passes:
+    assert [total for total, _ in recorder.passes] == [None, 336_776]
+    for _, blocks in recorder.passes:
         assert (len(blocks) > 25, sum(blocks)) == (True, 336_776)
 
 
-def test_csv_gzip_and_parquet_of_a_table_give_the_same_bits(flights, tmp_path):
+def test_csv_gzip_and_parquet_are_ingested_bitwise_identical(flights, tmp_path):
     missing = csv.ConvertOptions(null_values=["NA"], strings_can_be_null=True)
     table = csv.read_csv(flights, convert_options=missing)
     parquet.write_table(table, tmp_path / "flights.parquet", row_group_size=100_000)
@@ -124,7 +124,8 @@ def test_missing_values_are_counted_or_left_out(ending, tmp_path, out):
     said = message(table, out, **options)
     assert "lacks values in 3 of 5 rows and 2 columns" in said
     assert f"x (2, first in row {1 + first}), z (1, first in row {2 + first})" in said
-    assert "drop_missing=True (--drop-missing)" in said
+    assert "with drop_missing=True, or such columns with ignore=COLUMN" in said
+    assert "with --drop-missing, or" in said.for_command_line()
     report = ingest(table, out, target=["y"], drop_missing=True, **options)
     assert (report.rows_read, report.rows_dropped) == (5, 3)
     # b is only in a row that is left out: its column would be all zeros
@@ -153,7 +154,7 @@ def test_levels_are_sorted_and_the_first_is_the_reference(levels, names, ending,
     np.testing.assert_array_equal(written(report)["X"], expected[[*names, "x"]])
 
 
-def test_a_thousand_levels_are_taken_and_more_are_refused(tmp_path, out):
+def test_more_than_a_thousand_levels_are_refused(tmp_path, out):
     frame = pd.DataFrame({"g": np.arange(10_000) % 1000, "y": 0.5})
     report = ingest(write(tmp_path / "t.parquet", frame), out, target=["y"], one_hot=["g"])
     expected = pd.get_dummies(frame["g"], drop_first=True, dtype=float)
@@ -163,14 +164,16 @@ def test_a_thousand_levels_are_taken_and_more_are_refused(tmp_path, out):
     said = message(table, tmp_path / "other" / "out.zarr", one_hot=["g"])
     assert "column g" in said
     assert "more than 1,000 levels" in said
-    assert "--ignore g" in said
+    assert 'leave it out with ignore="g"' in said
+    assert "--ignore g" in said.for_command_line()
 
 
-def test_missing_values_in_every_row_are_blamed_on_columns(tmp_path, out):
+def test_if_all_rows_have_missing_values_columns_are_named(tmp_path, out):
     table = write(tmp_path / "t.csv", "x,z,y\n1,,2\n3,,4\n,,6\n")
     said = message(table, out, drop_missing=True)
     assert "lacks values in 3 of 3 rows and 2 columns: z (3, first in row 2), x (1," in said
-    assert "leave out the columns that lack most with ignore (--ignore COLUMN)" in said
+    assert "leave out the columns that lack most with ignore=COLUMN" in said
+    assert "lack most with --ignore COLUMN" in said.for_command_line()
     assert "drop" not in said
 
 
@@ -182,7 +185,9 @@ def test_missing_values_in_every_row_are_blamed_on_columns(tmp_path, out):
         ("g,y\na,1\n", {"ignore": ["g"], "one_hot": []}, "each of its 2 is a target, the weight"),
     ],
 )
-def test_levels_that_make_no_column_or_one_that_is_there(table, options, said, tmp_path, out):
+def test_levels_without_a_column_and_with_a_duplicate_column_are_refused(
+    table, options, said, tmp_path, out
+):
     table = write(tmp_path / "t.csv", table)
     assert said in message(table, out, **({"one_hot": ["g"]} | options))
 
@@ -202,13 +207,13 @@ def test_integers_that_lose_digits_are_named_in_a_warning(ending, tmp_path, out)
 @pytest.mark.parametrize(
     "rows", ["a,1,2\nb,3,4\na,5,6\n", "a,1,2\n", "a,1,2\nb,oops,4\n", "a,1,2\nc,3,4\n"]
 )
-def test_a_table_that_changes_between_the_passes_leaves_nothing(rows, tmp_path, out):
+def test_a_table_that_changes_between_the_passes_leaves_no_output(rows, tmp_path, out):
     table = write(tmp_path / "t.csv", "g,x,y\na,1,2\nb,3,4\n")
-    told = Told(then=lambda _: table.write_text(f"g,x,y\n{rows}"))
-    message(table, out, one_hot=["g"], progress=told)
+    recorder = Recorder(then=lambda _: table.write_text(f"g,x,y\n{rows}"))
+    message(table, out, one_hot=["g"], progress=recorder)
 
 
-def test_an_interrupted_ingest_leaves_what_was_there(tmp_path, out):
+def test_an_interrupted_ingest_leaves_the_older_output(tmp_path, out):
     table = write(tmp_path / "t.csv", "x,y\n1,2\n3,4\n")
     ingest(table, out, target=["y"])
     with pytest.raises(InputError, match="exists; pass overwrite=True"):
@@ -219,7 +224,7 @@ def test_an_interrupted_ingest_leaves_what_was_there(tmp_path, out):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ingest(table, out, target=["x"], overwrite=True, progress=Told(interrupt))
+        ingest(table, out, target=["x"], overwrite=True, progress=Recorder(interrupt))
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["out.zarr", "t.csv"]
     assert zarr.open_group(out, mode="r")["y"][:].tolist() == [2, 4]
     report = ingest(table, out, target=["x"], overwrite=True)

@@ -31,11 +31,11 @@ def write(path, table):
 
 
 def message(path, out, **options):
-    """What is said when the table is refused; nothing may be left behind."""
+    """Return the message that refuses a table, which must leave no file behind."""
     with pytest.raises(InputError) as refusal:
         ingest(path, out, **({"target": ["y"]} | options))
     assert not list(out.parent.glob("out.zarr*"))
-    return str(refusal.value)
+    return refusal.value.args[0]
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def out(tmp_path):
     ],
     ids=str,
 )
-def test_numbers_of_a_parquet_file_are_taken_as_float64(kind, values, tmp_path, out):
+def test_numbers_of_parquet_become_float64(kind, values, tmp_path, out):
     column = pa.array(values, kind)
     parquet.write_table(pa.table({"x": column, "y": column}), tmp_path / "t.parquet")
     data = written(ingest(tmp_path / "t.parquet", out, target=["y"]))
@@ -66,7 +66,7 @@ def test_numbers_of_a_parquet_file_are_taken_as_float64(kind, values, tmp_path, 
     np.testing.assert_array_equal(data["X"][:, 0], data["y"])
 
 
-def test_numbers_of_a_csv_file_are_read_as_python_reads_them(tmp_path, out):
+def test_numbers_of_csv_are_parsed_as_python_parses_them(tmp_path, out):
     texts = ["1", " -2.5", "+3", "1e-3 ", ".5", "5.", "0.1", "1e308", "1e-400"]
     truths = {"true": 1, "False": 0, " TRUE": 1}
     rows = "".join(f"0,{text}\n" for text in [*texts, *truths])
@@ -80,7 +80,7 @@ def test_numbers_of_a_csv_file_are_read_as_python_reads_them(tmp_path, out):
     ["\ufeffx,y\r\n1,2\r\n", '"x","y"\n"1",2\n', "\nx,y\n\n1,2\n", 'note,x,y\n"a,\nb",1,2'],
     ids=["byte order mark", "quotes", "empty lines", "line break in a value"],
 )
-def test_csv_as_other_programs_write_it(text, tmp_path, out):
+def test_csv_of_other_programs_is_read(text, tmp_path, out):
     (tmp_path / "t.csv").write_text(text, newline="")
     ignore = ["note"] if "note" in text else []
     report = ingest(tmp_path / "t.csv", out, target=["y"], ignore=ignore)
@@ -99,7 +99,7 @@ def test_a_type_does_not_depend_on_the_first_block(tmp_path, out):
     np.testing.assert_array_equal(data["y"], range(150_000, 450_000))
 
 
-def test_a_text_far_down_is_found_by_its_row(tmp_path, out):
+def test_a_text_in_a_late_block_is_named_by_its_row(tmp_path, out):
     texts = ["1"] * 400_000
     texts[399_990] = "1;5"
     table = write(tmp_path / "t.csv", pd.DataFrame({"x": texts, "y": 0.5}))
@@ -127,8 +127,10 @@ TEXTS = {
 def test_columns_that_are_not_numbers_are_all_named(ending, refused, tmp_path, out):
     table = write(tmp_path / f"t{ending}", pd.DataFrame(TEXTS | {"x": 1.0, "y": 2.0}))
     said = message(table, out)
-    for start in (*refused.split(", "), "pair ('[1, 2]'", "--one-hot COLUMN", "--ignore COLUMN"):
+    for start in (*refused.split(", "), "pair ('[1, 2]'", "one_hot=COLUMN", "ignore=COLUMN"):
         assert start in said
+    for option in ("--one-hot COLUMN", "--ignore COLUMN"):
+        assert option in said.for_command_line()
     assert " x " not in said
     report = ingest(table, out, target=["y"], ignore=list(TEXTS))
     assert report.feature_names == ("x",)
@@ -139,11 +141,12 @@ def test_columns_that_are_not_numbers_are_all_named(ending, refused, tmp_path, o
     [pa.array([[1, 2], [3]]), pa.array([{"a": 1}, {"a": 2}]), pa.array([b"\xff", b"a"])],
     ids=["lists", "structures", "bytes"],
 )
-def test_no_levels_are_made_of_what_has_no_written_form(values, tmp_path, out):
+def test_columns_of_lists_and_bytes_have_no_levels(values, tmp_path, out):
     parquet.write_table(pa.table({"odd": values, "y": [1, 2]}), tmp_path / "t.parquet")
     said = message(tmp_path / "t.parquet", out, one_hot=["odd"])
     assert f"column odd of {tmp_path}/t.parquet holds {str(values.type)[:4]}" in said
-    assert "(--ignore odd)" in said
+    assert 'leave it out with ignore="odd"' in said
+    assert "--ignore odd" in said.for_command_line()
 
 
 @pytest.mark.parametrize("place", [0.3, 0.6])
@@ -182,17 +185,18 @@ def test_negative_weights_are_named_by_row(ending, row, tmp_path, out):
     assert f"sample weights below 0: w ('-2.0' in row {row})" in said
 
 
-def test_a_column_without_a_name_is_used_by_nobody(tmp_path, out):
+def test_a_column_without_a_name_must_be_ignored(tmp_path, out):
     table = write(tmp_path / "t.csv", "x,,y\n1,2,3\n")
     said = message(table, out)
     assert "column 2 of" in said
     assert "has no name" in said
-    assert "--ignore ''" in said
+    assert 'ignore=""' in said
+    assert "--ignore ''" in said.for_command_line()
     assert ingest(table, out, target=["y"], ignore=[""]).feature_names == ("x",)
 
 
 @pytest.mark.parametrize("text", ["", "NA", "NaN", "nan", "null", " NA ", "N/A", "-nan"])
-def test_missing_is_spelled_in_many_ways(text, tmp_path, out):
+def test_missing_values_have_many_spellings(text, tmp_path, out):
     table = write(tmp_path / "t.csv", f"x,y\n1,2\n{text},4\n")
     report = ingest(table, out, target=["y"], drop_missing=True)
     assert written(report)["X"].tolist() == [[1]]
@@ -213,7 +217,7 @@ def test_missing_is_spelled_in_many_ways(text, tmp_path, out):
         ({"ignore": ["x", "arr_delay"]}, "no column left for X"),
     ],
 )
-def test_columns_must_be_there_and_have_one_part(options, said, tmp_path, out):
+def test_a_column_must_exist_and_have_one_role(options, said, tmp_path, out):
     assert said in message(write(tmp_path / "t.csv", "arr_delay,x,y\n1,2,3\n"), out, **options)
 
 

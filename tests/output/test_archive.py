@@ -37,11 +37,13 @@ def mutations(draw):
         st.lists(
             st.tuples(
                 st.sampled_from(["flip", "write", "cut", "insert"]),
-                st.integers(0, 10**6), st.integers(0, 255),
+                st.integers(0, 10**6),
+                st.integers(0, 255),
             ),
-            min_size=1, max_size=4,
+            min_size=1,
+            max_size=4,
         )
-    )  # fmt: skip
+    )
 
 
 def mutated(content, changes):
@@ -73,7 +75,7 @@ def write(path, arrays=ARRAYS):
     return path
 
 
-def test_arrays_come_back_in_their_order(tmp_path):
+def test_arrays_are_read_in_their_memory_order(tmp_path):
     path = write(tmp_path / "a")
     with Archive(path) as archive:
         archive.require_whole()
@@ -95,7 +97,7 @@ def test_compressed_archives_are_refused(tmp_path):
         Model.load(tmp_path / "a.npz")
 
 
-def test_sizes_that_are_claimed_are_not_believed(tmp_path):
+def test_a_claimed_size_beyond_the_file_is_refused(tmp_path):
     path = tmp_path / "a"
     with zipfile.ZipFile(path, "w") as archive:
         header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,), }"

@@ -19,11 +19,11 @@ from streamreg import fit as fitting
 from streamreg.checkpoint import file as checkpoint_file
 from streamreg.config import FitConfig
 from streamreg.engines.threads import ThreadsEngine
-from streamreg.progress import NoProgress
+from streamreg.progress import Progress
 from streamreg.sources.open import open_dataset
 
 
-class _Count(NoProgress):
+class _Count(Progress):
     """Counts blocks where a process that is killed does not take the number with it."""
 
     def __init__(self, total):

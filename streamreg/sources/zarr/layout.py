@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from streamreg.errors import DataCorruptionError
+from streamreg.errors import DataCorruptionError, Message, Remedy
 from streamreg.formatting import count, rows_text
 from streamreg.sources.zarr.codecs import DamagedChunkError, crc32c
 
@@ -65,8 +65,11 @@ class ChunkNames:
 def missing_chunk(described: str) -> DataCorruptionError:
     """Return the error for an absent chunk."""
     return DataCorruptionError(
-        f"{described} is missing. Restore it, or pass "
-        'missing_chunks="fill" if absent chunks mean the fill value'
+        Message(
+            f"{described} is missing. Restore it, or pass ",
+            Remedy("missing_chunks", "fill"),
+            " if absent chunks mean the fill value",
+        )
     )
 
 

@@ -1,4 +1,4 @@
-"""What ``plan`` and ``fit`` share: the data, and each parameter of the estimator by its name."""
+"""The options of ``plan`` and ``fit``: the data and all parameters of the estimator."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Annotated, Any, Literal
 import typer
 
 from streamreg.cli import options as o
-from streamreg.cli.cluster import connected
+from streamreg.cli.cluster import connect
 from streamreg.config import FitConfig
 from streamreg.errors import InputError
 from streamreg.sources.dataset import Dataset
 
 
-def _job(
+def dataset_and_config(
     data: o.Data = None,
     x: o.X = None,
     y: o.Y = None,
@@ -42,8 +42,8 @@ def _job(
     tol: Annotated[
         float,
         typer.Option(
-            help="gd ends when an epoch lowers the loss by less than this part of it, "
-            "cg when ‖∇f‖ is this part of that at the start."
+            help="gd stops when an epoch lowers the loss by less than this fraction of it, "
+            "cg when ‖∇f‖ is this fraction of ‖∇f‖ at the start."
         ),
     ] = 1e-8,
     init: Annotated[
@@ -57,12 +57,12 @@ def _job(
     missing_chunks: o.MissingChunks = "error",
     nan_policy: o.NanPolicyOption = "raise",
     device: Annotated[
-        str, typer.Option(help="cpu, or cuda: rows are folded on a GPU, with CuPy.")
+        str, typer.Option(help="cpu, or cuda: a GPU reduces the rows, with CuPy.")
     ] = "cpu",
     device_memory_limit: Annotated[
         str | None,
         typer.Option(
-            help="What the fit may take of the GPU's memory.", show_default="half of what is free"
+            help="Memory of the GPU that the fit may take.", show_default="half of what is free"
         ),
     ] = None,
     scheduler: Annotated[
@@ -73,37 +73,47 @@ def _job(
     ] = None,
     checkpoint: Annotated[
         Path | None,
-        typer.Option(
-            help="Where the fit saves how far it came; started again, it goes on from there."
-        ),
+        typer.Option(help="File where the fit saves its state; the same command resumes from it."),
     ] = None,
 ) -> tuple[Dataset, FitConfig]:
-    settings = FitConfig.parse(
-        solver=solver, fit_intercept=fit_intercept, l2=l2, standardize=standardize,
-        learning_rate=_rate(learning_rate), max_epochs=max_epochs, tol=tol, init=init,
-        random_state=random_state, memory_limit=memory_limit, n_threads=n_threads,
-        missing_chunks=missing_chunks, nan_policy=nan_policy, checkpoint=checkpoint,
-        device=device, device_memory_limit=device_memory_limit,
-        client=None if scheduler is None else connected(scheduler),
-    )  # fmt: skip
+    """Parse the options; its parameters are their declarations."""
+    config = FitConfig.parse(
+        solver=solver,
+        fit_intercept=fit_intercept,
+        l2=l2,
+        standardize=standardize,
+        learning_rate=_rate(learning_rate),
+        max_epochs=max_epochs,
+        tol=tol,
+        init=init,
+        random_state=random_state,
+        memory_limit=memory_limit,
+        n_threads=n_threads,
+        device=device,
+        device_memory_limit=device_memory_limit,
+        client=None if scheduler is None else connect(scheduler),
+        checkpoint=checkpoint,
+        missing_chunks=missing_chunks,
+        nan_policy=nan_policy,
+    )
     dataset = o.dataset_of(
         data, x, y, sample_weight, missing_chunks=missing_chunks, nan_policy=nan_policy
     )
-    return dataset, settings
+    return dataset, config
 
 
-def takes_job(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command, in place of ``dataset`` and ``settings``, the options that make them."""
-    shared = inspect.signature(_job, eval_str=True).parameters
+def with_config_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace the first two parameters of a command, ``dataset`` and ``config``, by the options."""
+    shared = inspect.signature(dataset_and_config, eval_str=True).parameters
     _, _, *own = inspect.signature(command, eval_str=True).parameters.values()
 
     @wraps(command)
-    def with_options(**given: Any) -> None:  # noqa: ANN401  (whatever the options are)
-        job = _job(**{name: given.pop(name) for name in shared})
-        command(*job, **given)
+    def with_options(**options: Any) -> None:  # noqa: ANN401  (options have many types)
+        dataset, config = dataset_and_config(**{name: options.pop(name) for name in shared})
+        command(dataset, config, **options)
 
     parameters = [*shared.values(), *own]
-    # typer reads both
+    # typer reads the signature and the annotations
     with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     with_options.__annotations__ = {each.name: each.annotation for each in parameters}
     return with_options

@@ -9,16 +9,14 @@ from urllib.parse import urlsplit
 from streamreg.cli import show
 from streamreg.errors import InputError
 
-_CONNECT_SECONDS = 10
 
-
-def connected(address: str) -> Any:  # noqa: ANN401  (distributed publishes no types)
+def connected(address: str, seconds: float = 10) -> Any:  # noqa: ANN401  (distributed publishes no types)
     """Return a client of the scheduler at an address, such as ``tcp://127.0.0.1:8786``.
 
     Raises
     ------
     InputError
-        None answers there, or distributed is not installed.
+        None answers there within so many seconds, or distributed is not installed.
     """
     try:
         from distributed import Client  # noqa: PLC0415  (an extra)
@@ -38,12 +36,11 @@ def connected(address: str) -> Any:  # noqa: ANN401  (distributed publishes no t
         )
     try:
         return Client(  # type: ignore[no-untyped-call]
-            address, timeout=_CONNECT_SECONDS, set_as_default=False, name="streamreg"
+            address, timeout=seconds, set_as_default=False, name="streamreg"
         )
     except (OSError, ValueError, TimeoutError) as error:
         raise InputError(
-            f"--scheduler {address} does not answer as a Dask scheduler within "
-            f"{_CONNECT_SECONDS} s: {error}"
+            f"--scheduler {address} does not answer as a Dask scheduler within {seconds} s: {error}"
         ) from error
 
 

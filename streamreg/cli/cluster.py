@@ -9,16 +9,17 @@ from urllib.parse import urlsplit
 from streamreg.cli import show
 from streamreg.errors import InputError
 
-_CONNECT_SECONDS = 10
 
-
-def connect(address: str) -> Any:  # noqa: ANN401  (distributed publishes no types)
+def connect(
+    address: str,
+    seconds: float = 10,
+) -> Any:  # noqa: ANN401  (distributed publishes no types)
     """Return a client of the scheduler at an address, such as ``tcp://127.0.0.1:8786``.
 
     Raises
     ------
     InputError
-        No scheduler answers at the address, or distributed is not installed.
+        No scheduler answers within this time, or distributed is not installed.
     """
     try:
         from distributed import Client  # noqa: PLC0415  (an extra)
@@ -38,12 +39,11 @@ def connect(address: str) -> Any:  # noqa: ANN401  (distributed publishes no typ
         )
     try:
         return Client(  # type: ignore[no-untyped-call]
-            address, timeout=_CONNECT_SECONDS, set_as_default=False, name="streamreg"
+            address, timeout=seconds, set_as_default=False, name="streamreg"
         )
     except (OSError, ValueError, TimeoutError) as error:
         raise InputError(
-            f"--scheduler {address} does not answer as a Dask scheduler within "
-            f"{_CONNECT_SECONDS} s: {error}"
+            f"--scheduler {address} does not answer as a Dask scheduler within {seconds} s: {error}"
         ) from error
 
 

@@ -13,11 +13,11 @@ import threading
 import warnings
 import zipfile
 from contextlib import closing
-from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
+from disk_operations import announce
 
 from streamreg import LinearRegression
 from streamreg.checkpoint import file as checkpoint_file
@@ -394,47 +394,11 @@ def test_two_fits_do_not_share_a_checkpoint(data, tmp_path):
 
 
 class FailingDisk:
-    """Fails one operation, and counts all."""
+    """Counts operations, and lets one of them fail."""
 
-    def __init__(self, monkeypatch, fails):
+    def __init__(self, patch, fails):
         self.count, self.fails = 0, fails
-        real_open, real_replace, real_fsync = Path.open, Path.replace, os.fsync
-        disk = self
-
-        class File:
-            def __init__(self, file):
-                self._file = file
-
-            def __getattr__(self, name):
-                return getattr(self._file, name)
-
-            def __enter__(self):
-                return self
-
-            def __exit__(self, *exception):
-                self._file.close()
-
-            def write(self, content):
-                disk.step()
-                return self._file.write(content)
-
-        def open_(path, mode="r", *args, **options):
-            if "w" not in mode:
-                return real_open(path, mode, *args, **options)
-            disk.step()
-            return File(real_open(path, mode, *args, **options))
-
-        def replace(path, target):
-            disk.step()
-            return real_replace(path, target)
-
-        def fsync(file):
-            disk.step()
-            return real_fsync(file)
-
-        monkeypatch.setattr(Path, "open", open_)
-        monkeypatch.setattr(Path, "replace", replace)
-        monkeypatch.setattr(atomic.os, "fsync", fsync)
+        announce(patch, self.step)
 
     def step(self):
         self.count += 1
@@ -442,8 +406,13 @@ class FailingDisk:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_whichever_operation_fails_the_fit_goes_on_and_a_checkpoint_is_whole(data, tmp_path):
-    expected, fails, count = answer(fit(data)), 0, 1
+def test_a_fit_survives_each_operation_that_fails_and_its_checkpoint_is_whole(data, tmp_path):
+    # in memory and on one scale, where a fit does little besides writing checkpoints
+    X, y = zarr.open_array(data / "X")[:], zarr.open_array(data / "y")[:]
+    parameters = {"standardize": False, "n_threads": 1}
+    expected, fails, count = answer(fit(X, y, **parameters)), 0, 1
+    # what a fit resumes from is these bytes alone: files that are equal are resumed from once
+    resumed = set()
     while fails < count:
         fails += 1
         path = tmp_path / f"{fails}"
@@ -451,12 +420,19 @@ def test_whichever_operation_fails_the_fit_goes_on_and_a_checkpoint_is_whole(dat
             warnings.simplefilter("ignore")
             disk = FailingDisk(patch, fails)
             with pytest.raises(StopError):
-                fit(data, checkpoint=path, progress=stopping_after(2))
+                fit(X, y, checkpoint=path, progress=stopping_after(2), **parameters)
         count = disk.count
         assert sorted(file.name for file in tmp_path.glob(f"{fails}.*")) in (
-            [f"{fails}.lock"], [f"{fails}.lock", f"{fails}.previous"],
-        )  # fmt: skip
-        assert answer(fit(data, checkpoint=path)) == expected
+            [f"{fails}.lock"],
+            [f"{fails}.lock", f"{fails}.previous"],
+        )
+        saved = tuple(
+            file.read_bytes() if file.exists() else b""
+            for file in (path, tmp_path / f"{fails}.previous")
+        )
+        if saved not in resumed:
+            resumed.add(saved)
+            assert answer(fit(X, y, checkpoint=path, **parameters)) == expected
     assert count > 100
 
 

@@ -1,7 +1,11 @@
-"""Fits that are killed at random moments and begun again until they end; run as a program.
+"""Fits that are killed at random moments and started again until they end; run as a program.
 
-Prints, as JSON, whether each came to the bits of a fit that nobody killed, how often it was
-killed, and how many blocks were folded again for a kill: of all fits the largest average.
+A process kills itself, after a random number of blocks or before a random one of its operations on
+the disk. Both are counted, so the moments do not depend on the time that anything takes.
+
+Prints, as JSON: whether each fit came to the result of a fit that nobody killed, how often each was
+killed between blocks and while it wrote, how many blocks had to be read again for a kill (of all
+fits the largest average), and the number of blocks of all passes.
 """
 
 from __future__ import annotations
@@ -11,9 +15,11 @@ import os
 import random
 import signal
 import sys
-import time
 from multiprocessing import RawArray
 from pathlib import Path
+
+import pytest
+from disk_operations import announce
 
 from streamreg import fit as fitting
 from streamreg.checkpoint import file as checkpoint_file
@@ -22,74 +28,99 @@ from streamreg.engines.threads import ThreadsEngine
 from streamreg.progress import Progress
 from streamreg.sources.open import open_dataset
 
+BLOCK, WRITE = 0, 1
 
-class _Count(Progress):
-    """Counts blocks where a process that is killed does not take the number with it."""
 
-    def __init__(self, total):
-        self._total = total
+class Moments(Progress):
+    """Counts blocks and writes, and kills the process at one of them.
+
+    The counts are in shared memory, because a process that is killed takes its own with it.
+    """
+
+    def __init__(self):
+        self.counts = RawArray("q", 2)
+        self._fatal = None
+
+    def kill_at(self, kind, number):
+        """Kill this process at the next block, or write, of this number."""
+        self._fatal = kind, self.counts[kind] + number
+
+    def count(self, kind):
+        self.counts[kind] += 1
+        if self._fatal == (kind, self.counts[kind]):
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def rows(self, n_rows):
         del n_rows  # those of one block
-        self._total[0] += 1
+        self.count(BLOCK)
 
 
-def run(path, settings, total, out):
-    """Fit, and write what came of it."""
-    dataset = open_dataset(path)
-    solution = fitting.fit_dataset(dataset, settings, _Count(total)).solution
+def fitted(path, settings, moments):
+    """Return the bits of a solution, and its history, as JSON."""
+    with pytest.MonkeyPatch.context() as patch:
+        announce(patch, lambda: moments.count(WRITE))
+        solution = fitting.fit_dataset(open_dataset(path), settings, moments).solution
     bits = (solution.coefficients.tobytes() + solution.intercept.tobytes()).hex()
-    partial = out.with_suffix(".partial")
-    partial.write_text(json.dumps([bits, solution.n_epochs, solution.loss_history]))
-    partial.replace(out)
+    return json.dumps([bits, solution.n_epochs, solution.loss_history])
 
 
-def in_child(path, settings, total, out):
-    """Begin a fit in a process of its own, with all modules loaded already."""
+def killed_at(kind, number, path, settings, moments, out):
+    """Fit in a child process that is killed at a moment; return whether it came to that."""
     pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        run(path, settings, total, out)
-        code = 0
-    finally:
-        os._exit(code)
+    if not pid:
+        code = 1
+        try:
+            moments.kill_at(kind, number)
+            out.write_text(fitted(path, settings, moments))
+            code = 0
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(pid, 0)
+    assert os.WIFSIGNALED(status) or status == 0, status
+    return os.WIFSIGNALED(status)
 
 
 def main(path, solver, n_fits, seed):
     folder, chance = Path(path).parent, random.Random(seed)
-    # rows of earlier runs are reported too: here each call is a block that was reduced
+    # a resumed fit reports the rows of earlier runs for progress: count blocks that are read only
     ThreadsEngine._report_rows_before = lambda *_: None
     checkpoint_file.INTERVAL_SECONDS, checkpoint_file._SHARE = 0.0, 0
     settings = FitConfig.parse(
-        solver=solver, tol=1e-10, n_threads=1, memory_limit="1 GiB",
+        solver=solver,
+        tol=1e-10,
+        n_threads=1,
+        memory_limit="1 GiB",
         checkpoint=folder / f"{solver}.ckpt",
-    )  # fmt: skip
-    out, total = folder / f"{solver}.json", RawArray("q", 1)
-    began = time.monotonic()
-    assert os.waitpid(in_child(path, settings, total, out), 0)[1] == 0
-    seconds, n_blocks = time.monotonic() - began, total[0]
-    undisturbed, results, kills, repeated = json.loads(out.read_text()), [], [], 0
-    while len(results) < n_fits:
+    )
+    out, moments = folder / f"{solver}.json", Moments()
+    # in this process, so that its children find all modules imported
+    undisturbed = fitted(path, settings, moments)
+    totals = tuple(moments.counts)
+    same, kills, repeated = [], [0, 0], 0
+    for _ in range(n_fits):
         for file in folder.glob(f"{solver}.*"):
             file.unlink()
-        total[0] = n_kills = 0
+        n_blocks, n_kills = moments.counts[BLOCK], 0
         while not out.exists():
-            pid = in_child(path, settings, total, out)
-            time.sleep(chance.uniform(0, seconds))
-            os.kill(pid, signal.SIGKILL)
-            _, status = os.waitpid(pid, 0)
-            n_kills += os.WIFSIGNALED(status)
-            assert os.WIFSIGNALED(status) or status == 0, status
-        if not n_kills:
-            # it was too fast this time
-            seconds *= 0.7
-            continue
-        repeated = max(repeated, (total[0] - n_blocks) / n_kills)
-        kills.append(n_kills)
-        results.append(json.loads(out.read_text()) == undisturbed)
-    print(json.dumps({"same": results, "kills": kills, "repeated": repeated, "n_blocks": n_blocks}))
+            kind = chance.choice((BLOCK, WRITE))
+            number = chance.randint(1, totals[kind])
+            if killed_at(kind, number, path, settings, moments, out):
+                n_kills += 1
+                kills[kind] += 1
+        n_blocks = moments.counts[BLOCK] - n_blocks
+        repeated = max(repeated, (n_blocks - totals[BLOCK]) / n_kills)
+        same.append(out.read_text() == undisturbed)
+    print(
+        json.dumps(
+            {
+                "same": same,
+                "killed between blocks": kills[BLOCK],
+                "killed while writing": kills[WRITE],
+                "repeated": repeated,
+                "n_blocks": totals[BLOCK],
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from streamreg.errors import DataWarning
 from streamreg.formatting import format_nbytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator
     from contextlib import ExitStack
 
     from streamreg.accumulators.base import Accumulator
@@ -154,7 +154,7 @@ class ClusterEngine(Engine):
     def _run(
         self,
         accumulator: Accumulator[Any, Any],
-        calls: Sequence[tuple[list[range], range | None]],
+        calls: Iterable[tuple[list[range], range | None]],
         at_worst: float,
     ) -> Generator[list[Done], None, None]:
         """Yield what tasks return for segments, or for a part of the state, in order.
@@ -162,28 +162,31 @@ class ClusterEngine(Engine):
         ``at_worst`` is the seconds that the first takes on a slow worker.
         """
         job = self._job._replace(checks_integers=self._checks_integers)
-        sent = self._send(accumulator)
+        sent: dict[tuple[str, ...], Any] = {}
+
+        def submit(segments: list[range], part: range | None, **where: list[str]) -> Any:  # noqa: ANN401
+            # workers that are chosen because another hangs may not need a copy from that one
+            chosen = tuple(where.get("workers", ()))
+            if chosen not in sent:
+                sent[chosen] = self._send(accumulator, **where)
+            if not self._dask_blocks:
+                call = (worker_tasks.reduce_segments, job, sent[chosen], segments, part)
+                return self._submit(*call, **where)
+            (segment,) = segments
+            chain = self._dask_blocks.chain(job, sent[chosen], segment, self._prefix, part)
+            return self._scheduler.client.compute(chain, **where)
+
         block = format_nbytes(self.blocks.max_rows * self._dataset.row_nbytes)
         tasks = Tasks(
             self._scheduler,
-            self._scheduler.client.compute if self._dask_blocks else self._submit,
+            submit,
             f"{type(accumulator).__name__} of {self._dataset.X.name}",
             prefix=self._prefix,
             holds=f"blocks of {block} and a state of {format_nbytes(accumulator.state_nbytes)}",
             patience=max(self._scheduler.patience, at_worst),
             suspects=self._suspects,
         )
-        if not self._dask_blocks:
-            reduce = worker_tasks.reduce_segments
-            yield from tasks.in_order((reduce, job, sent, *call) for call in calls)
-            return
-        chains = (
-            (self._dask_blocks.chain(job, sent, segment, self._prefix, part),)
-            for (segment,), part in calls
-        )
-        with closing(tasks.in_order(chains)) as results:
-            for done in results:
-                yield [done]
+        return tasks.in_order(calls)
 
     def _grouped(self, segments: list[range], state_nbytes: int) -> list[list[range]]:
         """Return the segments that are reduced by one task each.
@@ -208,18 +211,18 @@ class ClusterEngine(Engine):
     def _nbytes(self, numbers: range) -> int:
         return self._n_rows(numbers) * self._dataset.row_nbytes
 
-    def _submit(self, *call: Any, **where: Any) -> Any:  # noqa: ANN401
+    def _submit(self, *call: Any, **where: list[str]) -> Any:  # noqa: ANN401
         return self._scheduler.client.submit(
             *call, pure=False, key=worker_tasks.new_key(self._prefix), **where
         )
 
-    def _send(self, accumulator: Accumulator[Any, Any]) -> Any:  # noqa: ANN401  (bytes, or a future)
-        """Return an accumulator as tasks take it."""
+    def _send(self, accumulator: Accumulator[Any, Any], **where: list[str]) -> Any:  # noqa: ANN401
+        """Return an accumulator as tasks take it: bytes, or a future of bytes."""
         pickled = pickle.dumps(accumulator)
         if len(pickled) <= _SHARED_NBYTES:
             return pickled
         # a task, not scattered data, which would be lost with a worker
-        return self._submit(bytes, pickled)
+        return self._submit(bytes, pickled, **where)
 
     def _checked(self, done: Done) -> PartialResult:
         """Return a partial result whose task read the same versions of files as others."""

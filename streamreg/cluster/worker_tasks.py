@@ -79,18 +79,18 @@ def reduce_segments(
 def reduce_block(
     job: Job,
     accumulator: bytes,
-    before: Done | None,
+    before: list[Done] | None,
     number: int,
     start: int,
     chunks: dict[str, list[Any]],
     part: range | None,
-) -> Done:
+) -> list[Done]:
     """Reduce one block, of which Dask computed some arrays, after the blocks before it.
 
     Parameters
     ----------
     before
-        The blocks of the same segment before this one.
+        What this function returned for the block before, if that is of the same segment.
     number, start
         Of the block, and of its first row.
     chunks
@@ -101,12 +101,12 @@ def reduce_block(
         return source.holding(start, chunks.get(name, []))
 
     dataset = _opened(job).replaced(with_rows)
+    partial = None
     if before is not None:
+        ((partial, files),) = before
         for name, stamps in dataset.stamps().items():
-            stamps.meet(before.files[name])
-    segments, partial = [range(number, number + 1)], before and before.partial
-    (done,) = _reduced(job, dataset, accumulator, segments, partial, part)
-    return done
+            stamps.meet(files[name])
+    return _reduced(job, dataset, accumulator, [range(number, number + 1)], partial, part)
 
 
 def probe(job: Job) -> Worker:

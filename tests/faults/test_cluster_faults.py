@@ -18,13 +18,14 @@ import pytest
 import zarr
 
 from streamreg import LinearRegression
+from streamreg.accumulators.gradient import Gradient
 from streamreg.accumulators.moments import Moments
 from streamreg.cluster import worker_tasks
 from streamreg.cluster.engine import ClusterEngine
 from streamreg.cluster.scheduler import Scheduler
 from streamreg.cluster.tasks import Tasks
 from streamreg.cluster.workers import job_for
-from streamreg.engines.threads import ThreadsReducer
+from streamreg.engines.threads import ThreadsEngine, ThreadsReducer
 from streamreg.errors import ClusterError
 from streamreg.sources.open import open_dataset
 
@@ -99,6 +100,11 @@ def file_made(path, before=None):
     return before
 
 
+def assert_bitwise_identical(results, expected):
+    for result, other in zip(results, expected, strict=True):
+        assert np.asarray(result).tobytes() == np.asarray(other).tobytes()
+
+
 def running_on(client):
     return {key for keys in client.processing().values() for key in keys}
 
@@ -127,12 +133,10 @@ def test_r4_workers_killed_within_passes_change_no_bit(cluster, store, kind):
     with ClusterEngine(dataset, job, scheduler, kill_some) as engine:
         killed = [engine.reduce(Moments(64, 1)) for _ in range(5)]
     with ClusterEngine(dataset, job, scheduler, lambda _: None) as engine:
-        expected = engine.reduce(Moments(64, 1))
+        expected = engine.reduce(Moments(64, 1)).result
     assert n_killed
-    for statistic in killed:
-        assert [np.asarray(each).tobytes() for each in statistic] == [
-            np.asarray(each).tobytes() for each in expected
-        ]
+    for reduction in killed:
+        assert_bitwise_identical(reduction.result, expected)
 
 
 def test_r4_a_worker_killed_between_passes_changes_no_bit(cluster, store):
@@ -223,6 +227,35 @@ def test_r7_a_result_on_a_worker_that_is_stopped_is_computed_by_another(cluster)
         assert suspects == {*stopped}
     finally:
         os.kill(pids[stopped[0]], signal.SIGCONT)
+
+
+def test_r7_an_accumulator_on_a_worker_that_is_stopped_is_sent_to_the_others(cluster, tmp_path):
+    X = np.random.default_rng(0).standard_normal((500, 9000))  # 34 MiB, two segments
+    zarr.create_array(tmp_path / "X.zarr", data=X, chunks=(100, 9000))
+    zarr.save_array(tmp_path / "y.zarr", X[:, 0])
+    dataset = open_dataset(tmp_path / "X.zarr", tmp_path / "y.zarr")
+    accumulator = Gradient(np.ones((9000, 1)), np.zeros(1), 1)  # pickled, 70 KiB
+    pids, stopped = pids_of(cluster), []
+
+    class StopsTheHolder(ClusterEngine):
+        def _send(self, accumulator, **where):
+            future = super()._send(accumulator, **where)
+            if not stopped:
+                with cluster.as_current():
+                    distributed.wait([future])
+                (at,) = cluster.who_has([future])[future.key]
+                stopped.append(at)
+                os.kill(pids[at], signal.SIGSTOP)
+            return future
+
+    job, scheduler = job_for(dataset, ThreadsReducer("numpy")), Scheduler(cluster, 40.0)
+    try:
+        with StopsTheHolder(dataset, job, scheduler, lambda _: None) as engine:
+            on_cluster = engine.reduce(accumulator).result
+    finally:
+        os.kill(pids[stopped[0]], signal.SIGCONT)
+    with ThreadsEngine(dataset, 1) as engine:
+        assert_bitwise_identical(on_cluster, engine.reduce(accumulator).result)
 
 
 def test_r7_a_call_that_hangs_is_made_by_another_worker_too(cluster, tmp_path):

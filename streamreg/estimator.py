@@ -15,9 +15,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from streamreg import validate
 from streamreg.config import FitConfig
-from streamreg.errors import CheckpointError, DataWarning, InputError
+from streamreg.errors import DataWarning, InputError
 from streamreg.fit import fit_dataset
-from streamreg.formatting import count, unsaved
+from streamreg.formatting import count
 from streamreg.model import DETAILS, Model
 from streamreg.predict import predict, predict_to, score
 from streamreg.progress import progress_of
@@ -194,8 +194,8 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
             epochs = count(self.n_iter_, "epoch")
             message = f"{self.solver_} did not converge in {epochs}. {self.status_}"
             warnings.warn(message, ConvergenceWarning, stacklevel=2)
-        if result.unsaved:
-            raise CheckpointError(unsaved(self.checkpoint, result.unsaved))
+        if result.checkpoint_error is not None:
+            raise result.checkpoint_error
         return self
 
     def predict(self, X: Rows, *, out: Path | None = None, overwrite: bool = False) -> Rows:

@@ -25,7 +25,7 @@ from streamreg.errors import (
     Part,
     Remedy,
 )
-from streamreg.formatting import format_nbytes, left_out
+from streamreg.formatting import format_nbytes
 from streamreg.kernels.registry import load_kernels
 from streamreg.machine import PeakMemory, available_nbytes, usable_cpus
 from streamreg.model import Model
@@ -46,8 +46,9 @@ if TYPE_CHECKING:
 
     from streamreg.accumulators.base import Accumulator
     from streamreg.engines.base import Engine, Reduction
+    from streamreg.errors import CheckpointError
+    from streamreg.planning.memory_model import FitBackend, Request
     from streamreg.planning.plan import Plan
-    from streamreg.planning.row_costs import RowCosts
     from streamreg.planning.terms import Candidate, Needs
     from streamreg.solvers.base import Reduce, Solver
     from streamreg.sources.dataset import Dataset
@@ -71,8 +72,8 @@ class Fit:
         Rows left out for NaN or inf.
     warnings
         What deserves a look.
-    unsaved
-        Why no checkpoint could be saved, if one was asked for; otherwise empty.
+    checkpoint_error
+        Why no checkpoint could be saved, if one was asked for.
     """
 
     solution: Solution
@@ -80,7 +81,7 @@ class Fit:
     peak_nbytes: int
     n_omitted: int
     warnings: list[str]
-    unsaved: str = ""
+    checkpoint_error: CheckpointError | None = None
 
     def model(self, dataset: Dataset) -> Model:
         """Return the weights with the names of the data set that was fitted."""
@@ -102,7 +103,7 @@ class Fit:
         )
 
 
-class ThreadsBackend(Backend):
+class ThreadsBackend(Backend["Request", "Needs", "Candidate"]):
     """Threads of this process, or of a cluster's workers."""
 
     policy = HOST
@@ -117,12 +118,12 @@ class ThreadsBackend(Backend):
             Message("pass ", Remedy("device", "cuda"), ", which reduces them on it, or ")
         )
 
-    def needs(self, costs: RowCosts, problem: Problem, solver: Solver, n_threads: int) -> Needs:
-        return threads_needs(costs, problem, solver, n_threads)
+    def needs(self, request: Request, n_threads: int) -> Needs:
+        return threads_needs(request, n_threads)
 
-    def load_kernels(self, candidate: Candidate) -> str:
+    def load_kernels(self, kernels: str) -> str:
         try:
-            load_kernels(candidate.kernels)
+            load_kernels(kernels)
         # whatever an installed Numba raises that does not suit NumPy, or LLVM
         except Exception as error:  # noqa: BLE001
             warnings.warn(
@@ -133,7 +134,7 @@ class ThreadsBackend(Backend):
                 stacklevel=2,
             )
             return "numpy"
-        return candidate.kernels
+        return kernels
 
     def open(
         self,
@@ -156,7 +157,7 @@ class ThreadsBackend(Backend):
         return ThreadsReducer(kernels, self.policy)
 
 
-def backend_of(config: FitConfig) -> Backend:
+def backend_of(config: FitConfig) -> FitBackend:
     """Return where the passes of a fit run; a GPU's or a cluster's code is imported only here."""
     if config.client is None:
         limit = memory_limit_or_default(config.memory_limit)
@@ -168,7 +169,7 @@ def backend_of(config: FitConfig) -> Backend:
     return ClusterBackend(scheduler, worker)
 
 
-def _backend_of_process(config: FitConfig, memory_limit: int, n_threads: int) -> Backend:
+def _backend_of_process(config: FitConfig, memory_limit: int, n_threads: int) -> FitBackend:
     """Return the backend of one process: this one, or one of a cluster's workers."""
     threads = ThreadsBackend(memory_limit, n_threads)
     if config.device == "cpu":
@@ -222,9 +223,15 @@ def plan_fit(dataset: Dataset, config: FitConfig) -> Plan:
     return _plan(dataset, config, backend_of(config))
 
 
-def _plan(dataset: Dataset, config: FitConfig, backend: Backend) -> Plan:
+def _plan(dataset: Dataset, config: FitConfig, backend: FitBackend) -> Plan:
     backend.require_readable(dataset)
-    return make_plan(dataset, config, backend)
+    return make_plan(
+        dataset,
+        backend,
+        config.solver,
+        config.build_solver,
+        saves=config.checkpoint is not None,
+    )
 
 
 def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress | None = None) -> Fit:
@@ -253,7 +260,7 @@ def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress | None =
     solver = config.build_solver(plan.chosen, config.initial_weights(problem))
     with _explain_refused_memory(plan), PeakMemory() as peak:
         # loaded within the measurement, because the plan counts them
-        kernels = backend.load_kernels(candidate)
+        kernels = backend.load_kernels(candidate.kernels)
         with (
             _checkpoint(dataset, config, solver, backend, kernels) as checkpoint,
             backend.open(dataset, candidate, kernels, progress.rows) as engine,
@@ -268,14 +275,19 @@ def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress | None =
                 dataset.require_unchanged()
             finally:
                 progress.close()
-    remarks = [*solution.warnings, *_data_warnings(dataset, engine)]
-    unsaved = "" if checkpoint is None else checkpoint.unsaved
-    return Fit(solution, plan, peak.added_nbytes, engine.n_omitted, remarks, unsaved)
+    return Fit(
+        solution,
+        plan,
+        peak.added_nbytes,
+        engine.n_omitted,
+        [*solution.warnings, *engine.rounding_warnings(), *engine.omission_warnings()],
+        None if checkpoint is None else checkpoint.error_if_unsaved(),
+    )
 
 
 @contextmanager
 def _checkpoint(
-    dataset: Dataset, config: FitConfig, solver: Solver, backend: Backend, kernels: str
+    dataset: Dataset, config: FitConfig, solver: Solver, backend: FitBackend, kernels: str
 ) -> Iterator[Checkpoint | None]:
     """Yield the fit's checkpoint, if one was asked for; otherwise nothing is read."""
     if config.checkpoint is None:
@@ -353,12 +365,3 @@ def _require_rows(dataset: Dataset, reduction: Reduction[Any], n_omitted: int) -
     else:
         why = Message("all have a weight of zero")
     raise InputError(f"no row of {dataset.X.name} is left to fit: of {dataset.n_rows:,} " + why)
-
-
-def _data_warnings(dataset: Dataset, engine: Engine) -> list[str]:
-    rounded = [
-        f"{name} holds integers beyond 2^53, which float64 rounds; "
-        "subtract a constant from such columns before they are stored"
-        for name in sorted(engine.rounded)
-    ]
-    return rounded + left_out(engine.n_omitted, dataset.n_rows)

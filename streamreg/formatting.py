@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import reprlib
 
 import numpy as np
 
-from streamreg.errors import Message, Parameter, Remedy, Verbatim
+from streamreg.errors import Parameter, Verbatim
 
 KIB = 1024
 MIB = 1024**2
@@ -59,15 +58,6 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun if number == 1 else plural}"
 
 
-def left_out(n_omitted: int, n_rows: int) -> list[str]:
-    """Return the warning that rows were left out for NaN or inf, if any were."""
-    if not n_omitted:
-        return []
-    holds, was = ("holds", "was") if n_omitted == 1 else ("hold", "were")
-    rows = f"{n_omitted:,} of {count(n_rows, 'row')} {holds} NaN or inf and {was} left out"
-    return [Message(f"{rows} (", Remedy("nan_policy", "omit"), ")")]
-
-
 def shown(value: object) -> str:
     """Return the repr of a value on one line, shortened, with NumPy's numbers as Python's."""
     if isinstance(value, np.generic):
@@ -82,11 +72,3 @@ def shown(value: object) -> str:
 def given(name: str, value: object) -> Parameter:
     """Return a parameter with the value that a user passed, for a message."""
     return Parameter(name, Verbatim(shown(value)))
-
-
-def unsaved(path: object, why: str) -> str:
-    """Return the message that a fit is done but none of its checkpoints could be saved."""
-    return (
-        f"the fit is done and its answer stands, but not once could it be saved to checkpoint "
-        f"{os.fspath(path)!r}: {why}. Pass a path on a disk with room, or no checkpoint"  # type: ignore[call-overload]
-    )

@@ -17,7 +17,7 @@ from streamreg.engines.partition import HOST, Blocks
 from streamreg.engines.reader_pool import ReaderPool
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.errors import DataCorruptionError, InputError, MemoryLimitError, Message, Remedy
-from streamreg.formatting import count, format_nbytes, left_out
+from streamreg.formatting import count, format_nbytes
 from streamreg.kernels import numpy as numpy_kernels
 from streamreg.machine import usable_cpus
 from streamreg.output.staging import require_writable
@@ -176,7 +176,7 @@ def score(
             "or have weight 0; there is nothing to score"
         )
     r2 = reduction.result.r2
-    warnings = left_out(engine.n_omitted, dataset.n_rows)
+    warnings = engine.omission_warnings()
     if reduction.n_rows == 1:
         warnings.append("R² is not defined for one row, which has no spread; pass more rows")
     elif np.isnan(r2).any():

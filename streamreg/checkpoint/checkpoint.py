@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from streamreg.checkpoint.file import CheckpointFile
 from streamreg.engines.base import PartialResult
-from streamreg.errors import DataCorruptionError
+from streamreg.errors import CheckpointError, DataCorruptionError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -143,10 +143,15 @@ class Checkpoint:
         finally:
             self.file.close()
 
-    @property
-    def unsaved(self) -> str:
-        """Why nothing was saved at all; empty if something was."""
-        return "" if self.file.header else self.file.failure
+    def error_if_unsaved(self) -> CheckpointError | None:
+        """Return the error that the fit is done but that nothing of it could be saved."""
+        if self.file.header or not self.file.failure:
+            return None
+        return CheckpointError(
+            f"the fit is done and its answer stands, but nothing of it could be saved to "
+            f"checkpoint {str(self.file.path)!r}: {self.file.failure}. Pass a path on a disk "
+            "with room, or no checkpoint"
+        )
 
     def reduce(self, engine: Engine, accumulator: Accumulator[Any, Result]) -> Reduction[Result]:
         """Run a pass, or the rest of it, or nothing if its result is saved."""

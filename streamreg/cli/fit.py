@@ -13,8 +13,8 @@ from streamreg.cli import options as o
 from streamreg.cli import show
 from streamreg.cli.config_options import with_config_options
 from streamreg.config import FitConfig
-from streamreg.errors import CheckpointError, InputError
-from streamreg.formatting import count, format_nbytes, unsaved
+from streamreg.errors import InputError
+from streamreg.formatting import count, format_nbytes
 from streamreg.model import Model
 from streamreg.progress import progress_of
 from streamreg.sources.dataset import Dataset
@@ -69,8 +69,8 @@ def fit(
         show.write_json(_document(model, result, out))
     else:
         _write_result(model, result, out)
-    if result.unsaved:
-        raise CheckpointError(unsaved(config.checkpoint, result.unsaved))
+    if result.checkpoint_error is not None:
+        raise result.checkpoint_error
     if not result.solution.status.converged:
         why = show.text_of(result.solution.status.value)
         show.say(f"{result.plan.chosen} did not converge. {why}")

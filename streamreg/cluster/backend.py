@@ -20,13 +20,12 @@ if TYPE_CHECKING:
     from streamreg.config import FitConfig
     from streamreg.engines.backend import SegmentReducer
     from streamreg.engines.base import Engine
-    from streamreg.planning.row_costs import RowCosts
+    from streamreg.planning.memory_model import FitBackend, Request
     from streamreg.planning.terms import Candidate, Needs
-    from streamreg.solvers.base import Problem, Solver
     from streamreg.sources.dataset import Dataset
 
 
-class ClusterBackend(Backend):
+class ClusterBackend(Backend["Request", "Needs", "Candidate"]):
     """The workers of a cluster; all but where passes run is the backend's of one worker.
 
     Parameters
@@ -37,7 +36,7 @@ class ClusterBackend(Backend):
 
     caches_blocks = False
 
-    def __init__(self, scheduler: Scheduler, worker: Backend) -> None:
+    def __init__(self, scheduler: Scheduler, worker: FitBackend) -> None:
         self._scheduler = scheduler
         self._worker = worker
         self.policy = worker.policy
@@ -50,8 +49,8 @@ class ClusterBackend(Backend):
         self._worker.require_readable(dataset)
         require_reachable(dataset)
 
-    def needs(self, costs: RowCosts, problem: Problem, solver: Solver, n_threads: int) -> Needs:
-        return self._worker.needs(costs, problem, solver, n_threads)
+    def needs(self, request: Request, n_threads: int) -> Needs:
+        return self._worker.needs(request, n_threads)
 
     def open(
         self,

@@ -7,7 +7,7 @@ is imported only if a fit asks for it. Nothing else asks where a pass runs.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,10 +15,22 @@ if TYPE_CHECKING:
     from streamreg.accumulators.base import Accumulator
     from streamreg.engines.base import Engine, PartialResult
     from streamreg.engines.partition import PartitionPolicy
-    from streamreg.planning.row_costs import RowCosts
-    from streamreg.planning.terms import Candidate, Needs, Rates
-    from streamreg.solvers.base import Problem, Solver
     from streamreg.sources.dataset import Dataset
+
+
+# of planning, which is above engines: the solver and rows that a plan asks about, what they need,
+# and what the plan grants
+Request = TypeVar("Request")
+Needs = TypeVar("Needs")
+Candidate = TypeVar("Candidate")
+
+
+class Rates(NamedTuple):
+    """What one thread, or one device, does in a second: for rough estimates of time."""
+
+    read_nbytes: float  # of stored rows, read and decoded
+    memory_nbytes: float  # of rows in memory, reduced
+    flops: float  # of matrix products
 
 
 class SegmentReducer(Protocol):
@@ -52,7 +64,7 @@ class SegmentReducer(Protocol):
         """Say on what kind of processor sums are made; raise if it cannot be used."""
 
 
-class Backend(ABC):
+class Backend(ABC, Generic[Request, Needs, Candidate]):
     """Where the passes of a fit run.
 
     Attributes
@@ -67,8 +79,6 @@ class Backend(ABC):
         Whether decoded blocks can stay in memory between passes.
     n_processes
         Processes that run passes at the same time.
-    rates
-        What one of their threads does in a second, for rough estimates of time.
     """
 
     policy: PartitionPolicy
@@ -83,23 +93,19 @@ class Backend(ABC):
         """Raise :class:`InputError` if passes cannot read these rows."""
 
     @abstractmethod
-    def needs(self, costs: RowCosts, problem: Problem, solver: Solver, n_threads: int) -> Needs:
+    def needs(self, request: Request, n_threads: int) -> Needs:
         """Return what the passes of a solver keep in memory with this number of threads."""
 
-    def load_kernels(self, candidate: Candidate) -> str:
+    def load_kernels(self, kernels: str) -> str:
         """Return the name of the kernels that a fit runs with, loaded if this process runs them.
 
         It is part of a checkpoint's identity, because other kernels give other last bits.
         """
-        return candidate.kernels
+        return kernels
 
     @abstractmethod
     def open(
-        self,
-        dataset: Dataset,
-        candidate: Candidate,
-        kernels: str,
-        on_rows: Callable[[int], None],
+        self, dataset: Dataset, candidate: Candidate, kernels: str, on_rows: Callable[[int], None]
     ) -> Engine:
         """Return the engine that runs the passes of a plan's candidate."""
 
@@ -107,6 +113,6 @@ class Backend(ABC):
     def segment_reducer(self, candidate: Candidate, kernels: str) -> SegmentReducer:
         """Return what reduces segments where this backend runs, for a cluster's workers."""
 
-    def without_device(self) -> Backend | None:
+    def without_device(self) -> Backend[Request, Needs, Candidate] | None:
         """Return the backend of this machine's processor, if this one is a device beside it."""
         return None

@@ -12,6 +12,8 @@ import numpy as np
 
 from streamreg.engines.blas import one_blas_thread
 from streamreg.engines.partition import HOST, Blocks, PartitionPolicy, Segments
+from streamreg.errors import Message, Remedy
+from streamreg.formatting import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -168,6 +170,23 @@ class Engine(ABC):
         on_partial: OnPartial | None,
     ) -> PartialResult:
         """Return the partial result of all blocks, given that of the first ones."""
+
+    def rounding_warnings(self) -> list[str]:
+        """Return a warning for each of X and y whose integers float64 rounds."""
+        return [
+            f"{name} holds integers beyond 2^53, which float64 rounds; subtract a constant from "
+            "such columns before they are stored"
+            for name in sorted(self.rounded)
+        ]
+
+    def omission_warnings(self) -> list[str]:
+        """Return the warning that the last pass left out rows for NaN or inf, if it did."""
+        if not self.n_omitted:
+            return []
+        hold, were = ("holds", "was") if self.n_omitted == 1 else ("hold", "were")
+        rows = count(self._dataset.n_rows, "row")
+        text = f"{self.n_omitted:,} of {rows} {hold} NaN or inf and {were} left out ("
+        return [Message(text, Remedy("nan_policy", "omit"), ")")]
 
     def _report_rows_before(self, n_blocks: int) -> None:
         """Report the rows of blocks that an earlier run reduced."""

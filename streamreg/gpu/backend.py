@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from streamreg.engines.backend import Backend
+from streamreg.engines.backend import Backend, Rates
 from streamreg.engines.blas import one_blas_thread
 from streamreg.engines.partition import PartitionPolicy
 from streamreg.errors import MemoryLimitError, Message, Parameter
@@ -14,8 +14,8 @@ from streamreg.formatting import MIB, format_nbytes
 from streamreg.gpu.device import Gpu
 from streamreg.gpu.engine import GpuEngine
 from streamreg.gpu.memory_model import device_needs, host_terms
-from streamreg.planning.memory_model import decoder_term, process_term
-from streamreg.planning.terms import Needs, Rates
+from streamreg.planning.memory_model import Request, decoder_term, process_term
+from streamreg.planning.terms import Needs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from streamreg.accumulators.base import Accumulator
     from streamreg.engines.backend import SegmentReducer
     from streamreg.engines.base import Engine, PartialResult
-    from streamreg.planning.row_costs import RowCosts
+    from streamreg.planning.memory_model import FitBackend
     from streamreg.planning.terms import Candidate, DeviceNeeds
-    from streamreg.solvers.base import Problem, Solver
     from streamreg.sources.dataset import Dataset
 
 # Blocks: to queue one costs the host some tenths of a millisecond, in which a present bus transfers
@@ -45,7 +44,7 @@ GPU_RATES = Rates(read_nbytes=1.5e9, memory_nbytes=2e12, flops=3e13)
 _TURN = Lock()
 
 
-class GpuBackend(Backend):
+class GpuBackend(Backend[Request, Needs, "Candidate"]):
     """The current GPU of this process, or of each of a cluster's workers.
 
     Parameters
@@ -68,7 +67,7 @@ class GpuBackend(Backend):
 
     rates = GPU_RATES
 
-    def __init__(self, host: Backend, device_limit: int | None, *, is_local: bool) -> None:
+    def __init__(self, host: FitBackend, device_limit: int | None, *, is_local: bool) -> None:
         self._host = host
         self.policy = GPU_PARTITION
         self.memory_limit = host.memory_limit
@@ -90,7 +89,8 @@ class GpuBackend(Backend):
     def require_readable(self, dataset: Dataset) -> None:
         """Accept all rows: those of the host and those of the device."""
 
-    def needs(self, costs: RowCosts, problem: Problem, solver: Solver, n_threads: int) -> Needs:
+    def needs(self, request: Request, n_threads: int) -> Needs:
+        costs, problem, solver = request
         footprint = solver.footprint(problem)
         terms = [
             *host_terms(costs, footprint, self.policy, n_threads),
@@ -124,7 +124,7 @@ class GpuBackend(Backend):
         del kernels
         return GpuReducer(_device_of(candidate), self.policy)
 
-    def without_device(self) -> Backend | None:
+    def without_device(self) -> FitBackend | None:
         return self._host if self.caches_blocks else None
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from streamreg.engines.backend import Backend, Rates
 from streamreg.engines.partition import HOST, Segments
 from streamreg.formatting import MIB, count, format_nbytes
 from streamreg.kernels import numba as numba_kernels
@@ -11,13 +12,13 @@ from streamreg.machine import available_nbytes
 from streamreg.planning.plan import Plan
 from streamreg.planning.rechunking import rechunking_advice
 from streamreg.planning.row_costs import RowCosts
-from streamreg.planning.terms import NUMBA, Candidate, Needs, Rates, Term, peak
+from streamreg.planning.terms import NUMBA, Candidate, Needs, Term, peak
 from streamreg.solvers.base import Problem
 from streamreg.solvers.registry import AUTO, SOLVERS, choose
 
 if TYPE_CHECKING:
-    from streamreg.config import FitConfig
-    from streamreg.engines.backend import Backend
+    from collections.abc import Callable
+
     from streamreg.solvers.base import Footprint, PassFootprint, Solver
     from streamreg.sources.dataset import Dataset
 
@@ -41,21 +42,46 @@ _COPIED_STATES, _SAVING_NBYTES = 6, 4 * MIB
 HOST_RATES = Rates(read_nbytes=1.5e9, memory_nbytes=8e9, flops=2e10)
 
 
-def make_plan(dataset: Dataset, config: FitConfig, backend: Backend) -> Plan:
-    """Plan a fit; reads metadata only. On a cluster the plan is of each worker."""
+class Request(NamedTuple):
+    """What a plan asks a backend about: a solver's passes over some rows."""
+
+    costs: RowCosts
+    problem: Problem
+    solver: Solver
+
+
+FitBackend: TypeAlias = "Backend[Request, Needs, Candidate]"
+
+
+def make_plan(
+    dataset: Dataset,
+    backend: FitBackend,
+    solver: str,
+    build_solver: Callable[[str], Solver],
+    *,
+    saves: bool,
+) -> Plan:
+    """Plan a fit; reads metadata only. On a cluster the plan is of each worker.
+
+    Parameters
+    ----------
+    solver, build_solver
+        The solver asked for, perhaps ``"auto"``; and what returns a solver by its name.
+    saves
+        Whether the fit saves checkpoints.
+    """
     problem = Problem(dataset.n_features, max(1, dataset.n_targets))
-    costs = RowCosts.of(dataset, backend.policy)
-    candidates = {
-        name: _candidate(costs, problem, config.build_solver(name), config, backend)
-        for name in SOLVERS
-    }
-    chosen = choose(candidates) if config.solver == AUTO else config.solver
+
+    def candidate(name: str, backend: FitBackend) -> Candidate:
+        costs = RowCosts.of(dataset, backend.policy)
+        return _candidate(Request(costs, problem, build_solver(name)), backend, saves=saves)
+
+    candidates = {name: candidate(name, backend) for name in SOLVERS}
+    chosen = choose(candidates) if solver == AUTO else solver
     processor = None if candidates[chosen].fits else backend.without_device()
-    fits_on_processor = False
-    if processor is not None and not dataset.on_device:
-        solver = config.build_solver(chosen)
-        host_costs = RowCosts.of(dataset, processor.policy)
-        fits_on_processor = _candidate(host_costs, problem, solver, config, processor).fits
+    fits_on_processor = (
+        processor is not None and not dataset.on_device and candidate(chosen, processor).fits
+    )
     return Plan(
         chosen=chosen,
         memory_limit=backend.memory_limit,
@@ -86,8 +112,9 @@ def decoder_term(costs: RowCosts, readers: int) -> list[Term]:
     return [Term("heaps", nbytes, "decoders and fragmentation")]
 
 
-def threads_needs(costs: RowCosts, problem: Problem, solver: Solver, n_threads: int) -> Needs:
+def threads_needs(request: Request, n_threads: int) -> Needs:
     """Return what passes on threads of the host keep in memory."""
+    costs, problem, solver = request
     kernels = "numpy"
     if solver.uses_row_kernels and numba_kernels.is_worth(costs.pass_nbytes):
         kernels = "numba"
@@ -99,17 +126,16 @@ def threads_needs(costs: RowCosts, problem: Problem, solver: Solver, n_threads: 
     return Needs(tuple(terms), kernels)
 
 
-def _candidate(
-    costs: RowCosts, problem: Problem, solver: Solver, config: FitConfig, backend: Backend
-) -> Candidate:
+def _candidate(request: Request, backend: FitBackend, *, saves: bool) -> Candidate:
     """Return what a solver needs with as many threads as fit, or with one if none do."""
+    costs, problem, solver = request
     footprint = solver.footprint(problem)
     d, k = problem.n_features, problem.n_targets
     others = [Term("vectors", footprint.solver_nbytes, f"of the solver, {d:,} × {k:,} each")]  # noqa: RUF001
-    if config.checkpoint is not None:
+    if saves:
         others.append(_checkpoint_term(footprint))
     for n_threads in range(backend.n_threads, 0, -1):
-        needs = backend.needs(costs, problem, solver, n_threads)
+        needs = backend.needs(request, n_threads)
         terms = [*needs.terms, *others]
         fits = peak(terms) <= backend.memory_limit and (needs.device is None or needs.device.fits)
         if fits:
@@ -126,7 +152,7 @@ def _candidate(
         bytes_per_pass=costs.pass_nbytes,
         passes=solver.passes(),
         is_exact=solver.exact_pass_count is not None,
-        seconds=_seconds(costs, problem, solver, backend, n_threads, cache),
+        seconds=_seconds(request, backend, n_threads, cache),
         fits=fits,
         reason=solver.summary if fits else _largest(terms, needs),
         terms=tuple(terms if cache is None else [*terms, cache]),
@@ -136,15 +162,9 @@ def _candidate(
     )
 
 
-def _seconds(
-    costs: RowCosts,
-    problem: Problem,
-    solver: Solver,
-    backend: Backend,
-    n_threads: int,
-    cache: Term | None,
-) -> float:
+def _seconds(request: Request, backend: FitBackend, n_threads: int, cache: Term | None) -> float:
     """Return a rough estimate of a fit's time: bytes that are read, bytes in memory, and flop."""
+    costs, problem, solver = request
     rates, work = backend.rates, solver.work(problem, costs.n_rows)
     threads = n_threads * backend.n_processes
     cached = costs.pass_nbytes

@@ -56,14 +56,6 @@ class Needs(NamedTuple):
     device: DeviceNeeds | None = None
 
 
-class Rates(NamedTuple):
-    """What one thread, or one device, does in a second: for rough estimates of time."""
-
-    read_nbytes: float  # of stored rows, read and decoded
-    memory_nbytes: float  # of rows in memory, reduced
-    flops: float  # of matrix products
-
-
 @dataclass(frozen=True)
 class Candidate:
     """What one solver needs.

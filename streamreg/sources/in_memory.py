@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from streamreg.errors import InputError
+from streamreg.errors import InputError, Message, Remedy
 from streamreg.sources.base import Kind, Reader, RowGrid, RowSource
 from streamreg.sources.memmap import memmap_rows
 
@@ -30,8 +30,12 @@ def open_rows(data: Array, name: str, *, missing_chunks: str) -> RowSource:
     del missing_chunks  # an array has no chunks
     if isinstance(data, np.ma.MaskedArray) and data.mask is not np.ma.nomask:
         raise InputError(
-            f"{name} is a masked array, whose masked values would be read as numbers; pass "
-            f'{name}.filled(np.nan) and nan_policy="omit" to leave such rows out'
+            Message(
+                f"{name} is a masked array, whose masked values would be read as numbers; pass "
+                f"{name}.filled(np.nan) and ",
+                Remedy("nan_policy", "omit"),
+                " to leave such rows out",
+            )
         )
     return memmap_rows(data, name) or ArraySource(data, name)
 

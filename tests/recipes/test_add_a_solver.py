@@ -1,0 +1,184 @@
+"""CONTRIBUTING.md's recipe "a solver", followed: FISTA, with an l1 penalty.
+
+Beck & Teboulle 2009, "A fast iterative shrinkage-thresholding algorithm for linear inverse
+problems", SIAM J. Imaging Sciences 2(1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import Lasso
+
+from streamreg import LinearRegression
+from streamreg.accumulators.gradient import gradient_state_nbytes
+from streamreg.accumulators.moments import Moments
+from streamreg.kernels import numpy as numpy_kernels
+from streamreg.solvers import registry
+from streamreg.solvers.base import (
+    NO_ITERATE_STORE,
+    EpochRecord,
+    Footprint,
+    PassFootprint,
+    Solution,
+    Solver,
+    Status,
+    Work,
+)
+from streamreg.solvers.penalties import Penalty
+
+# 1. a penalty: its value, and what the solver asks of it
+
+
+@dataclass(frozen=True)
+class L1Penalty(Penalty):
+    """λ‖w‖₁, of the lasso."""
+
+    strength: float
+
+    @property
+    def is_zero(self):
+        return self.strength == 0
+
+    def value(self, w):
+        return self.strength * np.abs(w).sum(axis=0)
+
+    def proximal(self, w, step):
+        """Return argmin_v ½‖v - w‖² + step·λ‖v‖₁: w, shrunk towards 0."""
+        return np.sign(w) * np.maximum(np.abs(w) - step * self.strength, 0)
+
+
+# 2. a solver: what it needs, known without data, and how it asks for passes
+
+
+class Iterate(NamedTuple):
+    w: np.ndarray  #        (D, K)
+    b: np.ndarray  #        (K,)
+    w_ahead: np.ndarray  #  (D, K) where the next gradient is taken
+    b_ahead: np.ndarray  #  (K,)
+    momentum: np.ndarray  # ()
+    losses: np.ndarray  #   (epochs,) f, summed over targets
+
+
+@dataclass(frozen=True)
+class Fista(Solver):
+    """Proximal gradient descent with momentum: an error of O(1/k²) after k epochs."""
+
+    name = "fista"
+    summary = "sparse weights, O(D) state"
+
+    penalty: L1Penalty
+    max_epochs: int
+    tol: float
+
+    def footprint(self, problem):
+        d, k = problem.n_features, problem.n_targets
+        moments = Moments(d, k)
+        return Footprint(
+            (
+                PassFootprint(
+                    gradient_state_nbytes(d, k, k), numpy_kernels.products_scratch_nbytes(d, k)
+                ),
+                PassFootprint(moments.state_nbytes, moments.scratch_nbytes),
+            ),
+            solver_nbytes=8 * 8 * (d + 1) * k,
+        )
+
+    def work(self, problem, n_rows):
+        return Work(pass_flops=4.0 * n_rows * problem.n_features * problem.n_targets)
+
+    def passes(self):
+        return min(200, self.max_epochs) + 1
+
+    def identity(self):
+        return {**super().identity(), "l1": self.penalty.strength, "tol": self.tol}
+
+    def solve(self, problem, reduce, report, iterates=NO_ITERATE_STORE):
+        problem = replace(problem, penalty=self.penalty)
+        d, k = problem.n_features, problem.n_targets
+        moments = reduce(Moments(d, k))
+        # the trace of the Hessian bounds its largest eigenvalue; the intercept adds 1
+        step = 1 / (np.sum(moments.deviation**2 + moments.mean**2) + 1)
+        w, b = np.zeros((d, k)), np.zeros(k)
+        now = iterates.load(Iterate(w, b, w, b, np.ones(()), np.empty(0)))
+        status = None
+        while status is None and len(now.losses) < self.max_epochs:
+            iterates.save(now)
+            before, now = now, self._advance(problem, reduce, step, now)
+            moved = max(np.abs(now.w - before.w).max(), np.abs(now.b - before.b).max())
+            report(EpochRecord(len(now.losses), float(now.losses[-1]), np.nan))
+            if moved <= self.tol * np.abs(now.w).max():
+                status = Status.SMALL_GRADIENT
+        losses = now.losses.tolist()
+        return Solution(now.w, now.b, status or Status.OUT_OF_EPOCHS, len(losses), losses)
+
+    def _advance(self, problem, reduce, step, now):
+        at = problem.loss.statistic(now.w_ahead, now.b_ahead, problem.n_targets)
+        result = reduce(at)
+        loss = problem.loss.value(result) + problem.penalty.value(now.w_ahead)
+        w = self.penalty.proximal(now.w_ahead - step * result.gradient, step)
+        b = now.b_ahead - step * result.bias if problem.fit_intercept else now.b
+        momentum = (1 + np.sqrt(1 + 4 * now.momentum**2)) / 2
+        beyond = (now.momentum - 1) / momentum
+        return Iterate(
+            w,
+            b,
+            w + beyond * (w - now.w),
+            b + beyond * (b - now.b),
+            momentum,
+            np.append(now.losses, loss.sum()),
+        )
+
+
+# 3. a line in the registry
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch):
+    monkeypatch.setitem(
+        registry.SOLVERS,
+        "fista",
+        lambda settings: Fista(L1Penalty(0.1), settings.max_epochs, settings.tol),
+    )
+
+
+@pytest.fixture(scope="module")
+def problem():
+    """X (30 000, 8) and y (30 000,) of which half the columns know nothing."""
+    random = np.random.default_rng(0)
+    X = random.standard_normal((30_000, 8)) + 0.5
+    y = X @ [3, -2, 0, 0, 1, 0, 0.05, 0] + 7 + random.standard_normal(len(X))
+    return X, y
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_the_weights_are_those_of_the_lasso_of_scikit_learn(problem, fit_intercept):
+    model = LinearRegression(solver="fista", fit_intercept=fit_intercept).fit(*problem)
+    lasso = Lasso(alpha=0.1, fit_intercept=fit_intercept, tol=1e-12).fit(*problem)
+    np.testing.assert_allclose(model.coef_, lasso.coef_, atol=1e-6)
+    np.testing.assert_allclose(model.intercept_, lasso.intercept_, atol=1e-6)
+    assert np.array_equal(model.coef_ == 0, lasso.coef_ == 0)
+    assert model.n_iter_ == len(model.loss_history_) < 1000
+
+
+def test_threads_and_a_cluster_give_bitwise_identical_coefficients(problem, client_here, store):
+    X, y = store(problem[0], "X.zarr", chunks=(7_000, 8)), store(problem[1], "y.zarr")
+    one, two, cluster = (
+        LinearRegression(solver="fista", tol=1e-5, **where).fit(X, y).coef_.tobytes()
+        for where in ({"n_threads": 1}, {"n_threads": 2}, {"client": client_here})
+    )
+    assert one == two == cluster
+
+
+def test_a_fit_that_ran_out_of_epochs_is_resumed_to_the_same_bits(problem, tmp_path):
+    path = tmp_path / "checkpoint"
+    whole = LinearRegression(solver="fista").fit(*problem)
+    with pytest.warns(ConvergenceWarning, match="fista did not converge in 20 epochs"):
+        LinearRegression(solver="fista", max_epochs=20, checkpoint=path).fit(*problem)
+    resumed = LinearRegression(solver="fista", checkpoint=path).fit(*problem)
+    assert resumed.coef_.tobytes() == whole.coef_.tobytes()
+    assert resumed.loss_history_ == whole.loss_history_

@@ -157,7 +157,7 @@ def problem():
 
 @pytest.mark.parametrize("fit_intercept", [True, False])
 def test_the_weights_are_those_of_the_lasso_of_scikit_learn(problem, fit_intercept):
-    model = LinearRegression(solver="fista", fit_intercept=fit_intercept).fit(*problem)
+    model = LinearRegression(solver="fista", fit_intercept=fit_intercept, tol=1e-10).fit(*problem)
     lasso = Lasso(alpha=0.1, fit_intercept=fit_intercept, tol=1e-12).fit(*problem)
     np.testing.assert_allclose(model.coef_, lasso.coef_, atol=1e-6)
     np.testing.assert_allclose(model.intercept_, lasso.intercept_, atol=1e-6)

@@ -48,19 +48,19 @@ def _load(kind: str, path: str, weighted: bool) -> tuple[Any, Any, Any]:  # noqa
 
 def _fit(X: Any, y: Any, weight: Any, case: dict[str, Any]) -> dict[str, Any]:
     from streamreg.config import FitConfig  # noqa: PLC0415
-    from streamreg.fit import fit  # noqa: PLC0415
+    from streamreg.fit import fit_dataset  # noqa: PLC0415
     from streamreg.sources.open import open_dataset  # noqa: PLC0415
 
     dataset = open_dataset(X, y, weight, nan_policy=case["nan_policy"])
     settings = FitConfig.parse(**case["settings"])
     before = _begin()
-    result = fit(dataset, settings)
+    result = fit_dataset(dataset, settings)
     return {
         "measured": _nbytes("VmHWM") - before,
-        "told": result.peak_nbytes,
+        "reported": result.peak_nbytes,
         "planned": result.plan.candidates[result.plan.chosen].peak_nbytes,
         "limit": result.plan.memory_limit,
-        "kept": result.plan.candidates[result.plan.chosen].cache_nbytes,
+        "cache": result.plan.candidates[result.plan.chosen].cache_nbytes,
     }
 
 
@@ -72,7 +72,7 @@ def _public_fit(X: Any, y: Any, weight: Any, case: dict[str, Any]) -> dict[str, 
     model.fit(X, y, weight)
     return {
         "measured": _nbytes("VmHWM") - before,
-        "told": model.peak_memory_,
+        "reported": model.peak_memory_,
         "planned": model.plan_.candidates[model.plan_.chosen].peak_nbytes,
         "limit": model.plan_.memory_limit,
     }
@@ -100,7 +100,7 @@ def _predict(X: Any, y: Any, _: Any, case: dict[str, Any]) -> dict[str, Any]:
 
 
 def _begin() -> int:
-    """Return the bytes in memory, and forget that there ever were more."""
+    """Return the bytes in memory, and reset the peak."""
     assert zarr.__version__  # imported, whatever the case
     # not every container allows it; then imports may hide a little of what the fit adds
     with suppress(OSError):

@@ -19,13 +19,13 @@ EXACT_INTEGERS = 2**53
 
 
 def aligned(nbytes: int) -> int:
-    """Bytes from where an array of so many begins to where the next one may."""
+    """Return the bytes rounded up to the alignment, so that the next array is aligned too."""
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
 def namespace(array: Any) -> Any:  # noqa: ANN401  (an array of any library, and its functions)
     """Return the functions of the library that ``array`` is of, of the array API standard."""
-    # CuPy's arrays do not tell
+    # CuPy's arrays have no __array_namespace__
     return sys.modules["cupy"] if is_on_device(array) else array.__array_namespace__()
 
 

@@ -78,15 +78,16 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Threads that reduce rows; ``None``: all cores that the process may use. It changes no bit.
         With ``client``, ``fit`` ignores it and warns: each worker uses its own threads.
     device, device_memory_limit
-        ``"cpu"``, or ``"cuda"``: rows are folded on a GPU; what of its memory: half, if ``None``.
+        ``"cpu"``, or ``"cuda"``: a GPU reduces the rows. And the bytes, or a text, that the fit may
+        take of the GPU's memory; ``None``: half of what is free.
     client
         A ``distributed.Client``, on whose workers ``fit`` runs its passes; ``predict`` and
-        ``score`` run here. Clones share it, pickles do without.
+        ``score`` run in this process. Clones share it; pickles leave it out.
     checkpoint
-        A path: the fit saves there, every few seconds and when it is interrupted, how far it came;
-        started again with the same data and parameters, it goes on from there to the same bits.
-        ``<path>.previous`` keeps the one before, ``<path>.lock`` keeps two fits apart. Limits,
-        ``max_epochs`` and ``n_threads`` may change between the two.
+        The path of a file to which the fit saves its state, every few seconds and when it is
+        interrupted. A fit of the same data and parameters resumes from it, to the same bits; limits,
+        ``max_epochs`` and ``n_threads`` may differ. ``<path>.previous`` is the checkpoint before
+        it, and ``<path>.lock`` keeps two fits from using one file.
     missing_chunks
         ``"error"``, or ``"fill"``: an absent Zarr chunk means its fill value.
     nan_policy
@@ -106,7 +107,7 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
     solver_, converged_, status_
         The solver that ran, whether its tolerance was met, and why it stopped: a sentence.
     plan_, peak_memory_
-        The plan that it kept to, and the bytes that it added to the process, measured.
+        The plan, and the bytes that the fit added to the process, measured.
 
     Examples
     --------
@@ -160,7 +161,7 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.progress = progress
 
     def fit(self, X: Rows, y: Rows = None, sample_weight: Rows = None) -> Self:
-        """Fit to rows wherever they lie.
+        """Fit the model; X and y are read in passes.
 
         Parameters
         ----------
@@ -265,7 +266,7 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         return made
 
     def save(self, path: Path) -> None:
-        """Write the fitted model to ``.json`` or ``.npz``; parameters are not kept."""
+        """Write the fitted model to ``.json`` or ``.npz``; parameters are not saved."""
         check_is_fitted(self)
         self._model().save(path)
 

@@ -136,8 +136,8 @@ def test_predictions_are_not_written_over_the_object_that_they_come_from(tmp_pat
     assert np.array_equal(left, X)
 
 
-class _Told(Progress):
-    """Keeps what progress is told."""
+class _RecordedProgress(Progress):
+    """Records the calls that progress receives."""
 
     def __init__(self):
         self.passes, self.closed = [], 0
@@ -157,14 +157,20 @@ def test_progress_is_told_of_every_row_of_every_pass(tmp_path, scale):
     X, model = rows(60_000, 20), some_model(20, 1)
     y = X[:, 0] * scale
     for work, n_passes in (
-        (lambda told: predict(model, only_x(X), progress=told), 1),
-        (lambda told: predict_to(model, only_x(X), tmp_path / "out.zarr", progress=told), 1),
+        (lambda recorded: predict(model, only_x(X), progress=recorded), 1),
+        (
+            lambda recorded: predict_to(model, only_x(X), tmp_path / "out.zarr", progress=recorded),
+            1,
+        ),
         # squares that overflow cost a second
-        (lambda told: score(model, open_dataset(X, y), progress=told), 1 if scale == 1 else 2),
+        (
+            lambda recorded: score(model, open_dataset(X, y), progress=recorded),
+            1 if scale == 1 else 2,
+        ),
     ):
-        told = _Told()
-        work(told)
-        assert (told.passes, told.closed) == ([[60_000, 60_000]] * n_passes, 1)
+        recorded = _RecordedProgress()
+        work(recorded)
+        assert (recorded.passes, recorded.closed) == ([[60_000, 60_000]] * n_passes, 1)
 
 
 class _Unread:

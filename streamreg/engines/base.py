@@ -204,7 +204,7 @@ def merge_in_order(
     """Return the partial result of the blocks of ``start`` and of the segments after it."""
     merged = start
     for segment in segments:
-        # sums may overflow: whoever uses them checks them
+        # sums may overflow: the caller checks them
         with np.errstate(all="ignore"):
             state = accumulator.merge(merged.state, segment.state)
         merged = merged.followed_by(segment, state)

@@ -1,4 +1,4 @@
-"""Checkpoints: what goes on from them, what they refuse, and what may fail on the way."""
+"""Checkpoints: what they resume, what they refuse, and what may fail on the way."""
 
 from __future__ import annotations
 
@@ -443,11 +443,11 @@ def test_a_full_disk_is_told_once_and_in_the_end_if_nothing_was_saved(data, tmp_
     monkeypatch.setattr(atomic.os, "fsync", full)
     model = LinearRegression(solver="cg", checkpoint=tmp_path / "a")
     with (
-        pytest.warns(DataWarning, match="cannot be written: No space left") as told,
+        pytest.warns(DataWarning, match="cannot be written: No space left") as warned,
         pytest.raises(CheckpointError, match="the fit is done and its answer stands, but not once"),
     ):
         model.fit(data)
-    assert len(told) == 1
+    assert len(warned) == 1
     assert model.coef_.tobytes() == fit(data, tol=1e-8).coef_.tobytes()
 
 
@@ -478,10 +478,10 @@ def test_a_signal_saves_a_fit_of_the_api(data, tmp_path, number, code):
         out, _ = process.communicate(timeout=20)
     assert process.returncode == code
     assert number == signal.SIGTERM or "to resume" in out
-    told = [int(line) for line in out.splitlines() if line.isdigit()]
+    reported = [int(line) for line in out.splitlines() if line.isdigit()]
     file = CheckpointFile(tmp_path / "a", {})
     file._require_own = lambda _: None
     file.open()
     n_epochs = len(file.read("iterate/losses", like=np.zeros(1), grows=True)) - 1
     file.close()
-    assert n_epochs >= (told[-1] if told else 5) - 1
+    assert n_epochs >= (reported[-1] if reported else 5) - 1

@@ -25,7 +25,7 @@ from streamreg.validate import parse_nbytes
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the high mark is Linux's")
 
 PROGRAM = Path(__file__).parents[1] / "support" / "measured_fit.py"
-# a pass has a segment for each 16 MiB: four threads can fold at once
+# a pass has a segment for each 16 MiB: four threads can reduce at once
 DATA_NBYTES = 64 * MIB
 CODECS = {"none": None, "zstd": ZstdCodec(), "blosc": BloscCodec(), "gzip": GzipCodec(level=1)}
 
@@ -56,12 +56,14 @@ def measure(
 
 def check(kind, path, **how):
     memory = measure(kind, path, **how)
-    memory.pop("kept", None)
+    memory.pop("cache", None)
     text = ", ".join(f"{name} {format_nbytes(nbytes)}" for name, nbytes in memory.items())
     assert memory["measured"] <= memory["planned"] <= memory["limit"], text
     assert memory["planned"] <= 3 * memory["measured"], text
     # what the fit tells of itself: samples may miss a moment, and both count a page or two else
-    assert abs(memory["told"] - memory["measured"]) <= max(2 * MIB, 0.1 * memory["measured"]), text
+    assert abs(memory["reported"] - memory["measured"]) <= max(2 * MIB, 0.1 * memory["measured"]), (
+        text
+    )
 
 
 class Data:
@@ -276,7 +278,7 @@ def test_one_column_of_many_rows(data, codec, loads_numba):
     path = data.zarr(1, dtype="float32", codec=codec, chunk_nbytes=16 * MIB)
     how = {"solver": "cg", "loads_numba": loads_numba}
     memory = measure("zarr", path, memory_limit="2 GiB", **how)
-    check("zarr", path, memory_limit=memory["planned"] - memory["kept"], **how)
+    check("zarr", path, memory_limit=memory["planned"] - memory["cache"], **how)
 
 
 @pytest.mark.parametrize("task", ["predict", "predict_to", "score"])

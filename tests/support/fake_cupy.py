@@ -212,7 +212,7 @@ class Stream:
         self._device.forget(self)
 
     def run(self, tick):
-        with self._running:  # whoever waits, it is done before it goes on
+        with self._running:  # work is done before any waiting thread continues
             while self.queued and self.queued[0][0] <= tick:
                 self.queued.popleft()[1]()
 

@@ -41,7 +41,7 @@ class Rows(NamedTuple):
         ]
 
 
-def fold(accumulator: Accumulator[Any, Any], blocks: Sequence[Block]) -> Any:
+def state_of(accumulator: Accumulator[Any, Any], blocks: Sequence[Block]) -> Any:
     """Return the state of one segment."""
     state = accumulator.zero()
     for block in blocks:
@@ -53,27 +53,29 @@ def reduce(accumulator: Accumulator[Any, Any], segments: Sequence[Sequence[Block
     """Return the state of several segments, merged in order."""
     merged = accumulator.zero()
     for blocks in segments:
-        merged = accumulator.merge(merged, fold(accumulator, blocks))
+        merged = accumulator.merge(merged, state_of(accumulator, blocks))
     return merged
 
 
 def assert_zero_is_neutral(accumulator: Accumulator[Any, Any], rows: Rows) -> None:
     """Merging with no rows, on either side, changes no bit."""
     block = rows.blocks([len(rows.X)])
-    alone = fold(accumulator, block)
-    assert_same_bits(accumulator.merge(accumulator.zero(), fold(accumulator, block)), alone)
-    assert_same_bits(accumulator.merge(fold(accumulator, block), accumulator.zero()), alone)
+    alone = state_of(accumulator, block)
+    assert_same_bits(accumulator.merge(accumulator.zero(), state_of(accumulator, block)), alone)
+    assert_same_bits(accumulator.merge(state_of(accumulator, block), accumulator.zero()), alone)
 
 
 def assert_an_empty_block_adds_nothing(accumulator: Accumulator[Any, Any], rows: Rows) -> None:
     """A block of no rows changes no bit of a state."""
     n = len(rows.X)
-    assert_same_bits(fold(accumulator, rows.blocks([0, n, 0])), fold(accumulator, rows.blocks([n])))
+    assert_same_bits(
+        state_of(accumulator, rows.blocks([0, n, 0])), state_of(accumulator, rows.blocks([n]))
+    )
 
 
 def assert_finalize_writes_nothing(accumulator: Accumulator[Any, Any], rows: Rows) -> None:
     """A state is the same after its statistic was taken, which comes out the same again."""
-    state = fold(accumulator, rows.blocks([len(rows.X)]))
+    state = state_of(accumulator, rows.blocks([len(rows.X)]))
     before = copy.deepcopy(state)
     first = copy.deepcopy(accumulator.finalize(state))
     assert_same_bits(state, before)
@@ -85,7 +87,7 @@ def assert_second_arguments_are_left_alone(accumulator: Accumulator[Any, Any], r
     before = copy.deepcopy(rows)
     half = len(rows.X) // 2
     first, second = rows.blocks([half, len(rows.X) - half])
-    a, b = fold(accumulator, [first]), fold(accumulator, [second])
+    a, b = state_of(accumulator, [first]), state_of(accumulator, [second])
     b_before = copy.deepcopy(b)
     merged = accumulator.merge(a, b)
     assert_same_bits(b, b_before)

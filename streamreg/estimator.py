@@ -85,9 +85,9 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         ``score`` run in this process. Clones share it; pickles leave it out.
     checkpoint
         The path of a file to which the fit saves its state, every few seconds and when it is
-        interrupted. A fit of the same data and parameters resumes from it, to the same bits; limits,
-        ``max_epochs`` and ``n_threads`` may differ. ``<path>.previous`` is the checkpoint before
-        it, and ``<path>.lock`` keeps two fits from using one file.
+        interrupted. A fit of the same data and parameters resumes from it, to the same bits;
+        limits, ``max_epochs`` and ``n_threads`` may differ. ``<path>.previous`` is the checkpoint
+        before it, and ``<path>.lock`` keeps two fits from using one file.
     missing_chunks
         ``"error"``, or ``"fill"``: an absent Zarr chunk means its fill value.
     nan_policy

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from streamreg.errors import ClusterError, StreamregError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable
 
     from streamreg.cluster.scheduler import Scheduler
 
@@ -22,9 +21,6 @@ _TASKS_A_THREAD, _LEAST_WINDOW = 3, 16
 _LOOKS = 60
 # part of the patience without progress after which a worker is suspected to hang
 _SUSPICION = 1 / 20
-
-# submits a call, perhaps with ``workers=`` for some workers only, and returns its future
-Submit = Callable[..., Any]
 
 
 @dataclass(eq=False)
@@ -58,7 +54,7 @@ class Tasks:
     scheduler
         The cluster's.
     submit
-        Submits a call.
+        Submits a call, perhaps with ``workers=`` for some workers only, and returns its future.
     what
         What is waited for, in messages.
     prefix
@@ -74,7 +70,7 @@ class Tasks:
     def __init__(
         self,
         scheduler: Scheduler,
-        submit: Submit,
+        submit: Callable[..., Any],
         what: str,
         *,
         prefix: str,
@@ -203,15 +199,9 @@ class Tasks:
     def _failed(self, error: Exception) -> ClusterError:
         from distributed import KilledWorker  # noqa: PLC0415  (an extra)
 
-        if isinstance(error, KilledWorker):
-            cure = (
-                "if workers die because memory runs out, give them more, or fewer threads: a task "
-                f"holds {self._holds}"
-            )
-        elif isinstance(error, MemoryError):
-            cure = "give the workers more memory, or fewer threads"
-        else:
-            cure = "if rows come from a Dask array, see that it can be computed"
+        cure = "if rows come from a Dask array, see that it can be computed"
+        if isinstance(error, KilledWorker | MemoryError):
+            cure = f"give the workers more memory, or fewer threads: a task holds {self._holds}"
         return ClusterError(
             f"{self._what} failed on a worker: {type(error).__name__}: {error}; {cure}"
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ import zarr
 from streamreg import LinearRegression
 from streamreg.accumulators.gradient import Gradient
 from streamreg.accumulators.moments import Moments
+from streamreg.checkpoint.checkpoint import Checkpoint
 from streamreg.cluster import worker_tasks
 from streamreg.cluster.engine import ClusterEngine
 from streamreg.cluster.scheduler import Scheduler
@@ -73,6 +73,14 @@ def pids_of(client):
     return client.run(os.getpid, on_error="ignore")
 
 
+def kill_one(client):
+    """Kill a worker, if one is there; return how many."""
+    pids = [*pids_of(client).values()][:1]
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    return len(pids)
+
+
 class Clock:
     """A clock that moves by ``step`` seconds when it is read, and else when a test moves it."""
 
@@ -119,14 +127,14 @@ def test_r4_workers_killed_within_passes_change_no_bit(cluster, store, kind):
     X, y = store / "X", store / "y"
     if kind == "Dask array":
         X, y = da.from_zarr(store / "X"), da.from_zarr(store / "y")
-    chance, n_segments, n_killed = random.Random(0), 0, 0
+    n_segments = n_killed = 0
 
     def kill_some(n_rows):
         nonlocal n_segments, n_killed
         n_segments += 1
-        if n_segments in {2, 5, 9, 14, 20}:
-            os.kill(chance.choice([*pids_of(cluster).values()]), signal.SIGKILL)
-            n_killed += 1
+        # three times: Dask gives up a task that has lost four workers
+        if n_segments in {2, 7, 14}:
+            n_killed += kill_one(cluster)
 
     dataset = open_dataset(X, y)
     job, scheduler = job_for(dataset, ThreadsReducer("numpy")), Scheduler(cluster)
@@ -142,7 +150,7 @@ def test_r4_workers_killed_within_passes_change_no_bit(cluster, store, kind):
 def test_r4_a_worker_killed_between_passes_changes_no_bit(cluster, store):
     def kill(record):
         if record.epoch in {2, 3, 5}:
-            os.kill(next(iter(pids_of(cluster).values())), signal.SIGKILL)
+            kill_one(cluster)
 
     assert fit(store, client=cluster, progress=kill) == fit(store)
 
@@ -159,18 +167,24 @@ def test_r4_a_task_that_kills_its_workers_is_an_error_with_what_it_holds(cluster
 def test_r5_all_workers_lost_is_an_error_after_which_the_checkpoint_resumes(
     cluster, store, tmp_path
 ):
-    path = tmp_path / "checkpoint"
+    dataset, accumulator = open_dataset(store), Moments(64, 1)
+    job = job_for(dataset, ThreadsReducer("numpy"))
 
-    def lose_all(record):
-        if record.epoch == 2:
-            cluster.cluster.scale(0)
+    def lose_all(n_rows):
+        cluster.cluster.scale(0)
+        wait_until(lambda: not cluster.nthreads())
 
-    with (
-        dask.config.set({"streamreg.no-progress-timeout": "4 s"}),
-        pytest.raises(ClusterError, match=r"the cluster was given up while .* was waited for"),
-    ):
-        fit(store, client=cluster, progress=lose_all, checkpoint=path)
-    assert fit(store, checkpoint=path) == fit(store)
+    def two_passes(engine):
+        with Checkpoint(tmp_path / "checkpoint", {}, dataset) as checkpoint, engine:
+            return [checkpoint.reduce(engine, accumulator).result for _ in range(2)]
+
+    with pytest.raises(ClusterError, match="the cluster was given up"):
+        two_passes(ClusterEngine(dataset, job, fake_time(cluster), lose_all))
+    resumed = two_passes(ThreadsEngine(dataset, 1))
+    with ThreadsEngine(dataset, 1) as engine:
+        expected = engine.reduce(accumulator).result
+    for result in resumed:
+        assert_bitwise_identical(result, expected)
 
 
 def test_r5_all_workers_lost_is_an_error_that_names_the_pass(cluster, store):
@@ -325,10 +339,7 @@ def test_r6_a_scheduler_that_is_lost_is_an_error_after_which_the_checkpoint_resu
             cluster.close()
 
     try:
-        with (
-            dask.config.set({"streamreg.no-progress-timeout": "10 s"}),
-            pytest.raises(ClusterError, match="was given up"),
-        ):
+        with pytest.raises(ClusterError, match="was given up"):
             fit(store, client=client, progress=lose, checkpoint=path)
     finally:
         client.close()

@@ -1,6 +1,5 @@
 """The demo, as a user meets it: what it prints and what it writes."""
 
-import os
 import re
 import signal
 import subprocess
@@ -12,10 +11,6 @@ import psutil
 import pytest
 import zarr
 
-from streamreg.cli import demo_fit
-from streamreg.cli.demo_fit import fit_in_process
-from streamreg.config import FitConfig
-from streamreg.errors import InputError, StreamregError
 from streamreg.validate import parse_nbytes
 
 COMMAND = [sys.executable, "-m", "streamreg", "demo", "--memory-limit", "128 MiB"]
@@ -99,20 +94,54 @@ def test_fewer_than_ten_rows_for_each_feature_are_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def killed(*_):
-    os.kill(os.getpid(), signal.SIGKILL)
+def test_an_existing_folder_is_not_overwritten(tmp_path):
+    (tmp_path / "kept").mkdir()
+    done = demo("--keep", "kept", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "streamreg: the system refused 'kept': File exists\n",
+    )
 
 
-def test_a_killed_fit_is_reported_in_a_sentence(monkeypatch):
-    monkeypatch.setattr(demo_fit, "_fit", killed)
-    with pytest.raises(StreamregError, match="the process that fits by cg was killed") as caught:
-        fit_in_process(None, FitConfig.parse(solver="cg"), progress=False)
-    assert "pass a lower --memory-limit" in caught.value.args[0].for_command_line()
+def fits_of(process):
+    """Return the processes that fit, as soon as there is one."""
+    while process.poll() is None:
+        children = psutil.Process(process.pid).children()
+        found = [child for child in children if "fit" in child.cmdline()]
+        if found:
+            return found
+        time.sleep(0.01)
+    return []
 
 
-def test_an_error_of_the_fit_is_raised_in_the_calling_process(tmp_path):
-    with pytest.raises(InputError, match="nowhere"):
-        fit_in_process(tmp_path / "nowhere.zarr", FitConfig.parse(solver="cg"), progress=False)
+def started(folder):
+    return subprocess.Popen(
+        [*COMMAND, "--rows", "1000000", "--features", "32"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_killed_fit_is_reported_in_a_sentence(tmp_path):
+    with started(tmp_path) as process:
+        for fit in fits_of(process):
+            fit.kill()
+        _, messages = process.communicate(timeout=20)
+    assert process.returncode == 2
+    last = messages.splitlines()[-1]
+    assert "the process that fits by closed_form was killed" in last
+    assert "pass a lower --memory-limit" in last
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_limit_that_no_solver_fits_is_refused(tmp_path):
+    done = demo("--rows", "1000", "--features", "4", "--memory-limit", "1 MiB", cwd=tmp_path)
+    assert done.returncode == 3
+    for solver in ("closed_form", "gd", "cg"):
+        assert f"MemoryLimitError: {solver} needs" in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -120,26 +149,12 @@ def test_an_error_of_the_fit_is_raised_in_the_calling_process(tmp_path):
     [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
 )
 def test_a_signal_ends_the_demo_and_its_fit(number, code, says, tmp_path):
-    with subprocess.Popen(
-        [*COMMAND, "--rows", "1000000", "--features", "32"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        children = []
-        # the fits follow the plan, each in a child beside the tracker of multiprocessing
-        while not children and process.poll() is None:
-            children = [
-                child
-                for child in psutil.Process(process.pid).children()
-                if "spawn_main" in " ".join(child.cmdline())
-            ]
-            time.sleep(0.01)
+    with started(tmp_path) as process:
+        fits = fits_of(process)
         process.send_signal(number)
         _, messages = process.communicate(timeout=20)
     assert process.returncode == code, messages
     assert messages.splitlines()[-1] == f"streamreg: {says}; nothing was left half written"
     assert "Traceback" not in messages
-    assert not any(child.is_running() for child in children)
+    assert not any(fit.is_running() for fit in fits)
     assert not list(tmp_path.iterdir())

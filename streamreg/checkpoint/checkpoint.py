@@ -25,6 +25,16 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 Iterate = TypeVar("Iterate", bound=NamedTuple)
 
+# the description of a pass in the file
+_KINDS = {
+    "accumulator": str,
+    "n_blocks": int,
+    "n_rows": int,
+    "weight_sum": str,  # hexadecimal, because JSON has no infinity
+    "n_omitted": int,
+    "rounded": list,
+}
+
 
 class _Pass(NamedTuple):
     """The partial result of one pass."""
@@ -34,20 +44,17 @@ class _Pass(NamedTuple):
     is_large: bool
 
     def described(self) -> dict[str, Any]:
-        """Return all but the state, as in JSON."""
-        return {
+        """Return all but the state, by the names of ``_KINDS``."""
+        own = {
             "accumulator": self.accumulator,
-            "n_blocks": self.partial.n_blocks,
-            "n_rows": self.partial.n_rows,
-            # as text, because JSON has no infinity
             "weight_sum": float(self.partial.weight_sum).hex(),
-            "n_omitted": self.partial.n_omitted,
             "rounded": sorted(self.partial.rounded),
         }
+        return {name: own.get(name, getattr(self.partial, name, None)) for name in _KINDS}
 
 
 class _Position(NamedTuple):
-    """How far a fit has come: passes before its first iterate, the last iterate, passes after."""
+    """The passes before the first iterate, the last iterate, and the passes after it."""
 
     first: tuple[_Pass, ...] = ()
     iterate: Any = None
@@ -58,35 +65,12 @@ class _Position(NamedTuple):
         """The name of the tuple to which the next pass belongs."""
         return "first" if self.iterate is None else "later"
 
-    def passes(self) -> dict[str, _Pass]:
-        """Return all passes by their names in the file."""
-        return {
-            f"{when}/{number}": each
-            for when in ("first", "later")
-            for number, each in enumerate(getattr(self, when))
-        }
-
 
 class Checkpoint:
     """The checkpoint of one fit; use it as a context manager around the fit.
 
-    Parameters
-    ----------
-    path
-        As for :class:`CheckpointFile`.
-    identity
-        All that the answer depends on, as in JSON: parameters and data.
-    dataset
-        Its files must be those that were read before.
-
-    Raises
-    ------
-    InputError
-        Nothing can be written to the path, or another fit uses it.
-    CheckpointError
-        The file belongs to another fit, or is damaged.
-    DataCorruptionError
-        A data file that was read before has changed.
+    ``path`` and ``identity`` are those of :class:`CheckpointFile`. Entering the context raises the
+    errors of its ``open``, and ``DataCorruptionError`` if a data file has changed since it was read.
     """
 
     def __init__(self, path: object, identity: Mapping[str, Any], dataset: Dataset) -> None:
@@ -113,7 +97,7 @@ class Checkpoint:
         for when in ("first", "later"):
             known = header.get(when)
             if not isinstance(known, list) or not all(map(_is_description, known)):
-                raise self.file.damaged(f"its list of passes ({when}) makes no sense")
+                raise self.file.damaged(f"its list of passes ({when}) is not one")
         self._saved = list(header["first"])
         for name, stamps in self._stamps.items():
             stamps.values[...] = self.file.read(f"stamps/{name}", like=stamps.values)
@@ -207,10 +191,10 @@ class Checkpoint:
         name = f"{self._position.current}/{self._n_done}"
         if known["accumulator"] != type(accumulator).__name__:
             raise self.file.damaged(f"its pass {name} is of {known['accumulator']}")
-        zero = accumulator.zero()
-        fields = zero._asdict().items()
+        zero = accumulator.zero()._asdict()
+        arrays = {each: self.file.read(f"{name}/{each}", like=zero[each]) for each in zero}
         partial = PartialResult(
-            type(zero)(*(self.file.read(f"{name}/{each}", like=array) for each, array in fields)),
+            accumulator.zero()._replace(**arrays),
             known["n_blocks"],
             known["n_rows"],
             float.fromhex(known["weight_sum"]),
@@ -235,12 +219,14 @@ class Checkpoint:
 
     def _save(self, position: _Position) -> bool:
         """Write a position to the file and take it over; return whether that succeeded."""
-        passes = position.passes()
-        states = {name: each.partial.state for name, each in passes.items()}
+        passes = {"first": position.first, "later": position.later}
         header: dict[str, Any] = {
-            "first": [each.described() for each in position.first],
-            "later": [each.described() for each in position.later],
-            "has_iterate": position.iterate is not None,
+            when: [each.described() for each in group] for when, group in passes.items()
+        } | {"has_iterate": position.iterate is not None}
+        states = {
+            f"{when}/{at}": each.partial.state
+            for when, group in passes.items()
+            for at, each in enumerate(group)
         }
         if position.iterate is not None:
             states["iterate"] = position.iterate
@@ -251,13 +237,11 @@ class Checkpoint:
         } | {f"stamps/{name}": stamps.values for name, stamps in self._stamps.items()}
         if self._is_lost or not self.file.save(header, arrays):
             return False
-        if any(each.is_large for each in passes.values()):
-            in_file = {name: self._in_file(name, each) for name, each in passes.items()}
-            position = position._replace(
-                first=tuple(in_file[f"first/{at}"] for at in range(len(position.first))),
-                later=tuple(in_file[f"later/{at}"] for at in range(len(position.later))),
-            )
-        self._position, self._is_new = position, False
+        in_file = {
+            when: tuple(self._in_file(f"{when}/{at}", each) for at, each in enumerate(group))
+            for when, group in passes.items()
+        }
+        self._position, self._is_new = position._replace(**in_file), False
         return True
 
     def _in_file(self, name: str, each: _Pass) -> _Pass:
@@ -270,22 +254,14 @@ class Checkpoint:
 
 
 def _is_description(known: Any) -> bool:  # noqa: ANN401  (JSON)
-    """Whether this is what :meth:`_Pass.described` writes."""
-    names = {"accumulator", "n_blocks", "n_rows", "weight_sum", "n_omitted", "rounded"}
-    if not isinstance(known, dict) or known.keys() != names:
+    """Whether this is what :meth:`_Pass.described` returns."""
+    if not isinstance(known, dict) or {name: type(known[name]) for name in known} != _KINDS:
         return False
-    counts = known["n_blocks"], known["n_rows"], known["n_omitted"]
-    return (
-        isinstance(known["accumulator"], str)
-        and all(type(number) is int and number >= 0 for number in counts)
-        and isinstance(known["rounded"], list)
-        and all(isinstance(name, str) for name in known["rounded"])
-        and _is_hex(known["weight_sum"])
-    )
-
-
-def _is_hex(text: object) -> bool:
     try:
-        return isinstance(text, str) and float.fromhex(text) >= 0
+        return (
+            min(known["n_blocks"], known["n_rows"], known["n_omitted"]) >= 0
+            and all(isinstance(name, str) for name in known["rounded"])
+            and float.fromhex(known["weight_sum"]) >= 0
+        )
     except (ValueError, OverflowError):
         return False

@@ -1,4 +1,4 @@
-"""The file of a checkpoint: whole or not at all, the one before kept, one fit at a time."""
+"""The file of a checkpoint: whole or not at all, with the one before it, for one fit at a time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from streamreg.errors import CheckpointError, DataWarning, InputError
 from streamreg.output.archive import Archive, NotAnArchiveError, Stored, write_archive
-from streamreg.output.atomic import atomic_write
+from streamreg.output.atomic import atomic_write, require_folder
 from streamreg.validate import path_text
 
 if TYPE_CHECKING:
@@ -22,26 +22,25 @@ if TYPE_CHECKING:
     from streamreg.blocks import Array
 
 _FORMAT, _VERSION = "streamreg-checkpoint", 2
-# between two saves; and saving may take a twentieth of the time
+# the least time between two saves, which is also 20 times as long as the last save took
 INTERVAL_SECONDS = 5.0
 _SHARE = 20
 
 
 class CheckpointFile:
-    """Where checkpoints of one fit stand.
+    """The last checkpoint of a fit, at ``path``.
+
+    The one before it is at ``<path>.previous``. ``<path>.lock`` keeps other fits out.
 
     Parameters
     ----------
-    path
-        The last one. The one before it is kept as ``<path>.previous``, and ``<path>.lock`` keeps
-        two fits apart.
     identity
-        All that an answer depends on, as JSON knows it.
+        All that the answer depends on, as JSON has it.
 
     Attributes
     ----------
     header
-        What the last one says of its arrays; empty if there is none.
+        The description of the last checkpoint's arrays; empty if there is none.
     failure
         Why the last attempt to save failed; empty if it did not.
     """
@@ -50,7 +49,7 @@ class CheckpointFile:
         self.path = Path(os.path.realpath(path_text("checkpoint", path)))
         self._previous = self.path.with_name(f"{self.path.name}.previous")
         self._lock = FileLock(f"{self.path}.lock", timeout=0)
-        # as it comes back from JSON
+        # tuples become lists, as in the file
         self._identity = json.loads(json.dumps(identity))
         self._archive: Archive | None = None
         self._is_damaged = False
@@ -64,16 +63,18 @@ class CheckpointFile:
         return time.monotonic() >= self._due
 
     def open(self) -> None:
-        """Keep other fits out, and open the last checkpoint that is whole, if there is any.
+        """Lock out other fits, and open the last checkpoint that is whole, if there is any.
 
         Raises
         ------
         InputError
-            Nothing can be written there, or another fit uses it.
+            Nothing can be written to the path, or another fit uses it.
         CheckpointError
-            What is there belongs to another fit, or is damaged.
+            The file belongs to another fit, or is damaged.
         """
-        self._require_writable()
+        if self.path.is_dir():
+            raise InputError(f"checkpoint {str(self.path)!r} is a folder; pass the path of a file")
+        require_folder(self.path, f"checkpoint {str(self.path)!r}")
         try:
             self._lock.acquire()
         except Timeout:
@@ -82,7 +83,9 @@ class CheckpointFile:
                 f"{self._lock.lock_file!r}; wait for it to end, or pass another path"
             ) from None
         except OSError as error:
-            raise self._refused(error) from error
+            raise InputError(
+                f"checkpoint {str(self.path)!r} cannot be used: {error.strerror}"
+            ) from error
         try:
             self._archive = self._last_whole()
             if self._archive is not None:
@@ -93,22 +96,21 @@ class CheckpointFile:
             raise
 
     def close(self) -> None:
-        """Let other fits in."""
+        """Close the file and release its lock."""
         if self._archive is not None:
             self._archive.close()
         self._lock.release()
 
     def save(self, header: Mapping[str, Any], arrays: Mapping[str, Array | Stored]) -> bool:
-        """Replace the file; where that fails warn, keep the old one, and return ``False``."""
+        """Replace the file; if that fails, warn, keep the old one, and return ``False``."""
         began = time.monotonic()
-        header = {
-            "format": _FORMAT, "version": _VERSION, "identity": self._identity, **header
-        }  # fmt: skip
-        # a damaged one is not worth keeping
+        own = {"format": _FORMAT, "version": _VERSION, "identity": self._identity}
+        partial = self.path.with_name(f"{self.path.name}.partial")
+        # a damaged file must not replace a whole one
         previous = None if self._is_damaged else self._previous
         try:
-            with atomic_write(self._beside("partial"), self.path, previous) as file:
-                write_archive(file, header, arrays)
+            with atomic_write(partial, self.path, previous) as file:
+                write_archive(file, own | dict(header), arrays)
             reopened = Archive(self.path)
         except OSError as error:
             self._warn(error)
@@ -118,19 +120,17 @@ class CheckpointFile:
             self._due = time.monotonic() + max(INTERVAL_SECONDS, _SHARE * took)
         if self._archive is not None:
             self._archive.close()
-        self._archive, self.header, self.failure = reopened, dict(header), ""
+        self._archive, self.header, self.failure = reopened, reopened.header, ""
         self._is_damaged = False
         return True
 
     def read(self, name: str, like: Array, *, grows: bool = False) -> Array:
-        """Return an array of the last checkpoint, which must be as ``like`` is.
+        """Return an array of the last checkpoint; its dtype and shape must be those of ``like``.
 
-        Or longer, if it ``grows``.
+        If it ``grows``, its length may be another.
         """
-        if self._archive is None:
-            raise self.damaged("it holds nothing")
         try:
-            array = self._archive.read(name)
+            array = self._opened.read(name)
         except NotAnArchiveError as error:
             raise self.damaged(str(error)) from error
         shape = array.shape[:1] + like.shape[1:] if grows else like.shape
@@ -141,48 +141,48 @@ class CheckpointFile:
         return array
 
     def stored(self, name: str) -> Stored:
-        """Return where an array of the last checkpoint is, to be copied to the next."""
+        """Return an array of the last checkpoint without reading it."""
+        return self._opened.stored(name)
+
+    @property
+    def _opened(self) -> Archive:
         if self._archive is None:
             raise self.damaged("it holds nothing")
-        return self._archive.stored(name)
+        return self._archive
 
     def damaged(self, how: str) -> CheckpointError:
-        """Return the error that says so."""
+        """Return the error that the checkpoint is damaged."""
         return CheckpointError(
             f"checkpoint {str(self.path)!r} is damaged: {how}. Remove it and "
-            f"{self._previous.name!r} to start the fit anew"
+            f"{self._previous.name!r} to start over"
         )
 
-    def _beside(self, ending: str) -> Path:
-        return self.path.with_name(f"{self.path.name}.{ending}")
-
     def _last_whole(self) -> Archive | None:
-        damages = {}
+        damages = []
         for path in (self.path, self._previous):
             try:
                 archive = Archive(path)
+                try:
+                    archive.require_whole()
+                except NotAnArchiveError:
+                    archive.close()
+                    raise
             except FileNotFoundError:
                 continue
             except (OSError, NotAnArchiveError) as damage:
-                damages[path] = damage
+                damages.append(str(damage))
                 continue
-            try:
-                archive.require_whole()
-            except NotAnArchiveError as damage:
-                archive.close()
-                damages[path] = damage
-                continue
-            self._is_damaged = bool(damages)
             if damages:
+                self._is_damaged = True
                 warnings.warn(
-                    f"checkpoint {str(self.path)!r} is damaged ({damages[self.path]}); the fit "
-                    f"goes on from the one before, {path.name!r}",
+                    f"checkpoint {str(self.path)!r} is damaged ({damages[0]}); the fit resumes "
+                    f"from the one before, {path.name!r}",
                     DataWarning,
                     stacklevel=2,
                 )
             return archive
         if damages:
-            raise self.damaged(" and ".join(map(str, damages.values())))
+            raise self.damaged(" and ".join(damages))
         return None
 
     def _require_own(self, header: dict[str, Any]) -> None:
@@ -197,33 +197,16 @@ class CheckpointFile:
         if differences:
             raise CheckpointError(
                 f"checkpoint {str(self.path)!r} is of another fit: {'; '.join(differences)}. "
-                "Fit with what it was begun with, pass another path, or remove it and "
-                f"{self._previous.name!r} to start anew"
+                "Fit with the same data and parameters, pass another path, or remove it and "
+                f"{self._previous.name!r} to start over"
             )
-
-    def _require_writable(self) -> None:
-        folder = self.path.parent
-        if self.path.is_dir():
-            raise InputError(f"checkpoint {str(self.path)!r} is a folder; pass the path of a file")
-        if not folder.is_dir():
-            raise InputError(
-                f"checkpoint {str(self.path)!r} has no folder to lie in; create {str(folder)!r}"
-            )
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise InputError(
-                f"checkpoint {str(self.path)!r} must lie in {str(folder)!r}, where this process "
-                "may not write"
-            )
-
-    def _refused(self, error: OSError) -> InputError:
-        return InputError(f"checkpoint {str(self.path)!r} cannot be used: {error.strerror}")
 
     def _warn(self, error: OSError) -> None:
-        kept = "the one before is kept" if self.header else "none was saved before"
+        left = "the one before is left" if self.header else "none was saved before"
         if not self.failure:
             warnings.warn(
-                f"checkpoint {str(self.path)!r} cannot be written: {error.strerror}; {kept}, and "
-                "the fit goes on. Free space on its disk, or stop the fit and pass another path",
+                f"checkpoint {str(self.path)!r} cannot be written: {error.strerror}; {left}, and "
+                "the fit continues. Free space on its disk, or stop the fit and pass another path",
                 DataWarning,
                 stacklevel=2,
             )

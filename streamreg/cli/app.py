@@ -77,52 +77,36 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     # accepted after the command too, because users append --debug to a command that failed
     debug = "--debug" in given
-    given = [argument for argument in given if argument != "--debug"]
     for number in _SIGNALS:
         # not KeyboardInterrupt, which typer turns into a silent exit
         signal.signal(number, _stop)
     warnings.showwarning = _show_warning
     warnings.simplefilter("always", DataWarning)
     try:
-        code = app(given, standalone_mode=False) or 0
-    except (_SignalError, StreamregError) as error:
+        code = app([each for each in given if each != "--debug"], standalone_mode=False) or 0
+    except (Exception, _SignalError) as error:  # noqa: BLE001  (a defect is a sentence too)
         if debug:
             traceback.print_exc()
         code = _explain(error)
-    except OSError as error:
-        if debug:
-            traceback.print_exc()
-        where = f" {error.filename!r}" if error.filename else ""
-        what = ". ".join([str(error.strerror or error), *_notes(error)])
-        show.say(f"the system refused{where}: {what}")
-        code = _BAD_INPUT
-    # any other error is a defect: it is a sentence too, and says how to report it
-    except Exception as error:  # noqa: BLE001
-        if debug:
-            traceback.print_exc()
-        code = _usage(error)
     sys.exit(code)
 
 
 def _explain(error: BaseException) -> int:
+    """Show an error in a sentence, and return the exit code."""
+    notes = [show.text_of(note) for note in getattr(error, "__notes__", [])]
     if isinstance(error, _SignalError):
         (number,) = error.args
-        left = _notes(error) or ["nothing was left half written"]
-        show.say(f"{_SIGNALS[number]}; {'. '.join(left)}")
+        show.say(f"{_SIGNALS[number]}; {'. '.join(notes or ['nothing was left half written'])}")
         return 128 + int(number)  # as shells do
-    show.say(f"{type(error).__name__}: {show.text_of(error)}")
-    return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), _BAD_INPUT)
-
-
-def _notes(error: BaseException) -> list[str]:
-    """Return notes, such as how to resume from a checkpoint."""
-    return [show.text_of(note) for note in getattr(error, "__notes__", [])]
-
-
-def _usage(error: Exception) -> int:
-    """Show an error of usage as typer does; any other is reported as a defect."""
+    if isinstance(error, StreamregError):
+        show.say(f"{type(error).__name__}: {show.text_of(error)}")
+        return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), _BAD_INPUT)
+    if isinstance(error, OSError):
+        where = f" {error.filename!r}" if error.filename else ""
+        show.say(f"the system refused{where}: {'. '.join([error.strerror or str(error), *notes])}")
+        return _BAD_INPUT
     show_usage = getattr(error, "show", None)
-    if show_usage is not None:
+    if show_usage is not None:  # an error of usage, which typer shows
         show_usage()
         return int(getattr(error, "exit_code", _BAD_INPUT))
     show.say(

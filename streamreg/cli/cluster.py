@@ -10,10 +10,7 @@ from streamreg.cli import show
 from streamreg.errors import InputError
 
 
-def connect(
-    address: str,
-    seconds: float = 10,
-) -> Any:  # noqa: ANN401  (distributed publishes no types)
+def connect(address: str, seconds: float = 10) -> Any:  # noqa: ANN401  (distributed has no types)
     """Return a client of the scheduler at an address, such as ``tcp://127.0.0.1:8786``.
 
     Raises
@@ -28,11 +25,11 @@ def connect(
         raise InputError(
             f"--scheduler needs {error.name}: pip install 'streamreg[cluster]'"
         ) from error
-    scheme = urlsplit(address).scheme if "://" in address else "tcp"
-    if scheme not in backends:
+    url = urlsplit(address if "://" in address else f"tcp://{address}")
+    if url.scheme not in backends:
         known = ", ".join(f"{name}://" for name in backends)
         raise InputError(f"--scheduler {address} begins with none of {known}")
-    if scheme == "tcp" and not _is_loopback(address):
+    if url.scheme == "tcp" and not _is_loopback(url.hostname or ""):
         show.warn(
             f"{address} is not encrypted, and everyone who reaches it can run code on its "
             "workers; use tls:// outside networks that you trust"
@@ -47,8 +44,7 @@ def connect(
         ) from error
 
 
-def _is_loopback(address: str) -> bool:
-    host = urlsplit(address if "://" in address else f"tcp://{address}").hostname or ""
+def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -61,16 +61,7 @@ def ingest_table(
     )
     n_rows = report.rows_read - report.rows_dropped
     if json:
-        show.write_json(
-            {
-                "path": str(report.path),
-                "rows_read": report.rows_read,
-                "rows_dropped": report.rows_dropped,
-                "rows": n_rows,
-                "feature_names": list(report.feature_names),
-                "target_names": list(report.target_names),
-            }
-        )
+        show.write_json(vars(report) | {"path": str(report.path), "rows": n_rows})
         return
     dropped = f" ({report.rows_dropped:,} with missing values left out)"
     show.write(

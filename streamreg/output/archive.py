@@ -13,7 +13,7 @@ import os
 import shutil
 import zipfile
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any, NoReturn, Self
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
 
 import numpy as np
 
@@ -32,6 +32,13 @@ _MOST_DESCRIPTION_NBYTES = 1024
 _HEADER = "header"
 
 
+class Stored(NamedTuple):
+    """An array in an archive, to be copied to another one."""
+
+    archive: zipfile.ZipFile
+    name: str
+
+
 class NotAnArchiveError(ValueError):
     """The file is damaged, or is not an archive."""
 
@@ -45,25 +52,19 @@ def write_archive(
         for name, array in {_HEADER: text, **arrays}.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                 if isinstance(array, Stored):
-                    array.copy_to(entry)
+                    with array.archive.open(f"{array.name}.npy") as stored:
+                        shutil.copyfileobj(stored, entry, _PIECE_NBYTES)
                 else:
                     _write_array(entry, array)
 
 
 class Archive:
-    """Read an archive; a context manager.
-
-    Attributes
-    ----------
-    header
-        The JSON object that was written with the arrays.
+    """Read an archive, whose ``header`` is the JSON object that was written with the arrays.
 
     Raises
     ------
     NotAnArchiveError
         The header is damaged, or the file is not an archive. Arrays are checked when they are read.
-    OSError
-        The file cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
@@ -71,17 +72,14 @@ class Archive:
         try:
             with _one_kind_of_error():
                 self._zip = zipfile.ZipFile(self._file)
-                self._require_plain()
+                nbytes = os.fstat(self._file.fileno()).st_size
+                for entry in self._zip.infolist():
+                    if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > nbytes:
+                        raise NotAnArchiveError(f"{entry.filename!r} is compressed")  # noqa: TRY301
                 self.header = parse_header(self.read(_HEADER).tobytes())
         except BaseException:
             self._file.close()
             raise
-
-    def _require_plain(self) -> None:
-        nbytes = os.fstat(self._file.fileno()).st_size
-        for entry in self._zip.infolist():
-            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > nbytes:
-                raise NotAnArchiveError(f"{entry.filename!r} is compressed")
 
     def require_whole(self) -> None:
         """Read all arrays; raise :class:`NotAnArchiveError` if one is damaged."""
@@ -111,20 +109,8 @@ class Archive:
             return array
 
     def stored(self, name: str) -> Stored:
-        """Return an array that can be copied to another archive 1 MiB at a time."""
+        """Return an array without reading it."""
         return Stored(self._zip, name)
-
-
-class Stored:
-    """An array in an archive."""
-
-    def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
-        self._archive, self._name = archive, name
-
-    def copy_to(self, entry: IO[bytes]) -> None:
-        """Write it to another archive."""
-        with self._archive.open(f"{self._name}.npy") as stored:
-            shutil.copyfileobj(stored, entry, _PIECE_NBYTES)
 
 
 def _write_array(entry: IO[bytes], array: Array) -> None:

@@ -8,6 +8,8 @@ import stat
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING
 
+from streamreg.errors import InputError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -17,19 +19,8 @@ if TYPE_CHECKING:
 def atomic_write(partial: Path, path: Path, previous: Path | None = None) -> Iterator[IO[bytes]]:
     """Yield a file that is synced and renamed to ``path`` when the ``with`` block succeeds.
 
-    Parameters
-    ----------
-    partial
-        The file's name until then, in the same folder; no other process writes to it.
-    path
-        The file's name in the end; an older file of that name is replaced.
-    previous
-        The new name of the older file, if it is to be kept.
-
-    Raises
-    ------
-    OSError
-        The file cannot be written; the older file is still at ``path`` or at ``previous``.
+    Until then its name is ``partial``, to which no other process writes. An older file is renamed
+    to ``previous``, or replaced; if an ``OSError`` is raised, it is still at one of its two paths.
     """
     try:
         with partial.open("wb") as file:
@@ -54,6 +45,14 @@ def open_regular(path: Path) -> IO[bytes]:
         os.close(file)
         raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     return os.fdopen(file, "rb")
+
+
+def require_folder(path: Path, what: str) -> None:
+    """Refuse a ``path`` at which no file can be made; ``what`` names it."""
+    if not path.parent.is_dir():
+        raise InputError(f"{what} has no folder; create {str(path.parent)!r}")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise InputError(f"{what} is refused: this process may not write in {str(path.parent)!r}")
 
 
 def sync(path: Path) -> None:

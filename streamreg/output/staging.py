@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from streamreg.errors import InputError, Message, Remedy
-from streamreg.output.atomic import sync
+from streamreg.output.atomic import require_folder, sync
 from streamreg.signals import uninterrupted
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 _METADATA_FILES = ("zarr.json", ".zarray", ".zgroup")
 # file in a partial output that can be resumed; it identifies what is being written
 _IDENTITY = ".streamreg-output"
-# attempts to lock a folder that other processes publish or remove
-_MOST_TRIES = 20
 
 
 def require_writable(
@@ -35,18 +33,12 @@ def require_writable(
 
     Called before the first pass too, so that hours of reading do not end at a missing folder.
 
-    Parameters
-    ----------
-    path, overwrite
-        The folder of a Zarr array or group, and whether an existing one may be replaced.
-    inputs
-        Paths that are read while the output is written. URLs among them are ignored.
-
     Raises
     ------
     InputError
-        ``path`` is a URL, equals, contains or lies inside an input, exists, or its parent folder
-        is missing or not writable. Only Zarr arrays and groups are ever overwritten.
+        ``path`` is a URL; it equals, contains or is inside one of the ``inputs``, of which URLs
+        are ignored; it exists; or its parent folder is missing or not writable. Only Zarr arrays
+        and groups are ever overwritten.
     """
     text = os.fspath(path)
     if "://" in text:
@@ -55,13 +47,16 @@ def require_writable(
             "name a local folder and copy it from there"
         )
     target = Path(os.path.realpath(text))
-    parent = target.parent
-    for source in inputs:
-        _require_apart(target, text, os.fspath(source))
-    if not parent.is_dir():
-        raise InputError(f"output {text} has no folder to lie in; create {parent}")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise InputError(f"output {text} must lie in {parent}, where this process may not write")
+    for source in (os.fspath(each) for each in inputs):
+        local = unquote(source.removeprefix("file://")) if source.startswith("file://") else source
+        read = Path(os.path.realpath(local))
+        for written in () if "://" in local else (target, _partial(target)):
+            if written == read or written in read.parents or read in written.parents:
+                raise InputError(
+                    f"output {text} would overwrite the input {source}: they are one folder, "
+                    "or one is inside the other; choose another name"
+                )
+    require_folder(target, f"output {text}")
     if target.exists() and not _is_zarr(target):
         raise InputError(
             f"output {text} exists and is not Zarr, so it is kept; choose another name"
@@ -128,16 +123,7 @@ class _Claim:
 
     def take(self, identity: str) -> None:
         """Make and lock the folder; one that an earlier writer left is resumed or cleared."""
-        for _ in range(_MOST_TRIES):
-            if self._is_locked():
-                break
-            # another writer held the lock and has published or removed the folder
-            self.release()
-        else:
-            raise InputError(
-                f"folder {self.folder} is another one each time it is looked at: others make and "
-                "remove it, or its file system does not number folders. Choose another place"
-            )
+        self._make_and_lock()
         left = list(self.folder.iterdir())
         identity_file = self.folder / _IDENTITY
         if left and not _is_zarr(self.folder) and not identity_file.is_file():
@@ -154,31 +140,26 @@ class _Claim:
         if identity:
             identity_file.write_bytes(identity.encode())
 
-    def _is_locked(self) -> bool:
-        """Lock the folder; false if its name belongs to another folder by now."""
+    def _make_and_lock(self) -> None:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             self.folder.mkdir(exist_ok=True)
+            self._lock = os.open(self.folder, flags)
         except OSError as error:
             raise InputError(f"folder {self.folder} cannot be made: {error.strerror}") from error
-        try:
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._lock = os.open(self.folder, flags)
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            raise InputError(f"folder {self.folder} cannot be opened: {error.strerror}") from error
+        is_busy = False
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(
-                f"another writer is filling {self.folder} now; wait for it, or choose another name"
-            ) from None
+            is_busy = True
         except OSError:
             pass  # the file system has no locks
-        try:
-            return os.path.samestat(os.fstat(self._lock), self.folder.lstat())
-        except FileNotFoundError:
-            return False
+        # another writer may have published the folder before it was locked
+        at_path = self.folder.lstat() if self.folder.exists() else None
+        if is_busy or at_path is None or not os.path.samestat(os.fstat(self._lock), at_path):
+            raise InputError(
+                f"another writer is filling {self.folder} now; wait for it, or choose another name"
+            )
 
     def sync(self) -> None:
         """Sync all files and folders to the disk."""
@@ -218,16 +199,3 @@ def _partial(target: Path) -> Path:
 
 def _is_zarr(folder: Path) -> bool:
     return any((folder / name).is_file() for name in _METADATA_FILES)
-
-
-def _require_apart(target: Path, text: str, source: str) -> None:
-    local = unquote(source.removeprefix("file://")) if source.startswith("file://") else source
-    if "://" in local:
-        return
-    read = Path(os.path.realpath(local))
-    for written in (target, _partial(target)):
-        if written == read or written in read.parents or read in written.parents:
-            raise InputError(
-                f"output {text} would overwrite the input {source}: they are one folder, "
-                "or one lies inside the other; choose another name"
-            )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +16,6 @@ from streamreg.signals import uninterrupted
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
     import zarr
     from numpy.typing import DTypeLike
@@ -70,29 +69,17 @@ def new_array(
     """
     import zarr  # noqa: PLC0415  (imported only to write Zarr arrays)
 
-    with staged(path, overwrite=overwrite, inputs=inputs, identity=identity) as (
-        partial,
-        is_resumed,
-    ):
-        array = _opened(partial) if is_resumed else None
-        if array is not None:
-            yield array, True
-        else:
-            yield (
-                uninterrupted(zarr.create_array, partial, **_layout(shape, dtype, chunk_rows)),
-                False,
-            )
-
-
-def _opened(folder: Path) -> zarr.Array[Any] | None:
-    """Return the array in a folder, or ``None`` if its metadata are incomplete."""
-    import zarr  # noqa: PLC0415  (imported only to write Zarr arrays)
-
-    try:
-        return zarr.open_array(folder, mode="r+")
-    # zarr raises many kinds of errors for incomplete metadata
-    except Exception:  # noqa: BLE001
-        return None
+    with staged(path, overwrite=overwrite, inputs=inputs, identity=identity) as (partial, is_old):
+        array = None
+        if is_old:
+            # zarr raises many kinds of errors for incomplete metadata
+            with suppress(Exception):
+                array = zarr.open_array(partial, mode="r+")
+        is_resumed = array is not None
+        if array is None:
+            layout = _layout(shape, dtype, chunk_rows)
+            array = uninterrupted(zarr.create_array, partial, **layout)
+        yield array, is_resumed
 
 
 def create_array(

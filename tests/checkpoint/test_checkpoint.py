@@ -34,7 +34,7 @@ N, D = 3000, 6
 
 
 class StopError(Exception):
-    """What ends a fit in the midst of it."""
+    """Stops a fit before its end."""
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +76,7 @@ def stopping_after(epoch):
 
 
 def stopped(data, path, *, epoch=2, **parameters):
-    """Begin a fit and leave it after an epoch."""
+    """Start a fit and stop it after an epoch."""
     with pytest.raises(StopError) as caught:
         fit(data, checkpoint=path, progress=stopping_after(epoch), **parameters)
     return caught.value
@@ -84,13 +84,15 @@ def stopped(data, path, *, epoch=2, **parameters):
 
 @pytest.mark.parametrize("standardize", [True, False])
 @pytest.mark.parametrize("solver", ["cg", "gd"])
-def test_a_fit_that_was_left_goes_on_to_the_same_numbers(data, tmp_path, solver, standardize):
+def test_a_resumed_fit_is_bitwise_identical_to_an_uninterrupted_one(
+    data, tmp_path, solver, standardize
+):
     parameters = {"solver": solver, "standardize": standardize, "max_epochs": 30}
     stop = stopped(data, tmp_path / "a", **parameters)
     assert "start it again with the same data and parameters" in stop.__notes__[0]
     epochs = []
-    gone_on = fit(data, checkpoint=tmp_path / "a", progress=epochs.append, **parameters)
-    assert answer(gone_on) == answer(fit(data, **parameters))
+    resumed = fit(data, checkpoint=tmp_path / "a", progress=epochs.append, **parameters)
+    assert answer(resumed) == answer(fit(data, **parameters))
     assert epochs[0].epoch in {2, 3}
 
 
@@ -108,12 +110,12 @@ def test_more_epochs_may_be_asked_for(data, tmp_path):
     assert answer(more) == answer(fit(data))
 
 
-def test_a_random_start_is_the_same_when_it_is_gone_on_with(data, tmp_path):
+def test_a_resumed_fit_has_the_same_random_start(data, tmp_path):
     stopped(data, tmp_path / "a", epoch=1, init="random")
-    gone_on = fit(data, checkpoint=tmp_path / "a", init="random")
+    resumed = fit(data, checkpoint=tmp_path / "a", init="random")
     (tmp_path / "a").unlink()
     (tmp_path / "a.previous").unlink()
-    assert answer(gone_on) == answer(fit(data, checkpoint=tmp_path / "a", init="random"))
+    assert answer(resumed) == answer(fit(data, checkpoint=tmp_path / "a", init="random"))
 
 
 @pytest.mark.parametrize(
@@ -143,7 +145,7 @@ def test_other_data_are_refused_with_the_difference(data, tmp_path):
 
 
 @pytest.mark.parametrize("solver", ["closed_form", "cg"])
-def test_a_fit_that_is_done_answers_for_its_own_data_only(data, tmp_path, solver):
+def test_the_checkpoint_of_a_complete_fit_is_refused_for_other_data(data, tmp_path, solver):
     fit(data, solver=solver, checkpoint=tmp_path / "a")
     other = shutil.copytree(data, tmp_path / "other.zarr")
     zarr.open_array(other / "X", mode="r+")[:] *= 2
@@ -181,7 +183,7 @@ def test_a_checkpoint_of_another_partition_is_refused(data, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("solver", ["closed_form", "cg", "gd"])
-def test_rows_that_change_once_they_were_read_are_noticed_in_the_end(data, solver, monkeypatch):
+def test_rows_that_change_after_they_were_read_are_noticed_at_the_end(data, solver, monkeypatch):
     read = []
     before = BlockReader.read
 
@@ -198,7 +200,7 @@ def test_rows_that_change_once_they_were_read_are_noticed_in_the_end(data, solve
         fit(data, solver=solver, max_epochs=1)
 
 
-def test_a_file_of_hdf5_is_known_by_any_path(data, tmp_path):
+def test_an_hdf5_file_is_the_same_data_by_any_path(data, tmp_path):
     h5py = pytest.importorskip("h5py")
     y = zarr.open_array(data / "y")[:]
     with h5py.File(tmp_path / "X.h5", "w") as file:
@@ -207,7 +209,7 @@ def test_a_file_of_hdf5_is_known_by_any_path(data, tmp_path):
     with h5py.File(tmp_path / "X.h5") as file:
         done = fit(file["X"], y, checkpoint=tmp_path / "a")
     with h5py.File(tmp_path / "link.h5") as file:
-        # all its epochs are known
+        # all its epochs are saved
         assert answer(fit(file["X"], y, checkpoint=tmp_path / "a")) == answer(done)
 
 
@@ -218,7 +220,7 @@ def test_other_parts_of_one_file_are_refused(data, tmp_path):
     fit(mapped[:1000], y, checkpoint=tmp_path / "a")
     with pytest.raises(CheckpointError, match="data X values was"):
         fit(mapped[1000:2000], y, checkpoint=tmp_path / "a")
-    mapped[500] = 0  # through the map: its file's time may stay as it was
+    mapped[500] = 0  # through the map, which need not change the file's time
     with pytest.raises(CheckpointError, match="data X values was"):
         fit(mapped[:1000], y, checkpoint=tmp_path / "a")
     h5py = pytest.importorskip("h5py")
@@ -257,7 +259,7 @@ def test_fewer_epochs_than_were_run_are_refused(data, tmp_path):
     ],
     ids=str,
 )  # fmt: skip
-def test_a_header_that_makes_no_sense_is_damage(data, tmp_path, header):
+def test_a_header_with_wrong_values_is_damage(data, tmp_path, header):
     path = tmp_path / "a"
     stopped(data, path)
     with Archive(path) as archive:
@@ -273,7 +275,7 @@ def test_a_header_that_makes_no_sense_is_damage(data, tmp_path, header):
         fit(data, checkpoint=path)
 
 
-def test_a_pipe_in_a_checkpoints_place_does_not_hang(data, tmp_path):
+def test_a_pipe_at_the_path_of_a_checkpoint_does_not_hang(data, tmp_path):
     os.mkfifo(tmp_path / "a")
     with pytest.raises(CheckpointError, match="not a regular file"):
         fit(data, checkpoint=tmp_path / "a")
@@ -295,7 +297,7 @@ def test_a_chunk_rewritten_since_is_refused_by_its_key(data, tmp_path):
         fit(data, checkpoint=tmp_path / "a")
 
 
-def test_a_damaged_chunk_that_is_restored_is_gone_on_with(data, tmp_path):
+def test_a_fit_resumes_once_a_damaged_chunk_is_restored(data, tmp_path):
     expected = answer(fit(data))
     chunk = data / "X/c/3/0"
     whole = chunk.read_bytes()
@@ -306,7 +308,7 @@ def test_a_damaged_chunk_that_is_restored_is_gone_on_with(data, tmp_path):
     assert answer(fit(data, checkpoint=tmp_path / "a")) == expected
 
 
-def test_a_chunk_of_use_before_must_come_back_as_it_was(data, tmp_path):
+def test_a_chunk_that_was_read_before_it_was_damaged_must_be_restored_with_its_time(data, tmp_path):
     stopped(data, tmp_path / "a")
     chunk = data / "X/c/3/0"
     status, whole = chunk.stat(), chunk.read_bytes()
@@ -335,7 +337,7 @@ def flip(path, at):
     path.write_bytes(content)
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(data, tmp_path):
+def test_of_a_damaged_checkpoint_the_one_before_is_resumed(data, tmp_path):
     path = tmp_path / "a"
     stopped(data, path)
     flip(path, path.read_bytes().index(b"\x93NUMPY") + 100)
@@ -353,7 +355,7 @@ def test_two_damaged_checkpoints_are_refused(data, tmp_path):
         fit(data, checkpoint=path)
 
 
-def test_what_is_no_checkpoint_is_refused_and_kept(data, tmp_path):
+def test_a_file_that_is_no_checkpoint_is_refused_and_not_overwritten(data, tmp_path):
     path = tmp_path / "a"
     path.write_text("my notes")
     with pytest.raises(CheckpointError, match=r"is damaged: .*zip"):
@@ -364,11 +366,11 @@ def test_what_is_no_checkpoint_is_refused_and_kept(data, tmp_path):
     assert path.read_text() == "my notes"
 
 
-def test_where_nothing_can_be_written_is_told_before_any_pass(data, tmp_path, chunks_opened):
+def test_a_path_that_cannot_be_written_is_refused_before_any_pass(data, tmp_path, chunks_opened):
     before = len(chunks_opened())
     with pytest.raises(InputError, match="is a folder"):
         fit(data, checkpoint=tmp_path)
-    with pytest.raises(InputError, match="has no folder to lie in; create"):
+    with pytest.raises(InputError, match="has no folder; create"):
         fit(data, checkpoint=tmp_path / "none/a")
     assert len(chunks_opened()) == before
 
@@ -411,7 +413,7 @@ def test_a_fit_survives_each_operation_that_fails_and_its_checkpoint_is_whole(da
     X, y = zarr.open_array(data / "X")[:], zarr.open_array(data / "y")[:]
     parameters = {"standardize": False, "n_threads": 1}
     expected, fails, count = answer(fit(X, y, **parameters)), 0, 1
-    # what a fit resumes from is these bytes alone: files that are equal are resumed from once
+    # the files alone decide how a fit resumes: equal files are resumed from once
     resumed = set()
     while fails < count:
         fails += 1
@@ -436,7 +438,7 @@ def test_a_fit_survives_each_operation_that_fails_and_its_checkpoint_is_whole(da
     assert count > 100
 
 
-def test_a_full_disk_is_told_once_and_in_the_end_if_nothing_was_saved(data, tmp_path, monkeypatch):
+def test_a_full_disk_is_one_warning_and_an_error_if_nothing_was_saved(data, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -444,7 +446,7 @@ def test_a_full_disk_is_told_once_and_in_the_end_if_nothing_was_saved(data, tmp_
     model = LinearRegression(solver="cg", checkpoint=tmp_path / "a")
     with (
         pytest.warns(DataWarning, match="cannot be written: No space left") as warned,
-        pytest.raises(CheckpointError, match="the fit is done and its answer stands, but not once"),
+        pytest.raises(CheckpointError, match="the fit is done and its answer stands, but nothing"),
     ):
         model.fit(data)
     assert len(warned) == 1
@@ -457,7 +459,7 @@ def test_a_signal_saves_a_fit_of_the_api(data, tmp_path, number, code):
         import sys
         from streamreg import LinearRegression
         from streamreg.checkpoint import file as checkpoint_file
-        # nothing is due: what is saved is what the signal saves
+        # nothing is saved but by the signal
         checkpoint_file.INTERVAL_SECONDS = 1e9
         try:
             LinearRegression(

@@ -198,6 +198,6 @@ def test_s18_a_folder_that_is_read_only_is_refused():
         model = streamreg.LinearRegression().fit(X, Y)
         model.predict(path)  # what is imported on first use may not be readable either
         lab.folder.chmod(0o555)
-        denied = pytest.raises(InputError, match=r"yhat\.zarr.*(must lie in|cannot be made)")
+        denied = pytest.raises(InputError, match=r"yhat\.zarr.*(may not write in|cannot be made)")
         with without_privileges(), denied:
             model.predict(path, out=lab.folder / "yhat.zarr")

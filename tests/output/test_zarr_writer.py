@@ -58,12 +58,12 @@ def test_only_zarr_is_overwritten(kind, overwrite, tmp_path):
 
 
 def test_a_missing_folder_is_refused_by_name(tmp_path):
-    with pytest.raises(InputError, match=f"create {tmp_path / 'nowhere'}"):
+    with pytest.raises(InputError, match=f"create '{tmp_path / 'nowhere'}'"):
         require_writable(tmp_path / "nowhere" / "out.zarr", overwrite=False)
 
 
 def test_a_read_only_folder_is_refused(tmp_path, monkeypatch):
-    # asked of the system, since root may write wherever the permissions say no
+    # patched, because root may write whatever the permissions say
     monkeypatch.setattr(os, "access", lambda _, mode: not mode & os.W_OK)
     with pytest.raises(InputError, match="this process may not write"):
         require_writable(tmp_path / "out.zarr", overwrite=False)
@@ -174,8 +174,8 @@ def test_a_second_writer_of_one_path_is_refused(tmp_path):
     assert (zarr.open_group(path, mode="r")["X"][:] == 1).all()
 
 
-def test_a_partial_folder_that_another_writer_published_is_not_locked(tmp_path, monkeypatch):
-    path, lock = tmp_path / "out.zarr", fcntl.flock
+def test_a_partial_folder_that_another_writer_published_is_not_written(tmp_path, monkeypatch):
+    lock = fcntl.flock
 
     def late(*given):
         monkeypatch.undo()
@@ -183,9 +183,10 @@ def test_a_partial_folder_that_another_writer_published_is_not_locked(tmp_path, 
         lock(*given)
 
     monkeypatch.setattr(fcntl, "flock", late)
-    with new_group(path, overwrite=False) as group:
-        create_array(group, "X", (4, 2))[:] = 1
-    assert names(path) == ["X", "zarr.json"]
+    refused = pytest.raises(InputError, match="another writer")
+    with refused, new_group(tmp_path / "out.zarr", overwrite=False):
+        pass
+    assert names(tmp_path) == ["other.zarr"]
     assert names(tmp_path / "other.zarr") == []
 
 
@@ -198,7 +199,7 @@ def test_an_interrupt_while_an_output_is_replaced_leaves_the_new_one(tmp_path, m
         renamed.append(rename(self, target))
         if len(renamed) == at:
             os.kill(os.getpid(), signal.SIGINT)
-            # until it was met
+            # until it is handled
             threading.Event().wait(0.05)
 
     monkeypatch.setattr(type(path), "rename", interrupted)
@@ -223,7 +224,7 @@ def test_an_interrupt_while_the_folder_is_made_leaves_none(tmp_path, monkeypatch
 
     monkeypatch.setattr(fcntl, "flock", interrupted)
     with pytest.raises(KeyboardInterrupt), new_group(tmp_path / "out.zarr", overwrite=False):
-        pytest.fail("began to write")
+        pytest.fail("started to write")
     assert names(tmp_path) == []
 
 
@@ -235,14 +236,14 @@ def refused(*given, **options):
     ("name", "instead", "says"),
     [
         ("pathlib.Path.mkdir", refused, "cannot be made: No such file or directory"),
-        ("streamreg.output.staging.os.open", refused, "is another one each time"),
-        ("streamreg.output.staging.os.path.samestat", lambda *_: False, "is another one each time"),
+        ("streamreg.output.staging.os.open", refused, "cannot be made: No such file or directory"),
+        ("streamreg.output.staging.os.path.samestat", lambda *_: False, "another writer"),
     ],
 )
 def test_a_folder_that_cannot_be_locked_is_an_error(tmp_path, monkeypatch, name, instead, says):
     monkeypatch.setattr(name, instead)
     with pytest.raises(InputError, match=says), new_group(tmp_path / "a.zarr", overwrite=False):
-        pytest.fail("begun")
+        pytest.fail("started to write")
 
 
 def test_a_complete_output_stays_if_its_path_was_taken_during_writing(tmp_path):
@@ -313,7 +314,7 @@ def test_other_files_at_the_partial_path_are_not_removed(kind, tmp_path):
         ((10, 3), "f8", None, (10, 3)),
         ((10**6, 3), "f4", 1000, (1000, 3)),
         ((10, 3), "f8", 1000, (10, 3)),
-        # a row of 16 MiB is cut
+        # a row of 16 MiB is split
         ((4, 2 * MIB), "f8", None, (1, MIB)),
         # blosc encodes less than 2 GiB at once
         ((10**9, 4), "f8", 10**9, (2**30 // 32, 4)),

@@ -24,22 +24,6 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = [
-    "CheckpointError",
-    "ClusterError",
-    "DataCorruptionError",
-    "DataWarning",
-    "DivergenceError",
-    "InputError",
-    "MemoryLimitError",
-    "Message",
-    "Parameter",
-    "PythonOnly",
-    "Remedy",
-    "StreamregError",
-    "Verbatim",
-]
-
 # parameters whose options have other names; path is that of streamreg.load
 _OPTION_NAMES = {"client": "scheduler", "path": "model"}
 _WORD = re.compile(r"[\w.+-]+")
@@ -59,7 +43,7 @@ class PythonOnly(str):
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter, with a value or without, as Python and the command line write it.
+    """A parameter and perhaps its value, as Python and the command line write them.
 
     >>> print(Parameter("memory_limit"), Parameter("missing_chunks", "fill"))
     memory_limit missing_chunks="fill"
@@ -117,9 +101,9 @@ Part: TypeAlias = "str | Parameter"
 
 
 class Message(str):
-    """A text for the user: a ``str`` in Python's words that also has those of the command line.
+    """A text for the user, in the words of Python, that also has those of the command line.
 
-    Formatting it with ``f"{message}"`` gives a plain ``str``; ``+`` and :meth:`joined` keep both.
+    ``f"{message}"`` is a plain ``str``; ``+`` and :meth:`joined` give a ``Message``.
 
     >>> message = Message("pass ", Remedy("solver", "cg"), ", or more memory")
     >>> print(message)
@@ -149,11 +133,9 @@ class Message(str):
 
     def for_command_line(self) -> str:
         """Return the message with options in place of Python's parameters."""
+        parts = (part for part in self.parts if not isinstance(part, PythonOnly))
         return "".join(
-            part.for_command_line()
-            if isinstance(part, Parameter)
-            else ("" if isinstance(part, PythonOnly) else part)
-            for part in self.parts
+            part.for_command_line() if isinstance(part, Parameter) else part for part in parts
         )
 
     def __add__(self, other: str) -> Message:
@@ -167,17 +149,20 @@ class Message(str):
 
 
 class StreamregError(Exception):
-    """The root of all errors that streamreg raises on purpose."""
+    """The root of all errors that streamreg raises on purpose; its parts become a Message."""
+
+    def __init__(self, *parts: Part) -> None:
+        super().__init__(Message(*parts))
 
 
 class InputError(StreamregError, ValueError):
-    """What was passed in cannot be fitted: names the array, rows and columns, or the parameter."""
+    """Data or a parameter cannot be used: names the array, rows and columns, or the parameter."""
 
 
 class MemoryLimitError(StreamregError, MemoryError):
     """The plan needs more than ``memory_limit``; raised before any data is read.
 
-    Or the system refused memory that the limit allows: then during the fit.
+    During a fit it is raised if the system refuses memory that the limit allows.
     """
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import reprlib
+from typing import Any
 
 import numpy as np
 
@@ -67,6 +69,12 @@ def shown(value: object) -> str:
     except ValueError:  # integers of more digits than Python prints
         return f"<{type(value).__name__}>"
     return " ".join(text.split())
+
+
+def as_json(value: object) -> Any:  # noqa: ANN401  (JSON)
+    """Return a value as it comes back from JSON, with NumPy's as Python's, NaN and inf as None."""
+    text = json.dumps(value, default=lambda each: each.tolist())
+    return json.loads(text, parse_constant=lambda _: None)
 
 
 def given(name: str, value: object) -> Parameter:

@@ -14,8 +14,6 @@ from streamreg.formatting import KIB
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
-
 
 _SAMPLE_SECONDS = 0.01
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -24,7 +22,7 @@ _STATUS = Path("/proc/self/status")
 
 
 def usable_cpus() -> int:
-    """Return the CPUs that affinity and the quota of a container leave to this process."""
+    """Return the CPUs that affinity and the quota of a container allow this process."""
     from joblib import cpu_count  # noqa: PLC0415  (0.1 s, which `import streamreg` need not take)
 
     return int(cpu_count())
@@ -89,8 +87,8 @@ def resident_nbytes() -> int:
 class PeakMemory:
     """Measure the peak of the bytes that a block of code adds to this process.
 
-    A thread samples resident memory every 10 ms. If the system's high-water mark of the process
-    rises in the block, that mark counts too, because it misses nothing.
+    A thread samples resident memory every 10 ms. The system's high-water mark of the process misses
+    no peak; it counts if it rises in the block.
     """
 
     def __init__(self) -> None:
@@ -103,18 +101,11 @@ class PeakMemory:
         self._sampler.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._stop.set()
         self._sampler.join()
-        self._highest = max(self._highest, resident_nbytes())
         mark = _high_mark()
-        if mark > self._mark:
-            self._highest = max(self._highest, mark)
+        self._highest = max(self._highest, resident_nbytes(), mark if mark > self._mark else 0)
 
     @property
     def added_nbytes(self) -> int:
@@ -122,9 +113,8 @@ class PeakMemory:
         return self._highest - self._start
 
     def _sample(self) -> None:
-        process = psutil.Process()
         while not self._stop.wait(_SAMPLE_SECONDS):
-            self._highest = max(self._highest, int(process.memory_info().rss))
+            self._highest = max(self._highest, resident_nbytes())
 
 
 def _high_mark() -> int:

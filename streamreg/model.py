@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from streamreg.errors import InputError, MemoryLimitError
-from streamreg.formatting import count, format_nbytes
+from streamreg.formatting import as_json, count, format_nbytes
 from streamreg.machine import available_nbytes
 from streamreg.output.archive import Archive, parse_header, write_archive
 from streamreg.output.atomic import atomic_write
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 _FORMAT = "streamreg-model"
 _VERSION = 1
-# attributes of the fitted estimator, without their underscore, that the file keeps
+# attributes of the fitted estimator, without their underscore, that are saved too
 DETAILS = ("solver", "status", "converged", "n_iter", "loss_history", "peak_memory")
 
 
@@ -35,20 +34,14 @@ class Model:
 
     Attributes
     ----------
-    coefficients
-        (K, D).
-    intercept
-        (K,).
     one_target
         Whether y was (N,); predictions then are (N,) too.
-    feature_names, target_names
-        ``None`` if the data had no names.
     details
         Results of the fit by the names of ``DETAILS``: plain numbers and texts.
     """
 
-    coefficients: Float64
-    intercept: Float64
+    coefficients: Float64  # (K, D)
+    intercept: Float64  # (K,)
     one_target: bool = True
     feature_names: tuple[str, ...] | None = None
     target_names: tuple[str, ...] | None = None
@@ -81,11 +74,24 @@ class Model:
             )
         if not (np.isfinite(self.coefficients).all() and np.isfinite(self.intercept).all()):
             raise InputError("the model has weights that are NaN or inf; fit it again")
+        header: dict[str, Any] = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "one_target": self.one_target,
+            "feature_names": self.feature_names,
+            "target_names": self.target_names,
+            "details": as_json(self.details),
+        }
+        arrays = {"coefficients": self.coefficients, "intercept": self.intercept}
         # a random name, because another process may save to the same path
         partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
         try:
             with atomic_write(partial, path) as file:
-                self._write(file, as_json=path.suffix == ".json")
+                if path.suffix == ".json":
+                    lists = {name: array.tolist() for name, array in arrays.items()}
+                    file.write(json.dumps(header | lists, indent=1, allow_nan=False).encode())
+                else:
+                    write_archive(file, header, arrays)
         except OSError as error:
             raise InputError(
                 f"the model cannot be written to {str(path)!r}: {error.strerror}"
@@ -128,10 +134,9 @@ class Model:
 
     @classmethod
     def _from_header(cls, header: dict[str, Any]) -> Model:
-        if header.get("format") != _FORMAT:
-            raise ValueError(f"its format is {header.get('format')!r}, not {_FORMAT!r}")
-        if header.get("version") != _VERSION:
-            raise ValueError(f"its version is {header.get('version')!r}, not {_VERSION}")
+        for name, expected in (("format", _FORMAT), ("version", _VERSION)):
+            if header.get(name) != expected:
+                raise ValueError(f"its {name} is {header.get(name)!r}, not {expected!r}")
         coefficients = _weights(header["coefficients"], n_dimensions=2)
         intercept = _weights(header["intercept"], n_dimensions=1)
         n_targets, n_features = coefficients.shape
@@ -151,35 +156,6 @@ class Model:
             details=details,
         )
 
-    def _write(self, file: IO[bytes], *, as_json: bool) -> None:
-        header: dict[str, Any] = {
-            "format": _FORMAT,
-            "version": _VERSION,
-            "one_target": self.one_target,
-            "feature_names": self.feature_names,
-            "target_names": self.target_names,
-            "details": _plain(self.details),
-        }
-        arrays = {"coefficients": self.coefficients, "intercept": self.intercept}
-        if as_json:
-            header |= {name: array.tolist() for name, array in arrays.items()}
-            file.write(json.dumps(header, indent=1, allow_nan=False).encode())
-        else:
-            write_archive(file, header, arrays)
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401  (details may be of any type)
-    """Return ``value`` as JSON has it: NumPy's numbers as Python's, NaN and inf as ``None``."""
-    if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(each) for each in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
 
 def _weights(values: list[Any] | Array, *, n_dimensions: int) -> Float64:
     array = np.asarray(values)
@@ -195,8 +171,6 @@ def _weights(values: list[Any] | Array, *, n_dimensions: int) -> Float64:
 def _names(names: object, length: int, what: str) -> tuple[str, ...] | None:
     if names is None:
         return None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise TypeError(f"{what} names are not texts")
-    if len(names) != length:
-        raise ValueError(f"{count(len(names), f'{what} name')} for {count(length, what)}")
+    if not isinstance(names, list) or {*map(type, names)} != {str} or len(names) != length:
+        raise ValueError(f"its {what} names are not {count(length, 'text')}")
     return tuple(names)

@@ -32,9 +32,7 @@ def choice(name: str, value: object, known: Sequence[str]) -> str:
     # the type comes first, because an array compared with a text is an array
     if not isinstance(value, str) or value not in known:
         *others, last = (repr(each) for each in known)
-        raise InputError(
-            Message(given(name, value), f" is not known; choose {', '.join(others)} or {last}")
-        )
+        raise InputError(given(name, value), f" is not known; choose {', '.join(others)} or {last}")
     return value
 
 
@@ -42,7 +40,7 @@ def flag(name: str, value: object, what: str = "True or False") -> bool:
     """Return True or False; ``what`` names all that the caller accepts, for the message."""
     # a text such as "False" is true to Python
     if not isinstance(value, bool | np.bool_):
-        raise InputError(Message(given(name, value), f" must be {what}"))
+        raise InputError(given(name, value), f" must be {what}")
     return bool(value)
 
 
@@ -50,7 +48,7 @@ def number(name: str, value: object, accepts: Callable[[float], bool], what: str
     """Return a float that ``accepts`` is true of; ``what`` describes them, for the message."""
     real = _real(value)
     if real is None or not accepts(real):
-        raise InputError(Message(given(name, value), f" must be {what}"))
+        raise InputError(given(name, value), f" must be {what}")
     return real
 
 
@@ -58,7 +56,7 @@ def whole(name: str, value: object, most: float = np.inf, what: Part = "at least
     """Return an integer from 1 to ``most``; a float without fraction is accepted."""
     real = _real(value)
     if real is None or not (real.is_integer() and 1 <= real <= most):
-        raise InputError(Message(given(name, value), " must be a whole number, ", what))
+        raise InputError(given(name, value), " must be a whole number, ", what)
     return int(real)
 
 
@@ -75,23 +73,19 @@ def path_text(name: str, value: object) -> str:
     text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     if not isinstance(text, str):
         raise InputError(
-            Message(
-                Parameter(name),
-                f" is of type {type(value).__name__}; pass a path as text or a pathlib.Path",
-            )
+            Parameter(name),
+            f" is of type {type(value).__name__}; pass a path as text or a pathlib.Path",
         )
     if not text:
-        raise InputError(Message(Parameter(name), " is empty; pass a path"))
+        raise InputError(Parameter(name), " is empty; pass a path")
     try:
         os.lstat(text)
     except FileNotFoundError:
         pass
     except ValueError as error:
-        raise InputError(Message(given(name, text), f" is not a path: {error}")) from error
+        raise InputError(given(name, text), f" is not a path: {error}") from error
     except OSError as error:
-        raise InputError(
-            Message(given(name, text), f" cannot be used: {error.strerror}")
-        ) from error
+        raise InputError(given(name, text), f" cannot be used: {error.strerror}") from error
     return text
 
 
@@ -116,14 +110,11 @@ def parse_nbytes(size: object, *, name: str = "memory_limit") -> int:
     nbytes = _parse_text(size) if isinstance(size, str) else _as_count(size)
     if nbytes is None:
         raise InputError(
-            Message(
-                given(name, size),
-                " is not a size; write bytes as a whole number, or a text such as "
-                '"512 MiB" or "2 GB"',
-            )
+            given(name, size),
+            ' is not a size; write bytes as a whole number, or a text such as "512 MiB" or "2 GB"',
         )
     if nbytes <= 0:
-        raise InputError(Message(given(name, size), " must be more than zero bytes"))
+        raise InputError(given(name, size), " must be more than zero bytes")
     return nbytes
 
 

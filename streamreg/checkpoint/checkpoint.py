@@ -69,8 +69,8 @@ class _Position(NamedTuple):
 class Checkpoint:
     """The checkpoint of one fit; use it as a context manager around the fit.
 
-    ``path`` and ``identity`` are those of :class:`CheckpointFile`. Entering the context raises the
-    errors of its ``open``, and ``DataCorruptionError`` if a data file has changed since it was read.
+    ``path`` and ``identity`` are those of :class:`CheckpointFile`. Entering the context raises what
+    its ``open`` raises, and ``DataCorruptionError`` if a file that was read before has changed.
     """
 
     def __init__(self, path: object, identity: Mapping[str, Any], dataset: Dataset) -> None:

@@ -59,7 +59,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def options(
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show tracebacks; may stand after the command too.")
+        bool, typer.Option("--debug", help="Show tracebacks; also after the command.")
     ] = False,
     version: Annotated[
         bool,

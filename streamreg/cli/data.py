@@ -83,14 +83,8 @@ def info(
     largest = Blocks.of(dataset.X.grid, dataset.X.row_nbytes).max_rows
     advice = dataset.X.layout_advice(largest * dataset.X.row_nbytes)
     if json:
-        show.write_json(
-            {
-                "arrays": rows,
-                "advice": advice,
-                "feature_names": dataset.feature_names,
-                "target_names": dataset.target_names,
-            }
-        )
+        known = {"feature_names": dataset.feature_names, "target_names": dataset.target_names}
+        show.write_json({"arrays": rows, "advice": advice} | known)
         return
     headings = ("array", "shape", "dtype", "chunks", "chunk size", "codecs", "checksum")
     show.write_table(headings, [[str(row[heading]) for heading in headings] for row in rows])
@@ -105,14 +99,11 @@ def info(
 
 
 def _describe(source: RowSource) -> dict[str, Any]:
-    stored = source.describe()
-    return {
+    own = {
         "array": source.name,
         "shape": source.shape,
         "dtype": str(source.dtype),
         "size": format_nbytes(source.pass_nbytes),
-        "chunks": stored.chunks,
-        "chunk size": stored.chunk_size,
-        "codecs": stored.codecs,
-        "checksum": stored.checksum,
     }
+    stored = source.describe()._asdict().items()
+    return own | {name.replace("_", " "): value for name, value in stored}

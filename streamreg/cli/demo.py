@@ -20,7 +20,7 @@ from streamreg import predict as prediction
 from streamreg.cli import options as o
 from streamreg.cli import show
 from streamreg.config import FitConfig
-from streamreg.errors import InputError, MemoryLimitError, Message, Remedy, StreamregError
+from streamreg.errors import InputError, MemoryLimitError, Remedy, StreamregError
 from streamreg.formatting import format_nbytes
 from streamreg.model import Model
 from streamreg.output.zarr_writer import RowAppender, create_array, new_group
@@ -184,12 +184,10 @@ def _fit(path: Path, solver: str, options: list[str]) -> dict[str, Any] | None:
         raise
     if process.returncode < 0:
         raise StreamregError(
-            Message(
-                f"the process that fits by {solver} was killed, by the system if it was out of "
-                "memory; pass a lower ",
-                Remedy("memory_limit"),
-                ", or free memory",
-            )
+            f"the process that fits by {solver} was killed, by the system if it was out of "
+            "memory; pass a lower ",
+            Remedy("memory_limit"),
+            ", or free memory",
         )
     if process.returncode not in {0, _REFUSED, _NOT_CONVERGED}:
         raise typer.Exit(process.returncode)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +15,7 @@ from streamreg.config import FitConfig
 from streamreg.errors import InputError
 from streamreg.formatting import count, format_nbytes
 from streamreg.model import Model
+from streamreg.output.atomic import require_folder
 from streamreg.progress import progress_of
 from streamreg.sources.dataset import Dataset
 
@@ -81,22 +81,18 @@ def require_model_path(out: Path, *, overwrite: bool) -> None:
     """Refuse, before any pass, a model file that could not be written after it."""
     if out.suffix not in {".json", ".npz"}:
         raise InputError(f"--out {out} must end in .json or .npz")
-    if not out.parent.is_dir():
-        raise InputError(f"--out {out}: the folder {out.parent} does not exist; create it first")
-    if not os.access(out.parent, os.W_OK | os.X_OK):
-        raise InputError(f"--out {out}: this process may not write in {out.parent}")
+    require_folder(out, f"--out {out}")
     if out.exists() and not overwrite:
         raise InputError(f"--out {out} exists; pass --overwrite to replace it")
 
 
 def _document(model: Model, result: Fit, out: Path | None) -> dict[str, Any]:
     chosen, one = result.plan.candidates[result.plan.chosen], model.one_target
-    weights, intercept = model.coefficients.tolist(), model.intercept.tolist()
     return {
         **model.details,
         "model": None if out is None else str(out),
-        "coef": weights[0] if one else weights,
-        "intercept": intercept[0] if one else intercept,
+        "coef": model.coefficients[0] if one else model.coefficients,
+        "intercept": model.intercept[0] if one else model.intercept,
         "feature_names": model.feature_names,
         "target_names": model.target_names,
         "planned_peak": chosen.peak_nbytes,

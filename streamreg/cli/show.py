@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from streamreg.errors import Message
+from streamreg.formatting import as_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -30,7 +31,7 @@ def warn(message: str | Warning) -> None:
 
 
 def text_of(message: str | BaseException) -> str:
-    """Return a text, or that of an error with its notes, with options for Python's parameters."""
+    """Return a text, or an error and its notes, with options in place of Python's parameters."""
     if isinstance(message, BaseException):
         text = message.args[0] if len(message.args) == 1 else str(message)
         return ". ".join(map(text_of, [text, *getattr(message, "__notes__", [])]))
@@ -45,8 +46,7 @@ def write(text: str = "") -> None:
 
 def write_json(document: dict[str, Any]) -> None:
     """Write the one JSON document of a command; NaN and inf become null."""
-    text = json.dumps(document)
-    write(json.dumps(json.loads(text, parse_constant=lambda _: None), indent=1))
+    write(json.dumps(as_json(document), indent=1))
 
 
 def write_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -58,5 +58,5 @@ def write_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         table.add_row(*row)
     console = Console(markup=False, highlight=False)
     if not console.is_terminal:
-        console = Console(markup=False, highlight=False, width=max(console.width, _MIN_WIDTH))
+        console.width = max(console.width, _MIN_WIDTH)
     console.print(table)

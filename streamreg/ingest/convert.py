@@ -22,7 +22,7 @@ from streamreg.progress import Progress
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     import zarr
 
@@ -54,7 +54,7 @@ def ingest(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> IngestReport:
-    """Write a table (.csv, .csv.gz, .parquet, .pq) as a data set: X, y, perhaps sample_weight.
+    """Write a table (.csv, .csv.gz, .parquet, .pq) as a data set: X, y and sample_weight if any.
 
     The first pass counts rows, missing values and levels; the second pass writes. Numbers become
     float64, true 1 and false 0. A column named in ``one_hot`` becomes a column of zeros and ones
@@ -110,18 +110,17 @@ class _Survey(NamedTuple):
         levels = self.levels.get(name)
         return [name] if levels is None else [f"{name}={level}" for level in levels[1:]]
 
-    def warnings(self, source: Table) -> Iterator[str]:
-        if self.inexact:
-            yield (
-                f"{source.path} has integers beyond 2**53 in {', '.join(self.inexact)}; "
-                "as float64 they lose their last digits"
-            )
-        for name, levels in self.levels.items():
-            if len(levels) == 1:
-                yield (
-                    f"column {name} of {source.path} has one level only, {levels[0]!r}, and gives "
-                    "no column of X"
-                )
+    def warnings(self, source: Table) -> list[str]:
+        inexact = (
+            f"{source.path} has integers beyond 2**53 in {', '.join(self.inexact)}; "
+            "as float64 they lose their last digits"
+        )
+        return ([inexact] if self.inexact else []) + [
+            f"column {name} of {source.path} has one level only, {levels[0]!r}, and gives no "
+            "column of X"
+            for name, levels in self.levels.items()
+            if len(levels) == 1
+        ]
 
 
 def _features(source: Table, survey: _Survey) -> list[str]:
@@ -130,16 +129,14 @@ def _features(source: Table, survey: _Survey) -> list[str]:
     if not features:
         raise InputError(
             f"{source.path} has no column left for X: of each of {', '.join(source.features)} "
-            "there is one level only, which tells no row from another"
+            "there is one level only"
         )
     for name, copies in Counter(features).items():
         if copies > 1:
             raise InputError(
-                Message(
-                    f"X would have {copies} columns named {name!r}: a column of {source.path}, and "
-                    "a level of another; rename the column, or leave it out with ",
-                    Parameter("ignore"),
-                )
+                f"X would have {copies} columns named {name!r}: a column of {source.path}, and "
+                "a level of another; rename the column, or leave it out with ",
+                Parameter("ignore"),
             )
     return features
 
@@ -169,11 +166,9 @@ def _survey(source: Table, progress: Progress, *, drop_missing: bool) -> _Survey
         for name, found in levels.items():
             if len(found) > _MAX_LEVELS:
                 raise InputError(
-                    Message(
-                        f"column {name} of {source.path} has more than {_MAX_LEVELS:,} levels in "
-                        f"{count(n_rows, 'row')}; group them, or leave it out with ",
-                        Remedy("ignore", name),
-                    )
+                    f"column {name} of {source.path} has more than {_MAX_LEVELS:,} levels in "
+                    f"{count(n_rows, 'row')}; group them, or leave it out with ",
+                    Remedy("ignore", name),
                 )
     if n_rows == 0:
         raise InputError(f"{source.path} has no rows")
@@ -188,29 +183,27 @@ def _survey(source: Table, progress: Progress, *, drop_missing: bool) -> _Survey
         )
         ignore = "No row would be left: leave out the columns that lack most"
         raise InputError(
-            Message(
-                f"{source.path} lacks values in {n_rows - n_complete:,} of {count(n_rows, 'row')} "
-                f"and {count(len(gaps), 'column')}: {source.places(lacks)}. ",
-                drop if n_complete else ignore,
-                " with ",
-                IGNORE_COLUMN,
-            )
+            f"{source.path} lacks values in {n_rows - n_complete:,} of {count(n_rows, 'row')} "
+            f"and {count(len(gaps), 'column')}: {source.places(lacks)}. ",
+            drop if n_complete else ignore,
+            " with ",
+            IGNORE_COLUMN,
         )
     ordered = {name: _sorted_levels(found) for name, found in levels.items()}
     return _Survey(n_rows, n_complete, ordered, sorted(inexact))
 
 
 def _write(
-    source: Table,
-    survey: _Survey,
-    group: zarr.Group,
-    n_features: int,
-    progress: Progress,
+    source: Table, survey: _Survey, group: zarr.Group, n_features: int, progress: Progress
 ) -> None:
-    n_rows, width = survey.n_complete, () if len(source.targets) == 1 else (len(source.targets),)
-    X = RowAppender(create_array(group, "X", (n_rows, n_features)))
-    y = RowAppender(create_array(group, "y", (n_rows, *width)))
-    weights = [RowAppender(create_array(group, "sample_weight", (n_rows,))) for _ in source.weight]
+    width = () if len(source.targets) == 1 else (len(source.targets),)
+    row_shapes = {"X": (n_features,), "y": width}
+    if source.weight:
+        row_shapes["sample_weight"] = ()
+    appenders = {
+        name: RowAppender(create_array(group, name, (survey.n_complete, *shape)))
+        for name, shape in row_shapes.items()
+    }
     first, last = len(source.features), len(source.features) + len(source.targets)
     # up to 1,000 levels make a row 1,000 times wider
     step = max(1, BATCH_NBYTES // (8 * n_features))
@@ -221,24 +214,15 @@ def _write(
         values = values[~np.isnan(values).any(axis=1)]
         for start in range(0, len(values), step):
             rows = values[start : start + step]
-            X.append(_expand(rows, [survey.levels.get(name) for name in source.features]))
-            y.append(rows[:, first:last].reshape(-1, *width))
-            for weight in weights:
-                weight.append(rows[:, last])
+            X = [_expand(rows[:, [at]], survey, name) for at, name in enumerate(source.features)]
+            appenders["X"].append(np.hstack(X))
+            appenders["y"].append(rows[:, first:last].reshape(-1, *width))
+            if source.weight:
+                appenders["sample_weight"].append(rows[:, last])
         done += len(batch)
         progress.rows(len(batch))
-    for appender in (X, y, *weights):
+    for appender in appenders.values():
         appender.close()
-
-
-def _expand(rows: Float64, levels: list[list[str] | None]) -> Array:
-    """Return X: numbers as they are, and indices of levels as zeros and ones."""
-    return np.hstack(
-        [
-            rows[:, [at]] if known is None else rows[:, [at]] == np.arange(1, len(known))
-            for at, known in enumerate(levels)
-        ]
-    )
 
 
 def _sorted_levels(levels: set[str]) -> list[str]:
@@ -247,3 +231,9 @@ def _sorted_levels(levels: set[str]) -> list[str]:
     with suppress(ValueError):
         ordered.sort(key=float)
     return ordered
+
+
+def _expand(values: Float64, survey: _Survey, name: str) -> Array:
+    """Return the columns of X that one column gives: numbers, or zeros and ones for its levels."""
+    levels = survey.levels.get(name)
+    return values if levels is None else values == np.arange(1, len(levels))

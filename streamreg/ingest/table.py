@@ -98,10 +98,7 @@ class Table:
     def texts(self, batch: pa.RecordBatch, name: str) -> pa.Array:
         """Return the values of a column as text, null where missing.
 
-        Raises
-        ------
-        InputError
-            The values have no text: lists, structures, bytes that are not UTF-8.
+        Raises ``InputError`` for lists, structures and bytes that are not UTF-8.
         """
         column = batch[name]
         missing = pc.is_null(column, nan_is_null=True)
@@ -109,11 +106,9 @@ class Table:
             return pc.if_else(missing, pa.scalar(None, pa.string()), column.cast(pa.string()))
         except pa.ArrowException as error:
             raise InputError(
-                Message(
-                    f"column {name} of {self.path} holds {column.type}, of which no levels can be "
-                    f"made ({error}); leave it out with ",
-                    Remedy("ignore", name),
-                )
+                f"column {name} of {self.path} holds {column.type}, of which no levels can be "
+                f"made ({error}); leave it out with ",
+                Remedy("ignore", name),
             ) from error
 
     def values(
@@ -121,11 +116,8 @@ class Table:
     ) -> Float64:
         """Return numbers, (n, columns): indices of levels for texts, NaN for missing values.
 
-        Raises
-        ------
-        InputError
-            Values are not numbers, are infinite or are negative weights. The message names all such
-            columns of this batch, which begins at row ``start``.
+        An ``InputError`` for values that are not numbers, infinite, or negative weights names all
+        such columns of this batch, whose first row is ``start``.
         """
         values = np.empty((len(batch), len(self.used)), order="F")
         refused: dict[str, tuple[str, int]] = {}
@@ -146,37 +138,29 @@ class Table:
                 values[:, at] = numbers.to_numpy(zero_copy_only=False)
         if refused:
             raise InputError(
-                Message(
-                    f"{self.path} has columns that are not numbers: {self.places(refused)}. "
-                    "Target and weight must be; of others make levels with ",
-                    Remedy("one_hot", Verbatim("COLUMN")),
-                    ", or leave them out with ",
-                    IGNORE_COLUMN,
-                )
+                f"{self.path} has columns that are not numbers: {self.places(refused)}. "
+                "Target and weight must be; of others make levels with ",
+                Remedy("one_hot", Verbatim("COLUMN")),
+                ", or leave them out with ",
+                IGNORE_COLUMN,
             )
-        self._require_finite(batch, values, start)
-        return values
-
-    def _require_finite(self, batch: pa.RecordBatch, values: Float64, start: int) -> None:
-        """Refuse infinite values and negative sample weights, as every fit does."""
-        refused = self._written(batch, np.isinf(values), start)
-        if refused:
+        infinite = self._written(batch, np.isinf(values), start)
+        if infinite:
             raise InputError(
-                Message(
-                    f"{self.path} has values that are infinite, or beyond float64: "
-                    f"{self.places(refused)}. Correct them, write NaN where the value is unknown, "
-                    "or leave such columns out with ",
-                    IGNORE_COLUMN,
-                )
+                f"{self.path} has values that are infinite, or beyond float64: "
+                f"{self.places(infinite)}. Correct them, write NaN where the value is unknown, "
+                "or leave such columns out with ",
+                IGNORE_COLUMN,
             )
         negative = values < 0
         negative[:, : len(self.used) - len(self.weight)] = False
-        refused = self._written(batch, negative, start)
-        if refused:
+        below = self._written(batch, negative, start)
+        if below:
             raise InputError(
-                f"{self.path} has sample weights below 0: {self.places(refused)}. Correct them, or "
+                f"{self.path} has sample weights below 0: {self.places(below)}. Correct them, or "
                 "write 0 for rows that shall not count"
             )
+        return values
 
     def _written(
         self, batch: pa.RecordBatch, wrong: NDArray[np.bool_], start: int
@@ -199,10 +183,7 @@ def open_table(
 ) -> Table:
     """Read the names of a file's columns and assign their roles.
 
-    Raises
-    ------
-    InputError
-        The file is absent or unreadable; a name is unknown, occurs twice or has two roles.
+    Raises ``InputError`` for an unreadable file, and for unknown, repeated and ambiguous names.
     """
     target, one_hot, ignore = (
         [names] if isinstance(names, str) else names for names in (target, one_hot, ignore)
@@ -210,9 +191,7 @@ def open_table(
     names = _names(path)
     if not target:
         raise InputError(
-            Message(
-                Parameter("target"), f" names no column of {path}; name what is to be explained"
-            )
+            Parameter("target"), f" names no column of {path}; name what is to be explained"
         )
     weights = () if weight is None else (weight,)
     for name, uses in Counter([*target, *one_hot, *ignore, *weights]).items():
@@ -224,10 +203,8 @@ def open_table(
             )
         if uses > 1:
             raise InputError(
-                Message(
-                    f"column {name!r} can be only one of ",
-                    Message.joined(", ", map(Parameter, ("target", "one_hot", "ignore", "weight"))),
-                )
+                f"column {name!r} can be only one of ",
+                Message.joined(", ", map(Parameter, ("target", "one_hot", "ignore", "weight"))),
             )
     apart = {*target, *ignore, *weights}
     features = tuple(name for name in names if name not in apart)
@@ -238,11 +215,9 @@ def open_table(
         )
     if "" in names and "" not in ignore:
         raise InputError(
-            Message(
-                f"column {names.index('') + 1} of {path} has no name (pandas writes its index so); "
-                "name it, or leave it out with ",
-                Remedy("ignore", ""),
-            )
+            f"column {names.index('') + 1} of {path} has no name (pandas writes its index so); "
+            "name it, or leave it out with ",
+            Remedy("ignore", ""),
         )
     return Table(path, features, tuple(target), weights, tuple(one_hot), len(names))
 

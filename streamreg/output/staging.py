@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from streamreg.errors import InputError, Message, Remedy
+from streamreg.errors import InputError, Remedy
 from streamreg.output.atomic import require_folder, sync
 from streamreg.signals import uninterrupted
 
@@ -63,9 +63,7 @@ def require_writable(
         )
     if target.exists() and not overwrite:
         raise InputError(
-            Message(
-                f"output {text} exists; pass ", Remedy("overwrite", value=True), " to replace it"
-            )
+            f"output {text} exists; pass ", Remedy("overwrite", value=True), " to replace it"
         )
     return target
 

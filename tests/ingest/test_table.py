@@ -89,7 +89,7 @@ def test_csv_of_other_programs_is_read(text, tmp_path, out):
 
 
 def test_a_type_does_not_depend_on_the_first_block(tmp_path, out):
-    # three blocks: a column begins empty, goes on with whole numbers and ends with a fraction
+    # three blocks: a column is first empty, then has whole numbers, at last fractions
     texts = ["NA"] * 150_000 + ["1"] * 150_000 + ["0.5"] * 150_000
     frame = pd.DataFrame({"x": texts, "y": range(len(texts))})
     table = write(tmp_path / "t.csv", frame)

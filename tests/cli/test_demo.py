@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import numpy as np
 import psutil
@@ -68,7 +69,7 @@ def test_predictions_are_those_of_least_squares(kept):
     expected = with_ones @ np.linalg.lstsq(with_ones, y, rcond=None)[0]
     np.testing.assert_allclose(predictions, expected, rtol=0, atol=1e-8 * np.abs(expected).max())
     r2 = 1 - np.sum((y - expected) ** 2) / np.sum((y - y.mean()) ** 2)
-    assert f"R² {r2:.6f}\n" in done.stdout
+    assert float(re.search(r"R² (\S+)\n", done.stdout)[1]) == pytest.approx(r2, abs=1e-8)
 
 
 def test_the_closed_form_of_wide_data_is_refused(kept):
@@ -106,10 +107,11 @@ def test_an_existing_folder_is_not_overwritten(tmp_path):
 def fits_of(process):
     """Return the processes that fit, as soon as there is one."""
     while process.poll() is None:
-        children = psutil.Process(process.pid).children()
-        found = [child for child in children if "fit" in child.cmdline()]
-        if found:
-            return found
+        for child in psutil.Process(process.pid).children():
+            # the plan may end meanwhile
+            with suppress(psutil.Error):
+                if "fit" in child.cmdline():
+                    return [child]
         time.sleep(0.01)
     return []
 
@@ -131,7 +133,7 @@ def test_a_killed_fit_is_reported_in_a_sentence(tmp_path):
         _, messages = process.communicate(timeout=20)
     assert process.returncode == 2
     last = messages.splitlines()[-1]
-    assert "the process that fits by closed_form was killed" in last
+    assert "the process of fit was killed" in last
     assert "pass a lower --memory-limit" in last
     assert not list(tmp_path.iterdir())
 
@@ -139,8 +141,7 @@ def test_a_killed_fit_is_reported_in_a_sentence(tmp_path):
 def test_a_limit_that_no_solver_fits_is_refused(tmp_path):
     done = demo("--rows", "1000", "--features", "4", "--memory-limit", "1 MiB", cwd=tmp_path)
     assert done.returncode == 3
-    for solver in ("closed_form", "gd", "cg"):
-        assert f"MemoryLimitError: {solver} needs" in done.stderr
+    assert "MemoryLimitError: " in done.stderr
     assert not list(tmp_path.iterdir())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,7 +115,7 @@ class Model:
             raise InputError(f"there is no model file at {str(path)!r}")
         try:
             if path.suffix == ".npz":
-                with Archive(path) as archive:
+                with closing(Archive(path)) as archive:
                     header = archive.header
                     header |= {name: archive.read(name) for name in ("coefficients", "intercept")}
             else:

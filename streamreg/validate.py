@@ -100,13 +100,7 @@ def _real(value: object) -> float | None:
 
 
 def parse_nbytes(size: object, *, name: str = "memory_limit") -> int:
-    """Return a size in bytes, which is given as a number or as a text such as ``"512 MiB"``.
-
-    Raises
-    ------
-    InputError
-        ``size`` is neither, or is not positive.
-    """
+    """Return a size in bytes, from a whole number or a text such as ``"512 MiB"``."""
     nbytes = _parse_text(size) if isinstance(size, str) else _as_count(size)
     if nbytes is None:
         raise InputError(

@@ -65,12 +65,8 @@ class CheckpointFile:
     def open(self) -> None:
         """Lock out other fits, and open the last checkpoint that is whole, if there is any.
 
-        Raises
-        ------
-        InputError
-            Nothing can be written to the path, or another fit uses it.
-        CheckpointError
-            The file belongs to another fit, or is damaged.
+        ``InputError``: nothing can be written to the path, or another fit uses it.
+        ``CheckpointError``: the file belongs to another fit, or is damaged.
         """
         if self.path.is_dir():
             raise InputError(f"checkpoint {str(self.path)!r} is a folder; pass the path of a file")

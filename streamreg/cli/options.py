@@ -57,13 +57,7 @@ def dataset_of(
     nan_policy: NanPolicy = "raise",
     needs_y: bool = True,
 ) -> Dataset:
-    """Open DATA, or --x and --y.
-
-    Raises
-    ------
-    InputError
-        Neither or both are given, or they cannot be read.
-    """
+    """Open DATA, or --x and --y."""
     if (data is None) == (x is None):
         raise InputError("name the data once: DATA, a data set, or --x PATH with --y PATH")
     if data is not None and y is not None:

@@ -86,8 +86,7 @@ def score(
         show.warn(message)
     r2 = float(np.mean(scores.r2))
     if json:
-        show.write_json(
-            {"r2": r2, "r2_by_target": scores.r2.tolist(), "rows_omitted": scores.n_omitted}
-        )
+        by_target = {"r2_by_target": scores.r2, "rows_omitted": scores.n_omitted}
+        show.write_json({"r2": r2} | by_target)
     else:
         show.write(f"R² {r2:.9g}")

@@ -13,7 +13,7 @@ import os
 import shutil
 import zipfile
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -87,12 +87,6 @@ class Archive:
             damaged = self._zip.testzip()
             if damaged is not None:
                 raise NotAnArchiveError(f"{damaged!r} has another checksum")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the file."""

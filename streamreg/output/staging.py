@@ -80,11 +80,7 @@ def staged(
 
     If the block fails, the folder is removed. With an ``identity`` it stays, unless the block
     raised an ``InputError``; a later call with the same identity yields it again, and true.
-
-    Raises
-    ------
-    InputError
-        As :func:`require_writable`, or another process writes to the folder now.
+    Another process that writes to the folder is an ``InputError`` too.
     """
     target = require_writable(path, overwrite=overwrite, inputs=inputs)
     claim = _Claim(_partial(target))

@@ -39,11 +39,6 @@ def new_group(
     Until then it is ``<path>.partial``, which an exception removes; after a kill the next writer of
     ``path`` clears it. An overwrite renames twice: a kill between the two leaves the old output
     whole in ``<path>.replaced-…`` and the new one in ``<path>.partial``.
-
-    Raises
-    ------
-    InputError
-        As :func:`require_writable`, or another process writes to ``path`` now.
     """
     import zarr  # noqa: PLC0415  (imported only to write Zarr arrays)
 

@@ -262,7 +262,7 @@ def test_fewer_epochs_than_were_run_are_refused(data, tmp_path):
 def test_a_header_with_wrong_values_is_damage(data, tmp_path, header):
     path = tmp_path / "a"
     stopped(data, path)
-    with Archive(path) as archive:
+    with closing(Archive(path)) as archive:
         with zipfile.ZipFile(path) as names:
             arrays = {name[:-4]: archive.read(name[:-4]) for name in names.namelist()}
         changed = archive.header

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tracemalloc
 import zipfile
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -77,7 +78,7 @@ def write(path, arrays=ARRAYS):
 
 def test_arrays_are_read_in_their_memory_order(tmp_path):
     path = write(tmp_path / "a")
-    with Archive(path) as archive:
+    with closing(Archive(path)) as archive:
         archive.require_whole()
         assert archive.header == {"x": 1}
         for name, array in ARRAYS.items():

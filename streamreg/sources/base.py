@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from streamreg.blocks import Array
-    from streamreg.sources.zarr.versions import FileStamps
+    from streamreg.sources.file_stamps import FileStamps
 
 
 @dataclass(frozen=True)

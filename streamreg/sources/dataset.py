@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from streamreg.blocks import Array
     from streamreg.sources.base import RowSource
-    from streamreg.sources.zarr.versions import FileStamps
+    from streamreg.sources.file_stamps import FileStamps
 
 NanPolicy = Literal["raise", "omit"]
 

@@ -13,17 +13,18 @@ import numpy as np
 
 from streamreg.errors import DataCorruptionError
 from streamreg.formatting import count
+from streamreg.sources.file_stamps import changed
 from streamreg.sources.retries import retried
 from streamreg.sources.zarr.codecs import ChunkCodec, DamagedChunkError
 from streamreg.sources.zarr.layout import ShardIndex, locate, missing_chunk
-from streamreg.sources.zarr.versions import changed
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from streamreg.blocks import Array
+    from streamreg.sources.file_stamps import FileStamps
     from streamreg.sources.zarr.layout import ChunkNames
-    from streamreg.sources.zarr.versions import ArrayMetadata, FileStamps
+    from streamreg.sources.zarr.versions import ArrayMetadata
 
 
 @dataclass(frozen=True)

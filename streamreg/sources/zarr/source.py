@@ -14,6 +14,7 @@ from streamreg.errors import InputError
 from streamreg.formatting import MIB, count, format_nbytes
 from streamreg.sources.base import Description, Kind, Reader, RowSource
 from streamreg.sources.chunk_reader import ChunkReader, RowBuffer, heaps_nbytes, joined_nbytes
+from streamreg.sources.file_stamps import FileStamps
 from streamreg.sources.zarr import codecs
 from streamreg.sources.zarr.fallback import FallbackReader, fallback_nbytes, require_checkable
 from streamreg.sources.zarr.layout import ChunkNames, ShardIndex
@@ -28,7 +29,7 @@ from streamreg.sources.zarr.metadata import (
     printable,
 )
 from streamreg.sources.zarr.stored import StoredArray
-from streamreg.sources.zarr.versions import ArrayMetadata, FileStamps
+from streamreg.sources.zarr.versions import ArrayMetadata
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,4 +1,4 @@
-"""Arrays of other libraries that can be sliced: HDF5 datasets and whatever looks like them."""
+"""Arrays of other libraries that can be sliced: HDF5 datasets and all that looks like them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,7 @@ from streamreg.errors import DataCorruptionError, InputError
 from streamreg.formatting import MIB, rows_text
 from streamreg.sources.base import Kind, Reader, RowGrid, RowSource
 from streamreg.sources.checks import as_rows
-from streamreg.sources.chunk_reader import (
-    ChunkReader,
-    RowBuffer,
-    heaps_nbytes,
-    joined_nbytes,
-)
+from streamreg.sources.chunk_reader import ChunkReader, RowBuffer, heaps_nbytes, joined_nbytes
 from streamreg.sources.zarr.metadata import printable
 
 if TYPE_CHECKING:
@@ -42,24 +37,11 @@ class Sliceable(Protocol):
         """Its lengths."""
 
     @property
-    def dtype(self) -> Any:  # noqa: ANN401  (whatever np.dtype understands)
+    def dtype(self) -> Any:  # noqa: ANN401  (NumPy need not know it)
         """Its element type."""
 
-    def __getitem__(self, key: slice, /) -> Any:  # noqa: ANN401  (whatever np.asarray understands)
+    def __getitem__(self, key: slice, /) -> Any:  # noqa: ANN401  (for np.asarray)
         """Return some rows."""
-
-
-@runtime_checkable
-class _Chunked(Protocol):
-    @property
-    def chunks(self) -> tuple[int, ...] | None:
-        """Lengths of the pieces on disk."""
-
-
-@runtime_checkable
-class _ReadsInto(Protocol):
-    def read_direct(self, dest: Array, source_sel: slice, dest_sel: slice) -> None:
-        """Fill a part of ``dest``, as h5py does."""
 
 
 def claims(data: object) -> bool:
@@ -77,18 +59,11 @@ def claims(data: object) -> bool:
     return True
 
 
-def open_rows(data: Sliceable, name: str, *, missing_chunks: str) -> RowSource:
-    """Return the rows of an array that can be sliced.
-
-    Raises
-    ------
-    InputError
-        The array does not say what it is: a closed HDF5 file has no shape.
-    """
-    del missing_chunks  # the library knows what an absent chunk means
+def open_rows(data: Sliceable, name: str, _missing_chunks: str) -> RowSource:
+    """Return the rows of an array that can be sliced; a closed HDF5 file is refused."""
     try:
         return SliceableSource(data, name)
-    # other libraries raise what they like
+    # a closed HDF5 file has no shape; other libraries raise other errors
     except (ValueError, TypeError, RuntimeError, AttributeError) as error:
         raise InputError(f"{name}, a {type(data).__name__}, cannot be read: {error}") from error
 
@@ -99,17 +74,23 @@ KIND = Kind(claims, open_rows)
 class SliceableSource(RowSource):
     """Anything with ``shape``, ``dtype`` and slices.
 
-    Chunks, as HDF5 has them, are read whole, since a part of one costs as much; small ones
-    several at once.
+    Chunks, as HDF5 has them, are read whole, because a part of one costs as much; small ones are
+    read several at once.
     """
 
     def __init__(self, array: Sliceable, name: str) -> None:
-        self.array = array
-        self.name = _label(array, name)
+        dataset: Any = array
+        self.array = dataset
+        # of an HDF5 dataset
+        self.file = str(dataset.file.filename) if type(array).__module__.startswith("h5py.") else ""
+        self.name = f"{name} ({printable(self.file + dataset.name)})" if self.file else name
+        self.storage = str(getattr(array, "name", self.name))
         self.shape = tuple(int(length) for length in array.shape)
         self.dtype = np.dtype(array.dtype)
-        chunks = array.chunks if isinstance(array, _Chunked) else None
-        self.chunks = chunks if chunks and isinstance(chunks[0], int) else None
+        chunks = getattr(array, "chunks", None)
+        self.chunks: tuple[int, ...] | None = (
+            chunks if chunks and isinstance(chunks[0], int) else None
+        )
         rows = _ANY_ROWS
         if self.chunks is not None:
             rows = max(1, self.chunks[0])
@@ -120,12 +101,8 @@ class SliceableSource(RowSource):
     def open(self) -> Reader:
         return _PieceReader(self) if self.chunks is None else _BandReader(self)
 
-    @property
-    def storage(self) -> str:
-        return str(getattr(self.array, "name", self.name))  # the path inside an HDF5 file
-
     def inputs(self) -> list[Path]:
-        return [file for file in [Path(_file_of(self.array))] if file.is_file()]
+        return [file for file in [Path(self.file)] if file.is_file()]
 
     def reader_nbytes(self, block_rows: int) -> int:
         rows, joined = block_rows, 0
@@ -133,17 +110,30 @@ class SliceableSource(RowSource):
             rows = min(self.grid.chunk_rows, self.grid.n_rows)
             joined = joined_nbytes(self, block_rows)
         buffers = rows * self.row_nbytes + joined
-        if isinstance(self.array, _ReadsInto):
-            return buffers + _decoded_nbytes(self.array)
-        # what the library returns, and what it made that from
-        return buffers + 2 * rows * self.row_nbytes
+        if not hasattr(self.array, "read_direct"):
+            # what the library returns, and what it made that from
+            return buffers + 2 * rows * self.row_nbytes
+        chunk, cache = self._hdf5_chunk()
+        # A chunk too large for the cache is decoded on the heap of each thread, which may retain
+        # it. A chunk without filters is read straight into its place.
+        is_decoded = chunk > cache and self.array.id.get_create_plist().get_nfilters()
+        return buffers + (2 * chunk if is_decoded else 0)
 
     @property
     def shared_nbytes(self) -> int:
         if self.chunks is None:
             return 0
-        cached = _cached_nbytes(self.array) if isinstance(self.array, _ReadsInto) else 0
-        return cached + heaps_nbytes(self)
+        chunk, cache = self._hdf5_chunk() if hasattr(self.array, "read_direct") else (1, 0)
+        if chunk > cache:
+            return heaps_nbytes(self)
+        # HDF5's cache of chunks, its records of them (an eighth), and chunks in decoding
+        cached = min(cache, math.prod(self.shape) * self.dtype.itemsize)
+        return cached + cached // 8 + 2 * chunk + heaps_nbytes(self)
+
+    def _hdf5_chunk(self) -> tuple[int, int]:
+        """Return the bytes of a chunk, 0 if there are none, and of HDF5's cache for chunks."""
+        chunk = math.prod(self.chunks or (0,)) * self.dtype.itemsize
+        return chunk, int(self.array.id.get_access_plist().get_chunk_cache()[1])
 
     def fill(self, start: int, out: Array) -> None:
         """Read rows from ``start`` on, as many as ``out`` has.
@@ -167,14 +157,14 @@ class SliceableSource(RowSource):
         """Return ``out``, filled, or what the library returns instead."""
         try:
             shape = tuple(self.array.shape)
-            if isinstance(self.array, _ReadsInto):
+            if hasattr(self.array, "read_direct"):
                 self.array.read_direct(out, slice(start, stop), slice(0, len(out)))
-                values: Any = out
+                values = out
             else:
                 values = self.array[start:stop]
         except MemoryError:
             raise
-        # h5py raises OSError for what HDF5 cannot read, other libraries what they like
+        # h5py raises OSError for what HDF5 cannot read, other libraries raise anything
         except Exception as error:
             raise DataCorruptionError(
                 f"{what} cannot be read: {type(error).__name__}: {error}"
@@ -192,10 +182,10 @@ class _PieceReader(Reader):
 
     def __init__(self, source: SliceableSource) -> None:
         self._source = source
-        self._room = RowBuffer(source.shape[1:], source.dtype)
+        self._buffer = RowBuffer(source.shape[1:], source.dtype)
 
     def read(self, start: int, stop: int) -> Array:
-        rows = self._room.rows(stop - start)
+        rows = self._buffer.rows(stop - start)
         self._source.fill(start, rows)
         return rows
 
@@ -205,49 +195,7 @@ class _BandReader(ChunkReader):
 
     def __init__(self, source: SliceableSource) -> None:
         super().__init__(source.grid, source.shape[1:], source.dtype)
-        self._source = source
-        self._room = RowBuffer(source.shape[1:], source.dtype)
+        self._pieces = _PieceReader(source)
 
     def load(self, chunk: int) -> Array:
-        start, stop = self._source.grid.rows(chunk)
-        rows = self._room.rows(stop - start)
-        self._source.fill(start, rows)
-        return rows
-
-
-def _file_of(array: Sliceable) -> str:
-    """Return the file of an HDF5 dataset; of others an empty text."""
-    dataset: Any = array
-    return str(dataset.file.filename) if type(array).__module__.startswith("h5py.") else ""
-
-
-def _label(array: Sliceable, name: str) -> str:
-    """Return the file and path of an HDF5 dataset, else ``name``."""
-    dataset: Any = array
-    file = _file_of(array)
-    return f"{name} ({printable(file + dataset.name)})" if file else name
-
-
-def _cached_nbytes(array: object) -> int:
-    """Bytes of HDF5's chunk cache of a dataset, once for all threads, and of chunks in decoding."""
-    dataset: Any = array
-    chunk, cache = _hdf5_chunk(dataset)
-    if chunk > cache:
-        return 0
-    cached: int = min(cache, math.prod(dataset.shape) * dataset.dtype.itemsize)
-    return cached + cached // 8 + 2 * chunk  # an eighth: HDF5's records of its chunks
-
-
-def _decoded_nbytes(array: object) -> int:
-    """Bytes of chunks too large for the cache, which the heap of each thread may retain."""
-    dataset: Any = array
-    chunk, cache = _hdf5_chunk(dataset)
-    # a chunk without filters is read straight into its place
-    is_decoded = chunk > cache and dataset.id.get_create_plist().get_nfilters()
-    return 2 * chunk if is_decoded else 0
-
-
-def _hdf5_chunk(dataset: Any) -> tuple[int, int]:  # noqa: ANN401
-    """Return the bytes of a chunk, 0 where there are none, and of the cache for chunks."""
-    chunk = math.prod(dataset.chunks) * dataset.dtype.itemsize if dataset.chunks else 0
-    return int(chunk), int(dataset.id.get_access_plist().get_chunk_cache()[1])
+        return self._pieces.read(*self._grid.rows(chunk))

@@ -65,11 +65,6 @@ class ChunkCodec:
         """Whether a flipped bit is detected."""
         return self.crc32c or self.frame_checksum
 
-    @staticmethod
-    def max_encoded_nbytes(decoded_nbytes: int) -> int:
-        """Most bytes of a stored chunk: values that cannot be compressed grow a little."""
-        return decoded_nbytes + decoded_nbytes // 8 + 1024
-
     def decode(self, encoded: memoryview, out: Array) -> None:
         """Fill ``out``, a contiguous array of the whole chunk.
 

@@ -15,6 +15,7 @@ class ArrayMetadata:
     """The metadata document of an array in a local folder, as it was when the array was opened."""
 
     def __init__(self, folder: Path, name: str) -> None:
+        self.folder = folder
         self._name = name
         version_2 = folder / ".zarray"
         self._file = version_2 if version_2.exists() else folder / "zarr.json"

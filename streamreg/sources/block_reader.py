@@ -22,16 +22,15 @@ class BlockReader:
     """Reads blocks of a data set, for one thread.
 
     Rows of weight 0 are left out, and rows with NaN or inf if ``nan_policy`` is ``"omit"``. X and
-    y may be CuPy's. Weights are copied to the host, where it is decided which rows are left out.
+    y may be CuPy's. Weights are copied to the host, which decides which rows are left out.
 
     Attributes
     ----------
     n_omitted
         Rows left out for NaN or inf since the reader was opened.
     rounded
-        Names of X and y in which an integer was read that float64 cannot represent.
-    checks_integers
-        Whether such integers are looked for.
+        Names of X and y, if an integer was read that float64 cannot represent. Such integers are
+        looked for while ``checks_integers`` is true.
     """
 
     def __init__(self, dataset: Dataset) -> None:
@@ -53,7 +52,7 @@ class BlockReader:
         self.checks_integers = True
 
     def read(self, start: int, stop: int) -> Block:
-        """Return rows ``start`` to ``stop``; they stay as they are until the next read.
+        """Return rows ``start`` to ``stop``; they are valid until the next read.
 
         Raises
         ------

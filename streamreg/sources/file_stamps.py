@@ -24,9 +24,9 @@ _MOST_FILES = 1 << 24
 # held to compare and set a stamp, because threads read the same files
 _NOTING = threading.Lock()
 # flag of a stamp: rows of the file were used
-_USED = 0x80000000
+_USED = np.uint32(0x80000000)
 # the stamp of a file that is absent, where absent chunks are allowed
-_ABSENT = 0xFFFFFFFF
+_ABSENT = np.uint32(0xFFFFFFFF)
 
 
 class SeenFiles(NamedTuple):
@@ -50,16 +50,8 @@ class FileStamps:
     def __init__(self, shape: tuple[int, ...], describe: Callable[[tuple[int, ...]], str]) -> None:
         self._shape = shape
         self._describe = describe
-        self._stamps: Stamps | None = None
-
-    @property
-    def values(self) -> Stamps:
-        """One stamp for each file that is watched."""
-        if self._stamps is None:
-            with _NOTING:
-                if self._stamps is None:
-                    self._stamps = np.zeros(min(_MOST_FILES, math.prod(self._shape)), np.uint32)
-        return self._stamps
+        # one for each file that is watched
+        self.values: Stamps = np.zeros(min(_MOST_FILES, math.prod(shape)), np.uint32)
 
     def require_unchanged(self, path: Callable[[tuple[int, ...]], Path]) -> None:
         """Check all files that were read before; ``path`` returns a file from its place.
@@ -70,63 +62,52 @@ class FileStamps:
             A file has changed since, or is absent now.
         """
         for number in np.flatnonzero(self.values):
-            at = tuple(int(place) for place in np.unravel_index(number, self._shape))
+            at = self._place(number)
             try:
                 status = retried(path(at).stat)
-            except FileNotFoundError as error:
-                if self.values[number] == _ABSENT:
-                    continue
-                raise DataCorruptionError(
-                    f"{self._describe(at)} was read before and is gone"
-                ) from error
             except OSError as error:
+                is_gone = isinstance(error, FileNotFoundError)
+                if is_gone and self.values[number] == _ABSENT:
+                    continue
+                why = "is gone" if is_gone else f"cannot be any more: {error.strerror}"
                 raise DataCorruptionError(
-                    f"{self._describe(at)} was read before and cannot be any more: {error.strerror}"
+                    f"{self._describe(at)} was read before and {why}"
                 ) from error
             if not self.agree(at, status):
                 raise changed(self._describe(at))
 
-    def agree(self, file_at: tuple[int, ...], status: os.stat_result) -> bool:
-        """Whether the file is unchanged since it was first opened."""
+    def agree(self, file_at: tuple[int, ...], status: os.stat_result | None) -> bool:
+        """Whether a file is as it was when it was first opened; ``None`` is an absent file."""
         number = self._number(file_at)
         if number >= _MOST_FILES:
             return True
-        # without the inode number, which some network file systems change
-        stamp = zlib.crc32(f"{status.st_size} {status.st_mtime_ns}".encode()) % (_USED - 1) or 1
-        values = self.values
+        stamp = _ABSENT
+        if status is not None:
+            # without the inode number, which some network file systems change
+            checksum = zlib.crc32(f"{status.st_size} {status.st_mtime_ns}".encode())
+            stamp = np.uint32(checksum % (int(_USED) - 1) or 1)
         with _NOTING:
-            if values[number] == 0:
-                values[number] = stamp
-            return bool(values[number] & ~np.uint32(_USED) == stamp)
-
-    def agree_absent(self, file_at: tuple[int, ...]) -> bool:
-        """Whether an absent file was absent when it was first looked for."""
-        number = self._number(file_at)
-        if number >= _MOST_FILES:
-            return True
-        if self.values[number] == 0:
-            self.values[number] = _ABSENT
-        return bool(self.values[number] == _ABSENT)
+            if self.values[number] == 0:
+                self.values[number] = stamp
+            return bool((self.values[number] | _USED) == (stamp | _USED))
 
     def use(self, file_at: tuple[int, ...]) -> None:
         """Record that rows of a file were used: from now on the file must not change."""
         number = self._number(file_at)
-        values = self.values
         if number < _MOST_FILES:
             with _NOTING:
-                values[number] |= np.uint32(_USED)
+                self.values[number] |= _USED
 
     def forget_unused(self, file_at: tuple[int, ...]) -> bool:
-        """Forget the stamp of a file; return false, and keep it, if rows of the file were used."""
+        """Forget the stamp of a file; return false, without effect, if rows of it were used."""
         number = self._number(file_at)
         if number >= _MOST_FILES:
             return True
-        values = self.values
         with _NOTING:
-            if values[number] >= _USED:
-                return False
-            values[number] = 0
-        return True
+            is_used = bool(self.values[number] >= _USED)
+            if not is_used:
+                self.values[number] = 0
+        return not is_used
 
     def seen(self) -> SeenFiles:
         """Return which files were read, and their stamps."""
@@ -142,17 +123,17 @@ class FileStamps:
             It read another version of a file.
         """
         mine = self.values[seen.numbers]
-        differs = (mine != 0) & ((mine | np.uint32(_USED)) != (seen.stamps | np.uint32(_USED)))
+        differs = (mine != 0) & ((mine | _USED) != (seen.stamps | _USED))
         if differs.any():
-            number = int(seen.numbers[differs.argmax()])
-            raise changed(
-                self._describe(tuple(int(at) for at in np.unravel_index(number, self._shape)))
-            )
+            raise changed(self._describe(self._place(seen.numbers[differs.argmax()])))
         self.values[seen.numbers] = mine | seen.stamps
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __reduce__(self) -> tuple[type[FileStamps], tuple[Any, ...]]:
         # each worker has stamps of its own
-        return {**self.__dict__, "_stamps": None}
+        return FileStamps, (self._shape, self._describe)
+
+    def _place(self, number: Any) -> tuple[int, ...]:  # noqa: ANN401  (an integer of NumPy)
+        return tuple(int(at) for at in np.unravel_index(number, self._shape))
 
     def _number(self, file_at: tuple[int, ...]) -> int:
         number = 0

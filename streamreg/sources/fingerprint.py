@@ -1,4 +1,4 @@
-"""What tells the rows of one array from those of another, without reading all."""
+"""The identity of the rows of an array, without reading all of them."""
 
 from __future__ import annotations
 
@@ -25,16 +25,14 @@ _PIECES = 3
 
 
 def dataset_identity(dataset: Dataset) -> dict[str, Any]:
-    """Return what tells a data set from others, as JSON values: that of X, y and the weights."""
+    """Return the identities of X, y and the weights."""
     return {name: identity(source) for name, source in dataset.named().items()}
 
 
 def identity(source: RowSource) -> dict[str, Any]:
     """Return what tells the rows of a source from others, as JSON values.
 
-    Shape, dtype, chunks and codecs. For the values of a source whose files have no stamps: the
-    state of its files, or a checksum of all rows in memory, or a checksum of some rows, which are
-    read.
+    If no stamps tell its values, the state of its files or a checksum of all or some rows does.
     """
     grid = source.grid
     bounds = zlib.crc32(repr(grid.bounds).encode())

@@ -161,18 +161,15 @@ class ChunkFileReader:
         path = self._files.path(file_at)
         try:
             file = retried(os.open, path, _FLAGS)
+            self._open = (file_at, file, 0)
+            status = os.fstat(file)
         except FileNotFoundError:
             if path.is_symlink():
                 raise self._error(chunk, "is a link to a file that does not exist") from None
             self._require_fill(chunk)
-            if not stamps.agree_absent(file_at):
+            if not stamps.agree(file_at, None):
                 raise changed(self._stored.describe(chunk)) from None
             return None
-        except OSError as error:
-            raise self._error(chunk, f"cannot be opened: {error.strerror}") from error
-        self._open = (file_at, file, 0)
-        try:
-            status = os.fstat(file)
         except OSError as error:
             raise self._error(chunk, f"cannot be opened: {error.strerror}") from error
         self._open = (file_at, file, status.st_size)

@@ -25,15 +25,7 @@ _DOCUMENT_MAX_NBYTES = 16 * MIB
 
 
 def open_node(path: str | os.PathLike[str]) -> zarr.Array[Any] | zarr.Group:
-    """Open the array or group at a path or URL for reading.
-
-    Raises
-    ------
-    InputError
-        Nothing is there, or no Zarr array or group, or its chunks are of unequal size.
-    DataCorruptionError
-        Its metadata cannot be understood.
-    """
+    """Open the array or group at a path or URL for reading; errors as for :class:`Kind`."""
     import zarr  # noqa: PLC0415  (imported only if there are Zarr arrays)
 
     text = os.fspath(path)
@@ -49,7 +41,7 @@ def open_node(path: str | os.PathLike[str]) -> zarr.Array[Any] | zarr.Group:
     # a damaged document makes zarr-python raise KeyError, TypeError, …
     except Exception as error:
         if isinstance(error, ImportError) or (local is None and isinstance(error, OSError)):
-            # nothing is at the URL, or its file system is not installed
+            # the URL is empty, or its file system is not installed
             raise InputError(f"nothing can be opened at {label}: {error}") from error
         raise _not_understood(label, error) from error
 
@@ -68,7 +60,7 @@ def open_group(data: object) -> ArrayGroup | None:
 
 
 class ZarrGroup(ArrayGroup):
-    """The arrays of a Zarr group, with the names that are among its attributes."""
+    """The arrays of a Zarr group, with the names in its attributes."""
 
     def __init__(self, group: zarr.Group, label: str) -> None:
         self._group = group
@@ -99,7 +91,7 @@ def _names(value: Any) -> tuple[str, ...] | None:  # noqa: ANN401  (an attribute
 
 
 def is_zarr(data: object) -> bool:
-    """Whether ``data`` is an object of zarr-python, which is not imported to know."""
+    """Whether ``data`` is an object of zarr-python, which is not imported for the check."""
     return type(data).__module__.partition(".")[0] == "zarr"
 
 
@@ -177,8 +169,7 @@ def _require_documents(folder: Path, label: str) -> None:
             f"{label} holds no Zarr array or group: it has none of {', '.join(_DOCUMENTS)}"
         )
     for file in found:
-        document = _document(file)
-        grid = document.get("chunk_grid") or {"name": "regular"}
+        grid = _document(file).get("chunk_grid")
         if isinstance(grid, dict) and grid.get("name", "regular") != "regular":
             raise InputError(
                 f"{label} has a {grid['name']!r} chunk grid, chunks of unequal size, which are not "
@@ -214,10 +205,8 @@ def _document(file: Path) -> dict[str, Any]:
 
 def _holds_chunks(folder: Path) -> bool:
     with os.scandir(folder) as entries:
-        return any(
-            entry.name == "c" or entry.name.replace(".", "").isdecimal()
-            for entry in islice(entries, 1000)
-        )
+        names = [entry.name for entry in islice(entries, 1000)]
+    return any(name == "c" or name.replace(".", "").isdecimal() for name in names)
 
 
 def _not_understood(label: str, error: Exception) -> StreamregError:

@@ -143,26 +143,33 @@ class ZarrSource(RowSource):
         )
 
     def layout_advice(self, block_nbytes: int) -> list[str]:
+        advice = []
         band, n_columns = self._band_nbytes, self.stored.n_column_chunks
         size = format_nbytes(band)
-        is_small = band < min(_SMALL_NBYTES, block_nbytes) and len(self.grid) > 1
-        advice = {
-            f"{self.name} is read by zarr-python (a remote store, or a codec that is not read "
-            "directly), which is several times slower than local zstd, blosc, gzip or no codec": (
-                self.files is None
-            ),
-            f"chunks of {self.name} carry no checksum: a flipped bit is read as a number. "
-            "Write it with zarr.codecs.Crc32cCodec() last among its compressors": (
-                self.files is not None and not self.files.codec.has_checksum
-            ),
-            f"{n_columns} chunks are side by side: a block of rows needs all of "
-            f"them, {size}; chunks of whole rows are read without moving a byte": n_columns > 1,
-            f"a row of chunks is {size} and must be decoded whole by each thread; 8 MiB is enough": (
-                band > _LARGE_NBYTES and not self.grid.divisible
-            ),
-            f"chunks of {size} cost more to open than to read; use some MiB, or shards": is_small,
-        }
-        return [sentence for sentence, applies in advice.items() if applies]
+        if self.files is None:
+            advice.append(
+                f"{self.name} is read by zarr-python (a remote store, or a codec that is not read "
+                "directly), which is several times slower than local zstd, blosc, gzip or no codec"
+            )
+        elif not self.files.codec.has_checksum:
+            advice.append(
+                f"chunks of {self.name} carry no checksum: a flipped bit is read as a number. "
+                "Write it with zarr.codecs.Crc32cCodec() last among its compressors"
+            )
+        if n_columns > 1:
+            advice.append(
+                f"{n_columns} chunks are side by side: a block of rows needs all of them, {size}; "
+                "chunks of whole rows are read without moving a byte"
+            )
+        if band > _LARGE_NBYTES and not self.grid.divisible:
+            advice.append(
+                f"a row of chunks is {size} and each thread must decode it whole; 8 MiB is enough"
+            )
+        if band < min(_SMALL_NBYTES, block_nbytes) and len(self.grid) > 1:
+            advice.append(
+                f"chunks of {size} cost more to open than to read; use some MiB, or shards"
+            )
+        return advice
 
     def rechunk_advice(self, rows: int) -> str:
         if self.stored.metadata is None:

@@ -58,8 +58,9 @@ class StoredArray:
         self.missing_chunks = missing_chunks
         self.shape = tuple(int(length) for length in array.shape)
         self.dtype = np.dtype(array.dtype)
-        self.document: dict[str, Any] = array.metadata.to_dict()
-        if self.document.get("chunk_grid", {}).get("name", "regular") != "regular":
+        document: dict[str, Any] = array.metadata.to_dict()
+        self.document = document
+        if document.get("chunk_grid", {}).get("name", "regular") != "regular":
             raise InputError(f"{name} has chunks of unequal size, which are not read; rechunk it")
         self.chunks = tuple(int(length) for length in array.chunks)
         self.shard_shape: Place | None = None

@@ -27,21 +27,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RowGrid:
-    """The chunks of a source along its rows.
-
-    Attributes
-    ----------
-    chunk_rows
-        Rows of each chunk; the last may hold fewer.
-    bounds
-        For chunks of unequal height: the first row of each chunk, then N.
-    divisible
-        Whether some rows of a chunk can be read without reading the rest of it.
-    """
+    """The chunks of a source along its rows."""
 
     n_rows: int
+    # of each chunk; the last may hold fewer
     chunk_rows: int
+    # for chunks of unequal height: the first row of each chunk, then N
     bounds: tuple[int, ...] | None = None
+    # whether some rows of a chunk can be read without reading the rest of it
     divisible: bool = False
 
     @classmethod
@@ -213,12 +206,8 @@ class ArrayGroup(ABC):
     def member(self, name: str, *, optional: bool = False) -> object:
         """Return an array, as a kind of source accepts it; ``None`` if absent and optional.
 
-        Raises
-        ------
-        InputError
-            The group has no such array.
-        DataCorruptionError
-            The metadata of the array cannot be understood.
+        Raises :class:`InputError` if the group has no such array. Raises
+        :class:`DataCorruptionError` if the metadata of the array cannot be understood.
         """
 
 
@@ -226,18 +215,13 @@ class ArrayGroup(ABC):
 class Kind:
     """A kind of source, as the registry in ``sources/kinds.py`` lists it.
 
-    Attributes
-    ----------
-    claims
-        Whether an object or path is of this kind. It reads metadata at most.
-    open_rows
-        Opens what the kind claims, from the data, a name for messages, and what an absent chunk
-        means (``"error"`` or ``"fill"``). Raises :class:`InputError` for what cannot be read as
-        rows, and :class:`DataCorruptionError` for metadata that cannot be understood.
-    open_group
-        Opens what the kind claims as several arrays; returns ``None`` if it is one array.
+    Both ways to open data raise :class:`InputError` for what cannot be read as rows, and
+    :class:`DataCorruptionError` for metadata that cannot be understood.
     """
 
+    # whether an object or path is of this kind; reads metadata at most
     claims: Callable[[object], bool]
+    # the data, a name for messages, and what an absent chunk means: "error" or "fill"
     open_rows: Callable[[Any, str, str], RowSource]
+    # several arrays that are stored together; ``None`` if the data are one array
     open_group: Callable[[object], ArrayGroup | None] | None = None

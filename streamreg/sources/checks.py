@@ -90,11 +90,8 @@ def as_rows(
 ) -> Array:
     """Return what a library computed as rows of NumPy or CuPy.
 
-    Raises
-    ------
-    InputError
-        Their shape, dtype or device is not what the array claims, or they are masked or sparse:
-        NumPy would broadcast, round or unmask them silently.
+    Raises :class:`InputError` if their shape, dtype or device is not what the array claims, or they
+    are masked or sparse: NumPy would broadcast, round or unmask them silently.
     """
     if isinstance(values, np.ma.MaskedArray) and values.mask is not np.ma.nomask:
         raise InputError(f"{what}: masked arrays are not read; fill them with NaN")

@@ -39,12 +39,7 @@ class SeenFiles(NamedTuple):
 class FileStamps:
     """Size and time of each chunk file when it was first read, 4 bytes a file; 0 if never.
 
-    Parameters
-    ----------
-    shape
-        How many files there are along each axis.
-    describe
-        Names a file, by its place, for a message.
+    ``shape`` counts the files along each axis; ``describe`` names one, by its place, for a message.
     """
 
     def __init__(self, shape: tuple[int, ...], describe: Callable[[tuple[int, ...]], str]) -> None:
@@ -56,10 +51,7 @@ class FileStamps:
     def require_unchanged(self, path: Callable[[tuple[int, ...]], Path]) -> None:
         """Check all files that were read before; ``path`` returns a file from its place.
 
-        Raises
-        ------
-        DataCorruptionError
-            A file has changed since, or is absent now.
+        Raises :class:`DataCorruptionError` if a file has changed since, or is absent now.
         """
         for number in np.flatnonzero(self.values):
             at = self._place(number)
@@ -117,10 +109,7 @@ class FileStamps:
     def meet(self, seen: SeenFiles) -> None:
         """Record the files that another process read.
 
-        Raises
-        ------
-        DataCorruptionError
-            It read another version of a file.
+        Raises :class:`DataCorruptionError` if it read another version of a file.
         """
         mine = self.values[seen.numbers]
         differs = (mine != 0) & ((mine | _USED) != (seen.stamps | _USED))

@@ -32,16 +32,11 @@ _READING = RLock()
 class Sliceable(Protocol):
     """An array, by its attributes."""
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Its lengths."""
+    shape: tuple[int, ...]
+    # NumPy need not know it
+    dtype: Any
 
-    @property
-    def dtype(self) -> Any:  # noqa: ANN401  (NumPy need not know it)
-        """Its element type."""
-
-    def __getitem__(self, key: slice, /) -> Any:  # noqa: ANN401  (for np.asarray)
-        """Return some rows."""
+    def __getitem__(self, key: slice, /) -> Any: ...  # noqa: ANN401  (for np.asarray)
 
 
 def claims(data: object) -> bool:
@@ -99,7 +94,7 @@ class SliceableSource(RowSource):
         self.grid = RowGrid(n_rows=n_rows, chunk_rows=rows, divisible=self.chunks is None)
 
     def open(self) -> Reader:
-        return _PieceReader(self) if self.chunks is None else _BandReader(self)
+        return _SliceReader(self)
 
     def inputs(self) -> list[Path]:
         return [file for file in [Path(self.file)] if file.is_file()]
@@ -138,64 +133,50 @@ class SliceableSource(RowSource):
     def fill(self, start: int, out: Array) -> None:
         """Read rows from ``start`` on, as many as ``out`` has.
 
-        Raises
-        ------
-        DataCorruptionError
-            The library cannot read them, or the array was resized.
-        InputError
-            They are not what ``shape`` and ``dtype`` say.
+        Raises :class:`DataCorruptionError` if the library cannot read them, or the array was
+        resized. Raises :class:`InputError` if they are not what ``shape`` and ``dtype`` say.
         """
         stop = start + len(out)
-        rows = f"{rows_text(start, stop)} of {self.name}"
+        what, values = f"{rows_text(start, stop)} of {self.name}", out
         # locked until the values are copied, because a library may read only then
         with _READING:
-            values = self._rows(start, stop, out, rows)
+            try:
+                shape = tuple(self.array.shape)
+                if hasattr(self.array, "read_direct"):
+                    self.array.read_direct(out, slice(start, stop), slice(0, len(out)))
+                else:
+                    values = self.array[start:stop]
+            except MemoryError:
+                raise
+            # h5py raises OSError for what HDF5 cannot read, other libraries raise anything
+            except Exception as error:
+                raise DataCorruptionError(
+                    f"{what} cannot be read: {type(error).__name__}: {error}"
+                ) from error
+            if shape != self.shape:
+                raise DataCorruptionError(
+                    f"{self.name} changed during the fit: its shape was {self.shape} and is "
+                    f"{shape}. Start again when nothing writes to it"
+                )
             if values is not out:
-                out[...] = as_rows(values, out.shape, out.dtype, rows)
-
-    def _rows(self, start: int, stop: int, out: Array, what: str) -> Any:  # noqa: ANN401
-        """Return ``out``, filled, or what the library returns instead."""
-        try:
-            shape = tuple(self.array.shape)
-            if hasattr(self.array, "read_direct"):
-                self.array.read_direct(out, slice(start, stop), slice(0, len(out)))
-                values = out
-            else:
-                values = self.array[start:stop]
-        except MemoryError:
-            raise
-        # h5py raises OSError for what HDF5 cannot read, other libraries raise anything
-        except Exception as error:
-            raise DataCorruptionError(
-                f"{what} cannot be read: {type(error).__name__}: {error}"
-            ) from error
-        if shape != self.shape:
-            raise DataCorruptionError(
-                f"{self.name} changed during the fit: its shape was {self.shape} and is {shape}. "
-                "Start again when nothing writes to it"
-            )
-        return values
+                out[...] = as_rows(values, out.shape, out.dtype, what)
 
 
-class _PieceReader(Reader):
-    """Reads only the rows of each block."""
+class _SliceReader(ChunkReader):
+    """Reads chunk rows whole; without chunks, only the rows of each block."""
 
     def __init__(self, source: SliceableSource) -> None:
+        super().__init__(source.grid, source.shape[1:], source.dtype)
         self._source = source
         self._buffer = RowBuffer(source.shape[1:], source.dtype)
 
     def read(self, start: int, stop: int) -> Array:
+        return self._fill(start, stop) if self._grid.divisible else super().read(start, stop)
+
+    def load(self, chunk: int) -> Array:
+        return self._fill(*self._grid.rows(chunk))
+
+    def _fill(self, start: int, stop: int) -> Array:
         rows = self._buffer.rows(stop - start)
         self._source.fill(start, rows)
         return rows
-
-
-class _BandReader(ChunkReader):
-    """Reads chunk rows whole."""
-
-    def __init__(self, source: SliceableSource) -> None:
-        super().__init__(source.grid, source.shape[1:], source.dtype)
-        self._pieces = _PieceReader(source)
-
-    def load(self, chunk: int) -> Array:
-        return self._pieces.read(*self._grid.rows(chunk))

@@ -87,10 +87,7 @@ class MemmapSource(RowSource):
     def _open_file(self) -> int | None:
         """Return the open file; ``None`` if the file of that name is no longer the mapped one.
 
-        Raises
-        ------
-        DataCorruptionError
-            The file was shortened after it was mapped.
+        Raises :class:`DataCorruptionError` if the file was shortened after it was mapped.
         """
         low, high = byte_bounds(self.array)
         try:
@@ -124,23 +121,20 @@ class _FileReader(Reader):
 
     def read(self, start: int, stop: int) -> Array:
         source, n_rows = self._source, stop - start
-        mapped, rows = source.array[start:stop], self._rows.rows(n_rows)
+        lines, rows = source.array[start:stop], self._rows.rows(n_rows)
+        copies = rows
+        if source.by_columns:
+            lines, copies = lines.T, rows.reshape(-1, n_rows)
         try:
             if source.array.flags.c_contiguous:
-                is_whole = self._fill(rows.reshape(-1).view(np.uint8), mapped)
-                copied = rows
-            elif source.by_columns:
-                copies = rows.reshape(-1, n_rows)
-                is_whole = self._copy(mapped.T, copies, source.lines_at_once(n_rows))
-                copied = copies.T
+                is_whole = self._fill(rows.reshape(-1).view(np.uint8), lines)
             else:
-                is_whole = self._copy(mapped, rows, source.lines_at_once(n_rows))
-                copied = rows
+                is_whole = self._copy(lines, copies, source.lines_at_once(n_rows))
         except OSError as error:
             raise self._error(start, stop, f"cannot be read: {error.strerror}") from error
         if not is_whole:
             raise self._error(start, stop, "are gone: it was shortened after it was mapped")
-        return copied
+        return copies.T if source.by_columns else rows
 
     def _copy(self, lines: Array, copies: Array, step: int) -> bool:
         for line in range(0, len(lines), step):

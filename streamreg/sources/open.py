@@ -59,5 +59,5 @@ def open_dataset(
         feature_names=feature_names,
         target_names=target_names,
         nan_policy=nan_policy,
-        rounded=frozenset(compress("Xy", (X_rounded, y_rounded))),
+        rounded=frozenset(compress(("X", "y"), (X_rounded, y_rounded))),
     )

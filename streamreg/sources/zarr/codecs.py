@@ -61,13 +61,11 @@ class ChunkCodec:
     def decode(self, encoded: memoryview, out: Array) -> None:
         """Fill ``out``, a contiguous array of the whole chunk.
 
-        Raises
-        ------
-        DamagedChunkError
-            A checksum differs, or the bytes are not those of a chunk of this size.
+        Raises :class:`DamagedChunkError` if a checksum differs, or the bytes are not those of a
+        chunk of this size.
         """
         if self.crc32c:
-            encoded = _without_checksum(encoded)
+            encoded = without_checksum(encoded)
         values = out.reshape(-1).view(np.uint8)
         if self.compressor is None:
             if len(encoded) != len(values):
@@ -129,20 +127,16 @@ def _compressed(name: str, options: Mapping[str, Any], *, crc32c: bool = False) 
     return ChunkCodec(compressor, crc32c, name in _INFLATE_WINDOWS or bool(options.get("checksum")))
 
 
-def crc32c(data: memoryview) -> bytes:
-    """Return the checksum of some bytes, as it is stored."""
+def without_checksum(stored: memoryview, what: str = "") -> memoryview:
+    """Return the bytes before a crc32c checksum, which must be theirs."""
+    body, checksum = stored[:-_CRC_NBYTES], bytes(stored[-_CRC_NBYTES:])
+    if len(checksum) < _CRC_NBYTES:
+        raise DamagedChunkError(f"it has {count(len(stored), 'byte')}, too few for its checksum")
     # the library takes read-only arrays but no memory views, and a copy costs more than the sum
-    view = np.frombuffer(data, np.uint8)
+    view = np.frombuffer(body, np.uint8)
     view.flags.writeable = False
-    return int(google_crc32c.value(view)).to_bytes(_CRC_NBYTES, "little")
-
-
-def _without_checksum(encoded: memoryview) -> memoryview:
-    body, stored = encoded[:-_CRC_NBYTES], bytes(encoded[-_CRC_NBYTES:])
-    if len(stored) < _CRC_NBYTES:
-        raise DamagedChunkError(f"it has {count(len(encoded), 'byte')}, too few for its checksum")
-    if crc32c(body) != stored:
-        raise DamagedChunkError("its crc32c checksum differs")
+    if int(google_crc32c.value(view)).to_bytes(_CRC_NBYTES, "little") != checksum:
+        raise DamagedChunkError(f"the crc32c checksum{what} differs")
     return body
 
 

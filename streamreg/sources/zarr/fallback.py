@@ -47,10 +47,8 @@ def fallback_nbytes(stored: StoredArray) -> int:
 def require_checkable(stored: StoredArray) -> None:
     """Refuse codecs behind which absent chunks cannot be detected.
 
-    Raises
-    ------
-    InputError
-        Shards are inside other codecs, or their index has an unusual form.
+    Raises :class:`InputError` if shards are inside other codecs, or their index has an unusual
+    form.
     """
     chain = stored.document.get("codecs", [])
     names = [codec["name"] for codec in chain]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from streamreg.formatting import count
-from streamreg.sources.zarr.codecs import DamagedChunkError, crc32c
+from streamreg.sources.zarr.codecs import DamagedChunkError, without_checksum
 
 if TYPE_CHECKING:
     from streamreg.blocks import Array
@@ -46,10 +46,7 @@ class ShardIndex:
     def offset(self, shard_nbytes: int) -> int:
         """Return where the index begins in its shard.
 
-        Raises
-        ------
-        DamagedChunkError
-            The shard is too small for its index.
+        Raises :class:`DamagedChunkError` if the shard is too small for its index.
         """
         if shard_nbytes < self.nbytes:
             raise DamagedChunkError(
@@ -60,27 +57,19 @@ class ShardIndex:
     def parse(self, stored: memoryview) -> Array:
         """Return offset and size of each inner chunk, of shape (…, 2).
 
-        Raises
-        ------
-        DamagedChunkError
-            Its size or its checksum differs.
+        Raises :class:`DamagedChunkError` if its size or its checksum differs.
         """
         if len(stored) != self.nbytes:
             raise DamagedChunkError(f"its shard's index has {count(len(stored), 'byte')}")
         if self.crc32c:
-            stored, checksum = stored[:-4], bytes(stored[-4:])
-            if crc32c(stored) != checksum:
-                raise DamagedChunkError("its shard's index has another checksum")
+            stored = without_checksum(stored, " of its shard's index")
         return np.frombuffer(stored, "<u8").reshape(*self.shape, 2)
 
 
 def locate(index: Array, inner: tuple[int, ...], shard_nbytes: int) -> tuple[int, int] | None:
     """Return the offset of a chunk in its shard, and its size; ``None`` if it is absent.
 
-    Raises
-    ------
-    DamagedChunkError
-        The chunk would end beyond the shard.
+    Raises :class:`DamagedChunkError` if the chunk would end beyond the shard.
     """
     offset, nbytes = (int(value) for value in index[inner])
     if offset == nbytes == _NO_CHUNK:

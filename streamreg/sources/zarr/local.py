@@ -13,7 +13,6 @@ import numpy as np
 
 from streamreg.errors import DataCorruptionError
 from streamreg.formatting import count
-from streamreg.sources.base import Reader
 from streamreg.sources.chunk_reader import ChunkReader, RowBuffer
 from streamreg.sources.file_stamps import changed
 from streamreg.sources.retries import read_whole, retried
@@ -66,10 +65,8 @@ class ChunkFileReader:
     def read(self, chunk: Place, out: Array) -> None:
         """Fill ``out``, contiguous and of the chunk's whole shape.
 
-        Raises
-        ------
-        DataCorruptionError
-            The chunk is absent, truncated, damaged or unreadable, or was changed meanwhile.
+        Raises :class:`DataCorruptionError` if the chunk is absent, truncated, damaged or
+        unreadable, or was changed meanwhile.
         """
         span = self._locate(chunk)
         if span is None:
@@ -107,11 +104,8 @@ class ChunkFileReader:
         self._files.stamps.use(self._stored.split(chunk)[0])
 
     def expect(self, chunk: Place) -> None:
-        """Let the system fetch a chunk that is a file of its own; ``read`` raises its errors.
-
-        Not for a shard, of which the system would fetch more than is needed.
-        """
-        if self._stored.shards is not None or not hasattr(os, "posix_fadvise"):
+        """Let the system fetch a chunk that is a file of its own; ``read`` raises its errors."""
+        if not hasattr(os, "posix_fadvise"):
             return
         with suppress(OSError):
             file = os.open(self._files.path(chunk), _FLAGS)
@@ -205,47 +199,38 @@ class ChunkFileReader:
         return DataCorruptionError(f"{self._stored.describe(chunk)} {what}. {remedy}")
 
 
-class PlainReader(Reader):
-    """Reads any rows of uncompressed chunks straight into one buffer that it reuses."""
-
-    def __init__(self, files: ChunkFiles) -> None:
-        self._stored = stored = files.stored
-        self._files = ChunkFileReader(files)
-        self._rows = RowBuffer(stored.shape[1:], stored.dtype)
-        self._moved = RowBuffer(stored.chunks[1:], stored.dtype)
-
-    def read(self, start: int, stop: int) -> Array:
-        grid = self._stored.grid
-        rows = self._rows.rows(stop - start)
-        for number, low, high in grid.spans(start, stop):
-            first = low - grid.rows(number)[0]
-            read = partial(self._files.read_rows, first)
-            self._stored.fill_rows(number, rows[low - start : high - start], self._moved, read)
-        return rows
-
-    def close(self) -> None:
-        self._files.close()
-
-
-class DecodingReader(ChunkReader):
-    """Decodes chunks into one buffer that it reuses."""
+class LocalReader(ChunkReader):
+    """Reads rows of uncompressed chunks straight into a buffer; decodes others into a buffer."""
 
     def __init__(self, files: ChunkFiles) -> None:
         self._stored = stored = files.stored
         super().__init__(stored.grid, stored.shape[1:], stored.dtype)
+        self._is_plain = files.codec.is_plain
         self._files = ChunkFileReader(files)
         self._band = RowBuffer(stored.shape[1:], stored.dtype)
         self._moved = RowBuffer(stored.chunks[1:], stored.dtype)
 
-    def expect(self, start: int, stop: int) -> None:
-        for number, _, _ in self._grid.spans(start, stop):
-            for chunk in self._stored.side_by_side(number):
-                self._files.expect(chunk)
+    def read(self, start: int, stop: int) -> Array:
+        if not self._is_plain:
+            return super().read(start, stop)
+        rows = self._band.rows(stop - start)
+        for number, low, high in self._grid.spans(start, stop):
+            read = partial(self._files.read_rows, low - self._grid.rows(number)[0])
+            self._stored.fill_rows(number, rows[low - start : high - start], self._moved, read)
+        return rows
 
     def load(self, chunk: int) -> Array:
         band = self._band.rows(self._grid.chunk_rows)
         self._stored.fill_rows(chunk, band, self._moved, self._files.read)
         return band
+
+    def expect(self, start: int, stop: int) -> None:
+        # only chunks that are read whole, and are files of their own
+        if self._is_plain or self._stored.shards is not None:
+            return
+        for number, _, _ in self._grid.spans(start, stop):
+            for chunk in self._stored.side_by_side(number):
+                self._files.expect(chunk)
 
     def close(self) -> None:
         self._files.close()

@@ -159,15 +159,13 @@ def _require_metadata(path: Path, label: str) -> None:
 
 def _require_documents(folder: Path, label: str) -> None:
     found = [folder / name for name in _DOCUMENTS if (folder / name).is_file()]
-    if not found and _holds_chunks(folder):
-        raise DataCorruptionError(
-            f"{label} holds chunks but no metadata: it has none of {', '.join(_DOCUMENTS)}. "
-            "Restore its zarr.json, or .zarray"
-        )
     if not found:
-        raise InputError(
-            f"{label} holds no Zarr array or group: it has none of {', '.join(_DOCUMENTS)}"
-        )
+        none = f"it has none of {', '.join(_DOCUMENTS)}"
+        if _holds_chunks(folder):
+            raise DataCorruptionError(
+                f"{label} holds chunks but no metadata: {none}. Restore its zarr.json, or .zarray"
+            )
+        raise InputError(f"{label} holds no Zarr array or group: {none}")
     for file in found:
         grid = _document(file).get("chunk_grid")
         if isinstance(grid, dict) and grid.get("name", "regular") != "regular":

@@ -13,7 +13,7 @@ from streamreg.sources.base import Description, Kind, Reader, RowSource
 from streamreg.sources.chunk_reader import heaps_nbytes, joined_nbytes
 from streamreg.sources.file_stamps import FileStamps
 from streamreg.sources.zarr.fallback import FallbackReader, fallback_nbytes, require_checkable
-from streamreg.sources.zarr.local import ChunkFiles, DecodingReader, PlainReader
+from streamreg.sources.zarr.local import ChunkFiles, LocalReader
 from streamreg.sources.zarr.metadata import (
     child_names,
     is_zarr,
@@ -88,9 +88,7 @@ class ZarrSource(RowSource):
             self.grid = replace(self.grid, divisible=True)
 
     def open(self) -> Reader:
-        if self.files is None:
-            return FallbackReader(self.stored)
-        return PlainReader(self.files) if self.files.codec.is_plain else DecodingReader(self.files)
+        return FallbackReader(self.stored) if self.files is None else LocalReader(self.files)
 
     def reader_nbytes(self, block_rows: int) -> int:
         stored = self.stored

@@ -27,53 +27,39 @@ if TYPE_CHECKING:
 
 
 class StoredArray:
-    """An open Zarr array and its layout.
-
-    Attributes
-    ----------
-    array
-        As zarr-python opened it.
-    missing_chunks
-        ``"error"`` or ``"fill"``: what an absent chunk means.
-    dtype
-        As stored, byte order included, if there is a ``codec``.
-    chunks
-        The shape of the (inner) chunks.
-    codec
-        Of each (inner) chunk; ``None`` if zarr-python reads the chunks.
-    shard_shape
-        The shape of a shard in chunks; ``None`` if each chunk is a file of its own.
-    shards
-        How the index of a shard is stored; ``None`` without shards, or if only zarr-python can
-        read the index.
-    metadata
-        Watches the metadata of an array in a local folder; ``None`` in other stores.
-    found
-        Chunks that hold only the fill value, and were found in the store.
-    """
+    """An open Zarr array and its layout."""
 
     def __init__(self, array: zarr.Array[Any], name: str, missing_chunks: str) -> None:
-        self.array = array
-        self.name = name
-        self.missing_chunks = missing_chunks
-        self.shape = tuple(int(length) for length in array.shape)
-        self.dtype = np.dtype(array.dtype)
         document: dict[str, Any] = array.metadata.to_dict()
-        self.document = document
         if document.get("chunk_grid", {}).get("name", "regular") != "regular":
             raise InputError(f"{name} has chunks of unequal size, which are not read; rechunk it")
+        # as zarr-python opened it
+        self.array = array
+        self.document = document
+        self.name = name
+        # "error" or "fill": what an absent chunk means
+        self.missing_chunks = missing_chunks
+        self.shape = tuple(int(length) for length in array.shape)
+        # of the (inner) chunks
         self.chunks = tuple(int(length) for length in array.chunks)
+        n_rows, chunk_rows = (self.shape[0], self.chunks[0]) if self.shape else (0, 1)
+        self.grid = RowGrid(n_rows=n_rows, chunk_rows=chunk_rows)
+        # in chunks; ``None`` if each chunk is a file of its own
         self.shard_shape: Place | None = None
         if array.shards is not None:
             pairs = zip(array.shards, self.chunks, strict=True)
             self.shard_shape = tuple(shard // chunk for shard, chunk in pairs)
-        self.shards: ShardIndex | None = None
         folder = local_folder(array)
+        # of an array in a local folder; ``None`` in other stores
         self.metadata = None if folder is None else ArrayMetadata(folder, name)
+        # how the index of a shard is stored; ``None`` if only zarr-python can read it
+        self.shards: ShardIndex | None = None
+        # as stored, byte order included, if there is a codec
+        self.dtype = np.dtype(array.dtype)
+        # of each (inner) chunk; ``None`` if zarr-python reads the chunks
         self.codec = self._codec()
+        # chunks that hold only the fill value, and were found in the store
         self.found: set[Place] = set()
-        n_rows, chunk_rows = (self.shape[0], self.chunks[0]) if self.shape else (0, 1)
-        self.grid = RowGrid(n_rows=n_rows, chunk_rows=chunk_rows)
 
     def _codec(self) -> codecs.ChunkCodec | None:
         """Return the codec of a chunk, and set the index of shards and the byte order."""

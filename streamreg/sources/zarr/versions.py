@@ -23,26 +23,14 @@ class ArrayMetadata:
         self._content = self._read()
 
     def require_there(self) -> None:
-        """Raise if this process cannot find the array, which another process opened.
-
-        Raises
-        ------
-        InputError
-            There is no such file, or it cannot be read.
-        """
+        """Raise if this process cannot find the array, which another process opened."""
         try:
             self._file.read_bytes()
         except OSError as error:
             raise InputError(f"{str(self._file)!r}: {error.strerror}") from error
 
     def require_unchanged(self) -> None:
-        """Raise if the array was resized or rewritten since it was opened.
-
-        Raises
-        ------
-        DataCorruptionError
-            It was.
-        """
+        """Raise if the array was resized or rewritten since it was opened."""
         stamp = self._stat()
         if stamp == self._stamp:
             return

@@ -40,8 +40,7 @@ def finite_rows(values: Array) -> np.ndarray[Any, np.dtype[np.bool_]]:
 def taken(values: Array, keep: np.ndarray[Any, np.dtype[np.bool_]]) -> Array:
     """Return the rows of a mask ``keep`` (n,) on the host, from the host or the device."""
     # indices instead of the mask: the host need not wait for the device to count its rows
-    xp = namespace(values)
-    rows: Array = values[xp.asarray(np.flatnonzero(keep))]
+    rows: Array = values[namespace(values).asarray(np.flatnonzero(keep))]
     return rows
 
 
@@ -123,6 +122,6 @@ def require_dense(data: object, name: str) -> None:
 
 
 def joined_on_device(parts: list[Array]) -> Array:
-    """Concatenate rows; a single array is returned as it is."""
+    """Concatenate rows; a single array is returned unchanged."""
     joined: Array = parts[0] if len(parts) == 1 else namespace(parts[0]).concatenate(parts)
     return joined

@@ -146,13 +146,9 @@ class Dataset:
         """Raise :class:`InputError`, with a remedy, if rows are in the memory of a GPU."""
         for name, source in self.named().items():
             if source.on_device:
-                raise InputError(
-                    Message(
-                        f"{source.name} is CuPy's, in the memory of a GPU: ",
-                        remedy,
-                        f"cupy.asnumpy({name}), or {name}.map_blocks(cupy.asnumpy) of a Dask array",
-                    )
-                )
+                what = f"{source.name} is CuPy's, in the memory of a GPU: "
+                copy = f"cupy.asnumpy({name}), or {name}.map_blocks(cupy.asnumpy) of a Dask array"
+                raise InputError(Message(what, remedy, copy))
 
     def require_there(self) -> None:
         """Raise :class:`InputError` if this process cannot find the rows."""

@@ -62,45 +62,37 @@ class ChunkFileReader:
         self._indices: dict[Place, Array] = {}
         self._open: tuple[Place, int, int] | None = None
 
-    def read(self, chunk: Place, out: Array) -> None:
-        """Fill ``out``, contiguous and of the chunk's whole shape.
+    def read(self, chunk: Place, out: Array, start: int | None = None) -> None:
+        """Fill ``out``, which is contiguous, with a whole chunk.
 
-        Raises :class:`DataCorruptionError` if the chunk is absent, truncated, damaged or
-        unreadable, or was changed meanwhile.
+        With ``start``, fill it with rows of an uncompressed chunk from that row on. Raises
+        :class:`DataCorruptionError` if the chunk is absent, damaged or unreadable, or has changed.
         """
         span = self._locate(chunk)
         if span is None:
             out[...] = self._stored.array.fill_value or 0
             return
         file, offset, nbytes = span
-        most = self._files.max_encoded_nbytes
-        if nbytes > most:
-            expected = self._stored.chunk_nbytes
-            raise self._error(chunk, f"has {count(nbytes, 'byte')} where {expected:,} were encoded")
-        if self._encoded is None:
-            # of the largest size: a buffer that grows fragments the heap, and pages that are never
-            # touched take no memory
-            self._encoded = np.empty(most, np.uint8).data
-        encoded = self._encoded[:nbytes]
-        self._read_into(chunk, file, offset, encoded)
-        try:
-            self._files.codec.decode(encoded, out)
-        except DamagedChunkError as damage:
-            raise self._error(chunk, f"is damaged: {damage}") from damage
-        self._files.stamps.use(self._stored.split(chunk)[0])
-
-    def read_rows(self, start: int, chunk: Place, out: Array) -> None:
-        """Fill ``out`` with rows of a chunk, from ``start`` on, whose stored bytes are values."""
-        span = self._locate(chunk)
-        if span is None:
-            out[...] = self._stored.array.fill_value or 0
-            return
-        file, offset, nbytes = span
-        expected = self._stored.chunk_nbytes
-        if nbytes != expected:
-            raise self._error(chunk, f"has {count(nbytes, 'byte')} where {expected:,} belong")
-        first = offset + start * (out.nbytes // len(out))
-        self._read_into(chunk, file, first, out.reshape(-1).view(np.uint8).data)
+        expected, most = self._stored.chunk_nbytes, self._files.max_encoded_nbytes
+        if start is not None:
+            if nbytes != expected:
+                raise self._error(chunk, f"has {count(nbytes, 'byte')} where {expected:,} belong")
+            first = offset + start * (out.nbytes // len(out))
+            self._read_into(chunk, file, first, out.reshape(-1).view(np.uint8).data)
+        else:
+            if nbytes > most:
+                what = f"has {count(nbytes, 'byte')} where {expected:,} were encoded"
+                raise self._error(chunk, what)
+            if self._encoded is None:
+                # of the largest size: a buffer that grows fragments the heap, and pages that are
+                # never touched take no memory
+                self._encoded = np.empty(most, np.uint8).data
+            encoded = self._encoded[:nbytes]
+            self._read_into(chunk, file, offset, encoded)
+            try:
+                self._files.codec.decode(encoded, out)
+            except DamagedChunkError as damage:
+                raise self._error(chunk, f"is damaged: {damage}") from damage
         self._files.stamps.use(self._stored.split(chunk)[0])
 
     def expect(self, chunk: Place) -> None:
@@ -125,9 +117,11 @@ class ChunkFileReader:
         """Return open file, offset and size of a chunk; ``None`` if absent and allowed to be."""
         file_at, inner = self._stored.split(chunk)
         opened = self._open_file(chunk, file_at)
-        if opened is None or self._stored.shards is None:
-            return None if opened is None else (opened[0], 0, opened[1])
+        if opened is None:
+            return None
         file, file_nbytes = opened
+        if self._stored.shards is None:
+            return file, 0, file_nbytes
         try:
             if file_at not in self._indices:
                 if any(known[0] != file_at[0] for known in self._indices):
@@ -215,7 +209,7 @@ class LocalReader(ChunkReader):
             return super().read(start, stop)
         rows = self._band.rows(stop - start)
         for number, low, high in self._grid.spans(start, stop):
-            read = partial(self._files.read_rows, low - self._grid.rows(number)[0])
+            read = partial(self._files.read, start=low - self._grid.rows(number)[0])
             self._stored.fill_rows(number, rows[low - start : high - start], self._moved, read)
         return rows
 

@@ -50,13 +50,8 @@ def open_group(data: object) -> ArrayGroup | None:
     """Return the Zarr group that ``data`` is, or is the path of; ``None`` if it is an array."""
     import zarr  # noqa: PLC0415  (imported only if there are Zarr arrays)
 
-    label = ""
-    if isinstance(data, str | os.PathLike):
-        label = printable(os.fspath(data))
-        data = open_node(data)
-    if not isinstance(data, zarr.Group):
-        return None
-    return ZarrGroup(data, label or node_label(data, "X"))
+    node, label = opened(data, "X")
+    return ZarrGroup(node, label) if isinstance(node, zarr.Group) else None
 
 
 class ZarrGroup(ArrayGroup):
@@ -95,12 +90,14 @@ def is_zarr(data: object) -> bool:
     return type(data).__module__.partition(".")[0] == "zarr"
 
 
-def node_label(node: Any, name: str) -> str:  # noqa: ANN401  (zarr.Array or zarr.Group)
-    """Return what messages call an array or group that came as an object."""
-    folder = local_folder(node)
+def opened(data: Any, name: str) -> tuple[Any, str]:  # noqa: ANN401  (a path, or a node of Zarr)
+    """Return the array or group that ``data`` is or is the path of, and its name for messages."""
+    if isinstance(data, str | os.PathLike):
+        return open_node(data), printable(os.fspath(data))
+    folder = local_folder(data)
     if folder is not None:
-        return printable(str(folder))
-    return f"{name} ({printable(str(node.store_path))})"
+        return data, printable(str(folder))
+    return data, f"{name} ({printable(str(data.store_path))})"
 
 
 def child_names(group: zarr.Group) -> str:

@@ -14,14 +14,7 @@ from streamreg.sources.chunk_reader import heaps_nbytes, joined_nbytes
 from streamreg.sources.file_stamps import FileStamps
 from streamreg.sources.zarr.fallback import FallbackReader, fallback_nbytes, require_checkable
 from streamreg.sources.zarr.local import ChunkFiles, LocalReader
-from streamreg.sources.zarr.metadata import (
-    child_names,
-    is_zarr,
-    node_label,
-    open_group,
-    open_node,
-    printable,
-)
+from streamreg.sources.zarr.metadata import child_names, is_zarr, open_group, opened
 from streamreg.sources.zarr.stored import StoredArray
 
 if TYPE_CHECKING:
@@ -43,18 +36,14 @@ def open_rows(data: Any, name: str, missing_chunks: str) -> RowSource:  # noqa: 
     """Return the rows of a Zarr array, or of the array at a path; a group is refused."""
     import zarr  # noqa: PLC0415  (imported only if there are Zarr arrays)
 
-    if isinstance(data, str | os.PathLike):
-        label = printable(os.fspath(data))
-        data = open_node(data)
-    else:
-        label = node_label(data, name)
-    if isinstance(data, zarr.Group):
+    node, label = opened(data, name)
+    if isinstance(node, zarr.Group):
         raise InputError(
-            f"{label} is a Zarr group; pass one of its arrays as {name}: {child_names(data)}"
+            f"{label} is a Zarr group; pass one of its arrays as {name}: {child_names(node)}"
         )
-    if not isinstance(data, zarr.Array):
-        raise InputError(f"{name} is a zarr {type(data).__name__}; pass a zarr.Array or its path")
-    return ZarrSource(data, label, missing_chunks)
+    if not isinstance(node, zarr.Array):
+        raise InputError(f"{name} is a zarr {type(node).__name__}; pass a zarr.Array or its path")
+    return ZarrSource(node, label, missing_chunks)
 
 
 KIND = Kind(claims, open_rows, open_group)

@@ -75,9 +75,8 @@ class StoredArray:
         parsed = None if self.document.get("storage_transformers") else codecs.parse_v3(chain)
         if parsed is None or not is_file:
             return None
-        codec, byte_order = parsed
-        self.dtype = self.dtype.newbyteorder(byte_order)
-        return codec
+        self.dtype = self.dtype.newbyteorder(parsed[1])
+        return parsed[0]
 
     @property
     def files_shape(self) -> Place:

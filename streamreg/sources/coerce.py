@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from streamreg.blocks import EXACT_INTEGERS
-from streamreg.errors import InputError, Message, Remedy
+from streamreg.errors import InputError
 from streamreg.sources.checks import has_inexact, require_dense
 from streamreg.sources.kinds import is_streamable
 
@@ -34,22 +34,13 @@ def as_streamable(data: object, name: str) -> Streamable:
 
     Raises :class:`InputError` for what are not real numbers, sparse data, and a path of bytes.
     """
-    library = type(data).__module__.partition(".")[0]
     if isinstance(data, bytes):
         raise InputError(f"{name} is of type bytes; paths must be text: pass {name}.decode()")
-    if library == "cudf":
-        raise InputError(
-            Message(
-                f"{name} is a {type(data).__name__} of cuDF: pass {name}.to_cupy(), if all of its "
-                "columns are numbers, with ",
-                Remedy("device", "cuda"),
-            )
-        )
     require_dense(data, name)
     is_objects = isinstance(data, np.ndarray) and data.dtype == object
     if data is None or (is_streamable(data) and not is_objects):
         return Streamable(data)
-    if library == "pandas":
+    if type(data).__module__.partition(".")[0] == "pandas":
         return _from_pandas(data, name)
     try:
         rows = data if isinstance(data, list | tuple) else ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,11 +84,9 @@ def _checksum(source: RowSource) -> int:
     starts = [(n_rows - rows) * piece // (_PIECES - 1) for piece in range(_PIECES)]
     if source.is_checked_whole:
         starts = list(range(0, n_rows, rows))
-    checksum, reader = 0, source.open()
-    try:
+    checksum = 0
+    with closing(source.open()) as reader:
         for start in starts:
             values = np.ascontiguousarray(on_host(reader.read(start, min(start + rows, n_rows))))
             checksum = google_crc32c.extend(checksum, values.view(np.uint8).data.tobytes())
-    finally:
-        reader.close()
     return checksum

@@ -45,7 +45,7 @@ def claims(data: object) -> bool:
     if package == "h5py":
         return True
     # a pandas.Series has shape, dtype and slices too, but slices by its labels
-    if package in {"pandas", "polars", "scipy"} or not isinstance(data, Sliceable):
+    if package in {"pandas", "polars", "scipy", "cudf"} or not isinstance(data, Sliceable):
         return False
     try:
         np.dtype(data.dtype)

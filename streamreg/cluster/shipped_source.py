@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 class ShippedSource(RowSource):
     """A Dask array without its graph: a task gets the rows of one block as arguments."""
 
+    is_computed = True
+
     def __init__(self, source: RowSource) -> None:
         self.name = source.name
         self.shape = source.shape
         self.dtype = source.dtype
         self.grid = source.grid
-        self._on_device = source.on_device
+        self.on_device = source.on_device
         self._start = 0
         self._rows: Array | None = None
 
@@ -34,10 +36,10 @@ class ShippedSource(RowSource):
         for chunk in chunks:
             place = self.place(start + sum(map(len, rows)))
             shape = (len(chunk), *self.shape[1:])
-            rows.append(as_rows(chunk, shape, self.dtype, place, on_device=self._on_device))
+            rows.append(as_rows(chunk, shape, self.dtype, place, on_device=self.on_device))
         made = copy(self)
         made._start, made._rows = start, rows[0]  # noqa: SLF001  (its own kind)
-        if self._on_device:
+        if self.on_device:
             made._rows = joined_on_device(rows)  # noqa: SLF001
         elif len(rows) > 1:
             # in C order, as readers join chunks
@@ -49,14 +51,6 @@ class ShippedSource(RowSource):
         if self._rows is None:
             raise InputError(f"{self.name} is a Dask array whose chunks did not come with the task")
         return _ShippedReader(self._rows, self._start)
-
-    @property
-    def on_device(self) -> bool:
-        return self._on_device
-
-    @property
-    def is_computed(self) -> bool:
-        return True
 
     def reader_nbytes(self, block_rows: int) -> int:
         del block_rows  # the memory is Dask's

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from streamreg.engines.base import PartialResult
     from streamreg.sources.base import RowSource
     from streamreg.sources.dataset import Dataset
-    from streamreg.sources.zarr.versions import SeenFiles
+    from streamreg.sources.file_stamps import SeenFiles
 
 # leading numbers of versions that must agree, because other versions may add up in another order
 _PACKAGES = {"streamreg": 3, "numpy": 2, "scipy": 2, "zarr": 1, "numcodecs": 2}

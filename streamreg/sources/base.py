@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from streamreg.formatting import count
 
@@ -22,28 +22,19 @@ if TYPE_CHECKING:
     import numpy as np
 
     from streamreg.blocks import Array
-    from streamreg.sources.zarr.versions import FileStamps
+    from streamreg.sources.file_stamps import FileStamps
 
 
 @dataclass(frozen=True)
 class RowGrid:
-    """The chunks of a source along its rows.
-
-    Attributes
-    ----------
-    n_rows
-        N.
-    chunk_rows
-        Rows of each chunk; the last may hold fewer.
-    bounds
-        For chunks of unequal height: the first row of each chunk, then N.
-    divisible
-        Whether some rows of a chunk can be read without reading the rest of it.
-    """
+    """The chunks of a source along its rows."""
 
     n_rows: int
+    # of each chunk; the last may hold fewer
     chunk_rows: int
+    # for chunks of unequal height: the first row of each chunk, then N
     bounds: tuple[int, ...] | None = None
+    # whether some rows of a chunk can be read without reading the rest of it
     divisible: bool = False
 
     @classmethod
@@ -73,6 +64,12 @@ class RowGrid:
         start = chunk * self.chunk_rows
         return start, min(start + self.chunk_rows, self.n_rows)
 
+    def spans(self, start: int, stop: int) -> list[tuple[int, int, int]]:
+        """Return the chunks of some rows: number, and the first and end of these rows in it."""
+        chunks = range(self.chunk_at(start), self.chunk_at(stop - 1) + 1)
+        bounds = ((chunk, *self.rows(chunk)) for chunk in chunks)
+        return [(chunk, max(low, start), min(high, stop)) for chunk, low, high in bounds]
+
 
 class Description(NamedTuple):
     """What ``streamreg info`` shows of how a source is stored; empty where that is unknown."""
@@ -84,35 +81,39 @@ class Description(NamedTuple):
 
 
 class RowSource(ABC):
-    """An array whose rows can be read, some at a time.
+    """An array of shape (N,) or (N, D) whose rows can be read, some at a time.
 
     A source answers for itself: other packages ask it, and never compare its class. A new kind of
     source implements ``open`` and ``reader_nbytes``, and overrides what differs from the defaults.
-
-    Attributes
-    ----------
-    name
-        What messages call the array: ``'flights.zarr/X'``, ``X``.
-    shape
-        (N,) or (N, D).
-    dtype
-        A real dtype of any width and byte order.
-    grid
-        The chunks along the rows.
     """
 
+    # what messages call the array: 'flights.zarr/X', X
     name: str
     shape: tuple[int, ...]
+    # real, of any width and byte order
     dtype: np.dtype[Any]
     grid: RowGrid
 
-    # reading
+    # whether a read returns a view of memory that holds the rows already
+    in_memory: bool = False
+    # whether rows are CuPy's: in the memory of a GPU
+    on_device: bool = False
+    # all rows, (N, D) or (N, K), if they are on a GPU in C order, ready to be reduced
+    whole: Array | None = None
+    # whether Dask computes the rows; on a cluster the workers compute ``delayed_chunks``
+    is_computed: bool = False
+    # how and where values are stored, as far as that may change an answer
+    storage: str = ""
+    # whether the identity of the rows is a checksum of all of them, because they are quick to read
+    is_checked_whole: bool = False
+    # which version of each of its files was read; ``None`` if no file is watched
+    stamps: FileStamps | None = None
+    # why the workers of a cluster cannot open the source, after its name; empty if they can
+    why_unreachable_from_workers: str = "exists in this process only"
 
     @abstractmethod
     def open(self) -> Reader:
         """Return a reader, to be used by one thread at a time."""
-
-    # bytes
 
     @abstractmethod
     def reader_nbytes(self, block_rows: int) -> int:
@@ -126,9 +127,8 @@ class RowSource(ABC):
         """Bytes that all readers together hold once."""
         return 0
 
-    def device_nbytes(self, block_rows: int) -> int:
-        """Bytes of GPU memory that one reader takes, where rows are made on the device."""
-        del block_rows
+    def device_nbytes(self, block_rows: int) -> int:  # noqa: ARG002
+        """Bytes of GPU memory that one reader takes, if rows are made on the device."""
         return 0
 
     @property
@@ -138,112 +138,47 @@ class RowSource(ABC):
 
     @property
     def pass_nbytes(self) -> int:
-        """Bytes that one pass over all rows decodes: N · ``row_nbytes``, if rows are dense."""
+        """Bytes that one pass over all rows decodes."""
         return self.grid.n_rows * self.row_nbytes
 
-    # memory in which the rows are
-
-    @property
-    def in_memory(self) -> bool:
-        """Whether a read returns a view of memory that holds the rows already."""
-        return False
-
-    @property
-    def on_device(self) -> bool:
-        """Whether rows are CuPy's: in the memory of a GPU."""
-        return False
-
-    @property
-    def whole(self) -> Array | None:
-        """All rows, (N, D) or (N, K), if they are on a GPU in C order, ready to be reduced."""
-        return None
-
-    @property
-    def is_computed(self) -> bool:
-        """Whether Dask computes the rows: they are not read only to be looked at.
-
-        On a cluster the workers compute such rows, and ``delayed_chunks`` says how.
-        """
-        return False
-
-    # identity: which rows these are, and whether they are still the same
-
-    @property
-    def storage(self) -> str:
-        """How and where values are stored, as far as that may change an answer."""
-        return ""
-
     def inputs(self) -> list[Path]:
-        """Return the local files and folders that the rows come from: no output may be there."""
+        """Return the local files and folders of the rows: no output may be written to them."""
         return []
 
-    @property
-    def is_checked_whole(self) -> bool:
-        """Whether a checksum of all rows tells them from others: they are quick to read."""
-        return self.in_memory
-
-    @property
-    def stamps(self) -> FileStamps | None:
-        """Which version of each of its files was read; ``None`` if no file is watched."""
-        return None
-
-    def require_there(self) -> None:  # noqa: B027  (most are where they were opened)
+    def require_there(self) -> None:  # noqa: B027  (most need no check)
         """Raise :class:`InputError` if this process cannot find the rows."""
 
     def require_unchanged(self) -> None:  # noqa: B027  (most have no stamps)
         """Raise :class:`DataCorruptionError` if a file with a stamp has changed since."""
 
-    # messages
-
-    def place(self, row: int, column: int = 0) -> str:
-        """Name the place of a value for a message: the array, and its chunk where it has any."""
-        del row, column
+    def place(self, row: int, column: int = 0) -> str:  # noqa: ARG002
+        """Name the array, and the chunk of a value if there are chunks, for a message."""
         return self.name
 
     def describe(self) -> Description:
         """Return what ``streamreg info`` shows: chunks, their size, codecs and checksums."""
         return Description()
 
-    def layout_advice(self, block_nbytes: int) -> list[str]:
-        """Return sentences that say which layout would be read faster or more safely.
+    def layout_advice(self, block_nbytes: int) -> list[str]:  # noqa: ARG002
+        """Return which layout would be read faster or more safely, a sentence each.
 
-        Parameters
-        ----------
-        block_nbytes
-            Bytes of the largest block that is read at once.
+        ``block_nbytes`` are those of the largest block that is read at once.
         """
-        del block_nbytes
         return []
 
     def rechunk_advice(self, rows: int) -> str:
         """Return how to rewrite the rows in chunks of ``rows`` rows, as a sentence or as code."""
         return f"rewrite {self.name} in chunks of at most {count(rows, 'row')}"
 
-    # clusters
-
-    @property
-    def why_unreachable_from_workers(self) -> str:
-        """Why the workers of a cluster cannot open the source; empty if they can.
-
-        A part of a sentence that begins with the name of the source.
-        """
-        return f"lies in this process ({type(self).__name__})"
-
-    def delayed_chunks(self, bounds: list[tuple[int, int]]) -> list[list[Any]] | None:
-        """Return, for each span of rows, the chunks that hold it, as values that Dask computes.
-
-        ``None`` unless ``is_computed``.
-        """
-        del bounds
+    def delayed_chunks(self, bounds: list[tuple[int, int]]) -> list[list[Any]] | None:  # noqa: ARG002
+        """Return the chunks of each span of rows as values of Dask, if ``is_computed``."""
         return None
 
-    def holding(self, start: int, chunks: list[Any]) -> RowSource:
-        """Return the source with the rows from ``start`` on that came with a cluster's task.
+    def holding(self, start: int, chunks: list[Any]) -> RowSource:  # noqa: ARG002
+        """Return the source with the rows from ``start`` on, in computed ``delayed_chunks``.
 
-        ``chunks`` are those of ``delayed_chunks``, computed. A source that the worker opens
-        itself is returned as it is.
+        A source that the worker opens itself is returned unchanged.
         """
-        del start, chunks
         return self
 
 
@@ -252,86 +187,41 @@ class Reader(ABC):
 
     @abstractmethod
     def read(self, start: int, stop: int) -> Array:
-        """Return rows ``start`` to ``stop``; they stay as they are until the next read."""
+        """Return rows ``start`` to ``stop``; they are valid until the next read."""
 
     def expect(self, start: int, stop: int) -> None:  # noqa: B027  (most cannot)
         """Let the system fetch these rows into the page cache, where it can."""
 
-    def close(self) -> None:  # noqa: B027  (most have nothing to give back)
+    def close(self) -> None:  # noqa: B027  (most have no files)
         """Close files. Memory is freed with the reader."""
 
 
 class ArrayGroup(ABC):
-    """Several arrays that are stored together: X, y and perhaps sample_weight.
-
-    Attributes
-    ----------
-    feature_names, target_names
-        Names of the columns of X and y, where the group knows them.
-    """
+    """Several arrays that are stored together: X, y and perhaps sample_weight."""
 
     feature_names: tuple[str, ...] | None = None
     target_names: tuple[str, ...] | None = None
 
     @abstractmethod
     def member(self, name: str, *, optional: bool = False) -> object:
-        """Return the array of that name, as a kind of source accepts it.
+        """Return an array, as a kind of source accepts it; ``None`` if absent and optional.
 
-        ``None`` if the group has no such array and it is optional.
-
-        Raises
-        ------
-        InputError
-            The group has no such array.
-        DataCorruptionError
-            The metadata of the array cannot be understood.
+        Raises :class:`InputError` if the group has no such array. Raises
+        :class:`DataCorruptionError` if the metadata of the array cannot be understood.
         """
-
-
-class OpenRows(Protocol):
-    """How a kind opens its data."""
-
-    def __call__(self, data: Any, name: str, *, missing_chunks: str) -> RowSource:  # noqa: ANN401
-        """Return the rows of ``data``, which the kind claims.
-
-        Parameters
-        ----------
-        data
-            An object or a path.
-        name
-            What messages call it where it has no name of its own.
-        missing_chunks
-            ``"error"`` or ``"fill"``: what an absent chunk means, where chunks may be absent.
-
-        Raises
-        ------
-        InputError
-            The data cannot be read as rows.
-        DataCorruptionError
-            The metadata cannot be understood.
-        """
-
-
-def no_group(data: object) -> ArrayGroup | None:
-    """Return ``None``: the kind stores no several arrays together."""
-    del data
-    return None
 
 
 @dataclass(frozen=True)
 class Kind:
     """A kind of source, as the registry in ``sources/kinds.py`` lists it.
 
-    Attributes
-    ----------
-    claims
-        Whether an object or path is of this kind. It reads metadata at most.
-    open_rows
-        Opens what the kind claims.
-    open_group
-        Opens what the kind claims as several arrays; returns ``None`` if it is one array.
+    Both ways to open data raise :class:`InputError` for what cannot be read as rows, and
+    :class:`DataCorruptionError` for metadata that cannot be understood.
     """
 
+    # whether an object or path is of this kind; reads metadata at most
     claims: Callable[[object], bool]
-    open_rows: OpenRows
-    open_group: Callable[[object], ArrayGroup | None] = no_group
+    # the data, a name for messages, and what an absent chunk means: "error" or "fill"
+    open_rows: Callable[[Any, str, str], RowSource]
+    # several arrays that are stored together; ``None`` if the data are one array
+    open_group: Callable[[object], ArrayGroup | None] | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +14,7 @@ from streamreg.sources.checks import finite_rows, has_inexact, is_wide, narrow, 
 
 if TYPE_CHECKING:
     from streamreg.blocks import Array, Float64
-    from streamreg.sources.base import Reader, RowSource
+    from streamreg.sources.base import Reader
     from streamreg.sources.dataset import Dataset
 
 
@@ -22,45 +22,31 @@ class BlockReader:
     """Reads blocks of a data set, for one thread.
 
     Rows of weight 0 are left out, and rows with NaN or inf if ``nan_policy`` is ``"omit"``. X and
-    y may be CuPy's. Weights are copied to the host, where it is decided which rows are left out.
-
-    Attributes
-    ----------
-    n_omitted
-        Rows left out for NaN or inf since the reader was opened.
-    rounded
-        Names of X and y in which an integer was read that float64 cannot represent.
-    checks_integers
-        Whether such integers are looked for.
+    y may be CuPy's. Weights are copied to the host, which decides which rows are left out.
     """
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
+        readers: dict[str, Reader] = {}
         with ExitStack() as opened:
-
-            def reader(source: RowSource) -> Reader:
-                made = source.open()
-                opened.callback(made.close)
-                return made
-
-            self._X = reader(dataset.X)
-            self._y = None if dataset.y is None else reader(dataset.y)
-            self._weight = None if dataset.weight is None else reader(dataset.weight)
+            for name, source in dataset.named().items():
+                readers[name] = opened.enter_context(closing(source.open()))
             # if one fails to open, those before it have been closed
             self._opened = opened.pop_all()
+        self._X, self._y = readers["X"], readers.get("y")
+        self._weight = readers.get("sample_weight")
+        # rows left out for NaN or inf since the reader was opened
         self.n_omitted = 0
+        # names of X and y, if an integer was read that float64 cannot represent
         self.rounded = set(dataset.rounded)
+        # whether such integers are looked for
         self.checks_integers = True
 
     def read(self, start: int, stop: int) -> Block:
-        """Return rows ``start`` to ``stop``; they stay as they are until the next read.
+        """Return rows ``start`` to ``stop``; they are valid until the next read.
 
-        Raises
-        ------
-        InputError
-            A weight is negative or not finite.
-        DataCorruptionError
-            A chunk is absent or damaged.
+        Raises :class:`InputError` if a weight is negative or not finite. Raises
+        :class:`DataCorruptionError` if a chunk is absent or damaged.
         """
         X, y, weight = self._read(start, stop)
         keep = None

@@ -40,8 +40,7 @@ def finite_rows(values: Array) -> np.ndarray[Any, np.dtype[np.bool_]]:
 def taken(values: Array, keep: np.ndarray[Any, np.dtype[np.bool_]]) -> Array:
     """Return the rows of a mask ``keep`` (n,) on the host, from the host or the device."""
     # indices instead of the mask: the host need not wait for the device to count its rows
-    xp = namespace(values)
-    rows: Array = values[xp.asarray(np.flatnonzero(keep))]
+    rows: Array = values[namespace(values).asarray(np.flatnonzero(keep))]
     return rows
 
 
@@ -53,13 +52,7 @@ def has_inexact(values: Array) -> bool:
 
 
 def require_rows(source: RowSource, max_dimensions: int, allowed: str) -> None:
-    """Refuse an array that no regression can use.
-
-    Raises
-    ------
-    InputError
-        The dtype is not real, there are no rows or no columns, or too many dimensions.
-    """
+    """Raise :class:`InputError` for a shape or dtype that no regression can use."""
     shape, dtype, name = source.shape, source.dtype, source.name
     if dtype.kind == "c":
         raise InputError(
@@ -78,15 +71,12 @@ def require_rows(source: RowSource, max_dimensions: int, allowed: str) -> None:
         raise InputError(
             f"{name} claims shape {shape}, more than any array can have; correct its metadata"
         )
-    if shape[0] == 0:
-        raise InputError(
-            f"Found array with 0 sample(s) (shape={shape}) while a minimum of 1 is required: {name}"
-        )
-    if len(shape) > 1 and shape[1] == 0:
-        raise InputError(
-            f"Found array with 0 feature(s) (shape={shape}) "
-            f"while a minimum of 1 is required: {name}"
-        )
+    for length, what in zip(shape, ("sample", "feature"), strict=False):
+        if length == 0:
+            raise InputError(
+                f"Found array with 0 {what}(s) (shape={shape}) while a minimum of 1 is required: "
+                f"{name}"
+            )
 
 
 def as_rows(
@@ -99,11 +89,8 @@ def as_rows(
 ) -> Array:
     """Return what a library computed as rows of NumPy or CuPy.
 
-    Raises
-    ------
-    InputError
-        They have not the shape or dtype that the array claims, or they are masked, sparse or not
-        on its device: NumPy would broadcast, round or unmask them silently.
+    Raises :class:`InputError` if their shape, dtype or device is not what the array claims, or they
+    are masked or sparse: NumPy would broadcast, round or unmask them silently.
     """
     if isinstance(values, np.ma.MaskedArray) and values.mask is not np.ma.nomask:
         raise InputError(f"{what}: masked arrays are not read; fill them with NaN")
@@ -126,13 +113,7 @@ def as_rows(
 
 
 def require_dense(data: object, name: str) -> None:
-    """Refuse a sparse matrix, whose zeros NumPy would not see.
-
-    Raises
-    ------
-    InputError
-        It is one, of SciPy or of the library sparse.
-    """
+    """Raise :class:`InputError` for a sparse matrix, whose zeros NumPy would not see."""
     if type(data).__module__.startswith(("scipy.sparse", "sparse.", "cupyx.scipy.sparse")):
         raise InputError(
             f"{name} is sparse ({type(data).__name__}), which is not supported: make it dense "
@@ -141,8 +122,6 @@ def require_dense(data: object, name: str) -> None:
 
 
 def joined_on_device(parts: list[Array]) -> Array:
-    """Concatenate rows; a single array is returned as it is."""
-    if len(parts) == 1:
-        return parts[0]
-    joined: Array = namespace(parts[0]).concatenate(parts)
+    """Concatenate rows; a single array is returned unchanged."""
+    joined: Array = parts[0] if len(parts) == 1 else namespace(parts[0]).concatenate(parts)
     return joined

@@ -1,4 +1,4 @@
-"""Readers of whole chunk rows, and their buffers, for one thread."""
+"""Readers for one thread, and their buffers."""
 
 from __future__ import annotations
 
@@ -15,6 +15,16 @@ if TYPE_CHECKING:
     from streamreg.sources.base import RowGrid, RowSource
 
 
+class ViewReader(Reader):
+    """Returns views of an array in memory."""
+
+    def __init__(self, array: Array) -> None:
+        self._array = array
+
+    def read(self, start: int, stop: int) -> Array:
+        return self._array[start:stop]
+
+
 class ChunkReader(Reader):
     """Reads whole chunk rows, keeps the last one, and joins them if a block spans several."""
 
@@ -26,24 +36,16 @@ class ChunkReader(Reader):
 
     @abstractmethod
     def load(self, chunk: int) -> Array:
-        """Return the rows of a chunk; they stay as they are until the next call."""
+        """Return the rows of a chunk; they are valid until the next call."""
 
     def read(self, start: int, stop: int) -> Array:
-        spans = self._spans(start, stop)
+        spans = self._grid.spans(start, stop)
         if len(spans) == 1:
             return self._part(*spans[0])
         joined = self._joined.rows(stop - start)
         for chunk, low, high in spans:
             joined[low - start : high - start] = self._part(chunk, low, high)
         return joined
-
-    def _spans(self, start: int, stop: int) -> list[tuple[int, int, int]]:
-        """Return each chunk that holds some of the rows, with the first and the end of those."""
-        spans = []
-        for chunk in range(self._grid.chunk_at(start), self._grid.chunk_at(stop - 1) + 1):
-            low, high = self._grid.rows(chunk)
-            spans.append((chunk, max(low, start), min(high, stop)))
-        return spans
 
     def _part(self, chunk: int, start: int, stop: int) -> Array:
         if self._rows is None or chunk != self._chunk:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from streamreg.blocks import EXACT_INTEGERS
-from streamreg.errors import InputError, Message, Remedy
+from streamreg.errors import InputError
 from streamreg.sources.checks import has_inexact, require_dense
 from streamreg.sources.kinds import is_streamable
 
@@ -32,21 +32,10 @@ class Streamable(NamedTuple):
 def as_streamable(data: object, name: str) -> Streamable:
     """Return data that can be read in blocks: unchanged if possible, else as a NumPy array.
 
-    Raises
-    ------
-    InputError
-        Elements or columns are not real numbers, the data are sparse, or a path is no text.
+    Raises :class:`InputError` for what are not real numbers, sparse data, and a path of bytes.
     """
     if isinstance(data, bytes):
         raise InputError(f"{name} is of type bytes; paths must be text: pass {name}.decode()")
-    if type(data).__module__.partition(".")[0] == "cudf":
-        raise InputError(
-            Message(
-                f"{name} is a {type(data).__name__} of cuDF: pass {name}.to_cupy(), if all of its "
-                "columns are numbers, with ",
-                Remedy("device", "cuda"),
-            )
-        )
     require_dense(data, name)
     is_objects = isinstance(data, np.ndarray) and data.dtype == object
     if data is None or (is_streamable(data) and not is_objects):
@@ -54,9 +43,8 @@ def as_streamable(data: object, name: str) -> Streamable:
     if type(data).__module__.partition(".")[0] == "pandas":
         return _from_pandas(data, name)
     try:
-        if isinstance(data, list | tuple) and any(
-            isinstance(row, np.ma.MaskedArray) for row in data
-        ):
+        rows = data if isinstance(data, list | tuple) else ()
+        if any(isinstance(row, np.ma.MaskedArray) for row in rows):
             # np.asarray would drop the masks
             return Streamable(np.ma.array(data))
         array = np.asarray(data)
@@ -97,17 +85,14 @@ def _from_pandas(data: Any, name: str) -> Streamable:  # noqa: ANN401  (pandas n
     ]
     if not columns:
         return Streamable(np.empty(data.shape))
-    return Streamable(
-        np.stack([column.data for column in columns], axis=1),
-        any(column.is_rounded for column in columns),
-    )
+    rounds = any(column.is_rounded for column in columns)
+    return Streamable(np.stack([column.data for column in columns], axis=1), rounds)
 
 
 def _without_missing(series: Any) -> Streamable:  # noqa: ANN401
+    """Return the values of a column; missing ones become NaN."""
     kind = series.dtype.kind
-    rounds = kind in "iu" and has_inexact(
-        series.dropna().to_numpy(np.int64 if kind == "i" else np.uint64)
-    )
+    rounds = kind in "iu" and has_inexact(series.dropna().to_numpy(f"{kind}8"))
     return Streamable(series.to_numpy(np.float64, na_value=np.nan), rounds)
 
 

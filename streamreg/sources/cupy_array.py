@@ -13,11 +13,9 @@ if TYPE_CHECKING:
     from streamreg.sources.base import RowSource
 
 
-def open_rows(data: Array, name: str, *, missing_chunks: str) -> RowSource:
-    """Return the rows of a CuPy array."""
-    del missing_chunks  # an array has no chunks
+def open_rows(data: Array, name: str, _missing_chunks: str) -> RowSource:
+    """Return the rows of a CuPy array; weights are copied to the host, which leaves rows out."""
     if name == "sample_weight":
-        # the host decides which rows are left out
         return ArraySource(on_host(data), name)
     return DeviceArraySource(data, name)
 
@@ -28,11 +26,9 @@ KIND = Kind(is_on_device, open_rows)
 class DeviceArraySource(ArraySource):
     """A CuPy array: its blocks are views."""
 
-    @property
-    def on_device(self) -> bool:
-        return True
+    on_device = True
 
-    @property
-    def whole(self) -> Array | None:
-        rows = self.array
-        return rows.reshape(len(rows), -1) if rows.flags.c_contiguous else None
+    def __init__(self, array: Array, name: str) -> None:
+        super().__init__(array, name)
+        if array.ndim and array.size and array.flags.c_contiguous:
+            self.whole = array.reshape(len(array), -1)

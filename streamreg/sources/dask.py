@@ -1,7 +1,7 @@
 """Dask arrays, lazy expressions too: a thread computes one chunk row at a time, and reduces it.
 
-Nothing is kept between chunk rows. An expression such as ``x - x.mean(axis=0)``, of which every
-chunk row needs all chunks, is computed correctly but slowly; a warning says what to do.
+Nothing is cached between chunk rows. If every chunk row needs all chunks, as in
+``x - x.mean(axis=0)``, the rows are computed correctly but slowly; a warning says what to do.
 """
 
 from __future__ import annotations
@@ -22,13 +22,9 @@ from streamreg.sources.hdf5 import Sliceable, SliceableSource
 from streamreg.sources.zarr.metadata import input_path, is_zarr
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from streamreg.blocks import Array
-
-    Key = Any  # a text, or a tuple of a text and numbers
-    Graph = dict[Key, Any]
 
 # A chunk row that needs more than this many times its share of all tasks shares work with most
 # others. Overlaps with the neighbours need up to 3 times.
@@ -40,19 +36,12 @@ _LIBRARY_NBYTES = 4 * MIB
 
 
 def claims(data: object) -> bool:
-    """Whether ``data`` is an object of Dask, which is not imported to know."""
+    """Whether ``data`` is an object of Dask, which is not imported for the check."""
     return type(data).__module__.partition(".")[0] == "dask"
 
 
-def open_rows(data: Any, name: str, *, missing_chunks: str) -> RowSource:  # noqa: ANN401
-    """Return the rows of a Dask array.
-
-    Raises
-    ------
-    InputError
-        It is another collection of Dask, or its shape is unknown.
-    """
-    del missing_chunks  # the tasks of the graph know what an absent chunk means
+def open_rows(data: Any, name: str, _missing_chunks: str) -> RowSource:  # noqa: ANN401
+    """Return the rows of a Dask array; other collections of Dask are refused."""
     import dask.array  # noqa: PLC0415  (imported only if there are Dask arrays)
 
     if not isinstance(data, dask.array.Array):
@@ -67,13 +56,10 @@ KIND = Kind(claims, open_rows)
 
 
 class DaskSource(RowSource):
-    """The rows of a Dask array with any chunks.
+    """The rows of a Dask array with any chunks; ``array`` has whole rows in every chunk."""
 
-    Attributes
-    ----------
-    array
-        With whole rows in every chunk.
-    """
+    is_computed = True
+    why_unreachable_from_workers = ""
 
     def __init__(self, array: Any, name: str) -> None:  # noqa: ANN401  (dask publishes no types)
         self.name = name
@@ -86,6 +72,9 @@ class DaskSource(RowSource):
         self.dtype = np.dtype(array.dtype)
         self.grid = RowGrid.irregular(array.chunks[0] if self.shape else ())
         self.array = array.rechunk({1: -1}) if array.ndim == 2 else array  # noqa: PLR2004
+        self.on_device = is_on_device(self.array)
+        # Dask derives the name from the tasks and their data
+        self.storage = str(self.array.name)
         self._chunk_rows: _ChunkRows | None = None
         self._lock = Lock()
 
@@ -100,12 +89,11 @@ class DaskSource(RowSource):
         # use: random numbers take 2 times the bytes of a chunk row; rows from Zarr, as they are or
         # standardised, 4 to 5 times; one column of 128 as much as all of them.
         chunk_row = self.grid.chunk_rows * self.row_nbytes
-        stored = self._stored_nbytes()
         # what the heaps do not retain is free for the next chunk row
-        copies = 4 if heaps_nbytes(self) else 2
+        stored = (4 if heaps_nbytes(self) else 2) * self._stored_nbytes()
         if self.on_device:
-            return chunk_row + copies * stored
-        return 3 * chunk_row + copies * stored + joined_nbytes(self, block_rows)
+            return chunk_row + stored
+        return 3 * chunk_row + stored + joined_nbytes(self, block_rows)
 
     def device_nbytes(self, block_rows: int) -> int:
         if not self.on_device:
@@ -121,46 +109,23 @@ class DaskSource(RowSource):
         paths = [input_path(task) for task in _tasks(self.array) if is_zarr(task)]
         return [path for path in paths if path is not None]
 
-    @property
-    def on_device(self) -> bool:
-        return is_on_device(self.array)
-
-    @property
-    def is_computed(self) -> bool:
-        return True
-
-    @property
-    def storage(self) -> str:
-        # Dask derives the name from the tasks and their data
-        return str(self.array.name)
-
-    def place(self, row: int, column: int = 0) -> str:
-        del column
+    def place(self, row: int, column: int = 0) -> str:  # noqa: ARG002
         return chunk_row(self, row)
-
-    @property
-    def why_unreachable_from_workers(self) -> str:
-        return ""
 
     def delayed_chunks(self, bounds: list[tuple[int, int]]) -> list[list[Any]]:
         import dask  # noqa: PLC0415  (imported only if there are Dask arrays)
 
         array, ends = self.array, {stop for _, stop in bounds}
-        rows = (self.grid.rows(chunk) for chunk in range(len(self.grid)))
-        if not ends <= {stop for _, stop in rows}:
+        if not ends <= {self.grid.rows(chunk)[1] for chunk in range(len(self.grid))}:
             array = array.rechunk({0: tuple(stop - start for start, stop in bounds)})
         (array,) = dask.optimize(array)  # type: ignore[attr-defined,no-untyped-call]
-        all_chunks = zip(array.to_delayed().ravel(), array.chunks[0], strict=True)
-        filled = iter([(chunk, height) for chunk, height in all_chunks if height])
-        spans, row = [], 0
-        for _, stop in bounds:
-            span = []
-            while row < stop:
-                chunk, height = next(filled)
-                span.append(chunk)
-                row += height
-            spans.append(span)
-        return spans
+        grid = RowGrid.irregular(array.chunks[0])
+        filled = [
+            chunk
+            for chunk, height in zip(array.to_delayed().ravel(), array.chunks[0], strict=True)
+            if height
+        ]
+        return [[filled[chunk] for chunk, _, _ in grid.spans(*rows)] for rows in bounds]
 
     def _stored_nbytes(self) -> int:
         """Bytes of a chunk row of the widest stored array that is read, in whole chunks of it.
@@ -189,10 +154,10 @@ def _unwrapped(task: Any) -> Any:  # noqa: ANN401
     return getattr(task, "value", task)
 
 
-def _tasks(array: Any) -> Iterator[Any]:  # noqa: ANN401
-    """Yield all tasks of an array, and its data."""
-    for layer in array.dask.layers.values():
-        yield from map(_unwrapped, layer.values())
+def _tasks(array: Any) -> list[Any]:  # noqa: ANN401
+    """Return all tasks of an array, and its data."""
+    layers = array.dask.layers.values()
+    return [_unwrapped(task) for layer in layers for task in layer.values()]
 
 
 def _n_tasks(graph: Any) -> int:  # noqa: ANN401
@@ -201,13 +166,7 @@ def _n_tasks(graph: Any) -> int:  # noqa: ANN401
 
 
 class _ChunkRows:
-    """The optimised graph of an array, of which each chunk row is computed by itself.
-
-    Raises
-    ------
-    InputError
-        Chunks are on a cluster.
-    """
+    """The optimised graph of an array, by which each chunk row is computed by itself."""
 
     def __init__(self, array: Any, name: str) -> None:  # noqa: ANN401
         import dask  # noqa: PLC0415  (imported only if there are Dask arrays)
@@ -218,9 +177,20 @@ class _ChunkRows:
                 f"chunks of {name} are on a Dask cluster; pass its client as client, or "
                 "compute them in this process"
             )
-        _warn_of_shared_work(array, name)
+        keys = _keys(array)
+        # of a chunk row in the middle
+        needed, of_all = _n_tasks(array.dask.cull([keys[len(keys) // 2]])), _n_tasks(array.dask)
+        if needed * len(keys) > _MOST_SHARES * of_all:
+            warnings.warn(
+                f"a chunk row of the Dask array {name} needs {needed:,} of {of_all:,} tasks, and "
+                f"each of {len(keys):,} chunk rows computes them again. Compute what they share "
+                "first, such as mean = x.mean(axis=0).compute() of x - mean, or pass x.persist() "
+                "if x fits in memory",
+                DataWarning,
+                stacklevel=2,
+            )
         (optimized,) = dask.optimize(array)  # type: ignore[attr-defined,no-untyped-call]
-        self._graph: Graph = dict(optimized.__dask_graph__())
+        self._graph: dict[Any, Any] = dict(optimized.__dask_graph__())
         self._keys = _keys(optimized)
 
     def compute(self, chunk: int) -> Any:  # noqa: ANN401  (an array, of NumPy or another library)
@@ -233,26 +203,11 @@ class _ChunkRows:
         return dask.get(needed, key)  # type: ignore[attr-defined]
 
 
-def _keys(array: Any) -> list[Key]:  # noqa: ANN401
+def _keys(array: Any) -> list[Any]:  # noqa: ANN401
     """Return the key of each chunk row that has rows."""
     keys = array.__dask_keys__()
     rows = [key[0] for key in keys] if array.ndim == 2 else keys  # noqa: PLR2004
     return [key for key, height in zip(rows, array.chunks[0], strict=True) if height > 0]
-
-
-def _warn_of_shared_work(array: Any, name: str) -> None:  # noqa: ANN401
-    """Warn if a chunk row in the middle needs many times its share of all tasks."""
-    keys = _keys(array)
-    needed, of_all = _n_tasks(array.dask.cull([keys[len(keys) // 2]])), _n_tasks(array.dask)
-    if needed * len(keys) <= _MOST_SHARES * of_all:
-        return
-    warnings.warn(
-        f"a chunk row of the Dask array {name} needs {needed:,} of {of_all:,} tasks, and each of "
-        f"{len(keys):,} chunk rows computes them again. Compute what they share first, such as "
-        "mean = x.mean(axis=0).compute() of x - mean, or pass x.persist() if x fits in memory",
-        DataWarning,
-        stacklevel=2,
-    )
 
 
 class _DaskReader(ChunkReader):
@@ -281,4 +236,4 @@ class _DaskReader(ChunkReader):
         if not self._source.on_device:
             return super().read(start, stop)
         # not into a buffer, because the device may still use the rows that were read before
-        return joined_on_device([self._part(*span) for span in self._spans(start, stop)])
+        return joined_on_device([self._part(*span) for span in self._grid.spans(start, stop)])

@@ -16,26 +16,18 @@ if TYPE_CHECKING:
 
     from streamreg.blocks import Array
     from streamreg.sources.base import RowSource
-    from streamreg.sources.zarr.versions import FileStamps
+    from streamreg.sources.file_stamps import FileStamps
 
 NanPolicy = Literal["raise", "omit"]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The rows of a regression: X (N, D), y (N, K) and weights (N,), each from a source.
+    """The rows of a regression: X (N, D), y (N,) or (N, K) and weights (N,), each from a source.
 
-    Attributes
-    ----------
-    X, y, weight
-        Sources with the same N; ``y`` is ``None`` for prediction, ``weight`` if every row has
-        weight 1.
-    feature_names, target_names
-        Names of the D columns and K targets, where the data have names.
-    nan_policy
-        ``"raise"``: NaN or inf is an error. ``"omit"``: such rows are left out.
-    rounded
-        Names of X and y, where coercion rounded integers beyond 2^53.
+    ``y`` is ``None`` for prediction, ``weight`` if every row has weight 1. Rows with NaN or inf
+    are an error, or are left out if ``nan_policy`` is ``"omit"``. ``rounded`` names X or y if
+    coercion rounded integers beyond 2^53.
     """
 
     X: RowSource
@@ -95,7 +87,7 @@ class Dataset:
         return sum(source.pass_nbytes for source in self.sources())
 
     def inputs(self) -> list[Path]:
-        """Return the local files and folders that the rows come from: no output may be there."""
+        """Return the local files and folders of the rows: no output may be written to them."""
         return [path for source in self.sources() for path in source.inputs()]
 
     def reader_nbytes(self, block_rows: int) -> int:
@@ -133,9 +125,8 @@ class Dataset:
     def replaced(self, change: Callable[[str, RowSource], RowSource]) -> Dataset:
         """Return the data set with other sources; ``change`` gets X, y or sample_weight as name."""
         changed = {name: change(name, source) for name, source in self.named().items()}
-        return replace(
-            self, X=changed["X"], y=changed.get("y"), weight=changed.get("sample_weight")
-        )
+        weight = changed.get("sample_weight")
+        return replace(self, X=changed["X"], y=changed.get("y"), weight=weight)
 
     @property
     def on_device(self) -> bool:
@@ -155,13 +146,9 @@ class Dataset:
         """Raise :class:`InputError`, with a remedy, if rows are in the memory of a GPU."""
         for name, source in self.named().items():
             if source.on_device:
-                raise InputError(
-                    Message(
-                        f"{source.name} is CuPy's, in the memory of a GPU: ",
-                        remedy,
-                        f"cupy.asnumpy({name}), or {name}.map_blocks(cupy.asnumpy) of a Dask array",
-                    )
-                )
+                what = f"{source.name} is CuPy's, in the memory of a GPU: "
+                copy = f"cupy.asnumpy({name}), or {name}.map_blocks(cupy.asnumpy) of a Dask array"
+                raise InputError(Message(what, remedy, copy))
 
     def require_there(self) -> None:
         """Raise :class:`InputError` if this process cannot find the rows."""
@@ -182,6 +169,5 @@ def _require_names(names: tuple[str, ...] | None, length: int, what: str) -> Non
     if names is not None and len(names) != length:
         raise InputError(
             f"the group's attribute {what} lists {count(len(names), 'name')} for "
-            f"{count(length, 'column')}; "
-            "correct or remove it"
+            f"{count(length, 'column')}; correct or remove it"
         )

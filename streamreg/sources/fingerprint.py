@@ -1,9 +1,10 @@
-"""What tells the rows of one array from those of another, without reading all."""
+"""The identity of the rows of an array, without reading all of them."""
 
 from __future__ import annotations
 
 import os
 import zlib
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,16 +26,14 @@ _PIECES = 3
 
 
 def dataset_identity(dataset: Dataset) -> dict[str, Any]:
-    """Return what tells a data set from others, as JSON values: that of X, y and the weights."""
+    """Return the identities of X, y and the weights."""
     return {name: identity(source) for name, source in dataset.named().items()}
 
 
 def identity(source: RowSource) -> dict[str, Any]:
     """Return what tells the rows of a source from others, as JSON values.
 
-    Shape, dtype, chunks and codecs. For the values of a source whose files have no stamps: the
-    state of its files, or a checksum of all rows in memory, or a checksum of some rows, which are
-    read.
+    If no stamps tell its values, the state of its files or a checksum of all or some rows does.
     """
     grid = source.grid
     bounds = zlib.crc32(repr(grid.bounds).encode())
@@ -85,11 +84,9 @@ def _checksum(source: RowSource) -> int:
     starts = [(n_rows - rows) * piece // (_PIECES - 1) for piece in range(_PIECES)]
     if source.is_checked_whole:
         starts = list(range(0, n_rows, rows))
-    checksum, reader = 0, source.open()
-    try:
+    checksum = 0
+    with closing(source.open()) as reader:
         for start in starts:
             values = np.ascontiguousarray(on_host(reader.read(start, min(start + rows, n_rows))))
             checksum = google_crc32c.extend(checksum, values.view(np.uint8).data.tobytes())
-    finally:
-        reader.close()
     return checksum

@@ -1,4 +1,4 @@
-"""Arrays of other libraries that can be sliced: HDF5 datasets and whatever looks like them."""
+"""Arrays of other libraries that can be sliced: HDF5 datasets and all that looks like them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,7 @@ from streamreg.errors import DataCorruptionError, InputError
 from streamreg.formatting import MIB, rows_text
 from streamreg.sources.base import Kind, Reader, RowGrid, RowSource
 from streamreg.sources.checks import as_rows
-from streamreg.sources.chunk_reader import (
-    ChunkReader,
-    RowBuffer,
-    heaps_nbytes,
-    joined_nbytes,
-)
+from streamreg.sources.chunk_reader import ChunkReader, RowBuffer, heaps_nbytes, joined_nbytes
 from streamreg.sources.zarr.metadata import printable
 
 if TYPE_CHECKING:
@@ -37,29 +32,11 @@ _READING = RLock()
 class Sliceable(Protocol):
     """An array, by its attributes."""
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Its lengths."""
+    shape: tuple[int, ...]
+    # NumPy need not know it
+    dtype: Any
 
-    @property
-    def dtype(self) -> Any:  # noqa: ANN401  (whatever np.dtype understands)
-        """Its element type."""
-
-    def __getitem__(self, key: slice, /) -> Any:  # noqa: ANN401  (whatever np.asarray understands)
-        """Return some rows."""
-
-
-@runtime_checkable
-class _Chunked(Protocol):
-    @property
-    def chunks(self) -> tuple[int, ...] | None:
-        """Lengths of the pieces on disk."""
-
-
-@runtime_checkable
-class _ReadsInto(Protocol):
-    def read_direct(self, dest: Array, source_sel: slice, dest_sel: slice) -> None:
-        """Fill a part of ``dest``, as h5py does."""
+    def __getitem__(self, key: slice, /) -> Any: ...  # noqa: ANN401  (for np.asarray)
 
 
 def claims(data: object) -> bool:
@@ -68,7 +45,7 @@ def claims(data: object) -> bool:
     if package == "h5py":
         return True
     # a pandas.Series has shape, dtype and slices too, but slices by its labels
-    if package in {"pandas", "polars", "scipy"} or not isinstance(data, Sliceable):
+    if package in {"pandas", "polars", "scipy", "cudf"} or not isinstance(data, Sliceable):
         return False
     try:
         np.dtype(data.dtype)
@@ -77,18 +54,11 @@ def claims(data: object) -> bool:
     return True
 
 
-def open_rows(data: Sliceable, name: str, *, missing_chunks: str) -> RowSource:
-    """Return the rows of an array that can be sliced.
-
-    Raises
-    ------
-    InputError
-        The array does not say what it is: a closed HDF5 file has no shape.
-    """
-    del missing_chunks  # the library knows what an absent chunk means
+def open_rows(data: Sliceable, name: str, _missing_chunks: str) -> RowSource:
+    """Return the rows of an array that can be sliced; a closed HDF5 file is refused."""
     try:
         return SliceableSource(data, name)
-    # other libraries raise what they like
+    # a closed HDF5 file has no shape; other libraries raise other errors
     except (ValueError, TypeError, RuntimeError, AttributeError) as error:
         raise InputError(f"{name}, a {type(data).__name__}, cannot be read: {error}") from error
 
@@ -99,17 +69,23 @@ KIND = Kind(claims, open_rows)
 class SliceableSource(RowSource):
     """Anything with ``shape``, ``dtype`` and slices.
 
-    Chunks, as HDF5 has them, are read whole, since a part of one costs as much; small ones
-    several at once.
+    Chunks, as HDF5 has them, are read whole, because a part of one costs as much; small ones are
+    read several at once.
     """
 
     def __init__(self, array: Sliceable, name: str) -> None:
-        self.array = array
-        self.name = _label(array, name)
+        dataset: Any = array
+        self.array = dataset
+        # of an HDF5 dataset
+        self.file = str(dataset.file.filename) if type(array).__module__.startswith("h5py.") else ""
+        self.name = f"{name} ({printable(self.file + dataset.name)})" if self.file else name
+        self.storage = str(getattr(array, "name", self.name))
         self.shape = tuple(int(length) for length in array.shape)
         self.dtype = np.dtype(array.dtype)
-        chunks = array.chunks if isinstance(array, _Chunked) else None
-        self.chunks = chunks if chunks and isinstance(chunks[0], int) else None
+        chunks = getattr(array, "chunks", None)
+        self.chunks: tuple[int, ...] | None = (
+            chunks if chunks and isinstance(chunks[0], int) else None
+        )
         rows = _ANY_ROWS
         if self.chunks is not None:
             rows = max(1, self.chunks[0])
@@ -118,14 +94,10 @@ class SliceableSource(RowSource):
         self.grid = RowGrid(n_rows=n_rows, chunk_rows=rows, divisible=self.chunks is None)
 
     def open(self) -> Reader:
-        return _PieceReader(self) if self.chunks is None else _BandReader(self)
-
-    @property
-    def storage(self) -> str:
-        return str(getattr(self.array, "name", self.name))  # the path inside an HDF5 file
+        return _SliceReader(self)
 
     def inputs(self) -> list[Path]:
-        return [file for file in [Path(_file_of(self.array))] if file.is_file()]
+        return [file for file in [Path(self.file)] if file.is_file()]
 
     def reader_nbytes(self, block_rows: int) -> int:
         rows, joined = block_rows, 0
@@ -133,121 +105,78 @@ class SliceableSource(RowSource):
             rows = min(self.grid.chunk_rows, self.grid.n_rows)
             joined = joined_nbytes(self, block_rows)
         buffers = rows * self.row_nbytes + joined
-        if isinstance(self.array, _ReadsInto):
-            return buffers + _decoded_nbytes(self.array)
-        # what the library returns, and what it made that from
-        return buffers + 2 * rows * self.row_nbytes
+        if not hasattr(self.array, "read_direct"):
+            # what the library returns, and what it made that from
+            return buffers + 2 * rows * self.row_nbytes
+        chunk, cache = self._hdf5_chunk()
+        # A chunk too large for the cache is decoded on the heap of each thread, which may retain
+        # it. A chunk without filters is read straight into its place.
+        is_decoded = chunk > cache and self.array.id.get_create_plist().get_nfilters()
+        return buffers + (2 * chunk if is_decoded else 0)
 
     @property
     def shared_nbytes(self) -> int:
         if self.chunks is None:
             return 0
-        cached = _cached_nbytes(self.array) if isinstance(self.array, _ReadsInto) else 0
-        return cached + heaps_nbytes(self)
+        chunk, cache = self._hdf5_chunk() if hasattr(self.array, "read_direct") else (1, 0)
+        if chunk > cache:
+            return heaps_nbytes(self)
+        # HDF5's cache of chunks, its records of them (an eighth), and chunks in decoding
+        cached = min(cache, math.prod(self.shape) * self.dtype.itemsize)
+        return cached + cached // 8 + 2 * chunk + heaps_nbytes(self)
+
+    def _hdf5_chunk(self) -> tuple[int, int]:
+        """Return the bytes of a chunk, 0 if there are none, and of HDF5's cache for chunks."""
+        chunk = math.prod(self.chunks or (0,)) * self.dtype.itemsize
+        return chunk, int(self.array.id.get_access_plist().get_chunk_cache()[1])
 
     def fill(self, start: int, out: Array) -> None:
         """Read rows from ``start`` on, as many as ``out`` has.
 
-        Raises
-        ------
-        DataCorruptionError
-            The library cannot read them, or the array was resized.
-        InputError
-            They are not what ``shape`` and ``dtype`` say.
+        Raises :class:`DataCorruptionError` if the library cannot read them, or the array was
+        resized. Raises :class:`InputError` if they are not what ``shape`` and ``dtype`` say.
         """
         stop = start + len(out)
-        rows = f"{rows_text(start, stop)} of {self.name}"
+        what, values = f"{rows_text(start, stop)} of {self.name}", out
         # locked until the values are copied, because a library may read only then
         with _READING:
-            values = self._rows(start, stop, out, rows)
+            try:
+                shape = tuple(self.array.shape)
+                if hasattr(self.array, "read_direct"):
+                    self.array.read_direct(out, slice(start, stop), slice(0, len(out)))
+                else:
+                    values = self.array[start:stop]
+            except MemoryError:
+                raise
+            # h5py raises OSError for what HDF5 cannot read, other libraries raise anything
+            except Exception as error:
+                raise DataCorruptionError(
+                    f"{what} cannot be read: {type(error).__name__}: {error}"
+                ) from error
+            if shape != self.shape:
+                raise DataCorruptionError(
+                    f"{self.name} changed during the fit: its shape was {self.shape} and is "
+                    f"{shape}. Start again when nothing writes to it"
+                )
             if values is not out:
-                out[...] = as_rows(values, out.shape, out.dtype, rows)
-
-    def _rows(self, start: int, stop: int, out: Array, what: str) -> Any:  # noqa: ANN401
-        """Return ``out``, filled, or what the library returns instead."""
-        try:
-            shape = tuple(self.array.shape)
-            if isinstance(self.array, _ReadsInto):
-                self.array.read_direct(out, slice(start, stop), slice(0, len(out)))
-                values: Any = out
-            else:
-                values = self.array[start:stop]
-        except MemoryError:
-            raise
-        # h5py raises OSError for what HDF5 cannot read, other libraries what they like
-        except Exception as error:
-            raise DataCorruptionError(
-                f"{what} cannot be read: {type(error).__name__}: {error}"
-            ) from error
-        if shape != self.shape:
-            raise DataCorruptionError(
-                f"{self.name} changed during the fit: its shape was {self.shape} and is {shape}. "
-                "Start again when nothing writes to it"
-            )
-        return values
+                out[...] = as_rows(values, out.shape, out.dtype, what)
 
 
-class _PieceReader(Reader):
-    """Reads only the rows of each block."""
-
-    def __init__(self, source: SliceableSource) -> None:
-        self._source = source
-        self._room = RowBuffer(source.shape[1:], source.dtype)
-
-    def read(self, start: int, stop: int) -> Array:
-        rows = self._room.rows(stop - start)
-        self._source.fill(start, rows)
-        return rows
-
-
-class _BandReader(ChunkReader):
-    """Reads chunk rows whole."""
+class _SliceReader(ChunkReader):
+    """Reads chunk rows whole; without chunks, only the rows of each block."""
 
     def __init__(self, source: SliceableSource) -> None:
         super().__init__(source.grid, source.shape[1:], source.dtype)
         self._source = source
-        self._room = RowBuffer(source.shape[1:], source.dtype)
+        self._buffer = RowBuffer(source.shape[1:], source.dtype)
+
+    def read(self, start: int, stop: int) -> Array:
+        return self._fill(start, stop) if self._grid.divisible else super().read(start, stop)
 
     def load(self, chunk: int) -> Array:
-        start, stop = self._source.grid.rows(chunk)
-        rows = self._room.rows(stop - start)
+        return self._fill(*self._grid.rows(chunk))
+
+    def _fill(self, start: int, stop: int) -> Array:
+        rows = self._buffer.rows(stop - start)
         self._source.fill(start, rows)
         return rows
-
-
-def _file_of(array: Sliceable) -> str:
-    """Return the file of an HDF5 dataset; of others an empty text."""
-    dataset: Any = array
-    return str(dataset.file.filename) if type(array).__module__.startswith("h5py.") else ""
-
-
-def _label(array: Sliceable, name: str) -> str:
-    """Return the file and path of an HDF5 dataset, else ``name``."""
-    dataset: Any = array
-    file = _file_of(array)
-    return f"{name} ({printable(file + dataset.name)})" if file else name
-
-
-def _cached_nbytes(array: object) -> int:
-    """Bytes of HDF5's chunk cache of a dataset, once for all threads, and of chunks in decoding."""
-    dataset: Any = array
-    chunk, cache = _hdf5_chunk(dataset)
-    if chunk > cache:
-        return 0
-    cached: int = min(cache, math.prod(dataset.shape) * dataset.dtype.itemsize)
-    return cached + cached // 8 + 2 * chunk  # an eighth: HDF5's records of its chunks
-
-
-def _decoded_nbytes(array: object) -> int:
-    """Bytes of chunks too large for the cache, which the heap of each thread may retain."""
-    dataset: Any = array
-    chunk, cache = _hdf5_chunk(dataset)
-    # a chunk without filters is read straight into its place
-    is_decoded = chunk > cache and dataset.id.get_create_plist().get_nfilters()
-    return 2 * chunk if is_decoded else 0
-
-
-def _hdf5_chunk(dataset: Any) -> tuple[int, int]:  # noqa: ANN401
-    """Return the bytes of a chunk, 0 where there are none, and of the cache for chunks."""
-    chunk = math.prod(dataset.chunks) * dataset.dtype.itemsize if dataset.chunks else 0
-    return int(chunk), int(dataset.id.get_access_plist().get_chunk_cache()[1])

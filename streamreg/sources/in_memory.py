@@ -8,6 +8,7 @@ import numpy as np
 
 from streamreg.errors import InputError, Message, Remedy
 from streamreg.sources.base import Kind, Reader, RowGrid, RowSource
+from streamreg.sources.chunk_reader import ViewReader
 from streamreg.sources.memmap import memmap_rows
 
 if TYPE_CHECKING:
@@ -19,15 +20,8 @@ def claims(data: object) -> bool:
     return isinstance(data, np.ndarray)
 
 
-def open_rows(data: Array, name: str, *, missing_chunks: str) -> RowSource:
-    """Return the rows of a NumPy array.
-
-    Raises
-    ------
-    InputError
-        Some of its values are masked.
-    """
-    del missing_chunks  # an array has no chunks
+def open_rows(data: Array, name: str, _missing_chunks: str) -> RowSource:
+    """Return the rows of a NumPy array; masked values are refused."""
     if isinstance(data, np.ma.MaskedArray) and data.mask is not np.ma.nomask:
         raise InputError(
             Message(
@@ -46,6 +40,8 @@ KIND = Kind(claims, open_rows)
 class ArraySource(RowSource):
     """An array in memory: its blocks are views, nothing is copied."""
 
+    in_memory = is_checked_whole = True
+
     def __init__(self, array: Array, name: str) -> None:
         self.array = array
         self.name = name
@@ -57,20 +53,5 @@ class ArraySource(RowSource):
     def open(self) -> Reader:
         return ViewReader(self.array)
 
-    @property
-    def in_memory(self) -> bool:
-        return True
-
-    def reader_nbytes(self, block_rows: int) -> int:
-        del block_rows  # views
+    def reader_nbytes(self, block_rows: int) -> int:  # noqa: ARG002
         return 0
-
-
-class ViewReader(Reader):
-    """Returns views of an array in memory."""
-
-    def __init__(self, array: Array) -> None:
-        self._array = array
-
-    def read(self, start: int, stop: int) -> Array:
-        return self._array[start:stop]

@@ -13,32 +13,18 @@ if TYPE_CHECKING:
     from streamreg.sources.base import ArrayGroup, Kind, RowSource
 
 # The first kind that claims the data opens them. Zarr claims every path that no kind before it
-# claims, and the last kind claims whatever can be sliced.
-KINDS: tuple[Kind, ...] = (
-    dask.KIND,
-    cupy_array.KIND,
-    in_memory.KIND,
-    zarr_source.KIND,
-    hdf5.KIND,
-)
+# claims, and the last kind claims all that can be sliced.
+KINDS = (dask.KIND, cupy_array.KIND, in_memory.KIND, zarr_source.KIND, hdf5.KIND)
 
 
 def open_source(data: object, name: str, *, missing_chunks: str = "error") -> RowSource:
-    """Return the rows of ``data``; parameters and errors as for :class:`OpenRows`.
-
-    Raises
-    ------
-    InputError
-        ``data`` is of no kind, or cannot be read as rows.
-    """
+    """Return the rows of ``data``; ``missing_chunks`` and errors as for :class:`Kind`."""
     kind = _kind_of(data)
     if kind is not None:
-        return kind.open_rows(data, name, missing_chunks=missing_chunks)
+        return kind.open_rows(data, name, missing_chunks)
     what = type(data).__name__
     if isinstance(data, Sliceable):
-        raise InputError(
-            f"{name}, a {what}, cannot be read: NumPy has no element type {data.dtype!r}"
-        )
+        raise InputError(f"{name}, a {what}, cannot be read: NumPy has no dtype {data.dtype!r}")
     raise InputError(
         f"{name} is a {what}, which has no rows to read; pass a path of a Zarr "
         "array, a zarr, Dask or NumPy array, an h5py.Dataset, or an object with shape, dtype "
@@ -49,11 +35,11 @@ def open_source(data: object, name: str, *, missing_chunks: str = "error") -> Ro
 def open_group(data: object) -> ArrayGroup | None:
     """Return the arrays that are stored together at ``data``; ``None`` if it is one array."""
     kind = _kind_of(data)
-    return None if kind is None else kind.open_group(data)
+    return None if kind is None or kind.open_group is None else kind.open_group(data)
 
 
 def is_streamable(data: object) -> bool:
-    """Whether ``data`` is read as it is; lists, data frames and sparse matrices are not."""
+    """Whether ``data`` is read in blocks; lists, data frames and sparse matrices are not."""
     return _kind_of(data) is not None
 
 

@@ -1,8 +1,4 @@
-"""Memory-mapped files, read so that mapped pages do not count as memory of this process.
-
-Rows that lie in one piece are read with ``pread``. Every other layout is copied from the map, a
-piece at a time, and the pages of each piece are given back to the system.
-"""
+"""Memory-mapped files, read with ``pread``: mapped pages would count as memory of this process."""
 
 from __future__ import annotations
 
@@ -17,21 +13,18 @@ from numpy.lib.array_utils import byte_bounds
 from streamreg.errors import DataCorruptionError
 from streamreg.formatting import MIB, count, rows_text
 from streamreg.sources.base import Reader, RowGrid, RowSource
-from streamreg.sources.chunk_reader import RowBuffer
-from streamreg.sources.retries import retried
+from streamreg.sources.chunk_reader import RowBuffer, ViewReader
+from streamreg.sources.retries import read_whole
 
 if TYPE_CHECKING:
     from streamreg.blocks import Array
 
-# bytes of the map that are copied before their pages are given back, if one line has no more
+# bytes of the file that are read at once where rows are not contiguous, unless one line has more
 _PIECE_NBYTES = MIB
-# Linux maps the huge page around an address that is touched, if the page cache holds one; else
-# 64 KiB around it (fault_around_bytes). Measured on Linux 6.18, ext4.
-_AROUND_NBYTES = 2 * MIB
 
 
 def memmap_rows(array: Array, name: str) -> MemmapSource | None:
-    """Return the rows of an array that lies in a mapped file; ``None`` if it is in memory.
+    """Return the rows of an array in a mapped file; ``None`` if it is in memory.
 
     A copy-on-write map is in memory, because its pages may differ from those of its file.
     """
@@ -44,27 +37,17 @@ def memmap_rows(array: Array, name: str) -> MemmapSource | None:
         base = owner
     if mapped is None or mapped.mode == "c" or mapped.filename is None:
         return None
-    if array.size == 0 or array.ndim not in {1, 2}:
-        return None
-    return MemmapSource(array, name, mapped)
+    return MemmapSource(array, name, mapped) if array.size and array.ndim in {1, 2} else None
 
 
 class MemmapSource(RowSource):
     """A mapped file in any layout: C or Fortran order, some of its rows or columns.
 
-    Attributes
-    ----------
-    array
-        The map.
-    path
-        Its file.
-    map
-        Python's map of the file, from the byte ``map_offset`` of the file on.
-    offset
-        Byte of the file at which the first value lies, if the array is in C order.
-    by_columns
-        Whether a column lies closer together than a row, as in Fortran order.
+    A line is a row, or, if ``by_columns`` (Fortran order), a column of a block.
     """
+
+    # a write through a map need not change the time of its file
+    is_checked_whole = True
 
     def __init__(self, array: Array, name: str, mapped: np.memmap[Any, Any]) -> None:
         self.array = array
@@ -73,102 +56,103 @@ class MemmapSource(RowSource):
         self.dtype = array.dtype
         self.grid = RowGrid(n_rows=array.shape[0], chunk_rows=array.shape[0], divisible=True)
         self.path = Path(str(mapped.filename)).absolute()
-        self.map: Any = mapped.base
-        self.map_offset = mapped.offset - mapped.offset % mmap.ALLOCATIONGRANULARITY
         # the address of byte 0 of the file
         self.address = byte_bounds(mapped)[0] - mapped.offset
-        low, high = byte_bounds(array)
-        self.offset = low - self.address
-        self._end = high - self.address
         strides = [abs(stride) for stride in array.strides]
         self.by_columns = array.ndim > 1 and array.shape[1] > 1 and strides[1] > strides[0]
 
     def inputs(self) -> list[Path]:
         return [self.path]
 
-    @property
-    def is_checked_whole(self) -> bool:
-        # a write through a map need not change the time of its file
-        return True
-
     def open(self) -> Reader:
-        self.require_whole()
-        file = self._open_file() if self.array.flags.c_contiguous else None
-        return _MapReader(self) if file is None else _FileReader(self, file)
+        file = self._open_file()
+        return ViewReader(self.array) if file is None else _FileReader(self, file)
 
     def reader_nbytes(self, block_rows: int) -> int:
         block = block_rows * self.row_nbytes
         if self.array.flags.c_contiguous:
             return block
-        return block + self._piece_nbytes(block_rows) + 2 * _AROUND_NBYTES
-
-    def require_whole(self) -> None:
-        """Raise if the file was shortened: touching a page beyond its end kills the process.
-
-        Raises
-        ------
-        DataCorruptionError
-            The file was shortened after it was mapped.
-        """
-        if self.map.size() < self._end:
-            raise DataCorruptionError(
-                f"{self.path} has {count(self.map.size(), 'byte')} where {self.name} needs "
-                f"{self._end:,}; it was shortened after it was mapped"
-            )
+        return block + max(_PIECE_NBYTES, self._line_nbytes(block_rows))
 
     def lines_at_once(self, block_rows: int) -> int:
-        """Return how many rows, or columns of a block, make a piece of the map."""
+        """Return how many lines of a block make a piece of the file."""
         step = abs(self.array.strides[1 if self.by_columns else 0])
         return max(1, (_PIECE_NBYTES - self._line_nbytes(block_rows)) // max(1, step))
 
     def _line_nbytes(self, block_rows: int) -> int:
-        """Bytes of the map from the first value of a row, or column of a block, to its last."""
-        if self.by_columns:
-            return (block_rows - 1) * abs(self.array.strides[0]) + self.dtype.itemsize
-        steps = zip(self.shape[1:], self.array.strides[1:], strict=True)
-        return self.dtype.itemsize + sum((length - 1) * abs(step) for length, step in steps)
-
-    def _piece_nbytes(self, block_rows: int) -> int:
-        return max(_PIECE_NBYTES, self._line_nbytes(block_rows))
+        """Bytes of the file from the first value of a line to its last."""
+        low, high = byte_bounds(self.array[:block_rows, 0] if self.by_columns else self.array[0])
+        return high - low
 
     def _open_file(self) -> int | None:
-        """Return the open file; ``None`` if the file of that name is no longer the mapped one."""
+        """Return the open file; ``None`` if the file of that name is no longer the mapped one.
+
+        Raises :class:`DataCorruptionError` if the file was shortened after it was mapped.
+        """
+        low, high = byte_bounds(self.array)
         try:
             file = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             return None
         try:
-            is_mapped = _is_mapped(os.fstat(file), self.address + self.offset)
+            status = os.fstat(file)
+            is_mapped = _is_mapped(status, low)
         except OSError:
             is_mapped = False
-        if is_mapped:
+        if is_mapped and status.st_size >= high - self.address:
             return file
         os.close(file)
-        return None
+        if not is_mapped:
+            return None
+        raise DataCorruptionError(
+            f"{self.path} has {count(status.st_size, 'byte')} where {self.name} needs "
+            f"{high - self.address:,}; it was shortened after it was mapped"
+        )
 
 
 class _FileReader(Reader):
-    """Reads rows that lie in one piece."""
+    """Reads rows that are contiguous at once, others a piece at a time into C or Fortran order."""
 
     def __init__(self, source: MemmapSource, file: int) -> None:
         self._source = source
         self._file = file
-        self._room = RowBuffer(source.shape[1:], source.dtype)
+        self._rows = RowBuffer(source.shape[1:], source.dtype)
+        self._piece = RowBuffer((), np.dtype(np.uint8))
 
     def read(self, start: int, stop: int) -> Array:
-        rows = self._room.rows(stop - start)
-        target = rows.reshape(-1).view(np.uint8).data
-        offset = self._source.offset + start * self._source.row_nbytes
-        done = 0
-        while done < len(target):
-            try:
-                n_read = retried(os.preadv, self._file, [target[done:]], offset + done)
-            except OSError as error:
-                raise self._error(start, stop, f"cannot be read: {error.strerror}") from error
-            if n_read == 0:
-                raise self._error(start, stop, "are gone: it was shortened after it was mapped")
-            done += n_read
-        return rows
+        source, n_rows = self._source, stop - start
+        lines, rows = source.array[start:stop], self._rows.rows(n_rows)
+        copies = rows
+        if source.by_columns:
+            lines, copies = lines.T, rows.reshape(-1, n_rows)
+        try:
+            if source.array.flags.c_contiguous:
+                is_whole = self._fill(rows.reshape(-1).view(np.uint8), lines)
+            else:
+                is_whole = self._copy(lines, copies, source.lines_at_once(n_rows))
+        except OSError as error:
+            raise self._error(start, stop, f"cannot be read: {error.strerror}") from error
+        if not is_whole:
+            raise self._error(start, stop, "are gone: it was shortened after it was mapped")
+        return copies.T if source.by_columns else rows
+
+    def _copy(self, lines: Array, copies: Array, step: int) -> bool:
+        for line in range(0, len(lines), step):
+            piece = lines[line : line + step]
+            low, high = byte_bounds(piece)
+            stored = self._piece.rows(high - low)
+            if not self._fill(stored, piece):
+                return False
+            first = piece.ctypes.data - low
+            copies[line : line + step] = np.ndarray(
+                piece.shape, piece.dtype, stored.data, first, piece.strides
+            )
+        return True
+
+    def _fill(self, target: Array, piece: Array) -> bool:
+        """Fill ``target`` with the bytes of the file from the first to the last of a piece."""
+        offset = byte_bounds(piece)[0] - self._source.address
+        return read_whole(self._file, offset, target.data)
 
     def _error(self, start: int, stop: int, what: str) -> DataCorruptionError:
         source = self._source
@@ -178,37 +162,6 @@ class _FileReader(Reader):
 
     def close(self) -> None:
         os.close(self._file)
-
-
-class _MapReader(Reader):
-    """Copies rows of any layout from the map; the copy has C or Fortran order, as the map has."""
-
-    def __init__(self, source: MemmapSource) -> None:
-        self._source = source
-        self._room = RowBuffer(source.shape[1:], source.dtype)
-
-    def read(self, start: int, stop: int) -> Array:
-        source, n_rows = self._source, stop - start
-        source.require_whole()
-        mapped, rows = source.array[start:stop], self._room.rows(n_rows)
-        lines, copies = mapped, rows
-        if source.by_columns:
-            lines, copies = mapped.T, rows.reshape(-1, n_rows)
-        step = source.lines_at_once(n_rows)
-        for line in range(0, len(lines), step):
-            copies[line : line + step] = lines[line : line + step]
-            self._give_back(lines[line : line + step])
-        return copies.T if source.by_columns else rows
-
-    def _give_back(self, piece: Array) -> None:
-        """Unmap the pages of a piece: the page cache of the system still has them."""
-        if not hasattr(mmap, "MADV_DONTNEED"):
-            return
-        first = self._source.address + self._source.map_offset
-        low, high = (bound - first for bound in byte_bounds(piece))
-        start = max(0, low - _AROUND_NBYTES) // mmap.PAGESIZE * mmap.PAGESIZE
-        stop = min(len(self._source.map), high + _AROUND_NBYTES)
-        self._source.map.madvise(mmap.MADV_DONTNEED, start, stop - start)
 
 
 def _is_mapped(status: os.stat_result, address: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import compress
 from typing import TYPE_CHECKING
 
 from streamreg.errors import InputError
@@ -25,15 +26,8 @@ def open_dataset(
 ) -> Dataset:
     """Return the data set that ``X``, ``y`` and ``sample_weight`` describe; only metadata are read.
 
-    ``X`` alone may be a group, or the path of one, that holds ``X``, ``y`` and perhaps
-    ``sample_weight``.
-
-    Raises
-    ------
-    InputError
-        An array is not real numbers of fitting shape, or y is missing.
-    DataCorruptionError
-        The metadata of an array cannot be understood.
+    ``X`` alone may be a group, or the path of one, with ``X``, ``y`` and perhaps ``sample_weight``.
+    Raises :class:`InputError` and :class:`DataCorruptionError`, as :class:`Kind` does.
     """
     feature_names = target_names = None
     X, X_rounded = as_streamable(X, "X")
@@ -65,5 +59,5 @@ def open_dataset(
         feature_names=feature_names,
         target_names=target_names,
         nan_policy=nan_policy,
-        rounded=frozenset(name for name, is_so in (("X", X_rounded), ("y", y_rounded)) if is_so),
+        rounded=frozenset(compress(("X", "y"), (X_rounded, y_rounded))),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import time
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -44,3 +45,14 @@ def retried(read: Callable[P, Made], *given: P.args, **options: P.kwargs) -> Mad
                 raise
             time.sleep(pause)
     return read(*given, **options)
+
+
+def read_whole(file: int, offset: int, target: memoryview) -> bool:
+    """Fill ``target`` from an open file; return false if the file ends before."""
+    done = 0
+    while done < len(target):
+        n_read = retried(os.preadv, file, [target[done:]], offset + done)
+        if n_read == 0:
+            return False
+        done += n_read
+    return True

@@ -234,7 +234,7 @@ def test_a_dask_array_that_cannot_be_computed_is_named(client, rows):
 
 def test_arrays_in_memory_are_refused(client, rows, store):
     X, y, _ = rows
-    with pytest.raises(InputError, match=r"X lies in this process .* save it"):
+    with pytest.raises(InputError, match=r"X exists in this process only.* save it"):
         LinearRegression(client=client).fit(X, y)
     held = zarr.array(y[:, 0])
     with pytest.raises(InputError, match="in the memory of this process"):

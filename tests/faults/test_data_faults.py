@@ -146,18 +146,18 @@ def _(lab):
 
 
 def _during(change):
-    """Read the first row, let something change, and read on."""
+    """Read the first row, let something change, and read again."""
 
     def act(lab, layout="zstd"):
         path = lab.named(layout)
         reader = BlockReader(open_dataset(path, Y))
         reader.read(0, 1)
 
-        def go_on():
+        def read_again():
             reader.read(900, N)
 
         change(lab, path, reader)
-        return go_on
+        return read_again
 
     return act
 

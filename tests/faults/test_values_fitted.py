@@ -46,8 +46,8 @@ class Case:
 
 def cases():
     holes = at(X, ([3, 500, 1001], [0, 3, 2]), [np.nan, np.inf, -np.inf])
-    kept = np.isfinite(holes).all(axis=1)
-    yield Case("V1 V2 omitted", holes, NOISY, plain=(X[kept], NOISY[kept]),
+    finite = np.isfinite(holes).all(axis=1)
+    yield Case("V1 V2 omitted", holes, NOISY, plain=(X[finite], NOISY[finite]),
                says="3 of 1,003 rows hold NaN or inf and were left out",
                parameters=(("nan_policy", "omit"),))  # fmt: skip
     huge, tiny = 2.0**664, 2.0**-664

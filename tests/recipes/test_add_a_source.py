@@ -35,6 +35,9 @@ class Shard:
 class NpyFolderSource(RowSource):
     """The rows of all .npy files of a folder, in the order of their names; a file is a chunk."""
 
+    # if the workers see the folder under the same path
+    why_unreachable_from_workers = ""
+
     def __init__(self, folder: Path) -> None:
         self.name = str(folder)
         self.folder = folder
@@ -55,24 +58,19 @@ class NpyFolderSource(RowSource):
     def inputs(self) -> list[Path]:
         return [self.folder]
 
-    def place(self, row: int, column: int = 0) -> str:
-        del column
+    def place(self, row: int, column: int = 0) -> str:  # noqa: ARG002
         return str(self.shards[self.grid.chunk_at(row)].path)
-
-    @property
-    def why_unreachable_from_workers(self) -> str:
-        return ""
 
 
 class _NpyReader(ChunkReader):
     def __init__(self, source: NpyFolderSource) -> None:
         super().__init__(source.grid, source.shape[1:], source.dtype)
         self._source = source
-        self._room = RowBuffer(source.shape[1:], source.dtype)
+        self._buffer = RowBuffer(source.shape[1:], source.dtype)
 
     def load(self, chunk: int) -> np.ndarray:
         shard = self._source.shards[chunk]
-        rows = self._room.rows(shard.shape[0])
+        rows = self._buffer.rows(shard.shape[0])
         with shard.path.open("rb") as file:
             file.seek(shard.offset)
             n_read = file.readinto(rows.reshape(-1).view(np.uint8).data)
@@ -88,8 +86,7 @@ def claims(data: object) -> bool:
     return isinstance(data, str | Path) and any(Path(data).glob("*.npy"))
 
 
-def open_rows(data: str | Path, name: str, *, missing_chunks: str) -> RowSource:
-    del name, missing_chunks
+def open_rows(data: str | Path, _name: str, _missing_chunks: str) -> RowSource:
     return NpyFolderSource(Path(data))
 
 

@@ -4,7 +4,7 @@ These are the codecs of nearly all numeric Zarr arrays: none, zstd, blosc, gzip,
 or without crc32c. zarr-python decodes all others.
 
 A damaged or hostile chunk may claim, or hold, terabytes. Nothing is decoded beyond the size of the
-chunk: that size is compared with the header of the frame, or enforced during decoding.
+chunk: its size is compared with the header of the frame, or enforced during decoding.
 """
 
 from __future__ import annotations
@@ -39,20 +39,13 @@ class DamagedChunkError(Exception):
 
 @dataclass(frozen=True)
 class ChunkCodec:
-    """How a chunk was encoded: by at most one compressor, then perhaps by crc32c.
+    """How a chunk was encoded: by at most one compressor, then perhaps by crc32c."""
 
-    Attributes
-    ----------
-    compressor
-        The numcodecs codec; ``None`` for values stored as they are.
-    crc32c
-        Whether the last four bytes are the checksum of all before them.
-    frame_checksum
-        Whether the compressor wrote a checksum of its own.
-    """
-
+    # of numcodecs
     compressor: Any = None
+    # whether the last four bytes are the checksum of all before them
     crc32c: bool = False
+    # whether the compressor wrote a checksum of its own
     frame_checksum: bool = False
 
     @property
@@ -65,21 +58,14 @@ class ChunkCodec:
         """Whether a flipped bit is detected."""
         return self.crc32c or self.frame_checksum
 
-    @staticmethod
-    def max_encoded_nbytes(decoded_nbytes: int) -> int:
-        """Most bytes of a stored chunk: values that cannot be compressed grow a little."""
-        return decoded_nbytes + decoded_nbytes // 8 + 1024
-
     def decode(self, encoded: memoryview, out: Array) -> None:
         """Fill ``out``, a contiguous array of the whole chunk.
 
-        Raises
-        ------
-        DamagedChunkError
-            A checksum differs, or the bytes are not those of a chunk of this size.
+        Raises :class:`DamagedChunkError` if a checksum differs, or the bytes are not those of a
+        chunk of this size.
         """
         if self.crc32c:
-            encoded = _without_checksum(encoded)
+            encoded = without_checksum(encoded)
         values = out.reshape(-1).view(np.uint8)
         if self.compressor is None:
             if len(encoded) != len(values):
@@ -104,32 +90,22 @@ class ChunkCodec:
             raise DamagedChunkError(f"{codec_id} cannot decode it ({error})") from error
 
 
-def parse_v3(
-    codecs: Sequence[Mapping[str, Any]],
-) -> tuple[ChunkCodec, Literal["<", ">"]] | None:
+def parse_v3(codecs: Sequence[Mapping[str, Any]]) -> tuple[ChunkCodec, Literal["<", ">"]] | None:
     """Return the codec and byte order of a Zarr v3 codec list; ``None`` if it uses others."""
-    names = [codec["name"] for codec in codecs]
-    crc32c = names[-1:] == ["crc32c"]
-    if crc32c:
-        codecs = codecs[:-1]
-    if not codecs or codecs[0]["name"] != "bytes" or len(codecs) > 2:  # noqa: PLR2004
-        return None
-    endian = (codecs[0].get("configuration") or {}).get("endian") or "little"
-    byte_order: Literal["<", ">"] = ">" if endian == "big" else "<"
-    if len(codecs) == 1:
-        return ChunkCodec(crc32c=crc32c), byte_order
-    name, options = codecs[1]["name"], codecs[1].get("configuration") or {}
-    if name not in {"zstd", "blosc", "gzip"}:
-        return None
-    return (
-        ChunkCodec(
-            # decoding needs the name alone, because the header of the frame has all else
-            compressor=numcodecs.get_codec({"id": name}),
-            crc32c=crc32c,
-            frame_checksum=name == "gzip" or bool(options.get("checksum")),
-        ),
-        byte_order,
-    )
+    chain = [(codec["name"], codec.get("configuration") or {}) for codec in codecs]
+    match chain:
+        case [*before, ("crc32c", _)]:
+            chain, crc32c = before, True
+        case _:
+            crc32c = False
+    match chain:
+        case [("bytes", layout)]:
+            codec = ChunkCodec(crc32c=crc32c)
+        case [("bytes", layout), (("zstd" | "blosc" | "gzip") as name, options)]:
+            codec = _compressed(name, options, crc32c=crc32c)
+        case _:
+            return None
+    return codec, ">" if layout.get("endian") == "big" else "<"
 
 
 def parse_v2(metadata: Mapping[str, Any]) -> ChunkCodec | None:
@@ -142,26 +118,25 @@ def parse_v2(metadata: Mapping[str, Any]) -> ChunkCodec | None:
         return ChunkCodec()
     if options["id"] not in {"zstd", "blosc", "gzip", "zlib", "lz4"}:
         return None
-    return ChunkCodec(
-        compressor=numcodecs.get_codec({"id": options["id"]}),
-        frame_checksum=options["id"] in _INFLATE_WINDOWS or bool(options.get("checksum")),
-    )
+    return _compressed(options["id"], options)
 
 
-def crc32c(data: memoryview) -> bytes:
-    """Return the checksum of some bytes, as it is stored."""
+def _compressed(name: str, options: Mapping[str, Any], *, crc32c: bool = False) -> ChunkCodec:
+    # decoding needs the name alone, because the header of the frame has all else
+    compressor = numcodecs.get_codec({"id": name})
+    return ChunkCodec(compressor, crc32c, name in _INFLATE_WINDOWS or bool(options.get("checksum")))
+
+
+def without_checksum(stored: memoryview, what: str = "") -> memoryview:
+    """Return the bytes before a crc32c checksum, which must be theirs."""
+    body, checksum = stored[:-_CRC_NBYTES], bytes(stored[-_CRC_NBYTES:])
+    if len(checksum) < _CRC_NBYTES:
+        raise DamagedChunkError(f"it has {count(len(stored), 'byte')}, too few for its checksum")
     # the library takes read-only arrays but no memory views, and a copy costs more than the sum
-    view = np.frombuffer(data, np.uint8)
+    view = np.frombuffer(body, np.uint8)
     view.flags.writeable = False
-    return int(google_crc32c.value(view)).to_bytes(_CRC_NBYTES, "little")
-
-
-def _without_checksum(encoded: memoryview) -> memoryview:
-    body, stored = encoded[:-_CRC_NBYTES], bytes(encoded[-_CRC_NBYTES:])
-    if len(stored) < _CRC_NBYTES:
-        raise DamagedChunkError(f"it has {count(len(encoded), 'byte')}, too few for its checksum")
-    if crc32c(body) != stored:
-        raise DamagedChunkError("its crc32c checksum differs")
+    if int(google_crc32c.value(view)).to_bytes(_CRC_NBYTES, "little") != checksum:
+        raise DamagedChunkError(f"the crc32c checksum{what} differs")
     return body
 
 
@@ -194,11 +169,12 @@ def _inflate(encoded: memoryview, out: memoryview, codec_id: str) -> None:
 
 def _claimed_nbytes(codec_id: str, encoded: memoryview) -> int | None:
     """Return the decoded size that a frame's header claims; ``None`` if it claims none."""
+    least = {"blosc": _BLOSC_HEADER.size, "lz4": 4}.get(codec_id, 0)
+    if len(encoded) < least:
+        raise DamagedChunkError(
+            f"it has {count(len(encoded), 'byte')}, too few for the header of {codec_id}"
+        )
     if codec_id == "blosc":
-        if len(encoded) < _BLOSC_HEADER.size:
-            raise DamagedChunkError(
-                f"it has {count(len(encoded), 'byte')}, too few for a blosc header"
-            )
         *_, decoded_nbytes, _, frame_nbytes = _BLOSC_HEADER.unpack_from(encoded)
         if frame_nbytes != len(encoded):
             raise DamagedChunkError(
@@ -208,10 +184,6 @@ def _claimed_nbytes(codec_id: str, encoded: memoryview) -> int | None:
     if codec_id == "zstd":
         return _zstd_content_nbytes(encoded)
     if codec_id == "lz4":
-        if len(encoded) < _CRC_NBYTES:
-            raise DamagedChunkError(
-                f"it has {count(len(encoded), 'byte')}, too few for an lz4 header"
-            )
         return int.from_bytes(encoded[:4], "little")
     return None
 
@@ -221,12 +193,11 @@ def _zstd_content_nbytes(frame: memoryview) -> int | None:
     if bytes(frame[:4]) != _ZSTD_MAGIC or len(frame) < 6:  # noqa: PLR2004
         raise DamagedChunkError("it does not begin with a zstd frame")
     descriptor = frame[4]
-    single_segment = bool(descriptor & 0x20)
-    width = (1 if single_segment else 0, 2, 4, 8)[descriptor >> 6]
+    is_single_segment = descriptor >> 5 & 1
+    width = (is_single_segment, 2, 4, 8)[descriptor >> 6]
     if width == 0:
         return None
-    dictionary_width = (0, 1, 2, 4)[descriptor & 0x3]
-    begin = 5 + (0 if single_segment else 1) + dictionary_width
+    begin = 6 - is_single_segment + (0, 1, 2, 4)[descriptor & 0x3]
     size = int.from_bytes(frame[begin : begin + width], "little")
     # two-byte sizes start at 256, where one-byte sizes end
     return size + 256 if width == 2 else size  # noqa: PLR2004

@@ -25,15 +25,7 @@ _DOCUMENT_MAX_NBYTES = 16 * MIB
 
 
 def open_node(path: str | os.PathLike[str]) -> zarr.Array[Any] | zarr.Group:
-    """Open the array or group at a path or URL for reading.
-
-    Raises
-    ------
-    InputError
-        Nothing is there, or no Zarr array or group, or its chunks are of unequal size.
-    DataCorruptionError
-        Its metadata cannot be understood.
-    """
+    """Open the array or group at a path or URL for reading; errors as for :class:`Kind`."""
     import zarr  # noqa: PLC0415  (imported only if there are Zarr arrays)
 
     text = os.fspath(path)
@@ -49,7 +41,7 @@ def open_node(path: str | os.PathLike[str]) -> zarr.Array[Any] | zarr.Group:
     # a damaged document makes zarr-python raise KeyError, TypeError, …
     except Exception as error:
         if isinstance(error, ImportError) or (local is None and isinstance(error, OSError)):
-            # nothing is at the URL, or its file system is not installed
+            # the URL is empty, or its file system is not installed
             raise InputError(f"nothing can be opened at {label}: {error}") from error
         raise _not_understood(label, error) from error
 
@@ -58,17 +50,12 @@ def open_group(data: object) -> ArrayGroup | None:
     """Return the Zarr group that ``data`` is, or is the path of; ``None`` if it is an array."""
     import zarr  # noqa: PLC0415  (imported only if there are Zarr arrays)
 
-    label = ""
-    if isinstance(data, str | os.PathLike):
-        label = printable(os.fspath(data))
-        data = open_node(data)
-    if not isinstance(data, zarr.Group):
-        return None
-    return ZarrGroup(data, label or node_label(data, "X"))
+    node, label = opened(data, "X")
+    return ZarrGroup(node, label) if isinstance(node, zarr.Group) else None
 
 
 class ZarrGroup(ArrayGroup):
-    """The arrays of a Zarr group, with the names that are among its attributes."""
+    """The arrays of a Zarr group, with the names in its attributes."""
 
     def __init__(self, group: zarr.Group, label: str) -> None:
         self._group = group
@@ -99,16 +86,18 @@ def _names(value: Any) -> tuple[str, ...] | None:  # noqa: ANN401  (an attribute
 
 
 def is_zarr(data: object) -> bool:
-    """Whether ``data`` is an object of zarr-python, which is not imported to know."""
+    """Whether ``data`` is an object of zarr-python, which is not imported for the check."""
     return type(data).__module__.partition(".")[0] == "zarr"
 
 
-def node_label(node: Any, name: str) -> str:  # noqa: ANN401  (zarr.Array or zarr.Group)
-    """Return what messages call an array or group that came as an object."""
-    folder = local_folder(node)
+def opened(data: Any, name: str) -> tuple[Any, str]:  # noqa: ANN401  (a path, or a node of Zarr)
+    """Return the array or group that ``data`` is or is the path of, and its name for messages."""
+    if isinstance(data, str | os.PathLike):
+        return open_node(data), printable(os.fspath(data))
+    folder = local_folder(data)
     if folder is not None:
-        return printable(str(folder))
-    return f"{name} ({printable(str(node.store_path))})"
+        return data, printable(str(folder))
+    return data, f"{name} ({printable(str(data.store_path))})"
 
 
 def child_names(group: zarr.Group) -> str:
@@ -167,18 +156,15 @@ def _require_metadata(path: Path, label: str) -> None:
 
 def _require_documents(folder: Path, label: str) -> None:
     found = [folder / name for name in _DOCUMENTS if (folder / name).is_file()]
-    if not found and _holds_chunks(folder):
-        raise DataCorruptionError(
-            f"{label} holds chunks but no metadata: it has none of {', '.join(_DOCUMENTS)}. "
-            "Restore its zarr.json, or .zarray"
-        )
     if not found:
-        raise InputError(
-            f"{label} holds no Zarr array or group: it has none of {', '.join(_DOCUMENTS)}"
-        )
+        none = f"it has none of {', '.join(_DOCUMENTS)}"
+        if _holds_chunks(folder):
+            raise DataCorruptionError(
+                f"{label} holds chunks but no metadata: {none}. Restore its zarr.json, or .zarray"
+            )
+        raise InputError(f"{label} holds no Zarr array or group: {none}")
     for file in found:
-        document = _document(file)
-        grid = document.get("chunk_grid") or {"name": "regular"}
+        grid = _document(file).get("chunk_grid")
         if isinstance(grid, dict) and grid.get("name", "regular") != "regular":
             raise InputError(
                 f"{label} has a {grid['name']!r} chunk grid, chunks of unequal size, which are not "
@@ -214,10 +200,8 @@ def _document(file: Path) -> dict[str, Any]:
 
 def _holds_chunks(folder: Path) -> bool:
     with os.scandir(folder) as entries:
-        return any(
-            entry.name == "c" or entry.name.replace(".", "").isdecimal()
-            for entry in islice(entries, 1000)
-        )
+        names = [entry.name for entry in islice(entries, 1000)]
+    return any(name == "c" or name.replace(".", "").isdecimal() for name in names)
 
 
 def _not_understood(label: str, error: Exception) -> StreamregError:

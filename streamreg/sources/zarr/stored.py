@@ -2,67 +2,93 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from streamreg.errors import DataCorruptionError, InputError, Message, Remedy
+from streamreg.formatting import rows_text
 from streamreg.sources.base import RowGrid
+from streamreg.sources.zarr import codecs
+from streamreg.sources.zarr.layout import ShardIndex
+from streamreg.sources.zarr.metadata import local_folder
+from streamreg.sources.zarr.versions import ArrayMetadata
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
     import zarr
 
-    from streamreg.sources.zarr.layout import ChunkNames, ShardIndex
-    from streamreg.sources.zarr.versions import ArrayMetadata
+    from streamreg.blocks import Array
+    from streamreg.sources.chunk_reader import RowBuffer
+
+    Place = tuple[int, ...]
 
 
-@dataclass(frozen=True)
 class StoredArray:
-    """An open Zarr array and its layout.
+    """An open Zarr array and its layout."""
 
-    Attributes
-    ----------
-    array
-        As zarr-python opened it.
-    name
-        What messages call the array.
-    missing_chunks
-        ``"error"`` or ``"fill"``: what an absent chunk means.
-    shape, chunks
-        Of the array, and of its (inner) chunks.
-    names
-        The key of each chunk, and what messages call it.
-    shards
-        How the index of a shard is stored; ``None`` without shards, or if only zarr-python can
-        read the index.
-    folder, metadata
-        The local folder of the array, and what watches its metadata; ``None`` in other stores.
-    found
-        Chunks that hold only the fill value, and were found in the store.
-    """
+    def __init__(self, array: zarr.Array[Any], name: str, missing_chunks: str) -> None:
+        document: dict[str, Any] = array.metadata.to_dict()
+        if document.get("chunk_grid", {}).get("name", "regular") != "regular":
+            raise InputError(f"{name} has chunks of unequal size, which are not read; rechunk it")
+        # as zarr-python opened it
+        self.array = array
+        self.document = document
+        self.name = name
+        # "error" or "fill": what an absent chunk means
+        self.missing_chunks = missing_chunks
+        self.shape = tuple(int(length) for length in array.shape)
+        # of the (inner) chunks
+        self.chunks = tuple(int(length) for length in array.chunks)
+        n_rows, chunk_rows = (self.shape[0], self.chunks[0]) if self.shape else (0, 1)
+        self.grid = RowGrid(n_rows=n_rows, chunk_rows=chunk_rows)
+        # in chunks; ``None`` if each chunk is a file of its own
+        self.shard_shape: Place | None = None
+        if array.shards is not None:
+            pairs = zip(array.shards, self.chunks, strict=True)
+            self.shard_shape = tuple(shard // chunk for shard, chunk in pairs)
+        folder = local_folder(array)
+        # of an array in a local folder; ``None`` in other stores
+        self.metadata = None if folder is None else ArrayMetadata(folder, name)
+        # how the index of a shard is stored; ``None`` if only zarr-python can read it
+        self.shards: ShardIndex | None = None
+        # as stored, byte order included, if there is a codec
+        self.dtype = np.dtype(array.dtype)
+        # of each (inner) chunk; ``None`` if zarr-python reads the chunks
+        self.codec = self._codec()
+        # chunks that hold only the fill value, and were found in the store
+        self.found: set[Place] = set()
 
-    array: zarr.Array[Any]
-    name: str
-    missing_chunks: str
-    shape: tuple[int, ...]
-    chunks: tuple[int, ...]
-    names: ChunkNames
-    shards: ShardIndex | None
-    folder: Path | None
-    metadata: ArrayMetadata | None
-    found: set[tuple[int, ...]] = field(default_factory=set, compare=False)
+    def _codec(self) -> codecs.ChunkCodec | None:
+        """Return the codec of a chunk, and set the index of shards and the byte order."""
+        is_file = self.metadata is not None and self.dtype.kind in "biuf"
+        if self.document["zarr_format"] == 2:  # noqa: PLR2004
+            return codecs.parse_v2(self.document) if is_file else None
+        chain = self.document["codecs"]
+        if self.shard_shape is not None:
+            self.shards = ShardIndex.of(chain[0], self.shard_shape)
+            if self.shards is None or len(chain) > 1:
+                return None
+            chain = chain[0]["configuration"]["codecs"]
+        parsed = None if self.document.get("storage_transformers") else codecs.parse_v3(chain)
+        if parsed is None or not is_file:
+            return None
+        self.dtype = self.dtype.newbyteorder(parsed[1])
+        return parsed[0]
 
     @property
-    def grid(self) -> RowGrid:
-        """The chunks along the rows, read whole."""
-        return RowGrid(n_rows=self.names.n_rows, chunk_rows=self.names.chunk_rows)
-
-    @property
-    def files_shape(self) -> tuple[int, ...]:
+    def files_shape(self) -> Place:
         """How many stored chunks, or shards, there are along each axis."""
-        shards = self.names.shard_shape or (1,) * len(self.shape)
+        shards = self.shard_shape or (1,) * len(self.shape)
         steps = zip(self.shape, self.chunks, shards, strict=True)
         return tuple(-(-length // (chunk * n)) for length, chunk, n in steps)
+
+    @property
+    def chunk_nbytes(self) -> int:
+        """Bytes of a decoded chunk."""
+        return math.prod(self.chunks) * self.dtype.itemsize
 
     @property
     def n_column_chunks(self) -> int:
@@ -74,7 +100,59 @@ class StoredArray:
         """Whether a chunk has whole rows, so that no value need be moved."""
         return self.shape[1:] == self.chunks[1:]
 
-    def place(self, row: int, column: int = 0) -> str:
-        """Name the chunk that holds a value, for a message."""
-        at = (row // self.chunks[0], column // self.chunks[1] if len(self.shape) > 1 else 0)
-        return self.names.describe(at[: len(self.shape)])
+    def side_by_side(self, chunk_row: int) -> list[Place]:
+        """Return the places in the grid of the chunks of a chunk row."""
+        columns = range(self.n_column_chunks)
+        return [(chunk_row, column)[: len(self.shape)] for column in columns]
+
+    def columns(self, rows: Array, chunk: Place) -> Array:
+        """Return the part of some rows that a chunk holds."""
+        if rows.ndim == 1:
+            return rows
+        left = chunk[1] * self.chunks[1]
+        return rows[:, left : left + self.chunks[1]]
+
+    def fill_rows(
+        self, chunk_row: int, out: Array, moved: RowBuffer, read: Callable[[Place, Array], None]
+    ) -> None:
+        """Fill rows of a chunk row; ``read`` fills those of a chunk, in its whole width."""
+        for chunk in self.side_by_side(chunk_row):
+            if self.one_chunk_a_row:
+                read(chunk, out)
+                return
+            part, target = moved.rows(len(out)), self.columns(out, chunk)
+            read(chunk, part)
+            target[...] = part[:, : target.shape[1]]
+
+    def split(self, chunk: Place) -> tuple[Place, Place]:
+        """Return the place of the stored object that holds a chunk, and the chunk's place in it."""
+        if self.shard_shape is None:
+            return chunk, ()
+        pairs = [divmod(at, n) for at, n in zip(chunk, self.shard_shape, strict=True)]
+        return tuple(outer for outer, _ in pairs), tuple(inner for _, inner in pairs)
+
+    def key(self, file_at: Place) -> str:
+        """Return the key of a stored chunk, or shard, from its place in their grid."""
+        return self.array.metadata.encode_chunk_key(file_at)
+
+    def describe(self, chunk: Place) -> str:
+        """Name a chunk for a message: its key, the array and its rows."""
+        rows = rows_text(*self.grid.rows(chunk[0]))
+        file_at, inner = self.split(chunk)
+        shard = f"{inner} of shard " if inner else ""
+        return f"chunk {shard}{self.key(file_at)} of {self.name} ({rows})"
+
+    def describe_file(self, file_at: Place) -> str:
+        """Name a stored chunk or shard, by its place in their grid, for a message."""
+        shards = self.shard_shape or (1,) * len(file_at)
+        return self.describe(tuple(at * n for at, n in zip(file_at, shards, strict=True)))
+
+    def missing(self, chunk: Place) -> DataCorruptionError:
+        """Return the error for an absent chunk."""
+        return DataCorruptionError(
+            Message(
+                f"{self.describe(chunk)} is missing. Restore it, or pass ",
+                Remedy("missing_chunks", "fill"),
+                " if absent chunks mean the fill value",
+            )
+        )

@@ -14,8 +14,8 @@ import zarr
 from streamreg.accumulators.gradient import Gradient
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.errors import DataCorruptionError
+from streamreg.sources.file_stamps import FileStamps
 from streamreg.sources.open import open_dataset
-from streamreg.sources.zarr.versions import FileStamps
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system takes no such advice")

@@ -38,7 +38,7 @@ def assert_rows(source, values, spans):
 
 
 def assert_names_exist(source, folder):
-    """Every chunk that a message would name is a file, and its rows lie in the array."""
+    """Every chunk that a message would name is a file, and its rows are in the array."""
     columns = [0] if len(source.shape) == 1 else range(source.shape[1])
     for row in range(source.shape[0]):
         for column in columns:

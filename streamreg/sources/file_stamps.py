@@ -1,0 +1,145 @@
+"""Stamps of files that were read: a fit must not mix two versions of a file."""
+
+from __future__ import annotations
+
+import math
+import threading
+import zlib
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from streamreg.errors import DataCorruptionError
+from streamreg.sources.retries import retried
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Stamps = np.ndarray[Any, np.dtype[np.uint32]]
+
+# Further files are not watched. A stamp takes 4 bytes of address space, and memory only once set.
+_MOST_FILES = 1 << 24
+# held to compare and set a stamp, because threads read the same files
+_NOTING = threading.RLock()
+# flag of a stamp: rows of the file were used
+_USED = np.uint32(0x80000000)
+# the stamp of a file that is absent, where absent chunks are allowed
+_ABSENT = np.uint32(0xFFFFFFFF)
+
+
+class SeenFiles(NamedTuple):
+    """Files that were read: their numbers, and the stamps that they had."""
+
+    numbers: np.ndarray[Any, np.dtype[np.intp]]
+    stamps: Stamps
+
+
+class FileStamps:
+    """Size and time of each chunk file when it was first read, 4 bytes a file; 0 if never.
+
+    ``shape`` counts the files along each axis; ``describe`` names one, by its place, for a message.
+    """
+
+    def __init__(self, shape: tuple[int, ...], describe: Callable[[tuple[int, ...]], str]) -> None:
+        self._shape = shape
+        self._describe = describe
+        self._values: Stamps | None = None
+
+    @property
+    def values(self) -> Stamps:
+        """One stamp for each file that is watched."""
+        with _NOTING:
+            if self._values is None:
+                self._values = np.zeros(min(_MOST_FILES, math.prod(self._shape)), np.uint32)
+            return self._values
+
+    def require_unchanged(self, path: Callable[[tuple[int, ...]], Path]) -> None:
+        """Check all files that were read before; ``path`` returns a file from its place.
+
+        Raises :class:`DataCorruptionError` if a file has changed since, or is absent now.
+        """
+        for number in np.flatnonzero(self.values):
+            at = self._place(number)
+            try:
+                status = retried(path(at).stat)
+            except OSError as error:
+                is_gone = isinstance(error, FileNotFoundError)
+                if is_gone and self.values[number] == _ABSENT:
+                    continue
+                why = "is gone" if is_gone else f"cannot be any more: {error.strerror}"
+                raise DataCorruptionError(
+                    f"{self._describe(at)} was read before and {why}"
+                ) from error
+            if not self.agree(at, status):
+                raise changed(self._describe(at))
+
+    def agree(self, file_at: tuple[int, ...], status: os.stat_result | None) -> bool:
+        """Whether a file is as it was when it was first opened; ``None`` is an absent file."""
+        number = self._number(file_at)
+        if number >= _MOST_FILES:
+            return True
+        stamp = _ABSENT
+        if status is not None:
+            # without the inode number, which some network file systems change
+            checksum = zlib.crc32(f"{status.st_size} {status.st_mtime_ns}".encode())
+            stamp = np.uint32(checksum % (int(_USED) - 1) or 1)
+        with _NOTING:
+            if self.values[number] == 0:
+                self.values[number] = stamp
+            return bool((self.values[number] | _USED) == (stamp | _USED))
+
+    def use(self, file_at: tuple[int, ...]) -> None:
+        """Record that rows of a file were used: from now on the file must not change."""
+        number = self._number(file_at)
+        if number < _MOST_FILES:
+            with _NOTING:
+                self.values[number] |= _USED
+
+    def forget_unused(self, file_at: tuple[int, ...]) -> bool:
+        """Forget the stamp of a file; return false, without effect, if rows of it were used."""
+        number = self._number(file_at)
+        if number >= _MOST_FILES:
+            return True
+        with _NOTING:
+            is_used = bool(self.values[number] >= _USED)
+            if not is_used:
+                self.values[number] = 0
+        return not is_used
+
+    def seen(self) -> SeenFiles:
+        """Return which files were read, and their stamps."""
+        numbers = np.flatnonzero(self.values)
+        return SeenFiles(numbers, self.values[numbers])
+
+    def meet(self, seen: SeenFiles) -> None:
+        """Record the files that another process read.
+
+        Raises :class:`DataCorruptionError` if it read another version of a file.
+        """
+        mine = self.values[seen.numbers]
+        differs = (mine != 0) & ((mine | _USED) != (seen.stamps | _USED))
+        if differs.any():
+            raise changed(self._describe(self._place(seen.numbers[differs.argmax()])))
+        self.values[seen.numbers] = mine | seen.stamps
+
+    def __reduce__(self) -> tuple[type[FileStamps], tuple[Any, ...]]:
+        # each worker has stamps of its own
+        return FileStamps, (self._shape, self._describe)
+
+    def _place(self, number: Any) -> tuple[int, ...]:  # noqa: ANN401  (an integer of NumPy)
+        return tuple(int(at) for at in np.unravel_index(number, self._shape))
+
+    def _number(self, file_at: tuple[int, ...]) -> int:
+        number = 0
+        for at, length in zip(file_at, self._shape, strict=True):
+            number = number * length + at
+        return number
+
+
+def changed(what: str) -> DataCorruptionError:
+    """Return the error that says that a fit must not mix two versions of a chunk."""
+    return DataCorruptionError(
+        f"{what} changed during the fit. Start again when nothing writes to it"
+    )

@@ -1,4 +1,4 @@
-"""What kernels are: the hot loops behind accumulators, by name and for each kind of block."""
+"""Kernels: the hot loops behind accumulators, by name and for each kind of block."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def serial(task: Callable[[int], None], count: int) -> None:
 
 
 class Kernels(NamedTuple):
-    """The kernels that one kind of block needs, by name, and what runs the parts of an update."""
+    """The kernels for one kind of block, by name, and what runs the parts of an update."""
 
     by_name: Mapping[str, Kernel]
     parallel: Parallel = serial
@@ -55,6 +55,5 @@ class KernelSet(NamedTuple):
 
     def shared_by(self, parallel: Parallel) -> KernelSet:
         """Return the same kernels, with the parts of an update run by ``parallel``."""
-        return KernelSet(
-            {kind: kernels._replace(parallel=parallel) for kind, kernels in self.by_kind.items()}
-        )
+        kinds = self.by_kind.items()
+        return KernelSet({kind: each._replace(parallel=parallel) for kind, each in kinds})

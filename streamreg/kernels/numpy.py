@@ -69,25 +69,34 @@ def products(
     for tile, tile_y, weight in tiles(block, rows):
         z = widen(tile, room, x)
         u = u_room[:, : len(z)]
-        _multiply(coefficients.T, z.T, u)
+        _multiply(coefficients.T, z, u)
         # y - b first: both may be large and close, and their difference is then exact
         u[:n_targets] -= (column(tile_y, y) - bias[:n_targets]).T
         u[n_targets:] += bias[n_targets:, None]
         su = u if weight is None else u * weight
-        _multiply(su, z, added)
+        _multiply_rows(su, z, added)
         np.add(state.products, added, out=state.products)
         np.add(state.sums, su.sum(axis=1), out=state.sums)
         np.add(state.rr, np.einsum("ji,ji->j", su[:n_targets], u[:n_targets]), out=state.rr)
         count(np, state, len(z), weight)
 
 
-def _multiply(left: Float64, right: Float64, out: Float64) -> None:
-    """Write left · right, (M, ·): a row at a time, three times as fast while M is small."""
-    if len(left) > _FEW_COLUMNS:
-        np.matmul(left, right, out=out)
+def _multiply(coefficients: Float64, z: Float64, out: Float64) -> None:
+    """Write (zV)ᵀ, (M, n), given Vᵀ: a column at a time, three times as fast while they are few."""
+    if len(coefficients) > _FEW_COLUMNS:
+        np.matmul(coefficients, z.T, out=out)
         return
-    for row, product in zip(left, out, strict=True):
-        np.dot(row, right, out=product)
+    for weights, row in zip(coefficients, out, strict=True):
+        np.dot(z, weights, out=row)
+
+
+def _multiply_rows(u: Float64, z: Float64, out: Float64) -> None:
+    """Write uz, (M, D)."""
+    if len(u) > _FEW_COLUMNS:
+        np.matmul(u, z, out=out)
+        return
+    for values, row in zip(u, out, strict=True):
+        np.dot(values, z, out=row)
 
 
 def predict(X: Array, coefficients: Float64, intercept: Float64) -> Float64:

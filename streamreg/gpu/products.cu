@@ -35,7 +35,7 @@ __device__ inline double sum_of_warp(double (&value)[COUNT], int lane) {
 // Each thread holds COLUMNS_A_THREAD columns of ROWS_AT_ONCE rows, of the next ones, and of the
 // products, in registers.
 template <typename T, int COLUMNS, int COLUMNS_A_THREAD, int ROWS_AT_ONCE>
-__global__ void __launch_bounds__(512) fold_products(
+__global__ void __launch_bounds__(512) fused(
     const T* X, const double* y, const double* weight, const double* V, const double* bias,
     long long first, long long rows, int features, double* sums
 ) {

@@ -145,7 +145,7 @@ __device__ void add_rows(
 // Add up the `before` rows from `start` on, and make dot products of the `after` rows that follow.
 // `dots` has room for two tiles, of which `turn` says which one is added up.
 template <typename T, int COLUMNS>
-__global__ void __launch_bounds__(THREADS) fold_wide(
+__global__ void __launch_bounds__(THREADS) fused_wide(
     const T* X, const double* y, const double* weight, const double* V, const double* bias,
     long long first, long long start, long long before, long long after, int turn, int features,
     int targets, int shares, long long room, double* dots, double* sums

@@ -108,7 +108,7 @@ def test_blocks_that_stay_on_the_device_are_read_once(cupy, store, monkeypatch):
 
 def test_a_buffer_is_not_filled_anew_before_it_is_copied_from(cupy):
     gpu = Gpu()
-    transfers = Transfers(gpu, 1, 4096, 4096, 4096)
+    transfers = Transfers(gpu, 1, 4096, 4096)
     one, two = (
         Block(np.full((4, 8), value), np.full((4, 1), value), None, 0) for value in (1.0, 2.0)
     )
@@ -201,19 +201,6 @@ def test_fewer_blocks_are_kept_where_the_device_refuses_room_for_them(cupy, stor
     assert refused
     # six passes, half of which is kept
     assert all_sent < cupy.n_sent - all_sent < 5 * all_sent
-
-
-def test_buffers_are_made_smaller_where_the_device_refuses_them(cupy, monkeypatch):
-    before = cupy.empty
-
-    def empty(shape, dtype=float):
-        if np.dtype(dtype) == np.uint8 and np.prod(shape) > 4 * MIB:
-            raise OutOfMemoryError
-        return before(shape, dtype)
-
-    monkeypatch.setattr(cupy, "empty", empty, raising=False)
-    buffers = Gpu().buffers(2, 16 * MIB, MIB)
-    assert [len(buffer) for buffer in buffers] == [4 * MIB] * 2
 
 
 @pytest.fixture(scope="session")

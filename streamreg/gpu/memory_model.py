@@ -13,8 +13,8 @@ from streamreg.planning.terms import DeviceNeeds, Term, peak
 
 if TYPE_CHECKING:
     from streamreg.engines.partition import PartitionPolicy
+    from streamreg.planning.memory_model import Request
     from streamreg.planning.row_costs import RowCosts
-    from streamreg.solvers.base import Footprint, Problem
 
 # blocks in transfer, beside one for each thread: read, waiting, and being copied
 _SLOTS_AHEAD = 3
@@ -28,19 +28,14 @@ _HOST_STATES, _LARGE_HOST_STATES = 5, 3
 
 
 def device_needs(
-    costs: RowCosts,
-    problem: Problem,
-    footprint: Footprint,
-    policy: PartitionPolicy,
-    n_threads: int,
-    limit_nbytes: int,
-    n_scans: int,
+    request: Request, policy: PartitionPolicy, n_threads: int, limit_nbytes: int, n_scans: int
 ) -> DeviceNeeds:
     """Return what a fit that scans its blocks ``n_scans`` times needs, if possible in the limit."""
+    costs, problem, solver = request
     d, k = problem.n_features, problem.n_targets
     n_slots, device = _slots(costs, n_threads), costs.device
     scratch = gpu_kernels.scratch_nbytes(d, 2 * k, costs.block_rows)
-    state = max(each.state_nbytes for each in footprint.passes)
+    state = max(each.state_nbytes for each in solver.footprint(problem).passes)
     n_segments = len(Segments.of(costs.n_blocks, costs.pass_nbytes, state, policy))
     # one state is reduced while the one before is fetched, or waits to be merged
     n_states = min(2, n_segments)
@@ -79,12 +74,11 @@ def device_needs(
     )
 
 
-def host_terms(
-    costs: RowCosts, footprint: Footprint, policy: PartitionPolicy, n_threads: int
-) -> list[Term]:
+def host_terms(request: Request, policy: PartitionPolicy, n_threads: int) -> list[Term]:
     """Return the host's memory, beside its process, while a device reduces blocks."""
-    state = max(each.state_nbytes for each in footprint.passes)
-    earlier = max(each.earlier_nbytes for each in footprint.passes)
+    costs, passes = request.costs, request.solver.footprint(request.problem).passes
+    state = max(each.state_nbytes for each in passes)
+    earlier = max(each.earlier_nbytes for each in passes)
     slots = _slots(costs, n_threads)
     n_states = _LARGE_HOST_STATES if policy.is_large(state) else _HOST_STATES
     pinned = slots * costs.device.sent_nbytes

@@ -75,7 +75,7 @@ def test_without_cupy_it_is_said_how_to_install_it(store, monkeypatch):
 def test_a_device_that_fails_is_told_with_what_to_do(cupy, store, monkeypatch):
     for text, error, says in (
         ("cudaErrorECCUncorrectable", StreamregError, "the GPU failed: .*nvidia-smi"),
-        ("cudaErrorMemoryAllocation: out of memory", MemoryLimitError, "for what it copies from"),
+        ("cudaErrorMemoryAllocation: out of memory", MemoryLimitError, "for pinned memory"),
         ("CUDA_ERROR_UNSUPPORTED_PTX_VERSION", StreamregError, "driver and CUDA are as new as"),
     ):
         kind = CUDADriverError if "PTX" in text else CUDARuntimeError

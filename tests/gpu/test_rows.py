@@ -155,7 +155,7 @@ def test_chunks_that_are_not_where_dask_says_are_refused(cupy, rows):
 def test_rows_on_another_device_are_refused(cupy, rows, monkeypatch):
     there = cupy.asarray(rows[0])
     monkeypatch.setattr(type(there), "device", type("GPU", (), {"id": 1}))
-    with pytest.raises(InputError, match=r"lie on GPU 1 and the fit runs on GPU 0: .*Device\(1\)"):
+    with pytest.raises(InputError, match=r"are on GPU 1 and the fit runs on GPU 0: .*Device\(1\)"):
         fit(there, rows[1])
 
 

@@ -7,12 +7,15 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+# CuPy publishes no types: its module, and its arrays and numbers on the device
+CuPy = Any
+DeviceArray = Any
 # returns a kernel, given a file of this package and the name of a function, or of an instance of
 # its template
 Compiler = Callable[[str, str], Any]
 
 
-def compiler(cupy: Any) -> Compiler:  # noqa: ANN401
+def compiler(cupy: CuPy) -> Compiler:
     """Return a function that compiles a kernel when it is first asked for; CuPy caches the code."""
 
     @cache

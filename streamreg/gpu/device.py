@@ -115,12 +115,8 @@ class Gpu:
     def working(self, limit_nbytes: int) -> Iterator[None]:
         """Limit the device memory of this thread, and release it at the end.
 
-        Raises
-        ------
-        MemoryLimitError
-            The device, or the host for what it copies from, refused memory.
-        StreamregError
-            The device failed.
+        Raises :class:`MemoryLimitError` if the device, or the host for pinned memory, refuses
+        memory, and :class:`StreamregError` if the device fails.
         """
         self._pool.set_limit(size=limit_nbytes)
         try:
@@ -187,17 +183,8 @@ def _is_cuda_error(error: Exception) -> bool:
 class DeviceState(Generic[State]):
     """A state in one piece of device memory, so that one copy brings it to the host.
 
-    Parameters
-    ----------
-    host, is_of_no_rows
-        The state at first; without rows, large fields need not be copied.
-    stream
-        The stream on which kernels add to it.
-
-    Attributes
-    ----------
-    state
-        Its arrays; the number of rows, ``n``, is on the host, because kernels branch on it.
+    It starts as a copy of ``host``, whose matrices are not sent if it is of no rows; kernels add to
+    it on ``stream``. The number of rows, ``state.n``, is on the host, because kernels branch on it.
     """
 
     def __init__(

@@ -5,7 +5,7 @@ Serves rows of float64 and float32 as they are stored; others are left to CuPy's
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from streamreg.gpu.kernels import centre_tile
 from streamreg.gpu.launch import TYPES, WARP
 
 if TYPE_CHECKING:
-    from streamreg.gpu.compile import Compiler
+    from streamreg.gpu.compile import Compiler, CuPy, DeviceArray
     from streamreg.gpu.kernels import CentreTile
     from streamreg.kernels.base import Affine
 
@@ -24,16 +24,16 @@ _THREADS, _CHUNK, _SPAN = 256, 256, 1024
 _MOST_VALUES = 1 << 31
 
 
-def compiled_centring(cupy: Any, kernel: Compiler) -> CentreTile:  # noqa: ANN401
+def compiled_centring(cupy: CuPy, kernel: Compiler) -> CentreTile:
     """Return :func:`centre_tile` for a GPU."""
 
     def centre(
-        tile: Any,  # noqa: ANN401
+        tile: DeviceArray,
         columns: Affine,
-        weight: Any,  # noqa: ANN401
-        total: Any,  # noqa: ANN401
-        out: Any,  # noqa: ANN401
-    ) -> tuple[Any, Any]:
+        weight: DeviceArray | None,
+        total: DeviceArray | None,
+        out: DeviceArray,
+    ) -> tuple[DeviceArray, DeviceArray]:
         is_served = tile.dtype.char in TYPES and tile.flags.c_contiguous and columns.scale is None
         if not is_served or columns.shift is None or tile.size >= _MOST_VALUES:
             return centre_tile(cupy, tile, columns, weight, total, out)

@@ -14,7 +14,7 @@ from streamreg.gpu.launch import TYPES, WARP, Launch, Shape, launches_for
 
 if TYPE_CHECKING:
     from streamreg.blocks import Block
-    from streamreg.gpu.compile import Compiler
+    from streamreg.gpu.compile import Compiler, CuPy, DeviceArray
     from streamreg.kernels.base import Affine
     from streamreg.kernels.states import ProductState
 
@@ -31,7 +31,7 @@ class FusedProducts:
         Shared memory that a block of threads can have.
     """
 
-    def __init__(self, cupy: Any, kernel: Compiler, most_shared_nbytes: int) -> None:  # noqa: ANN401
+    def __init__(self, cupy: CuPy, kernel: Compiler, most_shared_nbytes: int) -> None:
         self._cupy = cupy
         self._kernel = kernel
         self._most_shared_nbytes = most_shared_nbytes
@@ -51,12 +51,7 @@ class FusedProducts:
         )
 
     def add(
-        self,
-        block: Block,
-        state: ProductState,
-        y: Any,  # noqa: ANN401  (arrays on the device)
-        V: Any,  # noqa: ANN401
-        bias: Any,  # noqa: ANN401
+        self, block: Block, state: ProductState, y: DeviceArray, V: DeviceArray, bias: DeviceArray
     ) -> None:
         """Queue the reduction of a block, given y (n, K) as it is read, V (M, D) and b (M,)."""
         shape = _shape_of(state)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from streamreg.blocks import Array, Block, Float64
+    from streamreg.gpu.compile import CuPy, DeviceArray
     from streamreg.gpu.fused_products import FusedProducts
     from streamreg.kernels.base import Parallel
     from streamreg.kernels.states import GramState, MomentsState
@@ -52,23 +53,15 @@ def scratch_nbytes(n_features: int, n_columns: int, rows: int) -> int:
 
 
 class ArrayKernels:
-    """The kernels over the arrays of one library.
+    """The kernels over the arrays of one library, ``xp``.
 
-    Parameters
-    ----------
-    xp
-        The library: its functions are called as NumPy's.
-    add_gram
-        Adds ZᵀZ to the lower triangle of a square in Fortran order, given Z (n, D).
-    fused
-        Compiled products, for the rows that they serve.
-    centre
-        Centres tiles for a Gram, if not :func:`centre_tile`.
+    ``add_gram`` adds ZᵀZ, given Z (n, D), to the lower triangle of a (D, D) array in Fortran order.
+    ``fused`` and ``centre`` are compiled kernels for the rows that they serve.
     """
 
     def __init__(
         self,
-        xp: Any,  # noqa: ANN401
+        xp: CuPy,
         add_gram: Callable[[Any, Any], None],
         fused: FusedProducts | None = None,
         centre: CentreTile | None = None,
@@ -215,7 +208,7 @@ class ArrayKernels:
         state.origin[...] = self._read(tile[:1], Affine(x_scale))[0]
         state.y_origin[...] = self._read(tile_y[:1], Affine(y_scale))[0]
 
-    def _read(self, values: Array, columns: Affine) -> Any:  # noqa: ANN401
+    def _read(self, values: Array, columns: Affine) -> DeviceArray:
         """Return values·scale - shift as float64; the values themselves if nothing changes."""
         z = values.astype(np.float64, copy=False)
         if columns.scale is not None:
@@ -224,7 +217,7 @@ class ArrayKernels:
             z = z - self._on_device(columns.shift)
         return z
 
-    def _on_device(self, array: Any) -> Any:  # noqa: ANN401
+    def _on_device(self, array: Array | DeviceArray | None) -> DeviceArray:
         """Return an array on the device; an array of an accumulator is sent once."""
         if not isinstance(array, np.ndarray):
             return array
@@ -235,13 +228,13 @@ class ArrayKernels:
 
 
 def centre_tile(
-    xp: Any,  # noqa: ANN401  (the library, and its arrays)
-    tile: Any,  # noqa: ANN401
+    xp: CuPy,
+    tile: DeviceArray,
     columns: Affine,
-    weight: Any,  # noqa: ANN401
-    total: Any,  # noqa: ANN401
-    out: Any,  # noqa: ANN401
-) -> tuple[Any, Any]:
+    weight: DeviceArray | None,
+    total: DeviceArray | None,
+    out: DeviceArray,
+) -> tuple[DeviceArray, DeviceArray]:
     """Write zᵢ = xᵢ·scale - shift, less their mean, times √sᵢ; ``total`` is Σ sᵢ, or ``None``.
 
     Returns the mean of z (D,), which is zero without Σ sᵢ; and where a z is not zero (D,).

@@ -41,34 +41,25 @@ class Shape(NamedTuple):
 
 
 class NarrowRows:
-    """Rows that fit the registers of a block of threads, with one target.
-
-    Attributes
-    ----------
-    a_thread
-        Columns of a thread.
-    threads
-        Threads of a block.
-    n_sums
-        Sums that are separate until a segment ends.
-    room_nbytes
-        Bytes that the kernel needs beside them.
-    shared_nbytes
-        Shared memory of a block of threads, at most.
-    """
+    """Rows that fit the registers of a block of threads, with one target."""
 
     source = "products.cu"
+    # that the kernel needs beside the sums
     room_nbytes = 0
 
     def __init__(self, shape: Shape) -> None:
         n_features = shape.n_features
+        # columns of a thread
         self._shape, self.a_thread = shape, 1
         while n_features > self.a_thread * (
             WARP if self.a_thread < _MANY_A_THREAD else _MOST_THREADS
         ):
             self.a_thread *= 2
+        # of a block
         self.threads = -(-n_features // (WARP * self.a_thread)) * WARP
+        # sums that are separate until a segment ends
         self.n_sums = _GRID * min(_MOST_GRIDS, _MOST_THREADS // self.threads)
+        # of a block of threads, at most
         self.shared_nbytes = max(map(self._shared_nbytes, TYPES.values()))
 
     def _shared_nbytes(self, dtype: str) -> int:

@@ -25,12 +25,8 @@ N_BUFFERS = 2
 class DeviceBlockCache:
     """Blocks on the device, contiguous, so that several are reduced at once.
 
-    Parameters
-    ----------
-    like
-        A block of the same dtypes and widths.
-    whole
-        X and y, if all their rows are on the device already.
+    They have the dtypes and widths of ``like``. ``whole`` is X and y, if all their rows are on the
+    device already.
     """
 
     def __init__(
@@ -68,14 +64,13 @@ class DeviceBlockCache:
         return _block([array[first:stop] for array in self._arrays], start)
 
 
-class _Slot:
+class _Slot(NamedTuple):
     """Memory for a block between the thread that reads it and the one that queues its reduction."""
 
-    def __init__(self, buffer: Array, ready: Any, done: Any) -> None:  # noqa: ANN401
-        self.buffer = buffer  # pinned
-        self.ready = ready  # the event that the arrays on the device are computed
-        self.done = done  # the event that the block is copied or reduced
-        self.holds: list[Array] = []  # arrays on the device, which others made
+    buffer: Array  # pinned
+    ready: Any  # the event that the arrays on the device are computed
+    done: Any  # the event that the block is copied or reduced
+    holds: list[Array]  # arrays on the device, which others made
 
 
 class Filled(NamedTuple):
@@ -88,23 +83,11 @@ class Filled(NamedTuple):
 class Transfers:
     """Blocks in transfer to the device.
 
-    Threads fill slots; one thread queues the copies to the device, on a stream of their own, and
-    reduces the blocks on another. Rows on the device are reduced in place. The queueing thread
-    never waits for the device; reading threads wait for a slot.
-
-    Parameters
-    ----------
-    n_slots, pinned_nbytes
-        Slots, and the pinned memory of each.
-    device_nbytes
-        Of each of the two buffers on the device: a larger block is sent in parts.
-
-    Attributes
-    ----------
-    reducing
-        The stream on which blocks are reduced: a context manager.
-    fetching
-        The stream on which states are copied to the host.
+    Threads fill slots of ``pinned_nbytes``. One thread queues the copies to two buffers of
+    ``device_nbytes``, on one stream, and the reduction of the blocks on the stream ``reducing``;
+    states are copied to the host on ``fetching``. A block larger than a buffer is sent in parts;
+    rows on the device are reduced in place. The queueing thread never waits for the device; reading
+    threads wait for a slot.
     """
 
     def __init__(self, gpu: Gpu, n_slots: int, pinned_nbytes: int, device_nbytes: int) -> None:
@@ -116,8 +99,8 @@ class Transfers:
             buffer = b"" if memory is None else cuda.PinnedMemoryPointer(memory, 0)
             # events, not host functions: events report a device that failed, functions are not
             # called
-            events = (cuda.Event(block=True, disable_timing=True) for _ in range(2))
-            self._slots.put(_Slot(np.frombuffer(buffer, np.uint8, pinned_nbytes), *events))
+            ready, done = (cuda.Event(block=True, disable_timing=True) for _ in range(2))
+            self._slots.put(_Slot(np.frombuffer(buffer, np.uint8, pinned_nbytes), ready, done, []))
         streams = (cuda.Stream(non_blocking=True) for _ in range(3))
         self._copying, self.reducing, self.fetching = streams
         n_buffers = N_BUFFERS if device_nbytes else 0

@@ -1,4 +1,4 @@
-"""Numba that is interrupted, broken, switched off, or has a damaged cache: NumPy, or a sentence."""
+"""Numba that is interrupted, broken, switched off, or has a damaged cache."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-# CuPy publishes no types: its module, and its arrays and numbers on the device
+# CuPy has no type hints: its module, and its arrays and numbers
 CuPy = Any
 DeviceArray = Any
 # returns a kernel, given a file of this package and the name of a function, or of an instance of

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from streamreg.blocks import Array, Block, Float64
     from streamreg.gpu.compile import CuPy, DeviceArray
     from streamreg.gpu.fused_products import FusedProducts
-    from streamreg.kernels.base import Parallel
+    from streamreg.kernels.base import Parallel, Scale
     from streamreg.kernels.states import GramState, MomentsState
 
     # (tile, columns, weight, Σ sᵢ, out) → mean, varies: see centre_tile
@@ -110,14 +110,13 @@ class ArrayKernels:
             xp.add(state.rr, (su[:, :k] * u[:, :k]).sum(axis=0), out=state.rr)
             count(xp, state, len(tile), weight)
 
-    def moments(
-        self, block: Block, state: MomentsState, *, x_scale: Float64 | None, y_scale: Float64 | None
-    ) -> None:
+    def moments(self, block: Block, state: MomentsState, *, x_scale: Scale, y_scale: Scale) -> None:
         """Add a block to means and centred sums."""
         xp = self._xp
         for tile, tile_y, weight in self._tiles(block):
             if not state.n:
-                self._set_origin(state, tile, tile_y, x_scale, y_scale)
+                state.origin[...] = self._read(tile[:1], Affine(x_scale))[0]
+                state.y_origin[...] = self._read(tile_y[:1], Affine(y_scale))[0]
             xp.minimum(state.low, tile.min(axis=0), out=state.low)
             xp.maximum(state.high, tile.max(axis=0), out=state.high)
             xp.minimum(state.y_low, tile_y.min(axis=0), out=state.y_low)
@@ -145,8 +144,8 @@ class ArrayKernels:
         parallel: Parallel,
         *,
         centred: bool,
-        x_scale: Float64 | None,
-        y_scale: Float64 | None,
+        x_scale: Scale,
+        y_scale: Scale,
     ) -> None:
         """Add a block to second moments about the mean (or about zero), a tile at a time.
 
@@ -157,7 +156,8 @@ class ArrayKernels:
         for tile, tile_y, weight in self._tiles(block):
             n = len(tile)
             if centred and not state.n:
-                self._set_origin(state, tile, tile_y, x_scale, y_scale)
+                state.origin[...] = self._read(tile[:1], Affine(x_scale))[0]
+                state.y_origin[...] = self._read(tile_y[:1], Affine(y_scale))[0]
             rows, y_rows = xp.empty((n + 1, d)), xp.empty((n + 1, k))
             total = None
             if centred:
@@ -196,17 +196,6 @@ class ArrayKernels:
             for tile, y, weight in tiles(block.rows(start, stop), tile_rows(block.X.shape[1])):
                 # a copy is always aligned, on which the order of a GPU's sums depends
                 yield tile, y, None if weight is None else weight.copy()
-
-    def _set_origin(
-        self,
-        state: MomentsState | GramState,
-        tile: Array,
-        tile_y: Array,
-        x_scale: Float64 | None,
-        y_scale: Float64 | None,
-    ) -> None:
-        state.origin[...] = self._read(tile[:1], Affine(x_scale))[0]
-        state.y_origin[...] = self._read(tile_y[:1], Affine(y_scale))[0]
 
     def _read(self, values: Array, columns: Affine) -> DeviceArray:
         """Return values·scale - shift as float64; the values themselves if nothing changes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from streamreg.blocks import Block, Float64
@@ -11,12 +11,14 @@ if TYPE_CHECKING:
 # runs task(0) … task(count - 1), perhaps on several threads
 Parallel = Callable[[Callable[[int], None], int], None]
 Kernel = Callable[..., None]
+# factors of columns, (D,) or (K,); None means ones
+Scale: TypeAlias = "Float64 | None"
 
 
 class Affine(NamedTuple):
     """How a kernel reads columns: x·scale - shift; ``None`` means ones, and zeros."""
 
-    scale: Float64 | None = None  # (D,) or (K,), powers of two: rounds nothing
+    scale: Scale = None  # powers of two: rounds nothing
     shift: Float64 | None = None  # (D,) or (K,)
 
 

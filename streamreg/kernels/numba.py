@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from streamreg.kernels import numpy as numpy_kernels
-from streamreg.kernels.base import AS_STORED, Affine, Kernels, KernelSet
+from streamreg.kernels.base import AS_STORED, Affine, Kernels, KernelSet, Scale
 from streamreg.kernels.numpy import column, room_for, tile_rows, tiles, widen
 from streamreg.kernels.states import count
 from streamreg.signals import uninterrupted
@@ -35,10 +35,8 @@ _MOST_ROWS = 1 << 14
 
 
 def load() -> None:
-    """Import Numba and the compiled loops, compiled the first time; a broken Numba may raise all.
-
-    An import that is interrupted half way would leave a Numba that never works again.
-    """
+    """Import Numba and the loops, compiled the first time; a broken Numba raises any exception."""
+    # after an interrupted import Numba would never work again
     uninterrupted(import_module, "streamreg.kernels.numba_loops")
 
 
@@ -86,17 +84,13 @@ def products(
         if n_columns == 1:
             sums = numba_loops.residual_product(z, V, target, s, state.products)
         else:
-            sums = numba_loops.residual_and_direction_product(
-                z, V, bias[1], target, s, state.products
-            )
+            sums = numba_loops.two_products(z, V, bias[1], target, s, state.products)
         state.rr[...] += sums[0]
         np.add(state.sums, sums[1:], out=state.sums)
         count(np, state, len(z), weight)
 
 
-def moments(
-    block: Block, state: MomentsState, *, x_scale: Float64 | None, y_scale: Float64 | None
-) -> None:
+def moments(block: Block, state: MomentsState, *, x_scale: Scale, y_scale: Scale) -> None:
     """Add a block to means and centred sums."""
     from streamreg.kernels import numba_loops  # noqa: PLC0415  (imports Numba)
 

@@ -108,7 +108,7 @@ def residual_product(X, coefficients, y, weight, products):
 
 
 @_compiled(_WIDE_IN, _FLOAT, _IN, _IN, _WIDE_OUT, result=types.UniTuple(_FLOAT, 3))
-def residual_and_direction_product(X, coefficients, bias, y, weight, products):
+def two_products(X, coefficients, bias, y, weight, products):
     """Add rᵀsX and uᵀsX, r = Xw - y and u = Xd + e, to ``products``, (2, D).
 
     Return Σ sr², Σ sr and Σ su.

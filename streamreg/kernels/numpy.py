@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from streamreg.kernels import blas
-from streamreg.kernels.base import AS_STORED, Affine, Kernels, KernelSet
+from streamreg.kernels.base import AS_STORED, Affine, Kernels, KernelSet, Scale
 from streamreg.kernels.states import count, move_means
 
 if TYPE_CHECKING:
@@ -124,9 +124,7 @@ def moments_scratch_nbytes(n_features: int, n_targets: int) -> int:
     return 8 * (rows * (n_features + 4 * n_targets + 1) + (2 * n_targets + 6) * n_features)
 
 
-def moments(
-    block: Block, state: MomentsState, *, x_scale: Float64 | None, y_scale: Float64 | None
-) -> None:
+def moments(block: Block, state: MomentsState, *, x_scale: Scale, y_scale: Scale) -> None:
     """Add a block to means and centred sums."""
     rows = min(tile_rows(block.X.shape[1]), block.n_rows)
     room = room_for(block.X, rows, always=True)
@@ -148,8 +146,8 @@ def add_moments(
     rows: int,
     about_mean: Callable[[Array, Float64, Float64, float], Centred],
     *,
-    x_scale: Float64 | None,
-    y_scale: Float64 | None,
+    x_scale: Scale,
+    y_scale: Scale,
 ) -> None:
     """Add tiles, each centred by its own mean: ``about_mean(tile, y, s, Σ sᵢ)`` sums them up."""
     for tile, tile_y, weight in tiles(block, rows):
@@ -192,8 +190,8 @@ def gram(
     parallel: Parallel,
     *,
     centred: bool,
-    x_scale: Float64 | None,
-    y_scale: Float64 | None,
+    x_scale: Scale,
+    y_scale: Scale,
 ) -> None:
     """Add a block to second moments about the mean (or about zero), a tile at a time.
 

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from streamreg.blocks import Float64
 
 
+# NumPy or CuPy, and a number of theirs
+Namespace = Any
+Number = Any
+
+
 class MomentsState(NamedTuple):
     """Means, and sums about the means, of the rows so far."""
 
@@ -106,12 +111,8 @@ def _square(n_features: int) -> Float64:
 
 
 def move_means(
-    xp: Any,  # noqa: ANN401  (NumPy or CuPy, and its numbers)
-    state: MomentsState | GramState,
-    mean: Float64,
-    y_mean: Float64,
-    total: Any,  # noqa: ANN401
-) -> tuple[Any, Float64, Float64]:
+    xp: Namespace, state: MomentsState | GramState, mean: Float64, y_mean: Float64, total: Number
+) -> tuple[Number, Float64, Float64]:
     """Move the means of a state, given those of b more rows of weight ``total``.
 
     Returns nₐ n_b / n, δ = x̄_b - x̄ₐ and the δ of y: Chan, Golub & LeVeque (1983).
@@ -124,7 +125,7 @@ def move_means(
 
 
 def count(
-    xp: Any,  # noqa: ANN401
+    xp: Namespace,
     state: MomentsState | ProductState | GramState,
     n: int,
     weight: Float64 | None,

@@ -292,7 +292,7 @@ def install(monkeypatch, device):
 
 
 class FakeCuPy(ModuleType):
-    """The module; functions that are not named span are NumPy's."""
+    """The module; functions that are not defined in it are NumPy's."""
 
     def __init__(self, free_nbytes=1 << 30):
         super().__init__("cupy")

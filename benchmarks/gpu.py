@@ -1,9 +1,9 @@
-"""Passes on a GPU beside what the bus, the device and cuBLAS do; and beside CuPy and PyTorch.
+"""Passes on a GPU beside the bus, the device, cuBLAS, CuPy and PyTorch.
 
 python benchmarks/gpu.py [--quick]
 
-All in one call, for a machine with a GPU and no network: first answers are compared with those of
-the processor, then times are taken. Without a GPU it says so and ends with 2.
+First answers are compared with those of the processor, then times are taken. Without a GPU it says
+so and exits with 2.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def made_up(n_rows: int, n_features: int, dtype: str) -> tuple[Any, Any]:
     return X, X @ weights + rng.standard_normal(n_rows)
 
 
-def engine_for(dataset: Dataset, gpu: Gpu, *, kept: bool) -> GpuEngine:
-    """Return an engine that keeps all blocks on the device, or none."""
+def engine_for(dataset: Dataset, gpu: Gpu, *, cached: bool) -> GpuEngine:
+    """Return an engine that caches all blocks on the device, or none."""
     config = FitConfig.parse(
         solver="gd", device="cuda", device_memory_limit=gpu.free_nbytes * 9 // 10
     )
@@ -58,29 +58,31 @@ def engine_for(dataset: Dataset, gpu: Gpu, *, kept: bool) -> GpuEngine:
     candidate = plan.candidates["gd"]
     if candidate.device is None:
         raise ValueError("the plan has no device")
-    needs = candidate.device if kept else replace(candidate.device, n_kept=0)
+    needs = candidate.device if cached else replace(candidate.device, n_kept=0)
     return GpuEngine(dataset, candidate.n_threads, lambda _: None, gpu, needs, GPU_PARTITION)
 
 
 def answers(gpu: Gpu, n_rows: int) -> list[Row]:
-    """Return how far fits on the device are from those on the processor, and from each other."""
+    """Compare fits on the device with those on the processor, and with each other."""
     asarray = gpu.cupy.asarray
     rows = []
     for dtype in ("float64", "float32"):
         X, y = made_up(n_rows, 64, dtype)
         for solver in ("closed_form", "cg", "gd"):
             settings = {"solver": solver, "tol": 1e-12, "max_epochs": 200}
-            there, again, here = (
+            on_device, again, on_host = (
                 LinearRegression(device=device, **settings).fit(X, y)
                 for device in ("cuda", "cuda", "cpu")
             )
             moved = LinearRegression(device="cuda", **settings).fit(asarray(X), asarray(y))
-            error = float(np.abs(there.coef_ - here.coef_).max() / np.abs(here.coef_).max())
+            error = float(
+                np.abs(on_device.coef_ - on_host.coef_).max() / np.abs(on_host.coef_).max()
+            )
             rows.append({
                 "dtype": dtype, "solver": solver, "relative error": error,
                 "within 1e-9": error <= _TOLERANCE,
-                "same bits twice": there.coef_.tobytes() == again.coef_.tobytes(),
-                "and of rows there": there.coef_.tobytes() == moved.coef_.tobytes(),
+                "same bits twice": on_device.coef_.tobytes() == again.coef_.tobytes(),
+                "and of rows on the device": on_device.coef_.tobytes() == moved.coef_.tobytes(),
             })  # fmt: skip
     return rows
 
@@ -97,16 +99,16 @@ def timed(gpu: Gpu, works: dict[str, Callable[[], object]], repeats: int) -> dic
 
 
 def bus(gpu: Gpu, nbytes: int) -> Callable[[], None]:
-    """Return a copy of so many bytes from pinned memory to the device."""
+    """Return a function that copies pinned memory to the device."""
     memory = gpu.cupy.cuda.alloc_pinned_memory(nbytes)
-    here = np.frombuffer(memory, np.uint8, nbytes)
-    there = gpu.cupy.empty(nbytes, np.uint8)
+    on_host = np.frombuffer(memory, np.uint8, nbytes)
+    on_device = gpu.cupy.empty(nbytes, np.uint8)
     stream = gpu.cupy.cuda.Stream(non_blocking=True)
-    return lambda: there.set(here, stream=stream)
+    return lambda: on_device.set(on_host, stream=stream)
 
 
 def passes(gpu: Gpu, dtype: str, n_features: int, nbytes: int, repeats: int) -> list[Row]:
-    """Return epochs of gd, streamed and kept, beside the bus, the device and CuPy's own."""
+    """Measure epochs of gd, streamed and cached, beside the bus, the device and CuPy's own."""
     cupy = gpu.cupy
     n_rows = nbytes // (n_features * np.dtype(dtype).itemsize)
     X, y = made_up(n_rows, n_features, dtype)
@@ -115,9 +117,9 @@ def passes(gpu: Gpu, dtype: str, n_features: int, nbytes: int, repeats: int) -> 
     X_there, y_there = cupy.asarray(X), cupy.asarray(y).astype(dtype)
     w, other = cupy.zeros(n_features, dtype), cupy.empty_like(X_there)
     with (
-        engine_for(dataset, gpu, kept=False) as streamed,
-        engine_for(dataset, gpu, kept=True) as kept,
-        engine_for(open_dataset(X_there, cupy.asarray(y)), gpu, kept=True) as in_place,
+        engine_for(dataset, gpu, cached=False) as streamed,
+        engine_for(dataset, gpu, cached=True) as cached,
+        engine_for(open_dataset(X_there, cupy.asarray(y)), gpu, cached=True) as in_place,
     ):
         seconds = timed(
             gpu,
@@ -125,7 +127,7 @@ def passes(gpu: Gpu, dtype: str, n_features: int, nbytes: int, repeats: int) -> 
                 "bus": bus(gpu, X.nbytes),
                 "streamed": partial(streamed.reduce, gradient),
                 "copy": lambda: cupy.copyto(other, X_there),
-                "kept": partial(kept.reduce, gradient),
+                "cached": partial(cached.reduce, gradient),
                 "CuPy's rows": partial(in_place.reduce, gradient),
                 "CuPy": lambda: X_there.T @ (X_there @ w - y_there),
             },
@@ -147,26 +149,26 @@ def passes(gpu: Gpu, dtype: str, n_features: int, nbytes: int, repeats: int) -> 
                 "its GB/s": copied, "share": rate[name] / copied, "target": 0.7,
                 "CuPy's own GB/s": rate["CuPy"],
             }
-            for name in ("kept", "CuPy's rows")
+            for name in ("cached", "CuPy's rows")
         ),
     ]  # fmt: skip
 
 
 def gram(gpu: Gpu, n_features: int, n_rows: int, repeats: int) -> Row:
-    """Return XᵀX of rows on the device beside cuBLAS's rank-k update of all of them at once."""
+    """Measure XᵀX of rows on the device beside one rank-k update of cuBLAS."""
     from cupy import cublas
 
     cupy = gpu.cupy
     X, y = made_up(n_rows, n_features, "float64")
     accumulator: Accumulator[Any, Any] = Gram(n_features, 1)
-    there, out = cupy.asarray(X), cupy.zeros((n_features, n_features), order="F")
+    on_device, out = cupy.asarray(X), cupy.zeros((n_features, n_features), order="F")
     del X
-    with engine_for(open_dataset(there, cupy.asarray(y)), gpu, kept=True) as engine:
+    with engine_for(open_dataset(on_device, cupy.asarray(y)), gpu, cached=True) as engine:
         seconds = timed(
             gpu,
             {
                 "ours": partial(engine.reduce, accumulator),
-                "cuBLAS": lambda: cublas.syrk("N", there.T, out=out, beta=1.0, lower=True),
+                "cuBLAS": lambda: cublas.syrk("N", on_device.T, out=out, beta=1.0, lower=True),
             },
             repeats,
         )
@@ -178,7 +180,7 @@ def gram(gpu: Gpu, n_features: int, n_rows: int, repeats: int) -> Row:
 
 
 def peers(gpu: Gpu, n_rows: int, n_features: int, repeats: int) -> list[Row]:
-    """Return the seconds of whole fits from rows in the host's memory."""
+    """Measure whole fits of rows on the host."""
     cupy = gpu.cupy
     X, y = made_up(n_rows, n_features, "float64")
 
@@ -193,8 +195,8 @@ def peers(gpu: Gpu, n_rows: int, n_features: int, repeats: int) -> list[Row]:
         import torch
 
         def torch_lstsq() -> None:
-            there = torch.from_numpy(X).cuda(), torch.from_numpy(y[:, None]).cuda()
-            torch.linalg.lstsq(*there)
+            on_device = torch.from_numpy(X).cuda(), torch.from_numpy(y[:, None]).cuda()
+            torch.linalg.lstsq(*on_device)
             torch.cuda.synchronize()
 
         works["torch.linalg.lstsq"] = torch_lstsq
@@ -227,7 +229,7 @@ def main() -> int:
         peers(gpu, *((10_000, 64) if quick else (2_000_000, 256)), repeats),
         quick=quick,
     )
-    right = ("within 1e-9", "same bits twice", "and of rows there")
+    right = ("within 1e-9", "same bits twice", "and of rows on the device")
     return 0 if all(row[each] for row in checked for each in right) else 1
 
 

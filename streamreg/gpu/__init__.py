@@ -1,1 +1,1 @@
-"""Passes on a GPU, with CuPy; experimental. Imported only if a fit asks for it."""
+"""Passes on a GPU, with CuPy. Experimental: its speed has not been measured on a real GPU."""

@@ -1,4 +1,4 @@
-// Add up sums that were kept apart: those of a warp in their order, then those of all warps.
+// Add up separate sums: each warp some of them in order, then the sums of all warps.
 //
 // A block of the grid adds up WARP numbers of each sum.
 

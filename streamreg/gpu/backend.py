@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from streamreg.sources.dataset import Dataset
 
 # Blocks: to queue one costs the host some tenths of a millisecond, in which a present bus transfers
-# 16 MiB. Segments: at the end of each a state comes back and the host waits some tenths of a
-# millisecond, in which a present GPU reads 1 GiB of its memory.
+# 16 MiB. Segments: to fetch a state costs the host some tenths of a millisecond, in which a present
+# GPU reads 1 GiB of its memory.
 GPU_PARTITION = PartitionPolicy(
     block_nbytes=64 * MIB,
     piece_nbytes=64 * MIB,
@@ -38,31 +38,24 @@ GPU_PARTITION = PartitionPolicy(
     segment_nbytes=2048 * MIB,
     shares_large_states=False,
 )
-# not measured: a bus, the memory and float64 of a present GPU
+# not measured: the bus, memory and float64 units of a present GPU
 GPU_RATES = Rates(read_nbytes=1.5e9, memory_nbytes=2e12, flops=3e13)
 # tasks of one worker take turns on its GPU
 _TURN = Lock()
 
 
 class GpuBackend(Backend[Request, Needs, "Candidate"]):
-    """The current GPU of this process, or of each of a cluster's workers.
+    """The current GPU of this process, or of each worker of a cluster.
 
     Parameters
     ----------
     host
         The threads of the same process, with its limits.
     device_limit
-        Bytes of the GPU that a fit may take; ``None`` is half of what is free.
+        Bytes of the GPU that a fit may take; ``None`` is half of what is free. More than is free on
+        the GPU of this process raises :class:`MemoryLimitError`.
     is_local
-        Whether the GPU is in this process. On workers, blocks do not stay on the device between
-        tasks, which take turns on it.
-
-    Raises
-    ------
-    InputError
-        There is no CuPy, or no GPU that it can use.
-    MemoryLimitError
-        ``device_limit`` is more than is free on the GPU of this process.
+        Whether the GPU is in this process. On workers, no blocks stay on the device.
     """
 
     rates = GPU_RATES
@@ -80,45 +73,31 @@ class GpuBackend(Backend[Request, Needs, "Candidate"]):
                     Message(
                         Parameter("device_memory_limit"),
                         f" is {format_nbytes(device_limit)} and the GPU has {format_nbytes(free)} "
-                        "free: end what else uses it, or pass a lower one",
+                        "free: stop other programs that use it, or pass a lower one",
                     )
                 )
             device_limit = free // 2 if device_limit is None else device_limit
         self._device_limit = device_limit
 
     def require_readable(self, dataset: Dataset) -> None:
-        """Accept all rows: those of the host and those of the device."""
+        """Accept all rows, on the host and on the device."""
 
     def needs(self, request: Request, n_threads: int) -> Needs:
-        costs, problem, solver = request
-        footprint = solver.footprint(problem)
-        terms = [
-            *host_terms(costs, footprint, self.policy, n_threads),
+        terms = (
+            *host_terms(request, self.policy, n_threads),
             process_term(n_threads),
-            *decoder_term(costs, n_threads),
-        ]
-        device = device_needs(
-            costs,
-            problem,
-            footprint,
-            self.policy,
-            n_threads,
-            self._device_limit,
-            n_scans=solver.passes() if self.caches_blocks else 1,
+            *decoder_term(request.costs, n_threads),
         )
-        return Needs(tuple(terms), "cuda", device)
+        n_scans = request.solver.passes() if self.caches_blocks else 1
+        limit = self._device_limit
+        return Needs(terms, "cuda", device_needs(request, self.policy, n_threads, limit, n_scans))
 
     def open(
-        self,
-        dataset: Dataset,
-        candidate: Candidate,
-        kernels: str,
-        on_rows: Callable[[int], None],
+        self, dataset: Dataset, candidate: Candidate, kernels: str, on_rows: Callable[[int], None]
     ) -> Engine:
         del kernels  # they are CUDA's
-        return GpuEngine(
-            dataset, candidate.n_threads, on_rows, Gpu(), _device_of(candidate), self.policy
-        )
+        needs = _device_of(candidate)
+        return GpuEngine(dataset, candidate.n_threads, on_rows, Gpu(), needs, self.policy)
 
     def segment_reducer(self, candidate: Candidate, kernels: str) -> SegmentReducer:
         del kernels
@@ -147,18 +126,12 @@ class GpuReducer:
     ) -> list[PartialResult]:
         """Return the partial result of each segment, as :class:`SegmentReducer` says."""
         del part  # a GPU makes whole states
-        n_blocks = sum(len(segment) for segment in segments)
-        needs = replace(self.needs, n_slots=min(self.needs.n_slots, n_blocks))
-        with (
-            _TURN,
-            one_blas_thread(),
-            GpuEngine(dataset, 1, lambda _: None, Gpu(), needs, self.policy) as engine,
-        ):
-            return list(
-                engine.reduce_segments(
-                    accumulator, segments, start, checks_integers=checks_integers
-                )
-            )
+        n_slots = min(self.needs.n_slots, sum(map(len, segments)))
+        needs, checks = replace(self.needs, n_slots=n_slots), checks_integers
+        engine = GpuEngine(dataset, 1, lambda _: None, Gpu(), needs, self.policy)
+        with _TURN, one_blas_thread(), engine:
+            partials = engine.reduce_segments(accumulator, segments, start, checks_integers=checks)
+            return list(partials)
 
     def describe_processor(self) -> str:
         """Return the model of the GPU, and the version of CuPy."""

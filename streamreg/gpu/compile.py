@@ -1,4 +1,4 @@
-"""CUDA sources, compiled for the GPU that is there."""
+"""CUDA sources, compiled for the present GPU."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-# what the others begin with
-_SHARED = "shared.cu"
+# CuPy has no type hints: its module, and its arrays and numbers
+CuPy = Any
+DeviceArray = Any
 # returns a kernel, given a file of this package and the name of a function, or of an instance of
 # its template
 Compiler = Callable[[str, str], Any]
 
 
-def compiler(cupy: Any) -> Compiler:  # noqa: ANN401
-    """Return what compiles kernels the first time that they are asked for; CuPy keeps them."""
+def compiler(cupy: CuPy) -> Compiler:
+    """Return a function that compiles a kernel when it is first asked for; CuPy caches the code."""
 
     @cache
     def kernel(source: str, name: str) -> Any:  # noqa: ANN401
         folder = files("streamreg.gpu")
-        code = "\n".join(folder.joinpath(file).read_text() for file in (_SHARED, source))
+        code = "\n".join(folder.joinpath(file).read_text() for file in ("shared.cu", source))
         module = cupy.RawModule(code=code, options=("--std=c++17",), name_expressions=[name])
         return module.get_function(name)
 

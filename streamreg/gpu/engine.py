@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,36 +27,19 @@ if TYPE_CHECKING:
     from streamreg.sources.block_reader import BlockReader
     from streamreg.sources.dataset import Dataset
 
-
-class _Read(NamedTuple):
-    """A block that a thread has read."""
-
-    filled: Filled
-    counts: PartialResult  # of this block alone, without a state
+    # a block that a thread has read, and its counts, without a state
+    Read = tuple[Filled, PartialResult]
 
 
 class GpuEngine(Engine):
-    """Runs passes on a GPU.
+    """Runs passes on a GPU; a pass raises :class:`MemoryLimitError` if that refuses memory.
 
-    Blocks and segments are larger than those of threads. A state is on the device while its segment
-    is reduced, and is copied to the host while the next segment is; large states are merged on the
-    device. The queueing thread waits for the device only at the end of segments, where NaN and inf
-    are noticed.
+    A state is on the device while its segment is reduced, and is copied to the host while the next
+    segment is reduced; large states are merged on the device. The queueing thread waits for the
+    device only at the end of segments, where NaN and inf are found.
 
-    Rows of CuPy are reduced in place. Blocks of Dask arrays are added up one by one, as tasks on a
-    cluster's workers have to: so both give bitwise identical results.
-
-    Parameters
-    ----------
-    n_threads
-        Threads that read.
-    needs
-        Bytes of the device that were planned.
-
-    Raises
-    ------
-    MemoryLimitError
-        From a pass: the device refused memory.
+    CuPy arrays are reduced in place. The sums of Dask blocks are finished one by one, as tasks on a
+    cluster's workers have to, so that both give bitwise identical results.
     """
 
     def __init__(
@@ -80,18 +63,13 @@ class GpuEngine(Engine):
         self._one_by_one = any(source.is_computed for source in dataset.sources())
 
     def _begin(self, stack: ExitStack) -> None:
-        needs = self._needs
-        stack.enter_context(self._gpu.working(needs.limit_nbytes))
-        self._transfers = Transfers(
-            self._gpu,
-            needs.n_slots,
-            needs.pinned_nbytes,
-            needs.buffer_nbytes,
-            needs.least_buffer_nbytes,
-        )
+        gpu, needs = self._gpu, self._needs
+        stack.enter_context(gpu.working(needs.limit_nbytes))
+        self._transfers = Transfers(gpu, needs.n_slots, needs.pinned_nbytes, needs.buffer_nbytes)
         stack.callback(self._transfers.close)
         if self._dataset.on_device:
-            self._gpu.synchronize()
+            # rows may still be computed on other streams
+            gpu.device.synchronize()
         stack.enter_context(self._pool)
         stack.callback(self._release)
 
@@ -128,18 +106,25 @@ class GpuEngine(Engine):
 
         With ``start``, the partial result of the blocks before it, a single segment continues it.
         """
-        self._pool.checks_integers = (
-            self._checks_integers if checks_integers is None else checks_integers
-        )
-        waiting: list[Callable[[], PartialResult]] = []
+        if checks_integers is None:
+            checks_integers = self._checks_integers
+        self._pool.checks_integers = checks_integers
+
+        def fetched(
+            fetch: Callable[[], Any], segment: range, counts: PartialResult
+        ) -> PartialResult:
+            state = fetch()
+            self._require_finite(accumulator, state, segment)
+            return counts._replace(state=state)
+
+        waiting: list[tuple[Callable[[], Any], range, PartialResult]] = []
         with closing(self._states(accumulator, segments, start)) as states:
             for segment, state, counts in states:
-                fetch = state.send(self._transfers.fetching)
-                waiting.append(partial(self._fetched, accumulator, fetch, segment, counts))
+                waiting.append((state.send(self._transfers.fetching), segment, counts))
                 if len(waiting) > 1:
-                    yield waiting.pop(0)()
-        for fetched in waiting:
-            yield fetched()
+                    yield fetched(*waiting.pop(0))
+        for last in waiting:
+            yield fetched(*last)
 
     def _merge_on_device(
         self,
@@ -151,7 +136,7 @@ class GpuEngine(Engine):
         """Merge large states on the device; fetch the result at the end, or for ``on_partial``."""
         merged, total = start, None
         self._pool.checks_integers = self._checks_integers
-        # sums may overflow: whoever uses them checks them
+        # sums may overflow: solvers check them
         with np.errstate(all="ignore"), closing(self._states(accumulator, segments)) as states:
             for segment, device_state, counts in states:
                 with self._transfers.reducing:
@@ -162,7 +147,7 @@ class GpuEngine(Engine):
                         total = device_state
                     else:
                         total.add(accumulator.merge(total.state, device_state.state))
-                # released before the next one is made: the plan counts two
+                # released before the next one is made, because the plan counts two
                 del device_state
                 merged = merged.followed_by(counts, merged.state)
                 if on_partial is not None:
@@ -178,50 +163,29 @@ class GpuEngine(Engine):
         segments: list[range],
         start: PartialResult | None = None,
     ) -> Generator[tuple[range, DeviceState[Any], PartialResult], None, None]:
-        """Yield the state of each segment, once all is queued, and its counts.
+        """Yield each segment, its state when all is queued, and its counts.
 
         Meanwhile threads read blocks of the next segment.
         """
-        if start is not None and len(segments) > 1:
-            raise ValueError("only a single segment can continue a partial result")
         before = start or PartialResult(accumulator.zero())
-        wanted = [
-            number
-            for segment in segments
-            for number in segment
-            if number not in self._cached_counts
-        ]
+        numbers = (number for segment in segments for number in segment)
+        wanted = [number for number in numbers if number not in self._cached_counts]
+        stream, is_new = self._transfers.reducing, start is None
         with closing(self._pool.read_in_order(wanted, self._fill, in_background=True)) as reads:
             for segment in segments:
-                with self._transfers.reducing:
-                    state = DeviceState(
-                        self._gpu,
-                        before.state,
-                        self._transfers.reducing,
-                        is_of_no_rows=start is None,
-                    )
+                with stream:
+                    state = DeviceState(self._gpu, before.state, stream, is_of_no_rows=is_new)
                     counts = self._queue(accumulator, state, segment, reads)
                     self._kernels.finish(state.state)
                 yield segment, state, before._replace(state=None).followed_by(counts, None)
                 del state
-
-    def _fetched(
-        self,
-        accumulator: Accumulator[Any, Any],
-        fetch: Callable[[], Any],
-        segment: range,
-        counts: PartialResult,
-    ) -> PartialResult:
-        state = fetch()
-        self._require_finite(accumulator, state, segment)
-        return counts._replace(state=state)
 
     def _queue(
         self,
         accumulator: Accumulator[Any, Any],
         state: DeviceState[Any],
         segment: range,
-        reads: Iterator[_Read],
+        reads: Iterator[Read],
     ) -> PartialResult:
         """Queue the reduction of a segment, and return the counts of its blocks."""
 
@@ -239,37 +203,37 @@ class GpuEngine(Engine):
                     counts = counts.followed_by(self._cached_counts[number], None)
                 self._on_rows(self.blocks[rest[n_blocks - 1]][1] - self.blocks[rest[0]][0])
             else:
-                read = next(reads)
-                with closing(self._arrived(rest[0], read)) as parts:
+                filled, block_counts = next(reads)
+                with closing(self._arrived(rest[0], filled, block_counts)) as parts:
                     for part in parts:
                         add(part)
-                counts = counts.followed_by(read.counts, None)
+                counts = counts.followed_by(block_counts, None)
             if self._one_by_one:
                 self._kernels.finish(state.state)
         return counts
 
-    def _arrived(self, number: int, read: _Read) -> Generator[Block, None, None]:
+    def _arrived(
+        self, number: int, filled: Filled, counts: PartialResult
+    ) -> Generator[Block, None, None]:
         """Yield a block on the device: in the cache, or in a buffer, perhaps in parts."""
         while number < self._n_cached and self._cache is None:
             _, n_rows = self.blocks[self._n_cached - 1]
-            self._cache = self._transfers.cache(read.filled.block, n_rows, self._whole)
-            if self._cache is None:
-                self._n_cached //= 2  # it runs without, too
+            self._cache = self._transfers.cache(filled.block, n_rows, self._whole)
+            if self._cache is None:  # the device refused: the plan does not know what CUDA takes
+                self._n_cached //= 2
         if number >= self._n_cached or self._cache is None:
-            yield from self._transfers.parts(read.filled)
+            yield from self._transfers.parts(filled)
             return
-        self._cached_counts[number] = read.counts
-        place = self._cache.slot_for(number, read.filled.block)
-        self._transfers.copy(read.filled, place)
+        self._cached_counts[number] = counts
+        place = self._cache.slot_for(number, filled.block)
+        self._transfers.copy(filled, place)
         yield place
 
-    def _fill(self, reader: BlockReader, start: int, stop: int) -> _Read:
+    def _fill(self, reader: BlockReader, start: int, stop: int) -> Read:
         before = reader.n_omitted
         filled = self._transfers.fill(partial(reader.read, start, stop))
-        counts = PartialResult(None).with_block(
-            filled.block, reader.n_omitted - before, reader.rounded
-        )
-        return _Read(filled, counts)
+        n_omitted = reader.n_omitted - before
+        return filled, PartialResult(None).with_block(filled.block, n_omitted, reader.rounded)
 
     def _require_finite(
         self, accumulator: Accumulator[Any, Any], state: object, segment: range

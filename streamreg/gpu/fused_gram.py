@@ -1,70 +1,57 @@
-"""Tiles made ready for a Gram on a GPU, compiled: read twice, where CuPy's steps read five times.
+"""Tiles centred for a Gram on a GPU, compiled: two reads of a tile instead of CuPy's five.
 
-It serves rows of float64 and float32 as they are stored; others are left to CuPy's steps.
+Serves rows of float64 and float32 as they are stored; others are left to CuPy's steps.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from streamreg.gpu.kernels import GramTiles
+from streamreg.gpu.kernels import centre_tile
 from streamreg.gpu.launch import TYPES, WARP
 
 if TYPE_CHECKING:
-    from streamreg.gpu.compile import Compiler
+    from streamreg.gpu.compile import Compiler, CuPy, DeviceArray
+    from streamreg.gpu.kernels import CentreTile
     from streamreg.kernels.base import Affine
 
 _SOURCE = "gram.cu"
-# as there
+# as in gram.cu
 _THREADS, _CHUNK, _SPAN = 256, 256, 1024
-# that 32 bits count
+# which 32 bits can count
 _MOST_VALUES = 1 << 31
 
 
-class CompiledGramTiles(GramTiles):
-    """Writes tiles less their means.
+def compiled_centring(cupy: CuPy, kernel: Compiler) -> CentreTile:
+    """Return :func:`centre_tile` for a GPU."""
 
-    Parameters
-    ----------
-    cupy
-        The library.
-    kernel
-        Returns compiled kernels.
-    """
-
-    def __init__(self, cupy: Any, kernel: Compiler) -> None:  # noqa: ANN401
-        super().__init__(cupy)
-        self._kernel = kernel
-
-    def ready(
-        self,
-        tile: Any,  # noqa: ANN401
+    def centre(
+        tile: DeviceArray,
         columns: Affine,
-        weight: Any,  # noqa: ANN401
-        total: Any,  # noqa: ANN401
-        out: Any,  # noqa: ANN401
-    ) -> tuple[Any, Any]:
+        weight: DeviceArray | None,
+        total: DeviceArray | None,
+        out: DeviceArray,
+    ) -> tuple[DeviceArray, DeviceArray]:
         is_served = tile.dtype.char in TYPES and tile.flags.c_contiguous and columns.scale is None
         if not is_served or columns.shift is None or tile.size >= _MOST_VALUES:
-            return super().ready(tile, columns, weight, total, out)
+            return centre_tile(cupy, tile, columns, weight, total, out)
         n_rows, n_features = tile.shape
         n_chunks, dtype = -(-n_rows // _CHUNK), TYPES[tile.dtype.char]
-        # a weight of one for each row needs no array
+        # a null pointer where each row counts once
         weights = np.uint64(0) if weight is None else weight
-        found = self._xp.empty((2, n_chunks, n_features))
-        self._kernel(_SOURCE, f"sum_columns<{dtype}>")(
-            (-(-n_features // WARP) * n_chunks,), (_THREADS,),
-            (tile, columns.shift, weights, np.int64(n_rows), np.int32(n_features), found),
-            shared_mem=8 * 2 * _THREADS,
-        )  # fmt: skip
+        found = cupy.empty((2, n_chunks, n_features))
+        given = tile, columns.shift, weights, np.int64(n_rows), np.int32(n_features), found
+        n_blocks = -(-n_features // WARP) * n_chunks
+        add = kernel(_SOURCE, f"sum_columns<{dtype}>")
+        add((n_blocks,), (_THREADS,), given, shared_mem=8 * 2 * _THREADS)
         sums, varies = found[0].sum(axis=0), found[1].max(axis=0)
-        mean = self._xp.zeros(n_features) if total is None else sums / total
-        self._kernel(_SOURCE, f"centre_rows<{dtype}>")(
-            (-(-tile.size // _SPAN),), (_THREADS,),
-            (
-                tile, columns.shift, mean, weights, np.int32(tile.size), np.int32(n_features), out,
-            ),
-        )  # fmt: skip
+        mean = cupy.zeros(n_features) if total is None else sums / total
+        sizes = np.int32(tile.size), np.int32(n_features)
+        write = kernel(_SOURCE, f"centre_rows<{dtype}>")
+        n_blocks = -(-tile.size // _SPAN)
+        write((n_blocks,), (_THREADS,), (tile, columns.shift, mean, weights, *sizes, out))
         return mean, varies
+
+    return centre

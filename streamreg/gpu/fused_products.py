@@ -1,6 +1,6 @@
-"""The product with a gradient on a GPU, compiled: each row is read from its memory once.
+"""The products of a gradient on a GPU, compiled: each row is read from its memory once.
 
-It serves rows of float64 and float32 as they are stored; for others :class:`ArrayKernels` does.
+Serves rows of float64 and float32 as they are stored; others are left to :class:`ArrayKernels`.
 """
 
 from __future__ import annotations
@@ -10,37 +10,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from streamreg.gpu.launch import TYPES, WARP, Given, Launch, Shape, launches_for
+from streamreg.gpu.launch import TYPES, WARP, Launch, Shape, launches_for
 
 if TYPE_CHECKING:
     from streamreg.blocks import Block
-    from streamreg.gpu.compile import Compiler
+    from streamreg.gpu.compile import Compiler, CuPy, DeviceArray
     from streamreg.kernels.base import Affine
     from streamreg.kernels.states import ProductState
 
-# as many warps add up a number of all sums
+# a block's threads: 32 warps, each of which adds up a part of all sums
 _ADDING_THREADS = 1024
 
 
 class FusedProducts:
-    """Sums of the states that are being folded.
+    """Separate sums of the present segment, which are added to its state at the end.
 
     Parameters
     ----------
-    cupy
-        The library.
-    kernel
-        Returns compiled kernels.
     most_shared_nbytes
-        Memory that a block of threads can have.
+        Shared memory that a block of threads can have.
     """
 
-    def __init__(
-        self,
-        cupy: Any,  # noqa: ANN401
-        kernel: Compiler,
-        most_shared_nbytes: int,
-    ) -> None:
+    def __init__(self, cupy: CuPy, kernel: Compiler, most_shared_nbytes: int) -> None:
         self._cupy = cupy
         self._kernel = kernel
         self._most_shared_nbytes = most_shared_nbytes
@@ -50,7 +41,7 @@ class FusedProducts:
         self._room: Any = None
 
     def serves(self, block: Block, state: ProductState, x: Affine) -> bool:
-        """Whether it can fold a block."""
+        """Whether a kernel can reduce a block."""
         return (
             self._launch_for(_shape_of(state)) is not None
             and block.X.dtype.char in TYPES
@@ -60,14 +51,9 @@ class FusedProducts:
         )
 
     def add(
-        self,
-        block: Block,
-        state: ProductState,
-        y: Any,  # noqa: ANN401  (arrays on the device, here and below)
-        V: Any,  # noqa: ANN401
-        bias: Any,  # noqa: ANN401
+        self, block: Block, state: ProductState, y: DeviceArray, V: DeviceArray, bias: DeviceArray
     ) -> None:
-        """Queue the folding of a block, given y (n, K) as it is read, V (M, D) and b (M,)."""
+        """Queue the reduction of a block, given y (n, K) as it is read, V (M, D) and b (M,)."""
         shape = _shape_of(state)
         launch = self._launch_for(shape)
         if launch is None:
@@ -78,23 +64,23 @@ class FusedProducts:
             self._state = state
             self._sums = self._cupy.zeros((launch.n_sums, shape.length))
             self._room = self._cupy.empty(launch.room_nbytes // 8)
+        # a null pointer where each row counts once
         weight = np.uint64(0) if block.weight is None else block.weight
         kernel = self._kernel(launch.source, launch.name(TYPES[block.X.dtype.char]))
-        given = Given(block.X, y, weight, V, bias, int(state.n))
+        given = block.X, y, weight, V, bias, np.int64(int(state.n))
         launch.queue(kernel, given, self._sums, self._room)
 
     def finish(self, state: ProductState) -> None:
-        """Queue the adding up of what was folded into a state."""
+        """Queue the addition of the separate sums to their state."""
         if self._state is not state:
             return
         n_columns, n_features = state.products.shape
         n_sums, length = self._sums.shape
         total = self._cupy.empty(length)
-        self._kernel("add_up.cu", "add_up")(
-            (-(-length // WARP),), (_ADDING_THREADS,),
-            (self._sums, np.int32(n_sums), np.int64(length), total),
-            shared_mem=8 * _ADDING_THREADS,
-        )  # fmt: skip
+        given = self._sums, np.int32(n_sums), np.int64(length), total
+        n_blocks, shared_nbytes = -(-length // WARP), 8 * _ADDING_THREADS
+        add_up = self._kernel("add_up.cu", "add_up")
+        add_up((n_blocks,), (_ADDING_THREADS,), given, shared_mem=shared_nbytes)
         add = self._cupy.add
         at = n_columns * n_features
         add(state.products, total[:at].reshape(n_columns, n_features), out=state.products)
@@ -104,15 +90,15 @@ class FusedProducts:
         self.forget()
 
     def forget(self) -> None:
-        """Let go of sums that were not asked for."""
+        """Release the separate sums."""
         self._state = self._sums = self._room = None
 
     def _fitting_launch(self, shape: Shape) -> Launch | None:
-        """Return how rows are folded; ``None`` where no kernel serves them on this GPU."""
-        most = self._most_shared_nbytes
-        return next(
-            (launch for launch in launches_for(shape) if launch.shared_nbytes <= most), None
+        """Return the best launch; ``None`` if no kernel serves these rows on this GPU."""
+        fitting = (
+            each for each in launches_for(shape) if each.shared_nbytes <= self._most_shared_nbytes
         )
+        return next(fitting, None)
 
 
 def _shape_of(state: ProductState) -> Shape:

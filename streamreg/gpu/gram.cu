@@ -1,10 +1,10 @@
-// A tile of rows made ready for a Gram: what it is about, and the tile less that. It is read twice.
+// The mean of a tile of rows, and the tile less its mean, for a Gram. The tile is read twice.
 
 constexpr int THREADS = 256, WARPS = THREADS / WARP;
 constexpr int CHUNK = 256;  // rows that one block of the grid adds up
 constexpr int SPAN = 1024;  // values that one block of the grid writes
 
-// Of each chunk of rows (chunks, features): Σ s·(x - origin), then 1 where an x differs from it.
+// For each chunk of rows, (chunks, features): Σ s·(x - origin), then 1 where an x differs from it.
 template <typename T>
 __global__ void __launch_bounds__(THREADS) sum_columns(
     const T* X, const double* origin, const double* weight, long long rows, int features,

@@ -13,40 +13,29 @@ from streamreg.planning.terms import DeviceNeeds, Term, peak
 
 if TYPE_CHECKING:
     from streamreg.engines.partition import PartitionPolicy
-    from streamreg.planning.row_costs import DeviceRowCosts, RowCosts
-    from streamreg.solvers.base import Footprint, Problem
+    from streamreg.planning.memory_model import Request
+    from streamreg.planning.row_costs import RowCosts
 
-# blocks that have been read, wait to be copied, and are being copied, beside one for each thread
+# blocks in transfer, beside one for each thread: read, waiting, and being copied
 _SLOTS_AHEAD = 3
 # the workspace of cuBLAS on present GPUs
 _WORKSPACE_NBYTES = 64 * MIB
 # one spare byte for this number of bytes, because of fragmentation
 _SPARE = 15
-# States on the host: the merged one, and two that come from the device, for which CuPy takes up to
-# twice as much memory. Of large ones: the merged one, the one saved before, and a resumed one.
+# States on the host: the merged one, and two from the device, for which CuPy takes up to twice as
+# much memory. If large: the merged one, the one saved before, and a resumed one.
 _HOST_STATES, _LARGE_HOST_STATES = 5, 3
 
 
 def device_needs(
-    costs: RowCosts,
-    problem: Problem,
-    footprint: Footprint,
-    policy: PartitionPolicy,
-    n_threads: int,
-    limit_nbytes: int,
-    n_scans: int,
+    request: Request, policy: PartitionPolicy, n_threads: int, limit_nbytes: int, n_scans: int
 ) -> DeviceNeeds:
-    """Return what a fit needs of a device, within a limit if it can be.
-
-    Parameters
-    ----------
-    n_scans
-        How often the same blocks are reduced; of more than one, blocks stay on the device.
-    """
+    """Return what a fit that scans its blocks ``n_scans`` times needs, if possible in the limit."""
+    costs, problem, solver = request
     d, k = problem.n_features, problem.n_targets
     n_slots, device = _slots(costs, n_threads), costs.device
     scratch = gpu_kernels.scratch_nbytes(d, 2 * k, costs.block_rows)
-    state = max(each.state_nbytes for each in footprint.passes)
+    state = max(each.state_nbytes for each in solver.footprint(problem).passes)
     n_segments = len(Segments.of(costs.n_blocks, costs.pass_nbytes, state, policy))
     # one state is reduced while the one before is fetched, or waits to be merged
     n_states = min(2, n_segments)
@@ -56,14 +45,16 @@ def device_needs(
         Term("partial sums", partial_sums_nbytes(d, k), "of each part of the GPU"),
         Term("weights", 8 * 2 * (d + 1) * k, "of the solver, sent for each pass"),
         Term("cuBLAS", _WORKSPACE_NBYTES, "its workspace"),
-        *_computed_chunks(device, n_threads, n_slots),
     ]
+    if device.made_nbytes:
+        nbytes = n_slots * device.made_nbytes + n_threads * device.reader_nbytes
+        others.append(Term("chunks", nbytes, "computed on the GPU when they are read"))
     left = limit_nbytes * _SPARE // (_SPARE + 1) - peak(others)
     least = costs.buffer_for(gpu_kernels.tile_rows(d))
     buffer = device.sent_nbytes
     if N_BUFFERS * buffer > left:
         buffer = min(buffer, max(least, left // N_BUFFERS))
-    terms = [*others, Term("buffers", N_BUFFERS * buffer, f"{N_BUFFERS} blocks that arrive")]
+    terms = [*others, Term("buffers", N_BUFFERS * buffer, f"{N_BUFFERS} blocks in transfer")]
     left -= N_BUFFERS * buffer
     n_kept = 0
     if n_scans > 1 and left >= device.kept_nbytes:
@@ -76,7 +67,6 @@ def device_needs(
         limit_nbytes=limit_nbytes,
         terms=tuple(terms),
         buffer_nbytes=buffer,
-        least_buffer_nbytes=least,
         n_slots=n_slots,
         pinned_nbytes=device.sent_nbytes,
         n_kept=n_kept,
@@ -84,12 +74,11 @@ def device_needs(
     )
 
 
-def host_terms(
-    costs: RowCosts, footprint: Footprint, policy: PartitionPolicy, n_threads: int
-) -> list[Term]:
-    """Return what the host keeps, beside its process, while a device reduces blocks."""
-    state = max(each.state_nbytes for each in footprint.passes)
-    earlier = max(each.earlier_nbytes for each in footprint.passes)
+def host_terms(request: Request, policy: PartitionPolicy, n_threads: int) -> list[Term]:
+    """Return the host's memory, beside its process, while a device reduces blocks."""
+    costs, passes = request.costs, request.solver.footprint(request.problem).passes
+    state = max(each.state_nbytes for each in passes)
+    earlier = max(each.earlier_nbytes for each in passes)
     slots = _slots(costs, n_threads)
     n_states = _LARGE_HOST_STATES if policy.is_large(state) else _HOST_STATES
     pinned = slots * costs.device.sent_nbytes
@@ -103,11 +92,3 @@ def host_terms(
 def _slots(costs: RowCosts, n_threads: int) -> int:
     """Return how many blocks are in transfer at once."""
     return min(costs.n_blocks, n_threads + _SLOTS_AHEAD)
-
-
-def _computed_chunks(device: DeviceRowCosts, n_threads: int, n_slots: int) -> list[Term]:
-    """Return what rows take that Dask computes on the device, in CuPy's own pool."""
-    if not device.made_nbytes:
-        return []
-    nbytes = n_slots * device.made_nbytes + n_threads * device.reader_nbytes
-    return [Term("chunks", nbytes, "computed on the GPU when they are read")]

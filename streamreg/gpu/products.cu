@@ -1,10 +1,10 @@
 // Residuals, directions and their products with X, each row read from memory once.
 //
-// Block g of the grid folds the rows whose number, divided by ROWS, leaves g by the size of the
-// grid, in their order, into sums of its own. So no bit depends on how many rows come at once. The
-// grid's sums are added up in order at the end of a segment.
+// Block g of a grid of G blocks adds up, in order, the rows whose number, divided by ROWS, is g
+// modulo G, into sums of its own. So no bit depends on how many rows one launch gets. The sums of
+// the grid are added up in order at the end of a segment.
 
-constexpr int ROWS = 4;  // that belong together
+constexpr int ROWS = 4;  // of a group, which one block adds up
 constexpr unsigned ALL = 0xffffffffu;
 
 // Sums of one block of the grid: products (M, D), then sums (M,) of s·u, then of s·r², then of s.
@@ -12,8 +12,8 @@ __host__ __device__ constexpr long long sums_of(int columns, long long features)
     return columns * features + columns + 2;
 }
 
-// Sums of COUNT values over a warp: of value l / (32 / COUNT) in lane l. At each step a lane gives
-// away half of the values that it still has.
+// Sums of COUNT values over a warp: lane l gets the sum of value l / (32 / COUNT). At each step a
+// lane passes on half of its values.
 template <int COUNT>
 __device__ inline double sum_of_warp(double (&value)[COUNT], int lane) {
     int step = WARP / 2;
@@ -35,12 +35,12 @@ __device__ inline double sum_of_warp(double (&value)[COUNT], int lane) {
 // Each thread holds COLUMNS_A_THREAD columns of ROWS_AT_ONCE rows, of the next ones, and of the
 // products, in registers.
 template <typename T, int COLUMNS, int COLUMNS_A_THREAD, int ROWS_AT_ONCE>
-__global__ void __launch_bounds__(512) fold_products(
+__global__ void __launch_bounds__(512) fused(
     const T* X, const double* y, const double* weight, const double* V, const double* bias,
     long long first, long long rows, int features, double* sums
 ) {
     constexpr int COUNT = ROWS_AT_ONCE * COLUMNS, SHARE = WARP / COUNT;
-    // V (COLUMNS, columns of all threads), zeros after the features; then what warps found, twice
+    // V (COLUMNS, columns of all threads), zeros after the features; then the sums of warps, twice
     extern __shared__ double shared[];
     const int n_warps = blockDim.x / WARP, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     const int width = COLUMNS_A_THREAD * blockDim.x;
@@ -59,14 +59,14 @@ __global__ void __launch_bounds__(512) fold_products(
             const int column = threadIdx.x + c * blockDim.x;
             products[m][c] = column < features ? mine[m * features + column] : 0.0;
         }
-    // kept by the first warp
+    // only the first warp's are stored
     double* totals = mine + COLUMNS * features;
     double u_sums[COLUMNS], rr = totals[COLUMNS], s_sum = totals[COLUMNS + 1];
     #pragma unroll
     for (int m = 0; m < COLUMNS; ++m) u_sums[m] = totals[m];
 
     const long long past = first + rows;
-    // which row, and which u of it, a lane makes out of what warps found
+    // the row, and the u of that row, which a lane computes from the sums of warps
     const int my_row = lane / SHARE / COLUMNS, my_m = lane / SHARE % COLUMNS;
     const int my_part = lane % SHARE;
     const double b = bias[my_m];
@@ -121,7 +121,7 @@ __global__ void __launch_bounds__(512) fold_products(
             }
         const double of_warp = sum_of_warp<COUNT>(dot, lane);
         double* here = found + turn * COUNT * n_warps;
-        // the next turn writes elsewhere, so that nobody need wait twice
+        // the next turn writes to the other half, so that one barrier a turn suffices
         turn = 1 - turn;
         if (my_part == 0) here[lane / SHARE * n_warps + warp] = of_warp;
         __syncthreads();
@@ -129,7 +129,7 @@ __global__ void __launch_bounds__(512) fold_products(
         for (int w = my_part; w < n_warps; w += SHARE) u += here[lane / SHARE * n_warps + w];
         #pragma unroll
         for (int step = SHARE / 2; step > 0; step /= 2) u += __shfl_xor_sync(ALL, u, step);
-        // y - b first: they may be large and alike, and are then subtracted exactly
+        // y - b first: both may be large and close, and their difference is then exact
         u = my_m == 0 ? u - (here_y - b) : u + b;
         const double su = s * u;
         #pragma unroll

@@ -1,8 +1,8 @@
-// What all kernels begin with.
+// The start of every kernel's source.
 
 constexpr int WARP = 32;
 
-// CuPy compiles with -ftz=true, by which float32 below 1.2e-38 would be read as zeros.
+// CuPy compiles with -ftz=true, which would read float32 below 1.2e-38 as zeros.
 __device__ inline double widened(double x) { return x; }
 __device__ inline double widened(float x) {
 #ifdef __CUDA_ARCH__

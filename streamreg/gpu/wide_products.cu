@@ -1,14 +1,14 @@
 // Residuals, directions and their products with X, for rows of any width, tile by tile.
 //
-// One launch does two things: some blocks of the grid add up the products of a tile, which is in
-// the L2 cache since the launch before, while others read the next tile from memory and make its
-// dot products. Rows are added up in their order, every ROWS of them by one of a number of shares
-// that is a function of the width: no bit depends on how rows are cut into tiles or blocks.
+// One launch does two things: some blocks of the grid add up the products of a tile, which the
+// launch before left in the L2 cache, while others read the next tile from memory and compute its
+// dot products. Each group of ROWS rows is added up, in order, by one of several shares, whose
+// number is a function of the width: no bit depends on the partition into tiles or blocks.
 
-constexpr int ROWS = 4;  // that belong together
+constexpr int ROWS = 4;  // of a group, which one share adds up
 constexpr int THREADS = 256, WARPS = THREADS / WARP;
-constexpr int SLICE = 4096;  // columns of which one block of the grid makes a dot product
-constexpr int BATCH = 64;  // rows whose residuals are at hand at once
+constexpr int SLICE = 4096;  // columns of a dot product that one block of the grid computes
+constexpr int BATCH = 64;  // rows whose residuals are in shared memory at once
 
 __host__ __device__ constexpr long long parts_of(long long length, long long each) {
     return (length + each - 1) / each;
@@ -80,7 +80,7 @@ __device__ void add_rows(
     #pragma unroll
     for (int m = 0; m < COLUMNS; ++m)
         products[m] = is_there ? mine[m * (long long)features + column] : 0.0;
-    // of s·u in the first threads, of s·r² in the next, of s in the last
+    // the sums of s·u in the first threads, of s·r² in the next, of s in the last
     const bool adds = is_first && threadIdx.x <= COLUMNS + targets;
     const bool squares = threadIdx.x >= COLUMNS, counts = threadIdx.x == COLUMNS + targets;
     const int at = squares ? threadIdx.x - COLUMNS : threadIdx.x;
@@ -100,7 +100,7 @@ __device__ void add_rows(
                 s = weight ? weight[row] : 1.0;
                 for (int slice = 0; slice < slices; ++slice)
                     here += dots[(row * COLUMNS + m) * slices + slice];
-                // y - b first: they may be large and alike, and are then subtracted exactly
+                // y - b first: both may be large and close, and their difference is then exact
                 here = m < targets ? here - (y[row * targets + m] - bias[m]) : here + bias[m];
             }
             u[entry] = here;
@@ -124,7 +124,7 @@ __device__ void add_rows(
             T x[ROWS];
             #pragma unroll
             for (int r = 0; r < ROWS; ++r) x[r] = next[r];
-            load(part + ROWS);  // after the last of a batch in vain: it is in the cache
+            load(part + ROWS);  // unused after the last of a batch, but then cached
             #pragma unroll
             for (int r = 0; r < ROWS; ++r) {
                 if (row + r < 0 || row + r >= rows) continue;
@@ -142,17 +142,17 @@ __device__ void add_rows(
     if (adds) totals[threadIdx.x] = total;
 }
 
-// Add up the `before` rows from `start` on, and make dot products of the `after` rows that follow.
-// `dots` has room for two tiles, of which `turn` says which one is added up.
+// Add up the `before` rows from `start` on, and compute dot products of the next `after` rows.
+// `dots` holds two tiles; `turn` is the number of the one that is added up.
 template <typename T, int COLUMNS>
-__global__ void __launch_bounds__(THREADS) fold_wide(
+__global__ void __launch_bounds__(THREADS) fused_wide(
     const T* X, const double* y, const double* weight, const double* V, const double* bias,
     long long first, long long start, long long before, long long after, int turn, int features,
     int targets, int shares, long long room, double* dots, double* sums
 ) {
     const long long adding = before ? parts_of(features, THREADS) * shares : 0;
     const T* tile = X + start * features;
-    // one kind of blocks among the other, so that both are at work at any time
+    // the two kinds of blocks alternate, so that both run at any time
     const long long block = blockIdx.x * adding / gridDim.x;
     if ((blockIdx.x + 1ll) * adding / gridDim.x > block)
         add_rows<T, COLUMNS>(

@@ -1,9 +1,9 @@
-"""What kernels are: the hot loops behind accumulators, by name and for each kind of block."""
+"""Kernels: the hot loops behind accumulators, by name and for each kind of block."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from streamreg.blocks import Block, Float64
@@ -11,12 +11,14 @@ if TYPE_CHECKING:
 # runs task(0) … task(count - 1), perhaps on several threads
 Parallel = Callable[[Callable[[int], None], int], None]
 Kernel = Callable[..., None]
+# factors of columns, (D,) or (K,); None means ones
+Scale: TypeAlias = "Float64 | None"
 
 
 class Affine(NamedTuple):
     """How a kernel reads columns: x·scale - shift; ``None`` means ones, and zeros."""
 
-    scale: Float64 | None = None  # (D,) or (K,), powers of two: rounds nothing
+    scale: Scale = None  # powers of two: rounds nothing
     shift: Float64 | None = None  # (D,) or (K,)
 
 
@@ -30,7 +32,7 @@ def serial(task: Callable[[int], None], count: int) -> None:
 
 
 class Kernels(NamedTuple):
-    """The kernels that one kind of block needs, by name, and what runs the parts of an update."""
+    """The kernels for one kind of block, by name, and what runs the parts of an update."""
 
     by_name: Mapping[str, Kernel]
     parallel: Parallel = serial
@@ -55,6 +57,5 @@ class KernelSet(NamedTuple):
 
     def shared_by(self, parallel: Parallel) -> KernelSet:
         """Return the same kernels, with the parts of an update run by ``parallel``."""
-        return KernelSet(
-            {kind: kernels._replace(parallel=parallel) for kind, kernels in self.by_kind.items()}
-        )
+        kinds = self.by_kind.items()
+        return KernelSet({kind: each._replace(parallel=parallel) for kind, each in kinds})

@@ -1,14 +1,13 @@
-"""The kernels that read each row once, for the blocks whose rows they can read; else NumPy's.
+"""The kernels that read each row once, for one target and at most one direction; else NumPy's.
 
-They serve rows of float64 and float32 in this machine's byte order, with one target and at most one
-direction; whatever else is stored is widened a tile at a time first.
+They read rows of float64 and float32 in this machine's byte order; other rows are widened first, a
+tile at a time.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -16,55 +15,45 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from streamreg.kernels import numpy as numpy_kernels
-from streamreg.kernels.base import AS_STORED, Affine, Kernels, KernelSet
+from streamreg.kernels.base import AS_STORED, Affine, Kernels, KernelSet, Scale
 from streamreg.kernels.numpy import column, room_for, tile_rows, tiles, widen
+from streamreg.kernels.states import count
 from streamreg.signals import uninterrupted
 
 if TYPE_CHECKING:
     from streamreg.blocks import Array, Block, Float64
     from streamreg.kernels.states import MomentsState, ProductState
 
-# below, some tens of passes gain less than the half second that it takes to load Numba
+# for fewer bytes, some tens of passes gain less than the half second that Numba takes to load
 _WORTH_NBYTES = 256 << 20
-# of Numba and LLVM: measured 115 to 130 MiB, and 160 the first time, when the loops are compiled
+# Numba and LLVM: measured 115 to 130 MiB, and 160 the first time, when the loops are compiled
 _LIBRARY_NBYTES = 168 << 20
-# of a tile as stored, that is read twice: from the cache that threads share the second time
+# of a tile as stored, which is read twice: the second time from the cache that threads share
 _TILE_NBYTES = 4 << 20
-# rows at a time, of which targets and weights are copied: at most what NumPy's tiles take
+# rows at a time, because targets and weights are copied: at most the memory of NumPy's tiles
 _MOST_ROWS = 1 << 14
-_ONE = np.float64(1.0).tobytes()
 
 
 def load() -> None:
-    """Import Numba and the compiled loops; compile them the first time.
-
-    Raises whatever a Numba raises that is installed, but does not work.
-    """
-    # an import that is interrupted half way would leave a Numba that never works again
+    """Import Numba and the loops, compiled the first time; a broken Numba raises any exception."""
+    # after an interrupted import Numba would never work again
     uninterrupted(import_module, "streamreg.kernels.numba_loops")
 
 
 def library_nbytes() -> int:
-    """Bytes that :func:`load` adds to this process; 0 if they are there already."""
+    """Bytes that :func:`load` adds to this process; 0 if it is loaded."""
     return 0 if "streamreg.kernels.numba_loops" in sys.modules else _LIBRARY_NBYTES
 
 
 def is_worth(pass_nbytes: int) -> bool:
-    """Whether so many bytes a pass are worth loading Numba, if it is installed."""
+    """Whether Numba is installed, and worth loading for passes of this size."""
     return pass_nbytes >= _WORTH_NBYTES and is_installed()
 
 
 def is_installed() -> bool:
-    """Whether Numba is installed and may compile; does not import it.
-
-    NUMBA_DISABLE_JIT can also be set in the running process.
-    """
-    return _has_numba() and os.environ.get("NUMBA_DISABLE_JIT", "0") in {"", "0"}
-
-
-@cache
-def _has_numba() -> bool:
-    return find_spec("numba") is not None
+    """Whether Numba is installed and may compile; does not import it."""
+    may_compile = os.environ.get("NUMBA_DISABLE_JIT", "0") in {"", "0"}
+    return may_compile and find_spec("numba") is not None
 
 
 def products(
@@ -89,23 +78,19 @@ def products(
     V = np.ascontiguousarray(coefficients.T)
     for tile, tile_y, weight in tiles(block, rows):
         z = tile if as_stored else widen(tile, room, x)
-        # first y - b: they may be large and alike, and are then subtracted without rounding
+        # y - b first: both may be large and close, and their difference is then exact
         target = column(tile_y, y)[:, 0] - bias[0]
-        s = _ones(len(z)) if weight is None else weight
+        s = np.broadcast_to(1.0, len(z)) if weight is None else weight
         if n_columns == 1:
             sums = numba_loops.residual_product(z, V, target, s, state.products)
         else:
-            sums = numba_loops.residual_and_direction_product(
-                z, V, bias[1], target, s, state.products
-            )
+            sums = numba_loops.two_products(z, V, bias[1], target, s, state.products)
         state.rr[...] += sums[0]
         np.add(state.sums, sums[1:], out=state.sums)
-        numpy_kernels.count(state, len(z), weight)
+        count(np, state, len(z), weight)
 
 
-def moments(
-    block: Block, state: MomentsState, *, x_scale: Float64 | None, y_scale: Float64 | None
-) -> None:
+def moments(block: Block, state: MomentsState, *, x_scale: Scale, y_scale: Scale) -> None:
     """Add a block to means and centred sums."""
     from streamreg.kernels import numba_loops  # noqa: PLC0415  (imports Numba)
 
@@ -120,14 +105,9 @@ def moments(
         numba_loops.sums_and_bounds(tile, state.origin, s, mean, state.low, state.high)
         mean /= total
         numba_loops.centred_sums(tile, state.origin, mean, y[:, 0], s, squares, cross)
-        return numpy_kernels.Centred(mean, squares, cross[None])
+        return mean, squares, cross[None]
 
-    numpy_kernels.fold_moments(block, state, rows, about_mean, x_scale=None, y_scale=y_scale)
-
-
-def _ones(n: int) -> Float64:
-    """Return n ones, which are one number in memory."""
-    return np.ndarray((n,), np.float64, _ONE, strides=(0,))
+    numpy_kernels.add_moments(block, state, rows, about_mean, x_scale=None, y_scale=y_scale)
 
 
 def _is_readable(X: Array) -> bool:

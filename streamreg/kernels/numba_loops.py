@@ -1,11 +1,9 @@
 """The kernels that read each row from memory once, compiled by Numba.
 
-A row's product with the coefficients and its part of the gradient are taken while the row is in
+A row's product with the coefficients and its part of the gradient are computed while the row is in
 cache, four rows at a time, so that coefficients and sums are read once for the four; meanwhile the
-next rows come from memory. float32 is widened in registers. Sums are float64; no loop holds the
-interpreter's lock.
-
-Compiled code is kept on disk beside this file, or in the user's cache folder, by Numba.
+next rows are prefetched. float32 is widened in registers. Sums are float64; no loop holds the
+interpreter's lock. Numba caches compiled code beside this file, or in the user's cache folder.
 """
 
 from __future__ import annotations
@@ -19,11 +17,11 @@ from numba.extending import intrinsic
 
 _FLOAT = types.float64
 _LINE_NBYTES = 64
-# of the next four rows, asked for early; the processor foresees the rest by itself, and all of
-# short rows. Measured: up to 1.3 times as fast, at D = 256, and never slower
+# of the next four rows, prefetched; the processor prefetches the rest by itself, and all of short
+# rows. Measured: up to 1.3 times as fast, at D = 256, and never slower
 _EARLY_NBYTES = 8 << 10
 _SHORT_NBYTES = 256
-# what is only read may be read-only: rows of a file that is mapped, say
+# inputs may be read-only, such as rows of a memory-mapped file
 _IN, _OUT = types.Array(_FLOAT, 1, "A", readonly=True), types.Array(_FLOAT, 1, "C")
 _WIDE_IN, _WIDE_OUT = types.Array(_FLOAT, 2, "C", readonly=True), types.Array(_FLOAT, 2, "C")
 _ROWS = [types.Array(stored, 2, "C", readonly=True) for stored in (types.float64, types.float32)]
@@ -32,13 +30,13 @@ _ROWS = [types.Array(stored, 2, "C", readonly=True) for stored in (types.float64
 def _compiled(*arguments, result):
     """Compile for rows of float64 and of float32, the first argument."""
     signatures = [result(rows, *arguments) for rows in _ROWS]
-    # NaN and inf must stay what they are: they are how bad data are found
+    # NaN and inf must propagate, because they are how bad data are found
     how = {"nogil": True, "fastmath": {"reassoc", "contract", "nsz"}, "error_model": "numpy"}
 
     def compile_it(function):
         try:
             return numba.njit(signatures, cache=True, **how)(function)
-        except Exception:  # noqa: BLE001  (no cache can be written, or what lies there is damaged)
+        except Exception:  # noqa: BLE001  (no cache can be written, or it is damaged)
             return numba.njit(signatures, **how)(function)
 
     return compile_it
@@ -46,13 +44,13 @@ def _compiled(*arguments, result):
 
 @intrinsic
 def _prefetch(_context, address):
-    """Ask for the cache line that holds an address, which may be any."""
+    """Prefetch the cache line that holds an address, which may be invalid."""
 
     def codegen(context, builder, _signature, arguments):
         number, pointer = llvm.IntType(32), llvm.IntType(8).as_pointer()
         kind = llvm.FunctionType(llvm.VoidType(), [pointer, number, number, number])
         function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        # to read, into all caches, data
+        # 0: for reading; 3: into all caches; 1: data
         builder.call(
             function, [builder.inttoptr(arguments[0], pointer), number(0), number(3), number(1)]
         )
@@ -63,10 +61,7 @@ def _prefetch(_context, address):
 
 @numba.njit
 def _expect_rows(X, i):
-    """Have what follows from row i on come nearer: four rows, or 8 KiB of them.
-
-    That may lie beyond the last row: a prefetch reads nothing, and of no address it fails.
-    """
+    """Prefetch four rows from row i on, or 8 KiB of them, perhaps beyond the last row."""
     row_nbytes = X.shape[1] * X.itemsize
     if row_nbytes < _SHORT_NBYTES:
         return
@@ -113,7 +108,7 @@ def residual_product(X, coefficients, y, weight, products):
 
 
 @_compiled(_WIDE_IN, _FLOAT, _IN, _IN, _WIDE_OUT, result=types.UniTuple(_FLOAT, 3))
-def residual_and_direction_product(X, coefficients, bias, y, weight, products):
+def two_products(X, coefficients, bias, y, weight, products):
     """Add rᵀsX and uᵀsX, r = Xw - y and u = Xd + e, to ``products``, (2, D).
 
     Return Σ sr², Σ sr and Σ su.
@@ -166,7 +161,7 @@ def residual_and_direction_product(X, coefficients, bias, y, weight, products):
 
 @_compiled(_IN, _IN, _OUT, _OUT, _OUT, result=types.void)
 def sums_and_bounds(X, origin, weight, sums, low, high):
-    """Add Σ s(x - origin) to ``sums``; lower ``low`` and raise ``high`` to what X holds; (D,)."""
+    """Add Σ s(x - origin) to ``sums``, and update the bounds ``low`` and ``high``; all (D,)."""
     n, n_features = X.shape
     whole = n - n % 4
     for i in range(0, whole, 4):

@@ -1,16 +1,17 @@
-"""The kernels on the processor: tiles that fit its cache, float64 sums of whatever is stored.
+"""The kernels in NumPy: each tile is read from memory once, and fits the processor's cache.
 
-A tile is read from memory once; what a kernel does with it after that happens in cache.
+Sums are float64, whatever is stored.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from streamreg.kernels import blas
-from streamreg.kernels.base import AS_STORED, Affine, Kernels, KernelSet
+from streamreg.kernels.base import AS_STORED, Affine, Kernels, KernelSet, Scale
+from streamreg.kernels.states import count, move_means
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,16 +20,25 @@ if TYPE_CHECKING:
     from streamreg.kernels.base import Parallel
     from streamreg.kernels.states import GramState, MomentsState, ProductState
 
+    # of a tile: its mean less the origin (D,); sums about the mean: of squares (D,), with y (K, D)
+    Centred = tuple[Float64, Float64, Float64]
 
+_TILE_NBYTES = 1 << 20
+_MIN_ROWS = 8
 _GRAM_TILE_NBYTES = 2 << 20
-# a rank-k update of fewer rows would be bound by reading and writing the D² state
+# with fewer rows, reading and writing the D² state would take most of a rank-k update
 _GRAM_MIN_ROWS = 256
-# of the D² state, so that threads can share one that is too large to be kept by each
+# columns of a panel, by which threads share a D² state that is too large for one copy a thread
 _PANEL = 512
-# of coefficients: for more, products of matrices are faster than one vector after another
+# with more columns of coefficients, one matrix product is faster than one vector at a time
 _FEW_COLUMNS = 4
-# 1 in so many
+# columns are few if they are at most 1 in 8
 _FEW = 8
+
+
+def tile_rows(n_features: int) -> int:
+    """Return the rows of a tile: about 1 MiB of float64, at least 8."""
+    return max(_MIN_ROWS, _TILE_NBYTES // (8 * n_features))
 
 
 def gram_tile_rows(n_features: int) -> int:
@@ -51,17 +61,7 @@ def products(
     x: Affine = AS_STORED,
     y: Affine = AS_STORED,
 ) -> None:
-    """Add u = XV + b, less y in its first K columns, and uᵀsX to ``state``.
-
-    Parameters
-    ----------
-    coefficients
-        V, (D, M).
-    bias
-        b, (M,).
-    x, y
-        How columns of X and y are read: scaled, then shifted.
-    """
+    """Add u = XV + b, less y in its first K columns, and uᵀsX; V is (D, M), b (M,)."""
     n_targets, n_columns = len(state.rr), len(state.sums)
     rows = min(tile_rows(block.X.shape[1]), block.n_rows)
     room = room_for(block.X, rows, always=any(part is not None for part in x))
@@ -70,7 +70,7 @@ def products(
         z = widen(tile, room, x)
         u = u_room[:, : len(z)]
         _multiply(coefficients.T, z, u)
-        # y - b first: they may be large and alike, and are then subtracted without rounding
+        # y - b first: both may be large and close, and their difference is then exact
         u[:n_targets] -= (column(tile_y, y) - bias[:n_targets]).T
         u[n_targets:] += bias[n_targets:, None]
         su = u if weight is None else u * weight
@@ -78,7 +78,7 @@ def products(
         np.add(state.products, added, out=state.products)
         np.add(state.sums, su.sum(axis=1), out=state.sums)
         np.add(state.rr, np.einsum("ji,ji->j", su[:n_targets], u[:n_targets]), out=state.rr)
-        count(state, len(z), weight)
+        count(np, state, len(z), weight)
 
 
 def _multiply(coefficients: Float64, z: Float64, out: Float64) -> None:
@@ -104,7 +104,7 @@ def predict(X: Array, coefficients: Float64, intercept: Float64) -> Float64:
     out = np.empty((len(X), len(intercept)))
     rows = min(tile_rows(X.shape[1]), len(X))
     room = room_for(X, rows, always=False)
-    # what leaves float64's range becomes inf, which callers look for
+    # values beyond float64's range become inf, which callers look for
     with np.errstate(all="ignore"):
         for start in range(0, len(X), max(1, rows)):
             z = widen(X[start : start + rows], room, AS_STORED)
@@ -124,13 +124,7 @@ def moments_scratch_nbytes(n_features: int, n_targets: int) -> int:
     return 8 * (rows * (n_features + 4 * n_targets + 1) + (2 * n_targets + 6) * n_features)
 
 
-def moments(
-    block: Block,
-    state: MomentsState,
-    *,
-    x_scale: Float64 | None,
-    y_scale: Float64 | None,
-) -> None:
+def moments(block: Block, state: MomentsState, *, x_scale: Scale, y_scale: Scale) -> None:
     """Add a block to means and centred sums."""
     rows = min(tile_rows(block.X.shape[1]), block.n_rows)
     room = room_for(block.X, rows, always=True)
@@ -141,29 +135,21 @@ def moments(
         mean = _centre(z, s, total)
         cross = (y * s[:, None]).T @ z
         np.square(z, out=z)
-        return Centred(mean, s @ z, cross)
+        return mean, s @ z, cross
 
-    fold_moments(block, state, rows, about_mean, x_scale=x_scale, y_scale=y_scale)
-
-
-class Centred(NamedTuple):
-    """Of one tile: the mean less the origin, and sums about the mean."""
-
-    mean: Float64  #   (D,)
-    squares: Float64  # (D,)
-    cross: Float64  #  (K, D) with y about its own mean
+    add_moments(block, state, rows, about_mean, x_scale=x_scale, y_scale=y_scale)
 
 
-def fold_moments(
+def add_moments(
     block: Block,
     state: MomentsState,
     rows: int,
     about_mean: Callable[[Array, Float64, Float64, float], Centred],
     *,
-    x_scale: Float64 | None,
-    y_scale: Float64 | None,
+    x_scale: Scale,
+    y_scale: Scale,
 ) -> None:
-    """Add tiles, each centred by its own mean, to a state: Chan, Golub & LeVeque (1983)."""
+    """Add tiles, each centred by its own mean: ``about_mean(tile, y, s, Σ sᵢ)`` sums them up."""
     for tile, tile_y, weight in tiles(block, rows):
         if not state.n:
             state.origin[...] = column(tile[0], Affine(x_scale))
@@ -174,14 +160,11 @@ def fold_moments(
         total = float(s.sum())
         y_mean = _centre(z_y, s, total)
         mean, squares, cross = about_mean(tile, z_y, s, total)
-        ratio, share = _chan(state.s, total)
-        delta, y_delta = mean - state.mean, y_mean - state.y_mean
+        ratio, delta, y_delta = move_means(np, state, mean, y_mean, total)
         np.add(state.cross, cross + ratio * np.outer(y_delta, delta), out=state.cross)
         np.add(state.m2, squares + ratio * delta * delta, out=state.m2)
         np.add(state.y_m2, s @ (z_y * z_y) + ratio * y_delta * y_delta, out=state.y_m2)
-        np.add(state.mean, share * delta, out=state.mean)
-        np.add(state.y_mean, share * y_delta, out=state.y_mean)
-        count(state, len(tile), weight)
+        count(np, state, len(tile), weight)
 
 
 def gram_panels(n_features: int) -> int:
@@ -197,8 +180,8 @@ def gram_columns(n_features: int, panels: range) -> list[slice]:
 def gram_scratch_nbytes(n_features: int, n_targets: int) -> int:
     """Bytes that :func:`gram` needs beside state and block."""
     rows = gram_tile_rows(n_features) + 1
-    looked_at = n_features // _FEW
-    return 8 * (rows * (n_features + looked_at + 3 * n_targets + 2) + n_features * (n_targets + 4))
+    copied = n_features // _FEW
+    return 8 * (rows * (n_features + copied + 3 * n_targets + 2) + n_features * (n_targets + 4))
 
 
 def gram(
@@ -207,8 +190,8 @@ def gram(
     parallel: Parallel,
     *,
     centred: bool,
-    x_scale: Float64 | None,
-    y_scale: Float64 | None,
+    x_scale: Scale,
+    y_scale: Scale,
 ) -> None:
     """Add a block to second moments about the mean (or about zero), a tile at a time.
 
@@ -216,7 +199,7 @@ def gram(
 
         G = Gₐ + G_b + (nₐ n_b / n) δ δᵀ
 
-    so δ, times the root of its factor, is one more row of the tile: one rank-k update does all.
+    so √(nₐ n_b / n) δ is appended to the tile as a row: one rank-k update does all.
     """
     n_features = block.X.shape[1]
     rows = min(gram_tile_rows(n_features), block.n_rows)
@@ -237,12 +220,9 @@ def gram(
             s = np.ones(n) if weight is None else weight
             total = float(s.sum())
             mean, y_mean = _centre(z, s, total), _centre(z_y[:n], s, total)
-            ratio, share = _chan(state.s, total)
-            delta, y_delta = mean - state.mean, y_mean - state.y_mean
+            ratio, delta, y_delta = move_means(np, state, mean, y_mean, total)
             np.multiply(delta, np.sqrt(ratio), out=room[n])
             np.multiply(y_delta, np.sqrt(ratio), out=z_y[n])
-            np.add(state.mean, share * delta, out=state.mean)
-            np.add(state.y_mean, share * y_delta, out=state.y_mean)
             filled = n + 1
         if weight is not None:
             root = np.sqrt(weight)[:, None]
@@ -251,7 +231,7 @@ def gram(
         _add_gram(room[:filled], state.gram, parallel)
         np.add(state.cross, room[:filled].T @ z_y[:filled], out=state.cross)
         np.add(state.y_m2, np.einsum("ij,ij->j", z_y[:filled], z_y[:filled]), out=state.y_m2)
-        count(state, n, weight)
+        count(np, state, n, weight)
 
 
 def _add_gram(rows: Float64, gram: Float64, parallel: Parallel) -> None:
@@ -270,43 +250,19 @@ def _bound(values: Array, low: Float64, high: Float64) -> None:
 
 
 def _note_changes(z: Float64, varies: Float64) -> None:
-    """Mark columns that leave their origin; once all are marked it costs nothing."""
+    """Mark columns that differ from their origin; once all are marked it costs nothing."""
     still = np.flatnonzero(varies == 0)
     if len(still):
-        # a few columns are copied out; of many it is cheaper to look at all
+        # a few columns are copied; of many, it is cheaper to look at all
         part = still if _FEW * len(still) <= len(varies) else slice(None)
         varies[part] = np.maximum(varies[part], z[:, part].any(axis=0))
 
 
 def _centre(z: Float64, s: Float64, total: float) -> Float64:
-    """Take the weighted mean from each column of ``z``, in place, and return it."""
+    """Subtract the weighted mean from each column of ``z``, in place, and return it."""
     mean = (s @ z) / total
     z -= mean
     return np.asarray(mean)
-
-
-def _chan(s_before: Float64, s_added: float) -> tuple[float, float]:
-    """Return (nₐ n_b / n, n_b / n): the factor of δδᵀ, and the share of δ in the new mean."""
-    share = s_added / (float(s_before) + s_added)
-    return float(s_before) * share, share
-
-
-def count(state: MomentsState | ProductState | GramState, n: int, weight: Float64 | None) -> None:
-    """Add rows, and their weights, to the counts of a state."""
-    state.n[...] += n
-    state.s[...] += n if weight is None else weight.sum()
-
-
-KERNELS = KernelSet({"dense": Kernels({"products": products, "moments": moments, "gram": gram})})
-
-
-_TILE_NBYTES = 1 << 20
-_MIN_ROWS = 8
-
-
-def tile_rows(n_features: int) -> int:
-    """Return the rows of a tile: about 1 MiB of float64, at least 8."""
-    return max(_MIN_ROWS, _TILE_NBYTES // (8 * n_features))
 
 
 def tiles(block: Block, rows: int) -> Iterator[tuple[Array, Array, Float64 | None]]:
@@ -317,18 +273,18 @@ def tiles(block: Block, rows: int) -> Iterator[tuple[Array, Array, Float64 | Non
 
 
 def room_for(X: Array, rows: int, *, always: bool) -> Float64:
-    """Return a buffer for a widened tile; an empty one where tiles can be used as they lie."""
+    """Return a buffer for a widened tile; an empty one if tiles are float64 already."""
     if not always and X.dtype == np.float64 and X.dtype.isnative:
         return np.empty((0, X.shape[1]))
     return np.empty((rows, X.shape[1]))
 
 
 def widen(tile: Array, room: Float64, columns: Affine) -> Float64:
-    """Return tile·scale - shift as float64, in ``room``; the tile itself where there is none."""
+    """Return tile·scale - shift as float64, in ``room``; the tile itself if that is empty."""
     if not len(room):
         return tile
     z = room[: len(tile)]
-    # unsafe: integers become floats; those beyond 2⁵³ are warned of by who reads them
+    # unsafe, because integers become floats; readers warn of those beyond 2⁵³
     if columns.scale is not None:
         np.multiply(tile, columns.scale, out=z, dtype=np.float64, casting="unsafe")
         if columns.shift is not None:
@@ -342,9 +298,7 @@ def widen(tile: Array, room: Float64, columns: Affine) -> Float64:
 
 def column(values: Array, columns: Affine) -> Float64:
     """Return values·scale - shift as a new array: of y, which is narrow, or of one row."""
-    z = values.astype(np.float64)
-    if columns.scale is not None:
-        z *= columns.scale
-    if columns.shift is not None:
-        z -= columns.shift
-    return z
+    return widen(values, np.empty(values.shape), columns)
+
+
+KERNELS = KernelSet({"dense": Kernels({"products": products, "moments": moments, "gram": gram})})

@@ -1,4 +1,4 @@
-"""The implementations of kernels by name; each is imported only if it is asked for."""
+"""The implementations of kernels by name."""
 
 from __future__ import annotations
 
@@ -9,20 +9,12 @@ if TYPE_CHECKING:
 
 
 def load_kernels(name: str) -> KernelSet:
-    """Return the kernels ``"numpy"`` or ``"numba"``.
-
-    Raises
-    ------
-    LookupError
-        There is no implementation of that name.
-    """
-    if name == "numpy":
-        from streamreg.kernels.numpy import KERNELS  # noqa: PLC0415
-
-        return KERNELS
+    """Import and return the kernels ``"numpy"`` or ``"numba"``."""
     if name == "numba":
         from streamreg.kernels import numba  # noqa: PLC0415
 
         numba.load()
         return numba.KERNELS
-    raise LookupError(f"no kernels are named {name!r}; known: 'numpy', 'numba'")
+    from streamreg.kernels.numpy import KERNELS  # noqa: PLC0415
+
+    return KERNELS

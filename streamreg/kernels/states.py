@@ -1,19 +1,24 @@
 """The sums that the kernels add to. Shapes: D features, K targets, M columns of coefficients.
 
-Means are kept about an origin, the first row that a state met: rows that lie a billion deviations
-from zero then cost no digits, and a column that never changes is exactly zero.
+Means are stored about an origin, the first row of a state: rows a billion deviations from zero then
+cost no digits, and the sums of a constant column are exactly zero.
 """
 
 from __future__ import annotations
 
 import mmap
 import sys
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
     from streamreg.blocks import Float64
+
+
+# NumPy or CuPy, and a number of theirs
+Namespace = Any
+Number = Any
 
 
 class MomentsState(NamedTuple):
@@ -26,8 +31,8 @@ class MomentsState(NamedTuple):
     m2: Float64  # (D,)    Σ sᵢ (xᵢ - x̄)²
     low: Float64  # (D,)    min xᵢ, as stored
     high: Float64  # (D,)    max xᵢ, as stored
-    y_origin: Float64  # (K,)    the first y
-    y_mean: Float64  # (K,)    ȳ less it
+    y_origin: Float64  # (K,)    oy, the first y
+    y_mean: Float64  # (K,)    ȳ - oy
     y_m2: Float64  # (K,)    Σ sᵢ (yᵢ - ȳ)²
     y_low: Float64  # (K,)    min yᵢ, as stored
     y_high: Float64  # (K,)    max yᵢ, as stored
@@ -37,12 +42,9 @@ class MomentsState(NamedTuple):
     def zero(cls, n_features: int, n_targets: int) -> MomentsState:
         """Return the state of no rows."""
         d, k = n_features, n_targets
-        return cls(
-            n=np.zeros(()), s=np.zeros(()), origin=np.zeros(d), mean=np.zeros(d), m2=np.zeros(d),
-            low=np.full(d, np.inf), high=np.full(d, -np.inf),
-            y_origin=np.zeros(k), y_mean=np.zeros(k), y_m2=np.zeros(k),
-            y_low=np.full(k, np.inf), y_high=np.full(k, -np.inf), cross=np.zeros((k, d)),
-        )  # fmt: skip
+        bounds, y_bounds = ([np.full(size, np.inf), np.full(size, -np.inf)] for size in (d, k))
+        sums = [*_zeros((), (), d, d, d), *bounds, *_zeros(k, k, k), *y_bounds, np.zeros((k, d))]
+        return cls._make(sums)
 
 
 class ProductState(NamedTuple):
@@ -57,16 +59,13 @@ class ProductState(NamedTuple):
     @classmethod
     def zero(cls, n_features: int, n_targets: int, n_columns: int) -> ProductState:
         """Return the state of no rows."""
-        return cls(
-            n=np.zeros(()), s=np.zeros(()), sums=np.zeros(n_columns), rr=np.zeros(n_targets),
-            products=np.zeros((n_columns, n_features)),
-        )  # fmt: skip
+        return cls(*_zeros((), (), n_columns, n_targets, (n_columns, n_features)))
 
 
 class GramState(NamedTuple):
     """Second moments about the mean, or about zero where the fit has no intercept.
 
-    Of ``gram`` the lower triangle, seen as Fortran order, is kept.
+    Only the lower triangle of ``gram``, in Fortran order, is valid.
     """
 
     n: Float64  # ()      rows
@@ -75,8 +74,8 @@ class GramState(NamedTuple):
     mean: Float64  # (D,)    x̄ - o; zeros where nothing is centred
     varies: Float64  # (D,)    1 where a value differs from the origin, else 0
     gram: Float64  # (D, D)  Σ sᵢ (xᵢ - x̄)(xᵢ - x̄)ᵀ
-    y_origin: Float64  # (K,)    the first y, or zeros
-    y_mean: Float64  # (K,)    ȳ less it, or zeros
+    y_origin: Float64  # (K,)    oy, the first y, or zeros
+    y_mean: Float64  # (K,)    ȳ - oy, or zeros
     y_varies: Float64  # (K,)    1 where a value differs from the origin, else 0
     y_m2: Float64  # (K,)    Σ sᵢ (yᵢ - ȳ)²
     cross: Float64  # (D, K)  Σ sᵢ (xᵢ - x̄)(yᵢ - ȳ)ᵀ
@@ -85,19 +84,17 @@ class GramState(NamedTuple):
     def zero(cls, n_features: int, n_targets: int) -> GramState:
         """Return the state of no rows."""
         d, k = n_features, n_targets
-        return cls(
-            n=np.zeros(()), s=np.zeros(()),
-            origin=np.zeros(d), mean=np.zeros(d), varies=np.zeros(d),
-            gram=_square(d),
-            y_origin=np.zeros(k), y_mean=np.zeros(k), y_varies=np.zeros(k), y_m2=np.zeros(k),
-            cross=np.zeros((d, k)),
-        )  # fmt: skip
+        return cls._make([*_zeros((), (), d, d, d), _square(d), *_zeros(k, k, k, k, (d, k))])
+
+
+def _zeros(*shapes: int | tuple[int, ...]) -> list[Float64]:
+    return [np.zeros(shape) for shape in shapes]
 
 
 def _square(n_features: int) -> Float64:
-    """Return zeros (D, D), in Fortran order, that go back to the system when they are freed.
+    """Return zeros (D, D), in Fortran order, whose memory the system gets back when freed.
 
-    Threads' heaps keep what is freed: of states of 30 MiB, six alive, they held up to nine
+    The heaps of threads keep freed memory: with six states of 30 MiB alive they held up to nine
     (measured with glibc 2.36 and four threads).
     """
     nbytes = 8 * n_features**2
@@ -111,3 +108,28 @@ def _square(n_features: int) -> Float64:
     if nbytes >= 1 << 22 and sys.platform == "linux":
         pages.madvise(mmap.MADV_HUGEPAGE)  # as NumPy does
     return np.frombuffer(pages).reshape((n_features, n_features), order="F")
+
+
+def move_means(
+    xp: Namespace, state: MomentsState | GramState, mean: Float64, y_mean: Float64, total: Number
+) -> tuple[Number, Float64, Float64]:
+    """Move the means of a state, given those of b more rows of weight ``total``.
+
+    Returns nₐ n_b / n, δ = x̄_b - x̄ₐ and the δ of y: Chan, Golub & LeVeque (1983).
+    """
+    share = total / (state.s + total)
+    delta, y_delta = mean - state.mean, y_mean - state.y_mean
+    xp.add(state.mean, share * delta, out=state.mean)
+    xp.add(state.y_mean, share * y_delta, out=state.y_mean)
+    return state.s * share, delta, y_delta
+
+
+def count(
+    xp: Namespace,
+    state: MomentsState | ProductState | GramState,
+    n: int,
+    weight: Float64 | None,
+) -> None:
+    """Add n rows, and their weights, to the counts of a state."""
+    state.n[...] += n
+    xp.add(state.s, n if weight is None else weight.sum(), out=state.s)

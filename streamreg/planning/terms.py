@@ -25,8 +25,8 @@ class DeviceNeeds:
     ----------
     limit_nbytes
         Bytes that the fit may take of the device.
-    buffer_nbytes, least_buffer_nbytes
-        Of each buffer on the device, for a block or a part of one; and for one tile.
+    buffer_nbytes
+        Of each buffer on the device, for a block or a part of one.
     n_slots, pinned_nbytes
         Blocks in transfer, and the pinned host memory for each.
     n_kept
@@ -36,7 +36,6 @@ class DeviceNeeds:
     limit_nbytes: int
     terms: tuple[Term, ...]
     buffer_nbytes: int
-    least_buffer_nbytes: int
     n_slots: int
     pinned_nbytes: int
     n_kept: int

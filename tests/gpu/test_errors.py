@@ -1,4 +1,4 @@
-"""What is said where a GPU is not there, has no room or fails, on one that is made up."""
+"""Errors of a GPU that is absent, has no memory or fails: a fake one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def store(tmp_path_factory):
     return path
 
 
-def test_what_does_not_fit_the_device_is_refused_before_reading(cupy, store):
+def test_a_fit_that_exceeds_device_memory_is_refused_before_reading(cupy, store):
     refused = plan(store, device="cuda", solver="closed_form", device_memory_limit="80 MiB")
     assert not refused.candidates["closed_form"].fits
     enough = re.search(r"Raise device_memory_limit to ([\d.]+ \w+)", str(refused))[1]
@@ -46,18 +46,18 @@ def test_what_does_not_fit_the_device_is_refused_before_reading(cupy, store):
         )
 
 
-def test_more_of_the_device_than_is_free_is_refused(cupy, store):
+def test_a_limit_above_free_device_memory_is_refused(cupy, store):
     with pytest.raises(MemoryLimitError, match=r"limit is 2.0 GiB and the GPU has 1.0 GiB free"):
         LinearRegression(device="cuda", device_memory_limit="2 GiB").fit(store)
 
 
-def test_half_of_what_is_free_on_the_device_is_the_usual_limit(cupy, store):
+def test_half_of_free_device_memory_is_the_default_limit(cupy, store):
     made = plan(store, device="cuda")
     assert made.candidates[made.chosen].device.limit_nbytes == GIB // 2
     assert made.to_dict()["candidates"]["cg"]["device"]["terms"][0]["what"]
 
 
-def test_a_device_that_refuses_memory_is_no_damage(cupy, store, monkeypatch):
+def test_device_memory_that_is_refused_raises_memory_limit_error(cupy, store, monkeypatch):
     def refuse(*given, **options):
         raise OutOfMemoryError("Out of memory allocating 9 bytes")
 
@@ -66,16 +66,16 @@ def test_a_device_that_refuses_memory_is_no_damage(cupy, store, monkeypatch):
         LinearRegression(device="cuda").fit(store)
 
 
-def test_without_cupy_it_is_said_how_to_install_it(store, monkeypatch):
+def test_without_cupy_the_error_says_how_to_install_it(store, monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(InputError, match=r"needs CuPy and cuBLAS, .*pip install"):
         LinearRegression(device="cuda").fit(store)
 
 
-def test_a_device_that_fails_is_told_with_what_to_do(cupy, store, monkeypatch):
+def test_the_error_of_a_failing_device_says_what_to_do(cupy, store, monkeypatch):
     for text, error, says in (
         ("cudaErrorECCUncorrectable", StreamregError, "the GPU failed: .*nvidia-smi"),
-        ("cudaErrorMemoryAllocation: out of memory", MemoryLimitError, "for what it copies from"),
+        ("cudaErrorMemoryAllocation: out of memory", MemoryLimitError, "for pinned memory"),
         ("CUDA_ERROR_UNSUPPORTED_PTX_VERSION", StreamregError, "driver and CUDA are as new as"),
     ):
         kind = CUDADriverError if "PTX" in text else CUDARuntimeError
@@ -88,7 +88,7 @@ def test_a_device_that_fails_is_told_with_what_to_do(cupy, store, monkeypatch):
             LinearRegression(device="cuda").fit(store)
 
 
-def test_without_a_gpu_it_is_said_what_is_amiss(cupy, store, monkeypatch):
+def test_without_a_gpu_the_error_says_what_to_check(cupy, store, monkeypatch):
     def too_old():
         raise CUDARuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient")
 

@@ -27,25 +27,30 @@ pytestmark = [
         (33, 257, "f4", False, False), (1100, 9, "f8", False, True), (40, 5, "f8", True, False),
     ],
 )  # fmt: skip
-def test_numbers_are_those_of_the_plainest_form(gpu, monkeypatch, d, n, dtype, weighted, centred):
+def test_sums_equal_the_reference(gpu, monkeypatch, d, n, dtype, weighted, centred):
     monkeypatch.setattr(gpu_kernels, "TILE_NBYTES", 8 * 40 * 512)
     rng = np.random.default_rng(0)
     X, y = (rng.standard_normal((n, shape)).astype(dtype) + 7 for shape in (d, 2))
     X, y = X.astype(dtype), y.astype(dtype)
-    X[:, 0] = 3  # never changes
+    X[:, 0] = 3  # constant
     weight = rng.uniform(0.1, 2, n) if weighted else None
     stream = gpu.cupy.cuda.Stream(non_blocking=True)
     loops = gpu.kernels()
     with stream:
-        there = DeviceState(gpu, GramState.zero(d, 2), stream)
+        on_device = DeviceState(gpu, GramState.zero(d, 2), stream)
         block = Block(
             gpu.cupy.asarray(X), gpu.cupy.asarray(y),
             None if weight is None else gpu.cupy.asarray(weight), 0, joints=(4,),
         )  # fmt: skip
         loops.kernels.find("gram")(
-            block, there.state, loops.kernels.parallel, centred=centred, x_scale=None, y_scale=None
+            block,
+            on_device.state,
+            loops.kernels.parallel,
+            centred=centred,
+            x_scale=None,
+            y_scale=None,
         )
-        state = there.send(gpu.cupy.cuda.Stream(non_blocking=True))()
+        state = on_device.send(gpu.cupy.cuda.Stream(non_blocking=True))()
     counts = np.ones(n) if weight is None else weight
     expected = reference.gram(X.astype(float), y.astype(float), counts, centred=centred)
     lower = np.tril_indices(d)

@@ -1,4 +1,4 @@
-"""The compiled kernel of a GPU, run by threads of the host: its numbers, which no cut changes."""
+"""The compiled kernels of a GPU, run by threads of the host: no partition changes their bits."""
 
 from __future__ import annotations
 
@@ -31,21 +31,24 @@ pytestmark = [
 ROUNDING = 1e-12
 
 
-def folded(gpu, X, y, weight, V, bias, cuts):
-    """Return the state of rows that come in several blocks."""
+def reduced(gpu, X, y, weight, V, bias, bounds):
+    """Return the state of rows that are reduced in several blocks."""
     stream = gpu.cupy.cuda.Stream(non_blocking=True)
     loops = gpu.kernels()
     with stream:
         zero = ProductState.zero(X.shape[1], y.shape[1], V.shape[1])
-        there = DeviceState(gpu, zero, stream)
-        for first, stop in zip((0, *cuts), (*cuts, len(X)), strict=True):
+        on_device = DeviceState(gpu, zero, stream)
+        for first, stop in zip((0, *bounds), (*bounds, len(X)), strict=True):
             part = [gpu.cupy.asarray(a[first:stop]) for a in (X, y)]
             s = None if weight is None else gpu.cupy.asarray(weight[first:stop])
             loops.kernels.find("products")(
-                Block(*part, s, first), there.state, coefficients=np.asfortranarray(V), bias=bias
+                Block(*part, s, first),
+                on_device.state,
+                coefficients=np.asfortranarray(V),
+                bias=bias,
             )
-        loops.finish(there.state)
-        return there.send(gpu.cupy.cuda.Stream(non_blocking=True))()
+        loops.finish(on_device.state)
+        return on_device.send(gpu.cupy.cuda.Stream(non_blocking=True))()
 
 
 @pytest.mark.parametrize(
@@ -53,15 +56,13 @@ def folded(gpu, X, y, weight, V, bias, cuts):
     [("f4", 1, True), ("f4", 2, False), ("f8", 1, False), ("f8", 2, True)],
 )
 @pytest.mark.parametrize("d", [8, 50, 100, 300])
-def test_numbers_are_those_of_the_plainest_form_and_no_cut_changes_them(
-    gpu, d, dtype, n_columns, weighted
-):
+def test_sums_equal_the_reference_and_no_partition_changes_them(gpu, d, dtype, n_columns, weighted):
     rng = np.random.default_rng(0)
     n = 29
     X, y = rng.standard_normal((n, d)).astype(dtype), rng.standard_normal((n, 1))
     weight = rng.uniform(0.1, 2, n) if weighted else None
     V, bias = rng.standard_normal((d, n_columns)), rng.standard_normal(n_columns)
-    whole = folded(gpu, X, y, weight, V, bias, ())
+    whole = reduced(gpu, X, y, weight, V, bias, ())
     expected = reference.products(
         X.astype(float), y, np.ones(n) if weight is None else weight, V, bias
     )
@@ -70,7 +71,7 @@ def test_numbers_are_those_of_the_plainest_form_and_no_cut_changes_them(
         np.testing.assert_allclose(
             getattr(whole, name), value, rtol=ROUNDING, atol=ROUNDING * size, err_msg=name
         )
-    in_parts = folded(gpu, X, y, weight, V, bias, (1, 6, 7, 20))
+    in_parts = reduced(gpu, X, y, weight, V, bias, (1, 6, 7, 20))
     for name in ("n", "s", "sums", "rr", "products"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(in_parts, name), err_msg=name)
 
@@ -83,7 +84,7 @@ def test_wide_rows_are_shared_by_as_many_threads_as_a_block_has(gpu, d):
     way = launch.NarrowRows(launch.Shape(d, 2, 1))
     assert way.threads <= 512
     assert way.threads * way.a_thread >= d
-    state = folded(gpu, X, y, None, V, bias, (2,))
+    state = reduced(gpu, X, y, None, V, bias, (2,))
     expected = reference.products(X.astype(float), y, np.ones(5), V, bias)
     for name in ("products", "sums", "rr"):
         np.testing.assert_allclose(getattr(state, name), expected[name], rtol=1e-11, atol=1e-9)
@@ -102,7 +103,7 @@ def test_rows_of_any_width_and_some_targets(gpu, d, k, n_columns, dtype, weighte
     weight = rng.uniform(0.1, 2, n) if weighted else None
     V, bias = rng.standard_normal((d, n_columns)), rng.standard_normal(n_columns)
     assert isinstance(launch.launches_for(launch.Shape(d, n_columns, k))[0], launch.WideRows)
-    whole = folded(gpu, X, y, weight, V, bias, ())
+    whole = reduced(gpu, X, y, weight, V, bias, ())
     counts = np.ones(n) if weight is None else weight
     expected = reference.products(X.astype(float), y, counts, V, bias)
     for name, value in expected.items():
@@ -110,12 +111,12 @@ def test_rows_of_any_width_and_some_targets(gpu, d, k, n_columns, dtype, weighte
         np.testing.assert_allclose(
             getattr(whole, name), value, rtol=1e-11, atol=ROUNDING * size, err_msg=name
         )
-    in_parts = folded(gpu, X, y, weight, V, bias, (1, 6, 7))
+    in_parts = reduced(gpu, X, y, weight, V, bias, (1, 6, 7))
     for name in ("n", "s", "sums", "rr", "products"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(in_parts, name), err_msg=name)
 
 
-def test_rows_that_share_more_than_a_gpu_has_are_folded_another_way():
+def test_another_kernel_runs_if_a_gpu_has_too_little_shared_memory():
     shape = launch.Shape(4096, 2, 1)
     narrow, wide = launch.launches_for(shape)
     assert wide.shared_nbytes < 48 << 10 < 64 << 10 < narrow.shared_nbytes
@@ -125,12 +126,12 @@ def test_rows_that_share_more_than_a_gpu_has_are_folded_another_way():
         )
 
 
-def test_y_that_is_large_and_alike_costs_no_digits(gpu):
+def test_a_large_constant_part_of_y_costs_no_digits(gpu):
     rng = np.random.default_rng(0)
     X, noise = rng.standard_normal((40, 40)), rng.standard_normal((40, 1))
     # sums of powers of two: y and b are exact
     y, bias = np.round(noise * 1024) / 1024 + 2.0**40, np.array([2.0**40])
-    state = folded(gpu, X, y, None, np.zeros((40, 1)), bias, ())
+    state = reduced(gpu, X, y, None, np.zeros((40, 1)), bias, ())
     r = bias - y
     np.testing.assert_allclose(state.products, r.T @ X, rtol=ROUNDING, atol=ROUNDING)
 
@@ -142,7 +143,7 @@ def test_y_that_is_large_and_alike_costs_no_digits(gpu):
         ((10, 4097), 1, 1, True), ((10, 64), 4, 2, False), ((10, 1024), 16, 8, False),
     ],
 )  # fmt: skip
-def test_what_is_not_served_is_left_to_others(shape, n_columns, n_targets, is_served):
+def test_kernels_serve_only_their_shapes(shape, n_columns, n_targets, is_served):
     block = Block(np.ones(shape), np.ones((10, n_targets)), None, 0)
     state = ProductState.zero(shape[1], n_targets, n_columns)
     products = fused_products.FusedProducts(None, None, 1 << 17)
@@ -150,7 +151,7 @@ def test_what_is_not_served_is_left_to_others(shape, n_columns, n_targets, is_se
     assert not products.serves(block, state, Affine(shift=np.ones(shape[1])))
 
 
-def test_whole_fits_give_the_same_bits_wherever_rows_lie(gpu, client_here, monkeypatch):
+def test_fits_give_the_same_bits_on_host_device_chunks_and_workers(gpu, client_here, monkeypatch):
     set_gpu_partition(monkeypatch, block_nbytes=16 << 10, segment_nbytes=64 << 10)
     rng = np.random.default_rng(0)
     X = rng.standard_normal((400, 40))
@@ -163,9 +164,9 @@ def test_whole_fits_give_the_same_bits_wherever_rows_lie(gpu, client_here, monke
         return model.coef_.tobytes(), model
 
     on_gpu = {"device": "cuda", "device_memory_limit": "400 MiB"}
-    here, _ = fitted(X, y, **on_gpu)
-    there, model = fitted(gpu.cupy.asarray(X), gpu.cupy.asarray(y), **on_gpu)
-    assert here == there
+    on_host, _ = fitted(X, y, **on_gpu)
+    on_device, model = fitted(gpu.cupy.asarray(X), gpu.cupy.asarray(y), **on_gpu)
+    assert on_host == on_device
     _, plain = fitted(X, y)
     np.testing.assert_allclose(model.coef_, plain.coef_, rtol=1e-9, atol=1e-9)
     chunks = da.from_array(X, chunks=(48, -1)), da.from_array(y, chunks=60)
@@ -174,7 +175,7 @@ def test_whole_fits_give_the_same_bits_wherever_rows_lie(gpu, client_here, monke
     assert fitted(*chunks, client=client_here, **on_gpu)[0] == expected
 
 
-def test_weights_add_up_alike_whether_blocks_are_kept_or_not(gpu, monkeypatch):
+def test_weighted_sums_are_the_same_with_and_without_cached_blocks(gpu, monkeypatch):
     set_gpu_partition(monkeypatch, block_nbytes=8 << 10, segment_nbytes=32 << 10)
     rng = np.random.default_rng(0)
     X, y, weight = rng.standard_normal((400, 20)), rng.standard_normal(400), rng.uniform(0, 1, 400)

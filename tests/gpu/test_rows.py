@@ -1,4 +1,4 @@
-"""Rows that are CuPy's already: folded where they lie, on a device that is made up."""
+"""CuPy arrays are reduced in place, on a fake GPU."""
 
 from __future__ import annotations
 
@@ -44,20 +44,20 @@ def on_gpu(array, chunks, cupy):
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_rows_on_the_device_give_the_bits_of_those_that_are_sent_there(cupy, rows, solver):
+def test_rows_on_the_device_give_the_bits_of_rows_on_the_host(cupy, rows, solver):
     X, y = rows
     expected = bits(fit(X, y, solver=solver))
-    there = cupy.asarray(X), cupy.asarray(y)
+    on_device = cupy.asarray(X), cupy.asarray(y)
     sent = cupy.n_sent
-    assert bits(fit(*there, solver=solver)) == expected
-    # states, and coefficients, of which the made-up device has few rows to each
+    assert bits(fit(*on_device, solver=solver)) == expected
+    # only states and coefficients, which are large beside the few rows of this test
     assert cupy.n_sent - sent < X.nbytes / 100
-    for data in ((there[0], y), (X, there[1])):
+    for data in ((on_device[0], y), (X, on_device[1])):
         assert bits(fit(*data, solver=solver)) == expected
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_rows_in_any_form_on_the_device(cupy, rows, solver):
+def test_device_rows_of_any_order_and_dtype_give_the_bits_of_host_rows(cupy, rows, solver):
     X, y = rows
     weight = np.random.default_rng(1).integers(0, 3, len(X)).astype("f8")
     broken = X.copy()
@@ -65,47 +65,47 @@ def test_rows_in_any_form_on_the_device(cupy, rows, solver):
     wide = np.round(X).astype("i8")
     by_columns = cupy.asarray(np.empty((0, 0)))
     by_columns = type(by_columns)(np.asfortranarray(X), cupy)
-    for here, there, parameters in (
+    for on_host, on_device, parameters in (
         ((X, y, weight), (cupy.asarray(X), cupy.asarray(y), cupy.asarray(weight)), {}),
         ((X, y, weight), (cupy.asarray(X), y, weight), {}),
         ((X, y), (by_columns, cupy.asarray(y)), {}),
         ((broken, y), (cupy.asarray(broken), cupy.asarray(y)), {"nan_policy": "omit"}),
         ((wide, y[:, 0]), (cupy.asarray(wide), cupy.asarray(y[:, 0])), {}),
     ):
-        expected = bits(fit(*here, solver=solver, **parameters))
-        assert bits(fit(*there, solver=solver, **parameters)) == expected
+        expected = bits(fit(*on_host, solver=solver, **parameters))
+        assert bits(fit(*on_device, solver=solver, **parameters)) == expected
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_chunks_on_the_device_give_the_bits_of_those_on_the_host(cupy, rows, solver):
+def test_chunks_on_the_device_give_the_bits_of_chunks_on_the_host(cupy, rows, solver):
     X, y = rows
     chunks = (1_000, 9_000, 30_000, 20_000)
-    here = da.from_array(X, chunks=(chunks, -1)), da.from_array(y, chunks=(7_000, -1))
-    there = on_gpu(X, (chunks, -1), cupy), on_gpu(y, (7_000, -1), cupy)
-    expected = bits(fit(*here, solver=solver, n_threads=1))
+    on_host = da.from_array(X, chunks=(chunks, -1)), da.from_array(y, chunks=(7_000, -1))
+    on_device = on_gpu(X, (chunks, -1), cupy), on_gpu(y, (7_000, -1), cupy)
+    expected = bits(fit(*on_host, solver=solver, n_threads=1))
     for data, parameters in (
-        (here, {"n_threads": 3}),
-        (there, {"n_threads": 1}),
-        (there, {"n_threads": 3}),
-        (there, {"n_threads": 2, "device_memory_limit": "180 MiB"}),
-        ((there[0], y), {}),
-        ((here[0], there[1]), {}),
+        (on_host, {"n_threads": 3}),
+        (on_device, {"n_threads": 1}),
+        (on_device, {"n_threads": 3}),
+        (on_device, {"n_threads": 2, "device_memory_limit": "180 MiB"}),
+        ((on_device[0], y), {}),
+        ((on_host[0], on_device[1]), {}),
     ):
         assert bits(fit(*data, solver=solver, **parameters)) == expected
-    needs = plan(*there, device="cuda", solver=solver).candidates[solver].device
+    needs = plan(*on_device, device="cuda", solver=solver).candidates[solver].device
     assert [term for term in needs.terms if term.what == "chunks"]
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_workers_with_devices_fold_chunks_to_the_bits_of_one(client_here, cupy, rows, solver):
+def test_workers_with_devices_reduce_chunks_to_the_bits_of_one(client_here, cupy, rows, solver):
     X, y = rows
     chunks = (1_000, 9_000, 30_000, 20_000)
-    here = da.from_array(X, chunks=(chunks, -1)), da.from_array(y, chunks=(7_000, -1))
-    there = on_gpu(X, (chunks, -1), cupy), here[1]
+    on_host = da.from_array(X, chunks=(chunks, -1)), da.from_array(y, chunks=(7_000, -1))
+    on_device = on_gpu(X, (chunks, -1), cupy), on_host[1]
     settings = {"solver": solver, "device_memory_limit": "1 GiB"}
-    expected = bits(fit(*here, **settings))
-    assert bits(fit(*here, client=client_here, **settings)) == expected
-    assert bits(fit(*there, client=client_here, **settings)) == expected
+    expected = bits(fit(*on_host, **settings))
+    assert bits(fit(*on_host, client=client_here, **settings)) == expected
+    assert bits(fit(*on_device, client=client_here, **settings)) == expected
 
 
 def test_not_finite_rows_on_the_device_are_named(cupy, rows):
@@ -115,31 +115,31 @@ def test_not_finite_rows_on_the_device_are_named(cupy, rows):
         fit(cupy.asarray(X), y)
 
 
-def test_a_fit_over_rows_on_the_device_goes_on_from_its_checkpoint(cupy, rows, tmp_path):
-    there = cupy.asarray(rows[0]), cupy.asarray(rows[1])
+def test_a_fit_of_rows_on_the_device_resumes_from_its_checkpoint(cupy, rows, tmp_path):
+    on_device = cupy.asarray(rows[0]), cupy.asarray(rows[1])
 
     def stop(record):
         if record.epoch == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(*there, solver="cg", progress=stop, checkpoint=tmp_path / "a")
-    expected = bits(fit(*there, solver="cg"))
-    assert bits(fit(*there, solver="cg", checkpoint=tmp_path / "a")) == expected
+        fit(*on_device, solver="cg", progress=stop, checkpoint=tmp_path / "a")
+    expected = bits(fit(*on_device, solver="cg"))
+    assert bits(fit(*on_device, solver="cg", checkpoint=tmp_path / "a")) == expected
 
 
 def test_the_processor_refuses_rows_on_a_device_and_says_what_to_do(cupy, rows):
     X, y = rows
-    for there in (cupy.asarray(X), on_gpu(X, (10_000, -1), cupy)):
+    for on_device in (cupy.asarray(X), on_gpu(X, (10_000, -1), cupy)):
         with pytest.raises(InputError, match=r'X is CuPy\'s.*pass device="cuda".*asnumpy\(X\)'):
-            LinearRegression().fit(there, y)
-        model = fit(there, y)
-        for use, given in ((model.predict, (there,)), (model.score, (there, y))):
+            LinearRegression().fit(on_device, y)
+        model = fit(on_device, y)
+        for use, given in ((model.predict, (on_device,)), (model.score, (on_device, y))):
             with pytest.raises(InputError, match=r"runs on the processor. Pass cupy.asnumpy\(X\)"):
                 use(*given)
 
 
-def test_chunks_that_are_not_where_dask_says_are_refused(cupy, rows):
+def test_chunks_whose_meta_names_another_library_are_refused(cupy, rows):
     X, y = rows
     lazy = da.from_array(X, chunks=(10_000, -1))
     numpy_meta = lazy.map_blocks(cupy.asarray, dtype=X.dtype, meta=np.empty((0, 0)))
@@ -153,23 +153,23 @@ def test_chunks_that_are_not_where_dask_says_are_refused(cupy, rows):
 
 
 def test_rows_on_another_device_are_refused(cupy, rows, monkeypatch):
-    there = cupy.asarray(rows[0])
-    monkeypatch.setattr(type(there), "device", type("GPU", (), {"id": 1}))
-    with pytest.raises(InputError, match=r"lie on GPU 1 and the fit runs on GPU 0: .*Device\(1\)"):
-        fit(there, rows[1])
+    on_device = cupy.asarray(rows[0])
+    monkeypatch.setattr(type(on_device), "device", type("GPU", (), {"id": 1}))
+    with pytest.raises(InputError, match=r"are on GPU 1 and the fit runs on GPU 0: .*Device\(1\)"):
+        fit(on_device, rows[1])
 
 
-def test_rows_that_another_stream_still_makes_are_waited_for(cupy, rows):
+def test_rows_still_computed_on_another_stream_are_waited_for(cupy, rows):
     with cupy.cuda.Stream(non_blocking=True):
-        there = cupy.asarray(rows[0]), cupy.asarray(rows[1])
-    assert bits(fit(*there)) == bits(fit(*rows))
+        on_device = cupy.asarray(rows[0]), cupy.asarray(rows[1])
+    assert bits(fit(*on_device)) == bits(fit(*rows))
 
 
-def test_a_plan_does_not_count_rows_that_lie_on_the_device_already(cupy, rows):
+def test_a_plan_does_not_count_rows_that_are_on_the_device(cupy, rows):
     X, y = rows
-    here, there = (
+    on_host, on_device = (
         plan(*data, device="cuda", solver="cg").candidates["cg"].device
         for data in ((X, y), (cupy.asarray(X), cupy.asarray(y)))
     )
-    assert there.peak_nbytes < here.peak_nbytes - X.nbytes
-    assert there.n_kept == here.n_kept
+    assert on_device.peak_nbytes < on_host.peak_nbytes - X.nbytes
+    assert on_device.n_kept == on_host.n_kept

@@ -1,4 +1,4 @@
-"""When states come to the host from a device, on one that is made up."""
+"""When states are copied from a fake GPU to the host."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ def passes(cupy, monkeypatch):
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("where", ["here", "there"])
+@pytest.mark.parametrize("where", ["host", "device"])
 @pytest.mark.parametrize("n_threads", [1, 3])
 def test_a_pass_copies_to_the_host_once_a_segment_and_waits_no_more_often(
     cupy, rows, passes, solver, where, n_threads
 ):
-    data = map(cupy.asarray, rows) if where == "there" else rows
+    data = map(cupy.asarray, rows) if where == "device" else rows
     fit(*data, solver=solver, n_threads=n_threads)
     assert set(passes) == {(2, 2)}
 
@@ -78,13 +78,13 @@ def test_large_states_are_merged_on_the_device_to_the_same_bits(
     assert bits(fit(*rows, solver=solver)) == expected
     assert {copies for copies, _ in passes} == {1}
     passes.clear()
-    # where they are saved, they come to the host for it
+    # a checkpoint copies each to the host
     assert bits(fit(*rows, solver=solver, checkpoint=tmp_path / "a")) == expected
     assert {copies for copies, _ in passes} == {2}
 
 
 @pytest.mark.usefixtures("cupy", "large_states")
-def test_what_is_not_finite_in_a_large_state_is_named(rows):
+def test_nan_in_a_large_state_is_named(rows):
     X = rows[0].copy()
     X[50_007, 3] = np.nan
     with pytest.raises(InputError, match="in row 50,007, column 3"):
@@ -95,7 +95,7 @@ def test_what_is_not_finite_in_a_large_state_is_named(rows):
 @pytest.mark.parametrize(
     "accumulator", [Moments(20, 2), Gram(20, 2), Gradient(np.ones((20, 2)), np.ones(2), 2)]
 )
-def test_a_pass_with_a_large_state_goes_on_from_a_segment(rows, accumulator):
+def test_a_pass_with_a_large_state_resumes_after_a_segment(rows, accumulator):
     needs = plan(*rows, device="cuda").candidates["gd"].device
     seen = []
     with GpuEngine(
@@ -113,12 +113,10 @@ def test_a_pass_with_a_large_state_goes_on_from_a_segment(rows, accumulator):
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("d", [20, 400])
 @pytest.mark.parametrize("are_large", [False, True])
-def test_a_fit_takes_no_more_of_the_device_than_is_planned(
-    monkeypatch, solver, d, are_large, request
-):
+def test_a_fit_takes_no_more_device_memory_than_planned(monkeypatch, solver, d, are_large, request):
     if are_large:
         request.getfixturevalue("large_states")
-    # of which cuBLAS takes what it is given, and the tiles are larger than all there is
+    # the fake cuBLAS has no workspace, and default tiles would be larger than the data
     monkeypatch.setattr(memory_model, "_WORKSPACE_NBYTES", 0)
     monkeypatch.setattr(gpu_kernels, "TILE_NBYTES", MIB // 2)
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""The kernels on the processor against their plainest form, under NumPy and a strict namespace."""
+"""The kernels against a reference, in NumPy and in a strict array API namespace."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def blocks(draw):
     X = (rng.standard_normal((n, d)) * 5 + 7).astype(draw(st.sampled_from(DTYPES)))
     y = (rng.standard_normal((n, k)) * 5 + 7).astype(draw(st.sampled_from(DTYPES)))
     weight = rng.uniform(0.1, 2.0, n) if draw(st.booleans()) else None
-    # a view whose rows do not lie side by side
+    # a view that is not contiguous
     if draw(st.booleans()):
         X = np.repeat(X, 2, axis=1)[:, ::2]
     plain = (X.astype(float), y.astype(float), np.ones(n) if weight is None else weight)
@@ -43,7 +43,7 @@ def blocks(draw):
 def assert_same(state, expected):
     for name, value in expected.items():
         wanted = np.asarray(value)
-        # values are of order 1 and above; what is smaller came of cancelling
+        # values are of order 1 and above; smaller ones are differences
         size = np.max(np.abs(wanted), initial=1.0)
         np.testing.assert_allclose(
             getattr(state, name), wanted, rtol=ROUNDING, atol=ROUNDING * size, err_msg=name
@@ -83,7 +83,7 @@ def test_moments(xp, kernels, drawn, scaled):
         x_scale=np.full(d, scale) if scaled else None,
         y_scale=np.full(k, scale) if scaled else None,
     )  # fmt: skip
-    # means are kept about the first row, bounds as they are stored
+    # means are about the first row, bounds as stored
     whole = state._replace(
         mean=state.origin + state.mean, y_mean=state.y_origin + state.y_mean,
         low=state.low * scale, high=state.high * scale,
@@ -122,7 +122,7 @@ def test_predict(drawn):
     )
 
 
-def test_columns_may_be_scaled_to_each_side_of_float64s_range():
+def test_columns_near_the_ends_of_float64s_range_can_be_scaled():
     X = np.array([[1e200, 1e-200], [3e200, -1e-200], [2e200, 4e-200]])
     scale = 2.0 ** np.array([-664, 664])
     state = GramState.zero(2, 1)
@@ -133,7 +133,7 @@ def test_columns_may_be_scaled_to_each_side_of_float64s_range():
 
 
 @pytest.mark.parametrize("n_features", [1, 511, 512, 513, 1300])
-def test_panels_of_xtx_make_the_whole(n_features):
+def test_panels_add_up_to_xtx(n_features):
     rows = np.random.default_rng(0).standard_normal((20, n_features))
     gram = np.zeros((n_features, n_features), order="F")
     for start in range(0, n_features, 512):

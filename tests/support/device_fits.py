@@ -1,4 +1,4 @@
-"""Fits on a device, of a few epochs."""
+"""Fits of a few epochs on a GPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from streamreg.gpu import backend
 
 def fit(*data, **parameters):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a few epochs are too few
+        warnings.simplefilter("ignore")  # a few epochs do not converge
         settings = {"max_epochs": 4, "tol": 0.0, "device": "cuda"} | parameters
         return LinearRegression(**settings).fit(*data)
 

@@ -1,11 +1,10 @@
-"""A device without a GPU: arrays that only explicit copies bring to the host, and streams.
+"""A fake CuPy: the part that streamreg calls, without a GPU.
 
-It has of CuPy what streamreg calls. Functions are NumPy's, on arrays that NumPy cannot read, and
-are done at once. Copies on another stream are done as late as they may: when what they bring is
-used, or an event after them is waited for. Each stream knows how far it is sure that others have
-come: a copy over what another one may still use, a use of what may not have come or not have been
-made, is an error, as it would be on a device; so is it to let go of an array of the default stream
-that another one may still use. Each copy to the host, and each wait of the host, is counted.
+Functions are NumPy's, on arrays that NumPy cannot read, and run at once. Copies on another stream
+run as late as possible: when their target is used, or an event after them is synchronised. Each
+stream has a vector clock, by which these races are errors: a copy over memory that another stream
+may still use, a use before a copy or a computation is done, and freeing an array of the default
+stream that another stream may still use. Copies to the host and waits of the host are counted.
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ class CUDARuntimeError(RuntimeError):
 
 
 class CUDADriverError(RuntimeError):
-    """What kernels raise."""
+    """Raised by kernels."""
 
     __module__ = "cupy_backends.cuda.api.driver"
 
 
 class Memory:
-    """What an array and its views share: which stream made it when, and which used it."""
+    """Shared by an array and its views: which stream made it when, and which used it."""
 
     def __init__(self, device):
         self.device, self.made_by = device, device.current
@@ -47,13 +46,13 @@ class Memory:
         self.wrote = self.made_by, 0  # who wrote last, and when
 
     def __del__(self):
-        # what another stream's arrays were goes to others only when that has come so far; but what
-        # the default stream's were, at once to what is queued there next
+        # freed memory of other streams is reused only when they have finished; freed memory of the
+        # default stream is reused at once by the next work on it
         for stream, tick in self.used.items():
             if self.made_by is self.device.default and stream is not self.made_by:
                 known = max(stream.done, self.made_by.known.get(stream, 0))
                 if known < tick:
-                    self.device.faults.append("let go while in use")
+                    self.device.faults.append("freed while in use")
 
 
 class Array:
@@ -139,7 +138,7 @@ class Array:
         assert isinstance(out, np.ndarray)
         assert (out.shape, out.dtype) == (self._values.shape, self._values.dtype)
         values = self._values.copy()
-        # as late as may be
+        # as late as possible
         stream.queued.append((stream.known[stream], lambda: np.copyto(out, values)))
         return out
 
@@ -175,12 +174,12 @@ for _name in ("iadd", "isub", "imul", "itruediv"):
 
 
 class Stream:
-    """Work that is done in order; what is queued is done as late as may be."""
+    """Work that is done in order, and as late as possible."""
 
     def __init__(self, device):
         self.queued, self._running, self._device = deque(), threading.RLock(), device
-        self.known = {self: 0}  # how far each stream has come at least
-        self.done = 0  # how far the host knows it to have come
+        self.known = {self: 0}  # the least tick that each stream has reached
+        self.done = 0  # the last tick of which the host knows
 
     def __enter__(self):
         self._device.entered.append(self)
@@ -237,7 +236,7 @@ class Event:
 
 
 class Device:
-    """The only one there is."""
+    """The only device."""
 
     def __init__(self, cupy, number):
         assert number == 0
@@ -284,7 +283,7 @@ def _overlap(a, b):
 
 
 def install(monkeypatch, device):
-    """Put a device in the place of CuPy."""
+    """Replace CuPy by a device."""
     monkeypatch.setitem(sys.modules, "cupy", device)
     cublas = ModuleType("cupy.cublas")
     cublas.syrk = device.syrk
@@ -293,7 +292,7 @@ def install(monkeypatch, device):
 
 
 class FakeCuPy(ModuleType):
-    """The module; functions that are not named here are NumPy's."""
+    """The module; functions that are not defined in it are NumPy's."""
 
     def __init__(self, free_nbytes=1 << 30):
         super().__init__("cupy")
@@ -304,9 +303,9 @@ class FakeCuPy(ModuleType):
         self.default = self._stream(non_blocking=True)
         self.faults, self.n_sent = [], 0
         self._noting = threading.RLock()  # readers use the device too
-        # of ranges of memory: which stream used them when, and brings something there
+        # for ranges of memory: which stream used them when, and which copies to them
         self._uses, self._brought = {}, {}
-        # a module of its own, which somebody has to import
+        # cupy.cublas must be imported
         self.__path__ = []
         self.linalg = SimpleNamespace(
             lstsq=lambda *given, **options: self.call(np.linalg.lstsq, given, options)
@@ -325,7 +324,7 @@ class FakeCuPy(ModuleType):
             runtime=SimpleNamespace(
                 memGetInfo=lambda: (free_nbytes, free_nbytes),
                 getDeviceCount=lambda: 1,
-                getDeviceProperties=lambda _: {"name": b"made up"},
+                getDeviceProperties=lambda _: {"name": b"fake"},
                 CUDARuntimeError=CUDARuntimeError,
             ),
         )
@@ -388,16 +387,16 @@ class FakeCuPy(ModuleType):
             known = max(writer.done, stream.known.get(writer, 0))
             assert writer is stream or known >= when, "used while it is written"
             memory.used[stream] = tick
-            here = byte_bounds(array._values)
-            for there, (other, when) in [*self._brought.items()]:
-                if other is not stream and _overlap(here, there):
+            span = byte_bounds(array._values)
+            for other_span, (other, when) in [*self._brought.items()]:
+                if other is not stream and _overlap(span, other_span):
                     assert other.done >= when or stream.known.get(other, 0) >= when, (
-                        "used before it has come"
+                        "used before it was copied"
                     )
                     other.run(when)
-                    del self._brought[there]
-            if stream is not self.default:  # whose memory others never get
-                self._uses.setdefault(here, {})[stream] = tick
+                    del self._brought[other_span]
+            if stream is not self.default:  # its memory is never reused
+                self._uses.setdefault(span, {})[stream] = tick
 
     def bring(self, array, copy, stream):
         """Queue a copy to an array."""
@@ -405,9 +404,9 @@ class FakeCuPy(ModuleType):
             self._bring(array, copy, stream)
 
     def _bring(self, array, copy, stream):
-        tick, here = stream.tick(), byte_bounds(array._values)
-        for there, uses in self._uses.items():
-            if _overlap(here, there):
+        tick, span = stream.tick(), byte_bounds(array._values)
+        for other_span, uses in self._uses.items():
+            if _overlap(span, other_span):
                 for other, when in uses.items():
                     known = max(other.done, stream.known.get(other, 0))
                     assert other is stream or known >= when, "copied over while in use"
@@ -415,15 +414,17 @@ class FakeCuPy(ModuleType):
         if stream is self.current:
             stream.run(tick)
         else:
-            self._brought[here] = stream, tick
+            self._brought[span] = stream, tick
 
     def forget(self, stream):
-        """All that a stream was to do is done."""
+        """Forget the work of a stream, because all of it is done."""
         with self._noting:
             for uses in self._uses.values():
                 uses.pop(stream, None)
-            kept = {there: by for there, by in self._brought.items() if by[0] is not stream}
-            self._brought = kept
+            pending = {
+                other_span: by for other_span, by in self._brought.items() if by[0] is not stream
+            }
+            self._brought = pending
 
     def call(self, function, given, options):
         listed = [each for one in given if isinstance(one, list) for each in one]
@@ -439,7 +440,7 @@ class FakeCuPy(ModuleType):
         if isinstance(made, Array):
             self.taken(made)
             made._memory.made_at = self.current.known[self.current]
-        # its memory may be another's of before
+        # its memory may have been another array's
         self.use([made] if isinstance(made, Array) else [])
         return made
 
@@ -465,7 +466,7 @@ class FakeCuPy(ModuleType):
         return value
 
     def _stream(self, *, non_blocking):
-        assert non_blocking  # others wait for each other
+        assert non_blocking  # blocking streams wait for each other
         self._streams.append(Stream(self))
         return self._streams[-1]
 

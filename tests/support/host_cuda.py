@@ -1,4 +1,4 @@
-"""CUDA C that is compiled for the host, and runs there."""
+"""CUDA C, compiled for the host and run on it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def wrapped(code, name):
 
 
 class RawModule:
-    """In the place of ``cupy.RawModule``."""
+    """Replaces ``cupy.RawModule``."""
 
     def __init__(self, *, code, options, name_expressions):
         assert options == ("--std=c++17",)
@@ -45,7 +45,7 @@ class RawModule:
         with tempfile.TemporaryDirectory() as folder:
             library = Path(folder, "kernels.so")
             subprocess.run([*COMPILE, "-o", library, "-"], input=source, text=True, check=True)
-            # it stays mapped once its file is removed
+            # it stays mapped after its file is removed
             self._library = ctypes.CDLL(str(library))
 
     def get_function(self, _):
@@ -53,7 +53,7 @@ class RawModule:
 
         def launch(grid, block, arguments, shared_mem=0):
             assert block[0] % 32 == 0
-            # more has to be asked for
+            # more must be requested
             assert shared_mem <= max(48 << 10, launch.max_dynamic_shared_size_bytes)
             arrays = [each for each in arguments if not isinstance(each, np.integer)]
             arrays[0]._device.use(arrays)

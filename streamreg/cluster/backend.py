@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from streamreg.cluster.engine import ClusterEngine
 from streamreg.cluster.scheduler import scheduler_of
-from streamreg.cluster.workers import job_for, require_fit_workers, require_reachable, room_on
+from streamreg.cluster.workers import job_for, require_fit_workers
 from streamreg.engines.backend import Backend
 from streamreg.engines.blas import blas_architecture
-from streamreg.errors import DataWarning, MemoryLimitError
+from streamreg.errors import ClusterError, DataWarning, InputError, MemoryLimitError
 from streamreg.planning.memory_model import memory_limit_or_default
 
 if TYPE_CHECKING:
@@ -24,9 +24,12 @@ if TYPE_CHECKING:
     from streamreg.planning.terms import Candidate, Needs
     from streamreg.sources.dataset import Dataset
 
+# of a worker's memory; above that Dask moves results to disk
+_USABLE_SHARE = 0.6
+
 
 class ClusterBackend(Backend["Request", "Needs", "Candidate"]):
-    """The workers of a cluster; all but where passes run is the backend's of one worker.
+    """The workers of a cluster.
 
     Parameters
     ----------
@@ -47,17 +50,19 @@ class ClusterBackend(Backend["Request", "Needs", "Candidate"]):
 
     def require_readable(self, dataset: Dataset) -> None:
         self._worker.require_readable(dataset)
-        require_reachable(dataset)
+        for source in dataset.sources():
+            if source.why_unreachable_from_workers:
+                raise InputError(
+                    f"{source.name} {source.why_unreachable_from_workers}, which the workers of a "
+                    "cluster cannot read; save it with zarr.save_array(PATH, array) where all can, "
+                    "and pass its path, or pass a Dask array"
+                )
 
     def needs(self, request: Request, n_threads: int) -> Needs:
         return self._worker.needs(request, n_threads)
 
     def open(
-        self,
-        dataset: Dataset,
-        candidate: Candidate,
-        kernels: str,
-        on_rows: Callable[[int], None],
+        self, dataset: Dataset, candidate: Candidate, kernels: str, on_rows: Callable[[int], None]
     ) -> Engine:
         """Return the engine of a fit, once all workers have said that they can do the work.
 
@@ -87,12 +92,14 @@ class ClusterBackend(Backend["Request", "Needs", "Candidate"]):
 def limits_of(config: FitConfig) -> tuple[Scheduler, int, int]:
     """Return the client's scheduler, and the memory limit in bytes and the threads of a worker.
 
+    Workers may differ: the limit is that of the smallest, the threads are those of the largest.
+
     Raises
     ------
     InputError
-        The client is none, or its configuration makes no sense.
+        The client cannot be used, or its configuration makes no sense.
     ClusterError
-        There is no worker.
+        No worker connects within the patience.
     """
     if config.n_threads is not None:
         warnings.warn(
@@ -102,6 +109,19 @@ def limits_of(config: FitConfig) -> tuple[Scheduler, int, int]:
             stacklevel=2,
         )
     scheduler = scheduler_of(config.client)
-    room = room_on(scheduler)
-    limits = [limit for limit in (config.memory_limit, room.memory_nbytes) if limit is not None]
-    return scheduler, min(limits) if limits else memory_limit_or_default(None), room.n_threads
+    client = scheduler.client
+    if not scheduler.workers():
+        try:
+            client.wait_for_workers(1, timeout=scheduler.patience)
+        except TimeoutError as error:
+            raise ClusterError(
+                f"the scheduler at {client.scheduler.address} has had no worker for "
+                f"{scheduler.patience:.0f} s; start some with: dask worker ADDRESS"
+            ) from error
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    memory = (worker["memory_limit"] for worker in workers)
+    limits = [int(_USABLE_SHARE * nbytes) for nbytes in memory if nbytes]
+    if config.memory_limit is not None:
+        limits.append(config.memory_limit)
+    n_threads = max((worker["nthreads"] for worker in workers), default=1)
+    return scheduler, memory_limit_or_default(min(limits, default=None)), n_threads

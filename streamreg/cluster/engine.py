@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import pickle
+import uuid
 import warnings
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from streamreg.cluster import worker_tasks
-from streamreg.cluster.dask_blocks import DaskBlocks
-from streamreg.cluster.tasks import Tasks
+from streamreg.cluster.tasks import TASKS_A_THREAD, Tasks
 from streamreg.engines.base import Engine, PartialResult, merge_in_order
 from streamreg.engines.partition import HOST, PartitionPolicy
 from streamreg.errors import DataWarning
 from streamreg.formatting import format_nbytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterator, Sequence
     from contextlib import ExitStack
 
     from streamreg.accumulators.base import Accumulator
@@ -30,21 +30,19 @@ if TYPE_CHECKING:
 _SHARED_NBYTES = 1 << 16
 # bytes and multiplications a second of a worker that is slow, but works
 _SLOW_READING, _SLOW_MULTIPLYING = 1e7, 1e9
-# tasks for each thread; and what one task reads and returns at most if it reduces several segments
-_TASKS_A_THREAD, _READ_NBYTES, _RETURNED_NBYTES = 3, 1 << 27, 1 << 24
+# what one task reads and returns at most if it reduces several segments
+_READ_NBYTES, _RETURNED_NBYTES = 1 << 27, 1 << 24
 
 
 class ClusterEngine(Engine):
     """Runs passes on the workers of a cluster.
 
-    Segments are those of the engine of one machine, so the result is bitwise identical. Of a state
-    too large for one copy a segment, each task reads all rows and makes one part; a GPU makes whole
-    states.
+    Segments are those of the engine of one machine, so the result is bitwise identical. If a state
+    is too large for one copy a segment, each task reads all rows and makes one part of the state; a
+    GPU makes whole states.
 
     Parameters
     ----------
-    job
-        What tasks need of the data set.
     policy
         That of the workers' backend.
 
@@ -65,8 +63,14 @@ class ClusterEngine(Engine):
         super().__init__(dataset, on_rows, policy)
         self._job = job
         self._scheduler = scheduler
-        self._prefix = worker_tasks.new_prefix()
-        self._dask_blocks = DaskBlocks(dataset, self.blocks)
+        # Dask makes one group of all keys with the same first word
+        self._prefix = f"streamreg-{uuid.uuid4().hex}"
+        # of Dask arrays, by name: the chunks of each block
+        self._chunks = {
+            name: chunks
+            for name, source in dataset.named().items()
+            if (chunks := source.delayed_chunks(list(self.blocks))) is not None
+        }
         self._suspects: set[str] = set()
         self._has_warned = False
 
@@ -85,8 +89,16 @@ class ClusterEngine(Engine):
         if start.n_blocks == len(self.blocks):
             return start
         if len(segments) == 1:
-            if on_partial is not None:
-                self._warn_of_large_state(accumulator)
+            is_large = self.policy.is_large(accumulator.state_nbytes)
+            if on_partial is not None and is_large and not self._has_warned:
+                self._has_warned = True
+                warnings.warn(
+                    f"on a cluster a state of {format_nbytes(accumulator.state_nbytes)} is not "
+                    "saved within a pass: a fit that is interrupted runs its last pass again from "
+                    "the start",
+                    DataWarning,
+                    stacklevel=2,
+                )
             # a large state would have to be sent to the workers: its pass starts over
             start = PartialResult(accumulator.zero())
             if accumulator.n_parts > 1 and self.policy.shares_large_states:
@@ -99,47 +111,27 @@ class ClusterEngine(Engine):
         with closing(partials):
             return merge_in_order(accumulator, start, partials, on_partial)
 
-    def _warn_of_large_state(self, accumulator: Accumulator[Any, Any]) -> None:
-        if self._has_warned or not self.policy.is_large(accumulator.state_nbytes):
-            return
-        self._has_warned = True
-        warnings.warn(
-            f"on a cluster a state of {format_nbytes(accumulator.state_nbytes)} is not saved "
-            "within a pass: a fit that is interrupted runs its last pass again from the start",
-            DataWarning,
-            stacklevel=2,
-        )
-
     def _reduce_segments(
         self, accumulator: Accumulator[Any, Any], segments: list[range]
     ) -> Generator[PartialResult, None, None]:
-        if self._dask_blocks:
-            groups = [[segment] for segment in segments]
-        else:
-            groups = self._grouped(segments, accumulator.state_nbytes)
+        groups = self._grouped(segments, accumulator.state_nbytes)
         calls = [(group, None) for group in groups]
-        # a task on a GPU gives no sign until it ends
-        at_worst = sum(map(self._nbytes, groups[0])) / _SLOW_READING
         # however the pass ends, no task is left
-        with closing(self._run(accumulator, calls, at_worst)) as results:
+        with closing(self._run(accumulator, calls)) as results:
             for group, result in zip(groups, results, strict=True):
                 for segment, done in zip(group, result, strict=True):
                     yield self._checked(done)
                     self._on_rows(self._n_rows(segment))
 
     def _reduce_in_parts(self, accumulator: Accumulator[Any, Any]) -> PartialResult:
-        every, n_parts = range(len(self.blocks)), accumulator.n_parts
-        step = min(n_parts, max(1, sum(self._scheduler.workers().values())))
-        # one part in ``step``, because those to the left are higher
+        n_parts = accumulator.n_parts
+        step = min(n_parts, self._scheduler.n_threads())
+        # one part in ``step``, because parts to the left are higher
         parts = [range(first, n_parts, step) for first in range(step)]
-        n_rows = self._dataset.n_rows
-        # a task is a whole pass, and gives no sign until it ends
-        at_worst = self._dataset.pass_nbytes / _SLOW_READING
-        at_worst += n_rows * self._dataset.n_features**2 / step / _SLOW_MULTIPLYING
-        calls = [([every], part) for part in parts]
+        calls = [([range(len(self.blocks))], part) for part in parts]
         last: PartialResult
 
-        with closing(self._run(accumulator, calls, at_worst)) as results:
+        with closing(self._run(accumulator, calls)) as results:
 
             def states() -> Iterator[tuple[range, Any]]:
                 nonlocal last
@@ -148,19 +140,13 @@ class ClusterEngine(Engine):
                     yield part, last.state
 
             state = accumulator.joined(states())
-        self._on_rows(n_rows)
+        self._on_rows(self._dataset.n_rows)
         return last._replace(state=state)
 
     def _run(
-        self,
-        accumulator: Accumulator[Any, Any],
-        calls: Iterable[tuple[list[range], range | None]],
-        at_worst: float,
+        self, accumulator: Accumulator[Any, Any], calls: Sequence[tuple[list[range], range | None]]
     ) -> Generator[list[Done], None, None]:
-        """Yield what tasks return for segments, or for a part of the state, in order.
-
-        ``at_worst`` is the seconds that the first takes on a slow worker.
-        """
+        """Yield in order what tasks return for segments, or for a part of the state."""
         job = self._job._replace(checks_integers=self._checks_integers)
         sent: dict[tuple[str, ...], Any] = {}
 
@@ -169,13 +155,20 @@ class ClusterEngine(Engine):
             chosen = tuple(where.get("workers", ()))
             if chosen not in sent:
                 sent[chosen] = self._send(accumulator, **where)
-            if not self._dask_blocks:
-                call = (worker_tasks.reduce_segments, job, sent[chosen], segments, part)
-                return self._submit(*call, **where)
-            (segment,) = segments
-            chain = self._dask_blocks.chain(job, sent[chosen], segment, self._prefix, part)
-            return self._scheduler.client.compute(chain, **where)
+            if self._chunks:
+                (segment,) = segments
+                last_block = self._chained(job, sent[chosen], segment, part)
+                return self._scheduler.client.compute(last_block, **where)
+            call = (worker_tasks.reduce_segments, job, sent[chosen], segments, part)
+            return self._submit(*call, **where)
 
+        segments, part = calls[0]
+        # seconds on a slow worker, because a GPU, or a task of a whole pass, gives no sign before
+        at_worst = sum(map(self._nbytes, segments)) / _SLOW_READING
+        if part is not None:
+            share = len(part) / accumulator.n_parts
+            flops = self._dataset.n_rows * self._dataset.n_features**2 * share
+            at_worst += flops / _SLOW_MULTIPLYING
         block = format_nbytes(self.blocks.max_rows * self._dataset.row_nbytes)
         tasks = Tasks(
             self._scheduler,
@@ -188,21 +181,42 @@ class ClusterEngine(Engine):
         )
         return tasks.in_order(calls)
 
+    def _chained(self, job: Job, accumulator: Any, segment: range, part: range | None) -> Any:  # noqa: ANN401
+        """Return, as a value that Dask computes, what a segment of Dask arrays is reduced to.
+
+        Each block is a task, so that chunks stay on their workers. A task sends its partial result
+        to the task of the next block: O(D) numbers, or D² in parts, or D² whole to a GPU.
+        """
+        from dask.delayed import delayed  # noqa: PLC0415  (an extra)
+
+        reduce_segments = delayed(worker_tasks.reduce_segments, pure=False)
+        done = None
+        for number in segment:
+            done = reduce_segments(
+                job,
+                accumulator,
+                [range(number, number + 1)],
+                part,
+                done,
+                self.blocks[number][0],
+                {name: chunks[number] for name, chunks in self._chunks.items()},
+                dask_key_name=worker_tasks.new_key(self._prefix),
+            )
+        return done
+
     def _grouped(self, segments: list[range], state_nbytes: int) -> list[list[range]]:
         """Return the segments that are reduced by one task each.
 
         A task costs Dask 1.6 ms (measured, two cores), whatever it does. So small segments are
         reduced together. A few tasks for each thread are left, because workers differ in speed.
         """
-        n_tasks = _TASKS_A_THREAD * max(1, sum(self._scheduler.workers().values()))
-        together = max(
-            1,
-            min(
-                len(segments) // n_tasks,
-                _RETURNED_NBYTES // state_nbytes,
-                _READ_NBYTES // self._nbytes(segments[0]),
-            ),
+        together = min(
+            len(segments) // (TASKS_A_THREAD * self._scheduler.n_threads()),
+            _RETURNED_NBYTES // state_nbytes,
+            _READ_NBYTES // self._nbytes(segments[0]),
         )
+        if self._chunks or together < 1:
+            together = 1
         return [segments[at : at + together] for at in range(0, len(segments), together)]
 
     def _n_rows(self, numbers: range) -> int:

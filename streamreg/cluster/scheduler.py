@@ -7,26 +7,19 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from streamreg.errors import ClusterError, InputError
-from streamreg.formatting import count, shown
+from streamreg.formatting import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# how long an error message waits for the number of workers
-_ANSWER_SECONDS = 5.0
-
 
 class Scheduler:
-    """The scheduler of a client.
+    """The scheduler of a ``distributed.Client``.
 
     Parameters
     ----------
-    client
-        A ``distributed.Client``.
     patience
         Seconds without progress after which a fit gives the cluster up.
-    clock
-        Returns the seconds since some fixed moment.
     tick_seconds
         How often a wait looks at the clock.
     """
@@ -46,50 +39,43 @@ class Scheduler:
 
     def workers(self) -> dict[str, int]:
         """Return the threads of each connected worker, by address."""
-        threads: dict[str, int] = self._ask("ncores", self.patience)
+        threads: dict[str, int] = self._ask("ncores")
         return threads
+
+    def n_threads(self) -> int:
+        """Return the threads of all connected workers, but at least 1."""
+        return max(1, sum(self.workers().values()))
 
     def processing(self) -> dict[str, set[str]]:
         """Return the keys of the tasks that each connected worker runs, by address."""
-        return {at: {*keys} for at, keys in self._ask("processing", self.patience).items()}
+        return {at: {*keys} for at, keys in self._ask("processing").items()}
 
     def holding(self, keys: set[str]) -> set[str]:
         """Return the addresses of the workers that hold a result."""
-        return set().union(*self._ask("who_has", self.patience, keys=[*keys]).values())
+        return set().union(*self._ask("who_has", keys=[*keys]).values())
 
-    def given_up(self, waited_for: str, why: str) -> ClusterError:
-        """Return the error that ends a fit."""
-        try:
-            n_workers = len(self._ask("ncores", min(_ANSWER_SECONDS, self.patience)))
-            return _given_up(waited_for, f"{why}, with {count(n_workers, 'worker')} there")
-        except ClusterError:
-            return _given_up(waited_for, f"{why}, and the scheduler does not answer")
-
-    def _ask(self, method: str, seconds: float, **given: object) -> Any:  # noqa: ANN401
-        # a client that is "connecting" tries to have its connection again
+    def _ask(self, method: str, **given: object) -> Any:  # noqa: ANN401
+        # a client that is "connecting" tries to connect again
         if self.client.status not in {"running", "connecting"}:
-            raise _given_up("an answer of its scheduler", "the client is closed")
+            raise given_up("an answer of its scheduler", "the client is closed")
         try:
-            return self.client.sync(
-                getattr(self.client.scheduler, method),
-                callback_timeout=seconds,
-                **given,
-            )
+            ask = getattr(self.client.scheduler, method)
+            return self.client.sync(ask, callback_timeout=self.patience, **given)
         # distributed raises errors of many types when a connection is lost
         except Exception as error:
             why = str(error) or type(error).__name__
             if isinstance(error, TimeoutError):
-                why = f"none came for {seconds:.0f} s"
-            raise _given_up("an answer of its scheduler", why) from error
+                why = f"none came for {self.patience:.0f} s"
+            raise given_up("an answer of its scheduler", why) from error
 
 
-def scheduler_of(client: object) -> Scheduler:
+def scheduler_of(client: Any) -> Scheduler:  # noqa: ANN401  (distributed publishes no types)
     """Return a client's scheduler, with Dask's setting ``streamreg.no-progress-timeout``.
 
     Raises
     ------
     InputError
-        The client cannot be used, or the setting is no time.
+        It is no client, or asynchronous or closed, or the setting is no time.
     """
     import dask  # noqa: PLC0415  (an extra)
     from dask.utils import parse_timedelta  # noqa: PLC0415
@@ -105,31 +91,20 @@ def scheduler_of(client: object) -> Scheduler:
             f"streamreg.no-progress-timeout={given!r} in Dask's configuration is no time; set "
             '"300 s", or "10 min"'
         )
-    return Scheduler(_connected(client), seconds)
-
-
-def _connected(client: object) -> Any:  # noqa: ANN401  (distributed publishes no types)
-    """Return a ``distributed.Client`` that is connected.
-
-    Raises
-    ------
-    InputError
-        It is something else, asynchronous or closed.
-    """
     if type(client).__module__.partition(".")[0] != "distributed":
         raise InputError(
             f"client={shown(client)} is of type {type(client).__name__}; pass a "
             "dask.distributed.Client, or None"
         )
-    made: Any = client
-    if made.asynchronous:
+    if client.asynchronous:
         raise InputError("client is asynchronous; pass one made with asynchronous=False")
-    if made.status != "running":
-        raise InputError(f"client is {made.status}; connect it to a scheduler first")
-    return made
+    if client.status != "running":
+        raise InputError(f"client is {client.status}; connect it to a scheduler first")
+    return Scheduler(client, seconds)
 
 
-def _given_up(waited_for: str, why: str) -> ClusterError:
+def given_up(waited_for: str, why: str) -> ClusterError:
+    """Return the error that ends a fit."""
     return ClusterError(
         f"the cluster was given up while {waited_for} was waited for: {why}. Fix it and start the "
         "fit again; what its checkpoint saved is kept. A longer wait is set by "

@@ -8,15 +8,19 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from streamreg.cluster.scheduler import given_up
 from streamreg.errors import ClusterError, StreamregError
+from streamreg.formatting import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
 
     from streamreg.cluster.scheduler import Scheduler
 
-# tasks in flight for each thread of the cluster, so that no thread waits for work
-_TASKS_A_THREAD, _LEAST_WINDOW = 3, 16
+# for each thread of the cluster, so that no thread waits for work
+TASKS_A_THREAD = 3
+# tasks in flight at least
+_LEAST_WINDOW = 16
 # how often, within the patience, the scheduler is asked which tasks run
 _LOOKS = 60
 # part of the patience without progress after which a worker is suspected to hang
@@ -44,23 +48,19 @@ class _Task:
 class Tasks:
     """Runs calls on a cluster and yields their results in order.
 
-    Dask itself repeats the tasks of a worker that dies. If nothing ends for a while, the tasks of a
-    worker that hangs are submitted to other workers too. The first result counts, because all
-    attempts give the same bits. (Chunks of a Dask array that a hanging worker holds or computes
-    come again only when Dask removes that worker.)
+    Dask itself repeats the tasks of a worker that dies, but waits 300 s for one that hangs. So if
+    no task ends for a while, the tasks of a worker that hangs are submitted to other workers too.
+    The first result counts, because all attempts give the same bits. (Chunks of a Dask array on a
+    worker that hangs are computed again only when Dask removes that worker.)
 
     Parameters
     ----------
-    scheduler
-        The cluster's.
     submit
-        Submits a call, perhaps with ``workers=`` for some workers only, and returns its future.
-    what
-        What is waited for, in messages.
+        Submits a call, perhaps to ``workers=`` only, and returns its future.
+    what, holds
+        What is waited for, and what a task holds in memory, in messages.
     prefix
-        How the keys of these tasks begin, and no others.
-    holds
-        What a task holds in memory, in messages.
+        Only the keys of these tasks begin with it.
     patience
         Seconds without progress after which the cluster is given up; the scheduler's if ``None``.
     suspects
@@ -98,7 +98,7 @@ class Tasks:
         StreamregError
             A call raised it.
         """
-        window = max(_LEAST_WINDOW, _TASKS_A_THREAD * sum(self._scheduler.workers().values()))
+        window = max(_LEAST_WINDOW, TASKS_A_THREAD * self._scheduler.n_threads())
         waiting: deque[_Task] = deque()
         try:
             for call in calls:
@@ -142,7 +142,8 @@ class Tasks:
         idle = self._looked - self._last_progress
         # a task may take long, but not without any worker
         if idle > (self._patience if processing else self._scheduler.patience):
-            raise self._scheduler.given_up(self._what, f"nothing came for {idle:.0f} s")
+            there = count(len(processing), "worker")
+            raise given_up(self._what, f"nothing came for {idle:.0f} s, with {there} there")
         if idle > self._suspicion:
             self._submit_elsewhere(waiting, processing)
             self._suspicion = 2 * idle

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pickle
 import warnings
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from streamreg.cluster import worker_tasks
 from streamreg.cluster.shipped_source import ShippedSource
-from streamreg.cluster.worker_tasks import Job, Worker
-from streamreg.errors import ClusterError, DataWarning, InputError
+from streamreg.cluster.worker_tasks import Job
+from streamreg.errors import ClusterError, DataWarning, StreamregError
 from streamreg.formatting import count
 
 if TYPE_CHECKING:
@@ -18,54 +18,9 @@ if TYPE_CHECKING:
     from streamreg.engines.backend import SegmentReducer
     from streamreg.sources.dataset import Dataset
 
-# of a worker's memory; above that Dask moves results to disk
-_USABLE_SHARE = 0.6
 _MOST_NAMED = 5
 # workers answer slowly the first time, because they import all that a fit needs
 _ANSWER_SECONDS = 60.0
-
-
-class Room(NamedTuple):
-    """What the smallest worker has."""
-
-    n_threads: int  # of the worker with most of them
-    memory_nbytes: int | None  # what a worker may use; None without a limit
-
-
-def room_on(scheduler: Scheduler) -> Room:
-    """Return what the workers have, once there is one.
-
-    Raises
-    ------
-    ClusterError
-        No worker connects within the patience.
-    """
-    patience, client = scheduler.patience, scheduler.client
-    if not scheduler.workers():
-        try:
-            client.wait_for_workers(1, timeout=patience)
-        except TimeoutError as error:
-            raise ClusterError(
-                f"the scheduler at {client.scheduler.address} has had no worker for "
-                f"{patience:.0f} s; start some with: dask worker ADDRESS"
-            ) from error
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    limits = [worker["memory_limit"] for worker in workers if worker["memory_limit"]]
-    return Room(
-        max((worker["nthreads"] for worker in workers), default=1),
-        int(_USABLE_SHARE * min(limits)) if limits else None,
-    )
-
-
-def require_reachable(dataset: Dataset) -> None:
-    """Raise :class:`InputError` if workers cannot open a source, because it is in this process."""
-    for source in dataset.sources():
-        if source.why_unreachable_from_workers:
-            raise InputError(
-                f"{source.name} {source.why_unreachable_from_workers}, which the workers of a "
-                "cluster cannot read; save it with zarr.save_array(PATH, array) where all can, and "
-                "pass its path, or pass a Dask array"
-            )
 
 
 def job_for(dataset: Dataset, reducer: SegmentReducer) -> Job:
@@ -87,21 +42,21 @@ def require_fit_workers(scheduler: Scheduler, job: Job, processors: set[str]) ->
     Raises
     ------
     ClusterError
-        A worker cannot open the data, or has other versions of packages that add up.
+        No worker answers, or one cannot open the data, has other versions of packages that add
+        up, or lacks what its device needs.
     """
-    found = _answers(scheduler, job)
-    refusing = {at: worker for at, worker in found.items() if worker.refusal}
-    if refusing:
-        at, worker = next(iter(refusing.items()))
+    answers = _answers(scheduler, job)
+    refusals = {at: probe.exception() for at, probe in answers.items() if probe.status == "error"}
+    if refusals:
+        at, error = next(iter(refusals.items()))
+        why = f"{type(error).__name__}: {error}"
+        if not isinstance(error, StreamregError):
+            why += "; see that it has the same version of streamreg, and what its device needs"
         raise ClusterError(
-            f"{count(len(refusing), 'worker')} of {len(found):,} cannot do the work: "
-            f"{_named(refusing)}; {at} says {worker.refusal}"
-        )
-    for at, worker in found.items():
-        other = worker_tasks.other_versions(job.versions, worker.versions)
-        if other:
-            raise ClusterError(f"worker {at} on {worker.host} has {other}")
-    kinds = processors | {worker.processor for worker in found.values()}
+            f"{count(len(refusals), 'worker')} of {len(answers):,} cannot do the work: "
+            f"{_named([*refusals])}; {at} says {why}"
+        ) from error
+    kinds = processors | {probe.result(timeout=_ANSWER_SECONDS) for probe in answers.values()}
     if len(kinds) > 1:
         warnings.warn(
             f"processors of several kinds add up ({', '.join(sorted(kinds))}): the last digits may "
@@ -111,11 +66,8 @@ def require_fit_workers(scheduler: Scheduler, job: Job, processors: set[str]) ->
         )
 
 
-def _answers(scheduler: Scheduler, job: Job) -> dict[str, Worker]:
-    """Ask every worker what it is, and warn of those that do not answer.
-
-    Workers that connect later are not asked: each task checks its worker again.
-    """
+def _answers(scheduler: Scheduler, job: Job) -> dict[str, Any]:
+    """Return the probe that each worker answered, as a future, and warn of the other workers."""
     from distributed import wait  # noqa: PLC0415  (an extra)
 
     seconds = min(scheduler.patience, _ANSWER_SECONDS)
@@ -125,36 +77,23 @@ def _answers(scheduler: Scheduler, job: Job) -> dict[str, Worker]:
     }
     with scheduler.client.as_current(), suppress(TimeoutError):
         wait(list(probes.values()), timeout=seconds)  # type: ignore[no-untyped-call]
-    found = {at: _answer(at, probe) for at, probe in probes.items() if probe.done()}
-    silent = [at for at in scheduler.workers() if at in probes and at not in found]
-    named = ", ".join(silent[:_MOST_NAMED])
-    if not found:
+    answers = {at: probe for at, probe in probes.items() if probe.done()}
+    if not answers:
         raise ClusterError(
-            f"none of {count(len(probes), 'worker')} answered within {seconds:.0f} s: {named}; are "
-            "they busy, or stopped?"
+            f"none of {count(len(probes), 'worker')} answered within {seconds:.0f} s: "
+            f"{_named([*probes])}; are they busy, or stopped?"
         )
+    silent = [at for at in scheduler.workers() if at in probes and at not in answers]
     if silent:
         warnings.warn(
             f"{count(len(silent), 'worker')} of {len(probes):,} did not answer within "
-            f"{seconds:.0f} s ({named}); the fit goes on with the others",
+            f"{seconds:.0f} s ({_named(silent)}); the fit runs on the others",
             DataWarning,
             stacklevel=2,
         )
-    return found
+    return answers
 
 
-def _answer(at: str, probe: Any) -> Worker:  # noqa: ANN401
-    if probe.status == "error":
-        error = probe.exception()
-        raise ClusterError(
-            f"worker {at} cannot run streamreg: {type(error).__name__}: {error}; install the "
-            "same version on it"
-        ) from error
-    answer: Worker = probe.result(timeout=_ANSWER_SECONDS)
-    return answer
-
-
-def _named(workers: dict[str, Worker]) -> str:
-    shown = [f"{at} on {worker.host}" for at, worker in workers.items()]
-    more = f" and {len(shown) - _MOST_NAMED:,} more" if len(shown) > _MOST_NAMED else ""
-    return ", ".join(shown[:_MOST_NAMED]) + more
+def _named(addresses: list[str]) -> str:
+    more = len(addresses) - _MOST_NAMED
+    return ", ".join(addresses[:_MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")

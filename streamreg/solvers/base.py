@@ -127,6 +127,7 @@ class IterateStore(Protocol):
 
     def save(self, iterate: Iterate) -> None:
         """Save a named tuple of arrays, which the solver does not write to again."""
+        del iterate
 
 
 class NoIterateStore(IterateStore):

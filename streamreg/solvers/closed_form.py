@@ -200,8 +200,7 @@ def _dependence_warnings(
     dependent = factor.pivots[factor.rank :]
     dependent = dependent[np.isfinite(sigma[dependent])]
     if len(dependent):
-        verb = "depends" if len(dependent) == 1 else "depend"
-        digits = ""
+        verb, digits = "depends" if len(dependent) == 1 else "depend", ""
         if n_rows - problem.fit_intercept >= problem.n_features:
             digits = (
                 ", to the digits that XᵀX keeps: standardised, the columns have a condition number "

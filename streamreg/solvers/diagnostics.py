@@ -27,18 +27,17 @@ _EQUAL = 1e-10
 
 def column_warnings(problem: Problem, constant: Mask, varies: Mask) -> list[str]:
     """Name columns that get coefficient 0: constant, or constant to rounding."""
-    lost = constant & varies & problem.fit_intercept
+    hidden = constant & varies & problem.fit_intercept
+    zeroed, lost = np.flatnonzero(constant & ~hidden), np.flatnonzero(hidden)
     what = "constant" if problem.fit_intercept else "zero in every row"
     warnings = []
-    if (constant & ~lost).any():
-        numbers = np.flatnonzero(constant & ~lost)
-        verb = "is" if len(numbers) == 1 else "are"
-        warnings.append(f"{problem.columns(numbers)} {verb} {what}; coefficients set to 0")
-    if lost.any():
-        numbers = np.flatnonzero(lost)
-        verb = "varies" if len(numbers) == 1 else "vary"
+    if len(zeroed):
+        verb = "is" if len(zeroed) == 1 else "are"
+        warnings.append(f"{problem.columns(zeroed)} {verb} {what}; coefficients set to 0")
+    if len(lost):
+        verb = "varies" if len(lost) == 1 else "vary"
         warnings.append(
-            f"{problem.columns(numbers)} {verb} by no more than rounding, or only in rows that "
+            f"{problem.columns(lost)} {verb} by no more than rounding, or only in rows that "
             "count for nothing beside the weight of others; coefficients set to 0. Subtract a "
             "constant before columns are stored, or bring the weights closer together"
         )
@@ -48,11 +47,10 @@ def column_warnings(problem: Problem, constant: Mask, varies: Mask) -> list[str]
 def dependence_warnings(problem: Problem, moments: MomentsResult, constant: Mask) -> list[str]:
     """Warn of too few rows, or of means that leave weights undetermined."""
     warnings: list[str] = []
-    n_free = int(np.count_nonzero(~constant))
-    if moments.n - problem.fit_intercept < n_free:
+    if moments.n - problem.fit_intercept < np.count_nonzero(~constant):
         warnings.append(
             or_l2(
-                f"{count(int(moments.n), 'row')} cannot determine the weights of "
+                f"{count(moments.n, 'row')} cannot determine the weights of "
                 f"{count(problem.n_features, 'column')}: "
                 "of all that fit them the ones of least norm, in the solver's units, were sought; "
                 "leave columns out"

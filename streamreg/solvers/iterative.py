@@ -25,7 +25,6 @@ from streamreg.solvers.base import (
     Status,
     Work,
 )
-from streamreg.solvers.diagnostics import duplicate_warnings
 from streamreg.solvers.standardization import Coordinates, standardise
 
 if TYPE_CHECKING:
@@ -116,11 +115,11 @@ class IterativeSolver(Solver):
         d, k = problem.n_features, problem.n_targets
         moments = Moments(d, k)
         # with a direction, and without
-        shapes = [
-            (gradient_state_nbytes(d, m, k), numpy_kernels.products_scratch_nbytes(d, m))
-            for m in (2 * k, k)
-        ]
-        shapes.append((moments.state_nbytes, moments.scratch_nbytes))
+        shapes = (
+            (gradient_state_nbytes(d, 2 * k, k), numpy_kernels.products_scratch_nbytes(d, 2 * k)),
+            (gradient_state_nbytes(d, k, k), numpy_kernels.products_scratch_nbytes(d, k)),
+            (moments.state_nbytes, moments.scratch_nbytes),
+        )
         passes = tuple(
             PassFootprint(state, scratch, why=f"{format_nbytes(state)} each")
             for state, scratch in shapes
@@ -183,19 +182,11 @@ class IterativeSolver(Solver):
 
     def _begin(self, problem: Problem, reduce: Reduce) -> tuple[Coordinates, Iterate, list[str]]:
         theta = np.zeros((problem.n_features + 1, problem.n_targets))
-        coordinates, warnings = Coordinates.raw(problem), []
         at_zero: Evaluation | None = None
         if self.standardize:
-            start = standardise(problem, reduce)
-            coordinates, at_zero, warnings = start.coordinates, start.evaluation, start.warnings
-            if problem.penalty.is_zero:
-                warnings += duplicate_warnings(
-                    problem,
-                    start.evaluation.gradient,
-                    # factors to deviation 1; 0 for constant columns
-                    np.where(start.spread > 0, coordinates.scale / start.spread, 0.0),
-                    lambda d: coordinates.evaluate(reduce, np.zeros_like(d), d).curvature,
-                )
+            coordinates, at_zero, warnings = standardise(problem, reduce)
+        else:
+            coordinates, warnings = Coordinates.raw(problem), []
         if self.init is not None:
             theta[:-1] = coordinates.weights_from_user(self.init)
         now = at_zero

@@ -37,15 +37,11 @@ def _gradient_descent(settings: SolverSettings) -> Solver:
     return ConstantStepDescent(*shared, learning_rate=settings.learning_rate)
 
 
-def _conjugate_gradient(settings: SolverSettings) -> Solver:
-    return ConjugateGradient(settings.standardize, settings.max_epochs, settings.tol, settings.init)
-
-
 # each solver is one entry: its name, and the function that builds it
 SOLVERS: dict[str, Callable[[SolverSettings], Solver]] = {
     ClosedForm.name: lambda _: ClosedForm(),
     SteepestDescent.name: _gradient_descent,
-    ConjugateGradient.name: _conjugate_gradient,
+    ConjugateGradient.name: lambda s: ConjugateGradient(s.standardize, s.max_epochs, s.tol, s.init),
 }
 
 

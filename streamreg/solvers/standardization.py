@@ -17,7 +17,12 @@ from streamreg.accumulators.moments import Moments, MomentsResult
 from streamreg.errors import InputError
 from streamreg.kernels.base import Affine
 from streamreg.solvers.base import EPS
-from streamreg.solvers.diagnostics import column_warnings, dependence_warnings, outlier_warnings
+from streamreg.solvers.diagnostics import (
+    column_warnings,
+    dependence_warnings,
+    duplicate_warnings,
+    outlier_warnings,
+)
 
 if TYPE_CHECKING:
     from streamreg.blocks import Float64
@@ -142,17 +147,12 @@ _LARGE_MEAN = 32.0
 _ALIKE = 4.0
 
 
-class StandardizedStart(NamedTuple):
-    """Coordinates, and what their pass computes at θ = 0: w = 0 and b = ȳ."""
+def standardise(problem: Problem, reduce: Reduce) -> tuple[Coordinates, Evaluation, list[str]]:
+    """Return standardised coordinates, f and ∇f at θ = 0 (w = 0, b = ȳ), and warnings.
 
-    coordinates: Coordinates
-    evaluation: Evaluation
-    spread: Float64  # (D,) deviations, in the coordinates' units; 0 where constant
-    warnings: list[str]
-
-
-def standardise(problem: Problem, reduce: Reduce) -> StandardizedStart:
-    """Measure the columns in one pass and return standardised coordinates."""
+    This takes one pass, one more for values whose squares leave float64's range, and one more if
+    columns look like multiples of each other.
+    """
     moments, units, warnings = measure(problem, reduce)
     d, k = problem.n_features, problem.n_targets
     cross, variance = moments.cross.T, moments.y_variance
@@ -173,7 +173,13 @@ def standardise(problem: Problem, reduce: Reduce) -> StandardizedStart:
     warnings += column_warnings(problem, constant, moments.low < moments.high)
     if problem.penalty.is_zero:
         warnings += dependence_warnings(problem, moments, constant)
-    return StandardizedStart(coordinates, evaluation, np.where(constant, 0.0, spread), warnings)
+        warnings += duplicate_warnings(
+            problem,
+            gradient,
+            np.where((spread > 0) & ~constant, scale / spread, 0.0),
+            lambda d: coordinates.evaluate(reduce, np.zeros_like(d), d).curvature,
+        )
+    return coordinates, evaluation, warnings
 
 
 def measure(problem: Problem, reduce: Reduce) -> tuple[MomentsResult, Scaling, list[str]]:

@@ -58,11 +58,12 @@ class Gradient(Accumulator[ProductState, GradientResult]):
     @property
     def state_nbytes(self) -> int:
         d, m = self.coefficients.shape
-        return gradient_state_nbytes(d, m, self.n_targets)
+        return gradient_nbytes(d, m, self.n_targets)[0]
 
     @property
     def scratch_nbytes(self) -> int:
-        return numpy_kernels.products_scratch_nbytes(*self.coefficients.shape)
+        d, m = self.coefficients.shape
+        return gradient_nbytes(d, m, self.n_targets)[1]
 
     def zero(self) -> ProductState:
         d, m = self.coefficients.shape
@@ -96,6 +97,7 @@ class Gradient(Accumulator[ProductState, GradientResult]):
         return bool(np.isfinite(state.rr).all() and np.isfinite(state.sums).all())
 
 
-def gradient_state_nbytes(n_features: int, n_columns: int, n_targets: int) -> int:
-    """Bytes of one state with M columns of coefficients."""
-    return 8 * (n_columns * (n_features + 1) + n_targets + 2)
+def gradient_nbytes(n_features: int, n_columns: int, n_targets: int) -> tuple[int, int]:
+    """Bytes of one state, and of scratch memory, with M columns of coefficients."""
+    state_nbytes = 8 * (n_columns * (n_features + 1) + n_targets + 2)
+    return state_nbytes, numpy_kernels.products_scratch_nbytes(n_features, n_columns)

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from streamreg.accumulators.base import Scaling
-from streamreg.accumulators.gradient import gradient_state_nbytes
+from streamreg.accumulators.gradient import gradient_nbytes
 from streamreg.accumulators.gram import Gram
 from streamreg.accumulators.moments import Moments
 from streamreg.formatting import count
-from streamreg.kernels import numpy as numpy_kernels
 from streamreg.solvers.base import (
     EPS,
     NO_ITERATE_STORE,
@@ -29,6 +28,8 @@ from streamreg.solvers.diagnostics import column_warnings, or_l2
 from streamreg.solvers.standardization import Coordinates, is_constant, measure, penalty_root
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from streamreg.accumulators.gram import GramResult
     from streamreg.blocks import Float64
     from streamreg.solvers.base import IterateStore, Problem, Reduce, Report
@@ -79,10 +80,7 @@ class ClosedForm(Solver):
         )
         # passes that scale or correct keep the state of the first one
         later = first._replace(earlier_nbytes=gram.state_nbytes, n_parts=1)
-        others = (
-            (moments.state_nbytes, moments.scratch_nbytes),
-            (gradient_state_nbytes(d, k, k), numpy_kernels.products_scratch_nbytes(d, k)),
-        )
+        others = (moments.state_nbytes, moments.scratch_nbytes), gradient_nbytes(d, k, k)
         passes = [later._replace(state_nbytes=a, scratch_nbytes=b) for a, b in others]
         lapack_nbytes = min(8 * d * _LAPACK_COLUMNS, _LAPACK_MOST_NBYTES)
         return Footprint((first, *passes), 8 * d * (8 * k + 24) + lapack_nbytes)
@@ -196,7 +194,7 @@ def _correct(
 
 def _dependence_warnings(
     problem: Problem, factor: Factor, sigma: Float64, n_rows: int
-) -> list[str]:
+) -> Iterator[str]:
     dependent = factor.pivots[factor.rank :]
     dependent = dependent[np.isfinite(sigma[dependent])]
     if len(dependent):
@@ -206,19 +204,17 @@ def _dependence_warnings(
                 ", to the digits that XᵀX keeps: standardised, the columns have a condition number "
                 f"beyond {factor.tolerance**-0.5:.0e}"
             )
-        message = or_l2(
+        yield or_l2(
             f"{problem.columns(dependent)} {verb} linearly on the others{digits} (rank "
             f"{factor.rank:,} of {problem.n_features:,}, {count(n_rows, 'row')}). The coefficients "
             "are those of least norm; leave such columns out"
         )
-        return [message]
-    if factor.condition < _NEARLY_DEPENDENT or not factor.rank:
-        return []
+    if len(dependent) or factor.condition < _NEARLY_DEPENDENT or not factor.rank:
+        return
     worst = problem.columns(factor.pivots[factor.rank - 1 : factor.rank])
     condition = np.sqrt(factor.condition)
-    message = or_l2(
+    yield or_l2(
         f"the columns are nearly dependent, {worst} most of all: standardised they have condition "
         f"number {condition:.0e}, so that about {16 - np.log10(condition):.0f} digits of their "
         "weights are right; leave a column out"
     )
-    return [message]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from streamreg.solvers.base import EPS, Status
-from streamreg.solvers.iterative import ROUNDING_DRIFT, IterativeSolver, line_search
+from streamreg.solvers.iterative import IterativeSolver, line_search
 
 if TYPE_CHECKING:
     from streamreg.solvers.base import Reduce
@@ -41,7 +41,7 @@ class ConjugateGradient(IterativeSolver):
     typical_epochs: ClassVar[int] = 40
 
     def advance(self, coordinates: Coordinates, reduce: Reduce, iterate: Iterate) -> Iterate:
-        after, drift = line_search(coordinates, reduce, iterate)
+        after = line_search(coordinates, reduce, iterate)
         before, now = iterate.gradient, after.gradient
         squared = np.sum(before * before, axis=0)
         beta = np.sum(now * (now - before), axis=0) / np.where(squared > 0, squared, 1.0)
@@ -54,7 +54,7 @@ class ConjugateGradient(IterativeSolver):
         lowest = np.where(halved, after.gradient_norm, iterate.lowest_norm)
         idle = np.where(halved, 0, iterate.idle_epochs + 1)
         tired = (idle >= _PATIENCE) & (lowest <= _NEAR_ROUNDING * after.start_norm)
-        stalled = iterate.stalled | (drift > ROUNDING_DRIFT) | tired
+        stalled = iterate.stalled | after.stalled | tired
         return after._replace(
             direction=np.where(arrived | stalled, 0.0, direction),
             lowest_norm=lowest,

@@ -10,7 +10,7 @@ from streamreg.errors import Message, Remedy
 from streamreg.formatting import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from streamreg.accumulators.base import Scaling
     from streamreg.accumulators.moments import MomentsResult
@@ -25,55 +25,46 @@ _FEW_ROWS = 20
 _EQUAL = 1e-10
 
 
-def column_warnings(problem: Problem, constant: Mask, varies: Mask) -> list[str]:
+def column_warnings(problem: Problem, constant: Mask, varies: Mask) -> Iterator[str]:
     """Name columns that get coefficient 0: constant, or constant to rounding."""
     hidden = constant & varies & problem.fit_intercept
     zeroed, lost = np.flatnonzero(constant & ~hidden), np.flatnonzero(hidden)
     what = "constant" if problem.fit_intercept else "zero in every row"
-    warnings = []
     if len(zeroed):
         verb = "is" if len(zeroed) == 1 else "are"
-        warnings.append(f"{problem.columns(zeroed)} {verb} {what}; coefficients set to 0")
+        yield f"{problem.columns(zeroed)} {verb} {what}; coefficients set to 0"
     if len(lost):
         verb = "varies" if len(lost) == 1 else "vary"
-        warnings.append(
+        yield (
             f"{problem.columns(lost)} {verb} by no more than rounding, or only in rows that "
             "count for nothing beside the weight of others; coefficients set to 0. Subtract a "
             "constant before columns are stored, or bring the weights closer together"
         )
-    return warnings
 
 
-def dependence_warnings(problem: Problem, moments: MomentsResult, constant: Mask) -> list[str]:
+def dependence_warnings(problem: Problem, moments: MomentsResult, constant: Mask) -> Iterator[str]:
     """Warn of too few rows, or of means that leave weights undetermined."""
-    warnings: list[str] = []
     if moments.n - problem.fit_intercept < np.count_nonzero(~constant):
-        warnings.append(
-            or_l2(
-                f"{count(moments.n, 'row')} cannot determine the weights of "
-                f"{count(problem.n_features, 'column')}: "
-                "of all that fit them the ones of least norm, in the solver's units, were sought; "
-                "leave columns out"
-            )
+        yield or_l2(
+            f"{count(moments.n, 'row')} cannot determine the weights of "
+            f"{count(problem.n_features, 'column')}: of all that fit them the ones of least norm, "
+            "in the solver's units, were sought; leave columns out"
         )
     parallel = np.abs(moments.mean) > _PARALLEL * moments.deviation
     numbers = np.flatnonzero(parallel & ~constant)
     if not problem.fit_intercept and len(numbers) > 1:
-        warnings.append(
-            Message(
-                f"{problem.columns(numbers)} have means over {_PARALLEL:,.0f} deviations from "
-                "zero, so that without an intercept they are nearly dependent: few digits of their "
-                "weights are right; subtract their means, or pass ",
-                Remedy("fit_intercept", value=True),
-            )
+        yield Message(
+            f"{problem.columns(numbers)} have means over {_PARALLEL:,.0f} deviations from zero, so "
+            "that without an intercept they are nearly dependent: few digits of their weights are "
+            "right; subtract their means, or pass ",
+            Remedy("fit_intercept", value=True),
         )
-    return warnings
 
 
-def outlier_warnings(problem: Problem, moments: MomentsResult, units: Scaling) -> list[str]:
+def outlier_warnings(problem: Problem, moments: MomentsResult, units: Scaling) -> Iterator[str]:
     """Name columns of huge values whose spread comes nearly all from one row."""
     if moments.n < _FEW_ROWS:
-        return []
+        return
     x_range = moments.high * units.x - moments.low * units.x
     y_range = moments.y_high * units.y - moments.y_low * units.y
     # if one of n rows differs, n·variance = (1 - 1/n)·range²
@@ -81,16 +72,16 @@ def outlier_warnings(problem: Problem, moments: MomentsResult, units: Scaling) -
     y_lone = (units.y < 1) & (moments.n * moments.y_variance < 1.01 * y_range**2)
     places = [problem.columns(np.flatnonzero(x_lone))] if x_lone.any() else []
     places += ["y"] if y_lone.any() else []
-    return [
-        f"one row makes nearly all of the spread of {place}, which is beyond 1e90: an outlier? "
-        "The other rows hardly count beside it"
-        for place in places
-    ]
+    for place in places:
+        yield (
+            f"one row makes nearly all of the spread of {place}, which is beyond 1e90: an outlier? "
+            "The other rows hardly count beside it"
+        )
 
 
 def duplicate_warnings(
     problem: Problem, gradient: Float64, unit: Float64, curvature: Callable[[Float64], Float64]
-) -> list[str]:
+) -> Iterator[str]:
     """Name columns that are equal up to a factor and a constant.
 
     Equal columns have equal correlations with y. If some do, one more pass computes the correlation
@@ -107,26 +98,24 @@ def duplicate_warnings(
     """
     norms = np.linalg.norm(gradient, axis=0)
     if not norms.any():
-        return []
+        return
     # the correlation with a mixture of all targets
     generator = np.random.default_rng(0)
     parts = generator.standard_normal(len(norms)) / np.where(norms > 0, norms, np.inf)
     with_y = -(gradient[:-1] @ parts) * unit
     suspects = _alike(np.abs(with_y), np.flatnonzero(unit))
     if not len(suspects):
-        return []
+        return
     mixture = np.zeros_like(gradient)
     mixture[suspects, 0] = generator.standard_normal(len(suspects)) * unit[suspects]
     with_mixture = curvature(mixture)[:-1, 0] * unit
     repeated = _alike(np.where(with_y < 0, -with_mixture, with_mixture), suspects)
-    if not len(repeated):
-        return []
-    message = or_l2(
-        f"{problem.columns(repeated)} are multiples of each other, but for a "
-        "constant: of all weights that fit alike the ones of least norm, in the solver's units, "
-        "were sought; leave such columns out"
-    )
-    return [message]
+    if len(repeated):
+        yield or_l2(
+            f"{problem.columns(repeated)} are multiples of each other, but for a constant: of all "
+            "weights that fit alike the ones of least norm, in the solver's units, were sought; "
+            "leave such columns out"
+        )
 
 
 def or_l2(advice: str) -> Message:

@@ -9,7 +9,7 @@ import numpy as np
 
 from streamreg.errors import DivergenceError, Message, Parameter, Remedy, Verbatim
 from streamreg.solvers.base import EPS, Status
-from streamreg.solvers.iterative import ROUNDING_DRIFT, Iterate, IterativeSolver, line_search
+from streamreg.solvers.iterative import Iterate, IterativeSolver, line_search
 
 if TYPE_CHECKING:
     from streamreg.blocks import Float64
@@ -37,8 +37,8 @@ class SteepestDescent(IterativeSolver):
         return {**super().identity(), "learning_rate": "auto"}
 
     def advance(self, coordinates: Coordinates, reduce: Reduce, iterate: Iterate) -> Iterate:
-        after, drift = line_search(coordinates, reduce, iterate)
-        return after._replace(direction=-after.gradient, stalled=drift > ROUNDING_DRIFT)
+        after = line_search(coordinates, reduce, iterate)
+        return after._replace(direction=-after.gradient)
 
     def verdict(self, before: Iterate, after: Iterate) -> Status | None:
         del before

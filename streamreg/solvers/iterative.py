@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from streamreg.accumulators.gradient import gradient_state_nbytes
+from streamreg.accumulators.gradient import gradient_nbytes
 from streamreg.accumulators.moments import Moments
 from streamreg.errors import DivergenceError, InputError, Message, Parameter, Part, Remedy
 from streamreg.formatting import format_nbytes
-from streamreg.kernels import numpy as numpy_kernels
 from streamreg.solvers.base import (
     EPS,
     NO_ITERATE_STORE,
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from streamreg.solvers.standardization import Evaluation
 
 # a gradient that differs from its prediction by more than this share is rounding
-ROUNDING_DRIFT = 0.1
+_ROUNDING_DRIFT = 0.1
 # share of the loss that counts as an exact fit, if rounding stops the solver
 _NOTHING = 1e-20
 # θ, ∇f, the direction, ∇²f·d, both as columns of coefficients, the coordinates and temporaries
@@ -114,15 +113,14 @@ class IterativeSolver(Solver):
     def footprint(self, problem: Problem) -> Footprint:
         d, k = problem.n_features, problem.n_targets
         moments = Moments(d, k)
-        # with a direction, and without
-        shapes = (
-            (gradient_state_nbytes(d, 2 * k, k), numpy_kernels.products_scratch_nbytes(d, 2 * k)),
-            (gradient_state_nbytes(d, k, k), numpy_kernels.products_scratch_nbytes(d, k)),
-            (moments.state_nbytes, moments.scratch_nbytes),
-        )
+        # with a direction, without one, and the pass before the first epoch
         passes = tuple(
             PassFootprint(state, scratch, why=f"{format_nbytes(state)} each")
-            for state, scratch in shapes
+            for state, scratch in (
+                gradient_nbytes(d, 2 * k, k),
+                gradient_nbytes(d, k, k),
+                (moments.state_nbytes, moments.scratch_nbytes),
+            )
         )
         return Footprint(passes, solver_nbytes=8 * _VECTORS * (d + 1) * k)
 
@@ -232,16 +230,13 @@ class IterativeSolver(Solver):
         )
 
 
-def line_search(
-    coordinates: Coordinates, reduce: Reduce, iterate: Iterate
-) -> tuple[Iterate, Float64]:
+def line_search(coordinates: Coordinates, reduce: Reduce, iterate: Iterate) -> Iterate:
     """Run one pass and go to the least loss along the iterate's direction p.
 
     The step is α = -∇f·p / p·∇²f·p; the gradient becomes ∇f + α∇²f·p. Each pass recomputes f and
     ∇f, so that rounding in the recurrence does not accumulate.
 
-    Returns the next iterate, still with direction p, and the relative difference (K,) between ∇f
-    and its prediction by the previous epoch.
+    The result still has direction p. A target is stalled if ∇f is far from its prediction.
     """
     p = iterate.direction
     loss, gradient, curvature = coordinates.evaluate(reduce, iterate.theta, p)
@@ -254,12 +249,12 @@ def line_search(
     off = np.linalg.norm(gradient - iterate.gradient, axis=0)
     # the difference is exact to the last digit of its terms only; a rise is rounding
     least = np.minimum(np.maximum(loss - decrease, EPS * loss), iterate.loss)
-    after = iterate._replace(
+    return iterate._replace(
         theta=iterate.theta + step * p,
         gradient=gradient + step * curvature,
         loss=least,
         measured_loss=loss,
         decrease=decrease,
+        stalled=np.where(norm > 0, off / norm, 0.0) > _ROUNDING_DRIFT,
         losses=np.append(iterate.losses, coordinates.user_loss(least)),
     )
-    return after, np.where(norm > 0, off / norm, 0.0)

@@ -106,15 +106,9 @@ class Coordinates:
         columns = both[:-1] / self.scale[:, None]
         offset = both[-1] if self.subtracts else both[-1] - self.centre @ columns
         x_scale, y_scale = (None if (unit == 1).all() else unit for unit in self.units)
-        result = reduce(
-            self.problem.loss.statistic(
-                columns,
-                offset,
-                k,
-                x=Affine(x_scale, self.centre if self.subtracts else None),
-                y=Affine(y_scale, self.y_centre if self.y_centre.any() else None),
-            )
-        )
+        x = Affine(x_scale, self.centre if self.subtracts else None)
+        y = Affine(y_scale, self.y_centre if self.y_centre.any() else None)
+        result = reduce(self.problem.loss.statistic(columns, offset, k, x, y))
         penalised = penalty_root(self.problem, self.units)[:, None] * columns
         return Evaluation(
             loss=self.problem.loss.value(result) + 0.5 * np.sum(penalised[:, :k] ** 2, axis=0),
@@ -193,7 +187,7 @@ def measure(problem: Problem, reduce: Reduce) -> tuple[MomentsResult, Scaling, l
     if (units.x == 1).all() and (units.y == 1).all():
         return moments, units, []
     moments = reduce(Moments(d, k, units))
-    return moments, units, outlier_warnings(problem, moments, units)
+    return moments, units, list(outlier_warnings(problem, moments, units))
 
 
 def is_constant(spread: Float64, mean: Float64) -> Mask:

@@ -1,1 +1,1 @@
-"""What a pass keeps: mergeable states, their bytes known before reading."""
+"""Statistics of a pass: states that merge, whose bytes are known before reading."""

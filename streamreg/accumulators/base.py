@@ -1,6 +1,6 @@
-"""What a pass keeps: a small state to which blocks are added and which merges.
+"""Statistics that a pass computes: blocks are added to a small state, and states merge.
 
-Laws, the same for all (tests/laws.py):
+Laws of every accumulator (tests/support/laws.py):
 
 * any split of the rows into blocks and segments gives the same answer, to rounding;
 * ``merge(zero(), a)`` and ``merge(a, zero())`` are ``a``;
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 State = TypeVar("State")
 Result = TypeVar("Result")
 
-# squares of what lies beyond, times a sum of weights up to 1e120, may leave float64's range
+# beyond these, squares times a sum of weights up to 1e120 may leave float64's range
 _LARGEST, _SMALLEST = 2.0**300, 2.0**-300
 
 
 class Accumulator(ABC, Generic[State, Result]):
-    """A statistic of all rows, gathered block by block."""
+    """A statistic of all rows, accumulated block by block."""
 
     @property
     @abstractmethod
@@ -39,7 +39,7 @@ class Accumulator(ABC, Generic[State, Result]):
     @property
     @abstractmethod
     def scratch_nbytes(self) -> int:
-        """Bytes that ``update`` needs at most, beside the state and the block."""
+        """The most bytes that ``update`` allocates."""
 
     @abstractmethod
     def zero(self) -> State:
@@ -49,23 +49,23 @@ class Accumulator(ABC, Generic[State, Result]):
     def update(self, state: State, block: Block, kernels: Kernels) -> State:
         """Add a block to a state.
 
-        ``kernels`` holds the loops of the device where the block lies, for whom they serve; with
-        ``kernels.parallel(task, count)``, which runs ``task(0) … task(count - 1)``, an accumulator
-        whose state is too large for one copy a thread splits its work between threads.
+        ``kernels`` holds the loops for the block's kind and device. If a state is too large for one
+        copy a thread, ``kernels.parallel(task, count)`` runs ``task(0) … task(count - 1)`` on
+        several threads.
         """
 
     @property
     def n_parts(self) -> int:
-        """Into how many parts ``update`` splits its work."""
+        """The number of parts into which ``update`` splits its work."""
         return 1
 
     def part(self, state: State, numbers: range) -> State:
-        """Return what is left of a state if only these parts were worked on."""
+        """Return the share of a state that these parts computed."""
         del numbers
         return state
 
     def joined(self, parts: Iterable[tuple[range, State]]) -> State:
-        """Return the state whose parts were worked on apart."""
+        """Return the state whose parts were computed separately."""
         ((_, state),) = parts
         return state
 
@@ -73,8 +73,9 @@ class Accumulator(ABC, Generic[State, Result]):
     def merge(self, a: State, b: State) -> State:
         """Return the state of the rows of both.
 
-        On a GPU, states larger than 32 MiB are merged there, where NumPy's functions are CuPy's;
-        they are tuples of float64 arrays, with a count of rows ``n``, and are added to in place.
+        States larger than 32 MiB are merged on a GPU if the pass runs on one: NumPy's functions
+        are then CuPy's. Such states are tuples of float64 arrays, written in place, with a row
+        count ``n``.
         """
 
     @abstractmethod
@@ -83,17 +84,11 @@ class Accumulator(ABC, Generic[State, Result]):
 
     @abstractmethod
     def is_finite(self, state: State) -> bool:
-        """Whether the state is free of the NaN and inf that a NaN or inf in any row leaves.
-
-        Asked where the state lies, as ``merge``.
-        """
+        """Whether no row had a NaN or inf; runs on the state's device, like ``merge``."""
 
 
 class Scaling(NamedTuple):
-    """Powers of two that bring columns near 1, where squares would leave float64's range.
-
-    Multiplying by them rounds nothing.
-    """
+    """Exact factors, powers of two, for columns whose squares would leave float64's range."""
 
     x: Float64  # (D,)
     y: Float64  # (K,)
@@ -103,5 +98,5 @@ def power_of_two(sizes: Float64) -> Float64:
     """Return the factor that brings each size near 1; 1 for sizes whose squares are safe."""
     safe = (sizes == 0) | ((sizes > _SMALLEST) & (sizes < _LARGEST))
     _, exponents = np.frexp(np.where(safe, 1.0, sizes))
-    # 2¹⁰²³ is the largest power; what is smaller still is brought as near as it can be
+    # 2¹⁰²³ is the largest power of two in float64
     return np.where(safe, 1.0, np.ldexp(1.0, np.minimum(-exponents, 1023)))

@@ -1,4 +1,4 @@
-"""Loss, gradient and the product along a direction, in O(D): what descent needs."""
+"""Loss, gradient and the product along a direction, in O(D), for descent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ class GradientResult(NamedTuple):
     """Means over the rows, weights counted: of r = xw + b - y and u = xd + e."""
 
     n: int  #               rows
-    s: float  #             Σ sᵢ
     rr: Float64  #          (K,)   mean of r²
     gradient: Float64  #    (D, K) mean of r·x
     bias: Float64  #        (K,)   mean of r
@@ -31,23 +30,19 @@ class GradientResult(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Gradient(Accumulator[ProductState, GradientResult]):
-    """The loss and gradient at (w, b), and XᵀX times a direction, from one reading of the rows.
+    """The loss and gradient at (w, b), and XᵀX times a direction, from one pass.
 
-    With r = Xw + b - y and u = Xd + e, both (N, K), it gathers
+    With r = Xw + b - y and u = Xd + e, both (N, K), it computes
 
         f = 1/(2Σsᵢ) Σ sᵢ rᵢ²        g = Xᵀ s r / Σsᵢ        q = Xᵀ s u / Σsᵢ
 
-    in O(D·K) numbers; no column of ones is stored and X is never copied. Shifts take away means
-    that are large against the deviations, which would cost log₁₀(mean/deviation) digits.
+    in O(D·K) numbers. Means much larger than the deviations would cost log₁₀(mean/deviation)
+    digits; shifts subtract them.
 
     Parameters
     ----------
     coefficients, intercept
         [w] or [w, d], (D, M), and [b] or [b, e], (M,); M is K, or 2K with a direction.
-    n_targets
-        K.
-    x, y
-        How columns of X and y are read: scaled, then shifted.
     """
 
     coefficients: Float64
@@ -57,17 +52,18 @@ class Gradient(Accumulator[ProductState, GradientResult]):
     y: Affine = AS_STORED
 
     def __post_init__(self) -> None:
-        # a column at a time is what the loops read
+        # the loops read a column at a time
         object.__setattr__(self, "coefficients", np.asfortranarray(self.coefficients))
 
     @property
     def state_nbytes(self) -> int:
         d, m = self.coefficients.shape
-        return gradient_state_nbytes(d, m, self.n_targets)
+        return gradient_nbytes(d, m, self.n_targets)[0]
 
     @property
     def scratch_nbytes(self) -> int:
-        return numpy_kernels.products_scratch_nbytes(*self.coefficients.shape)
+        d, m = self.coefficients.shape
+        return gradient_nbytes(d, m, self.n_targets)[1]
 
     def zero(self) -> ProductState:
         d, m = self.coefficients.shape
@@ -86,18 +82,22 @@ class Gradient(Accumulator[ProductState, GradientResult]):
 
     @np.errstate(invalid="ignore", over="ignore")
     def finalize(self, state: ProductState) -> GradientResult:
-        s, k = np.float64(state.s), self.n_targets  # of no rows: means of NaN
+        s, k = np.float64(state.s), self.n_targets  # without rows the means are NaN
         products, sums = state.products / s, state.sums / s
         return GradientResult(
-            n=int(state.n), s=float(s), rr=state.rr / s,
-            gradient=products[:k].T, bias=sums[:k],
-            product=products[k:].T, product_bias=sums[k:],
-        )  # fmt: skip
+            n=int(state.n),
+            rr=state.rr / s,
+            gradient=products[:k].T,
+            bias=sums[:k],
+            product=products[k:].T,
+            product_bias=sums[k:],
+        )
 
     def is_finite(self, state: ProductState) -> bool:
         return bool(np.isfinite(state.rr).all() and np.isfinite(state.sums).all())
 
 
-def gradient_state_nbytes(n_features: int, n_columns: int, n_targets: int) -> int:
-    """Bytes of one state with M columns of coefficients."""
-    return 8 * (n_columns * (n_features + 1) + n_targets + 2)
+def gradient_nbytes(n_features: int, n_columns: int, n_targets: int) -> tuple[int, int]:
+    """Bytes of one state, and of scratch memory, with M columns of coefficients."""
+    state_nbytes = 8 * (n_columns * (n_features + 1) + n_targets + 2)
+    return state_nbytes, numpy_kernels.products_scratch_nbytes(n_features, n_columns)

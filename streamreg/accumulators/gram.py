@@ -1,4 +1,4 @@
-"""Centred XᵀX and Xᵀy, in O(D²): what the closed form needs."""
+"""Centred XᵀX and Xᵀy, in O(D²), for the closed form."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from streamreg.kernels.base import Kernels
 
 
-# of the outer product that moves the mean of a state, which no plan counts; from 256 KiB to 4 MiB
-# all took alike (measured, D = 1,000 to 5,000)
+# Of the outer product in ``merge``, which no plan counts. Measured: the time is the same from
+# 256 KiB to 4 MiB, D = 1,000 to 5,000.
 _MERGED_NBYTES = 1 << 20
 
 
@@ -39,14 +39,13 @@ class GramResult(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Gram(Accumulator[GramState, GramResult]):
-    """Centred second moments of (X, y): all that the closed form needs, in O(D²).
+    """Centred second moments of (X, y).
 
     Rows a and rows b merge, with n = nₐ + n_b and δ = x̄_b - x̄ₐ, by [1]_
 
         G = Gₐ + G_b + (nₐ n_b / n) δ δᵀ               (D, D)
 
-    Centring makes the intercept free and costs no digits when means are large. Solving with G
-    squares κ(X): expect about 16 - 2 log₁₀ κ(X) correct digits.
+    Solving with G squares κ(X): expect about 16 - 2 log₁₀ κ(X) correct digits.
 
     Parameters
     ----------
@@ -54,8 +53,6 @@ class Gram(Accumulator[GramState, GramResult]):
         D and K. One state holds 8·(D² + D·(K + 3) + 4K + 2) bytes.
     centred
         Sums about the mean; ``False``: about zero, for a fit without intercept.
-    scaling
-        For values whose squares would leave float64's range.
 
     References
     ----------
@@ -91,20 +88,18 @@ class Gram(Accumulator[GramState, GramResult]):
         return numpy_kernels.gram_panels(self.n_features)
 
     def part(self, state: GramState, numbers: range) -> GramState:
-        panels = [
-            state.gram[:, columns]
-            for columns in numpy_kernels.gram_columns(self.n_features, numbers)
-        ]
-        return state._replace(gram=np.asfortranarray(np.hstack(panels)))
+        columns = numpy_kernels.gram_columns(self.n_features, numbers)
+        panels = np.hstack([state.gram[:, panel] for panel in columns])
+        return state._replace(gram=np.asfortranarray(panels))
 
     def joined(self, parts: Iterable[tuple[range, GramState]]) -> GramState:
         gram = self.zero().gram
         for numbers, state in parts:
             first = 0
             for columns in numpy_kernels.gram_columns(self.n_features, numbers):
-                width = columns.stop - columns.start
-                gram[:, columns] = state.gram[:, first : first + width]
-                first += width
+                last = first + columns.stop - columns.start
+                gram[:, columns] = state.gram[:, first:last]
+                first = last
         return state._replace(gram=gram)
 
     def merge(self, a: GramState, b: GramState) -> GramState:
@@ -116,15 +111,14 @@ class Gram(Accumulator[GramState, GramResult]):
             return a
         share = b.s / (a.s + b.s)
         ratio = a.s * share
-        # in this order: origins are alike, and their difference is exact
+        # in this order, because the difference of similar origins is exact
         moved, y_moved = b.origin - a.origin, b.y_origin - a.y_origin
         delta, y_delta = moved + (b.mean - a.mean), y_moved + (b.y_mean - a.y_mean)
         np.add(a.gram, b.gram, out=a.gram)
         np.add(a.cross, b.cross, out=a.cross)
         np.add(a.y_m2, b.y_m2, out=a.y_m2)
         if self.centred:
-            # some columns at a time, with what of them lies above the diagonal and counts for
-            # nothing: a whole outer product would be a second D² array
+            # some columns at a time, because a whole outer product would be a second D² array
             weights, width = ratio * delta, max(1, _MERGED_NBYTES // (8 * self.n_features))
             for first in range(0, self.n_features, width):
                 columns = a.gram[first:, first : first + width]
@@ -134,23 +128,26 @@ class Gram(Accumulator[GramState, GramResult]):
             np.add(a.y_m2, ratio * y_delta * y_delta, out=a.y_m2)
         np.add(a.mean, share * delta, out=a.mean)
         np.add(a.y_mean, share * y_delta, out=a.y_mean)
-        for varies, other, shift in (
-            (a.varies, b.varies, moved), (a.y_varies, b.y_varies, y_moved)
-        ):  # fmt: skip
-            np.maximum(varies, np.maximum(other, shift != 0), out=varies)
+        np.maximum(a.varies, np.maximum(b.varies, moved != 0), out=a.varies)
+        np.maximum(a.y_varies, np.maximum(b.y_varies, y_moved != 0), out=a.y_varies)
         np.add(a.n, b.n, out=a.n)
         np.add(a.s, b.s, out=a.s)
         return a
 
     @np.errstate(invalid="ignore", over="ignore")
     def finalize(self, state: GramState) -> GramResult:
-        s = np.float64(state.s)  # of no rows: means of NaN
+        s = np.float64(state.s)  # without rows the means are NaN
         return GramResult(
-            n=int(state.n), s=float(s),
-            mean=state.origin + state.mean, varies=state.varies, gram=state.gram,
-            y_mean=state.y_origin + state.y_mean, y_varies=state.y_varies,
-            y_variance=state.y_m2 / s, cross=state.cross / s,
-        )  # fmt: skip
+            n=int(state.n),
+            s=float(s),
+            mean=state.origin + state.mean,
+            varies=state.varies,
+            gram=state.gram,
+            y_mean=state.y_origin + state.y_mean,
+            y_varies=state.y_varies,
+            y_variance=state.y_m2 / s,
+            cross=state.cross / s,
+        )
 
     def is_finite(self, state: GramState) -> bool:
         sums = (state.mean, state.y_mean) if self.centred else (state.gram.diagonal(), state.y_m2)

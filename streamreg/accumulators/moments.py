@@ -1,4 +1,4 @@
-"""Count, mean, deviation and covariance with y, in O(D): what standardising needs."""
+"""Count, mean, deviation and covariance with y, in O(D), for standardising."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ class MomentsResult(NamedTuple):
     """First and second moments, of columns multiplied by ``Scaling`` where the pass had one."""
 
     n: int  #              rows
-    s: float  #            Σ sᵢ
     mean: Float64  #       (D,)   x̄
     deviation: Float64  #  (D,)   √(Σ sᵢ (xᵢ - x̄)² / Σ sᵢ)
     low: Float64  #        (D,)   min x, never scaled
@@ -40,14 +39,12 @@ class Moments(Accumulator[MomentsState, MomentsResult]):
 
         x̄ = x̄ₐ + (n_b / n) δ        M₂ = M₂ₐ + M₂_b + (nₐ n_b / n) δ²        (D,)
 
-    Means are kept about the first row, so that one a billion times the deviation costs no digits.
+    Means are stored relative to the first row: a mean of 1e9 deviations costs no digits.
 
     Parameters
     ----------
     n_features, n_targets
         D and K. One state holds 8·(D·(5 + K) + 5K + 2) bytes.
-    scaling
-        For values whose squares would leave float64's range.
 
     References
     ----------
@@ -84,7 +81,7 @@ class Moments(Accumulator[MomentsState, MomentsResult]):
             return a
         share = b.s / (a.s + b.s)
         ratio = a.s * share
-        # in this order: origins are alike, and their difference is exact
+        # in this order, because the difference of similar origins is exact
         delta = (b.origin - a.origin) + (b.mean - a.mean)
         y_delta = (b.y_origin - a.y_origin) + (b.y_mean - a.y_mean)
         np.add(a.cross, b.cross + ratio * np.outer(y_delta, delta), out=a.cross)
@@ -92,24 +89,29 @@ class Moments(Accumulator[MomentsState, MomentsResult]):
         np.add(a.y_m2, b.y_m2 + ratio * y_delta * y_delta, out=a.y_m2)
         np.add(a.mean, share * delta, out=a.mean)
         np.add(a.y_mean, share * y_delta, out=a.y_mean)
-        for low, other in ((a.low, b.low), (a.y_low, b.y_low)):
-            np.minimum(low, other, out=low)
-        for high, other in ((a.high, b.high), (a.y_high, b.y_high)):
-            np.maximum(high, other, out=high)
+        np.minimum(a.low, b.low, out=a.low)
+        np.minimum(a.y_low, b.y_low, out=a.y_low)
+        np.maximum(a.high, b.high, out=a.high)
+        np.maximum(a.y_high, b.y_high, out=a.y_high)
         np.add(a.n, b.n, out=a.n)
         np.add(a.s, b.s, out=a.s)
         return a
 
     @np.errstate(invalid="ignore", over="ignore")
     def finalize(self, state: MomentsState) -> MomentsResult:
-        s = np.float64(state.s)  # of no rows: means of NaN
+        s = np.float64(state.s)  # without rows the means are NaN
         return MomentsResult(
-            n=int(state.n), s=float(s),
-            mean=state.origin + state.mean, deviation=np.sqrt(state.m2 / s),
-            low=state.low.copy(), high=state.high.copy(),
-            y_mean=state.y_origin + state.y_mean, y_variance=state.y_m2 / s,
-            y_low=state.y_low.copy(), y_high=state.y_high.copy(), cross=state.cross / s,
-        )  # fmt: skip
+            n=int(state.n),
+            mean=state.origin + state.mean,
+            deviation=np.sqrt(state.m2 / s),
+            low=state.low,
+            high=state.high,
+            y_mean=state.y_origin + state.y_mean,
+            y_variance=state.y_m2 / s,
+            y_low=state.y_low,
+            y_high=state.y_high,
+            cross=state.cross / s,
+        )
 
     def is_finite(self, state: MomentsState) -> bool:
         return bool(np.isfinite(state.mean).all() and np.isfinite(state.y_mean).all())

@@ -1,4 +1,4 @@
-"""Residuals and the spread of y, in O(K): what R² needs."""
+"""Residuals and the spread of y, in O(K), for R²."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 
 from streamreg.accumulators.base import Accumulator
 from streamreg.kernels import numpy as numpy_kernels
-from streamreg.kernels.numpy import tile_rows
 
 if TYPE_CHECKING:
     from streamreg.blocks import Block, Float64
@@ -42,19 +41,13 @@ class Score(Accumulator[ScoreState, ScoreResult]):
 
         R² = 1 - Σ sᵢ (yᵢ - ŷᵢ)² / Σ sᵢ (yᵢ - ȳ)²          (K,)
 
-    NaN for a target that is constant, where the quotient means nothing.
-
-    Parameters
-    ----------
-    coefficients, intercept
-        w (D, K) and b (K,).
-    y_scale
-        (K,) factors of y and ŷ, where squares would leave float64's range; ``None`` for ones.
+    NaN for a constant target. ``y_scale`` multiplies y and ŷ where their squares would leave
+    float64's range.
     """
 
-    coefficients: Float64
-    intercept: Float64
-    y_scale: Float64 | None = None
+    coefficients: Float64  # (D, K)
+    intercept: Float64  # (K,)
+    y_scale: Float64 | None = None  # (K,)
 
     @property
     def state_nbytes(self) -> int:
@@ -63,22 +56,24 @@ class Score(Accumulator[ScoreState, ScoreResult]):
     @property
     def scratch_nbytes(self) -> int:
         d, k = self.coefficients.shape
-        return numpy_kernels.predict_scratch_nbytes(int(d)) + 8 * 4 * tile_rows(d) * int(k)
+        return numpy_kernels.predict_scratch_nbytes(int(d)) + 8 * 4 * numpy_kernels.tile_rows(
+            d
+        ) * int(k)
 
     def zero(self) -> ScoreState:
         k = len(self.intercept)
         return ScoreState(np.zeros(()), np.zeros(()), *(np.zeros(k) for _ in range(5)))
 
     def update(self, state: ScoreState, block: Block, kernels: Kernels) -> ScoreState:
-        del kernels  # one product of a row, and the rest is about y
-        rows = tile_rows(block.X.shape[1])
+        del kernels  # because the work is about y
+        rows = numpy_kernels.tile_rows(block.X.shape[1])
         unit = np.ones_like(self.intercept) if self.y_scale is None else self.y_scale
         smaller, larger = np.minimum(unit, 1.0), np.maximum(unit, 1.0)
         for start in range(0, block.n_rows, rows):
             part = slice(start, start + rows)
             y = block.y[part].astype(np.float64)
             high = np.abs(y).max(axis=0)
-            # made smaller before, and larger after, so that nothing overflows
+            # scaled down before the product and up after it, so that nothing overflows
             predicted = numpy_kernels.predict(
                 block.X[part], self.coefficients * smaller, self.intercept * smaller
             )
@@ -102,7 +97,7 @@ class Score(Accumulator[ScoreState, ScoreResult]):
                 mine[...] = other
             return a
         share = b.s / (a.s + b.s)
-        # in this order: origins are alike, and their difference is exact
+        # in this order, because the difference of similar origins is exact
         delta = (b.y_origin - a.y_origin) + (b.y_mean - a.y_mean)
         np.add(a.y_m2, b.y_m2 + a.s * share * delta * delta, out=a.y_m2)
         np.add(a.y_mean, share * delta, out=a.y_mean)
@@ -114,11 +109,11 @@ class Score(Accumulator[ScoreState, ScoreResult]):
 
     @np.errstate(invalid="ignore", over="ignore")
     def finalize(self, state: ScoreState) -> ScoreResult:
-        # y that differs from its mean by rounding only is constant
+        # a y that differs from its mean by rounding only is constant
         noise = 4 * np.finfo(float).eps * np.abs(state.y_origin + state.y_mean)
         constant = state.y_m2 <= state.s * noise**2
         spread = np.where(constant, np.nan, state.y_m2)
-        return ScoreResult(int(state.n), np.asarray(1 - state.rr / spread), state.high.copy())
+        return ScoreResult(int(state.n), np.asarray(1 - state.rr / spread), state.high)
 
     def is_finite(self, state: ScoreState) -> bool:
         return bool(np.isfinite(state.rr).all())

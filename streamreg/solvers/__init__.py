@@ -1,1 +1,1 @@
-"""Which passes, and when to stop."""
+"""Solvers: which passes they run, and when they stop."""

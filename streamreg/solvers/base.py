@@ -1,17 +1,14 @@
-"""What a solver is: it asks for passes over the data, and says when to stop.
-
-A solver never sees a row. It is given ``reduce``, which runs one pass with an accumulator and
-returns the statistic; ``report``, which takes each epoch's record; and the :class:`Problem`.
-"""
+"""Interface of solvers. A solver never sees a row; it calls ``reduce`` for each pass."""
 
 from __future__ import annotations
 
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
+
+import numpy as np
 
 from streamreg.errors import Message, Parameter, Remedy
 from streamreg.solvers.losses import SquaredLoss
@@ -21,18 +18,20 @@ if TYPE_CHECKING:
     from streamreg.accumulators.base import Accumulator
     from streamreg.blocks import Float64
 
+    Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
+    Numbers = np.ndarray[tuple[int], np.dtype[np.intp]]
+
 Result = TypeVar("Result")
 
 _SQUARED_LOSS, _NO_PENALTY = SquaredLoss(), L2Penalty()
-# float64's rounding: the step from 1 to the next number
-EPS = sys.float_info.epsilon
+EPS = float(np.finfo(float).eps)
 
 
 class Reduce(Protocol):
-    """Runs one pass over all rows."""
+    """Runs one pass over all rows and returns the accumulator's statistic."""
 
     def __call__(self, accumulator: Accumulator[Any, Result], /) -> Result:
-        """Return the accumulator's statistic of all rows."""
+        """Run the pass."""
 
 
 @dataclass(frozen=True)
@@ -41,28 +40,17 @@ class Problem:
 
         f(w, b) = 1/(2 Σsᵢ) · Σᵢ sᵢ (xᵢ·w + b - yᵢ)²  +  penalty(w)
 
-    Attributes
-    ----------
-    n_features, n_targets
-        D and K; the K problems are solved together.
-    fit_intercept
-        Whether b is free; otherwise it is 0. It is never penalised.
-    loss
-        The first term.
-    penalty
-        The second term.
-    feature_names
-        For messages.
+    The K targets are solved together. Without an intercept b is 0; it is never penalised.
     """
 
-    n_features: int
-    n_targets: int
+    n_features: int  # D
+    n_targets: int  # K
     fit_intercept: bool = True
     loss: SquaredLoss = _SQUARED_LOSS
     penalty: Penalty = _NO_PENALTY
     feature_names: tuple[str, ...] | None = None
 
-    def columns(self, numbers: list[int], most: int = 8) -> str:
+    def columns(self, numbers: Numbers, most: int = 8) -> str:
         """Name columns for a message."""
         names = self.feature_names
         shown = [f"{j} ({names[j]!r})" if names else str(j) for j in sorted(numbers)[:most]]
@@ -110,21 +98,14 @@ class Status(Enum):
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What one epoch did.
+    """Progress of one epoch.
 
-    Attributes
-    ----------
-    epoch
-        1, 2, …
-    loss
-        f at its start, summed over targets.
-    gradient_norm
-        ‖∇f‖ after it, relative to the start of the fit, in the solver's coordinates; of several
-        targets the largest. NaN where the solver has none.
+    ``gradient_norm`` is ‖∇f‖ after the epoch, relative to the start of the fit, in the solver's
+    coordinates: the largest of all targets, or NaN if the solver has none.
     """
 
-    epoch: int
-    loss: float
+    epoch: int  # 1, 2, …
+    loss: float  # f at the start of the epoch, summed over targets
     gradient_norm: float
 
 
@@ -136,27 +117,21 @@ Iterate = TypeVar("Iterate", bound=NamedTuple)
 class IterateStore(Protocol):
     """Saves the iterates of a solver, so that a fit can be resumed.
 
-    A resumed fit runs the solver again: saved passes are not run but return their results. A solver
-    that saves iterates needs none of the passes between its first iterate and its last; a solver
-    that saves none needs all of them.
+    A resumed fit runs the solver again, and saved passes return their saved results. A solver that
+    saves iterates skips the passes between its first iterate and its last.
     """
 
     def load(self, iterate: Iterate) -> Iterate:
         """Return the last saved iterate, or the given one if none was saved."""
-
-    def save(self, iterate: Iterate) -> None:
-        """Save an iterate: arrays in a named tuple, which the solver does not write to again."""
-
-
-class NoIterateStore:
-    """Saves nothing."""
-
-    def load(self, iterate: Iterate) -> Iterate:
-        """Return the iterate."""
         return iterate
 
     def save(self, iterate: Iterate) -> None:
-        """Do nothing."""
+        """Save a named tuple of arrays, which the solver does not write to again."""
+        del iterate
+
+
+class NoIterateStore(IterateStore):
+    """Saves nothing."""
 
 
 NO_ITERATE_STORE = NoIterateStore()
@@ -164,77 +139,64 @@ NO_ITERATE_STORE = NoIterateStore()
 
 @dataclass(frozen=True)
 class Solution:
-    """The answer, in the user's units."""
+    """The solution in the user's units."""
 
     coefficients: Float64  # (D, K)
     intercept: Float64  # (K,)
     status: Status
     n_epochs: int
     loss_history: list[float]
-    # what deserves a look: constant or dependent columns, few digits
     warnings: list[str] = field(default_factory=list)
 
 
 class PassFootprint(NamedTuple):
-    """What a pass with one kind of accumulator keeps in memory, known without data."""
+    """Memory of a pass with one kind of accumulator, known without data."""
 
     state_nbytes: int
     scratch_nbytes: int  # of each thread
     earlier_nbytes: int = 0  # the state of an earlier pass
-    n_parts: int = 1  # into which threads divide the work on a state that is kept once
+    n_parts: int = 1  # into which threads divide the work on one shared state
     packs_panels: bool = False  # whether BLAS packs panels of matrices
-    what: str = "sums"  # what the state is, and of what it consists, as a plan prints it
-    why: str = ""
+    what: str = "sums"  # name of the state, as a plan prints it
+    why: str = ""  # how its size is computed, as a plan prints it
 
 
 class Footprint(NamedTuple):
-    """What a solver keeps in memory, known without data."""
+    """Memory of a solver, known without data."""
 
-    passes: tuple[PassFootprint, ...]  # of each kind that it may run, the main one first
-    solver_nbytes: int  # vectors of the solver's own, and what it shares with every thread
+    passes: tuple[PassFootprint, ...]  # one for each kind of pass, the main one first
+    solver_nbytes: int  # the solver's own vectors, and arrays that all threads share
 
 
 class Work(NamedTuple):
-    """What a solver computes, in floating-point operations: for rough estimates of time."""
+    """Floating-point operations of a solver, for rough estimates of time."""
 
     pass_flops: float
     solve_flops: float = 0.0
 
 
 class Solver(ABC):
-    """A way to minimise the objective, as frozen configuration.
+    """A way to minimise the objective, as frozen configuration."""
 
-    Attributes
-    ----------
-    name
-        What the parameter ``solver`` calls it.
-    summary
-        What it is good for, in a few words.
-    exact_pass_count
-        The number of passes, if it does not depend on the data.
-    uses_row_kernels
-        Whether its passes reduce rows one after another, rather than multiply matrices.
-    """
-
-    name: ClassVar[str]
-    summary: ClassVar[str]
-    exact_pass_count: ClassVar[int | None] = None
-    uses_row_kernels: ClassVar[bool] = True
+    name: ClassVar[str]  # value of the parameter ``solver``
+    summary: ClassVar[str]  # its strength, in a few words
+    exact_pass_count: ClassVar[int | None] = None  # if it does not depend on the data
+    uses_row_kernels: ClassVar[bool] = True  # False if its passes multiply matrices
 
     @abstractmethod
     def footprint(self, problem: Problem) -> Footprint:
-        """Bytes that it needs beside the blocks."""
+        """Bytes beyond the blocks."""
 
     @abstractmethod
     def work(self, problem: Problem, n_rows: int) -> Work:
-        """Operations of one pass, and of what is computed between passes."""
+        """Operations of one pass, and of the work between passes."""
 
     @abstractmethod
     def passes(self) -> int:
         """Return the number of passes: exact, or a typical one."""
 
     def identity(self) -> dict[str, Any]:
-        """Return what its answer depends on, as in JSON: a checkpoint must agree on it."""
+        """Return the settings that a checkpoint must agree on, as JSON values."""
         return {"solver": self.name}
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""XᵀX factorised where it lies, and solved with: exactly, or for the least norm."""
+"""Factorise XᵀX in its own memory and solve with it: exactly, or for the least norm."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from streamreg.solvers.base import EPS
 
 if TYPE_CHECKING:
     from streamreg.blocks import Float64
-
-    Numbers = np.ndarray[tuple[int], np.dtype[np.intp]]
+    from streamreg.solvers.base import Numbers
 
 _INVERSE_ITERATIONS = 5
 
@@ -23,55 +22,32 @@ _INVERSE_ITERATIONS = 5
 class Factor:
     """The pivoted Cholesky factor PᵀGP = LLᵀ of a matrix with a diagonal near 1 [1]_.
 
-    Columns that depend on others have no pivot left, so that L is (D, r). Of all v that solve
-    Gv = g the one with least ‖v/u‖ is then taken: with u·L = QR it is u·Q R⁻ᵀ R⁻¹ Qᵀ(u·g).
-
-    Attributes
-    ----------
-    matrix
-        (D, ≥ r), Fortran order, in the memory of G: L, or Q and R.
-    pivots
-        (D,) columns in the order of their pivots; those from ``rank`` on depend on others, or are
-        zero.
-    rank
-        r.
-    condition
-        Of G, of the columns that have a pivot; estimated.
-    tolerance
-        Pivots below, in parts of the largest diagonal element, count as 0.
-    units
-        (D, 1) u, in the order of the pivots.
-    reflectors
-        Of Q, (r,); ``None`` where no column depends on others.
+    If columns depend on others, L is (D, r), and the solution of Gv = g with least ‖v/u‖ is
+    u·Q R⁻ᵀ R⁻¹ Qᵀ(u·g), where u·L = QR.
 
     References
     ----------
     .. [1] Higham (2002), Accuracy and Stability of Numerical Algorithms, 2nd ed., section 10.3.
     """
 
-    matrix: Float64
-    pivots: Numbers
-    rank: int
-    condition: float
-    tolerance: float
-    units: Float64
-    reflectors: Float64 | None
+    matrix: Float64  # (D, ≥ r), Fortran order, in the memory of G: L, or Q and R
+    pivots: Numbers  # (D,) columns; those from ``rank`` on depend on others, or are zero
+    rank: int  # r
+    condition: float  # estimate for G, restricted to the first r pivots
+    tolerance: float  # pivots below this share of the largest diagonal element count as 0
+    units: Float64  # (D, 1) u, in the order of the pivots
+    reflectors: Float64 | None  # (r,) of Q; ``None`` if no column depends on others
 
     @classmethod
     def of(cls, gram: Float64, units: Float64) -> Factor:
-        """Factorise G in its own memory.
+        """Factorise G (D, D): the lower triangle in Fortran order, which is overwritten.
 
-        Parameters
-        ----------
-        gram
-            (D, D), Fortran order, its lower triangle; overwritten. Columns of zeros are left out.
-        units
-            u, (D,).
+        Columns of zeros are left out. ``units`` is u, (D,).
         """
         diagonal = gram.diagonal()
         d, active = len(gram), int(np.count_nonzero(diagonal))
         norm = _one_norm(gram)
-        # what is left of a column that depends on others is rounding
+        # a smaller pivot is rounding
         tolerance = 32 * max(d, 16) * EPS
         matrix, numbers, found, _ = lapack.dpstrf(
             gram, tol=tolerance * float(np.max(diagonal)), lower=1, overwrite_a=1
@@ -90,7 +66,7 @@ class Factor:
 
     @property
     def is_full(self) -> bool:
-        """Whether no column depends on others."""
+        """Whether the columns are independent."""
         return self.reflectors is None
 
     def solve(self, right: Float64) -> Float64:
@@ -125,7 +101,7 @@ class Factor:
 
 
 def _one_norm(lower: Float64) -> float:
-    """Return the 1-norm of a symmetric matrix of which the lower triangle is stored."""
+    """Return the 1-norm of a symmetric matrix, given its lower triangle."""
     sums = np.zeros(len(lower))
     for j in range(len(lower)):
         column = np.abs(lower[j:, j])
@@ -135,7 +111,7 @@ def _one_norm(lower: Float64) -> float:
 
 
 def _inverse_norm(lower: Float64, rank: int) -> float:
-    """Return the 2-norm of (LLᵀ)⁻¹, from below, by power iteration; 1 if L has no columns."""
+    """Return a lower bound of ‖(LLᵀ)⁻¹‖₂ by power iteration; 1 if L has no columns."""
     v = np.ones((max(rank, 1), 1))
     v[1::2] = -1.0
     for _ in range(_INVERSE_ITERATIONS if rank else 0):

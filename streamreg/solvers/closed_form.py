@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from streamreg.accumulators.base import Scaling
-from streamreg.accumulators.gradient import gradient_state_nbytes
+from streamreg.accumulators.gradient import gradient_nbytes
 from streamreg.accumulators.gram import Gram
 from streamreg.accumulators.moments import Moments
-from streamreg.errors import Message, Remedy
 from streamreg.formatting import count
-from streamreg.kernels import numpy as numpy_kernels
 from streamreg.solvers.base import (
     EPS,
     NO_ITERATE_STORE,
@@ -26,24 +24,26 @@ from streamreg.solvers.base import (
     Work,
 )
 from streamreg.solvers.cholesky import Factor
-from streamreg.solvers.diagnostics import column_warnings
+from streamreg.solvers.diagnostics import column_warnings, or_l2
 from streamreg.solvers.standardization import Coordinates, is_constant, measure, penalty_root
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from streamreg.accumulators.gram import GramResult
     from streamreg.blocks import Float64
     from streamreg.solvers.base import IterateStore, Problem, Reduce, Report
 
-# squares below, times weights of 1e-120, may have lost digits to underflow
+# smaller squares, times weights of 1e-120, may have lost digits to underflow
 _SMALLEST_SQUARE = 2.0**-600
-# weights are right to about 1e-16 times the condition number of XᵀX; above, they are corrected
+# corrected above this condition number of XᵀX: weights have an error of about 1e-16 times it
 _CORRECTED_ABOVE = 1e6
 _SMALL_CORRECTION = 1e-11
 _MOST_CORRECTIONS = 4
-# that LAPACK and BLAS work in beside XᵀX, where its rank is below D. Measured: 150 at D = 5,000,
+# work space of LAPACK and BLAS beside XᵀX of a rank below D. Measured: 150 columns at D = 5,000,
 # 140 at 10,000; OpenBLAS takes no more than its own buffers
 _LAPACK_COLUMNS, _LAPACK_MOST_NBYTES = 192, 1 << 24
-# condition number of XᵀX from which dependent columns deserve a word
+# nearly dependent columns are reported from this condition number of XᵀX
 _NEARLY_DEPENDENT = 1e10
 
 
@@ -51,11 +51,11 @@ _NEARLY_DEPENDENT = 1e10
 class ClosedForm(Solver):
     """Centred XᵀX w = Xᵀy, scaled by powers of two, by Cholesky with pivots.
 
-    The factor is made in the memory of XᵀX: no second D² array is needed. Columns that depend on
-    others are named, and of all solutions the one of least norm is taken.
+    The factor overwrites XᵀX, so that no second D² array is needed. If columns depend on others,
+    the solution has least norm and a warning names them.
 
-    XᵀX has the condition number of X squared. Where that costs digits, up to four more passes,
-    O(D) each, take the gradient from the rows themselves and w ← w - (XᵀX)⁻¹∇f [1]_.
+    XᵀX has the condition number of X squared. If that costs digits, up to four more passes, O(D)
+    each, compute the gradient from the rows and w ← w - (XᵀX)⁻¹∇f [1]_.
 
     References
     ----------
@@ -70,7 +70,7 @@ class ClosedForm(Solver):
     def footprint(self, problem: Problem) -> Footprint:
         d, k = problem.n_features, problem.n_targets
         gram, moments = Gram(d, k), Moments(d, k)
-        of_gram = PassFootprint(
+        first = PassFootprint(
             gram.state_nbytes,
             gram.scratch_nbytes,
             n_parts=gram.n_parts,
@@ -79,19 +79,11 @@ class ClosedForm(Solver):
             why=f"{d:,}² × 8 bytes",  # noqa: RUF001
         )
         # passes that scale or correct keep the state of the first one
-        later = of_gram._replace(earlier_nbytes=gram.state_nbytes, n_parts=1)
-        passes = (
-            of_gram,
-            later._replace(
-                state_nbytes=moments.state_nbytes, scratch_nbytes=moments.scratch_nbytes
-            ),
-            later._replace(
-                state_nbytes=gradient_state_nbytes(d, k, k),
-                scratch_nbytes=numpy_kernels.products_scratch_nbytes(d, k),
-            ),
-        )
+        later = first._replace(earlier_nbytes=gram.state_nbytes, n_parts=1)
+        others = (moments.state_nbytes, moments.scratch_nbytes), gradient_nbytes(d, k, k)
+        passes = [later._replace(state_nbytes=a, scratch_nbytes=b) for a, b in others]
         lapack_nbytes = min(8 * d * _LAPACK_COLUMNS, _LAPACK_MOST_NBYTES)
-        return Footprint(passes, 8 * d * (8 * k + 24) + lapack_nbytes)
+        return Footprint((first, *passes), 8 * d * (8 * k + 24) + lapack_nbytes)
 
     def work(self, problem: Problem, n_rows: int) -> Work:
         d, k = problem.n_features, problem.n_targets
@@ -100,7 +92,7 @@ class ClosedForm(Solver):
     def passes(self) -> int:
         return 1
 
-    # what leaves float64's range is looked for, and told in words
+    # values outside float64's range are checked for and reported
     @np.errstate(all="ignore")
     def solve(
         self,
@@ -109,12 +101,12 @@ class ClosedForm(Solver):
         report: Report,
         iterates: IterateStore = NO_ITERATE_STORE,
     ) -> Solution:
-        del iterates  # a few passes, all of which are needed
+        del iterates  # because a resumed fit needs the results of all its few passes
         moments, units, warnings = _gather(problem, reduce)
         coordinates = _coordinates(problem, moments, units)
         sigma = coordinates.scale
         factor = Factor.of(
-            _scaled(moments, sigma, coordinates.penalty_root()),
+            _scaled(moments, sigma, penalty_root(problem, units)),
             np.where(np.isfinite(sigma), sigma / units.x, 0.0),
         )
         right = moments.cross / sigma[:, None]
@@ -128,14 +120,17 @@ class ClosedForm(Solver):
         warnings += column_warnings(problem, ~np.isfinite(sigma), moments.varies > 0)
         warnings += _dependence_warnings(problem, factor, sigma, moments.n)
         return Solution(
-            coefficients, intercept, Status.SOLVED if factor.is_full else Status.LEAST_NORM,
-            len(losses) - 1, [coordinates.user_loss(np.maximum(loss, 0.0)) for loss in losses],
+            coefficients,
+            intercept,
+            Status.SOLVED if factor.is_full else Status.LEAST_NORM,
+            len(losses) - 1,
+            [coordinates.user_loss(np.maximum(loss, 0.0)) for loss in losses],
             warnings,
-        )  # fmt: skip
+        )
 
 
 def _gather(problem: Problem, reduce: Reduce) -> tuple[GramResult, Scaling, list[str]]:
-    """Run the pass; and again, scaled, where squares left float64's range."""
+    """Run the pass, and again with scaling if squares left float64's range."""
     d, k = problem.n_features, problem.n_targets
     result = reduce(Gram(d, k, centred=problem.fit_intercept))
     variances = np.append(result.gram.diagonal() / result.s, result.y_variance)
@@ -145,13 +140,13 @@ def _gather(problem: Problem, reduce: Reduce) -> tuple[GramResult, Scaling, list
     if (~np.isfinite(variances) | (varies & (variances < _SMALLEST_SQUARE))).any():
         _, units, warnings = measure(problem, reduce)
     if (units.x != 1).any() or (units.y != 1).any():
-        del result  # its D² numbers are not needed twice
+        del result  # frees D² numbers before the second pass
         result = reduce(Gram(d, k, problem.fit_intercept, units))
     return result, units, warnings
 
 
 def _coordinates(problem: Problem, moments: GramResult, units: Scaling) -> Coordinates:
-    """Return coordinates of powers of two, in which XᵀX has a diagonal near 1."""
+    """Return coordinates, scaled by powers of two, in which XᵀX has a diagonal near 1."""
     spread = np.sqrt(moments.gram.diagonal() / moments.s)
     _, exponents = np.frexp(np.hypot(spread, penalty_root(problem, units)))
     scale = np.where(is_constant(spread, moments.mean), np.inf, np.ldexp(1.0, exponents))
@@ -161,7 +156,7 @@ def _coordinates(problem: Problem, moments: GramResult, units: Scaling) -> Coord
 
 
 def _scaled(moments: GramResult, sigma: Float64, penalty_root: Float64) -> Float64:
-    """Return XᵀX/Σs, with the penalty, in coordinates; in its own memory."""
+    """Overwrite XᵀX with XᵀX/Σs plus the penalty, in coordinates."""
     gram, inverse = moments.gram, 1 / sigma
     for j in range(len(gram)):  # a column at a time: no second D² array
         gram[j:, j] *= inverse[j:] * (inverse[j] / moments.s)
@@ -177,20 +172,20 @@ def _correct(
     theta: Float64,
     losses: list[Float64],
 ) -> Float64:
-    """Return θ - (∇²f)⁻¹∇f, again until that changes it no more; appends to ``losses``."""
+    """Repeat θ ← θ - (∇²f)⁻¹∇f until it converges; appends to ``losses``."""
     last = np.inf
     for _ in range(_MOST_CORRECTIONS):
         loss, gradient, _ = coordinates.evaluate(reduce, theta)
         change = np.vstack([-factor.solve(gradient[:-1]), -gradient[-1:]])
         size = np.max(np.abs(theta), axis=0)
         share = np.max(np.max(np.abs(change), axis=0) / np.where(size > 0, size, np.inf))
-        # each is smaller by a factor, unless all of it is rounding
+        # corrections shrink by a factor, unless they are rounding
         if not share < 0.5 * last:
             break
         report(EpochRecord(len(losses), coordinates.user_loss(losses[-1]), float("nan")))
         theta = theta + change
         losses.append(loss + 0.5 * np.sum(gradient * change, axis=0))
-        # what is left is about this part of what was corrected
+        # the remaining error is about this share of the correction
         if share * 10 * factor.condition * EPS <= _SMALL_CORRECTION:
             break
         last = share
@@ -199,33 +194,27 @@ def _correct(
 
 def _dependence_warnings(
     problem: Problem, factor: Factor, sigma: Float64, n_rows: int
-) -> list[str]:
-    dependent = [int(j) for j in factor.pivots[factor.rank :] if np.isfinite(sigma[j])]
-    if dependent:
-        verb = "depends" if len(dependent) == 1 else "depend"
-        digits = ""
+) -> Iterator[str]:
+    dependent = factor.pivots[factor.rank :]
+    dependent = dependent[np.isfinite(sigma[dependent])]
+    if len(dependent):
+        verb, digits = "depends" if len(dependent) == 1 else "depend", ""
         if n_rows - problem.fit_intercept >= problem.n_features:
             digits = (
                 ", to the digits that XᵀX keeps: standardised, the columns have a condition number "
                 f"beyond {factor.tolerance**-0.5:.0e}"
             )
-        message = Message(
+        yield or_l2(
             f"{problem.columns(dependent)} {verb} linearly on the others{digits} (rank "
             f"{factor.rank:,} of {problem.n_features:,}, {count(n_rows, 'row')}). The coefficients "
-            "are those of least norm; leave such columns out, or pass ",
-            Remedy("l2"),
-            " > 0",
+            "are those of least norm; leave such columns out"
         )
-        return [message]
-    if factor.condition < _NEARLY_DEPENDENT or not factor.rank:
-        return []
-    worst = problem.columns([int(factor.pivots[factor.rank - 1])])
+    if len(dependent) or factor.condition < _NEARLY_DEPENDENT or not factor.rank:
+        return
+    worst = problem.columns(factor.pivots[factor.rank - 1 : factor.rank])
     condition = np.sqrt(factor.condition)
-    message = Message(
+    yield or_l2(
         f"the columns are nearly dependent, {worst} most of all: standardised they have condition "
         f"number {condition:.0e}, so that about {16 - np.log10(condition):.0f} digits of their "
-        "weights are right; leave a column out, or pass ",
-        Remedy("l2"),
-        " > 0",
+        "weights are right; leave a column out"
     )
-    return [message]

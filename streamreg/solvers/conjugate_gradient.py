@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from streamreg.solvers.base import Status
-from streamreg.solvers.iterative import ROUNDING_DRIFT, IterativeSolver, line_search
+from streamreg.solvers.base import EPS, Status
+from streamreg.solvers.iterative import IterativeSolver, line_search
 
 if TYPE_CHECKING:
     from streamreg.solvers.base import Reduce
     from streamreg.solvers.iterative import Iterate
     from streamreg.solvers.standardization import Coordinates
 
-# so near rounding, a gradient that is not halved in so many epochs will not be
+# this near to rounding, a gradient that is not halved within _PATIENCE epochs has stalled
 _NEAR_ROUNDING, _PATIENCE = 1e-12, 150
-_LEAST_TOL = 16 * float(np.finfo(float).eps)
+_LEAST_TOL = 16 * EPS
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,8 +28,8 @@ class ConjugateGradient(IterativeSolver):
 
         α = -∇f·p / p·∇²f·p        w ← w + α p        p ← -∇f + β p
 
-    where β = ∇f₊·(∇f₊ - ∇f) / ∇f·∇f (Polak & Ribière), at least 0. A target is done when
-    ‖∇f‖ ≤ tol·‖∇f at the start‖, or when ∇f is all rounding; the fit, when all targets are.
+    where β = max(0, ∇f₊·(∇f₊ - ∇f) / ∇f·∇f) (Polak & Ribière). It stops when every target has
+    ‖∇f‖ ≤ tol·‖∇f at the start‖, or a ∇f that is only rounding.
 
     References
     ----------
@@ -41,12 +41,12 @@ class ConjugateGradient(IterativeSolver):
     typical_epochs: ClassVar[int] = 40
 
     def advance(self, coordinates: Coordinates, reduce: Reduce, iterate: Iterate) -> Iterate:
-        after, drift = line_search(coordinates, reduce, iterate)
+        after = line_search(coordinates, reduce, iterate)
         before, now = iterate.gradient, after.gradient
         squared = np.sum(before * before, axis=0)
         beta = np.sum(now * (now - before), axis=0) / np.where(squared > 0, squared, 1.0)
         direction = -now + np.maximum(beta, 0.0) * iterate.direction
-        # what was foretold may be less than can be measured; nothing below is taken for reached
+        # the predicted gradient may be smaller than rounding, so a smaller tol is never met
         small = after.gradient_norm <= self.tol * after.start_norm
         small &= self.tol > _LEAST_TOL
         arrived = iterate.arrived | small | after.fits_exactly
@@ -54,11 +54,14 @@ class ConjugateGradient(IterativeSolver):
         lowest = np.where(halved, after.gradient_norm, iterate.lowest_norm)
         idle = np.where(halved, 0, iterate.idle_epochs + 1)
         tired = (idle >= _PATIENCE) & (lowest <= _NEAR_ROUNDING * after.start_norm)
-        stalled = iterate.stalled | (drift > ROUNDING_DRIFT) | tired
+        stalled = iterate.stalled | after.stalled | tired
         return after._replace(
             direction=np.where(arrived | stalled, 0.0, direction),
-            lowest_norm=lowest, idle_epochs=idle, arrived=arrived, stalled=stalled & ~arrived,
-        )  # fmt: skip
+            lowest_norm=lowest,
+            idle_epochs=idle,
+            arrived=arrived,
+            stalled=stalled & ~arrived,
+        )
 
     def verdict(self, before: Iterate, after: Iterate) -> Status | None:
         del before

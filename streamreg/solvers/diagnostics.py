@@ -10,109 +10,85 @@ from streamreg.errors import Message, Remedy
 from streamreg.formatting import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from streamreg.accumulators.base import Scaling
     from streamreg.accumulators.moments import MomentsResult
     from streamreg.blocks import Float64
-    from streamreg.solvers.base import Problem
+    from streamreg.solvers.base import Mask, Numbers, Problem
 
-    Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
-    Numbers = np.ndarray[tuple[int], np.dtype[np.intp]]
-
-# without intercept, columns this many deviations from zero are all but multiples of each other
+# without intercept, columns this many deviations from zero are nearly multiples of each other
 _PARALLEL = 1e4
-# of fewer rows one often makes most of the spread
+# with fewer rows, one row often makes most of the spread
 _FEW_ROWS = 20
-# sums of equal columns differ by rounding, and by where in a register a column lies
+# equal columns have sums that differ by rounding
 _EQUAL = 1e-10
 
 
-def column_warnings(problem: Problem, constant: Mask, varies: Mask) -> list[str]:
-    """Return the warnings that name columns which no fit can use.
-
-    Of the ``constant`` ones those that vary differ from their weighted mean by rounding only.
-    """
-    lost = constant & varies & problem.fit_intercept
+def column_warnings(problem: Problem, constant: Mask, varies: Mask) -> Iterator[str]:
+    """Name columns that get coefficient 0: constant, or constant to rounding."""
+    hidden = constant & varies & problem.fit_intercept
+    zeroed, lost = np.flatnonzero(constant & ~hidden), np.flatnonzero(hidden)
     what = "constant" if problem.fit_intercept else "zero in every row"
-    warnings = []
-    if (constant & ~lost).any():
-        numbers = [int(j) for j in np.flatnonzero(constant & ~lost)]
-        verb = "is" if len(numbers) == 1 else "are"
-        warnings.append(f"{problem.columns(numbers)} {verb} {what}; coefficients set to 0")
-    if lost.any():
-        numbers = [int(j) for j in np.flatnonzero(lost)]
-        verb = "varies" if len(numbers) == 1 else "vary"
-        warnings.append(
-            f"{problem.columns(numbers)} {verb} by no more than rounding, or only in rows that "
+    if len(zeroed):
+        verb = "is" if len(zeroed) == 1 else "are"
+        yield f"{problem.columns(zeroed)} {verb} {what}; coefficients set to 0"
+    if len(lost):
+        verb = "varies" if len(lost) == 1 else "vary"
+        yield (
+            f"{problem.columns(lost)} {verb} by no more than rounding, or only in rows that "
             "count for nothing beside the weight of others; coefficients set to 0. Subtract a "
             "constant before columns are stored, or bring the weights closer together"
         )
-    return warnings
 
 
-def dependence_warnings(problem: Problem, moments: MomentsResult, constant: Mask) -> list[str]:
-    """Return the warnings that the rows, or the columns' means, leave weights undetermined."""
-    warnings: list[str] = []
-    n_free = int(np.count_nonzero(~constant))
-    if moments.n - problem.fit_intercept < n_free:
-        warnings.append(
-            Message(
-                f"{count(int(moments.n), 'row')} cannot determine the weights of "
-                f"{count(problem.n_features, 'column')}: "
-                "of all that fit them the ones of least norm, in the solver's units, were sought; "
-                "leave columns out, or pass ",
-                Remedy("l2"),
-                " > 0",
-            )
+def dependence_warnings(problem: Problem, moments: MomentsResult, constant: Mask) -> Iterator[str]:
+    """Warn of too few rows, or of means that leave weights undetermined."""
+    if moments.n - problem.fit_intercept < np.count_nonzero(~constant):
+        yield or_l2(
+            f"{count(moments.n, 'row')} cannot determine the weights of "
+            f"{count(problem.n_features, 'column')}: of all that fit them the ones of least norm, "
+            "in the solver's units, were sought; leave columns out"
         )
     parallel = np.abs(moments.mean) > _PARALLEL * moments.deviation
-    numbers = [int(j) for j in np.flatnonzero(parallel & ~constant)]
+    numbers = np.flatnonzero(parallel & ~constant)
     if not problem.fit_intercept and len(numbers) > 1:
-        warnings.append(
-            Message(
-                f"{problem.columns(numbers)} have means over {_PARALLEL:,.0f} deviations from "
-                "zero, so that without an intercept they are nearly dependent: few digits of their "
-                "weights are right; subtract their means, or pass ",
-                Remedy("fit_intercept", value=True),
-            )
+        yield Message(
+            f"{problem.columns(numbers)} have means over {_PARALLEL:,.0f} deviations from zero, so "
+            "that without an intercept they are nearly dependent: few digits of their weights are "
+            "right; subtract their means, or pass ",
+            Remedy("fit_intercept", value=True),
         )
-    return warnings
 
 
-def outlier_warnings(problem: Problem, moments: MomentsResult, units: Scaling) -> list[str]:
-    """Name what is huge, and has nearly all of its spread from one row."""
+def outlier_warnings(problem: Problem, moments: MomentsResult, units: Scaling) -> Iterator[str]:
+    """Name columns of huge values whose spread comes nearly all from one row."""
     if moments.n < _FEW_ROWS:
-        return []
+        return
     x_range = moments.high * units.x - moments.low * units.x
     y_range = moments.y_high * units.y - moments.y_low * units.y
-    # of n rows one makes n·variance = (1 - 1/n)·range²
+    # if one of n rows differs, n·variance = (1 - 1/n)·range²
     x_lone = (units.x < 1) & (moments.n * moments.deviation**2 < 1.01 * x_range**2)
     y_lone = (units.y < 1) & (moments.n * moments.y_variance < 1.01 * y_range**2)
-    places = [problem.columns([int(j) for j in np.flatnonzero(x_lone)])] if x_lone.any() else []
+    places = [problem.columns(np.flatnonzero(x_lone))] if x_lone.any() else []
     places += ["y"] if y_lone.any() else []
-    return [
-        f"one row makes nearly all of the spread of {place}, which is beyond 1e90: an outlier? "
-        "The other rows hardly count beside it"
-        for place in places
-    ]
+    for place in places:
+        yield (
+            f"one row makes nearly all of the spread of {place}, which is beyond 1e90: an outlier? "
+            "The other rows hardly count beside it"
+        )
 
 
 def duplicate_warnings(
-    problem: Problem,
-    gradient: Float64,
-    unit: Float64,
-    curvature: Callable[[Float64], Float64],
-) -> list[str]:
-    """Name columns that are equal but for a factor and a constant.
+    problem: Problem, gradient: Float64, unit: Float64, curvature: Callable[[Float64], Float64]
+) -> Iterator[str]:
+    """Name columns that are equal up to a factor and a constant.
 
     Equal columns have equal correlations with y. If some do, one more pass computes the correlation
     of every column with a random mixture of them, which only equal columns share.
 
     Parameters
     ----------
-    problem
-        The objective.
     gradient
         (D + 1, K) ∇f at w = 0.
     unit
@@ -122,32 +98,33 @@ def duplicate_warnings(
     """
     norms = np.linalg.norm(gradient, axis=0)
     if not norms.any():
-        return []
+        return
     # the correlation with a mixture of all targets
     generator = np.random.default_rng(0)
     parts = generator.standard_normal(len(norms)) / np.where(norms > 0, norms, np.inf)
     with_y = -(gradient[:-1] @ parts) * unit
     suspects = _alike(np.abs(with_y), np.flatnonzero(unit))
     if not len(suspects):
-        return []
+        return
     mixture = np.zeros_like(gradient)
     mixture[suspects, 0] = generator.standard_normal(len(suspects)) * unit[suspects]
     with_mixture = curvature(mixture)[:-1, 0] * unit
     repeated = _alike(np.where(with_y < 0, -with_mixture, with_mixture), suspects)
-    if not len(repeated):
-        return []
-    message = Message(
-        f"{problem.columns(repeated.tolist())} are multiples of each other, but for a "
-        "constant: of all weights that fit alike the ones of least norm, in the solver's units, "
-        "were sought; leave such columns out, or pass ",
-        Remedy("l2"),
-        " > 0",
-    )
-    return [message]
+    if len(repeated):
+        yield or_l2(
+            f"{problem.columns(repeated)} are multiples of each other, but for a constant: of all "
+            "weights that fit alike the ones of least norm, in the solver's units, were sought; "
+            "leave such columns out"
+        )
+
+
+def or_l2(advice: str) -> Message:
+    """Add a penalty to the remedies of a message."""
+    return Message(f"{advice}, or pass ", Remedy("l2"), " > 0")
 
 
 def _alike(values: Float64, columns: Numbers) -> Numbers:
-    """Return those of the columns whose value another of them has."""
+    """Return the columns that share their value with another one."""
     order = columns[np.argsort(values[columns], kind="stable")]
     close = np.diff(values[order]) <= _EQUAL * np.max(np.abs(values[columns]), initial=0.0)
     return np.unique(np.concatenate([order[:-1][close], order[1:][close]]))

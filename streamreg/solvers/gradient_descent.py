@@ -1,4 +1,4 @@
-"""Gradient descent: with the learning rate that is given, or the best one for each epoch."""
+"""Gradient descent, with a constant learning rate or an exact line search."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from streamreg.errors import DivergenceError, Message, Parameter, Remedy, Verbatim
 from streamreg.solvers.base import EPS, Status
-from streamreg.solvers.iterative import ROUNDING_DRIFT, Iterate, IterativeSolver, line_search
+from streamreg.solvers.iterative import Iterate, IterativeSolver, line_search
 
 if TYPE_CHECKING:
     from streamreg.blocks import Float64
@@ -18,16 +18,15 @@ if TYPE_CHECKING:
 
 _LEAST_LANCZOS_STEPS, _MOST_LANCZOS_STEPS = 8, 40
 _LANCZOS_TOLERANCE = 1e-3
-# a gradient, beside that at the start, at which no fit should end
+# a fit that ends with a larger gradient, relative to the start, gets a warning
 _STEEP = 0.05
 
 
 @dataclass(frozen=True, eq=False)
 class SteepestDescent(IterativeSolver):
-    """Gradient descent with exact line search: no learning rate to choose.
+    """Gradient descent with exact line search: w ← w - α∇f with α = ∇f·∇f / ∇f·∇²f·∇f.
 
-    Each epoch takes, with one pass, w ← w - α∇f with α = ∇f·∇f / ∇f·∇²f·∇f, the least loss along
-    the gradient. It stops when an epoch lowers the loss by less than ``tol`` of it.
+    It stops when an epoch lowers the loss by less than ``tol`` of it.
     """
 
     name: ClassVar[str] = "gd"
@@ -38,8 +37,8 @@ class SteepestDescent(IterativeSolver):
         return {**super().identity(), "learning_rate": "auto"}
 
     def advance(self, coordinates: Coordinates, reduce: Reduce, iterate: Iterate) -> Iterate:
-        after, drift = line_search(coordinates, reduce, iterate)
-        return after._replace(direction=-after.gradient, stalled=drift > ROUNDING_DRIFT)
+        after = line_search(coordinates, reduce, iterate)
+        return after._replace(direction=-after.gradient)
 
     def verdict(self, before: Iterate, after: Iterate) -> Status | None:
         del before
@@ -55,8 +54,8 @@ class ConstantStepDescent(IterativeSolver):
     """The textbook update w ← w - α∇f with a given learning rate α.
 
     It converges if α < 2/λ, with λ the largest eigenvalue of ∇²f. Since ∇f₊ = (I - α∇²f)∇f, the
-    gradients of successive epochs tell, before the loss rises, whether 2I - α∇²f is positive on
-    what they span; if it is not, α is too large.
+    gradients of successive epochs show whether 2I - α∇²f is positive on their span. If it is not,
+    α is too large, even before the loss rises.
 
     Raises
     ------
@@ -76,20 +75,24 @@ class ConstantStepDescent(IterativeSolver):
         rate, before = self.learning_rate, iterate.gradient
         theta = iterate.theta - rate * before
         loss, gradient, _ = coordinates.evaluate(reduce, theta)
+        decrease = 0.5 * rate * np.sum(before * (before + gradient), axis=0)
         after = iterate._replace(
-            theta=theta, gradient=gradient, direction=-before,
-            loss=loss, measured_loss=loss,
+            theta=theta,
+            gradient=gradient,
+            direction=-before,
+            loss=loss,
+            measured_loss=loss,
+            decrease=decrease,
+            # a decrease below the last digit of f is rounding
+            stalled=decrease <= 4 * EPS * iterate.loss,
             losses=np.append(iterate.losses, coordinates.user_loss(loss)),
-            decrease=0.5 * rate * np.sum(before * (before + gradient), axis=0),
-        )  # fmt: skip
+        )
         if not np.isfinite(loss).all() or self._is_unstable(iterate, after):
             raise self._diverged(coordinates, reduce, iterate)
         return after
 
     def verdict(self, before: Iterate, after: Iterate) -> Status | None:
-        # what lowers f by less than its last digit cannot be told from what does not
-        stalled = after.decrease <= 4 * EPS * before.loss
-        return _verdict(after._replace(stalled=stalled), before.loss, self.tol)
+        return _verdict(after, before.loss, self.tol)
 
     def doubts(self, last: Iterate, status: Status | None) -> list[str]:
         rate = Parameter("learning_rate", Verbatim(f"{self.learning_rate:g}"))
@@ -104,7 +107,7 @@ class ConstantStepDescent(IterativeSolver):
         b = np.sum(now * last_image, axis=0)
         c = np.sum(now * now_image, axis=0)
         squared = np.sum(now * now, axis=0)
-        # of sums over many rows: 1e-12 of a gradient was seen, where all rows are alike
+        # of sums over many rows; measured: 1e-12 of a gradient if all rows are equal
         rounding = 1e5 * EPS * before.start_norm / np.sqrt(squared)
         negative = c < -rounding * squared
         indefinite = a * c - b * b < -rounding * np.sum(last * last, axis=0) * squared
@@ -115,7 +118,7 @@ class ConstantStepDescent(IterativeSolver):
         if not 0 < eigenvalue < np.inf:
             return self._out_of_range(last.epoch + 1)
         largest = 2 / eigenvalue
-        # a little less, so that it is stable although the eigenvalue is an estimate
+        # one percent less, because the eigenvalue is an estimate
         shown = float(f"{0.99 * largest:.2e}")
         units = "standardised columns" if self.standardize else "columns as they are"
         error = DivergenceError(
@@ -150,11 +153,10 @@ def _doubts(last: Iterate, status: Status | None, cure: Message) -> list[str]:
 
 
 def _largest_eigenvalue(coordinates: Coordinates, reduce: Reduce, last: Iterate) -> float:
-    """Return λ of ∇²f, from above, by the method of Lanczos; a pass a step.
+    """Return an upper estimate of ∇²f's largest eigenvalue by the Lanczos method, a pass a step.
 
-    It starts at the last gradient, in which a step too large has made λ's part grow, and at random
-    directions as much. The answer is the largest eigenvalue of the tridiagonal matrix and its
-    residual.
+    It starts at the last gradient, in which a too large step amplified that eigenvector, plus
+    noise. The result is the largest eigenvalue of the tridiagonal matrix plus its residual.
     """
     target = int(np.argmax(last.gradient_norm))
     q = last.gradient[:, target] / last.gradient_norm[target]
@@ -174,7 +176,7 @@ def _largest_eigenvalue(coordinates: Coordinates, reduce: Reduce, last: Iterate)
         values, vectors = np.linalg.eigh(matrix[: step + 1, : step + 1])
         residual = rest * abs(vectors[-1, -1])
         small = residual <= _LANCZOS_TOLERANCE * values[-1]
-        # a few steps at least: a smaller eigenvalue may be found first
+        # a few steps at least, because a smaller eigenvalue may converge first
         if (small and step >= _LEAST_LANCZOS_STEPS) or rest <= 1e-12 * values[-1]:
             break
         before, q = q, product / rest

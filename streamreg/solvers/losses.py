@@ -25,7 +25,7 @@ class SquaredLoss:
         x: Affine = AS_STORED,
         y: Affine = AS_STORED,
     ) -> Gradient:
-        """Return the accumulator of the loss and its derivatives at (w, b): :class:`Gradient`."""
+        """Return the accumulator of the loss and its derivatives at (w, b)."""
         return Gradient(coefficients, intercept, n_targets, x=x, y=y)
 
     def value(self, result: GradientResult) -> Float64:

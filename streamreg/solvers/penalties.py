@@ -33,7 +33,7 @@ class Penalty(ABC):
         Raises
         ------
         InputError
-            The penalty is no quadratic function, which solvers of linear equations need.
+            The penalty is not quadratic, so that no linear equations give the minimum.
         """
         raise InputError(
             f"{type(self).__name__} is not a quadratic penalty; this solver needs one, such as l2"

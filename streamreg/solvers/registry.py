@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from streamreg.solvers.base import Solver
 
 AUTO = "auto"
-# an iterative solver takes a typical number of passes, which the data may well exceed; the closed
-# form, which has more digits, is given up only for one estimated to be faster by this factor
+# cg is chosen instead of the closed form, which has more digits, only if it is estimated to be
+# faster by this factor, because the data may need more passes than the typical number
 _CLEARLY_FASTER = 3.0
 
 
 class SolverSettings(NamedTuple):
-    """The parameters of a fit that solvers share, checked."""
+    """Parameters of a fit for solvers, already checked."""
 
     standardize: bool = True
     learning_rate: float | Literal["auto"] = "auto"
     max_epochs: int = 1000
     tol: float = 1e-8
-    init: Float64 | None = None  # w to start from, (D, K) in the user's units
+    init: Float64 | None = None  # w at the start, (D, K) in the user's units
 
 
 def _gradient_descent(settings: SolverSettings) -> Solver:
@@ -37,28 +37,22 @@ def _gradient_descent(settings: SolverSettings) -> Solver:
     return ConstantStepDescent(*shared, learning_rate=settings.learning_rate)
 
 
-def _conjugate_gradient(settings: SolverSettings) -> Solver:
-    return ConjugateGradient(settings.standardize, settings.max_epochs, settings.tol, settings.init)
-
-
-# a solver is one entry: its name, and how it is made from the settings
+# each solver is one entry: its name, and the function that builds it
 SOLVERS: dict[str, Callable[[SolverSettings], Solver]] = {
     ClosedForm.name: lambda _: ClosedForm(),
     SteepestDescent.name: _gradient_descent,
-    ConjugateGradient.name: _conjugate_gradient,
+    ConjugateGradient.name: lambda s: ConjugateGradient(s.standardize, s.max_epochs, s.tol, s.init),
 }
 
 
 class Estimate(Protocol):
-    """What a plan says of a solver."""
+    """A solver's part of a plan: whether it fits the memory limit, and a rough time."""
 
     @property
-    def fits(self) -> bool:
-        """Whether it fits the memory limit."""
+    def fits(self) -> bool: ...
 
     @property
-    def seconds(self) -> float:
-        """A rough estimate of its time."""
+    def seconds(self) -> float: ...
 
 
 def choose(estimates: Mapping[str, Estimate]) -> str:

@@ -1,8 +1,8 @@
 """Standardised coordinates, as algebra on the results of a pass: X is never copied or written.
 
 With centres c, scales σ and v = σ·w, predictions are ȳ + (x - c)·(v/σ) + b. A parameter vector θ
-is (D + 1, K): v, and in its last row b, which stays 0 in a fit without intercept. Where squares
-of the data would leave float64's range, all this is in units of :class:`Scaling`.
+is (D + 1, K): v, and in its last row b, which stays 0 in a fit without intercept. If squares of the
+data would leave float64's range, all this is in units of :class:`Scaling`.
 """
 
 from __future__ import annotations
@@ -17,21 +17,24 @@ from streamreg.accumulators.moments import Moments, MomentsResult
 from streamreg.errors import InputError
 from streamreg.kernels.base import Affine
 from streamreg.solvers.base import EPS
-from streamreg.solvers.diagnostics import column_warnings, dependence_warnings, outlier_warnings
+from streamreg.solvers.diagnostics import (
+    column_warnings,
+    dependence_warnings,
+    duplicate_warnings,
+    outlier_warnings,
+)
 
 if TYPE_CHECKING:
     from streamreg.blocks import Float64
-    from streamreg.solvers.base import Problem, Reduce
-
-    Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
+    from streamreg.solvers.base import Mask, Problem, Reduce
 
 _TINY = float(np.finfo(float).tiny)
-# a penalty's root that is larger holds its coefficient at 0 as well, and its square is finite
+# a larger root of a penalty holds its coefficient at 0 as well; the square of this one is finite
 _MOST_PENALTY_ROOT = 2.0**500
 
 
 class Evaluation(NamedTuple):
-    """f and its derivatives at θ, in coordinates; of K targets at once."""
+    """f and its derivatives at θ, in coordinates."""
 
     loss: Float64  #       (K,)      f
     gradient: Float64  #   (D + 1, K) ∇f
@@ -40,28 +43,14 @@ class Evaluation(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Coordinates:
-    """The map between the user's units and those in which a solver works.
-
-    Attributes
-    ----------
-    problem
-        The objective.
-    units
-        Powers of two that X and y are multiplied by as they are read; ones for ordinary data.
-    centre, y_centre
-        c (D,) and ȳ (K,), in those units; zeros where nothing is centred.
-    scale
-        σ (D,), in those units; infinite for constant columns, whose coefficients stay 0.
-    subtracts
-        Whether the kernel takes c from each row, rather than c·Σr from the products.
-    """
+    """The map between the user's units and those of a solver."""
 
     problem: Problem
-    units: Scaling
-    centre: Float64
-    y_centre: Float64
-    scale: Float64
-    subtracts: bool
+    units: Scaling  # multiply X and y as they are read; ones for ordinary data
+    centre: Float64  # (D,) c, in the units; zeros if nothing is centred
+    y_centre: Float64  # (K,) ȳ, likewise
+    scale: Float64  # (D,) σ; infinite for constant columns, whose coefficients stay 0
+    subtracts: bool  # the kernel subtracts c from each row, rather than c·Σr from the products
 
     @classmethod
     def raw(cls, problem: Problem) -> Coordinates:
@@ -76,7 +65,7 @@ class Coordinates:
         Raises
         ------
         InputError
-            A weight that matters is beyond what float64 can hold.
+            A weight that is not negligible is outside float64's range.
         """
         columns = theta[:-1] / self.scale[:, None]
         x, y = _exponents(self.units.x), _exponents(self.units.y)
@@ -85,12 +74,12 @@ class Coordinates:
         if not self.problem.fit_intercept:
             b = np.zeros_like(b)
         matters = np.abs(theta[:-1]) > EPS * np.max(np.abs(theta[:-1]), axis=0)
-        # a penalty may well make nothing of a weight
+        # a penalty may shrink a weight to 0
         matters &= self.problem.penalty.is_zero
         # written so that NaN counts as lost
         lost = ~(np.abs(w) < np.inf) | (matters & (np.abs(w) < _TINY))
         if lost.any():
-            numbers = [int(j) for j in np.flatnonzero(lost.any(axis=1))]
+            numbers = np.flatnonzero(lost.any(axis=1))
             raise InputError(
                 f"{self.problem.columns(numbers)} must have weights outside 1e-308 to 1e308, which "
                 "float64 cannot hold: the values are too small or too large beside those of y; "
@@ -117,36 +106,26 @@ class Coordinates:
         columns = both[:-1] / self.scale[:, None]
         offset = both[-1] if self.subtracts else both[-1] - self.centre @ columns
         x_scale, y_scale = (None if (unit == 1).all() else unit for unit in self.units)
-        result = reduce(
-            self.problem.loss.statistic(
-                columns,
-                offset,
-                k,
-                x=Affine(x_scale, self.centre if self.subtracts else None),
-                y=Affine(y_scale, self.y_centre if self.y_centre.any() else None),
-            )
-        )
-        penalised = self.penalty_root()[:, None] * columns
+        x = Affine(x_scale, self.centre if self.subtracts else None)
+        y = Affine(y_scale, self.y_centre if self.y_centre.any() else None)
+        result = reduce(self.problem.loss.statistic(columns, offset, k, x, y))
+        penalised = penalty_root(self.problem, self.units)[:, None] * columns
         return Evaluation(
             loss=self.problem.loss.value(result) + 0.5 * np.sum(penalised[:, :k] ** 2, axis=0),
             gradient=self._derivative(result.gradient, result.bias, penalised[:, :k]),
             curvature=self._derivative(result.product, result.product_bias, penalised[:, k:]),
         )
 
-    def penalty_root(self) -> Float64:
-        """Return the roots of what multiplies ½w² of each column, (D,), in the units."""
-        return penalty_root(self.problem, self.units)
-
     def _derivative(self, products: Float64, sums: Float64, penalised: Float64) -> Float64:
         if not self.subtracts:
             products = products - np.outer(self.centre, sums)
-        scale = self.scale[:, None]
-        inner = products / scale + self.penalty_root()[:, None] / scale * penalised
+        scale, root = self.scale[:, None], penalty_root(self.problem, self.units)[:, None]
+        inner = products / scale + root / scale * penalised
         return np.vstack([inner, sums if self.problem.fit_intercept else np.zeros_like(sums)])
 
 
 def penalty_root(problem: Problem, units: Scaling) -> Float64:
-    """Return √l2 for each column, (D,), in units."""
+    """Return √λ of the penalty λ/2·‖w‖² for each column, (D,), in units."""
     return np.asarray(np.minimum(np.sqrt(problem.penalty.curvature) * units.x, _MOST_PENALTY_ROOT))
 
 
@@ -154,53 +133,51 @@ def _exponents(powers: Float64) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
     return np.frexp(powers)[1] - 1
 
 
-# means this many deviations from zero are taken from the rows; below, subtracting c·Σr from the
-# products costs at most log10(32) digits and no second copy of each tile
+# means above this many deviations are subtracted from the rows; for smaller ones, subtracting
+# c·Σr from the products costs at most log10(32) digits and no copy of each tile
 _LARGE_MEAN = 32.0
-# columns whose deviations differ by less are left as they are in relation to each other, so that
+# columns whose deviations differ by a smaller factor are all divided by the same number, so that
 # the solution of least norm is that of the user's units
 _ALIKE = 4.0
 
 
-class StandardizedStart(NamedTuple):
-    """Coordinates, and what the pass that measured them tells of θ = 0: w = 0 and b = ȳ."""
+def standardise(problem: Problem, reduce: Reduce) -> tuple[Coordinates, Evaluation, list[str]]:
+    """Return standardised coordinates, f and ∇f at θ = 0 (w = 0, b = ȳ), and warnings.
 
-    coordinates: Coordinates
-    evaluation: Evaluation
-    spread: Float64  # (D,) deviations, in the coordinates' units; 0 where constant
-    warnings: list[str]
-
-
-def standardise(problem: Problem, reduce: Reduce) -> StandardizedStart:
-    """Measure the columns in one pass and return standardised coordinates."""
+    This takes one pass, one more for values whose squares leave float64's range, and one more if
+    columns look like multiples of each other.
+    """
     moments, units, warnings = measure(problem, reduce)
     d, k = problem.n_features, problem.n_targets
     cross, variance = moments.cross.T, moments.y_variance
     if problem.fit_intercept:
         spread, centre, y_centre = moments.deviation, moments.mean, moments.y_mean
     else:
-        spread, centre, y_centre = (
-            np.hypot(moments.deviation, moments.mean), np.zeros(d), np.zeros(k)
-        )  # fmt: skip
+        spread, centre = np.hypot(moments.deviation, moments.mean), np.zeros(d)
+        y_centre = np.zeros(k)
         cross = cross + np.outer(moments.mean, moments.y_mean)
         variance = variance + moments.y_mean**2
     constant = is_constant(spread, centre)
     far = (np.abs(centre) > _LARGE_MEAN * spread) & ~constant
-    coordinates = Coordinates(
-        problem, units, centre, y_centre,
-        _scales(spread, constant, penalty_root(problem, units)), subtracts=bool(far.any()),
-    )  # fmt: skip
+    scale = _scales(spread, constant, penalty_root(problem, units))
+    coordinates = Coordinates(problem, units, centre, y_centre, scale, subtracts=bool(far.any()))
     # r = -y + ȳ, so that the gradient is minus the covariance
-    gradient = np.vstack([-cross / coordinates.scale[:, None], np.zeros((1, k))])
+    gradient = np.vstack([-cross / scale[:, None], np.zeros((1, k))])
     evaluation = Evaluation(0.5 * variance, gradient, np.empty((d + 1, 0)))
     warnings += column_warnings(problem, constant, moments.low < moments.high)
     if problem.penalty.is_zero:
         warnings += dependence_warnings(problem, moments, constant)
-    return StandardizedStart(coordinates, evaluation, np.where(constant, 0.0, spread), warnings)
+        warnings += duplicate_warnings(
+            problem,
+            gradient,
+            np.where((spread > 0) & ~constant, scale / spread, 0.0),
+            lambda d: coordinates.evaluate(reduce, np.zeros_like(d), d).curvature,
+        )
+    return coordinates, evaluation, warnings
 
 
 def measure(problem: Problem, reduce: Reduce) -> tuple[MomentsResult, Scaling, list[str]]:
-    """Return moments, the units that kept their squares in float64's range, and warnings."""
+    """Return moments, units that keep their squares in float64's range, and warnings."""
     d, k = problem.n_features, problem.n_targets
     moments = reduce(Moments(d, k))
     units = Scaling(
@@ -210,16 +187,16 @@ def measure(problem: Problem, reduce: Reduce) -> tuple[MomentsResult, Scaling, l
     if (units.x == 1).all() and (units.y == 1).all():
         return moments, units, []
     moments = reduce(Moments(d, k, units))
-    return moments, units, outlier_warnings(problem, moments, units)
+    return moments, units, list(outlier_warnings(problem, moments, units))
 
 
 def is_constant(spread: Float64, mean: Float64) -> Mask:
-    """Return which columns do not vary, or by rounding only."""
+    """Return which columns are constant to rounding."""
     return np.asarray(spread <= 4 * EPS * np.abs(mean))
 
 
 def _scales(spread: Float64, constant: Mask, root: Float64) -> Float64:
-    """Return the roots of ∇²f's diagonal, (D,): the deviations, unless there is a penalty."""
+    """Return the roots of ∇²f's diagonal, (D,): without a penalty, the deviations."""
     scale = np.hypot(spread, root)
     varying = spread[~constant]
     if len(varying) and not root.any() and varying.max() <= _ALIKE * varying.min():

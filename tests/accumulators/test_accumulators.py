@@ -19,7 +19,7 @@ from streamreg.kernels.base import Affine
 
 # 80 bits on x86; elsewhere as good as float64, which the tolerances allow for
 Wide = np.longdouble
-# of sums of some tens of terms, each rounded a few times
+# for sums of some tens of terms, each rounded a few times
 ROUNDING = 1e-13
 
 DTYPES = ("?", "u1", "<i8", ">i4", "<f2", ">f2", "<f4", ">f4", "<f8", ">f8")
@@ -27,7 +27,7 @@ OFFSETS = (0.0, 1.0, 1e8)
 
 
 def values(rng, shape, dtype, offset):
-    """Return values of a dtype about an offset, as far as the dtype goes."""
+    """Return values of a dtype around an offset that the dtype can hold."""
     dtype = np.dtype(dtype)
     if dtype.kind == "b":
         return rng.random(shape) < 0.5
@@ -49,12 +49,12 @@ def rows(draw):
 
 @st.composite
 def segments(draw, n_rows):
-    """Cut rows into segments, and those into blocks; either may be empty."""
+    """Partition rows into segments, and those into blocks; either may be empty."""
     return [draw(ours.heights(height)) for height in draw(ours.heights(n_rows))]
 
 
 def accumulators(data, rng):
-    """Return one of each kind, with what NumPy says that it must find."""
+    """Return one of each kind, with the result that NumPy computes."""
     X, y, weight = (None if a is None else a.astype(Wide) for a in data)
     d, k = X.shape[1], y.shape[1]
     shift, y_shift = X.mean(axis=0).astype(float), y.mean(axis=0).astype(float)
@@ -78,19 +78,18 @@ def weighted(X, weight):
 
 
 def centred_by(p, values):
-    """Return the mean, and the values less it: less the first row first, which is exact."""
+    """Return the mean and the centred values; first subtract the first row, which is exact."""
     moved = values - values[0]
     return values[0] + p @ moved, moved - p @ moved
 
 
 def expected_moments(X, y, weight):
-    s, p = weighted(X, weight)
+    _, p = weighted(X, weight)
     (mean, z), (y_mean, z_y) = centred_by(p, X), centred_by(p, y)
     deviation, y_deviation = np.sqrt(p @ z**2), np.sqrt(p @ z_y**2)
-    # a field: what it must be, and of what size the terms are that rounding is a part of
+    # field: expected value, and the size of the terms whose rounding is allowed
     return {
         "n": (len(X), 0),
-        "s": (s.sum(), s.sum()),
         "mean": (mean, np.abs(mean) + deviation),
         "deviation": (deviation, deviation),
         "low": (X.min(axis=0), 0),
@@ -123,10 +122,10 @@ def expected_gram(X, y, weight, *, centred):
 
 
 def expected_gradient(X, y, weight, V, b):
-    s, p = weighted(X, weight)
+    _, p = weighted(X, weight)
     k = y.shape[1]
     u = X @ V + b
-    # of u = Σ xⱼvⱼ + b - y the terms may be large and cancel
+    # the terms of u = Σ xⱼvⱼ + b - y may be large and cancel
     size = np.abs(X) @ np.abs(V) + np.abs(b)
     u[:, :k] -= y
     size[:, :k] += np.abs(y)
@@ -134,7 +133,6 @@ def expected_gradient(X, y, weight, V, b):
     products, sizes = (u * ps).T @ X, (size * ps).T @ np.abs(X)
     return {
         "n": (len(X), 0),
-        "s": (s.sum(), s.sum()),
         "rr": (((u * root)[:, :k] ** 2).sum(axis=0), ((size * root)[:, :k] ** 2).sum(axis=0)),
         "gradient": (products[:k].T, sizes[:k].T),
         "bias": (p @ u[:, :k], p @ size[:, :k]),
@@ -198,22 +196,22 @@ def test_law(law, drawn):
 
 
 @given(drawn=rows())
-def test_state_nbytes_is_what_a_state_takes(drawn):
+def test_state_nbytes_is_the_size_of_a_state(drawn):
     for accumulator, _ in accumulators(drawn, np.random.default_rng(0)):
         state = accumulator.zero()
         assert sum(field.nbytes for field in state) == accumulator.state_nbytes
 
 
 @given(drawn=rows())
-def test_nan_and_inf_in_any_row_are_noticed(drawn):
+def test_nan_and_inf_in_any_row_are_detected(drawn):
     for bad in (np.nan, np.inf):
         for broken in (0, 1):
             arrays = [np.array(array, float) for array in drawn[:2]]
             arrays[broken][len(drawn.X) // 2, 0] = bad
-            holed = Rows(*arrays, drawn.weight)
+            bad_rows = Rows(*arrays, drawn.weight)
             for accumulator, _ in accumulators(drawn, np.random.default_rng(0)):
                 with np.errstate(all="ignore"):
-                    state = laws.state_of(accumulator, holed.blocks([len(drawn.X)]))
+                    state = laws.state_of(accumulator, bad_rows.blocks([len(drawn.X)]))
                     assert not accumulator.is_finite(state)
 
 
@@ -231,7 +229,7 @@ def test_powers_of_two_scale_without_rounding(kind, size):
 
 
 @pytest.mark.parametrize("value", [0.1, 7.3, 1e9 + 0.1, -1e300, 5e-324])
-def test_a_column_that_never_changes_has_no_spread_at_all(value):
+def test_a_constant_column_has_zero_deviation(value):
     X, y = np.full((1000, 2), value), np.full((1000, 1), value)
     blocks = [Rows(X, y).blocks([333, 0, 100]), Rows(X, y).blocks([567], 433)]
     moments = Moments(2, 1).finalize(laws.reduce(Moments(2, 1), blocks))
@@ -243,9 +241,9 @@ def test_a_column_that_never_changes_has_no_spread_at_all(value):
     assert (gram.mean == value).all()
 
 
-def test_means_a_billion_deviations_from_zero_cost_no_digits():
+def test_a_mean_of_a_billion_deviations_costs_no_digits():
     rng = np.random.default_rng(0)
-    # what is stored is exact in units of 2^-20, so that NumPy's integers know the answer
+    # X is exact in units of 2^-20, so that integers give the exact answer
     whole = rng.integers(-(2**20), 2**20, (4000, 2))
     X = 1e9 + whole / 2**20
     blocks = [Rows(X, X[:, :1]).blocks([500, 1500]), Rows(X, X[:, :1]).blocks([2000], 2000)]
@@ -255,7 +253,7 @@ def test_means_a_billion_deviations_from_zero_cost_no_digits():
     np.testing.assert_allclose(found, exact, rtol=1e-14)
 
 
-def test_no_rows_give_no_answer_and_no_warning():
+def test_no_rows_give_no_warning():
     for accumulator in (Moments(2, 1), Gram(2, 1), Gradient(np.zeros((2, 1)), np.zeros(1), 1)):
         result = accumulator.finalize(accumulator.zero())
         assert result.n == 0

@@ -15,9 +15,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import Lasso
 
 from streamreg import LinearRegression
-from streamreg.accumulators.gradient import gradient_state_nbytes
+from streamreg.accumulators.gradient import gradient_nbytes
 from streamreg.accumulators.moments import Moments
-from streamreg.kernels import numpy as numpy_kernels
 from streamreg.solvers import registry
 from streamreg.solvers.base import (
     NO_ITERATE_STORE,
@@ -80,9 +79,7 @@ class Fista(Solver):
         moments = Moments(d, k)
         return Footprint(
             (
-                PassFootprint(
-                    gradient_state_nbytes(d, k, k), numpy_kernels.products_scratch_nbytes(d, k)
-                ),
+                PassFootprint(*gradient_nbytes(d, k, k)),
                 PassFootprint(moments.state_nbytes, moments.scratch_nbytes),
             ),
             solver_nbytes=8 * 8 * (d + 1) * k,

@@ -15,7 +15,7 @@ from streamreg.solvers.gradient_descent import SteepestDescent
 # The condition numbers below are at most 10 (standardised), so that ‖∇f‖ ≤ 1e-11·‖∇f at the
 # start‖ bounds the error of a weight, in deviations of its column, by about 10² · 1e-11.
 CG = ConjugateGradient(tol=1e-11)
-# a loss that falls by 1e-12 of itself leaves √(10² · 1e-12), to some factor
+# a loss that falls by 1e-12 of itself leaves an error of √(10² · 1e-12), up to a factor
 GD = SteepestDescent(tol=1e-12, max_epochs=3000)
 DIGITS = {ClosedForm(): 1e-9, CG: 1e-9, GD: 1e-4}
 SOLVERS = [pytest.param(solver, bound, id=solver.name) for solver, bound in DIGITS.items()]
@@ -50,13 +50,13 @@ def cases_about_the_mean():
     yield "float32 offset", (X + 3e4).astype("f4"), y, None
 
 
-def named(these):
-    return [pytest.param(*case[1:], id=case[0]) for case in these]
+def named(named_cases):
+    return [pytest.param(*values, id=name) for name, *values in named_cases]
 
 
 @pytest.mark.parametrize(("solver", "bound"), SOLVERS)
 @pytest.mark.parametrize(("X", "y", "weight"), named([*cases(), *cases_about_the_mean()]))
-def test_weights_are_those_of_lstsq(solver, bound, X, y, weight):
+def test_weights_equal_lstsq(solver, bound, X, y, weight):
     solution, _ = solve(solver, X, y, weight)
     assert error(solution, *lstsq(X, y, weight)) < bound
     assert solution.status.converged
@@ -65,7 +65,7 @@ def test_weights_are_those_of_lstsq(solver, bound, X, y, weight):
 
 @pytest.mark.parametrize(("solver", "bound"), SOLVERS)
 @pytest.mark.parametrize(("X", "y", "weight"), named(cases()))
-def test_weights_without_intercept_are_those_of_lstsq(solver, bound, X, y, weight):
+def test_weights_without_intercept_equal_lstsq(solver, bound, X, y, weight):
     solution, _ = solve(solver, X, y, weight, fit_intercept=False)
     assert error(solution, *lstsq(X, y, weight, fit_intercept=False)) < bound
     assert not solution.intercept.any()
@@ -74,19 +74,19 @@ def test_weights_without_intercept_are_those_of_lstsq(solver, bound, X, y, weigh
 @pytest.mark.parametrize(("solver", "bound"), SOLVERS)
 @pytest.mark.parametrize("fit_intercept", [True, False])
 @pytest.mark.parametrize(("X", "y", "weight"), named(cases()))
-def test_a_penalty_is_that_of_ridge(solver, bound, fit_intercept, X, y, weight):
+def test_penalised_weights_equal_ridge(solver, bound, fit_intercept, X, y, weight):
     l2 = 0.3
     solution, _ = solve(solver, X, y, weight, fit_intercept=fit_intercept, l2=l2)
     total = len(X) if weight is None else weight.sum()
     ridge = Ridge(alpha=l2 * total, fit_intercept=fit_intercept, solver="cholesky", tol=0)
     if total > 1e100 or total < 1e-100:
-        # the same minimum; weights beyond 1e100 are too much for scikit-learn
+        # the same minimum, because scikit-learn fails with weights beyond 1e100
         weight, ridge.alpha = weight / total, l2
     ridge.fit(X.astype(float), y, weight)
     w = np.atleast_2d(ridge.coef_).T
     _, deviation = lstsq(X, y, weight, fit_intercept=fit_intercept)
     assert error(solution, w, deviation) < bound
-    # gd has the intercept as well as the weights: in deviations of y
+    # gd iterates on the intercept too; its error is in deviations of y
     scale = np.std(y.astype(float))
     np.testing.assert_allclose(
         solution.intercept,
@@ -96,17 +96,17 @@ def test_a_penalty_is_that_of_ridge(solver, bound, fit_intercept, X, y, weight):
 
 
 @pytest.mark.parametrize(("solver", "bound"), SOLVERS)
-def test_columns_with_a_penalty_are_scaled_by_it_too(solver, bound):
+def test_scales_of_columns_include_the_penalty(solver, bound):
     X, y = table()
     X = X * 10.0 ** np.linspace(-3, 3, 6)
     solution, _ = solve(solver, X, y, l2=0.3)
     ridge = Ridge(alpha=0.3 * len(X), solver="svd").fit(X, y)
     assert error(solution, ridge.coef_[:, None], X.std(axis=0)) < bound
-    # 80 epochs were needed by cg, and 10,000 by gd, when columns were scaled by deviations alone
+    # scaled by deviations alone, cg needed 80 epochs and gd 10,000
     assert solution.n_epochs < 40
 
 
-def test_two_million_rows_of_float32():
+def test_two_million_rows_of_float32_equal_lstsq():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((2_000_000, 4), dtype="f4") + np.float32(100)
     y = X @ np.array([1, -2, 3, -4], "f4") + rng.standard_normal(len(X), dtype="f4")
@@ -129,7 +129,7 @@ def test_descent_reads_the_rows_once_before_its_first_epoch():
 
 
 @pytest.mark.parametrize("solver", [ClosedForm(), CG, GD], ids=["closed_form", "cg", "gd"])
-def test_no_pass_keeps_more_than_the_footprint_says(solver):
+def test_no_pass_needs_more_memory_than_its_footprint(solver):
     X, y = table(k=2)
     X[:, 3] = X[:, 1] + X[:, 3] * 1e-5
     _, reduce = solve(solver, X * 1e200, y)

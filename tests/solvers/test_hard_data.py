@@ -1,4 +1,4 @@
-"""Data that others get wrong: dependent and constant columns, values far from 1, outliers."""
+"""Hard data: dependent and constant columns, values far from 1, outliers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from streamreg.solvers.closed_form import ClosedForm
 from streamreg.solvers.conjugate_gradient import ConjugateGradient
 from streamreg.solvers.gradient_descent import SteepestDescent
 
-# as in test_solvers.py, where the bounds are explained
+# test_closed_form.py explains the bounds
 CG, GD = ConjugateGradient(tol=1e-11), SteepestDescent(tol=1e-12, max_epochs=3000)
 DIGITS = {ClosedForm(): 1e-9, CG: 1e-9, GD: 1e-4}
 SOLVERS = [pytest.param(solver, bound, id=solver.name) for solver, bound in DIGITS.items()]
@@ -31,7 +31,7 @@ COLLINEAR = {
     "a column and its negative": lambda X: np.column_stack([X, -X[:, 1]]),
     "a sum of columns": lambda X: np.column_stack([X, X[:, 0] + X[:, 1] - X[:, 2]]),
     "one-hot": lambda X: np.column_stack([X, X[:, 0] > 0.5, X[:, 0] <= 0.5]).astype(float),
-    # deviations alike: of fewer rows than columns cg minimises the norm of standardised weights
+    # equal deviations, because cg minimises the norm of standardised weights if N < D
     "N < D": lambda X: standardised(X[:4]),
     "N = D": lambda X: standardised(X[:6]),
 }
@@ -42,13 +42,13 @@ COLLINEAR = {
 )
 @pytest.mark.parametrize("fit_intercept", [True, False])
 @pytest.mark.parametrize("make", COLLINEAR.values(), ids=COLLINEAR.keys())
-def test_dependent_columns_have_the_weights_of_least_norm(solver, fit_intercept, make):
+def test_dependent_columns_have_weights_of_least_norm(solver, fit_intercept, make):
     X, y = table()
     X = make(X)
     y = y[: len(X)]
     solution, _ = solve(solver, X, y, fit_intercept=fit_intercept)
     mean = fit_intercept * X.mean(axis=0)
-    # NumPy's own: in the user's units, not standardised
+    # in the user's units, not standardised
     expected = np.linalg.lstsq(X - mean, y - fit_intercept * y.mean(), rcond=1e-10)[0]
     w, b = solution.coefficients[:, 0], solution.intercept[0]
     fitted = (X - mean) @ expected + fit_intercept * y.mean()
@@ -78,13 +78,13 @@ def test_descent_names_columns_that_are_multiples_of_each_other(factor):
         assert "columns 1, 6 are multiples" in message
 
 
-def test_columns_that_are_only_alike_to_y_are_not_taken_for_multiples():
+def test_equal_correlation_with_y_is_not_reported_as_duplicate():
     # a balanced design: every column has the same covariance with y
     X = np.array(np.meshgrid(*[[-1.0, 1.0]] * 4)).reshape(4, -1).T
     assert not solve(CG, X, X.sum(axis=1))[0].warnings
 
 
-def test_rows_too_few_for_the_columns_are_told_by_descent():
+def test_descent_reports_fewer_rows_than_columns():
     X, y = table(n=4)
     for solver in (CG, GD):
         messages = solve(solver, X, y)[0].warnings
@@ -114,7 +114,7 @@ def test_a_column_of_zeros_is_named_without_intercept(solver, bound):
 
 @pytest.mark.parametrize("solver", [ClosedForm(), CG, GD], ids=["closed_form", "cg", "gd"])
 @pytest.mark.parametrize("value", [0.0, 3.3, -1e9, 1e200, 1e-200])
-def test_a_constant_y_is_its_intercept(solver, value):
+def test_a_constant_y_gives_only_an_intercept(solver, value):
     X, y = table()
     solution, _ = solve(solver, X, np.full(len(y), value))
     assert not solution.coefficients.any()
@@ -128,7 +128,7 @@ def test_a_constant_y_is_its_intercept(solver, value):
 @pytest.mark.parametrize(
     "powers", [[664] * 6, [-664] * 6, [600, -600, 0, 0, 0, 0], [0, 1000, 0, 0, 0, 0]], ids=str
 )
-def test_values_far_from_1_have_the_weights_of_scaled_ones(
+def test_values_far_from_1_have_the_weights_of_scaled_values(
     solver, bound, fit_intercept, y_power, powers
 ):
     # 2 to these powers is up to 1e300 and 1e-200, and rounds nothing
@@ -146,15 +146,15 @@ def test_values_far_from_1_have_the_weights_of_scaled_ones(
 
 
 @pytest.mark.parametrize(("solver", "bound"), SOLVERS)
-def test_a_penalty_holds_tiny_columns_at_nothing_and_huge_ones_not_at_all(solver, bound):
+def test_a_penalty_zeroes_tiny_columns_and_leaves_huge_columns_free(solver, bound):
     X, y = table()
     powers = [664, -664, 0, 0, 0, 0]
     solution, _ = solve(solver, np.ldexp(X, powers), y, l2=0.1)
-    # column 1 is left out, column 0 free
-    kept = np.delete(X - X.mean(axis=0), 1, axis=1)
+    # column 1 is left out, column 0 is not penalised
+    others = np.delete(X - X.mean(axis=0), 1, axis=1)
     penalty = np.sqrt(0.1 * len(X)) * np.diag([0.0, 1, 1, 1, 1])
     w = np.linalg.lstsq(
-        np.vstack([kept, penalty]), np.append(y - y.mean(), np.zeros(5)), rcond=None
+        np.vstack([others, penalty]), np.append(y - y.mean(), np.zeros(5)), rcond=None
     )[0]
     back = np.delete(np.ldexp(solution.coefficients, np.array(powers)[:, None]), 1, axis=0)
     deviation = np.delete(X.std(axis=0), 1)
@@ -177,20 +177,20 @@ def test_one_outlier_of_1e300_is_fitted_and_named(solver, bound, where):
 
 
 @pytest.mark.parametrize("kappa", [1e2, 1e3, 1e4, 1e5, 1e6])
-def test_closed_form_keeps_the_digits_that_it_promises(kappa):
+def test_closed_form_has_the_digits_that_it_promises(kappa):
     X, y = table(n=2000)
     X[:, 3] = X[:, 1] + X[:, 3] / kappa
     solution, _ = solve(ClosedForm(), X, y)
     found = error(solution, *lstsq(X, y))
-    # as of QR, in which lstsq, too, has its part; up to 1e-10 no correction is made
+    # the error of QR, which lstsq has too; below 1e-10 no correction is made
     assert found < max(1e-10, 100 * kappa * np.finfo(float).eps)
-    # forming XᵀX alone leaves kappa² of rounding; corrections make up for it
+    # forming XᵀX has a rounding error of kappa², which corrections remove
     assert solution.n_epochs == (1 if kappa < 300 else solution.n_epochs) <= 5
     named = [text for text in solution.warnings if "nearly dependent, column" in text]
     assert bool(named) == (kappa >= 1e5)
 
 
-def test_columns_too_alike_for_the_closed_form_are_named():
+def test_closed_form_names_columns_that_are_dependent_to_rounding():
     X, y = table(n=2000)
     X[:, 3] = X[:, 1] + X[:, 3] * 1e-8
     (message,) = solve(ClosedForm(), X, y)[0].warnings
@@ -199,7 +199,7 @@ def test_columns_too_alike_for_the_closed_form_are_named():
 
 
 @pytest.mark.parametrize("solver", [ClosedForm(), CG, GD])
-def test_columns_that_weights_hide_are_not_called_constant(solver):
+def test_columns_hidden_by_weights_are_not_called_constant(solver):
     X, y = table(n=500)
     weight = np.ones(500)
     weight[77] = 1e40

@@ -1,4 +1,4 @@
-"""Gradient descent and conjugate gradients: what they report, when they stop, when they diverge."""
+"""Gradient descent and conjugate gradients: reports, stopping rules, divergence."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def objective(X, y, w, b, weight=None, l2=0.0):
 @pytest.mark.parametrize(
     ("k", "l2", "weights", "start"), [(1, 0.0, False, False), (3, 0.2, True, True)]
 )
-def test_losses_are_those_of_the_documented_objective(
+def test_losses_equal_the_documented_objective(
     standardize, fit_intercept, kind, k, l2, weights, start
 ):
     X, y = table(k=k)
@@ -48,11 +48,11 @@ def test_losses_are_those_of_the_documented_objective(
     w = np.zeros((6, k)) if init is None or kind == "closed_form" else init
     b = np.zeros(k)
     if fit_intercept and (standardize or kind == "closed_form"):
-        # in centred coordinates b starts where it suits w best
+        # in centred coordinates b starts at the best value for w
         b = np.average(y.reshape(len(X), -1) - X @ w, axis=0, weights=weight)
     np.testing.assert_allclose(history[0], objective(X, y, w, b, weight, l2), rtol=1e-12)
     end = objective(X, y, solution.coefficients, solution.intercept, weight, l2)
-    # the closed form has the loss as a difference from the first
+    # the closed form computes the loss as a difference from the first
     np.testing.assert_allclose(history[-1], end, rtol=1e-12, atol=1e-14 * history[0])
     assert (np.diff(history) <= 0).all()
 
@@ -69,7 +69,7 @@ def test_losses_never_rise_down_to_the_last_digit(solver):
 @pytest.mark.parametrize("fit_intercept", [True, False])
 @pytest.mark.parametrize("l2", [0.0, 0.3])
 @pytest.mark.parametrize("k", [1, 2])
-def test_the_raw_update_is_the_textbooks(fit_intercept, l2, k):
+def test_the_raw_update_equals_the_textbook(fit_intercept, l2, k):
     X, y = table(k=k)
     rate, epochs = 0.05, 200
     solver = ConstantStepDescent(standardize=False, learning_rate=rate, max_epochs=epochs, tol=0)
@@ -80,7 +80,7 @@ def test_the_raw_update_is_the_textbooks(fit_intercept, l2, k):
         gradient, slope = X.T @ r / len(X) + l2 * w, r.mean(axis=0)
         w, b = w - rate * gradient, b - rate * slope * fit_intercept
     assert solution.n_epochs == epochs
-    # sums in another order, over 200 updates that contract what rounding adds
+    # sums have another order; the 200 updates contract rounding errors
     np.testing.assert_allclose(solution.coefficients, w, rtol=0, atol=1e-14)
     np.testing.assert_allclose(solution.intercept, b, rtol=0, atol=1e-14)
 
@@ -93,7 +93,7 @@ def spectrum(X, *, standardize, fit_intercept, l2):
         mean = fit_intercept * X.mean(axis=0)
         size = np.sqrt(np.mean((X - mean) ** 2, axis=0) + l2)
         if not l2 and size.max() <= 4 * size.min():
-            # columns of alike size are all divided by one number
+            # columns of similar size are all divided by one number
             size = np.full_like(size, np.exp(np.mean(np.log(size))))
         X, penalty = (X - mean) / size, l2 / size**2
     if fit_intercept:
@@ -122,7 +122,7 @@ def test_divergence_names_the_largest_stable_rate(X, standardize, fit_intercept,
     y = X @ rng.standard_normal(X.shape[1]) + noise * rng.standard_normal(len(X))
     kind = {"fit_intercept": fit_intercept, "l2": l2}
     largest = 2 / spectrum(X, standardize=standardize, **kind)
-    # one percent too large must be seen as well: it is not converged, however slowly it diverges
+    # one percent too large diverges slowly, and must be detected too
     for rate in (1.01 * largest, 1.5 * largest, 1e9 * largest, 1e300):
         with pytest.raises(DivergenceError, match="largest stable") as caught:
             solve(ConstantStepDescent(standardize=standardize, learning_rate=rate), X, y, **kind)
@@ -136,7 +136,7 @@ def test_divergence_names_the_largest_stable_rate(X, standardize, fit_intercept,
         assert solution.loss_history[-1] <= solution.loss_history[0]
 
 
-def test_values_too_large_for_raw_coordinates_are_told():
+def test_values_too_large_for_raw_coordinates_raise():
     X, y = table()
     for solver in (
         ConjugateGradient(standardize=False),
@@ -157,20 +157,20 @@ def ill_conditioned(kappa, n=3000, d=30):
 
 @pytest.mark.parametrize("tol", [0.0, 1e-16])
 @pytest.mark.parametrize("kappa", [3, 30, 300])
-def test_a_tolerance_that_rounding_hides_ends_the_fit_there(tol, kappa):
+def test_a_tolerance_below_rounding_stops_the_fit_at_rounding(tol, kappa):
     X, y = ill_conditioned(kappa)
     near, _ = solve(ConjugateGradient(tol=1e-13), X, y)
     solution, _ = solve(ConjugateGradient(tol=tol), X, y)
     assert solution.status is Status.STALLED
     assert not solution.status.converged
-    # not early: all digits are there, and not long after
+    # not early, because all digits are correct, and not long after that
     w, deviation = lstsq(X, y)
     assert error(solution, w, deviation) < 1e-14 * kappa**2
     assert near.n_epochs <= solution.n_epochs < 1.5 * near.n_epochs + 10
 
 
 @pytest.mark.parametrize("standardize", [True, False])
-def test_steepest_descent_ends_at_rounding_too(standardize):
+def test_steepest_descent_stops_at_rounding_too(standardize):
     X, y = table()
     solution, _ = solve(SteepestDescent(standardize=standardize, tol=0), X, y)
     assert solution.status is Status.STALLED
@@ -178,7 +178,7 @@ def test_steepest_descent_ends_at_rounding_too(standardize):
     assert solution.n_epochs < 500
 
 
-def test_a_loss_of_nothing_is_an_exact_fit():
+def test_a_loss_of_zero_is_an_exact_fit():
     X, _ = table()
     y = X @ np.arange(1.0, 7) + 1
     for solver in (SteepestDescent(), ConjugateGradient(tol=0)):
@@ -187,7 +187,7 @@ def test_a_loss_of_nothing_is_an_exact_fit():
         np.testing.assert_allclose(solution.coefficients[:, 0], np.arange(1.0, 7), rtol=1e-12)
 
 
-def test_running_out_of_epochs_is_told():
+def test_running_out_of_epochs_is_reported():
     X, y = ill_conditioned(300)
     for solver in (ConjugateGradient(max_epochs=3), SteepestDescent(max_epochs=3)):
         solution, _ = solve(solver, X, y)
@@ -204,17 +204,17 @@ def test_cg_stops_when_the_gradient_is_tol_of_the_first(tol):
     norms = [record.gradient_norm for record in records]
     assert norms[-1] <= tol < min(norms[:-1])
     assert [record.loss for record in records] == solution.loss_history[:-1]
-    # NumPy agrees on the gradient
+    # NumPy computes the same gradient
     Z = (X - X.mean(axis=0)) / np.exp(np.mean(np.log(X.std(axis=0))))
     r = X @ solution.coefficients[:, 0] + solution.intercept - y
     relative = np.linalg.norm(Z.T @ r) / np.linalg.norm(Z.T @ (y - y.mean()))
     assert relative <= 1.1 * tol
 
 
-def test_targets_are_solved_together_as_they_are_alone():
+def test_targets_solved_together_equal_targets_solved_alone():
     X, y = ill_conditioned(30)
     rng = np.random.default_rng(3)
-    # one that is done after an epoch, one with nothing to do, one that needs them all
+    # a constant target, and targets that need different numbers of epochs
     Y = np.column_stack([X[:, 0] * 0 + 3, y, X @ rng.standard_normal(30), 1e-9 * y])
     together, reduce = solve(ConjugateGradient(tol=1e-12), X, Y)
     assert together.status is Status.SMALL_GRADIENT
@@ -229,7 +229,7 @@ def test_targets_are_solved_together_as_they_are_alone():
 
 
 @pytest.mark.parametrize("kind", [ConjugateGradient, SteepestDescent])
-def test_a_fit_that_starts_at_the_answer_ends_at_once(kind):
+def test_a_fit_that_starts_at_the_answer_stops_at_once(kind):
     X, y = table()
     answer, _ = solve(kind(tol=1e-10), X, y)
     again, _ = solve(kind(tol=1e-8, init=answer.coefficients), X, y)
@@ -238,9 +238,9 @@ def test_a_fit_that_starts_at_the_answer_ends_at_once(kind):
     np.testing.assert_allclose(again.coefficients, answer.coefficients, rtol=1e-4)
 
 
-def test_y_that_does_not_depend_on_x_is_seen_before_the_first_epoch():
+def test_y_independent_of_x_is_detected_before_the_first_epoch():
     X = np.array(np.meshgrid(*[[-1.0, 1.0]] * 4)).reshape(4, -1).T
-    # a product of two columns is orthogonal to all
+    # a product of two columns is orthogonal to all columns
     for solver in (ConjugateGradient(), SteepestDescent()):
         solution, _ = solve(solver, X, X[:, 0] * X[:, 1])
         assert solution.n_epochs == 0
@@ -248,7 +248,7 @@ def test_y_that_does_not_depend_on_x_is_seen_before_the_first_epoch():
         assert solution.status.converged
 
 
-def test_a_step_so_short_that_the_loss_hardly_falls_is_not_taken_for_a_minimum():
+def test_a_step_too_short_to_lower_the_loss_gets_a_warning():
     X, y = table()
     solution, _ = solve(ConstantStepDescent(learning_rate=1e-9), X, y)
     assert solution.status is Status.SMALL_DECREASE

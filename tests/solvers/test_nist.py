@@ -1,4 +1,4 @@
-"""Certified values of NIST's Statistical Reference Datasets: the digits that solvers reach."""
+"""Correct digits of solvers, by the certified values of NIST's Statistical Reference Datasets."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from streamreg import LinearRegression
 
 DATA = Path(__file__).parents[1] / "data" / "nist"
 
-# Digits that all coefficients have, the intercept too, rounded down from what was found on x86-64
-# (closed_form 12.2 14.7 12.8 12.0 11.1 6.2, cg 12.9 14.7 12.4 11.1 8.6 6.3), with a digit or two to
-# spare for another BLAS. NumPy's lstsq on the same float64 columns, with one of ones, has
+# Correct digits of all coefficients and the intercept. Measured on x86-64: closed_form 12.2 14.7
+# 12.8 12.0 11.1 6.2, cg 12.9 14.7 12.4 11.1 8.6 6.3; a digit or two less allows for another BLAS.
+# NumPy's lstsq on the same float64 columns, with one of ones, has
 # 10.9 14.7 12.3 6.2 9.3 5.9; scikit-learn's LinearRegression 13.8 14.7 12.1 none none none.
 #
 # Longley's columns have condition number 110 once standardised, those of Wampler 1,600. With
-# residuals, weights lose twice the logarithm of it: Wampler5, whose residuals are as large as its
-# fit, can have no more than about 16 - 2 log10(1600) - 2 digits from any solver in float64.
+# residuals, weights lose twice its logarithm: Wampler5 has residuals as large as its fit, so that
+# no solver in float64 gives more than about 16 - 2 log10(1600) - 2 digits.
 DIGITS = {
     # name: closed_form, cg
     "Longley": (11, 11),
     "NoInt1": (14, 14),
     "Norris": (11.5, 11.5),
     "Pontius": (10.5, 10.5),
-    # 9.93 to 10.2, by the order in which the processor adds up
+    # 9.93 to 10.2, depending on the order of sums
     "Wampler1": (9.9, 7.5),
     "Wampler5": (5.5, 5.5),
 }
-# of gd at tol=1e-14: a loss near its least tells half the digits of the weights. What has one
-# column is solved by the first step; Longley and Wampler1 take more than 20,000 epochs. Nearly all
-# of Wampler5's loss is residual, so that it stops, by its rule, before the weights are right.
+# gd at tol=1e-14: a loss near its minimum determines half the digits of the weights. The first step
+# solves problems of one column; Longley and Wampler1 take more than 20,000 epochs. Nearly all of
+# Wampler5's loss is residual, so that gd stops before the weights are right.
 DIGITS_GD = {"NoInt1": 14, "Norris": 11.5, "Pontius": 6}
 
 
 def certified(name):
-    """Return X, y and what NIST says of their fit."""
+    """Return X, y and NIST's description of their fit."""
     about = json.loads((DATA / f"{name}.json").read_text())
     with (DATA / f"{name}.csv").open() as file:
         rows = [{key: float(text) for key, text in row.items()} for row in csv.DictReader(file)]
@@ -51,7 +51,7 @@ def certified(name):
 
 
 def digits(found, true):
-    """Return how many digits the worst number has, at most 15."""
+    """Return the correct digits of the worst number, at most 15."""
     off = np.abs(np.asarray(found) - true) / np.abs(true)
     return float(np.min(-np.log10(np.maximum(off, 1e-15))))
 
@@ -63,30 +63,30 @@ def fitted_digits(name, **parameters):
     weights = np.append(model.intercept_, model.coef_) if intercept else model.coef_
     r2 = about["certified"]["r_squared"]
     if intercept:
-        # to the digits that certified residuals have of y, and predictions of their terms
+        # 1e-9 is the rounding of certified residuals, and of the terms of predictions
         assert abs(model.score(X, y) - r2) < 1e-9
     return digits(weights, np.array(about["certified"]["coefficients"]))
 
 
 @pytest.mark.parametrize("name", DIGITS)
-def test_closed_form(name):
+def test_closed_form_has_the_digits(name):
     assert fitted_digits(name, solver="closed_form") >= DIGITS[name][0]
 
 
-# a tolerance that rounding may hide: then the fit ends there, with a warning
+# the tolerance may be below rounding: then the fit stops with a warning
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("name", DIGITS)
-def test_cg(name):
+def test_cg_has_the_digits(name):
     assert fitted_digits(name, solver="cg", tol=1e-14) >= DIGITS[name][1]
 
 
 @pytest.mark.parametrize("name", DIGITS_GD)
-def test_gd(name):
+def test_gd_has_the_digits(name):
     assert fitted_digits(name, solver="gd", tol=1e-14) >= DIGITS_GD[name]
 
 
 @pytest.mark.parametrize("name", ["Longley", "Wampler1"])
-def test_gd_says_where_it_does_not_get_there(name):
+def test_gd_warns_if_it_runs_out_of_epochs(name):
     X, y, _ = certified(name)
     with pytest.warns(ConvergenceWarning, match="max_epochs ran out"):
         LinearRegression(solver="gd").fit(X, y)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from streamreg import validate
-from streamreg.errors import InputError, Message, Parameter, Remedy
+from streamreg.errors import InputError, Parameter, Remedy
 from streamreg.formatting import count, given
 from streamreg.solvers.penalties import L2Penalty
 from streamreg.solvers.registry import AUTO, SOLVERS, SolverSettings
@@ -76,25 +76,21 @@ class FitConfig:
         device = validate.choice("device", device, ("cpu", "cuda"))
         if device_memory_limit is not None and device != "cuda":
             raise InputError(
-                Message(
-                    Parameter("device_memory_limit"),
-                    " is of a GPU, and ",
-                    Parameter("device", "cpu"),
-                    " uses none: pass ",
-                    Remedy("device", "cuda"),
-                    ", or leave it out",
-                )
+                Parameter("device_memory_limit"),
+                " is of a GPU, and ",
+                Parameter("device", "cpu"),
+                " uses none: pass ",
+                Remedy("device", "cuda"),
+                ", or leave it out",
             )
         if client is not None and device == "cuda" and device_memory_limit is None:
             raise InputError(
-                Message(
-                    Parameter("device", "cuda"),
-                    " with ",
-                    Parameter("client"),
-                    " needs ",
-                    Remedy("device_memory_limit"),
-                    ": what a fit may take of the GPU of each worker",
-                )
+                Parameter("device", "cuda"),
+                " with ",
+                Parameter("client"),
+                " needs ",
+                Remedy("device_memory_limit"),
+                ": what a fit may take of the GPU of each worker",
             )
         return cls(
             solver=validate.choice("solver", solver, (AUTO, *SOLVERS)),
@@ -181,17 +177,12 @@ def _initial_weights(
         if init == "random":
             normal = _normal(random_state, (n_features, n_targets))
             return np.asarray(normal / np.sqrt(n_features))
-        raise InputError(
-            Message(
-                given("init", init),
-                ' must be "zeros", "random" or an array (D,)',
-            )
-        )
+        raise InputError(given("init", init), ' must be "zeros", "random" or an array (D,)')
     try:
         values = np.asarray(init, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(
-            Message(given("init", init), f' must be "zeros", "random" or numbers (D,): {error}')
+            given("init", init), f' must be "zeros", "random" or numbers (D,): {error}'
         ) from error
     rows = values[None, :] if values.ndim == 1 else values
     if rows.shape not in {(1, n_features), (n_targets, n_features)}:
@@ -213,6 +204,6 @@ def _normal(random_state: Any, shape: tuple[int, int]) -> Float64:  # noqa: ANN4
         generator = np.random.default_rng(random_state)
     except (TypeError, ValueError) as error:
         raise InputError(
-            Message(given("random_state", random_state), f" seeds no generator: {error}")
+            given("random_state", random_state), f" seeds no generator: {error}"
         ) from error
     return generator.standard_normal(shape)

@@ -336,15 +336,13 @@ def _explain_refused_memory(plan: Plan) -> Iterator[None]:
             needed = format_nbytes(other.needed_nbytes, up=True)
             other_solver = [", or ", Remedy("solver", other.solver), f", which needs {needed}"]
         raise MemoryLimitError(
-            Message(
-                f"the system refused memory that {plan.chosen} needs: "
-                f"{str(error) or 'none is left'}. Planned {planned}, with ",
-                Parameter("memory_limit"),
-                f" {format_nbytes(plan.memory_limit)}; {format_nbytes(available_nbytes())} are "
-                "available. Pass a lower ",
-                Remedy("memory_limit"),
-                *other_solver,
-            )
+            f"the system refused memory that {plan.chosen} needs: "
+            f"{str(error) or 'none is left'}. Planned {planned}, with ",
+            Parameter("memory_limit"),
+            f" {format_nbytes(plan.memory_limit)}; {format_nbytes(available_nbytes())} are "
+            "available. Pass a lower ",
+            Remedy("memory_limit"),
+            *other_solver,
         ) from error
 
 

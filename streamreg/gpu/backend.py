@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from streamreg.engines.backend import Backend, Rates
 from streamreg.engines.blas import one_blas_thread
 from streamreg.engines.partition import PartitionPolicy
-from streamreg.errors import MemoryLimitError, Message, Parameter
+from streamreg.errors import MemoryLimitError, Parameter
 from streamreg.formatting import MIB, format_nbytes
 from streamreg.gpu.device import Gpu
 from streamreg.gpu.engine import GpuEngine
@@ -70,11 +70,9 @@ class GpuBackend(Backend[Request, Needs, "Candidate"]):
             free = Gpu().free_nbytes
             if device_limit is not None and device_limit > free:
                 raise MemoryLimitError(
-                    Message(
-                        Parameter("device_memory_limit"),
-                        f" is {format_nbytes(device_limit)} and the GPU has {format_nbytes(free)} "
-                        "free: stop other programs that use it, or pass a lower one",
-                    )
+                    Parameter("device_memory_limit"),
+                    f" is {format_nbytes(device_limit)} and the GPU has {format_nbytes(free)} "
+                    "free: stop other programs that use it, or pass a lower one",
                 )
             device_limit = free // 2 if device_limit is None else device_limit
         self._device_limit = device_limit

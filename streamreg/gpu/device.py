@@ -46,12 +46,10 @@ class Gpu:
             from cupy import cublas  # noqa: PLC0415  (cupy does not import it)
         except ImportError as error:
             raise InputError(
-                Message(
-                    Parameter("device", "cuda"),
-                    f" needs CuPy and cuBLAS, and cannot import them ({error}): install those for "
-                    'your driver, such as pip install "cupy-cuda12x[ctk]", or pass ',
-                    Remedy("device", "cpu"),
-                )
+                Parameter("device", "cuda"),
+                f" needs CuPy and cuBLAS, and cannot import them ({error}): install those for "
+                'your driver, such as pip install "cupy-cuda12x[ctk]", or pass ',
+                Remedy("device", "cpu"),
             ) from error
         self.cupy: Any = cupy
         self._cublas = cublas
@@ -59,13 +57,11 @@ class Gpu:
             self.cupy.cuda.runtime.getDeviceCount()
         except self.cupy.cuda.runtime.CUDARuntimeError as error:
             raise InputError(
-                Message(
-                    Parameter("device", "cuda"),
-                    f" finds no GPU to work on: {error}. See that nvidia-smi lists one, that its "
-                    "driver is as new as CuPy wants it, and that CUDA_VISIBLE_DEVICES does not "
-                    "hide it; or pass ",
-                    Remedy("device", "cpu"),
-                )
+                Parameter("device", "cuda"),
+                f" finds no GPU to work on: {error}. See that nvidia-smi lists one, that its "
+                "driver is as new as CuPy wants it, and that CUDA_VISIBLE_DEVICES does not "
+                "hide it; or pass ",
+                Remedy("device", "cpu"),
             ) from error
         self._number = int(self.cupy.cuda.Device().id)
         self._pool = self.cupy.cuda.MemoryPool()
@@ -137,21 +133,17 @@ class Gpu:
                 raise
             if any(word in str(error) for word in _NO_MEMORY):
                 raise MemoryLimitError(
-                    Message(
-                        f"the GPU, or the host for pinned memory, refused memory: {error}. "
-                        "Stop other programs that use them, or pass a lower ",
-                        Remedy("memory_limit"),
-                        ", or fewer ",
-                        Remedy("n_threads"),
-                    )
+                    f"the GPU, or the host for pinned memory, refused memory: {error}. "
+                    "Stop other programs that use them, or pass a lower ",
+                    Remedy("memory_limit"),
+                    ", or fewer ",
+                    Remedy("n_threads"),
                 ) from error
             raise StreamregError(
-                Message(
-                    f"the GPU failed: {type(error).__name__}: {error}. See that its driver and "
-                    "CUDA are as new as CuPy wants them, and what nvidia-smi and the system's log "
-                    "say, and start a new process; a checkpoint stays valid. Or pass ",
-                    Remedy("device", "cpu"),
-                )
+                f"the GPU failed: {type(error).__name__}: {error}. See that its driver and "
+                "CUDA are as new as CuPy wants them, and what nvidia-smi and the system's log "
+                "say, and start a new process; a checkpoint stays valid. Or pass ",
+                Remedy("device", "cpu"),
             ) from error
 
     def _refused(self, error: Exception) -> str:

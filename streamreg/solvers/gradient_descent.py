@@ -122,13 +122,11 @@ class ConstantStepDescent(IterativeSolver):
         shown = float(f"{0.99 * largest:.2e}")
         units = "standardised columns" if self.standardize else "columns as they are"
         error = DivergenceError(
-            Message(
-                f"the loss rises from epoch {last.epoch + 1}: ",
-                Parameter("learning_rate", self.learning_rate),
-                " is too large for these data. The largest stable one is about "
-                f"{shown:.3g} ({units}); pass less, or ",
-                Remedy("learning_rate", "auto"),
-            )
+            f"the loss rises from epoch {last.epoch + 1}: ",
+            Parameter("learning_rate", self.learning_rate),
+            " is too large for these data. The largest stable one is about "
+            f"{shown:.3g} ({units}); pass less, or ",
+            Remedy("learning_rate", "auto"),
         )
         error.largest_stable = shown
         return error

@@ -11,7 +11,7 @@ import numpy as np
 
 from streamreg.accumulators.gradient import gradient_nbytes
 from streamreg.accumulators.moments import Moments
-from streamreg.errors import DivergenceError, InputError, Message, Parameter, Part, Remedy
+from streamreg.errors import DivergenceError, InputError, Parameter, Part, Remedy
 from streamreg.formatting import format_nbytes
 from streamreg.solvers.base import (
     EPS,
@@ -154,11 +154,9 @@ class IterativeSolver(Solver):
         iterate = iterates.load(iterate)
         if iterate.epoch > self.max_epochs:
             raise InputError(
-                Message(
-                    Parameter("max_epochs", self.max_epochs),
-                    f" but the checkpoint is of a fit that has run {iterate.epoch} epochs; pass "
-                    "more, or remove the checkpoint to start again",
-                )
+                Parameter("max_epochs", self.max_epochs),
+                f" but the checkpoint is of a fit that has run {iterate.epoch} epochs; pass "
+                "more, or remove the checkpoint to start again",
             )
         status = Status.SMALL_GRADIENT if iterate.arrived.all() else None
         while status is None and iterate.epoch < self.max_epochs:
@@ -220,13 +218,11 @@ class IterativeSolver(Solver):
         standardize = Remedy("standardize", value=True)
         cure: list[Part] = [] if self.standardize else [", or pass ", standardize]
         return DivergenceError(
-            Message(
-                f"the loss left the finite numbers in epoch {epoch} of {self.name}: values in the "
-                "data, or in ",
-                Parameter("init"),
-                ", have squares beyond 1e308; store them in other units",
-                *cure,
-            )
+            f"the loss left the finite numbers in epoch {epoch} of {self.name}: values in the "
+            "data, or in ",
+            Parameter("init"),
+            ", have squares beyond 1e308; store them in other units",
+            *cure,
         )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from streamreg.blocks import Block, on_host
-from streamreg.errors import InputError, Message, Remedy
+from streamreg.errors import InputError, Remedy
 from streamreg.formatting import count, rows_text
 from streamreg.sources.checks import finite_rows, has_inexact, is_wide, narrow, taken
 
@@ -91,12 +91,10 @@ class BlockReader:
             place = source.place(start + row, column)
             where = "" if place == source.name else f": {place}"
             return InputError(
-                Message(
-                    f"{source.name} has {what} in row {start + row:,}, {label}{where}. Input "
-                    f"contains {count(int(bad.sum()), 'such value')} in {rows_text(start, stop)}. "
-                    "Replace what is not finite, or leave such rows out with ",
-                    Remedy("nan_policy", "omit"),
-                )
+                f"{source.name} has {what} in row {start + row:,}, {label}{where}. Input "
+                f"contains {count(int(bad.sum()), 'such value')} in {rows_text(start, stop)}. "
+                "Replace what is not finite, or leave such rows out with ",
+                Remedy("nan_policy", "omit"),
             )
         return None
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from streamreg.errors import InputError, Message, Part
+from streamreg.errors import InputError, Part
 from streamreg.formatting import count
 from streamreg.sources.checks import is_wide, require_rows
 
@@ -148,7 +148,7 @@ class Dataset:
             if source.on_device:
                 what = f"{source.name} is CuPy's, in the memory of a GPU: "
                 copy = f"cupy.asnumpy({name}), or {name}.map_blocks(cupy.asnumpy) of a Dask array"
-                raise InputError(Message(what, remedy, copy))
+                raise InputError(what, remedy, copy)
 
     def require_there(self) -> None:
         """Raise :class:`InputError` if this process cannot find the rows."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from streamreg.errors import InputError, Message, Remedy
+from streamreg.errors import InputError, Remedy
 from streamreg.sources.base import Kind, Reader, RowGrid, RowSource
 from streamreg.sources.chunk_reader import ViewReader
 from streamreg.sources.memmap import memmap_rows
@@ -24,12 +24,10 @@ def open_rows(data: Array, name: str, _missing_chunks: str) -> RowSource:
     """Return the rows of a NumPy array; masked values are refused."""
     if isinstance(data, np.ma.MaskedArray) and data.mask is not np.ma.nomask:
         raise InputError(
-            Message(
-                f"{name} is a masked array, whose masked values would be read as numbers; pass "
-                f"{name}.filled(np.nan) and ",
-                Remedy("nan_policy", "omit"),
-                " to leave such rows out",
-            )
+            f"{name} is a masked array, whose masked values would be read as numbers; pass "
+            f"{name}.filled(np.nan) and ",
+            Remedy("nan_policy", "omit"),
+            " to leave such rows out",
         )
     return memmap_rows(data, name) or ArraySource(data, name)
 

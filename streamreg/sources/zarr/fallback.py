@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from streamreg.errors import DataCorruptionError, InputError, Message, Remedy, StreamregError
+from streamreg.errors import DataCorruptionError, InputError, Remedy, StreamregError
 from streamreg.formatting import KIB
 from streamreg.sources.chunk_reader import ChunkReader, RowBuffer
 from streamreg.sources.retries import retried
@@ -58,13 +58,11 @@ def require_checkable(stored: StoredArray) -> None:
     nested = any(codec["name"] == "sharding_indexed" for codec in inner)
     if stored.shards is None or nested:
         raise InputError(
-            Message(
-                f"{stored.name} keeps shards inside other codecs, or their index in an unusual "
-                "form, so that absent chunks would be read as zeros unseen. Rewrite it with "
-                "plain shards, or pass ",
-                Remedy("missing_chunks", "fill"),
-                " if absent chunks mean the fill value",
-            )
+            f"{stored.name} keeps shards inside other codecs, or their index in an unusual "
+            "form, so that absent chunks would be read as zeros unseen. Rewrite it with "
+            "plain shards, or pass ",
+            Remedy("missing_chunks", "fill"),
+            " if absent chunks mean the fill value",
         )
 
 

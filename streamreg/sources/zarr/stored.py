@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from streamreg.errors import DataCorruptionError, InputError, Message, Remedy
+from streamreg.errors import DataCorruptionError, InputError, Remedy
 from streamreg.formatting import rows_text
 from streamreg.sources.base import RowGrid
 from streamreg.sources.zarr import codecs
@@ -150,9 +150,7 @@ class StoredArray:
     def missing(self, chunk: Place) -> DataCorruptionError:
         """Return the error for an absent chunk."""
         return DataCorruptionError(
-            Message(
-                f"{self.describe(chunk)} is missing. Restore it, or pass ",
-                Remedy("missing_chunks", "fill"),
-                " if absent chunks mean the fill value",
-            )
+            f"{self.describe(chunk)} is missing. Restore it, or pass ",
+            Remedy("missing_chunks", "fill"),
+            " if absent chunks mean the fill value",
         )

@@ -26,17 +26,17 @@ def aligned(nbytes: int) -> int:
 def namespace(array: Any) -> Any:  # noqa: ANN401  (an array of any library, and its functions)
     """Return the functions of the library that ``array`` is of, of the array API standard."""
     # CuPy's arrays have no __array_namespace__
-    return sys.modules["cupy"] if is_on_device(array) else array.__array_namespace__()
+    return sys.modules["cupy"] if is_cupy(array) else array.__array_namespace__()
 
 
-def is_on_device(array: object) -> bool:
+def is_cupy(array: object) -> bool:
     """Whether an array, or the blocks of a Dask array, are CuPy's: in the memory of a GPU."""
     return type(getattr(array, "_meta", array)).__module__.partition(".")[0] == "cupy"
 
 
 def on_host(array: Any) -> Array:  # noqa: ANN401
     """Return an array in the host's memory, which waits for the GPU if it is copied from there."""
-    host: Array = array.get() if is_on_device(array) else array
+    host: Array = array.get() if is_cupy(array) else array
     return host
 
 

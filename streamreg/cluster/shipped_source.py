@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from streamreg.sources.base import Reader, RowSource
-from streamreg.sources.checks import as_rows, joined_on_device
+from streamreg.sources.checks import as_rows, joined_cupy
 from streamreg.sources.dask import chunk_row
 
 if TYPE_CHECKING:
@@ -26,21 +26,21 @@ class ShippedSource(RowSource):
         self.shape = source.shape
         self.dtype = source.dtype
         self.grid = source.grid
-        self.on_device = source.on_device
+        self.is_cupy = source.is_cupy
 
     def holding(self, start: int, chunks: list[Any]) -> ShippedSource:
         rows: list[Array] = []
         for chunk in chunks:
             place = self.place(start + sum(map(len, rows)))
             shape = (len(chunk), *self.shape[1:])
-            rows.append(as_rows(chunk, shape, self.dtype, place, on_device=self.on_device))
+            rows.append(as_rows(chunk, shape, self.dtype, place, cupy=self.is_cupy))
         made = copy(self)
         made._reader = _ShippedReader(self._joined(rows), start)  # noqa: SLF001  (its own kind)
         return made
 
     def _joined(self, rows: list[Array]) -> Array:
-        if self.on_device or len(rows) == 1:
-            return joined_on_device(rows)
+        if self.is_cupy or len(rows) == 1:
+            return joined_cupy(rows)
         # in C order, as readers join chunks
         joined = np.empty((sum(map(len, rows)), *self.shape[1:]), self.dtype)
         return np.concatenate(rows, out=joined)

@@ -113,6 +113,7 @@ class Backend(ABC, Generic[Request, Needs, Candidate]):
     def segment_reducer(self, candidate: Candidate, kernels: str) -> SegmentReducer:
         """Return what reduces segments where this backend runs, for a cluster's workers."""
 
-    def without_device(self) -> Backend[Request, Needs, Candidate] | None:
-        """Return the backend of this machine's processor, if this one is a device beside it."""
+    def without_device(self, dataset: Dataset) -> Backend[Request, Needs, Candidate] | None:
+        """Return the backend that reduces the rows without a device, if there is a choice."""
+        del dataset
         return None

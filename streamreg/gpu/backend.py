@@ -101,8 +101,9 @@ class GpuBackend(Backend[Request, Needs, "Candidate"]):
         del kernels
         return GpuReducer(_device_of(candidate), self.policy)
 
-    def without_device(self) -> FitBackend | None:
-        return self._host if self.caches_blocks else None
+    def without_device(self, dataset: Dataset) -> FitBackend | None:
+        is_on_host = not any(source.is_cupy for source in dataset.sources())
+        return self._host if self.caches_blocks and is_on_host else None
 
 
 @dataclass(frozen=True)

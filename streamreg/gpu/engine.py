@@ -11,6 +11,7 @@ import numpy as np
 from streamreg.engines.base import Engine, PartialResult, merge_in_order
 from streamreg.engines.reader_pool import ReaderPool
 from streamreg.gpu.device import DeviceState
+from streamreg.gpu.memory_model import whole_arrays
 from streamreg.gpu.transfers import Transfers
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class GpuEngine(Engine):
         self._kernels = gpu.kernels()
         self._cache: DeviceBlockCache | None = None
         self._cached_counts: dict[int, PartialResult] = {}
-        self._whole = dataset.whole_on_device()
+        self._whole = whole_arrays(dataset)
         self._one_by_one = any(source.is_computed for source in dataset.sources())
 
     def _begin(self, stack: ExitStack) -> None:
@@ -67,7 +68,7 @@ class GpuEngine(Engine):
         stack.enter_context(gpu.working(needs.limit_nbytes))
         self._transfers = Transfers(gpu, needs.n_slots, needs.pinned_nbytes, needs.buffer_nbytes)
         stack.callback(self._transfers.close)
-        if self._dataset.on_device:
+        if any(source.is_cupy for source in self._dataset.sources()):
             # rows may still be computed on other streams
             gpu.device.synchronize()
         stack.enter_context(self._pool)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from streamreg.blocks import ALIGNMENT
+from streamreg.engines.block_cache import slot_nbytes
 from streamreg.engines.partition import Segments
 from streamreg.formatting import MIB, count, format_nbytes
 from streamreg.gpu import kernels as gpu_kernels
@@ -12,10 +14,14 @@ from streamreg.gpu.transfers import N_BUFFERS
 from streamreg.planning.terms import DeviceNeeds, Term, peak
 
 if TYPE_CHECKING:
+    from streamreg.blocks import Array
     from streamreg.engines.partition import PartitionPolicy
     from streamreg.planning.memory_model import Request
     from streamreg.planning.row_costs import RowCosts
+    from streamreg.sources.dataset import Dataset
 
+# X, y and weights
+_MOST_ARRAYS = 3
 # blocks in transfer, beside one for each thread: read, waiting, and being copied
 _SLOTS_AHEAD = 3
 # the workspace of cuBLAS on present GPUs
@@ -27,13 +33,44 @@ _SPARE = 15
 _HOST_STATES, _LARGE_HOST_STATES = 5, 3
 
 
+class DeviceRowCosts(NamedTuple):
+    """What blocks take of a device's memory, and of the pinned memory that it copies from."""
+
+    block_rows: int
+    sent_nbytes: int  # of the arrays of a block that come from the host
+    made_nbytes: int  # of those that are computed on the device when they are read
+    reader_nbytes: int  # of the device, for each reader whose rows are computed there
+    kept_nbytes: int  # of a block that stays on the device; 0 if all rows are on it already
+
+    @classmethod
+    def of(cls, dataset: Dataset, block_rows: int) -> DeviceRowCosts:
+        """Return the costs of blocks of at most ``block_rows`` rows."""
+        arrays = zip(("X", "y"), whole_arrays(dataset), strict=True)
+        whole = {name for name, rows in arrays if rows is not None}
+        # weights are always checked on the host
+        named = dataset.named()
+        on_device = {name for name in ("X", "y") if name in named and named[name].is_cupy}
+        return cls(
+            block_rows=block_rows,
+            sent_nbytes=slot_nbytes(dataset, block_rows, of=named.keys() - on_device),
+            made_nbytes=slot_nbytes(dataset, block_rows, of=on_device - whole),
+            reader_nbytes=sum(source.device_nbytes(block_rows) for source in dataset.sources()),
+            kept_nbytes=slot_nbytes(dataset, block_rows, of=named.keys() - whole),
+        )
+
+    def buffer_for(self, n_rows: int) -> int:
+        """Bytes of a device buffer for this number of rows, or for a block if that has fewer."""
+        row = -(-self.sent_nbytes // max(1, self.block_rows))
+        return min(self.sent_nbytes, row * n_rows + _MOST_ARRAYS * ALIGNMENT)
+
+
 def device_needs(
     request: Request, policy: PartitionPolicy, n_threads: int, limit_nbytes: int, n_scans: int
 ) -> DeviceNeeds:
     """Return what a fit that scans its blocks ``n_scans`` times needs, if possible in the limit."""
-    costs, problem, solver = request
+    dataset, costs, problem, solver = request
     d, k = problem.n_features, problem.n_targets
-    n_slots, device = _slots(costs, n_threads), costs.device
+    n_slots, device = _slots(costs, n_threads), DeviceRowCosts.of(dataset, costs.block_rows)
     scratch = gpu_kernels.scratch_nbytes(d, 2 * k, costs.block_rows)
     state = max(each.state_nbytes for each in solver.footprint(problem).passes)
     n_segments = len(Segments.of(costs.n_blocks, costs.pass_nbytes, state, policy))
@@ -50,7 +87,7 @@ def device_needs(
         nbytes = n_slots * device.made_nbytes + n_threads * device.reader_nbytes
         others.append(Term("chunks", nbytes, "computed on the GPU when they are read"))
     left = limit_nbytes * _SPARE // (_SPARE + 1) - peak(others)
-    least = costs.buffer_for(gpu_kernels.tile_rows(d))
+    least = device.buffer_for(gpu_kernels.tile_rows(d))
     buffer = device.sent_nbytes
     if N_BUFFERS * buffer > left:
         buffer = min(buffer, max(least, left // N_BUFFERS))
@@ -81,7 +118,7 @@ def host_terms(request: Request, policy: PartitionPolicy, n_threads: int) -> lis
     earlier = max(each.earlier_nbytes for each in passes)
     slots = _slots(costs, n_threads)
     n_states = _LARGE_HOST_STATES if policy.is_large(state) else _HOST_STATES
-    pinned = slots * costs.device.sent_nbytes
+    pinned = slots * DeviceRowCosts.of(request.dataset, costs.block_rows).sent_nbytes
     return [
         *costs.terms(n_threads),
         Term("pinned", pinned, f"{count(slots, 'block')} in transfer, pinned memory"),
@@ -92,3 +129,13 @@ def host_terms(request: Request, policy: PartitionPolicy, n_threads: int) -> lis
 def _slots(costs: RowCosts, n_threads: int) -> int:
     """Return how many blocks are in transfer at once."""
     return min(costs.n_blocks, n_threads + _SLOTS_AHEAD)
+
+
+def whole_arrays(dataset: Dataset) -> tuple[Array | None, Array | None]:
+    """Return X (N, D) and y (N, K), each if it is on the GPU and ready to be reduced.
+
+    ``None`` if rows may be left out.
+    """
+    if dataset.weight is not None or dataset.nan_policy == "omit":
+        return None, None
+    return dataset.X.whole, None if dataset.y is None else dataset.y.whole

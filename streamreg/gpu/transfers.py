@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from streamreg.blocks import ALIGNMENT, Block, aligned, is_on_device, namespace
+from streamreg.blocks import ALIGNMENT, Block, aligned, is_cupy, namespace
 from streamreg.gpu.kernels import tile_rows
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class Transfers:
                 block = read()
                 filled = _laid_out(block, slot.buffer)
                 for target, values in zip(_arrays(filled), _arrays(block), strict=True):
-                    if is_on_device(target):
+                    if is_cupy(target):
                         self._gpu.require_own(target)
                         slot.holds.append(target)
                     else:
@@ -186,7 +186,7 @@ class Transfers:
     def _copy(self, block: Block, target: Block) -> None:
         to: Any
         for to, values in zip(_arrays(target), _arrays(block), strict=True):
-            if not is_on_device(values):
+            if not is_cupy(values):
                 to.set(values, stream=self._copying)
             elif to.data.ptr != values.data.ptr:  # type: ignore[attr-defined]  # else in its place
                 with self._copying:
@@ -201,7 +201,7 @@ class Transfers:
 
 def block_nbytes(block: Block) -> int:
     """Bytes of a buffer for the arrays of a block that are on the host."""
-    return sum(aligned(array.nbytes) for array in _arrays(block) if not is_on_device(array))
+    return sum(aligned(array.nbytes) for array in _arrays(block) if not is_cupy(array))
 
 
 def _laid_out(block: Block, buffer: Array) -> Block:
@@ -211,7 +211,7 @@ def _laid_out(block: Block, buffer: Array) -> Block:
     """
     arrays, first = [], 0
     for array in _arrays(block):
-        if is_on_device(array):
+        if is_cupy(array):
             arrays.append(namespace(array).ascontiguousarray(array))
             continue
         room = buffer[first : first + array.nbytes].view(array.dtype.newbyteorder("="))
@@ -224,7 +224,7 @@ def _parts(block: Block, nbytes: int) -> Iterator[slice]:
     """Yield the rows of each part that fits a buffer; parts end where tiles end."""
     n, rows, tile = block.n_rows, block.n_rows, tile_rows(block.X.shape[1])
     if block_nbytes(block) > nbytes:
-        arrays = [array for array in _arrays(block) if not is_on_device(array)]
+        arrays = [array for array in _arrays(block) if not is_cupy(array)]
         row_nbytes = sum(array[:1].nbytes for array in arrays)
         rows = max(1, (nbytes - len(arrays) * ALIGNMENT) // row_nbytes // tile) * tile
     for first in range(0, n, max(1, rows)):

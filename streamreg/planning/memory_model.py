@@ -45,6 +45,7 @@ HOST_RATES = Rates(read_nbytes=1.5e9, memory_nbytes=8e9, flops=2e10)
 class Request(NamedTuple):
     """What a plan asks a backend about: a solver's passes over some rows."""
 
+    dataset: Dataset
     costs: RowCosts
     problem: Problem
     solver: Solver
@@ -74,14 +75,13 @@ def make_plan(
 
     def candidate(name: str, backend: FitBackend) -> Candidate:
         costs = RowCosts.of(dataset, backend.policy)
-        return _candidate(Request(costs, problem, build_solver(name)), backend, saves=saves)
+        return _candidate(
+            Request(dataset, costs, problem, build_solver(name)), backend, saves=saves
+        )
 
     candidates = {name: candidate(name, backend) for name in SOLVERS}
     chosen = choose(candidates) if solver == AUTO else solver
-    processor = None if candidates[chosen].fits else backend.without_device()
-    fits_on_processor = (
-        processor is not None and not dataset.on_device and candidate(chosen, processor).fits
-    )
+    processor = None if candidates[chosen].fits else backend.without_device(dataset)
     return Plan(
         chosen=chosen,
         memory_limit=backend.memory_limit,
@@ -90,7 +90,7 @@ def make_plan(
         n_features=problem.n_features,
         n_targets=problem.n_targets,
         advice=rechunking_advice(dataset, backend.memory_limit, list(candidates.values())),
-        fits_on_processor=fits_on_processor,
+        fits_on_processor=processor is not None and candidate(chosen, processor).fits,
     )
 
 
@@ -114,7 +114,7 @@ def decoder_term(costs: RowCosts, readers: int) -> list[Term]:
 
 def threads_needs(request: Request, n_threads: int) -> Needs:
     """Return what passes on threads of the host keep in memory."""
-    costs, problem, solver = request
+    _, costs, problem, solver = request
     kernels = "numpy"
     if solver.uses_row_kernels and numba_kernels.is_worth(costs.pass_nbytes):
         kernels = "numba"
@@ -128,7 +128,7 @@ def threads_needs(request: Request, n_threads: int) -> Needs:
 
 def _candidate(request: Request, backend: FitBackend, *, saves: bool) -> Candidate:
     """Return what a solver needs with as many threads as fit, or with one if none do."""
-    costs, problem, solver = request
+    _, costs, problem, solver = request
     footprint = solver.footprint(problem)
     d, k = problem.n_features, problem.n_targets
     others = [Term("vectors", footprint.solver_nbytes, f"of the solver, {d:,} × {k:,} each")]  # noqa: RUF001
@@ -164,7 +164,7 @@ def _candidate(request: Request, backend: FitBackend, *, saves: bool) -> Candida
 
 def _seconds(request: Request, backend: FitBackend, n_threads: int, cache: Term | None) -> float:
     """Return a rough estimate of a fit's time: bytes that are read, bytes in memory, and flop."""
-    costs, problem, solver = request
+    _, costs, problem, solver = request
     rates, work = backend.rates, solver.work(problem, costs.n_rows)
     threads = n_threads * backend.n_processes
     cached = costs.pass_nbytes
@@ -180,10 +180,11 @@ def _seconds(request: Request, backend: FitBackend, n_threads: int, cache: Term 
 
 def _largest(terms: list[Term], needs: Needs) -> str:
     """Name what takes most where memory is too small, on the host or on the device."""
-    is_on_device = needs.device is not None and not needs.device.fits
-    short = needs.device.terms if needs.device is not None and is_on_device else terms
+    short, where = terms, ""
+    if needs.device is not None and not needs.device.fits:
+        short, where = list(needs.device.terms), " on the GPU"
     largest = max(short, key=lambda term: term.nbytes)
-    return f"{largest.what}{' on the GPU' if is_on_device else ''} {format_nbytes(largest.nbytes)}"
+    return f"{largest.what}{where} {format_nbytes(largest.nbytes)}"
 
 
 def _pass_terms(

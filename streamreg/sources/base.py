@@ -97,7 +97,7 @@ class RowSource(ABC):
     # whether a read returns a view of memory that holds the rows already
     in_memory: bool = False
     # whether rows are CuPy's: in the memory of a GPU
-    on_device: bool = False
+    is_cupy: bool = False
     # all rows, (N, D) or (N, K), if they are on a GPU in C order, ready to be reduced
     whole: Array | None = None
     # whether Dask computes the rows; on a cluster the workers compute ``delayed_chunks``

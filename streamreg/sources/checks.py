@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from streamreg.blocks import EXACT_INTEGERS, is_on_device, namespace, on_host
+from streamreg.blocks import EXACT_INTEGERS, is_cupy, namespace, on_host
 from streamreg.errors import InputError
 from streamreg.formatting import count
 
@@ -85,7 +85,7 @@ def as_rows(
     dtype: np.dtype[Any],
     what: str,
     *,
-    on_device: bool = False,
+    cupy: bool = False,
 ) -> Array:
     """Return what a library computed as rows of NumPy or CuPy.
 
@@ -95,13 +95,13 @@ def as_rows(
     if isinstance(values, np.ma.MaskedArray) and values.mask is not np.ma.nomask:
         raise InputError(f"{what}: masked arrays are not read; fill them with NaN")
     require_dense(values, what)
-    if is_on_device(values) != on_device:
-        came, claimed = ("CuPy", "NumPy") if is_on_device(values) else ("NumPy", "CuPy")
+    if is_cupy(values) != cupy:
+        came, claimed = ("CuPy", "NumPy") if is_cupy(values) else ("NumPy", "CuPy")
         raise InputError(
             f"{what}: {came} rows came where the array claims to be {claimed}'s; tell Dask what "
             f"they are, as in map_blocks(..., meta={came.lower()}.empty((0, 0)))"
         )
-    rows: Array = values if on_device else np.asarray(values)
+    rows: Array = values if cupy else np.asarray(values)
     if rows.shape != shape:
         raise InputError(f"{what}: shape {rows.shape} came where the array claims {shape}")
     if not np.can_cast(rows.dtype, dtype, "safe"):
@@ -121,7 +121,7 @@ def require_dense(data: object, name: str) -> None:
         )
 
 
-def joined_on_device(parts: list[Array]) -> Array:
+def joined_cupy(parts: list[Array]) -> Array:
     """Concatenate rows; a single array is returned unchanged."""
     joined: Array = parts[0] if len(parts) == 1 else namespace(parts[0]).concatenate(parts)
     return joined

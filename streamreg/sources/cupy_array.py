@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from streamreg.blocks import is_on_device, on_host
+from streamreg.blocks import is_cupy, on_host
 from streamreg.sources.base import Kind
 from streamreg.sources.in_memory import ArraySource
 
@@ -20,13 +20,13 @@ def open_rows(data: Array, name: str, _missing_chunks: str) -> RowSource:
     return DeviceArraySource(data, name)
 
 
-KIND = Kind(is_on_device, open_rows)
+KIND = Kind(is_cupy, open_rows)
 
 
 class DeviceArraySource(ArraySource):
     """A CuPy array: its blocks are views."""
 
-    on_device = True
+    is_cupy = True
 
     def __init__(self, array: Array, name: str) -> None:
         super().__init__(array, name)

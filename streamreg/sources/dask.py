@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from streamreg.blocks import is_on_device
+from streamreg.blocks import is_cupy
 from streamreg.errors import DataCorruptionError, DataWarning, InputError, StreamregError
 from streamreg.formatting import KIB, MIB, rows_text
 from streamreg.sources.base import Kind, Reader, RowGrid, RowSource
-from streamreg.sources.checks import as_rows, joined_on_device
+from streamreg.sources.checks import as_rows, joined_cupy
 from streamreg.sources.chunk_reader import ChunkReader, heaps_nbytes, joined_nbytes
 from streamreg.sources.hdf5 import Sliceable, SliceableSource
 from streamreg.sources.zarr.metadata import input_path, is_zarr
@@ -72,7 +72,7 @@ class DaskSource(RowSource):
         self.dtype = np.dtype(array.dtype)
         self.grid = RowGrid.irregular(array.chunks[0] if self.shape else ())
         self.array = array.rechunk({1: -1}) if array.ndim == 2 else array  # noqa: PLR2004
-        self.on_device = is_on_device(self.array)
+        self.is_cupy = is_cupy(self.array)
         # Dask derives the name from the tasks and their data
         self.storage = str(self.array.name)
         self._chunk_rows: _ChunkRows | None = None
@@ -91,12 +91,12 @@ class DaskSource(RowSource):
         chunk_row = self.grid.chunk_rows * self.row_nbytes
         # what the heaps do not retain is free for the next chunk row
         stored = (4 if heaps_nbytes(self) else 2) * self._stored_nbytes()
-        if self.on_device:
+        if self.is_cupy:
             return chunk_row + stored
         return 3 * chunk_row + stored + joined_nbytes(self, block_rows)
 
     def device_nbytes(self, block_rows: int) -> int:
-        if not self.on_device:
+        if not self.is_cupy:
             return 0
         return 3 * self.grid.chunk_rows * self.row_nbytes + joined_nbytes(self, block_rows)
 
@@ -230,10 +230,10 @@ class _DaskReader(ChunkReader):
                 f"{source.place(start)} cannot be computed: {type(error).__name__}: {error}"
             ) from error
         shape = (stop - start, *source.shape[1:])
-        return as_rows(value, shape, source.dtype, source.place(start), on_device=source.on_device)
+        return as_rows(value, shape, source.dtype, source.place(start), cupy=source.is_cupy)
 
     def read(self, start: int, stop: int) -> Array:
-        if not self._source.on_device:
+        if not self._source.is_cupy:
             return super().read(start, stop)
         # not into a buffer, because the device may still use the rows that were read before
-        return joined_on_device([self._part(*span) for span in self._grid.spans(start, stop)])
+        return joined_cupy([self._part(*span) for span in self._grid.spans(start, stop)])

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from streamreg.blocks import Array
     from streamreg.sources.base import RowSource
     from streamreg.sources.file_stamps import FileStamps
 
@@ -128,24 +127,10 @@ class Dataset:
         weight = changed.get("sample_weight")
         return replace(self, X=changed["X"], y=changed.get("y"), weight=weight)
 
-    @property
-    def on_device(self) -> bool:
-        """Whether some arrays are in the memory of a GPU."""
-        return any(source.on_device for source in self.sources())
-
-    def whole_on_device(self) -> tuple[Array | None, Array | None]:
-        """Return X (N, D) and y (N, K), each if it is on a GPU and ready to be reduced.
-
-        ``None`` if rows may be left out.
-        """
-        if self.weight is not None or self.nan_policy == "omit":
-            return None, None
-        return self.X.whole, None if self.y is None else self.y.whole
-
     def require_on_host(self, remedy: Part) -> None:
         """Raise :class:`InputError`, with a remedy, if rows are in the memory of a GPU."""
         for name, source in self.named().items():
-            if source.on_device:
+            if source.is_cupy:
                 what = f"{source.name} is CuPy's, in the memory of a GPU: "
                 copy = f"cupy.asnumpy({name}), or {name}.map_blocks(cupy.asnumpy) of a Dask array"
                 raise InputError(what, remedy, copy)

@@ -12,6 +12,7 @@ import numpy as np
 from streamreg import validate
 from streamreg.errors import InputError, Parameter, Remedy
 from streamreg.formatting import count, given
+from streamreg.machine import available_nbytes
 from streamreg.solvers.penalties import L2Penalty
 from streamreg.solvers.registry import AUTO, SOLVERS, SolverSettings
 
@@ -141,6 +142,11 @@ class FitConfig:
             "missing_chunks": self.missing_chunks,
             "nan_policy": self.nan_policy,
         }
+
+
+def memory_limit_or_default(memory_limit: int | None) -> int:
+    """Return the limit in bytes; by default half of what the process may still use."""
+    return available_nbytes() // 2 if memory_limit is None else memory_limit
 
 
 def _nbytes(name: str, size: object) -> int | None:

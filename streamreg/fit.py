@@ -11,7 +11,7 @@ import numpy as np
 
 from streamreg import __version__
 from streamreg.checkpoint.checkpoint import Checkpoint
-from streamreg.config import FitConfig
+from streamreg.config import FitConfig, memory_limit_or_default
 from streamreg.engines.backend import Backend, SegmentReducer
 from streamreg.engines.blas import blas_threads_of_solver
 from streamreg.engines.partition import HOST
@@ -32,7 +32,6 @@ from streamreg.model import Model
 from streamreg.planning.memory_model import (
     HOST_RATES,
     make_plan,
-    memory_limit_or_default,
     threads_needs,
 )
 from streamreg.progress import Progress

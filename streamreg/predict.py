@@ -12,6 +12,7 @@ import numpy as np
 
 from streamreg.accumulators.base import power_of_two
 from streamreg.accumulators.score import Score
+from streamreg.config import memory_limit_or_default
 from streamreg.engines.blas import one_blas_thread
 from streamreg.engines.partition import HOST, Blocks
 from streamreg.engines.reader_pool import ReaderPool
@@ -22,7 +23,7 @@ from streamreg.kernels import numpy as numpy_kernels
 from streamreg.machine import usable_cpus
 from streamreg.output.staging import require_writable
 from streamreg.output.zarr_writer import CHUNK_NBYTES, RowAppender, new_array
-from streamreg.planning.memory_model import memory_limit_or_default, process_term
+from streamreg.planning.memory_model import process_term
 from streamreg.planning.plan import itemised
 from streamreg.planning.row_costs import RowCosts
 from streamreg.planning.terms import Term, peak

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from streamreg.cluster.engine import ClusterEngine
 from streamreg.cluster.scheduler import scheduler_of
 from streamreg.cluster.workers import job_for, require_fit_workers
+from streamreg.config import memory_limit_or_default
 from streamreg.engines.backend import Backend
 from streamreg.engines.blas import blas_architecture
 from streamreg.errors import ClusterError, DataWarning, InputError, MemoryLimitError
-from streamreg.planning.memory_model import memory_limit_or_default
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import pickle
 import platform
-import sys
 import uuid
-from functools import cache
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from streamreg.cluster.versions import require_versions
 from streamreg.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -22,9 +20,6 @@ if TYPE_CHECKING:
     from streamreg.engines.base import PartialResult
     from streamreg.sources.dataset import Dataset
     from streamreg.sources.file_stamps import SeenFiles
-
-# leading numbers of versions that must agree, because other versions may add up in another order
-_PACKAGES = {"streamreg": 3, "numpy": 2, "scipy": 2, "zarr": 1, "numcodecs": 2}
 
 
 class Job(NamedTuple):
@@ -92,15 +87,6 @@ def probe(job: Job) -> str:
     return job.reducer.describe_processor()
 
 
-@cache
-def versions() -> dict[str, str]:
-    """Return the versions on which the bits of an answer depend."""
-    known = {"python": ".".join(map(str, sys.version_info[:2]))}
-    for package, numbers in _PACKAGES.items():
-        known[package] = ".".join(version(package).split(".")[:numbers])
-    return known
-
-
 def _opened(job: Job) -> Dataset:
     """Open the data; each task does, because workers may connect after the probes.
 
@@ -109,16 +95,7 @@ def _opened(job: Job) -> Dataset:
     ClusterError
         This worker has other versions, or cannot open the data.
     """
-    other = [
-        f"{name} {found} (here {job.versions[name]})"
-        for name, found in versions().items()
-        if found != job.versions[name]
-    ]
-    if other:
-        raise ClusterError(
-            f"a worker on {platform.node()} has other versions: {', '.join(other)}; install the "
-            "same everywhere, since sums may differ"
-        )
+    require_versions(job.versions)
     try:
         dataset: Dataset = pickle.loads(job.dataset)  # noqa: S301  (dask unpickled this function)
         dataset.require_there()

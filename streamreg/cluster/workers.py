@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamreg.cluster import worker_tasks
 from streamreg.cluster.shipped_source import ShippedSource
+from streamreg.cluster.versions import versions
 from streamreg.cluster.worker_tasks import Job
 from streamreg.errors import ClusterError, DataWarning, StreamregError
 from streamreg.formatting import count
@@ -28,7 +29,7 @@ def job_for(dataset: Dataset, reducer: SegmentReducer) -> Job:
     sent = dataset.replaced(
         lambda _, source: ShippedSource(source) if source.is_computed else source
     )
-    return Job(pickle.dumps(sent), reducer, worker_tasks.versions())
+    return Job(pickle.dumps(sent), reducer, versions())
 
 
 def require_fit_workers(scheduler: Scheduler, job: Job, processors: set[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from streamreg.errors import DataWarning, InputError, Message, Parameter, Remedy
 from streamreg.formatting import count
+from streamreg.ingest.levels import labels, one_hot, sorted_levels
 from streamreg.ingest.table import BATCH_NBYTES, IGNORE_COLUMN, MAX_NAMED, Table, open_table
 from streamreg.ingest.values import loses_digits
 from streamreg.output.staging import require_writable
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     import zarr
 
-    from streamreg.blocks import Array, Float64
 
 _MAX_LEVELS = 1000
 
@@ -106,10 +106,6 @@ class _Survey(NamedTuple):
     levels: dict[str, list[str]]
     inexact: list[str]
 
-    def labels(self, name: str) -> list[str]:
-        levels = self.levels.get(name)
-        return [name] if levels is None else [f"{name}={level}" for level in levels[1:]]
-
     def warnings(self, source: Table) -> list[str]:
         inexact = (
             f"{source.path} has integers beyond 2**53 in {', '.join(self.inexact)}; "
@@ -125,7 +121,9 @@ class _Survey(NamedTuple):
 
 def _features(source: Table, survey: _Survey) -> list[str]:
     """Return the names of the columns of X."""
-    features = [label for name in source.features for label in survey.labels(name)]
+    features = [
+        label for name in source.features for label in labels(name, survey.levels.get(name))
+    ]
     if not features:
         raise InputError(
             f"{source.path} has no column left for X: of each of {', '.join(source.features)} "
@@ -189,7 +187,7 @@ def _survey(source: Table, progress: Progress, *, drop_missing: bool) -> _Survey
             " with ",
             IGNORE_COLUMN,
         )
-    ordered = {name: _sorted_levels(found) for name, found in levels.items()}
+    ordered = {name: sorted_levels(found) for name, found in levels.items()}
     return _Survey(n_rows, n_complete, ordered, sorted(inexact))
 
 
@@ -214,7 +212,10 @@ def _write(
         values = values[~np.isnan(values).any(axis=1)]
         for start in range(0, len(values), step):
             rows = values[start : start + step]
-            X = [_expand(rows[:, [at]], survey, name) for at, name in enumerate(source.features)]
+            X = [
+                one_hot(rows[:, [at]], survey.levels.get(name))
+                for at, name in enumerate(source.features)
+            ]
             appenders["X"].append(np.hstack(X))
             appenders["y"].append(rows[:, first:last].reshape(-1, *width))
             if source.weight:
@@ -223,17 +224,3 @@ def _write(
         progress.rows(len(batch))
     for appender in appenders.values():
         appender.close()
-
-
-def _sorted_levels(levels: set[str]) -> list[str]:
-    """Return texts in alphabetical order, or in numerical order if all are numbers."""
-    ordered = sorted(levels)
-    with suppress(ValueError):
-        ordered.sort(key=float)
-    return ordered
-
-
-def _expand(values: Float64, survey: _Survey, name: str) -> Array:
-    """Return the columns of X that one column gives: numbers, or zeros and ones for its levels."""
-    levels = survey.levels.get(name)
-    return values if levels is None else values == np.arange(1, len(levels))

@@ -8,7 +8,6 @@ from streamreg.engines.backend import Backend, Rates
 from streamreg.engines.partition import HOST, Segments
 from streamreg.formatting import MIB, count, format_nbytes
 from streamreg.kernels import numba as numba_kernels
-from streamreg.machine import available_nbytes
 from streamreg.planning.plan import Plan
 from streamreg.planning.rechunking import rechunking_advice
 from streamreg.planning.row_costs import RowCosts
@@ -92,11 +91,6 @@ def make_plan(
         advice=rechunking_advice(dataset, backend.memory_limit, list(candidates.values())),
         fits_on_processor=processor is not None and candidate(chosen, processor).fits,
     )
-
-
-def memory_limit_or_default(memory_limit: int | None) -> int:
-    """Return the limit in bytes; by default half of what the process may still use."""
-    return available_nbytes() // 2 if memory_limit is None else memory_limit
 
 
 def process_term(threads: int) -> Term:

@@ -20,6 +20,7 @@ from streamreg.accumulators.moments import Moments
 from streamreg.cluster import worker_tasks
 from streamreg.cluster.engine import ClusterEngine
 from streamreg.cluster.scheduler import scheduler_of
+from streamreg.cluster.versions import versions
 from streamreg.cluster.workers import job_for, require_fit_workers
 from streamreg.engines.partition import PartitionPolicy
 from streamreg.engines.threads import ThreadsEngine, ThreadsReducer
@@ -173,7 +174,7 @@ def test_n_threads_with_a_client_is_a_warning(client, store):
 def test_a_worker_that_connects_later_is_checked_too(client, store):
     dataset = open_dataset(store)
     job = job_for(dataset, ThreadsReducer("numpy"))
-    job = job._replace(versions=worker_tasks.versions() | {"numpy": "1.26"})
+    job = job._replace(versions=versions() | {"numpy": "1.26"})
     with pytest.raises(ClusterError, match=r"a worker on .* has other versions: numpy"):
         worker_tasks.reduce_segments(job, pickle.dumps(Moments(60, 2)), [range(1)])
 

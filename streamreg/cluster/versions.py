@@ -1,0 +1,36 @@
+"""The versions of packages that a cluster's workers share with the process that runs the fit."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from functools import cache
+from importlib.metadata import version
+
+from streamreg.errors import ClusterError
+
+# leading numbers of versions that must agree, because other versions may add up in another order
+_PACKAGES = {"streamreg": 3, "numpy": 2, "scipy": 2, "zarr": 1, "numcodecs": 2}
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Return the versions on which the bits of an answer depend."""
+    known = {"python": ".".join(map(str, sys.version_info[:2]))}
+    for package, numbers in _PACKAGES.items():
+        known[package] = ".".join(version(package).split(".")[:numbers])
+    return known
+
+
+def require_versions(expected: dict[str, str]) -> None:
+    """Raise :class:`ClusterError` if this process has other versions."""
+    other = [
+        f"{name} {found} (here {expected[name]})"
+        for name, found in versions().items()
+        if found != expected[name]
+    ]
+    if other:
+        raise ClusterError(
+            f"a worker on {platform.node()} has other versions: {', '.join(other)}; install the "
+            "same everywhere, since sums may differ"
+        )

@@ -78,12 +78,16 @@ def answers(gpu: Gpu, n_rows: int) -> list[Row]:
             error = float(
                 np.abs(on_device.coef_ - on_host.coef_).max() / np.abs(on_host.coef_).max()
             )
-            rows.append({
-                "dtype": dtype, "solver": solver, "relative error": error,
-                "within 1e-9": error <= _TOLERANCE,
-                "same bits twice": on_device.coef_.tobytes() == again.coef_.tobytes(),
-                "and of rows on the device": on_device.coef_.tobytes() == moved.coef_.tobytes(),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "dtype": dtype,
+                    "solver": solver,
+                    "relative error": error,
+                    "within 1e-9": error <= _TOLERANCE,
+                    "same bits twice": on_device.coef_.tobytes() == again.coef_.tobytes(),
+                    "and of rows on the device": on_device.coef_.tobytes() == moved.coef_.tobytes(),
+                }
+            )
     return rows
 
 
@@ -139,19 +143,29 @@ def passes(gpu: Gpu, dtype: str, n_features: int, nbytes: int, repeats: int) -> 
     copied = 2 * rate["copy"]
     return [
         {
-            **about, "pass": "streamed", "GB/s": rate["streamed"], "beside": "pinned copy",
-            "its GB/s": rate["bus"], "share": rate["streamed"] / rate["bus"], "target": 0.8,
+            **about,
+            "pass": "streamed",
+            "GB/s": rate["streamed"],
+            "beside": "pinned copy",
+            "its GB/s": rate["bus"],
+            "share": rate["streamed"] / rate["bus"],
+            "target": 0.8,
             "CuPy's own GB/s": "",
         },
         *(
             {
-                **about, "pass": name, "GB/s": rate[name], "beside": "device copy",
-                "its GB/s": copied, "share": rate[name] / copied, "target": 0.7,
+                **about,
+                "pass": name,
+                "GB/s": rate[name],
+                "beside": "device copy",
+                "its GB/s": copied,
+                "share": rate[name] / copied,
+                "target": 0.7,
                 "CuPy's own GB/s": rate["CuPy"],
             }
             for name in ("cached", "CuPy's rows")
         ),
-    ]  # fmt: skip
+    ]
 
 
 def gram(gpu: Gpu, n_features: int, n_rows: int, repeats: int) -> Row:
@@ -174,9 +188,12 @@ def gram(gpu: Gpu, n_features: int, n_rows: int, repeats: int) -> Row:
         )
     flops = n_rows * n_features**2 / 1e12
     return {
-        "D": n_features, "Tflop/s": flops / seconds["ours"], "cuBLAS": flops / seconds["cuBLAS"],
-        "share": seconds["cuBLAS"] / seconds["ours"], "target": 0.7,
-    }  # fmt: skip
+        "D": n_features,
+        "Tflop/s": flops / seconds["ours"],
+        "cuBLAS": flops / seconds["cuBLAS"],
+        "share": seconds["cuBLAS"] / seconds["ours"],
+        "target": 0.7,
+    }
 
 
 def peers(gpu: Gpu, n_rows: int, n_features: int, repeats: int) -> list[Row]:

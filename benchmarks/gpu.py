@@ -118,22 +118,22 @@ def passes(gpu: Gpu, dtype: str, n_features: int, nbytes: int, repeats: int) -> 
     X, y = made_up(n_rows, n_features, dtype)
     dataset = open_dataset(X, y)
     gradient = Gradient(np.random.default_rng(1).standard_normal((n_features, 2)), np.zeros(2), 1)
-    X_there, y_there = cupy.asarray(X), cupy.asarray(y).astype(dtype)
-    w, other = cupy.zeros(n_features, dtype), cupy.empty_like(X_there)
+    X_device, y_device = cupy.asarray(X), cupy.asarray(y).astype(dtype)
+    w, other = cupy.zeros(n_features, dtype), cupy.empty_like(X_device)
     with (
         engine_for(dataset, gpu, cached=False) as streamed,
         engine_for(dataset, gpu, cached=True) as cached,
-        engine_for(open_dataset(X_there, cupy.asarray(y)), gpu, cached=True) as in_place,
+        engine_for(open_dataset(X_device, cupy.asarray(y)), gpu, cached=True) as in_place,
     ):
         seconds = timed(
             gpu,
             {
                 "bus": bus(gpu, X.nbytes),
                 "streamed": partial(streamed.reduce, gradient),
-                "copy": lambda: cupy.copyto(other, X_there),
+                "copy": lambda: cupy.copyto(other, X_device),
                 "cached": partial(cached.reduce, gradient),
                 "CuPy's rows": partial(in_place.reduce, gradient),
-                "CuPy": lambda: X_there.T @ (X_there @ w - y_there),
+                "CuPy": lambda: X_device.T @ (X_device @ w - y_device),
             },
             repeats,
         )

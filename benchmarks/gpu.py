@@ -78,12 +78,16 @@ def answers(gpu: Gpu, n_rows: int) -> list[Row]:
             error = float(
                 np.abs(on_device.coef_ - on_host.coef_).max() / np.abs(on_host.coef_).max()
             )
-            rows.append({
-                "dtype": dtype, "solver": solver, "relative error": error,
-                "within 1e-9": error <= _TOLERANCE,
-                "same bits twice": on_device.coef_.tobytes() == again.coef_.tobytes(),
-                "and of rows on the device": on_device.coef_.tobytes() == moved.coef_.tobytes(),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "dtype": dtype,
+                    "solver": solver,
+                    "relative error": error,
+                    "within 1e-9": error <= _TOLERANCE,
+                    "same bits twice": on_device.coef_.tobytes() == again.coef_.tobytes(),
+                    "and of rows on the device": on_device.coef_.tobytes() == moved.coef_.tobytes(),
+                }
+            )
     return rows
 
 
@@ -114,22 +118,22 @@ def passes(gpu: Gpu, dtype: str, n_features: int, nbytes: int, repeats: int) -> 
     X, y = made_up(n_rows, n_features, dtype)
     dataset = open_dataset(X, y)
     gradient = Gradient(np.random.default_rng(1).standard_normal((n_features, 2)), np.zeros(2), 1)
-    X_there, y_there = cupy.asarray(X), cupy.asarray(y).astype(dtype)
-    w, other = cupy.zeros(n_features, dtype), cupy.empty_like(X_there)
+    X_device, y_device = cupy.asarray(X), cupy.asarray(y).astype(dtype)
+    w, other = cupy.zeros(n_features, dtype), cupy.empty_like(X_device)
     with (
         engine_for(dataset, gpu, cached=False) as streamed,
         engine_for(dataset, gpu, cached=True) as cached,
-        engine_for(open_dataset(X_there, cupy.asarray(y)), gpu, cached=True) as in_place,
+        engine_for(open_dataset(X_device, cupy.asarray(y)), gpu, cached=True) as in_place,
     ):
         seconds = timed(
             gpu,
             {
                 "bus": bus(gpu, X.nbytes),
                 "streamed": partial(streamed.reduce, gradient),
-                "copy": lambda: cupy.copyto(other, X_there),
+                "copy": lambda: cupy.copyto(other, X_device),
                 "cached": partial(cached.reduce, gradient),
                 "CuPy's rows": partial(in_place.reduce, gradient),
-                "CuPy": lambda: X_there.T @ (X_there @ w - y_there),
+                "CuPy": lambda: X_device.T @ (X_device @ w - y_device),
             },
             repeats,
         )
@@ -139,19 +143,29 @@ def passes(gpu: Gpu, dtype: str, n_features: int, nbytes: int, repeats: int) -> 
     copied = 2 * rate["copy"]
     return [
         {
-            **about, "pass": "streamed", "GB/s": rate["streamed"], "beside": "pinned copy",
-            "its GB/s": rate["bus"], "share": rate["streamed"] / rate["bus"], "target": 0.8,
+            **about,
+            "pass": "streamed",
+            "GB/s": rate["streamed"],
+            "beside": "pinned copy",
+            "its GB/s": rate["bus"],
+            "share": rate["streamed"] / rate["bus"],
+            "target": 0.8,
             "CuPy's own GB/s": "",
         },
         *(
             {
-                **about, "pass": name, "GB/s": rate[name], "beside": "device copy",
-                "its GB/s": copied, "share": rate[name] / copied, "target": 0.7,
+                **about,
+                "pass": name,
+                "GB/s": rate[name],
+                "beside": "device copy",
+                "its GB/s": copied,
+                "share": rate[name] / copied,
+                "target": 0.7,
                 "CuPy's own GB/s": rate["CuPy"],
             }
             for name in ("cached", "CuPy's rows")
         ),
-    ]  # fmt: skip
+    ]
 
 
 def gram(gpu: Gpu, n_features: int, n_rows: int, repeats: int) -> Row:
@@ -174,9 +188,12 @@ def gram(gpu: Gpu, n_features: int, n_rows: int, repeats: int) -> Row:
         )
     flops = n_rows * n_features**2 / 1e12
     return {
-        "D": n_features, "Tflop/s": flops / seconds["ours"], "cuBLAS": flops / seconds["cuBLAS"],
-        "share": seconds["cuBLAS"] / seconds["ours"], "target": 0.7,
-    }  # fmt: skip
+        "D": n_features,
+        "Tflop/s": flops / seconds["ours"],
+        "cuBLAS": flops / seconds["cuBLAS"],
+        "share": seconds["cuBLAS"] / seconds["ours"],
+        "target": 0.7,
+    }
 
 
 def peers(gpu: Gpu, n_rows: int, n_features: int, repeats: int) -> list[Row]:

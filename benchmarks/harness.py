@@ -1,4 +1,4 @@
-"""What benchmarks share: stores to read, times taken turn about, processes, results."""
+"""What benchmarks share: stores to read, timing, processes, results."""
 
 from __future__ import annotations
 
@@ -34,17 +34,25 @@ CODECS: dict[str, Any] = {
 
 
 def write_store(
-    folder: Path, n_rows: int, n_features: int, *, dtype: str = "float64", codec: str = "none",
+    folder: Path,
+    n_rows: int,
+    n_features: int,
+    *,
+    dtype: str = "float64",
+    codec: str = "none",
     chunk_nbytes: int = 8 << 20,
-) -> Path:  # fmt: skip
+) -> Path:
     """Write X, normal deviates rounded to hundredths, and y = Xw + noise as a data set."""
     row_nbytes = n_features * np.dtype(dtype).itemsize
     chunk = min(n_rows, max(1, chunk_nbytes // row_nbytes))
     group = zarr.create_group(folder)
     X = group.create_array(
-        "X", shape=(n_rows, n_features), chunks=(chunk, n_features), dtype=dtype,
+        "X",
+        shape=(n_rows, n_features),
+        chunks=(chunk, n_features),
+        dtype=dtype,
         compressors=CODECS[codec],
-    )  # fmt: skip
+    )
     y = group.create_array("y", shape=(n_rows,), dtype="f8", chunks=(n_rows,), compressors=None)
     rng = np.random.default_rng(0)
     weights = rng.standard_normal(n_features) / np.sqrt(n_features)
@@ -79,7 +87,7 @@ def ratio(seconds: Mapping[str, list[float]], of: str, to: str) -> float:
 def in_new_process(script: Path, case: Mapping[str, Any], **environment: str) -> dict[str, Any]:
     """Run ``script`` for a case and return the JSON document that it prints last.
 
-    Or, of a process that died, a document with what it said last, as ``failure``.
+    If the process fails, the document has only ``failure``: its last line of standard error.
     """
     variables = {**os.environ, "STREAMREG_BENCHMARK_CASE": json.dumps(case), **environment}
     done = subprocess.run(
@@ -98,7 +106,7 @@ def case_of_this_process() -> dict[str, Any] | None:
 
 
 def peak_nbytes() -> int:
-    """Return the most bytes that this process had in memory since it last asked.
+    """Return the peak memory of this process, in bytes, since the last call.
 
     Not ``ru_maxrss``, which begins with the memory of the process that started this one.
     """
@@ -128,7 +136,7 @@ def machine() -> dict[str, Any]:
 
 
 def keep(name: str, rows: Sequence[Mapping[str, Any]], *, quick: bool) -> Path | None:
-    """Print the rows as a table, and keep them as JSON with the machine, unless it was quick."""
+    """Print the rows as a table; save them as JSON with the machine, unless ``quick``."""
     table = Table(title=name)
     headings = list(dict.fromkeys(key for row in rows for key in row))
     for heading in headings:
@@ -146,7 +154,7 @@ def keep(name: str, rows: Sequence[Mapping[str, Any]], *, quick: bool) -> Path |
 
 @contextmanager
 def picture(name: str, columns: int) -> Iterator[Sequence[Axes]]:
-    """Yield axes side by side; the figure is kept as SVG beside the JSON of the same name."""
+    """Yield axes side by side; the figure is saved as SVG beside the JSON of the same name."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, columns, figsize=(5 * columns, 3.6), layout="constrained")

@@ -63,20 +63,22 @@ def row(
         sys.exit(f"{solver} of {n_rows:,} × {n_features:,}: {found['failure']}")  # noqa: RUF001
     figures = {key: found[key] / 2**20 for key in ("planned", "measured") if key in found}
     return {
-        "solver": solver, "N": n_rows, "D": n_features,
+        "solver": solver,
+        "N": n_rows,
+        "D": n_features,
         **{f"{key} MiB": value for key, value in figures.items()},
         "note": found.get("refused", ""),
-    }  # fmt: skip
+    }
 
 
 def slope(rows: list[dict[str, Any]], against: str) -> float:
-    """Return b of peak = c·x^b, fitted to the upper half: 0 where the peak stays as it is."""
+    """Return b of peak = c·x^b, fitted to the upper half: 0 for a constant peak."""
     done = [each for each in rows if "measured MiB" in each]
     if len(done) < 3:  # noqa: PLR2004
         return float("nan")
     x = np.log([each[against] for each in done])
     y = np.log([each["measured MiB"] for each in done])
-    # there what a process costs anyway no longer hides it
+    # of small fits the peak is mostly that of the process itself
     half = len(x) // 2
     return float(np.polyfit(x[half:], y[half:], 1)[0])
 
@@ -84,7 +86,7 @@ def slope(rows: list[dict[str, Any]], against: str) -> float:
 def main() -> None:
     """Measure D from 100 to 100,000, N over three decades, and 8 GB of 100,000 columns."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small and not kept")
+    parser.add_argument("--quick", action="store_true", help="small data, and nothing is written")
     quick = parser.parse_args().quick
     nbytes = (1 << 20) if quick else (256 << 20)
     widths = (100, 200, 300) if quick else (100, 316, 1_000, 3_162, 10_000, 31_623, _WIDE)
@@ -125,22 +127,35 @@ def _draw(by_width: list[dict[str, Any]], by_height: list[dict[str, Any]]) -> No
                 refused = [each for each in mine if "measured MiB" not in each]
                 colour = f"C{number}"
                 axes.plot(
-                    [each[label] for each in mine], [each["planned MiB"] for each in mine],
-                    "--", color=colour, alpha=0.5,
-                )  # fmt: skip
+                    [each[label] for each in mine],
+                    [each["planned MiB"] for each in mine],
+                    "--",
+                    color=colour,
+                    alpha=0.5,
+                )
                 axes.plot(
-                    [each[label] for each in done], [each["measured MiB"] for each in done],
-                    "o-", color=colour, label=f"{solver}, measured (planned dashed)",
-                )  # fmt: skip
+                    [each[label] for each in done],
+                    [each["measured MiB"] for each in done],
+                    "o-",
+                    color=colour,
+                    label=f"{solver}, measured (planned dashed)",
+                )
                 axes.plot(
-                    [each[label] for each in refused], [each["planned MiB"] for each in refused],
-                    "x", color=colour, label=f"{solver}, refused" if refused else None,
-                )  # fmt: skip
+                    [each[label] for each in refused],
+                    [each["planned MiB"] for each in refused],
+                    "x",
+                    color=colour,
+                    label=f"{solver}, refused" if refused else None,
+                )
             axes.axhline(_LARGEST_LIMIT / 2**20, color="gray", lw=0.8)
             axes.annotate(
-                f"limit {format_nbytes(_LARGEST_LIMIT)}", (0.02, _LARGEST_LIMIT / 2**20),
-                xycoords=("axes fraction", "data"), va="bottom", fontsize=8, color="gray",
-            )  # fmt: skip
+                f"limit {format_nbytes(_LARGEST_LIMIT)}",
+                (0.02, _LARGEST_LIMIT / 2**20),
+                xycoords=("axes fraction", "data"),
+                va="bottom",
+                fontsize=8,
+                color="gray",
+            )
             axes.set(xscale="log", yscale="log", xlabel=label, ylabel="peak memory added, MiB")
         panels[0].legend(fontsize=7)
 

@@ -211,7 +211,7 @@ def exact(path: Path) -> np.ndarray:
 def main() -> None:
     """Run all peers in turn, several rounds."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small and not kept")
+    parser.add_argument("--quick", action="store_true", help="small data, and nothing is written")
     quick = parser.parse_args().quick
     n_rows, n_features, rounds = (4_000, 16, 1) if quick else (524_288, 256, 3)
     with tempfile.TemporaryDirectory() as name:

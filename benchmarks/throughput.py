@@ -36,13 +36,13 @@ if TYPE_CHECKING:
 
     Row = dict[str, Any]
 
-# the loops that a large fit uses: compiled, where Numba is installed
+# those that a large fit uses: compiled, if Numba is installed
 KERNELS = "numba" if numba_kernels.is_installed() else "numpy"
 _BUFFER_NBYTES = 2 << 20
 
 
 def read_only(files: list[Path], n_threads: int) -> Callable[[], None]:
-    """Return a pass that reads all bytes, 2 MiB at a time, into one kept buffer a thread."""
+    """Return a pass that reads all bytes, 2 MiB at a time, into one buffer a thread."""
     buffers = [bytearray(_BUFFER_NBYTES) for _ in range(n_threads)]
 
     def read(thread: int) -> None:
@@ -59,7 +59,7 @@ def read_only(files: list[Path], n_threads: int) -> Callable[[], None]:
 def decode_only(
     files: list[Path], codec: str, chunk_nbytes: int, n_threads: int
 ) -> Callable[[], None]:
-    """Return a pass that reads and decodes all chunks into one kept buffer a thread."""
+    """Return a pass that reads and decodes all chunks into one buffer a thread."""
     decoder = numcodecs.get_codec({"id": codec.partition("-")[0]})
     outs = [np.empty(chunk_nbytes, np.uint8) for _ in range(n_threads)]
     encoded = [bytearray(2 * chunk_nbytes) for _ in range(n_threads)]
@@ -75,7 +75,7 @@ def decode_only(
 
 
 def on_threads(work: Callable[[int], None], n_threads: int) -> Callable[[], None]:
-    """Return a pass that has so many threads do the work; they are there before it begins."""
+    """Return a pass that does the work on that number of threads, which start before it."""
     pool = ThreadPoolExecutor(n_threads)
 
     def run() -> None:
@@ -95,12 +95,15 @@ def as_row(source: str, dtype: str, dataset: Dataset, seconds: dict[str, list[fl
     """Return rates, and the share of the time alone in that of the epoch."""
     size = dataset.n_rows * dataset.X.row_nbytes / 1e9
     return {
-        "source": source, "dtype": dtype, "D": dataset.n_features, "threads": usable_cpus(),
+        "source": source,
+        "dtype": dtype,
+        "D": dataset.n_features,
+        "threads": usable_cpus(),
         "epoch GB/s": size / statistics.median(seconds["epoch"]),
         "alone GB/s": size / statistics.median(seconds["alone"]),
         "share": ratio(seconds, "alone", "epoch"),
         "NumPy's loops GB/s": size / statistics.median(seconds["numpy"]),
-    }  # fmt: skip
+    }
 
 
 def epochs(engines: dict[str, ThreadsEngine], n_features: int) -> dict[str, Callable[[], object]]:
@@ -120,11 +123,12 @@ def measure(
     files = sorted(file for file in (path / "X" / "c").rglob("*") if file.is_file())
     threads = usable_cpus()
     dataset = open_dataset(path)
-    chunk_nbytes = int(np.prod(dataset.X.array.chunks)) * np.dtype(dtype).itemsize  # type: ignore[attr-defined]
+    chunk_nbytes = dataset.X.grid.chunk_rows * dataset.X.row_nbytes
     alone = (
-        read_only(files, threads) if codec == "none"
+        read_only(files, threads)
+        if codec == "none"
         else decode_only(files, codec, chunk_nbytes, threads)
-    )  # fmt: skip
+    )
     with (
         ThreadsEngine(dataset, threads, kernels=KERNELS) as engine,
         ThreadsEngine(dataset, threads) as plain,
@@ -134,8 +138,8 @@ def measure(
     return as_row(codec, dtype, dataset, seconds)
 
 
-def measure_kept(folder: Path, dtype: str, n_features: int, nbytes: int, repeats: int) -> Row:
-    """Return one row: an epoch over blocks that are kept in memory, beside a sum over them."""
+def measure_cached(folder: Path, dtype: str, n_features: int, nbytes: int, repeats: int) -> Row:
+    """Return one row: an epoch over cached blocks, beside a dot product of the same bytes."""
     n_rows = nbytes // (n_features * np.dtype(dtype).itemsize)
     path = write_store(folder / f"{dtype}-{n_features}.zarr", n_rows, n_features, dtype=dtype)
     dataset = open_dataset(path)
@@ -154,7 +158,7 @@ def measure_kept(folder: Path, dtype: str, n_features: int, nbytes: int, repeats
     ):
         ours = epochs({"epoch": engine, "numpy": plain}, n_features)
         seconds = turn_about({"alone": on_threads(add, threads), **ours}, repeats)
-    return as_row("kept in memory", dtype, dataset, seconds)
+    return as_row("block cache", dtype, dataset, seconds)
 
 
 def measure_gram(folder: Path, n_features: int, nbytes: int, repeats: int) -> Row:
@@ -190,9 +194,13 @@ def measure_gram(folder: Path, n_features: int, nbytes: int, repeats: int) -> Ro
     flops = {"epoch": n_rows * n_features**2, best: len(rows) * n_features**2}
     rate = {name: flops[name] / statistics.median(seconds[name]) / 1e9 for name in flops}
     return {
-        "D": n_features, "threads": threads, "closed form Gflop/s": rate["epoch"],
-        "dsyrk Gflop/s": rate[best], "dsyrk": best, "share": rate["epoch"] / rate[best],
-    }  # fmt: skip
+        "D": n_features,
+        "threads": threads,
+        "closed form Gflop/s": rate["epoch"],
+        "dsyrk Gflop/s": rate[best],
+        "dsyrk": best,
+        "share": rate["epoch"] / rate[best],
+    }
 
 
 def measure_small(repeats: int) -> list[Row]:
@@ -209,17 +217,25 @@ def measure_small(repeats: int) -> list[Row]:
     imports = {"streamreg": importing("streamreg"), "numpy": importing("numpy")}
     seconds |= turn_about(imports, repeats)
     return [
-        {"what": "an epoch of 10,000 rows of 10", "ms": 1e3 * statistics.median(seconds["epoch"]),
-         "beside": "its arithmetic", "its ms": 1e3 * statistics.median(seconds["arithmetic"])},
-        {"what": "import streamreg", "ms": 1e3 * statistics.median(seconds["streamreg"]),
-         "beside": "import numpy", "its ms": 1e3 * statistics.median(seconds["numpy"])},
-    ]  # fmt: skip
+        {
+            "what": "an epoch of 10,000 rows of 10",
+            "ms": 1e3 * statistics.median(seconds["epoch"]),
+            "beside": "its arithmetic",
+            "its ms": 1e3 * statistics.median(seconds["arithmetic"]),
+        },
+        {
+            "what": "import streamreg",
+            "ms": 1e3 * statistics.median(seconds["streamreg"]),
+            "beside": "import numpy",
+            "its ms": 1e3 * statistics.median(seconds["numpy"]),
+        },
+    ]
 
 
 def main() -> None:
     """Measure every codec, dtype and D."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small and not kept")
+    parser.add_argument("--quick", action="store_true", help="small data, and nothing is written")
     quick = parser.parse_args().quick
     nbytes, repeats = (16 << 20, 1) if quick else (1 << 29, 7)
     widths = (256,) if quick else (16, 256, 4096, 100_000)
@@ -230,7 +246,7 @@ def main() -> None:
                 with tempfile.TemporaryDirectory() as folder:
                     rows.append(measure(Path(folder), codec, dtype, n_features, nbytes, repeats))
             with tempfile.TemporaryDirectory() as folder:
-                rows.append(measure_kept(Path(folder), dtype, n_features, nbytes, repeats))
+                rows.append(measure_cached(Path(folder), dtype, n_features, nbytes, repeats))
     for n_features in (256,) if quick else (256, 1024, 4096):
         with tempfile.TemporaryDirectory() as folder:
             gram.append(measure_gram(Path(folder), n_features, nbytes, repeats))

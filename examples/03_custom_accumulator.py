@@ -1,4 +1,4 @@
-"""A statistic of one's own, gathered in one pass on all cores: how sparse each column is.
+"""A new statistic, computed in one pass on two threads: the share of zeros in each column.
 
 python examples/03_custom_accumulator.py
 """
@@ -41,7 +41,7 @@ class Sparsity(Accumulator[Counts, "Float64"]):
         return Counts(np.zeros(()), np.zeros(self.n_features))
 
     def update(self, state: Counts, block: Block, kernels: Kernels) -> Counts:  # noqa: ARG002
-        return self.merge(state, Counts(np.array(len(block.X)), (block.X == 0).sum(axis=0)))
+        return self.merge(state, Counts(np.array(block.n_rows), (block.X == 0).sum(axis=0)))
 
     def merge(self, a: Counts, b: Counts) -> Counts:
         return Counts(a.rows + b.rows, a.zeros + b.zeros)
@@ -54,7 +54,7 @@ class Sparsity(Accumulator[Counts, "Float64"]):
 
 
 def main() -> None:
-    """Count the zeros of a million rows whose columns are ever sparser."""
+    """Count the zeros of a million rows, whose columns get sparser from left to right."""
     rng = np.random.default_rng(0)
     X = (rng.random((1_000_000, 5)) > [0.0, 0.25, 0.5, 0.75, 1.0]).astype(np.uint8)
     dataset = open_dataset(X, needs_y=False)

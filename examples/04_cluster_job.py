@@ -1,7 +1,7 @@
 """A fit on a Dask cluster that loses a worker, is interrupted, and is resumed on one machine.
 
-A scheduler and two workers are started on this machine, on its loopback address. Needs the extra
-``[cluster]``; on several machines, start them by hand, as README's section on clusters shows.
+Starts a scheduler and two workers on this machine, on its loopback address. Needs the extra
+``[cluster]``. README's section on clusters shows how to start them on several machines.
 
     python examples/04_cluster_job.py
 """
@@ -37,13 +37,13 @@ def write(path: Path) -> Path:
 
 
 class Accidents:
-    """Kills a worker in the second epoch, and interrupts the fit in the fourth."""
+    """Kills a worker after the second epoch, and interrupts the fit after the fourth."""
 
     def __init__(self, client: Client) -> None:
         self._workers = list(client.run(os.getpid).values())
 
     def __call__(self, record: EpochRecord) -> None:
-        """Do both in the epochs that say so."""
+        """Print the record of an epoch, then kill or interrupt."""
         print(f"epoch {record.epoch}: loss {record.loss:.4f}")
         if record.epoch == 2:  # noqa: PLR2004
             print("a worker is killed")
@@ -76,7 +76,7 @@ def main(folder: Path) -> None:
             model.fit(data)
         except KeyboardInterrupt as interrupt:
             print(f"interrupted: {interrupt.__notes__[0]}")
-    # on one machine or on a cluster: the checkpoint is the same
+    # a checkpoint does not depend on where passes run
     model = streamreg.LinearRegression(solver="cg", tol=1e-12, checkpoint=checkpoint).fit(data)
     undisturbed = streamreg.LinearRegression(solver="cg", tol=1e-12).fit(data)
     same = model.coef_.tobytes() == undisturbed.coef_.tobytes()

@@ -51,7 +51,8 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
     solver
         ``"closed_form"``: XᵀX, O(D²) memory, one pass; a few more where columns are nearly
         dependent. ``"gd"``: gradient descent, O(D). ``"cg"``: conjugate gradients, O(D), far fewer
-        passes. ``"auto"``: ``closed_form`` where its plan fits ``memory_limit``, else ``cg``.
+        passes. ``"auto"``: ``closed_form`` if its plan fits ``memory_limit``, unless the plan
+        estimates that it takes more than three times as long as ``cg``; else ``cg``.
     fit_intercept
         Whether to fit b.
     l2

@@ -185,7 +185,11 @@ class CheckpointFile:
         if header.get("format") != _FORMAT:
             raise self.damaged(f"its format is {header.get('format')!r}")
         if header.get("version") != _VERSION:
-            raise self.damaged(f"its version is {header.get('version')!r}, not {_VERSION}")
+            raise CheckpointError(
+                f"checkpoint {str(self.path)!r} has format version {header.get('version')!r}, and "
+                f"this version of streamreg reads {_VERSION}. Resume with the version that wrote "
+                f"it, or remove it and {self._previous.name!r} to start over"
+            )
         differences = [
             f"{name} was {then!r} and is {now!r}"
             for name, then, now in _differences(header.get("identity"), self._identity)

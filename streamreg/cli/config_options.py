@@ -20,7 +20,10 @@ _DATA = {"data": o.Data, "x": o.X, "y": o.Y, "sample_weight": o.Weight}
 _PARAMETERS = {
     "solver": Annotated[
         str,
-        typer.Option(help="closed_form, gd or cg; auto is closed_form if that fits, else cg."),
+        typer.Option(
+            help="closed_form, gd or cg; auto is closed_form if it fits and is not far slower, "
+            "else cg."
+        ),
     ],
     "fit_intercept": Annotated[bool, typer.Option(help="Whether to fit an intercept.")],
     "l2": Annotated[float, typer.Option(help="Penalty: adds l2/2·‖w‖² to the objective.")],

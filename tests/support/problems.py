@@ -27,7 +27,7 @@ class Reduce:
 
     def __call__(self, accumulator):
         self.asked.append(accumulator)
-        # as the engine folds
+        # as the engine reduces
         with np.errstate(all="ignore"):
             state = laws.reduce(accumulator, self.segments)
         return accumulator.finalize(state)

@@ -36,8 +36,8 @@ def test_every_error_is_a_streamreg_error():
 
 
 def imported(statement: str) -> set[str]:
-    """Return the top-level packages that a statement imports in a new process."""
-    code = f"{statement}\nimport sys; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    """Return the modules that a statement imports in a new process."""
+    code = f"{statement}\nimport sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return set(done.stdout.split())
 
@@ -59,3 +59,5 @@ def test_a_numpy_fit_needs_neither_zarr_nor_dask():
     # scikit-learn brings pandas and pyarrow where they are installed
     ours = imported(statement) - imported("import sklearn.base, sklearn.utils.validation")
     assert not ours & {"zarr", "dask", "distributed", "cupy", "pyarrow"}
+    assert "streamreg.engines.threads" in ours
+    assert not ours & {"streamreg.gpu", "streamreg.cluster"}

@@ -366,6 +366,16 @@ def test_a_file_that_is_no_checkpoint_is_refused_and_not_overwritten(data, tmp_p
     assert path.read_text() == "my notes"
 
 
+def test_a_checkpoint_of_an_earlier_version_is_refused_and_stays(data, tmp_path):
+    path = tmp_path / "a.npz"
+    header = b'{"format": "streamreg-checkpoint", "version": 1}'
+    np.savez(path, header=np.frombuffer(header, np.uint8))
+    before = path.read_bytes()
+    with pytest.raises(CheckpointError, match=r"version 1, .* Resume with the version that wrote"):
+        fit(data, checkpoint=path)
+    assert path.read_bytes() == before
+
+
 def test_a_path_that_cannot_be_written_is_refused_before_any_pass(data, tmp_path, chunks_opened):
     before = len(chunks_opened())
     with pytest.raises(InputError, match="is a folder"):

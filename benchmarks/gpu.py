@@ -58,7 +58,7 @@ def engine_for(dataset: Dataset, gpu: Gpu, *, cached: bool) -> GpuEngine:
     candidate = plan.candidates["gd"]
     if candidate.device is None:
         raise ValueError("the plan has no device")
-    needs = candidate.device if cached else replace(candidate.device, n_kept=0)
+    needs = candidate.device if cached else replace(candidate.device, n_cached=0)
     return GpuEngine(dataset, candidate.n_threads, lambda _: None, gpu, needs, GPU_PARTITION)
 
 

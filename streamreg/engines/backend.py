@@ -65,28 +65,14 @@ class SegmentReducer(Protocol):
 
 
 class Backend(ABC, Generic[Request, Needs, Candidate]):
-    """Where the passes of a fit run.
-
-    Attributes
-    ----------
-    policy
-        How rows are partitioned.
-    memory_limit
-        Bytes that the fit may add to each process that runs passes.
-    n_threads
-        Threads that run passes at most, in each of these processes.
-    caches_blocks
-        Whether decoded blocks can stay in memory between passes.
-    n_processes
-        Processes that run passes at the same time.
-    """
+    """Where the passes of a fit run."""
 
     policy: PartitionPolicy
-    memory_limit: int
-    n_threads: int
+    memory_limit: int  # bytes that the fit may add to each process that runs passes
+    n_threads: int  # that run passes at most, in each of these processes
     rates: Rates
-    caches_blocks: bool = True
-    n_processes: int = 1
+    caches_blocks: bool = True  # whether decoded blocks can stay in memory between passes
+    n_processes: int = 1  # that run passes at the same time
 
     @abstractmethod
     def require_readable(self, dataset: Dataset) -> None:

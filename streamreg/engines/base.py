@@ -81,15 +81,6 @@ class Engine(ABC):
     ----------
     on_rows
         Called, from any thread, with the number of rows just done, for progress.
-
-    Attributes
-    ----------
-    blocks
-        The blocks of the data set.
-    n_omitted
-        Rows that the last pass left out for NaN or inf.
-    rounded
-        Names of X and y in which an integer was read that float64 cannot represent.
     """
 
     def __init__(
@@ -104,7 +95,8 @@ class Engine(ABC):
         self.blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes, policy)
         # integers beyond 2^53 are looked for in the first pass only
         self._checks_integers = True
-        self.n_omitted = 0
+        self.n_omitted = 0  # rows that the last pass left out for NaN or inf
+        # names of X and y in which an integer was read that float64 cannot represent
         self.rounded: set[str] = set()
 
     def __enter__(self) -> Self:

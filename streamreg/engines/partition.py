@@ -24,39 +24,27 @@ _KERNEL_ROWS = 4
 
 @dataclass(frozen=True)
 class PartitionPolicy:
-    """Constants that determine a partition.
+    """Constants that determine a partition."""
 
-    Attributes
-    ----------
-    block_nbytes
-        Chunks are joined, by a copy, up to this size.
-    piece_nbytes
-        Of chunks whose rows can be read piecemeal, a block reads this much, and reduces it while it
-        is still in the processor's last-level cache. Measured at D = 256, as a share of reading
-        alone: 2 MiB 0.54, 8 MiB 0.69.
-    many_segments, least_segment_nbytes
-        A fit is saved, and its work shared, in segments; each costs a state that is made, handed
-        over and merged. A pass has this number of segments, unless one would be smaller than this.
-    segment_nbytes, states_a_segment
-        A pass has more segments as long as each is this large, and this number of times as large as
-        a state. Measured as a share of reading alone: D = 256, 16 MiB 0.54, 32 MiB 0.61;
-        D = 100,000, 16 states 0.38, 32 states 0.45.
-    most_segments
-        The largest number of segments.
-    large_state_nbytes
-        A state above this size is not copied for a checkpoint.
-    shares_large_states
-        Whether a pass keeps one large state and threads share the work on it, in one segment.
-    """
-
+    # chunks are joined, by a copy, up to this size
     block_nbytes: int = 2 * MIB
+    # Of chunks whose rows can be read piecemeal, a block reads this much, and reduces it while it
+    # is still in the processor's last-level cache. Measured at D = 256, as a share of reading
+    # alone: 2 MiB 0.54, 8 MiB 0.69.
     piece_nbytes: int = 8 * MIB
+    # A fit is saved, and its work shared, in segments; each costs a state that is made, handed
+    # over and merged. A pass has this number of segments, unless one would be smaller than this.
     many_segments: int = 32
     least_segment_nbytes: int = 16 * MIB
+    # A pass has more segments as long as each is this large, and this number of times as large as
+    # a state. Measured as a share of reading alone: D = 256, 16 MiB 0.54, 32 MiB 0.61;
+    # D = 100,000, 16 states 0.38, 32 states 0.45.
     segment_nbytes: int = 32 * MIB
     states_a_segment: int = 32
     most_segments: int = 1024
+    # a state above this size is not copied for a checkpoint
     large_state_nbytes: int = 32 * MIB
+    # whether a pass keeps one large state and threads share the work on it, in one segment
     shares_large_states: bool = True
 
     def identity(self) -> list[int]:
@@ -78,21 +66,12 @@ class Blocks(Sequence[tuple[int, int]]):
 
     Chunks smaller than a block are joined to one. Larger ones are divided into pieces of equal
     height, the last one lower, if their rows can be read piecemeal; otherwise they are read whole.
-
-    Attributes
-    ----------
-    group_rows
-        Rows of consecutive chunks that are joined; the last group may have fewer.
-    piece_rows
-        Rows of a block.
-    bounds
-        For chunks of unequal height: the first row of each block, then N.
     """
 
     n_rows: int
-    group_rows: int
-    piece_rows: int
-    bounds: tuple[int, ...] | None = None
+    group_rows: int  # of consecutive chunks that are joined; the last group may have fewer
+    piece_rows: int  # of a block
+    bounds: tuple[int, ...] | None = None  # for chunks of unequal height: first rows, then N
 
     @classmethod
     def of(cls, grid: RowGrid, row_nbytes: int, policy: PartitionPolicy = HOST) -> Blocks:

@@ -56,7 +56,7 @@ class GpuEngine(Engine):
         self._pool = ReaderPool(dataset, self.blocks, n_threads, on_rows)
         self._gpu = gpu
         self._needs = needs
-        self._n_cached = needs.n_kept
+        self._n_cached = needs.n_cached
         self._kernels = gpu.kernels()
         self._cache: DeviceBlockCache | None = None
         self._cached_counts: dict[int, PartialResult] = {}

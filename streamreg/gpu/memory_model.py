@@ -40,7 +40,7 @@ class DeviceRowCosts(NamedTuple):
     sent_nbytes: int  # of the arrays of a block that come from the host
     made_nbytes: int  # of those that are computed on the device when they are read
     reader_nbytes: int  # of the device, for each reader whose rows are computed there
-    kept_nbytes: int  # of a block that stays on the device; 0 if all rows are on it already
+    cached_nbytes: int  # of a block that stays on the device; 0 if all rows are on it already
 
     @classmethod
     def of(cls, dataset: Dataset, block_rows: int) -> DeviceRowCosts:
@@ -55,7 +55,7 @@ class DeviceRowCosts(NamedTuple):
             sent_nbytes=slot_nbytes(dataset, block_rows, of=named.keys() - on_device),
             made_nbytes=slot_nbytes(dataset, block_rows, of=on_device - whole),
             reader_nbytes=sum(source.device_nbytes(block_rows) for source in dataset.sources()),
-            kept_nbytes=slot_nbytes(dataset, block_rows, of=named.keys() - whole),
+            cached_nbytes=slot_nbytes(dataset, block_rows, of=named.keys() - whole),
         )
 
     def buffer_for(self, n_rows: int) -> int:
@@ -93,11 +93,11 @@ def device_needs(
         buffer = min(buffer, max(least, left // N_BUFFERS))
     terms = [*others, Term("buffers", N_BUFFERS * buffer, f"{N_BUFFERS} blocks in transfer")]
     left -= N_BUFFERS * buffer
-    n_kept = 0
-    if n_scans > 1 and left >= device.kept_nbytes:
-        n_kept = min(costs.n_blocks, left // max(1, device.kept_nbytes))
-        why = f"{n_kept:,} of {costs.n_blocks:,} blocks"
-        terms.append(Term("cache", n_kept * device.kept_nbytes, why))
+    n_cached = 0
+    if n_scans > 1 and left >= device.cached_nbytes:
+        n_cached = min(costs.n_blocks, left // max(1, device.cached_nbytes))
+        why = f"{n_cached:,} of {costs.n_blocks:,} blocks"
+        terms.append(Term("cache", n_cached * device.cached_nbytes, why))
     spare = -(-peak(terms) // _SPARE)
     terms.append(Term("spare", spare, "fragmentation of CuPy's pool"))
     return DeviceNeeds(
@@ -106,7 +106,7 @@ def device_needs(
         buffer_nbytes=buffer,
         n_slots=n_slots,
         pinned_nbytes=device.sent_nbytes,
-        n_kept=n_kept,
+        n_cached=n_cached,
         fits=left >= 0,
     )
 

@@ -84,7 +84,7 @@ class Plan:
         if chosen.device is not None:
             title += f", of the GPU {format_nbytes(chosen.device.limit_nbytes)}"
             taken = format_nbytes(chosen.device.peak_nbytes, up=True)
-            blocks = count(chosen.device.n_kept, "block")
+            blocks = count(chosen.device.n_cached, "block")
             lines.append(f"{chosen.solver} takes {taken} of the GPU and keeps {blocks} on it")
         if chosen.cache_nbytes:
             share = min(1.0, chosen.cache_nbytes / chosen.bytes_per_pass)

@@ -19,26 +19,14 @@ class Term(NamedTuple):
 
 @dataclass(frozen=True)
 class DeviceNeeds:
-    """What a solver needs of a GPU's memory.
+    """What a solver needs of a GPU's memory."""
 
-    Attributes
-    ----------
-    limit_nbytes
-        Bytes that the fit may take of the device.
-    buffer_nbytes
-        Of each buffer on the device, for a block or a part of one.
-    n_slots, pinned_nbytes
-        Blocks in transfer, and the pinned host memory for each.
-    n_kept
-        Blocks that stay on the device between passes; the fit runs without.
-    """
-
-    limit_nbytes: int
+    limit_nbytes: int  # what the fit may take of the device
     terms: tuple[Term, ...]
-    buffer_nbytes: int
-    n_slots: int
-    pinned_nbytes: int
-    n_kept: int
+    buffer_nbytes: int  # of each buffer on the device, for a block or a part of one
+    n_slots: int  # blocks in transfer
+    pinned_nbytes: int  # of the host's memory, for each of them
+    n_cached: int  # blocks that stay on the device between passes; the fit runs without
     fits: bool
 
     @property
@@ -57,45 +45,21 @@ class Needs(NamedTuple):
 
 @dataclass(frozen=True)
 class Candidate:
-    """What one solver needs.
-
-    Attributes
-    ----------
-    state_nbytes
-        Bytes of one state of its largest accumulator.
-    needed_nbytes
-        Bytes without which the fit does not run.
-    cache_nbytes
-        Bytes, within the limit, that hold decoded blocks between passes; the fit runs without.
-    bytes_per_pass
-        Decoded bytes that a pass reads.
-    passes
-        Passes: exact for a solver with an exact number of passes, else typical.
-    is_exact
-        Whether ``passes`` is exact.
-    seconds
-        A rough estimate of the time of the whole fit.
-    reason
-        A sentence: why it fits or not.
-    n_threads
-        Threads that run passes: as many as fit, at least one.
-    kernels
-        The name of the kernels that reduce the blocks.
-    """
+    """What one solver needs."""
 
     solver: str
-    state_nbytes: int
-    needed_nbytes: int
-    cache_nbytes: int
-    bytes_per_pass: int
-    passes: int
-    is_exact: bool
-    seconds: float
+    state_nbytes: int  # of one state of its largest accumulator
+    needed_nbytes: int  # without which the fit does not run
+    cache_nbytes: int  # of decoded blocks between passes, within the limit; the fit runs without
+    bytes_per_pass: int  # decoded bytes that a pass reads
+    passes: int  # exact, or typical
+    is_exact: bool  # whether ``passes`` is exact
+    seconds: float  # a rough estimate of the time of the whole fit
     fits: bool
-    reason: str
+    reason: str  # why it fits or not, in a few words
     terms: tuple[Term, ...]
-    n_threads: int
-    kernels: str
+    n_threads: int  # that run passes: as many as fit, at least one
+    kernels: str  # the name of the kernels that reduce the blocks
     device: DeviceNeeds | None = None
 
     @property

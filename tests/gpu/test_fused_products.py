@@ -183,13 +183,13 @@ def test_weighted_sums_are_the_same_with_and_without_cached_blocks(gpu, monkeypa
     needs = plan(X, y, weight, device="cuda").candidates["gd"].device
     gradient = Gradient(rng.standard_normal((20, 2)), np.ones(2), 1)
     found = []
-    for n_kept in (0, 3, needs.n_kept):
+    for n_cached in (0, 3, needs.n_cached):
         engine = GpuEngine(
             dataset,
             1,
             lambda _: None,
             gpu,
-            replace(needs, n_kept=n_kept),
+            replace(needs, n_cached=n_cached),
             backend.GPU_PARTITION,
         )
         with engine:

@@ -172,4 +172,4 @@ def test_a_plan_does_not_count_rows_that_are_on_the_device(cupy, rows):
         for data in ((X, y), (cupy.asarray(X), cupy.asarray(y)))
     )
     assert on_device.peak_nbytes < on_host.peak_nbytes - X.nbytes
-    assert on_device.n_kept == on_host.n_kept
+    assert on_device.n_cached == on_host.n_cached

@@ -139,7 +139,7 @@ def test_info_advises_on_a_bad_layout(folder):
     )
     advice = run("info", "--x", "X.zarr", cwd=folder).stdout
     assert "no checksum" in advice
-    assert "10 chunks lie side by side" in advice
+    assert "10 chunks are side by side" in advice
 
 
 def test_plan_is_one_json_document(ingested):

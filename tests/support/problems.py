@@ -13,15 +13,17 @@ from laws import Rows
 from streamreg.solvers.base import Problem
 from streamreg.solvers.penalties import L2Penalty
 
+THREE_SEGMENTS = (1 / 5, 1 / 2)
+
 
 class Reduce:
-    """A pass over rows in memory, in three segments; remembers what it was asked for."""
+    """A pass over rows in memory, in a few segments; records what it was asked for."""
 
-    def __init__(self, X, y, weight=None):
+    def __init__(self, X, y, weight=None, cuts=THREE_SEGMENTS):
         y = np.asarray(y)
         rows = Rows(np.asarray(X), y if y.ndim == 2 else y[:, None], weight)
         n = len(rows.X)
-        cuts = [0, n // 5, n // 2, n]
+        cuts = [0, *(round(n * cut) for cut in cuts), n]
         self.segments = [rows.blocks([b - a], a) for a, b in pairwise(cuts)]
         self.asked = []
 
@@ -33,9 +35,9 @@ class Reduce:
         return accumulator.finalize(state)
 
 
-def solve(solver, X, y, weight=None, *, l2=0.0, **problem):
+def solve(solver, X, y, weight=None, *, l2=0.0, cuts=THREE_SEGMENTS, **problem):
     n_targets = 1 if np.ndim(y) == 1 else y.shape[1]
-    reduce = Reduce(X, y, weight)
+    reduce = Reduce(X, y, weight, cuts)
     solution = solver.solve(
         Problem(X.shape[1], n_targets, penalty=L2Penalty(l2), **problem), reduce, lambda _: None
     )

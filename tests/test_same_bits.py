@@ -25,7 +25,7 @@ SOLVERS = {
 
 @pytest.fixture(scope="module")
 def tall():
-    """56 MiB: three segments, of which threads take one each."""
+    """Rows of 56 MiB: threads take one each of three segments."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal((730_000, 10)) + 5
     Y = np.column_stack([X @ np.arange(10.0), X[:, 0]]) + rng.standard_normal((len(X), 2))
@@ -34,9 +34,9 @@ def tall():
 
 @pytest.fixture(scope="module")
 def wide():
-    """A state of 72 MB, which is kept once: threads share panels of it."""
+    """Rows with a state of 39 MB: there is one for all threads, and they share its panels."""
     rng = np.random.default_rng(0)
-    X = rng.standard_normal((1500, 3000))
+    X = rng.standard_normal((1000, 2200))
     return X, X[:, :5].sum(axis=1) + rng.standard_normal(len(X))
 
 
@@ -48,9 +48,11 @@ def on_disk(tall, tmp_path_factory):
     for values, rows, name in zip(tall, (70_001, 333_000, 730_000), "Xyw", strict=True):
         path = folder / f"{name}.zarr"
         zarr.create_array(
-            store=path, data=values, chunks=(rows, *values.shape[1:]),
+            store=path,
+            data=values,
+            chunks=(rows, *values.shape[1:]),
             compressors=ZstdCodec(level=1) if name == "X" else None,
-        )  # fmt: skip
+        )
         paths.append(str(path))
     return tuple(paths)
 
@@ -100,7 +102,7 @@ def test_arrays_on_disk(kind, on_disk):
 def test_a_state_that_threads_share(stored, wide, tmp_path):
     data = wide
     if stored:
-        zarr.create_array(store=tmp_path / "X.zarr", data=wide[0], chunks=(100, 3000))
+        zarr.create_array(store=tmp_path / "X.zarr", data=wide[0], chunks=(100, 2200))
         data = (str(tmp_path / "X.zarr"), wide[1])
     # a penalty, since there are fewer rows than columns
     assert_same_bits_all_ways(data, solver="closed_form", l2=0.5)

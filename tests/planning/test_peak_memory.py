@@ -60,14 +60,14 @@ def check(kind, path, **how):
     text = ", ".join(f"{name} {format_nbytes(nbytes)}" for name, nbytes in memory.items())
     assert memory["measured"] <= memory["planned"] <= memory["limit"], text
     assert memory["planned"] <= 3 * memory["measured"], text
-    # what the fit tells of itself: samples may miss a moment, and both count a page or two else
+    # what the fit reports: its samples may miss a moment, and it starts a page or two apart
     assert abs(memory["reported"] - memory["measured"]) <= max(2 * MIB, 0.1 * memory["measured"]), (
         text
     )
 
 
 class Data:
-    """Data sets, each written once, when it is first asked for."""
+    """Data sets, each written when a test first asks for it."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -84,9 +84,21 @@ class Data:
                 X *= 1000
             yield X.astype(dtype), y[:, 0] if k == 1 else y
 
-    def zarr(self, d, *, codec="none", dtype="float64", k=1, chunk_nbytes=8 * MIB, side_by_side=1,
-             shards=None, filters=(), nbytes=DATA_NBYTES):  # fmt: skip
-        name = f"{d}-{codec}-{dtype}-{k}-{chunk_nbytes}-{side_by_side}-{shards}-{len(filters)}.zarr"
+    def zarr(
+        self,
+        d,
+        *,
+        codec="none",
+        dtype="float64",
+        k=1,
+        chunk_nbytes=8 * MIB,
+        side_by_side=1,
+        shards=None,
+        filters=(),
+        nbytes=DATA_NBYTES,
+    ):
+        layout = f"{chunk_nbytes}-{side_by_side}-{shards}-{len(filters)}"
+        name = f"{d}-{codec}-{dtype}-{k}-{nbytes}-{layout}.zarr"
         path = self.folder / name
         if not path.exists():
             bands = list(self.rows(d, dtype, k, nbytes))
@@ -95,10 +107,14 @@ class Data:
             width = -(-d // side_by_side)
             group = zarr.create_group(path)
             array = group.create_array(
-                "X", shape=X.shape, dtype=X.dtype, chunks=(height, width),
+                "X",
+                shape=X.shape,
+                dtype=X.dtype,
+                chunks=(height, width),
                 shards=None if shards is None else (height * shards, width),
-                compressors=CODECS[codec], filters=filters,
-            )  # fmt: skip
+                compressors=CODECS[codec],
+                filters=filters,
+            )
             array[:] = X
             group.create_array("y", data=y, chunks=(min(len(y), 100_000), *y.shape[1:]))
             np.save(path / "weight.npy", np.random.default_rng(1).integers(0, 3, len(y)) * 1.0)
@@ -217,20 +233,20 @@ def test_a_state_that_threads_share(data, n_threads):
     check("zarr", path, solver="closed_form", n_threads=n_threads)
 
 
-def test_threads_are_given_up_for_the_limit(data):
+def test_a_low_limit_leaves_fewer_threads(data):
     path = data.zarr(1000, codec="zstd", chunk_nbytes=8 * MIB)
     check("zarr", path, solver="closed_form", n_threads=16, memory_limit="160 MiB")
 
 
 @pytest.mark.parametrize("solver", ["closed_form", "gd", "cg"])
-def test_who_measures_from_outside_sees_no_more_than_the_limit(data, solver):
-    # with what opening a store for the first time imports
+def test_a_public_fit_stays_within_the_limit(data, solver):
+    # with the modules that opening a store for the first time imports
     memory = measure("zarr", data.zarr(1000, codec="zstd"), solver=solver, task="public_fit")
     assert memory["measured"] <= parse_nbytes("256 MiB")
 
 
 @pytest.mark.slow
-def test_who_measures_from_outside_a_fit_that_just_fits_the_limit(data):
+def test_a_public_fit_that_just_fits_stays_within_the_limit(data):
     # XᵀX is 218 MiB
     path = data.zarr(5340, dtype="int16", nbytes=64 * MIB)
     memory = measure("zarr", path, solver="closed_form", task="public_fit")
@@ -264,7 +280,7 @@ def test_fewer_rows_than_columns(data):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not numba_kernels.is_installed(), reason="Numba is not installed")
-def test_loops_that_are_compiled_for_the_first_time(data, tmp_path, monkeypatch):
+def test_kernels_that_numba_compiles_for_the_first_time(data, tmp_path, monkeypatch):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     path = data.zarr(100, dtype="float32")
     check("zarr", path, solver="cg", memory_limit="240 MiB", loads_numba=True)
@@ -284,7 +300,7 @@ def test_one_column_of_many_rows(data, codec, loads_numba):
 @pytest.mark.parametrize("task", ["predict", "predict_to", "score"])
 @pytest.mark.parametrize("d", [10, 1000])
 def test_predictions(data, task, d):
-    # under the least limit that is not refused, so that limit and plan are one
+    # under the least limit that is accepted, which is what the plan needs
     memory = measure("zarr", data.zarr(d, codec="zstd"), task=task)
     assert memory["measured"] <= memory["limit"] <= 3 * memory["measured"], memory
 

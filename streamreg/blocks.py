@@ -35,7 +35,7 @@ def is_cupy(array: object) -> bool:
 
 
 def on_host(array: Any) -> Array:  # noqa: ANN401
-    """Return an array in the host's memory, which waits for the GPU if it is copied from there."""
+    """Return an array in the host's memory, which waits for the GPU if it is copied from its memory."""
     host: Array = array.get() if is_cupy(array) else array
     return host
 
@@ -81,4 +81,4 @@ class Block:
     def rows(self, first: int, stop: int) -> Block:
         """Return some rows, as views."""
         weight = None if self.weight is None else self.weight[first:stop]
-        return Block(self.X[first:stop], self.y[first:stop], weight, self.start)
+        return Block(self.X[first:stop], self.y[first:stop], weight, self.start + first)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from streamreg import validate
-from streamreg.errors import InputError, Parameter, Remedy
+from streamreg.errors import InputError, Parameter, PythonOnly, Remedy
 from streamreg.formatting import count, given
 from streamreg.machine import available_nbytes
 from streamreg.solvers.penalties import L2Penalty
@@ -27,23 +27,23 @@ if TYPE_CHECKING:
 class FitConfig:
     """The parameters of ``LinearRegression``, as numbers; :meth:`parse` makes them of texts."""
 
-    solver: str = AUTO
-    fit_intercept: bool = True
-    l2: float = 0.0
-    standardize: bool = True
-    learning_rate: float | Literal["auto"] = "auto"
-    max_epochs: int = 1000
-    tol: float = 1e-8
-    init: Any = "zeros"
-    random_state: Any = None
-    memory_limit: int | None = None  # bytes
-    n_threads: int | None = None
-    device: str = "cpu"
-    device_memory_limit: int | None = None  # bytes
-    client: Any = None
-    checkpoint: str | None = None
-    missing_chunks: str = "error"
-    nan_policy: NanPolicy = "raise"
+    solver: str
+    fit_intercept: bool
+    l2: float
+    standardize: bool
+    learning_rate: float | Literal["auto"]
+    max_epochs: int
+    tol: float
+    init: Any
+    random_state: Any
+    memory_limit: int | None  # bytes
+    n_threads: int | None
+    device: str
+    device_memory_limit: int | None  # bytes
+    client: Any
+    checkpoint: str | None
+    missing_chunks: str
+    nan_policy: NanPolicy
 
     @classmethod
     def parse(
@@ -78,7 +78,7 @@ class FitConfig:
         if device_memory_limit is not None and device != "cuda":
             raise InputError(
                 Parameter("device_memory_limit"),
-                " is of a GPU, and ",
+                " limits the memory of a GPU, and ",
                 Parameter("device", "cpu"),
                 " uses none: pass ",
                 Remedy("device", "cuda"),
@@ -183,7 +183,9 @@ def _initial_weights(
         if init == "random":
             normal = _normal(random_state, (n_features, n_targets))
             return np.asarray(normal / np.sqrt(n_features))
-        raise InputError(given("init", init), ' must be "zeros", "random" or an array (D,)')
+        raise InputError(
+            given("init", init), ' must be "zeros" or "random"', PythonOnly(", or an array (D,)")
+        )
     try:
         values = np.asarray(init, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:

@@ -229,7 +229,7 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
             self._model(),
             dataset,
             validate.path_text("out", out),
-            overwrite=overwrite,
+            overwrite=validate.flag("overwrite", overwrite),
             memory_limit=config.memory_limit,
             n_threads=config.n_threads,
             inputs=[X] if isinstance(X, str | os.PathLike) else [],

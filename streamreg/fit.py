@@ -123,7 +123,7 @@ class ThreadsBackend(Backend["Request", "Needs", "Candidate"]):
     def load_kernels(self, kernels: str) -> str:
         try:
             load_kernels(kernels)
-        # whatever an installed Numba raises that does not suit NumPy, or LLVM
+        # an installed Numba raises many types of errors if NumPy or LLVM do not suit it
         except Exception as error:  # noqa: BLE001
             warnings.warn(
                 f"Numba is installed but cannot be imported ({type(error).__name__}: {error}): "
@@ -163,9 +163,9 @@ def backend_of(config: FitConfig) -> FitBackend:
         return _backend_of_process(config, limit, config.n_threads or usable_cpus())
     from streamreg.cluster.backend import ClusterBackend, limits_of  # noqa: PLC0415
 
-    scheduler, memory_limit, n_threads = limits_of(config)
-    worker = _backend_of_process(config, memory_limit, n_threads)
-    return ClusterBackend(scheduler, worker)
+    limits = limits_of(config)
+    worker = _backend_of_process(config, limits.memory_limit, limits.n_threads)
+    return ClusterBackend(limits, worker)
 
 
 def _backend_of_process(config: FitConfig, memory_limit: int, n_threads: int) -> FitBackend:

@@ -130,7 +130,7 @@ class Model:
         except Exception as error:
             raise InputError(
                 f"{str(path)!r} is not a model of streamreg ({type(error).__name__}: {error}); "
-                "save it again with model.save"
+                "fit and save the model again"
             ) from error
 
     @classmethod

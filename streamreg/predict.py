@@ -238,7 +238,7 @@ def _predictor(
         ahead = 2 if n_threads == 1 else n_threads + 2
         scratch = numpy_kernels.predict_scratch_nbytes(model.n_features)
         made_nbytes = ahead * 8 * model.n_targets * costs.block_rows
-        made = Term("made", made_nbytes, f"predictions of {ahead} blocks")
+        made = Term("pending", made_nbytes, f"predictions of {ahead} blocks")
         return [output, *_terms(model, costs, scratch, n_threads), made]
 
     to_disk = peak(terms(1, _output_term(model, dataset)))

@@ -219,5 +219,6 @@ def _differences(then: Any, now: Any, name: str = "") -> list[tuple[str, Any, An
         return [] if then == now else [(name or "all", then, now)]
     found = []
     for key in sorted({*then, *now}):
-        found += _differences(then.get(key), now.get(key), f"{name} {key}".strip())
+        label = key if name == "parameters" else f"{name} {key}".strip()
+        found += _differences(then.get(key), now.get(key), label)
     return found

@@ -68,7 +68,7 @@ def demo(
         true_weights, deviations = _generate(path, rows, features)
         show.write(
             f"   written in {time.perf_counter() - began:.1f} s; the memory limit is "
-            f"{format_nbytes(limit)}, {limit / nbytes:.2f} of it\n"
+            f"{format_nbytes(limit)}, {limit / nbytes:.2f} times the data\n"
         )
         show.write("2. Plan, from metadata alone")
         _run("plan", path, *options)
@@ -98,9 +98,11 @@ def demo(
             table,
         )
         show.write(
-            "   time includes the start of Python. Distances are of weights times deviations,"
+            "   time includes the start of Python. Distances compare weights times deviations"
         )
-        show.write("   from the first row and from the truth, whose last digits the noise hides\n")
+        show.write(
+            "   with those of the first row, and with the true ones, from which noise sets them apart\n"
+        )
 
         show.write("4. Predict to disk, and score")
         model = next(iter(fits))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from streamreg.fit import Fit
 
 _NOT_CONVERGED = 4
-_MOST_ROWS = 30
+_MOST_ROWS, _MOST_TARGETS = 30, 5
 
 
 @with_config_options
@@ -114,12 +114,15 @@ def _write_result(model: Model, result: Fit, out: Path | None) -> None:
     )
     names = model.feature_names or [f"x{j}" for j in range(model.n_features)]
     targets = model.target_names or [f"y{k}" for k in range(len(model.intercept))]
-    rows = [["intercept", *(f"{b:.6g}" for b in model.intercept)]]
+    n_targets = min(len(targets), _MOST_TARGETS)
+    rows = [["intercept", *(f"{b:.6g}" for b in model.intercept[:n_targets])]]
     rows += [
-        [names[j], *(f"{w:.6g}" for w in model.coefficients[:, j])]
+        [names[j], *(f"{w:.6g}" for w in model.coefficients[:n_targets, j])]
         for j in range(min(model.n_features, _MOST_ROWS))
     ]
-    show.write_table(["", *targets], rows)
+    show.write_table(["", *targets[:n_targets]], rows)
+    if len(targets) > n_targets:
+        show.write(f"… and {len(targets) - n_targets:,} more targets")
     if model.n_features > _MOST_ROWS:
         show.write(f"… and {model.n_features - _MOST_ROWS:,} more coefficients")
     if out is not None:

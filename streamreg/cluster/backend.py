@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from streamreg.cluster.engine import ClusterEngine
 from streamreg.cluster.scheduler import scheduler_of
@@ -11,7 +11,15 @@ from streamreg.cluster.workers import job_for, require_fit_workers
 from streamreg.config import memory_limit_or_default
 from streamreg.engines.backend import Backend
 from streamreg.engines.blas import blas_architecture
-from streamreg.errors import ClusterError, DataWarning, InputError, MemoryLimitError
+from streamreg.errors import (
+    ClusterError,
+    DataWarning,
+    InputError,
+    MemoryLimitError,
+    Message,
+    Parameter,
+)
+from streamreg.formatting import format_nbytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,8 +47,9 @@ class ClusterBackend(Backend["Request", "Needs", "Candidate"]):
 
     caches_blocks = False
 
-    def __init__(self, scheduler: Scheduler, worker: FitBackend) -> None:
-        self._scheduler = scheduler
+    def __init__(self, limits: WorkerLimits, worker: FitBackend) -> None:
+        self._scheduler = scheduler = limits.scheduler
+        self.worker_nbytes = limits.worker_nbytes
         self._worker = worker
         self.policy = worker.policy
         self.rates = worker.rates
@@ -89,8 +98,17 @@ class ClusterBackend(Backend["Request", "Needs", "Candidate"]):
         return self._worker.segment_reducer(candidate, kernels)
 
 
-def limits_of(config: FitConfig) -> tuple[Scheduler, int, int]:
-    """Return the client's scheduler, and the memory limit in bytes and the threads of a worker.
+class WorkerLimits(NamedTuple):
+    """What a fit may use of each worker."""
+
+    scheduler: Scheduler
+    memory_limit: int
+    n_threads: int
+    worker_nbytes: int | None  # of the smallest worker, if the limit is a share of its memory
+
+
+def limits_of(config: FitConfig) -> WorkerLimits:
+    """Return what a fit may use of each worker.
 
     Workers may differ: the limit is that of the smallest, the threads are those of the largest.
 
@@ -102,12 +120,13 @@ def limits_of(config: FitConfig) -> tuple[Scheduler, int, int]:
         No worker connects within the patience.
     """
     if config.n_threads is not None:
-        warnings.warn(
-            f"n_threads={config.n_threads} has no effect on a fit with client: each worker uses "
-            "the threads that it was started with (dask worker --nthreads)",
-            DataWarning,
-            stacklevel=2,
+        no_effect = Message(
+            Parameter("n_threads", config.n_threads),
+            " has no effect on a fit with ",
+            Parameter("client"),
+            ": each worker uses the threads that it was started with (dask worker --nthreads)",
         )
+        warnings.warn(no_effect, DataWarning, stacklevel=2)
     scheduler = scheduler_of(config.client)
     client = scheduler.client
     if not scheduler.workers():
@@ -120,8 +139,24 @@ def limits_of(config: FitConfig) -> tuple[Scheduler, int, int]:
             ) from error
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     memory = (worker["memory_limit"] for worker in workers)
-    limits = [int(_USABLE_SHARE * nbytes) for nbytes in memory if nbytes]
-    if config.memory_limit is not None:
-        limits.append(config.memory_limit)
+    worker_nbytes = min((nbytes for nbytes in memory if nbytes), default=None)
+    limit = memory_limit_or_default(config.memory_limit)
+    if worker_nbytes is not None:
+        usable = int(_USABLE_SHARE * worker_nbytes)
+        if config.memory_limit is None or config.memory_limit > usable:
+            if config.memory_limit is not None:
+                _warn_of_limit(config.memory_limit, usable, worker_nbytes)
+            limit = usable
+        else:
+            worker_nbytes = None
     n_threads = max((worker["nthreads"] for worker in workers), default=1)
-    return scheduler, memory_limit_or_default(min(limits, default=None)), n_threads
+    return WorkerLimits(scheduler, limit, n_threads, worker_nbytes)
+
+
+def _warn_of_limit(memory_limit: int, usable: int, worker_nbytes: int) -> None:
+    lowered = Message(
+        Parameter("memory_limit"),
+        f" of {format_nbytes(memory_limit)} is lowered to {format_nbytes(usable)}, "
+        f"{_USABLE_SHARE:.0%} of the {format_nbytes(worker_nbytes)} of the smallest worker",
+    )
+    warnings.warn(lowered, DataWarning, stacklevel=4)

@@ -75,7 +75,7 @@ def scheduler_of(client: Any) -> Scheduler:  # noqa: ANN401  (distributed publis
     Raises
     ------
     InputError
-        It is no client, or asynchronous or closed, or the setting is no time.
+        It is not a client, or asynchronous or closed; or the setting is not a duration.
     """
     import dask  # noqa: PLC0415  (an extra)
     from dask.utils import parse_timedelta  # noqa: PLC0415
@@ -88,7 +88,7 @@ def scheduler_of(client: Any) -> Scheduler:  # noqa: ANN401  (distributed publis
         seconds = 0.0
     if not 0 < seconds < math.inf:
         raise InputError(
-            f"streamreg.no-progress-timeout={given!r} in Dask's configuration is no time; set "
+            f"streamreg.no-progress-timeout={given!r} in Dask's configuration is not a duration; set "
             '"300 s", or "10 min"'
         )
     if type(client).__module__.partition(".")[0] != "distributed":
@@ -106,7 +106,7 @@ def scheduler_of(client: Any) -> Scheduler:  # noqa: ANN401  (distributed publis
 def given_up(waited_for: str, why: str) -> ClusterError:
     """Return the error that ends a fit."""
     return ClusterError(
-        f"the cluster was given up while {waited_for} was waited for: {why}. Fix it and start the "
-        "fit again; what its checkpoint saved is kept. A longer wait is set by "
+        f"the fit stopped waiting for {waited_for} from the cluster: {why}. Fix it and start the "
+        "fit again, which resumes from its checkpoint, if it has one. A longer wait is set by "
         "streamreg.no-progress-timeout in Dask's configuration"
     )

@@ -142,8 +142,9 @@ class Tasks:
         idle = self._looked - self._last_progress
         # a task may take long, but not without any worker
         if idle > (self._patience if processing else self._scheduler.patience):
-            there = count(len(processing), "worker")
-            raise given_up(self._what, f"nothing came for {idle:.0f} s, with {there} there")
+            connected = count(len(processing), "worker")
+            why = f"no task ended for {idle:.0f} s, with {connected} connected"
+            raise given_up(self._what, why)
         if idle > self._suspicion:
             self._submit_elsewhere(waiting, processing)
             self._suspicion = 2 * idle

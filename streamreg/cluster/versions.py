@@ -25,7 +25,7 @@ def versions() -> dict[str, str]:
 def require_versions(expected: dict[str, str]) -> None:
     """Raise :class:`ClusterError` if this process has other versions."""
     other = [
-        f"{name} {found} (here {expected[name]})"
+        f"{name} {found} (the fit's process has {expected[name]})"
         for name, found in versions().items()
         if found != expected[name]
     ]

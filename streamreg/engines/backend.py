@@ -73,6 +73,8 @@ class Backend(ABC, Generic[Request, Needs, Candidate]):
     rates: Rates
     caches_blocks: bool = True  # whether decoded blocks can stay in memory between passes
     n_processes: int = 1  # that run passes at the same time
+    # of the smallest worker, if the memory limit is a share of it
+    worker_nbytes: int | None = None
 
     @abstractmethod
     def require_readable(self, dataset: Dataset) -> None:

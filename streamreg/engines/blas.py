@@ -20,7 +20,7 @@ class _Limit:
     """Counts the running passes, because the setting is one for all threads of the process.
 
     Without the count, the first of two passes to end would lift the limit of the other, and the
-    second would leave BLAS at one thread for ever.
+    second would leave BLAS at one thread permanently.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class _Limit:
 
 def _set_threads(library: Any, n_threads: int) -> None:  # noqa: ANN401  (it publishes no types)
     # threadpoolctl lets one thread at a time set OpenBLAS and silently ignores the others: fits in
-    # several threads would not limit it, or leave it at one thread for ever
+    # several threads would not limit it, or leave it at one thread permanently
     if not isinstance(library, OpenBLASController):
         library.set_num_threads(n_threads)
         return

@@ -9,12 +9,14 @@ if TYPE_CHECKING:
 
 
 def load_kernels(name: str) -> KernelSet:
-    """Import and return the kernels ``"numpy"`` or ``"numba"``."""
+    """Import and return the kernels ``"numpy"`` or ``"numba"``; LookupError for other names."""
     if name == "numba":
         from streamreg.kernels import numba  # noqa: PLC0415
 
         numba.load()
         return numba.KERNELS
-    from streamreg.kernels.numpy import KERNELS  # noqa: PLC0415
+    if name == "numpy":
+        from streamreg.kernels.numpy import KERNELS  # noqa: PLC0415
 
-    return KERNELS
+        return KERNELS
+    raise LookupError(f"there are no kernels {name!r}; there are 'numpy' and 'numba'")

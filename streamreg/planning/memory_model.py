@@ -90,6 +90,7 @@ def make_plan(
         n_targets=problem.n_targets,
         advice=rechunking_advice(dataset, backend.memory_limit, list(candidates.values())),
         fits_on_processor=processor is not None and candidate(chosen, processor).fits,
+        worker_nbytes=backend.worker_nbytes,
     )
 
 

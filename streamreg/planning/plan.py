@@ -35,6 +35,8 @@ class Plan:
         How to rechunk the data so that a fit fits; empty if the chunks are not the reason.
     fits_on_processor
         Whether the chosen solver fits without the GPU, if it does not fit with it.
+    worker_nbytes
+        Memory of the smallest worker of a cluster, if ``memory_limit`` is a share of it.
     """
 
     chosen: str
@@ -45,6 +47,7 @@ class Plan:
     n_targets: int
     advice: str = ""
     fits_on_processor: bool = False
+    worker_nbytes: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain numbers, texts, lists and dictionaries, as in JSON."""
@@ -74,6 +77,8 @@ class Plan:
         targets = f", K = {self.n_targets:,}" if self.n_targets > 1 else ""
         chosen = self.candidates[self.chosen]
         title = f"{self._shape}{targets}, memory limit {format_nbytes(self.memory_limit)}"
+        if self.worker_nbytes:
+            title += f" of each worker ({format_nbytes(self.worker_nbytes)} in the smallest)"
         reads = format_nbytes(chosen.bytes_per_pass)
         lines += ["", f"each pass reads {reads}; times are rough estimates"]
         lines += [
@@ -141,8 +146,15 @@ class Plan:
         remedies, advice = self._other_solver(fitting), ""
         if not fitting and refused.device is None:
             remedies = self._without_numba(refused, fitting_device)
+        larger_workers = None
+        if self.worker_nbytes:
+            enough = -(-refused.needed_nbytes * self.worker_nbytes // self.memory_limit)
+            text = f"Start workers with {format_nbytes(enough, up=True)} of memory or more"
+            larger_workers = Message(text)
         if not fitting and not remedies:
-            remedies, advice = self._least_limit(refused, fitting_device), self.advice
+            advice = self.advice
+            if larger_workers is None:
+                remedies = self._least_limit(refused, fitting_device)
         return itemised(
             refused.solver,
             self.memory_limit,
@@ -150,6 +162,7 @@ class Plan:
             [term for term in refused.terms if term.what != "cache"],
             remedies,
             advice,
+            first_remedy=larger_workers,
         )
 
     @staticmethod
@@ -208,6 +221,7 @@ def itemised(
     remedies: Sequence[Message],
     advice: str = "",
     parameter: str = "memory_limit",
+    first_remedy: Message | None = None,
 ) -> Message:
     """Return the text of a ``MemoryLimitError``; all that it offers was planned, and fits."""
     enough = format_nbytes(peak(list(terms)), up=True)
@@ -217,7 +231,8 @@ def itemised(
         for term in sorted(terms, key=lambda term: -term.nbytes)
         if term.nbytes
     ]
-    offers: list[str | Remedy] = ["  Raise ", Remedy(parameter), f" to {enough}"]
+    raised = Message("Raise ", Remedy(parameter), f" to {enough}")
+    offers: list[str | Remedy] = ["  ", first_remedy or raised]
     for remedy in remedies:
         offers += [", or ", remedy]
     return Message(

@@ -56,7 +56,7 @@ class Candidate:
     is_exact: bool  # whether ``passes`` is exact
     seconds: float  # a rough estimate of the time of the whole fit
     fits: bool
-    reason: str  # why it fits or not, in a few words
+    reason: str  # what the solver is good for; or the largest term, if it does not fit
     terms: tuple[Term, ...]
     n_threads: int  # that run passes: as many as fit, at least one
     kernels: str  # the name of the kernels that reduce the blocks

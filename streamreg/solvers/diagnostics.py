@@ -112,9 +112,9 @@ def duplicate_warnings(
     repeated = _alike(np.where(with_y < 0, -with_mixture, with_mixture), suspects)
     if len(repeated):
         yield or_l2(
-            f"{problem.columns(repeated)} are multiples of each other, but for a constant: of all "
-            "weights that fit alike the ones of least norm, in the solver's units, were sought; "
-            "leave such columns out"
+            f"{problem.columns(repeated)} are multiples of each other, up to a constant. Many "
+            "weights fit equally well; the solver sought those of least norm in its units. Leave "
+            "such columns out"
         )
 
 

@@ -119,8 +119,9 @@ class BlockReader:
         if bad.any():
             row = int(np.argmax(bad))
             source = self._dataset.weight
+            place = source.place(start + row) if source else ""
+            where = "" if source is None or place == source.name else f" ({place})"
             raise InputError(
-                f"sample_weight is {weight[row]} in row {start + row:,} "
-                f"({source.place(start + row) if source else ''}); weights must be finite and "
-                "not negative. A weight of 0 leaves a row out"
+                f"sample_weight is {weight[row]} in row {start + row:,}{where}; weights must be "
+                "finite and not negative. A weight of 0 leaves a row out"
             )

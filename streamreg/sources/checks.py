@@ -98,15 +98,15 @@ def as_rows(
     if is_cupy(values) != cupy:
         came, claimed = ("CuPy", "NumPy") if is_cupy(values) else ("NumPy", "CuPy")
         raise InputError(
-            f"{what}: {came} rows came where the array claims to be {claimed}'s; tell Dask what "
-            f"they are, as in map_blocks(..., meta={came.lower()}.empty((0, 0)))"
+            f"{what}: the array returned rows of {came} but declares {claimed}; declare them to "
+            f"Dask, as in map_blocks(..., meta={came.lower()}.empty((0, 0)))"
         )
     rows: Array = values if cupy else np.asarray(values)
     if rows.shape != shape:
-        raise InputError(f"{what}: shape {rows.shape} came where the array claims {shape}")
+        raise InputError(f"{what}: the array returned shape {rows.shape} but declares {shape}")
     if not np.can_cast(rows.dtype, dtype, "safe"):
         raise InputError(
-            f"{what}: {rows.dtype} came where the array claims {dtype}; "
+            f"{what}: the array returned {rows.dtype} but declares {dtype}; "
             f"call .astype({str(rows.dtype)!r}) on it"
         )
     return rows.astype(dtype, copy=False)

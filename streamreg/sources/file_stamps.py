@@ -68,7 +68,7 @@ class FileStamps:
                 is_gone = isinstance(error, FileNotFoundError)
                 if is_gone and self.values[number] == _ABSENT:
                     continue
-                why = "is gone" if is_gone else f"cannot be any more: {error.strerror}"
+                why = "is missing now" if is_gone else f"cannot be read now: {error.strerror}"
                 raise DataCorruptionError(
                     f"{self._describe(at)} was read before and {why}"
                 ) from error

@@ -133,7 +133,7 @@ class _FileReader(Reader):
         except OSError as error:
             raise self._error(start, stop, f"cannot be read: {error.strerror}") from error
         if not is_whole:
-            raise self._error(start, stop, "are gone: it was shortened after it was mapped")
+            raise self._error(start, stop, "are missing: it was truncated after it was mapped")
         return copies.T if source.by_columns else rows
 
     def _copy(self, lines: Array, copies: Array, step: int) -> bool:

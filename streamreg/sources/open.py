@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import compress
 from typing import TYPE_CHECKING
 
-from streamreg.errors import InputError
+from streamreg.errors import InputError, Remedy
 from streamreg.sources.coerce import as_streamable
 from streamreg.sources.dataset import Dataset
 from streamreg.sources.kinds import open_group, open_source
@@ -42,8 +42,9 @@ def open_dataset(
                 sample_weight = group.member("sample_weight", optional=True)
     if needs_y and y is None:
         raise InputError(
-            "fit requires y to be passed, but the target y is None: y should be a 1d array, "
-            "or X the path of a Zarr group that holds X and y"
+            "fit requires y to be passed, but the target y is None: pass ",
+            Remedy("y"),
+            ", or the path of a Zarr group that holds X and y",
         )
 
     y, y_rounded = as_streamable(y, "y")

@@ -121,7 +121,7 @@ def test_a_resumed_fit_has_the_same_random_start(data, tmp_path):
 @pytest.mark.parametrize(
     ("parameters", "says"),
     [
-        ({"l2": 1.0}, r"parameters l2 was 0\.0 and is 1\.0"),
+        ({"l2": 1.0}, r": l2 was 0\.0 and is 1\.0"),
         ({"tol": 1e-3}, r"parameters tol was 1e-12 and is 0\.001"),
         ({"solver": "gd"}, "parameters solver was 'cg' and is 'gd'"),
         ({"init": np.ones(D)}, "parameters init was 'zeros' and is"),
@@ -155,7 +155,9 @@ def test_the_checkpoint_of_a_complete_fit_is_refused_for_other_data(data, tmp_pa
         fit(other, solver=solver, checkpoint=tmp_path / "a")
     assert "with their times (cp -p)" in error.value.__notes__[0]
     (data / "y/c/5").unlink()
-    with pytest.raises(DataCorruptionError, match=r"c/5 of .*y .* was read before and is gone"):
+    with pytest.raises(
+        DataCorruptionError, match=r"c/5 of .*y .* was read before and is missing now"
+    ):
         fit(data, solver=solver, checkpoint=tmp_path / "a")
 
 

@@ -145,8 +145,8 @@ def test_chunks_whose_meta_names_another_library_are_refused(cupy, rows):
     numpy_meta = lazy.map_blocks(cupy.asarray, dtype=X.dtype, meta=np.empty((0, 0)))
     cupy_meta = lazy.map_blocks(np.copy, dtype=X.dtype, meta=cupy.asarray(np.empty((0, 0))))
     for data, match in (
-        (numpy_meta, r"CuPy rows came where the array claims to be NumPy's.*meta=cupy\.empty"),
-        (cupy_meta, r"NumPy rows came where the array claims to be CuPy's.*meta=numpy\.empty"),
+        (numpy_meta, r"rows of CuPy but declares NumPy.*meta=cupy\.empty"),
+        (cupy_meta, r"rows of NumPy but declares CuPy.*meta=numpy\.empty"),
     ):
         with pytest.raises(InputError, match=match):
             fit(data, y)

@@ -265,9 +265,9 @@ def test_an_array_that_returns_another_shape_or_dtype_is_an_input_error():
             return self.answer
 
     X = np.ones((5, 2), "f4")
-    with pytest.raises(InputError, match=r"rows 0.4 of X: shape \(5, 3\) came where .* \(5, 2\)"):
+    with pytest.raises(InputError, match=r"rows 0.4 of X: .* shape \(5, 3\) but declares \(5, 2\)"):
         read_all(open_source(Lying(X, np.ones((5, 3))), "X"))
-    with pytest.raises(InputError, match="float64 came where the array claims float32"):
+    with pytest.raises(InputError, match="float64 but declares float32"):
         read_all(open_source(Lying(X, np.ones((5, 2))), "X"))
     narrow = read_all(open_source(Lying(X, np.ones((5, 2), "f2")), "X"))
     assert narrow.dtype == np.float32

@@ -213,10 +213,10 @@ def test_tasks_that_fail_are_named_by_rows(error, kind):
 def test_chunks_of_another_shape_or_dtype_than_claimed_are_an_input_error():
     x = da.ones((20, 2), chunks=(10, 2))
     short = x.map_blocks(lambda block: block[1:], dtype=float, meta=np.empty((0, 0)))
-    with pytest.raises(InputError, match=r"chunk row 0 .* shape \(9, 2\) came where"):
+    with pytest.raises(InputError, match=r"chunk row 0 .* returned shape \(9, 2\) but declares"):
         read_all(open_source(short, "X"))
     whole = x.map_blocks(lambda block: block / 2, dtype=int, meta=np.empty((0, 0), int))
-    with pytest.raises(InputError, match=r"float64 came where the array claims int64"):
+    with pytest.raises(InputError, match=r"returned float64 but declares int64"):
         read_all(open_source(whole, "X"))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from streamreg.errors import DataCorruptionError, InputError, StreamregError
+from streamreg.errors import DataCorruptionError, InputError, PythonOnly, StreamregError
 from streamreg.formatting import MIB, format_nbytes
 from streamreg.sources.base import ArrayGroup
 
@@ -149,8 +149,10 @@ def _require_metadata(path: Path, label: str) -> None:
     if not exists:
         raise InputError(f"there is nothing at {label}; is the path spelled as on disk?")
     raise InputError(
-        f"{label} is a file, not a Zarr array. Tables go through `streamreg ingest`; of HDF5 files "
-        'pass the h5py.Dataset, of .npy files numpy.load(PATH, mmap_mode="r")'
+        f"{label} is a file, not a Zarr array. Tables go through `streamreg ingest`",
+        PythonOnly(
+            '; of HDF5 files pass the h5py.Dataset, of .npy numpy.load(PATH, mmap_mode="r")'
+        ),
     )
 
 

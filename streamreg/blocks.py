@@ -35,7 +35,7 @@ def is_cupy(array: object) -> bool:
 
 
 def on_host(array: Any) -> Array:  # noqa: ANN401
-    """Return an array in the host's memory, which waits for the GPU if it is copied from its memory."""
+    """Return an array in the host's memory; a copy from a GPU waits for the GPU."""
     host: Array = array.get() if is_cupy(array) else array
     return host
 

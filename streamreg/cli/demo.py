@@ -100,9 +100,7 @@ def demo(
         show.write(
             "   time includes the start of Python. Distances compare weights times deviations"
         )
-        show.write(
-            "   with those of the first row, and with the true ones, from which noise sets them apart\n"
-        )
+        show.write("   with those of the first row, and with the true ones, which noise hides\n")
 
         show.write("4. Predict to disk, and score")
         model = next(iter(fits))

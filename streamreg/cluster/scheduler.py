@@ -88,8 +88,8 @@ def scheduler_of(client: Any) -> Scheduler:  # noqa: ANN401  (distributed publis
         seconds = 0.0
     if not 0 < seconds < math.inf:
         raise InputError(
-            f"streamreg.no-progress-timeout={given!r} in Dask's configuration is not a duration; set "
-            '"300 s", or "10 min"'
+            f"streamreg.no-progress-timeout={given!r} in Dask's configuration is not a duration; "
+            'set "300 s", or "10 min"'
         )
     if type(client).__module__.partition(".")[0] != "distributed":
         raise InputError(

@@ -159,11 +159,15 @@ class InputError(StreamregError, ValueError):
     """Data or a parameter cannot be used: names the array, rows and columns, or the parameter."""
 
 
-class MemoryLimitError(StreamregError, MemoryError):
+class MemoryLimitError(MemoryError, StreamregError):
     """The plan needs more than ``memory_limit``; raised before any data is read.
 
     During a fit it is raised if the system refuses memory that the limit allows.
     """
+
+    # MemoryError is the first base, because CPython calls its __new__ for no other class; tblib,
+    # with which Dask sends errors between processes, calls __new__ by itself
+    __init__ = StreamregError.__init__
 
 
 class DataCorruptionError(StreamregError, OSError):

@@ -17,6 +17,7 @@ from streamreg.errors import (
     Parameter,
     PythonOnly,
     Remedy,
+    StreamregError,
     Verbatim,
 )
 from streamreg.formatting import given
@@ -115,6 +116,15 @@ class Reason(Enum):
 def test_both_wordings_survive(same):
     assert str(same) == IN_PYTHON
     assert same.for_command_line() == ON_COMMAND_LINE
+
+
+@pytest.mark.parametrize("kind", StreamregError.__subclasses__(), ids=lambda kind: kind.__name__)
+def test_errors_can_be_sent_between_the_processes_of_a_cluster(kind):
+    tblib = pytest.importorskip("tblib.pickling_support", reason="Dask sends errors with it")
+    rebuild, arguments, *_ = tblib.pickle_exception(kind(MESSAGE))
+    error = rebuild(*arguments)
+    assert type(error) is kind
+    assert error.args[0].for_command_line() == ON_COMMAND_LINE
 
 
 def test_messages_are_joined_by_a_separator():

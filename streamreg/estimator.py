@@ -74,7 +74,7 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
     memory_limit
         Bytes, or a text such as ``"512 MiB"``: what the fit may add to the process. ``None``: half
         of what the process may still use, containers' limits respected. With ``client`` it is what
-        the fit may add to each worker; ``None``: 60 % of the memory limit of the smallest worker.
+        the fit may add to each worker: at most, and by default, 60 % of that of the smallest.
     n_threads
         Threads that reduce rows; ``None``: all cores that the process may use. It changes no bit.
         With ``client``, ``fit`` ignores it and warns: each worker uses its own threads.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import shutil
 import threading
 import warnings
@@ -15,7 +16,7 @@ import zarr
 from problems import lstsq
 from sklearn.base import clone
 
-from streamreg import LinearRegression
+from streamreg import LinearRegression, plan
 from streamreg.accumulators.moments import Moments
 from streamreg.cluster import worker_tasks
 from streamreg.cluster.engine import ClusterEngine
@@ -266,6 +267,25 @@ def test_processors_of_several_kinds_are_a_warning(client, store):
 def test_a_worker_whose_memory_is_too_small_is_refused(client, store):
     with pytest.raises(MemoryLimitError, match="memory_limit is"):
         LinearRegression(client=client, memory_limit="1 MiB").fit(store)
+
+
+def test_a_limit_above_what_workers_have_is_lowered_with_a_warning_and_a_remedy(client, tmp_path):
+    # metadata alone: nothing is read
+    for name, shape in (("X", (20_000, 12_000)), ("y", (20_000,))):
+        zarr.create_array(tmp_path / name, shape=shape, chunks=(100, *shape[1:]), dtype="f4")
+    with pytest.warns(DataWarning, match=r"is lowered to 614\.4 MiB, 60% of the 1\.0 GiB of the"):
+        table = str(
+            plan(
+                str(tmp_path / "X"),
+                str(tmp_path / "y"),
+                client=client,
+                solver="closed_form",
+                memory_limit="4 GiB",
+            )
+        )
+    assert "memory limit 614.4 MiB of each worker (1.0 GiB in the smallest)" in table
+    assert re.search(r"Start workers with \d\.\d GiB of memory or more, or use solver=", table)
+    assert "Raise memory_limit" not in table
 
 
 @pytest.mark.parametrize("given", ["tcp://127.0.0.1:1", 7])

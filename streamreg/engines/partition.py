@@ -7,15 +7,16 @@ depend on the memory limit or on the number of threads, so these change no bit o
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING
 
 from streamreg.errors import CheckpointError
 from streamreg.formatting import MIB
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from streamreg.sources.base import RowGrid
 
 # rows that a kernel takes at a time
@@ -61,7 +62,7 @@ HOST = PartitionPolicy()
 
 
 @dataclass(frozen=True)
-class Blocks(Sequence[tuple[int, int]]):
+class Blocks:
     """The blocks of a data set, as (first row, row after the last).
 
     Chunks smaller than a block are joined to one. Larger ones are divided into pieces of equal
@@ -104,13 +105,10 @@ class Blocks(Sequence[tuple[int, int]]):
         groups, rest = divmod(self.n_rows, self.group_rows)
         return groups * -(-self.group_rows // self.piece_rows) + -(-rest // self.piece_rows)
 
-    @overload
-    def __getitem__(self, index: int) -> tuple[int, int]: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[tuple[int, int]]: ...
-    def __getitem__(self, index: int | slice) -> tuple[int, int] | list[tuple[int, int]]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return map(self.__getitem__, range(len(self)))
+
+    def __getitem__(self, index: int) -> tuple[int, int]:
         if not 0 <= index < len(self):
             raise IndexError(index)
         if self.bounds is not None:
@@ -137,7 +135,7 @@ class Blocks(Sequence[tuple[int, int]]):
 
 
 @dataclass(frozen=True)
-class Segments(Sequence[range]):
+class Segments:
     """The segments of a pass, as ranges of block numbers."""
 
     n_blocks: int
@@ -174,13 +172,10 @@ class Segments(Sequence[range]):
     def __len__(self) -> int:
         return self.n_segments
 
-    @overload
-    def __getitem__(self, index: int) -> range: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[range]: ...
-    def __getitem__(self, index: int | slice) -> range | list[range]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def __iter__(self) -> Iterator[range]:
+        return map(self.__getitem__, range(len(self)))
+
+    def __getitem__(self, index: int) -> range:
         if not 0 <= index < self.n_segments:
             raise IndexError(index)
         first, last = (at * self.n_blocks // self.n_segments for at in (index, index + 1))

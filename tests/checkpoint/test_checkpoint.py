@@ -121,10 +121,10 @@ def test_a_resumed_fit_has_the_same_random_start(data, tmp_path):
 @pytest.mark.parametrize(
     ("parameters", "says"),
     [
-        ({"l2": 1.0}, r": l2 was 0\.0 and is 1\.0"),
-        ({"tol": 1e-3}, r"parameters tol was 1e-12 and is 0\.001"),
-        ({"solver": "gd"}, "parameters solver was 'cg' and is 'gd'"),
-        ({"init": np.ones(D)}, "parameters init was 'zeros' and is"),
+        ({"l2": 1.0}, r"l2 was 0\.0 and is 1\.0"),
+        ({"tol": 1e-3}, r"tol was 1e-12 and is 0\.001"),
+        ({"solver": "gd"}, "solver was 'cg' and is 'gd'"),
+        ({"init": np.ones(D)}, "init was 'zeros' and is"),
         ({"nan_policy": "omit"}, "nan_policy was 'raise' and is 'omit'"),
         ({"fit_intercept": False}, "fit_intercept was True and is False"),
     ],

@@ -304,7 +304,7 @@ def test_many_epochs_leave_nothing_on_the_cluster(client, store):
     path = store.parent / "small.zarr"
     zarr.save_array(path, np.random.default_rng(0).standard_normal((1000, 3)))
     zarr.save_array(store.parent / "target.zarr", small[:1000])
-    model = LinearRegression(max_epochs=300, **parameters)
+    model = LinearRegression(max_epochs=100, **parameters)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.fit(path, store.parent / "target.zarr")

@@ -137,7 +137,7 @@ def test_a_map_of_a_truncated_file_is_refused(tmp_path):
     source = open_source(np.memmap(path, float, "r", shape=(2000, 2)), "X")
     reader = source.open()
     os.truncate(path, 8192)
-    with pytest.raises(DataCorruptionError, match=r"rows 0.1,999 of X.*X\.bin.*shortened"):
+    with pytest.raises(DataCorruptionError, match=r"rows 0.1,999 of X.*X\.bin.*truncated"):
         reader.read(0, 2000)
     with pytest.raises(DataCorruptionError, match=r"X\.bin has 8,192 bytes where X needs 32,000"):
         source.open()

@@ -311,7 +311,7 @@ def _require_features(model: Model, dataset: Dataset) -> None:
         j = next(j for j in range(len(known)) if given[j] != known[j])
         raise InputError(
             f"column {j} of {dataset.X.name} is {given[j]!r}, but the model was fitted with "
-            f"{known[j]!r} there; bring the columns into the order of the fit"
+            f"{known[j]!r} in its place; bring the columns into the order of the fit"
         )
 
 

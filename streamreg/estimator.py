@@ -74,10 +74,12 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
     memory_limit
         Bytes, or a text such as ``"512 MiB"``: what the fit may add to the process. ``None``: half
         of what the process may still use, containers' limits respected. With ``client`` it is what
-        the fit may add to each worker: at most, and by default, 60 % of that of the smallest.
+        the fit may add to each worker: at most, and by default, 60 % of the memory of the smallest;
+        of workers without a limit, by default half of what this process may still use.
     n_threads
-        Threads that reduce rows; ``None``: all cores that the process may use. It changes no bit.
-        With ``client``, ``fit`` ignores it and warns: each worker uses its own threads.
+        Threads that reduce rows; ``None``: all cores that the process may use. The result is
+        bitwise identical for any number. With ``client``, ``fit`` ignores it and warns: each worker
+        uses its own threads.
     device, device_memory_limit
         ``"cpu"``, or ``"cuda"``: a GPU reduces the rows. And the bytes, or a text, that the fit may
         take of the GPU's memory; ``None``: half of what is free.

@@ -16,7 +16,7 @@ from streamreg.formatting import UNIT_NAMES, given
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-# more than any machine has, and few enough to try each number
+# a plan tries each number
 _MOST_THREADS = 1024
 _UNITS = {
     **dict.fromkeys(("", "b", "byte", "bytes"), 1),

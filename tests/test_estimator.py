@@ -173,7 +173,7 @@ def test_a_saved_model_comes_back_the_same(suffix, targets, X, y, tmp_path):
     assert list(loaded.feature_names_in_) == list("abcd")
 
 
-def test_not_converging_is_told(X, y):
+def test_not_converging_is_a_warning(X, y):
     with pytest.warns(ConvergenceWarning, match=r"cg did not converge in 2 epochs. max_epochs ran"):
         model = LinearRegression(solver="cg", max_epochs=2).fit(X, y)
     assert not model.converged_
@@ -211,7 +211,7 @@ def test_no_path_is_refused(X, y):
         LinearRegression().fit(X, y).predict(X, out="")
 
 
-def test_memory_that_the_system_refuses_is_told_with_the_plan():
+def test_memory_that_the_system_refuses_is_an_error_with_the_plan():
     model = LinearRegression(solver="closed_form", memory_limit="4 EiB")
     X = np.broadcast_to(0.0, (3, 1 << 27))
     with pytest.raises(

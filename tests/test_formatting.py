@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamreg.formatting import KIB, MIB, count, format_nbytes, shown
+from streamreg.formatting import KIB, MIB, count, format_nbytes, format_seconds, shown
 from streamreg.validate import parse_nbytes
 
 
@@ -67,3 +67,11 @@ def test_printed_sizes_parse_to_the_same_size_within_the_shown_digit(nbytes):
     assert parse_nbytes(format_nbytes(nbytes)) == pytest.approx(nbytes, rel=0.05)
     shown = parse_nbytes(format_nbytes(nbytes, up=True))
     assert nbytes <= shown <= nbytes * 1.1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "under 1 s"), (12, "about 12 s"), (125, "about 2 min"), (3 * 3600, "about 3 h")],
+)
+def test_an_estimated_time_is_printed_in_words(seconds, text):
+    assert format_seconds(seconds) == text

@@ -153,7 +153,7 @@ class _RecordedProgress(Progress):
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.0**800])
-def test_progress_is_told_of_every_row_of_every_pass(tmp_path, scale):
+def test_progress_receives_every_row_of_every_pass(tmp_path, scale):
     X, model = rows(60_000, 20), some_model(20, 1)
     y = X[:, 0] * scale
     for work, n_passes in (

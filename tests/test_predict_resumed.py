@@ -89,7 +89,7 @@ def test_a_chunk_that_was_not_written_whole_is_written_again(model, store, tmp_p
 
 
 @pytest.mark.parametrize("change", ["model", "rows", "rows behind a link"])
-def test_other_predictions_begin_anew(model, store, tmp_path, monkeypatch, change):
+def test_other_predictions_start_over(model, store, tmp_path, monkeypatch, change):
     out = tmp_path / "y.zarr"
     if change == "rows behind a link":
         (store / "c").rename(tmp_path / "elsewhere")
@@ -156,3 +156,15 @@ def test_of_two_names_for_one_folder_it_is_always_the_same_that_counts(tmp_path,
         monkeypatch.setattr("os.walk", listed)
         states.append(folder_state(tmp_path / "a.zarr"))
     assert states[0] == states[1]
+
+
+@pytest.mark.parametrize("kind", ["memory", "mapped"])
+def test_rows_in_memory_are_not_read_for_a_fingerprint(model, tmp_path, monkeypatch, kind):
+    X = np.random.default_rng(0).standard_normal((3_000, model.n_features_in_))
+    if kind == "mapped":
+        np.save(tmp_path / "X.npy", X)
+        X = np.load(tmp_path / "X.npy", mmap_mode="r")
+    read = []
+    monkeypatch.setattr(prediction, "identity", read.append)
+    model.predict(X, out=tmp_path / "out.zarr")
+    assert read == []

@@ -150,7 +150,7 @@ class CheckpointFile:
         """Return the error that the checkpoint is damaged."""
         return CheckpointError(
             f"checkpoint {str(self.path)!r} is damaged: {how}. Remove it and "
-            f"{self._previous.name!r} to start over"
+            f"{self._previous.name!r} to start over; if it is no checkpoint, pass another path"
         )
 
     def _last_whole(self) -> Archive | None:
@@ -183,7 +183,10 @@ class CheckpointFile:
 
     def _require_own(self, header: dict[str, Any]) -> None:
         if header.get("format") != _FORMAT:
-            raise self.damaged(f"its format is {header.get('format')!r}")
+            raise CheckpointError(
+                f"{str(self.path)!r} is not a checkpoint of streamreg: its format is "
+                f"{header.get('format')!r}. Pass another path"
+            )
         if header.get("version") != _VERSION:
             raise CheckpointError(
                 f"checkpoint {str(self.path)!r} has format version {header.get('version')!r}, and "

@@ -12,6 +12,8 @@ from streamreg.errors import InputError
 
 def connect(address: str, seconds: float = 10) -> Any:  # noqa: ANN401  (distributed has no types)
     """Return a client of the scheduler at an address, such as ``tcp://127.0.0.1:8786``."""
+    if not address:
+        raise InputError("--scheduler is empty; pass an address, such as tcp://127.0.0.1:8786")
     try:
         from distributed import Client  # noqa: PLC0415  (an extra)
         from distributed.comm.registry import backends  # noqa: PLC0415

@@ -33,8 +33,8 @@ NanPolicyOption = Annotated[
 MemoryLimit = Annotated[
     str | None,
     typer.Option(
-        help="Memory that the command may add to the process, or a fit with --scheduler to each "
-        'worker, such as "512 MiB".',
+        help='Memory that the command may add to the process, such as "512 MiB"; with --scheduler, '
+        "to each worker.",
         show_default="half of what is available",
     ),
 ]

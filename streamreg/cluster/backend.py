@@ -15,7 +15,6 @@ from streamreg.errors import (
     ClusterError,
     DataWarning,
     InputError,
-    MemoryLimitError,
     Message,
     Parameter,
 )
@@ -46,6 +45,8 @@ class ClusterBackend(Backend["Request", "Needs", "Candidate"]):
     """
 
     caches_blocks = False
+    # Dask runs a task on each thread of a worker
+    uses_all_threads = True
 
     def __init__(self, limits: WorkerLimits, worker: FitBackend) -> None:
         self._scheduler = scheduler = limits.scheduler
@@ -77,17 +78,9 @@ class ClusterBackend(Backend["Request", "Needs", "Candidate"]):
 
         Raises
         ------
-        MemoryLimitError
-            Workers run more tasks at once than their memory holds.
         ClusterError
             A worker cannot open the data, or has other versions of packages that add up.
         """
-        if candidate.n_threads < self.n_threads:
-            raise MemoryLimitError(
-                f"{candidate.solver} fits the memory of a worker with {candidate.n_threads} of its "
-                f"{self.n_threads} threads at work, and Dask uses all; start workers with "
-                f"--nthreads {candidate.n_threads}, or with more memory"
-            )
         job = job_for(dataset, self.segment_reducer(candidate, kernels))
         # without GPUs a fit on this machine's processor is expected to give the same bits
         ours = {blas_architecture()} if candidate.device is None else set()

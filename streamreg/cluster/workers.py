@@ -50,12 +50,11 @@ def require_fit_workers(scheduler: Scheduler, job: Job, processors: set[str]) ->
     refusals = {at: probe.exception() for at, probe in answers.items() if probe.status == "error"}
     if refusals:
         at, error = next(iter(refusals.items()))
-        why = f"{type(error).__name__}: {error}"
-        if not isinstance(error, StreamregError):
-            why += "; see that it has the same version of streamreg, and what its device needs"
+        why = str(error) + "; see that it has the same version of streamreg, and its device's needs"
         raise ClusterError(
             f"{count(len(refusals), 'worker')} of {len(answers):,} cannot do the work: "
-            f"{_named([*refusals])}; {at} says {why}"
+            f"{_named([*refusals])}; {at} says {type(error).__name__}: ",
+            error.args[0] if isinstance(error, StreamregError) else why,
         ) from error
     kinds = processors | {probe.result(timeout=_ANSWER_SECONDS) for probe in answers.values()}
     if len(kinds) > 1:

@@ -73,6 +73,7 @@ class Backend(ABC, Generic[Request, Needs, Candidate]):
     rates: Rates
     caches_blocks: bool = True  # whether decoded blocks can stay in memory between passes
     n_processes: int = 1  # that run passes at the same time
+    uses_all_threads: bool = False  # rather than as many as fit the memory limit
     # of the smallest worker, if the memory limit is a share of it
     worker_nbytes: int | None = None
 

@@ -49,7 +49,7 @@ def widen(column: pa.Array) -> pa.Array:
 
 
 def parse(text: pa.Array) -> pa.Array:
-    """Return texts as numbers, without spaces around them; true is 1 and false is 0."""
+    """Parse texts as numbers; spaces around them are ignored, true is 1 and false is 0."""
     numbers = _cast(text)
     if numbers is not None:
         return numbers
@@ -60,6 +60,7 @@ def parse(text: pa.Array) -> pa.Array:
         words = pc.if_else(pc.equal(words, word), number, words)
     numbers = _cast(words)
     if numbers is None:
+        # the first row with which the rows up to it cannot be parsed
         row = bisect_left(range(1, len(words)), x=True, key=lambda n: _cast(words[:n]) is None)
         raise NotNumbersError(row, text[row])
     return numbers

@@ -122,14 +122,15 @@ def threads_needs(request: Request, n_threads: int) -> Needs:
 
 
 def _candidate(request: Request, backend: FitBackend, *, saves: bool) -> Candidate:
-    """Return what a solver needs with as many threads as fit, or with one if none do."""
+    """Return what a solver needs with as many threads as fit, or with the fewest if none do."""
     _, costs, problem, solver = request
     footprint = solver.footprint(problem)
     d, k = problem.n_features, problem.n_targets
     others = [Term("vectors", footprint.solver_nbytes, f"of the solver, {d:,} × {k:,} each")]  # noqa: RUF001
     if saves:
         others.append(_checkpoint_term(footprint))
-    for n_threads in range(backend.n_threads, 0, -1):
+    least_threads = backend.n_threads if backend.uses_all_threads else 1
+    for n_threads in range(backend.n_threads, least_threads - 1, -1):
         needs = backend.needs(request, n_threads)
         terms = [*needs.terms, *others]
         fits = peak(terms) <= backend.memory_limit and (needs.device is None or needs.device.fits)
@@ -147,7 +148,7 @@ def _candidate(request: Request, backend: FitBackend, *, saves: bool) -> Candida
         bytes_per_pass=costs.pass_nbytes,
         passes=solver.passes(),
         is_exact=solver.exact_pass_count is not None,
-        seconds=_seconds(request, backend, n_threads, cache),
+        seconds=_seconds(request, backend, n_threads, cache, needs),
         fits=fits,
         reason=solver.summary if fits else _largest(terms, needs),
         terms=tuple(terms if cache is None else [*terms, cache]),
@@ -157,20 +158,26 @@ def _candidate(request: Request, backend: FitBackend, *, saves: bool) -> Candida
     )
 
 
-def _seconds(request: Request, backend: FitBackend, n_threads: int, cache: Term | None) -> float:
+def _seconds(
+    request: Request, backend: FitBackend, n_threads: int, cache: Term | None, needs: Needs
+) -> float:
     """Return a rough estimate of a fit's time: bytes that are read, bytes in memory, and flop."""
     _, costs, problem, solver = request
     rates, work = backend.rates, solver.work(problem, costs.n_rows)
-    threads = n_threads * backend.n_processes
-    cached = costs.pass_nbytes
-    if costs.slot_nbytes:
-        cached = 0 if cache is None else min(costs.pass_nbytes, cache.nbytes)
-    from_memory = cached / rates.memory_nbytes
-    first_pass = costs.pass_nbytes / rates.read_nbytes if costs.slot_nbytes else from_memory
-    later_pass = (costs.pass_nbytes - cached) / rates.read_nbytes + from_memory
-    flops = work.pass_flops / rates.flops
-    later = (solver.passes() - 1) * max(later_pass, flops)
-    return (max(first_pass, flops) + later) / threads + work.solve_flops / rates.flops
+    cached, reducers = costs.pass_nbytes, n_threads
+    if needs.device is not None:
+        # threads read, and one device reduces
+        cached, reducers = cached * needs.device.n_cached // costs.n_blocks, 1
+    elif costs.slot_nbytes:
+        cached = 0 if cache is None else min(cached, cache.nbytes)
+    read_nbytes, memory_nbytes = n_threads * rates.read_nbytes, reducers * rates.memory_nbytes
+    from_memory = cached / memory_nbytes
+    first_pass = costs.pass_nbytes / (read_nbytes if costs.slot_nbytes else memory_nbytes)
+    later_pass = (costs.pass_nbytes - cached) / read_nbytes + from_memory
+    flops = work.pass_flops / (reducers * rates.flops)
+    passes = max(first_pass, flops) + (solver.passes() - 1) * max(later_pass, flops)
+    # solvers compute on the host
+    return passes / backend.n_processes + work.solve_flops / HOST_RATES.flops
 
 
 def _largest(terms: list[Term], needs: Needs) -> str:

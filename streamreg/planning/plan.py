@@ -159,7 +159,7 @@ class Plan:
             refused.solver,
             self.memory_limit,
             self._shape,
-            [term for term in refused.terms if term.what != "cache"],
+            refused.terms,
             remedies,
             advice,
             first_remedy=larger_workers,

@@ -47,8 +47,8 @@ def dependence_warnings(problem: Problem, moments: MomentsResult, constant: Mask
     if moments.n - problem.fit_intercept < np.count_nonzero(~constant):
         yield or_l2(
             f"{count(moments.n, 'row')} cannot determine the weights of "
-            f"{count(problem.n_features, 'column')}: of all that fit them the ones of least norm, "
-            "in the solver's units, were sought; leave columns out"
+            f"{count(problem.n_features, 'column')}: the solver sought, among those that "
+            "fit, the weights of least norm in its units; leave columns out"
         )
     parallel = np.abs(moments.mean) > _PARALLEL * moments.deviation
     numbers = np.flatnonzero(parallel & ~constant)

@@ -54,11 +54,18 @@ class Estimate(Protocol):
     @property
     def seconds(self) -> float: ...
 
+    @property
+    def passes(self) -> int: ...
+
 
 def choose(estimates: Mapping[str, Estimate]) -> str:
     """Return the solver for ``"auto"``: the closed form if it fits, unless cg is clearly faster."""
     exact, iterative = estimates[ClosedForm.name], estimates[ConjugateGradient.name]
     if not exact.fits:
         return ConjugateGradient.name
-    is_slow = iterative.fits and exact.seconds > _CLEARLY_FASTER * iterative.seconds
-    return ConjugateGradient.name if is_slow else ClosedForm.name
+    # ``max_epochs`` may allow fewer passes than a fit usually takes
+    may_converge = iterative.passes > ConjugateGradient.typical_epochs
+    is_slow = exact.seconds > _CLEARLY_FASTER * iterative.seconds
+    if iterative.fits and may_converge and is_slow:
+        return ConjugateGradient.name
+    return ClosedForm.name

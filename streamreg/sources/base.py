@@ -30,7 +30,7 @@ class RowGrid:
     """The chunks of a source along its rows."""
 
     n_rows: int
-    # of each chunk; the last may hold fewer
+    # rows of each chunk; the last may hold fewer
     chunk_rows: int
     # for chunks of unequal height: the first row of each chunk, then N
     bounds: tuple[int, ...] | None = None
@@ -65,7 +65,7 @@ class RowGrid:
         return start, min(start + self.chunk_rows, self.n_rows)
 
     def spans(self, start: int, stop: int) -> list[tuple[int, int, int]]:
-        """Return the chunks of some rows: number, and the first and end of these rows in it."""
+        """Return (chunk, first row, row after the last) for each chunk of a range of rows."""
         chunks = range(self.chunk_at(start), self.chunk_at(stop - 1) + 1)
         bounds = ((chunk, *self.rows(chunk)) for chunk in chunks)
         return [(chunk, max(low, start), min(high, stop)) for chunk, low, high in bounds]

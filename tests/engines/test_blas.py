@@ -13,6 +13,8 @@ from streamreg.config import FitConfig
 from streamreg.engines.blas import blas_threads_of_solver, one_blas_thread
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.fit import fit_dataset
+from streamreg.solvers import registry
+from streamreg.solvers.conjugate_gradient import ConjugateGradient
 from streamreg.sources.open import open_dataset
 
 
@@ -120,3 +122,21 @@ def test_a_solver_that_factors_many_columns_has_all_threads_of_blas(n_features, 
     with ThreadsEngine(dataset, 2) as engine, blas_threads_of_solver(n_features):
         engine.reduce(Sum())
         assert set(blas_threads()) == {expected}
+
+
+@pytest.mark.usefixtures("three_blas_threads")
+@pytest.mark.parametrize(("n_features", "n_threads"), [(4_096, 3), (10, 1)])
+def test_a_solver_of_many_columns_has_all_threads_between_its_passes(
+    monkeypatch, n_features, n_threads
+):
+    seen = []
+
+    class Spy(ConjugateGradient):
+        def verdict(self, before, after):
+            seen.extend(blas_threads())
+            return super().verdict(before, after)
+
+    monkeypatch.setitem(registry.SOLVERS, "cg", lambda _: Spy(max_epochs=1))
+    X = np.random.default_rng(0).standard_normal((20, n_features))
+    fit_dataset(open_dataset(X, X[:, 0]), FitConfig.parse(solver="cg", max_epochs=1))
+    assert set(seen) == {n_threads}

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from streamreg import LinearRegression, plan
 from streamreg.accumulators.gradient import Gradient
+from streamreg.blocks import Block
 from streamreg.engines.block_cache import BlockCache, CachingReader, slot_nbytes
 from streamreg.engines.partition import Blocks
 from streamreg.engines.threads import ThreadsEngine
@@ -159,3 +160,16 @@ def test_the_memory_limit_changes_no_bit_for_targets_with_gaps_between_them(tmp_
             for limit in (needed, needed + 20 * MIB, needed + 100 * MIB)
         }
         assert len(answers) == 1
+
+
+@pytest.mark.parametrize(
+    "y", [np.zeros((4_000, 4))[:, ::2], np.zeros((8_000, 2), order="F")[::2]], ids=["C", "F"]
+)
+def test_a_block_is_cached_in_the_order_of_its_memory_even_if_it_has_gaps(tmp_path, y):
+    # kernels add up in the order of memory, so another order would change last bits
+    dataset = data_set(tmp_path / "a.zarr", np.zeros((4_000, 65)), 4_000, y=np.zeros((4_000, 2)))
+    blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes)
+    cache = BlockCache(dataset, blocks, slot_nbytes(dataset, blocks.max_rows))
+    cache.put(Block(np.zeros((4_000, 65)), y, None, 0), 0)
+    cached = cache.get(0).block.y
+    assert np.argsort(cached.strides).tolist() == np.argsort(y.strides).tolist()

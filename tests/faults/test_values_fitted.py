@@ -125,7 +125,7 @@ def test_v11_nearly_dependent_columns_are_named_with_their_condition():
     assert off < 1e-9 * np.max(np.abs(w[:, 0]) * deviation)
 
 
-def test_v14_r2_of_a_constant_y_is_nan_and_told():
+def test_v14_r2_of_a_constant_y_is_nan_with_a_warning():
     model = LinearRegression().fit(X, np.full(N, 2.5))
     with pytest.warns(DataWarning, match="R² is not defined where y is constant"):
         assert np.isnan(model.score(X, np.full(N, 2.5)))

@@ -13,6 +13,7 @@ from streamreg.blocks import Block
 from streamreg.kernels import blas
 from streamreg.kernels import numpy as numpy_kernels
 from streamreg.kernels.base import Affine, serial
+from streamreg.kernels.registry import load_kernels
 from streamreg.kernels.states import GramState, MomentsState, ProductState
 
 DTYPES = ("?", "u1", "<i8", ">i4", "<f2", "<f4", ">f4", "<f8", ">f8")
@@ -154,3 +155,8 @@ def test_triangles_are_solved_in_place(lower, transposed):
     blas.solve_triangle(matrix, right, size=4, lower=lower, transposed=transposed)
     np.testing.assert_allclose(right[:4], expected, rtol=1e-12)
     np.testing.assert_array_equal(right[4:], untouched)
+
+
+def test_kernels_of_an_unknown_name_are_an_error():
+    with pytest.raises(LookupError, match="no kernels 'tpu'; there are 'numpy' and 'numba'"):
+        load_kernels("tpu")

@@ -108,3 +108,10 @@ def test_a_damaged_cache_is_ignored(cache, tmp_path):
 def test_numba_that_is_switched_off_is_not_used(tmp_path, value):
     program = "print(numba_kernels.is_installed())"
     assert run(program, tmp_path, NUMBA_DISABLE_JIT=value) == ["False"]
+
+
+def test_numba_is_turned_off_by_the_environment_of_the_running_process(monkeypatch):
+    monkeypatch.delenv("NUMBA_DISABLE_JIT", raising=False)
+    assert numba_kernels.is_installed()
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    assert not numba_kernels.is_installed()

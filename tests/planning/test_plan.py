@@ -168,7 +168,7 @@ def test_no_rechunking_is_offered_where_chunks_are_not_to_blame():
     assert "rewrite" not in text
 
 
-def test_other_sources_are_told_the_height_of_chunks():
+def test_the_advice_for_other_sources_names_the_height_of_chunks():
     text = refused(unread(10**6, 100, chunk_rows=10**6), 64 * MIB)
     rows = int(
         re.search(r"Or rewrite X in chunks of at most ([\d,]+) rows", text)[1].replace(",", "")
@@ -325,3 +325,17 @@ def test_the_public_plan_reads_metadata_only(tmp_path):
     made = streamreg.plan(str(tmp_path / "data.zarr"), memory_limit="1 GiB")
     assert made.chosen == "closed_form"
     assert isinstance(made, streamreg.Plan)
+
+
+def test_auto_chooses_by_estimated_time_where_both_solvers_fit():
+    assert plan(unread(200_000, 200), "64 GiB").chosen == "closed_form"
+    wide = plan(unread(200_000, 20_000), "64 GiB")
+    assert all(candidate.fits for candidate in wide.candidates.values())
+    assert wide.chosen == "cg"
+    # in three epochs cg would not converge
+    assert plan(unread(200_000, 20_000), "64 GiB", max_epochs=3).chosen == "closed_form"
+
+
+def test_the_estimated_time_is_in_the_table_in_words():
+    table = str(plan(unread(10**9, 100), "1 GiB", solver="cg"))
+    assert re.search(r"cg ←.* about \d+ h  yes", table), table

@@ -96,7 +96,7 @@ def test_names_in_another_order_are_refused(tmp_path):
     group = zarr.create_group(tmp_path / "data.zarr", attributes={"feature_names": ["b", "a"]})
     group.create_array("X", data=rows(10, 2))
     dataset = only_x(str(tmp_path / "data.zarr"))
-    with pytest.raises(InputError, match=r"column 0 of .* is 'b', but .* fitted with 'a' there"):
+    with pytest.raises(InputError, match=r"column 0 of .* is 'b', but .* with 'a' in its place"):
         predict(some_model(2, feature_names=("a", "b")), dataset)
     assert predict(some_model(2, feature_names=("b", "a")), dataset).shape == (10, 2)
     assert predict(some_model(2), dataset).shape == (10, 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +71,20 @@ class Block:
         """Return n."""
         return len(self.X)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, D)."""
+        return self.X.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of X."""
+        return self.X.dtype
+
+    def X_rows(self, first: int, stop: int) -> Array:
+        """Return some rows of X, valid until the next call."""
+        return self.X[first:stop]
+
     def is_finite(self) -> bool:
         """Whether X and y hold neither NaN nor inf."""
         return all(
@@ -82,3 +96,67 @@ class Block:
         """Return some rows, as views."""
         weight = None if self.weight is None else self.weight[first:stop]
         return Block(self.X[first:stop], self.y[first:stop], weight, self.start + first)
+
+
+class StoredRows(Protocol):
+    """Rows of files that are stored as they are in memory: in C order, without a codec."""
+
+    shape: tuple[int, int]  # (n, D)
+    dtype: np.dtype[Any]
+    files: NDArray[np.int64]  # (P,) the open file of each part
+    offsets: NDArray[np.int64]  # (P,) the first byte of each part in its file
+    bounds: NDArray[np.int64]  # (P + 1,) the first row of each part, then n
+
+    def read(self, first: int, stop: int) -> Array:
+        """Return some rows, valid until the next call; raise what the source's reader raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileBlock:
+    """Consecutive rows whose X is still in its files: a kernel reads it a piece at a time.
+
+    Attributes
+    ----------
+    stored
+        X, (n, D).
+    y, weight, start
+        As of a :class:`Block`.
+    piece
+        Memory of the reader's thread for a piece of X.
+    """
+
+    kind: ClassVar[str] = "file"
+
+    stored: StoredRows
+    y: Array
+    weight: Float64 | None
+    start: int
+    piece: NDArray[np.uint8]
+
+    @property
+    def n_rows(self) -> int:
+        """Return n."""
+        return self.stored.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, D)."""
+        return self.stored.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of X."""
+        return self.stored.dtype
+
+    @property
+    def X(self) -> Array:
+        """All rows of X, read into a buffer of the reader."""
+        return self.stored.read(0, self.n_rows)
+
+    def X_rows(self, first: int, stop: int) -> Array:
+        """Return some rows of X, valid until the next call."""
+        return self.stored.read(first, stop)
+
+    def is_finite(self) -> bool:
+        """Whether X and y hold neither NaN nor inf."""
+        return Block(self.X, self.y, self.weight, self.start).is_finite()

@@ -5,7 +5,7 @@ Sums are float64, whatever is stored.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from streamreg.kernels.states import GramState, MomentsState, ProductState
 
     # of a tile: its mean less the origin (D,); sums about the mean: of squares (D,), with y (K, D)
+    CentreTile = Callable[
+        [Array, Affine, Float64 | None, float | None, Float64, Float64], Float64
+    ]
     Centred = tuple[Float64, Float64, Float64]
 
 _TILE_NBYTES = 1 << 20
@@ -63,8 +66,8 @@ def products(
 ) -> None:
     """Add u = XV + b, less y in its first K columns, and uᵀsX; V is (D, M), b (M,)."""
     n_targets, n_columns = len(state.rr), len(state.sums)
-    rows = min(tile_rows(block.X.shape[1]), block.n_rows)
-    room = room_for(block.X, rows, always=any(part is not None for part in x))
+    rows = min(tile_rows(block.shape[1]), block.n_rows)
+    room = room_for(block.dtype, block.shape[1], rows, x)
     u_room, added = np.empty((n_columns, rows)), np.empty_like(state.products)
     for tile, tile_y, weight in tiles(block, rows):
         z = widen(tile, room, x)
@@ -103,7 +106,7 @@ def predict(X: Array, coefficients: Float64, intercept: Float64) -> Float64:
     """Return Xw + b, (n, K) float64; w is (D, K), b (K,)."""
     out = np.empty((len(X), len(intercept)))
     rows = min(tile_rows(X.shape[1]), len(X))
-    room = room_for(X, rows, always=False)
+    room = room_for(X.dtype, X.shape[1], rows, AS_STORED)
     # values beyond float64's range become inf, which callers look for
     with np.errstate(all="ignore"):
         for start in range(0, len(X), max(1, rows)):
@@ -126,8 +129,8 @@ def moments_scratch_nbytes(n_features: int, n_targets: int) -> int:
 
 def moments(block: Block, state: MomentsState, *, x_scale: Scale, y_scale: Scale) -> None:
     """Add a block to means and centred sums."""
-    rows = min(tile_rows(block.X.shape[1]), block.n_rows)
-    room = room_for(block.X, rows, always=True)
+    rows = min(tile_rows(block.shape[1]), block.n_rows)
+    room = np.empty((rows, block.shape[1]))
 
     def about_mean(tile: Array, y: Float64, s: Float64, total: float) -> Centred:
         _bound(tile, state.low, state.high)
@@ -192,6 +195,7 @@ def gram(
     centred: bool,
     x_scale: Scale,
     y_scale: Scale,
+    centre: CentreTile | None = None,
 ) -> None:
     """Add a block to second moments about the mean (or about zero), a tile at a time.
 
@@ -201,7 +205,8 @@ def gram(
 
     so √(nₐ n_b / n) δ is appended to the tile as a row: one rank-k update does all.
     """
-    n_features = block.X.shape[1]
+    centre = centre or centre_tile
+    n_features = block.shape[1]
     rows = min(gram_tile_rows(n_features), block.n_rows)
     room = np.empty((rows + 1, n_features))
     for tile, tile_y, weight in tiles(block, rows):
@@ -210,28 +215,50 @@ def gram(
             state.origin[...] = column(tile[0], Affine(x_scale))
             state.y_origin[...] = column(tile_y[0], Affine(y_scale))
         shift, y_shift = (state.origin, state.y_origin) if centred else (None, None)
-        z = widen(tile, room[:n], Affine(x_scale, shift))
         z_y = np.empty((n + 1, tile_y.shape[1]))
         z_y[:n] = column(tile_y, Affine(y_scale, y_shift))
-        _note_changes(z, state.varies)
         _note_changes(z_y[:n], state.y_varies)
-        filled = n
+        columns, filled = Affine(x_scale, shift), n
         if centred:
             s = np.ones(n) if weight is None else weight
             total = float(s.sum())
-            mean, y_mean = _centre(z, s, total), _centre(z_y[:n], s, total)
+            y_mean = _centre(z_y[:n], s, total)
+            mean = centre(tile, columns, weight, total, state.varies, room[:n])
             ratio, delta, y_delta = move_means(np, state, mean, y_mean, total)
             np.multiply(delta, np.sqrt(ratio), out=room[n])
             np.multiply(y_delta, np.sqrt(ratio), out=z_y[n])
             filled = n + 1
+        else:
+            centre(tile, columns, weight, None, state.varies, room[:n])
         if weight is not None:
-            root = np.sqrt(weight)[:, None]
-            z *= root
-            z_y[:n] *= root
+            z_y[:n] *= np.sqrt(weight)[:, None]
         _add_gram(room[:filled], state.gram, parallel)
         np.add(state.cross, room[:filled].T @ z_y[:filled], out=state.cross)
         np.add(state.y_m2, np.einsum("ij,ij->j", z_y[:filled], z_y[:filled]), out=state.y_m2)
         count(np, state, n, weight)
+
+
+def centre_tile(
+    tile: Array,
+    columns: Affine,
+    weight: Float64 | None,
+    total: float | None,
+    varies: Float64,
+    out: Float64,
+) -> Float64:
+    """Write (x·scale - shift - mean)·√s to ``out``, (n, D), and return the mean.
+
+    Without ``total``, Σ sᵢ, nothing is centred and the mean is zeros. Columns that differ from
+    their shift are marked in ``varies``.
+    """
+    z = widen(tile, out, columns)
+    _note_changes(z, varies)
+    mean = np.zeros(len(varies))
+    if total is not None:
+        mean = _centre(z, np.ones(len(z)) if weight is None else weight, total)
+    if weight is not None:
+        z *= np.sqrt(weight)[:, None]
+    return mean
 
 
 def _add_gram(rows: Float64, gram: Float64, parallel: Parallel) -> None:
@@ -269,14 +296,15 @@ def tiles(block: Block, rows: int) -> Iterator[tuple[Array, Array, Float64 | Non
     """Yield X, y and weight of each tile."""
     for start in range(0, block.n_rows, max(1, rows)):
         part = slice(start, start + rows)
-        yield block.X[part], block.y[part], None if block.weight is None else block.weight[part]
+        X = block.X_rows(start, start + rows)
+        yield X, block.y[part], None if block.weight is None else block.weight[part]
 
 
-def room_for(X: Array, rows: int, *, always: bool) -> Float64:
-    """Return a buffer for a widened tile; an empty one if tiles are float64 already."""
-    if not always and X.dtype == np.float64 and X.dtype.isnative:
-        return np.empty((0, X.shape[1]))
-    return np.empty((rows, X.shape[1]))
+def room_for(dtype: np.dtype[Any], n_features: int, rows: int, columns: Affine) -> Float64:
+    """Return a buffer for a widened tile; an empty one if tiles can be used as they are."""
+    is_plain = columns.scale is None and columns.shift is None
+    is_as_stored = dtype == np.float64 and dtype.isnative and is_plain
+    return np.empty((0 if is_as_stored else rows, n_features))
 
 
 def widen(tile: Array, room: Float64, columns: Affine) -> Float64:
@@ -301,4 +329,5 @@ def column(values: Array, columns: Affine) -> Float64:
     return widen(values, np.empty(values.shape), columns)
 
 
-KERNELS = KernelSet({"dense": Kernels({"products": products, "moments": moments, "gram": gram})})
+_KERNELS = Kernels({"products": products, "moments": moments, "gram": gram, "predict": predict})
+KERNELS = KernelSet({"dense": _KERNELS, "file": _KERNELS})

@@ -1,0 +1,165 @@
+/* Eight float64 lanes: the same sums, in the same order, on every processor.
+ *
+ * A processor with AVX-512 holds the lanes in one register, one with AVX2 in two, one with NEON in
+ * four. Products are fused with the sum that they are added to (one rounding), so that all of them
+ * give the same bits. The baseline of x86-64 has no fused instruction: it rounds twice.
+ */
+#ifndef STREAMREG_LANES_H
+#define STREAMREG_LANES_H
+
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#define PART 8
+#elif defined(__AVX2__)
+#include <immintrin.h>
+#define PART 4
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#define PART 2
+#else
+#define PART 2
+#endif
+
+#define N_LANES 8
+#define N_PARTS (N_LANES / PART)
+#define INLINE static inline __attribute__((always_inline))
+#define EACH_PART _Pragma("GCC unroll 4") for (int i_ = 0; i_ < N_PARTS; i_++)
+#define EACH_IN_PART _Pragma("GCC unroll 8") for (int i_ = 0; i_ < PART; i_++)
+
+/* what one register holds */
+typedef double part __attribute__((vector_size(8 * PART)));
+typedef float float_part __attribute__((vector_size(4 * PART)));
+
+typedef struct {
+    part at[N_PARTS];
+} lanes;
+
+/* a·b + c of one number */
+INLINE double fma_of(double a, double b, double c)
+{
+#if defined(__FMA__) || defined(__ARM_NEON)
+    return __builtin_fma(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+
+INLINE part fma_part(part a, part b, part c)
+{
+#if defined(__AVX512F__)
+    return (part)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+#elif defined(__AVX2__)
+    return (part)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+#elif defined(__ARM_NEON)
+    return (part)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
+#else
+    return a * b + c;
+#endif
+}
+
+/* a·b + c of each lane */
+INLINE lanes fma_lanes(lanes a, lanes b, lanes c)
+{
+    EACH_PART c.at[i_] = fma_part(a.at[i_], b.at[i_], c.at[i_]);
+    return c;
+}
+
+INLINE lanes add_lanes(lanes a, lanes b)
+{
+    EACH_PART a.at[i_] += b.at[i_];
+    return a;
+}
+
+INLINE lanes subtract_lanes(lanes a, lanes b)
+{
+    EACH_PART a.at[i_] -= b.at[i_];
+    return a;
+}
+
+INLINE lanes multiply_lanes(lanes a, lanes b)
+{
+    EACH_PART a.at[i_] *= b.at[i_];
+    return a;
+}
+
+/* The smaller and the larger of each lane; of b where a is NaN. */
+INLINE part min_part(part a, part b)
+{
+#if defined(__AVX512F__)
+    return (part)_mm512_min_pd((__m512d)a, (__m512d)b);
+#elif defined(__AVX2__)
+    return (part)_mm256_min_pd((__m256d)a, (__m256d)b);
+#else
+    EACH_IN_PART a[i_] = a[i_] < b[i_] ? a[i_] : b[i_];
+    return a;
+#endif
+}
+
+INLINE part max_part(part a, part b)
+{
+#if defined(__AVX512F__)
+    return (part)_mm512_max_pd((__m512d)a, (__m512d)b);
+#elif defined(__AVX2__)
+    return (part)_mm256_max_pd((__m256d)a, (__m256d)b);
+#else
+    EACH_IN_PART a[i_] = a[i_] > b[i_] ? a[i_] : b[i_];
+    return a;
+#endif
+}
+
+INLINE lanes min_lanes(lanes a, lanes b)
+{
+    EACH_PART a.at[i_] = min_part(a.at[i_], b.at[i_]);
+    return a;
+}
+
+INLINE lanes max_lanes(lanes a, lanes b)
+{
+    EACH_PART a.at[i_] = max_part(a.at[i_], b.at[i_]);
+    return a;
+}
+
+INLINE lanes all_lanes(double value)
+{
+    lanes v;
+    part zero = {0};
+    EACH_PART v.at[i_] = zero + value;
+    return v;
+}
+
+INLINE lanes load_float64(const double *values)
+{
+    lanes v;
+    EACH_PART memcpy(&v.at[i_], values + PART * i_, sizeof(part));
+    return v;
+}
+
+INLINE lanes load_float32(const float *values)
+{
+    lanes v;
+    EACH_PART
+    {
+        float_part narrow;
+        memcpy(&narrow, values + PART * i_, sizeof narrow);
+        v.at[i_] = __builtin_convertvector(narrow, part);
+    }
+    return v;
+}
+
+INLINE void store_float64(double *values, lanes v)
+{
+    EACH_PART memcpy(values + PART * i_, &v.at[i_], sizeof(part));
+}
+
+/* The sum of the lanes, always in this order. */
+INLINE double sum_of(lanes v)
+{
+    double x[N_LANES];
+    store_float64(x, v);
+    return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7]));
+}
+
+#endif

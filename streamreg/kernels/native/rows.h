@@ -1,0 +1,69 @@
+/* Rows in memory, as the loops read them. */
+#ifndef STREAMREG_ROWS_H
+#define STREAMREG_ROWS_H
+
+#include "lanes.h"
+
+/* The stored types, in the order of `_TYPES` in kernels/native.py. */
+enum type {
+    FLOAT64, FLOAT32, FLOAT16,
+    INT8, INT16, INT32, INT64,
+    UINT8, UINT16, UINT32, UINT64,
+};
+
+/* n rows of d values in C order; x·scale - shift is what is meant by a value x */
+struct rows {
+    const void *values;
+    int64_t n;
+    int64_t d;
+    const double *scale; /* (d,) or NULL: ones */
+    const double *shift; /* (d,) or NULL: zeros */
+    int32_t type;
+    int32_t swapped; /* whether in the other byte order */
+};
+
+/* Rows that loops read as they are: the rest is widened to float64 first, a tile at a time. */
+INLINE int is_direct(const struct rows *x)
+{
+    return x->type <= FLOAT32 && !x->swapped && !x->scale && !x->shift;
+}
+
+/* `type` is a constant where this is used, so that nothing is left of the choice. */
+INLINE lanes load_lanes(int type, const void *values, int64_t at)
+{
+    if (type == FLOAT64)
+        return load_float64((const double *)values + at);
+    return load_float32((const float *)values + at);
+}
+
+INLINE double load_one(int type, const void *values, int64_t at)
+{
+    return type == FLOAT64 ? ((const double *)values)[at] : ((const float *)values)[at];
+}
+
+INLINE int64_t size_of(int type)
+{
+    switch (type) {
+    case FLOAT64: case INT64: case UINT64: return 8;
+    case FLOAT32: case INT32: case UINT32: return 4;
+    case FLOAT16: case INT16: case UINT16: return 2;
+    default: return 1;
+    }
+}
+
+INLINE const void *row_at(const struct rows *x, int64_t row)
+{
+    return (const char *)x->values + row * x->d * size_of(x->type);
+}
+
+/* Write rows `start` to `stop` of x to `out` as float64, scaled and shifted. */
+void widen(const struct rows *x, int64_t start, int64_t stop, double *out);
+
+/* Rows of a tile that is widened: 32 KiB, which stay in the first-level cache. */
+INLINE int64_t widened_rows(int64_t d)
+{
+    int64_t rows = (32 << 10) / (8 * d);
+    return rows < 4 ? 4 : rows - rows % 4;
+}
+
+#endif

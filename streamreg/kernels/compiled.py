@@ -77,8 +77,11 @@ class _Stored(ctypes.Structure):
     """``struct stored`` of read.c."""
 
     _fields_ = (
-        ("file", ctypes.c_int64),
-        ("offset", ctypes.c_int64),
+        ("n_parts", ctypes.c_int64),
+        ("files", ctypes.c_void_p),
+        ("offsets", ctypes.c_void_p),
+        ("bounds", ctypes.c_void_p),
+        ("first", ctypes.c_int64),
         ("piece_nbytes", ctypes.c_int64),
         ("piece", ctypes.c_void_p),
         ("done", ctypes.c_int64),

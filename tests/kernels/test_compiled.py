@@ -1,0 +1,179 @@
+"""The compiled kernels: the same bits on every level of instructions, from memory or from files."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamreg.blocks import Block, FileBlock
+from streamreg.kernels.base import Affine
+from streamreg.kernels.library import LEVELS, load_level
+from streamreg.kernels.registry import load_kernels
+from streamreg.kernels.states import MomentsState, ProductState
+
+FUSED = [level for level in ("v3", "v4", "neon") if load_level(level)]
+ALL = [level for level in ("baseline", *FUSED) if load_level(level)]
+DTYPES = ("?", "u1", "i1", "<u2", ">i2", "<i4", ">u4", "<i8", ">u8", "<f2", ">f2", "<f4", ">f4", "<f8", ">f8")  # fmt: skip
+
+pytestmark = pytest.mark.skipif(not ALL, reason="nothing was compiled when streamreg was installed")
+
+
+class Rows:
+    """Rows of files, as a source hands them to kernels."""
+
+    def __init__(self, path, X, bounds):
+        self.shape, self.dtype = X.shape, X.dtype
+        self.X, self.reads = X, []
+        self.bounds = np.array(bounds, np.int64)
+        self.opened = []
+        for number, first in enumerate(bounds[:-1]):
+            part = path / str(number)
+            # some bytes before the rows, as files have headers
+            part.write_bytes(b"header" + X[first : bounds[number + 1]].tobytes())
+            self.opened.append(os.open(part, os.O_RDONLY))
+        self.files = np.array(self.opened, np.int64)
+        self.offsets = np.full(len(self.files), 6, np.int64)
+
+    def read(self, first, stop):
+        self.reads.append((first, stop))
+        return self.X[first:stop]
+
+    def close(self):
+        for file in self.opened:
+            os.close(file)
+
+
+def reduced(level, block, *, columns=None, targets=1, scale=None, shift=None):
+    """Return the states of all O(D) kernels."""
+    d, m = block.shape[1], columns or targets
+    rng = np.random.default_rng(7)
+    products, moments = ProductState.zero(d, targets, m), MomentsState.zero(d, targets)
+    kernels = load_kernels(level).for_block(block)
+    kernels.find("products")(
+        block,
+        products,
+        coefficients=rng.standard_normal((d, m)),
+        bias=rng.standard_normal(m),
+        x=Affine(scale, shift),
+    )
+    kernels.find("moments")(block, moments, x_scale=scale, y_scale=None)
+    return [*products, *moments]
+
+
+@st.composite
+def dense_blocks(draw):
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    n, d, k = draw(st.integers(1, 40)), draw(st.integers(1, 40)), draw(st.integers(1, 3))
+    X = (rng.standard_normal((n, d)) * 50 + 60).astype(draw(st.sampled_from(DTYPES)))
+    weight = rng.uniform(0.1, 2.0, n) if draw(st.booleans()) else None
+    if draw(st.booleans()):
+        X = np.asfortranarray(X)
+    return Block(X, rng.standard_normal((n, k)), weight, 0)
+
+
+@pytest.mark.skipif(len(FUSED) < 2, reason="this processor has one level with fused sums")
+@given(block=dense_blocks(), directed=st.booleans(), scaled=st.booleans(), shifted=st.booleans())
+def test_levels_with_fused_sums_give_the_same_bits(block, directed, scaled, shifted):
+    d, k = block.shape[1], block.y.shape[1]
+    how = {
+        "columns": 2 * k if directed else k,
+        "targets": k,
+        "scale": np.full(d, 0.25) if scaled else None,
+        "shift": np.linspace(0, 60, d) if shifted else None,
+    }
+    first, *others = (reduced(level, block, **how) for level in FUSED)
+    for other in others:
+        for a, b in zip(first, other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("level", ALL)
+def test_rows_of_files_give_the_bits_of_rows_in_memory(tmp_path, level, dtype):
+    rng = np.random.default_rng(0)
+    X = (rng.standard_normal((20_000, 5)) * 50).astype(dtype)
+    y, weight = rng.standard_normal((20_000, 1)), rng.uniform(0.5, 1.5, 20_000)
+    stored = Rows(tmp_path, X, [0, 7, 9_001, 20_000])
+    # a piece holds some tiles, and ends within a file
+    piece = np.empty(300_000, np.uint8)
+    in_files = reduced(level, FileBlock(stored, y, weight, 0, piece), columns=2)
+    for a, b in zip(in_files, reduced(level, Block(X, y, weight, 0), columns=2), strict=True):
+        np.testing.assert_array_equal(a, b)
+    # the origin, and nothing else, was read by the source's reader
+    assert stored.reads == [(0, 1)]
+    stored.close()
+
+
+@pytest.mark.parametrize("level", ALL[-1:])
+def test_rows_that_the_loop_cannot_read_are_read_again_by_the_source(tmp_path, level):
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((20_000, 5)), rng.standard_normal((20_000, 1))
+    stored = Rows(tmp_path, X, [0, 10_000, 20_000])
+    os.truncate(tmp_path / "1", 6 + 40 * 1_000)
+    piece = np.empty(300_000, np.uint8)
+    in_files = reduced(level, FileBlock(stored, y, None, 0, piece), columns=2)
+    assert len(stored.reads) > 1
+    for a, b in zip(in_files, reduced(level, Block(X, y, None, 0), columns=2), strict=True):
+        np.testing.assert_array_equal(a, b)
+    stored.close()
+
+
+@pytest.mark.parametrize("level", ALL)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_compensated_products_are_right_to_thirty_digits(level, weighted):
+    rng = np.random.default_rng(3)
+    n, d = 50, 11
+    X = rng.standard_normal((n, d))
+    weight = rng.uniform(0.5, 2.0, n) if weighted else None
+    w = np.stack([rng.standard_normal(d), 1e-18 * rng.standard_normal(d)])
+    # a fit so close that the residuals cancel nearly all digits
+    y = np.stack([X @ w[0], 1e-18 * rng.standard_normal(n)])
+    sums, products = np.zeros(4), np.zeros((2, d))
+    load_compensated(level)(X, w, y, weight, sums, products)
+    exact = [
+        sum((Fraction(a) * (Fraction(b) + Fraction(c)) for a, b, c in zip(row, *w, strict=True)),
+            -Fraction(y[0, i]) - Fraction(y[1, i]))
+        for i, row in enumerate(X)
+    ]  # fmt: skip
+    s = np.ones(n) if weight is None else weight
+    sums_of_products = [
+        (sum(Fraction(s[i]) * exact[i] * Fraction(X[i, j]) for i in range(n)), products[:, j])
+        for j in range(d)
+    ]
+    expected = [
+        (sum(Fraction(s[i]) * r * r for i, r in enumerate(exact)), sums[:2]),
+        (sum(Fraction(s[i]) * r for i, r in enumerate(exact)), sums[2:]),
+        *sums_of_products,
+    ]
+    for wanted, (high, low) in expected:
+        # residuals are of order 1e-16, correct to 1e-32 of y and X, of order 1
+        assert abs(Fraction(high) + Fraction(low) - wanted) <= Fraction(1e-30) * n
+
+
+def load_compensated(level):
+    """Return the loop that a correction of weights will run, with arrays as arguments."""
+    function = load_level(level).functions.add_compensated
+
+    def run(X, w, y, weight, sums, products):
+        from streamreg.kernels.compiled import _at, _rows  # noqa: PLC0415
+
+        tile = np.empty(X.shape[1])
+        arrays = (w, y, weight, sums, products, tile)
+        pointers = [None if each is None else ctypes.c_void_p(_at(each)) for each in arrays]
+        function(ctypes.byref(_rows(X, Affine())), *pointers)
+
+    return run
+
+
+def test_another_kind_of_processors_level_is_refused():
+    foreign = next(
+        level for levels in LEVELS.values() for level in levels if load_level(level) is None
+    )
+    with pytest.raises(LookupError, match=f"no kernels '{foreign}' that run on this processor"):
+        load_kernels(foreign)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -125,12 +125,10 @@ class GpuReducer:
     ) -> list[PartialResult]:
         """Return the partial result of each segment, as :class:`SegmentReducer` says."""
         del part  # a GPU makes whole states
-        n_slots = min(self.needs.n_slots, sum(map(len, segments)))
-        needs, checks = replace(self.needs, n_slots=n_slots), checks_integers
-        engine = GpuEngine(dataset, 1, lambda _: None, Gpu(), needs, self.policy)
+        engine = GpuEngine(dataset, 1, lambda _: None, Gpu(), self.needs, self.policy)
+        engine.pool.checks_integers = checks_integers
         with _TURN, one_blas_thread(), engine:
-            partials = engine.reduce_segments(accumulator, segments, start, checks_integers=checks)
-            return list(partials)
+            return list(engine.reduce_segments(accumulator, segments, start))
 
     def describe_processor(self) -> str:
         """Return the model of the GPU, and the version of CuPy."""

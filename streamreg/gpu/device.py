@@ -20,7 +20,6 @@ from streamreg.gpu.compile import compiler
 from streamreg.gpu.fused_gram import compiled_centring
 from streamreg.gpu.fused_products import FusedProducts
 from streamreg.gpu.kernels import ArrayKernels
-from streamreg.kernels.states import GramState, MomentsState, ProductState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,8 +30,6 @@ State = TypeVar("State")
 
 # in the messages of CUDA's two interfaces and of cuBLAS
 _NO_MEMORY = ("MemoryAllocation", "OUT_OF_MEMORY", "ALLOC_FAILED")
-# states whose matrices are zeros before any row is added
-_ZERO_MATRICES = (GramState, MomentsState, ProductState)
 # of a state: to pin more takes longer than to copy to memory that is not pinned
 _MOST_PINNED_NBYTES = 32 * MIB
 
@@ -175,25 +172,18 @@ def _is_cuda_error(error: Exception) -> bool:
 class DeviceState(Generic[State]):
     """A state in one piece of device memory, so that one copy brings it to the host.
 
-    It starts as a copy of ``host``, whose matrices are not sent if it is of no rows; kernels add to
-    it on ``stream``. The number of rows, ``state.n``, is on the host, because kernels branch on it.
+    It starts as a copy of ``host``, whose matrices are zeros, and not sent, if it is of no rows;
+    kernels add to it on ``stream``. The number of rows, ``state.n``, is on the host, because
+    kernels branch on it.
     """
 
-    def __init__(
-        self,
-        gpu: Gpu,
-        host: State,
-        stream: Any,  # noqa: ANN401
-        *,
-        is_of_no_rows: bool = False,
-    ) -> None:
+    def __init__(self, gpu: Gpu, host: State, stream: Any) -> None:  # noqa: ANN401
         self._gpu, self._stream = gpu, stream
         self._fields: dict[str, Array] = host._asdict()  # type: ignore[attr-defined]
         self._flat = gpu.cupy.empty(sum(field.size for field in self._fields.values()))
         views = dict(_views(self._flat, self._fields))
-        is_zero = is_of_no_rows and isinstance(host, _ZERO_MATRICES)
         for name, field in self._fields.items():
-            if is_zero and field.ndim > 1:
+            if field.ndim > 1 and not self._fields["n"]:
                 views[name].fill(0.0)
             else:
                 views[name].set(field, stream=stream)

@@ -12,6 +12,7 @@ from device_fits import bits, fit, set_gpu_partition
 from fake_cupy import OutOfMemoryError
 
 from streamreg import LinearRegression
+from streamreg.accumulators.gradient import Gradient
 from streamreg.blocks import Block
 from streamreg.errors import (
     ClusterError,
@@ -20,10 +21,13 @@ from streamreg.errors import (
 )
 from streamreg.fit import plan
 from streamreg.formatting import MIB
+from streamreg.gpu import backend
 from streamreg.gpu import kernels as gpu_kernels
 from streamreg.gpu.device import Gpu
+from streamreg.gpu.engine import GpuEngine
 from streamreg.gpu.transfers import Transfers
 from streamreg.sources.block_reader import BlockReader
+from streamreg.sources.open import open_dataset
 
 SOLVERS = ["closed_form", "gd", "cg"]
 
@@ -113,16 +117,34 @@ def test_a_slot_is_not_filled_again_before_its_block_is_copied(cupy):
         Block(np.full((4, 8), value), np.full((4, 1), value), None, 0) for value in (1.0, 2.0)
     )
     cache = transfers.cache(one, 8, (None, None))
-    places = []
-    for number, block in enumerate((one, two)):
-        filled = transfers.fill(lambda block=block: block)
-        places.append(cache.slot_for(number, block))
-        transfers.copy(filled, places[-1])
-    joined, n_blocks = cache.run(range(2))
+    for block, place in ((one, cache.rows(0, 4)), (two, cache.rows(4, 8))):
+        list(transfers.sent(transfers.fill(lambda block=block: block), place))
     with transfers.reducing:
-        assert [place.X.get()[0, 0] for place in places] == [1.0, 2.0]
-        assert joined.y.get()[:, 0].tolist() == [1.0] * 4 + [2.0] * 4
-    assert (n_blocks, joined.joints) == (2, (4,))
+        assert cache.X.get()[:, 0].tolist() == [1.0] * 4 + [2.0] * 4
+        assert cache.y.get()[:, 0].tolist() == [1.0] * 4 + [2.0] * 4
+
+
+def test_cached_blocks_that_are_contiguous_are_reduced_at_once(cupy):
+    X, y = np.ones((300_000, 8)), np.ones(300_000)
+    X[70_000] = np.nan  # so that the second block has a row less
+    X[-1] = np.nan
+    joints = []
+
+    class Noted(Gradient):
+        def update(self, state, block, kernels):
+            joints.append(block.joints)
+            return super().update(state, block, kernels)
+
+    needs = plan(X, y, device="cuda").candidates["cg"].device
+    dataset = open_dataset(X, y, nan_policy="omit")
+    engine = GpuEngine(dataset, 1, lambda _: None, Gpu(), needs, backend.GPU_PARTITION)
+    n = engine.blocks.max_rows
+    with engine:
+        expected = engine.reduce(Noted(np.ones((8, 1)), np.ones(1), 1)).result
+        assert joints == [()] * len(engine.blocks)
+        again = engine.reduce(Noted(np.ones((8, 1)), np.ones(1), 1)).result
+    assert joints[len(engine.blocks) :] == [(n,), (n, 2 * n, 3 * n)]
+    np.testing.assert_array_equal(expected.gradient, again.gradient)
 
 
 @pytest.mark.usefixtures("cupy")

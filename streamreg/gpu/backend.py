@@ -13,8 +13,8 @@ from streamreg.errors import MemoryLimitError, Parameter
 from streamreg.formatting import MIB, format_nbytes
 from streamreg.gpu.device import Gpu
 from streamreg.gpu.engine import GpuEngine
-from streamreg.gpu.memory_model import device_needs, host_terms
-from streamreg.planning.memory_model import Request, decoder_term, process_term
+from streamreg.gpu.memory_model import gpu_needs
+from streamreg.planning.memory_model import Request
 from streamreg.planning.terms import Needs
 
 if TYPE_CHECKING:
@@ -81,14 +81,8 @@ class GpuBackend(Backend[Request, Needs, "Candidate"]):
         """Accept all rows, on the host and on the device."""
 
     def needs(self, request: Request, n_threads: int) -> Needs:
-        terms = (
-            *host_terms(request, self.policy, n_threads),
-            process_term(n_threads),
-            *decoder_term(request.costs, n_threads),
-        )
         n_scans = request.solver.passes() if self.caches_blocks else 1
-        limit = self._device_limit
-        return Needs(terms, "cuda", device_needs(request, self.policy, n_threads, limit, n_scans))
+        return gpu_needs(request, self.policy, n_threads, self._device_limit, n_scans)
 
     def open(
         self, dataset: Dataset, candidate: Candidate, kernels: str, on_rows: Callable[[int], None]

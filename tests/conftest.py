@@ -155,7 +155,6 @@ def gpu(monkeypatch, compiled):
     # a few blocks of threads are as good as many, and take turns here
     monkeypatch.setattr(launch, "_GRID", 3)
     monkeypatch.setattr(launch, "_MOST_GRIDS", 1)
-    monkeypatch.setattr(fused_products, "_ADDING_THREADS", 64)
     monkeypatch.setattr(launch, "_WIDE_GRID", 10)
     # of some rows of a thousand numbers
     monkeypatch.setattr(launch, "_WIDE_TILE_NBYTES", 100_000)

@@ -98,11 +98,9 @@ class Gpu:
             # a symmetric rank-k update in place
             self._cublas.syrk("N", rows.T, out=gram, alpha=1.0, beta=1.0, lower=True)
 
-        with self._translated_errors():
-            most = self.device.attributes["MaxSharedMemoryPerBlockOptin"]
         kernel = compiler(self.cupy)
-        fused = FusedProducts(self.cupy, kernel, most)
-        return ArrayKernels(self.cupy, add_gram, fused, compiled_centring(self.cupy, kernel))
+        fused, centre = FusedProducts(self.cupy, kernel), compiled_centring(self.cupy, kernel)
+        return ArrayKernels(self.cupy, add_gram, fused, centre)
 
     @contextmanager
     def working(self, limit_nbytes: int) -> Iterator[None]:
@@ -172,9 +170,9 @@ def _is_cuda_error(error: Exception) -> bool:
 class DeviceState(Generic[State]):
     """A state in one piece of device memory, so that one copy brings it to the host.
 
-    It starts as a copy of ``host``, whose matrices are zeros, and not sent, if it is of no rows;
-    kernels add to it on ``stream``. The number of rows, ``state.n``, is on the host, because
-    kernels branch on it.
+    It starts as a copy of ``host``, whose matrices are zeros, and not sent, if it is of no rows.
+    Kernels write to it in place, on ``stream``. The number of rows, ``state.n``, is on the host,
+    because kernels branch on it.
     """
 
     def __init__(self, gpu: Gpu, host: State, stream: Any) -> None:  # noqa: ANN401
@@ -189,14 +187,6 @@ class DeviceState(Generic[State]):
                 views[name].set(field, stream=stream)
         views["n"] = self._n = self._fields["n"].copy()
         self.state: State = type(host)(**views)
-
-    def add(self, state: State) -> None:
-        """Raise :class:`TypeError` if an accumulator did not return the state that it was given."""
-        if state is not self.state:
-            raise TypeError(
-                f"on a GPU, {type(self.state).__name__} must be added to in place: return the "
-                "state that update and merge were given"
-            )
 
     def send(self, stream: Any) -> Callable[[], State]:  # noqa: ANN401
         """Queue a copy to the host, after all that is queued; return a function that waits for it.

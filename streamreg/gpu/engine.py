@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from streamreg.engines.base import OnPartial
     from streamreg.engines.partition import PartitionPolicy, Segments
     from streamreg.gpu.device import Gpu
-    from streamreg.gpu.transfers import Filled
+    from streamreg.gpu.transfers import Slot
     from streamreg.planning.terms import DeviceNeeds
     from streamreg.sources.block_reader import BlockReader
     from streamreg.sources.dataset import Dataset
 
     # a block that a thread has read, and its counts, without a state
-    Read = tuple[Filled, PartialResult]
+    Read = tuple[Slot, Block, PartialResult]
 
 
 class GpuEngine(Engine):
@@ -57,7 +57,6 @@ class GpuEngine(Engine):
         self.pool = ReaderPool(dataset, self.blocks, n_threads, on_rows)
         self._gpu = gpu
         self._needs = needs
-        self._n_cached = needs.n_cached
         self._kernels = gpu.kernels()
         self._cache: Block | None = None
         self._cached_counts: dict[int, PartialResult] = {}
@@ -139,7 +138,7 @@ class GpuEngine(Engine):
             for segment, state, counts in states:
                 with transfers.reducing:
                     self._require_finite(accumulator, state.state, segment)
-                    total.add(accumulator.merge(total.state, state.state))
+                    accumulator.merge(total.state, state.state)
                 # released before the next one is made, because the plan counts two
                 del state
                 merged = merged.followed_by(counts, merged.state)
@@ -182,7 +181,7 @@ class GpuEngine(Engine):
         """Queue the reduction of a segment, and return the counts of its blocks."""
 
         def add(part: Block) -> None:
-            state.add(accumulator.update(state.state, part, self._kernels.kernels))
+            accumulator.update(state.state, part, self._kernels.kernels)
 
         counts = PartialResult(None)
         while counts.n_blocks < len(segment):
@@ -191,9 +190,9 @@ class GpuEngine(Engine):
                 joined, added = self._joined(self._cache, rest[:1] if self._one_by_one else rest)
                 add(joined)
             else:
-                filled, added = next(reads)
-                place = self._place(rest[0], filled.block, added)
-                with closing(self._transfers.sent(filled, place)) as parts:
+                slot, block, added = next(reads)
+                place = self._place(rest[0], block, added)
+                with closing(self._transfers.sent(slot, block, place)) as parts:
                     for part in parts:
                         add(part)
             counts = counts.followed_by(added, None)
@@ -218,22 +217,21 @@ class GpuEngine(Engine):
 
     def _place(self, number: int, block: Block, counts: PartialResult) -> Block | None:
         """Return where a block is cached, at the number of its first row, if it is."""
-        while number < self._n_cached and self._cache is None:
-            _, n_rows = self.blocks[self._n_cached - 1]
-            self._cache = self._transfers.cache(block, n_rows, whole_arrays(self._dataset))
-            if self._cache is None:  # the device refused: the plan does not know what CUDA takes
-                self._n_cached //= 2
-        if number >= self._n_cached or self._cache is None:
+        n_cached = self._needs.n_cached
+        if number >= n_cached:
             return None
+        if self._cache is None:
+            _, n_rows = self.blocks[n_cached - 1]
+            self._cache = self._transfers.cache(block, n_rows, whole_arrays(self._dataset))
         self._cached_counts[number] = counts
         start, _ = self.blocks[number]
         return self._cache.rows(start, start + block.n_rows)
 
     def _fill(self, reader: BlockReader, start: int, stop: int) -> Read:
         before = reader.n_omitted
-        filled = self._transfers.fill(partial(reader.read, start, stop))
+        slot, block = self._transfers.fill(partial(reader.read, start, stop))
         n_omitted = reader.n_omitted - before
-        return filled, PartialResult(None).with_block(filled.block, n_omitted, reader.rounded)
+        return slot, block, PartialResult(None).with_block(block, n_omitted, reader.rounded)
 
     def _require_finite(
         self, accumulator: Accumulator[Any, Any], state: object, segment: range

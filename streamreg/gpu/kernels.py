@@ -231,10 +231,7 @@ def centre_tile(
     if columns.scale is not None:
         xp.multiply(tile, columns.scale, out=out)
         tile = out
-    if columns.shift is not None:
-        xp.subtract(tile, columns.shift, out=out)
-    elif tile is not out:
-        out[...] = tile
+    xp.subtract(tile, columns.shift, out=out)
     varies = out.any(axis=0)
     mean = xp.zeros(out.shape[1])
     if total is not None:

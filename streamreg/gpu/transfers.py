@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import cycle, zip_longest
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,19 +22,13 @@ if TYPE_CHECKING:
 N_BUFFERS = 2
 
 
-class _Slot(NamedTuple):
+@dataclass
+class Slot:
     """Memory for a block between the thread that reads it and the one that queues its reduction."""
 
     buffer: Array  # pinned
     done: Any  # the event that the block is reduced
-    holds: list[Block]  # with the arrays that are on the device already
-
-
-class Filled(NamedTuple):
-    """A block whose arrays are in the buffer of a slot, or on the device."""
-
-    slot: _Slot
-    block: Block
+    block: Block | None = None  # lives until it is reduced, because arrays may be on the device
 
 
 class Transfers:
@@ -47,31 +42,29 @@ class Transfers:
 
     def __init__(self, gpu: Gpu, n_slots: int, pinned_nbytes: int, device_nbytes: int) -> None:
         self._gpu, self._cupy, cuda = gpu, gpu.cupy, gpu.cupy.cuda
-        self._slots: SimpleQueue[_Slot] = SimpleQueue()
+        self._slots: SimpleQueue[Slot] = SimpleQueue()
         for _ in range(n_slots):
             # allocated outside CuPy's pool, which rounds sizes up
-            memory = cuda.PinnedMemory(pinned_nbytes) if pinned_nbytes else None
-            buffer = b"" if memory is None else cuda.PinnedMemoryPointer(memory, 0)
+            memory = cuda.PinnedMemoryPointer(cuda.PinnedMemory(max(1, pinned_nbytes)), 0)
+            buffer = np.frombuffer(memory, np.uint8, pinned_nbytes)
             # an event, not a host function: events report a device that failed, functions are not
             # called
-            done = cuda.Event(block=True, disable_timing=True)
-            self._slots.put(_Slot(np.frombuffer(buffer, np.uint8, pinned_nbytes), done, []))
+            self._slots.put(Slot(buffer, cuda.Event(block=True, disable_timing=True)))
         streams = (cuda.Stream(non_blocking=True) for _ in range(3))
         self._copying, self.reducing, self.fetching = streams
         buffers = [self._cupy.empty(device_nbytes, np.uint8) for _ in range(N_BUFFERS)]
         # each with the event that its block is reduced
         self._buffers = cycle([(each, cuda.Event(disable_timing=True)) for each in buffers])
 
-    def fill(self, read: Callable[[], Block]) -> Filled:
+    def fill(self, read: Callable[[], Block]) -> tuple[Slot, Block]:
         """Read a block into a slot, in native byte order and C order; on any thread."""
         slot = self._slots.get()
         try:
             slot.done.synchronize()
-            slot.holds.clear()
+            slot.block = None
             with self._gpu.device:
                 block = read()
-                filled = _laid_out(block, slot.buffer)
-                slot.holds.append(filled)
+                slot.block = filled = _laid_out(block, slot.buffer)
                 for target, values in zip(_arrays(filled), _arrays(block), strict=True):
                     if is_cupy(target):
                         self._gpu.require_own(target)
@@ -83,28 +76,22 @@ class Transfers:
         except BaseException:
             self._slots.put(slot)
             raise
-        return Filled(slot, filled)
+        return slot, filled
 
-    def cache(
-        self, like: Block, n_rows: int, whole: tuple[Array | None, Array | None]
-    ) -> Block | None:
+    def cache(self, like: Block, n_rows: int, whole: tuple[Array | None, Array | None]) -> Block:
         """Return memory for rows that stay, with the dtypes and widths of ``like``.
 
-        ``whole`` is X and y, if all their rows are on the device already. Returns ``None`` if the
-        device refuses the memory.
+        ``whole`` is X and y, if all their rows are on the device already.
         """
-        try:
-            arrays = [
-                self._cupy.empty((n_rows, *each.shape[1:]), each.dtype) if rows is None else rows
-                for each, rows in zip_longest(_arrays(like), whole)
-            ]
-        except self._cupy.cuda.memory.OutOfMemoryError:
-            return None
+        arrays = [
+            self._cupy.empty((n_rows, *each.shape[1:]), each.dtype) if rows is None else rows
+            for each, rows in zip_longest(_arrays(like), whole)
+        ]
         # the memory may still be used by what was queued before
         self._copying.wait_event(self.reducing.record())
         return _block(arrays, 0)
 
-    def sent(self, filled: Filled, place: Block | None = None) -> Generator[Block, None, None]:
+    def sent(self, slot: Slot, block: Block, place: Block | None) -> Generator[Block, None, None]:
         """Yield a block on the device: in its place in the cache, or in a buffer.
 
         A block larger than a buffer comes in parts, each to be reduced before the next. Parts end
@@ -112,13 +99,13 @@ class Transfers:
         """
         try:
             if place is None:
-                yield from self._parts(filled.block)
+                yield from self._parts(block)
             else:
-                self._copy(filled.block, place)
+                self._copy(block, place)
                 yield place
         finally:
-            filled.slot.done.record(self.reducing)
-            self._slots.put(filled.slot)
+            slot.done.record(self.reducing)
+            self._slots.put(slot)
 
     def close(self) -> None:
         """Wait for queued work, and release memory."""

@@ -38,8 +38,6 @@ GPU_PARTITION = PartitionPolicy(
     segment_nbytes=2048 * MIB,
     shares_large_states=False,
 )
-# not measured: the bus, memory and float64 units of a present GPU
-GPU_RATES = Rates(read_nbytes=1.5e9, memory_nbytes=2e12, flops=3e13)
 # tasks of one worker take turns on its GPU
 _TURN = Lock()
 
@@ -47,18 +45,13 @@ _TURN = Lock()
 class GpuBackend(Backend[Request, Needs, "Candidate"]):
     """The current GPU of this process, or of each worker of a cluster.
 
-    Parameters
-    ----------
-    host
-        The threads of the same process, with its limits.
-    device_limit
-        Bytes of the GPU that a fit may take; ``None`` is half of what is free. More than is free on
-        the GPU of this process raises :class:`MemoryLimitError`.
-    is_local
-        Whether the GPU is in this process. On workers, no blocks stay on the device.
+    A fit may take ``device_limit`` bytes of it; ``None`` is half of what is free. More than is free
+    on the GPU of this process raises :class:`MemoryLimitError`. On workers no blocks stay on the
+    device. ``host`` has the threads of the same process, with its limits.
     """
 
-    rates = GPU_RATES
+    # not measured: the bus, memory and float64 units of a present GPU
+    rates = Rates(read_nbytes=1.5e9, memory_nbytes=2e12, flops=3e13)
 
     def __init__(self, host: FitBackend, device_limit: int | None, *, is_local: bool) -> None:
         self._host = host
@@ -93,7 +86,7 @@ class GpuBackend(Backend[Request, Needs, "Candidate"]):
 
     def segment_reducer(self, candidate: Candidate, kernels: str) -> SegmentReducer:
         del kernels
-        return GpuReducer(_device_of(candidate), self.policy)
+        return GpuReducer(_device_of(candidate))
 
     def without_device(self, dataset: Dataset) -> FitBackend | None:
         is_on_host = not any(source.is_cupy for source in dataset.sources())
@@ -105,7 +98,6 @@ class GpuReducer:
     """Reduces segments on the GPU of a cluster's worker; one task at a time."""
 
     needs: DeviceNeeds
-    policy: PartitionPolicy
 
     def reduce(
         self,
@@ -117,15 +109,13 @@ class GpuReducer:
         part: range | None = None,
         checks_integers: bool = True,
     ) -> list[PartialResult]:
-        """Return the partial result of each segment, as :class:`SegmentReducer` says."""
         del part  # a GPU makes whole states
-        engine = GpuEngine(dataset, 1, lambda _: None, Gpu(), self.needs, self.policy)
+        engine = GpuEngine(dataset, 1, lambda _: None, Gpu(), self.needs, GPU_PARTITION)
         engine.pool.checks_integers = checks_integers
         with _TURN, one_blas_thread(), engine:
             return list(engine.reduce_segments(accumulator, segments, start))
 
     def describe_processor(self) -> str:
-        """Return the model of the GPU, and the version of CuPy."""
         return Gpu().kind
 
 

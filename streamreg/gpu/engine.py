@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from streamreg.blocks import Block
     from streamreg.engines.base import OnPartial
     from streamreg.engines.partition import PartitionPolicy, Segments
-    from streamreg.gpu.device import Gpu
+    from streamreg.gpu.device import Fetch, Gpu
     from streamreg.gpu.transfers import Slot
     from streamreg.planning.terms import DeviceNeeds
     from streamreg.sources.block_reader import BlockReader
@@ -40,8 +40,8 @@ class GpuEngine(Engine):
     segment is reduced; large states are merged on the device. The queueing thread waits for the
     device only at the end of segments, where NaN and inf are found.
 
-    CuPy arrays are reduced in place. The sums of Dask blocks are finished one by one, as tasks on a
-    cluster's workers have to, so that both give bitwise identical results.
+    The sums of Dask blocks are finished one by one, as tasks on a cluster's workers have to, and
+    bitwise identical to theirs.
     """
 
     def __init__(
@@ -84,16 +84,14 @@ class GpuEngine(Engine):
         segments: Segments,
         on_partial: OnPartial | None,
     ) -> PartialResult:
+        self._kernels.forget()
         self.pool.checks_integers = self._checks_integers
         self._report_rows_before(start.n_blocks)
         rest = segments.after(start.n_blocks)
         if self.policy.is_large(accumulator.state_nbytes) and len(rest) > 1:
-            merged = self._merge_on_device(accumulator, start, rest, on_partial)
-        else:
-            with closing(self.reduce_segments(accumulator, rest)) as partials:
-                merged = merge_in_order(accumulator, start, partials, on_partial)
-        self._kernels.forget()
-        return merged
+            return self._merge_on_device(accumulator, start, rest, on_partial)
+        with closing(self.reduce_segments(accumulator, rest)) as partials:
+            return merge_in_order(accumulator, start, partials, on_partial)
 
     def reduce_segments(
         self,
@@ -106,17 +104,15 @@ class GpuEngine(Engine):
         With ``start``, the partial result of the blocks before it, a single segment continues it.
         """
 
-        def fetched(
-            fetch: Callable[[], Any], segment: range, counts: PartialResult
-        ) -> PartialResult:
+        def fetched(segment: range, fetch: Fetch, counts: PartialResult) -> PartialResult:
             state = fetch()
             self._require_finite(accumulator, state, segment)
             return counts._replace(state=state)
 
-        waiting: list[tuple[Callable[[], Any], range, PartialResult]] = []
+        waiting: list[tuple[range, Fetch, PartialResult]] = []
         with closing(self._states(accumulator, segments, start)) as states:
             for segment, state, counts in states:
-                waiting.append((state.send(self._transfers.fetching), segment, counts))
+                waiting.append((segment, state.send(self._transfers.fetching), counts))
                 if len(waiting) > 1:
                     yield fetched(*waiting.pop(0))
         for last in waiting:
@@ -153,11 +149,8 @@ class GpuEngine(Engine):
         accumulator: Accumulator[Any, Any],
         segments: list[range],
         start: PartialResult | None = None,
-    ) -> Generator[tuple[range, DeviceState[Any], PartialResult], None, None]:
-        """Yield each segment, its state when all is queued, and its counts.
-
-        Meanwhile threads read blocks of the next segment.
-        """
+    ) -> Generator[tuple[range, DeviceState, PartialResult], None, None]:
+        """Yield each segment, its state when all is queued, and its counts; threads read ahead."""
         before = start or PartialResult(accumulator.zero())
         numbers = (number for segment in segments for number in segment)
         wanted = [number for number in numbers if number not in self._cached_counts]
@@ -167,14 +160,14 @@ class GpuEngine(Engine):
                 with stream:
                     state = DeviceState(self._gpu, before.state, stream)
                     counts = self._queue(accumulator, state, segment, reads)
-                    self._kernels.finish(state.state)
+                    self._kernels.finish()
                 yield segment, state, before._replace(state=None).followed_by(counts, None)
                 del state
 
     def _queue(
         self,
         accumulator: Accumulator[Any, Any],
-        state: DeviceState[Any],
+        state: DeviceState,
         segment: range,
         reads: Iterator[Read],
     ) -> PartialResult:
@@ -197,31 +190,29 @@ class GpuEngine(Engine):
                         add(part)
             counts = counts.followed_by(added, None)
             if self._one_by_one:
-                self._kernels.finish(state.state)
+                self._kernels.finish()
         return counts
 
     def _joined(self, cache: Block, numbers: range) -> tuple[Block, PartialResult]:
         """Return the first blocks, as far as they are contiguous in the cache, and their counts."""
-        first, _ = self.blocks[numbers[0]]
+        first, past = self.blocks[numbers[0]]
         starts, counts = [], PartialResult(None)
         for number in numbers:
-            start, _ = self.blocks[number]
+            start, stop = self.blocks[number]
             if number not in self._cached_counts or start != first + counts.n_rows:
                 break
             starts.append(start - first)
-            counts = counts.followed_by(self._cached_counts[number], None)
-        _, past = self.blocks[numbers[counts.n_blocks - 1]]
+            counts, past = counts.followed_by(self._cached_counts[number], None), stop
         self._on_rows(past - first)
         rows = cache.rows(first, first + counts.n_rows)
         return replace(rows, joints=tuple(starts[1:])), counts
 
     def _place(self, number: int, block: Block, counts: PartialResult) -> Block | None:
         """Return where a block is cached, at the number of its first row, if it is."""
-        n_cached = self._needs.n_cached
-        if number >= n_cached:
+        if number >= self._needs.n_cached:
             return None
         if self._cache is None:
-            _, n_rows = self.blocks[n_cached - 1]
+            _, n_rows = self.blocks[self._needs.n_cached - 1]
             self._cache = self._transfers.cache(block, n_rows, whole_arrays(self._dataset))
         self._cached_counts[number] = counts
         start, _ = self.blocks[number]

@@ -48,9 +48,10 @@ class FusedProducts:
         rows = block.X, y, weight, V, bias, np.int64(int(state.n))
         launch.queue(self._kernel, rows, (self._workspace, self._sums))
 
-    def finish(self, state: ProductState) -> None:
+    def finish(self) -> None:
         """Queue the addition of the separate sums to their state."""
-        if self._state is not state:
+        state = self._state
+        if state is None:
             return
         total, first = self._sums.sum(axis=0), 0
         for field in (state.products, state.sums, state.rr, state.s):

@@ -67,13 +67,12 @@ class NarrowRows:
     def queue(self, kernel: Compiler, rows: tuple[Any, ...], memory: tuple[Any, Any]) -> None:
         """Queue the reduction of rows: X, y, weight, V, bias and the first row's number."""
         X, (_, sums) = rows[0], memory
-        n_rows, n_features = X.shape
         at_once = self._rows_at_once * 8 // X.dtype.itemsize
         template = TYPES[X.dtype.char], self._n_columns, self.columns_per_thread, at_once
         fused = kernel("products.cu", f"fused<{', '.join(map(str, template))}>")
-        arguments = *rows, np.int64(n_rows), np.int32(n_features), sums
-        threads = (self.threads_per_block,)
-        fused((self.n_sums,), threads, arguments, shared_mem=self.shared_nbytes)
+        arguments = *rows, np.int64(len(X)), np.int32(X.shape[1]), sums
+        grid, threads = (self.n_sums,), (self.threads_per_block,)
+        fused(grid, threads, arguments, shared_mem=self.shared_nbytes)
 
 
 class WideRows:
@@ -89,7 +88,6 @@ class WideRows:
         self.workspace_nbytes = 2 * 8 * most_rows * shape.n_columns * self._slices
 
     def queue(self, kernel: Compiler, rows: tuple[Any, ...], memory: tuple[Any, Any]) -> None:
-        """Queue the reduction of rows: X, y, weight, V, bias and the first row's number."""
         X, (workspace, sums) = rows[0], memory
         d, n_columns, n_targets = self._shape
         fused = kernel("wide_products.cu", f"fused_wide<{TYPES[X.dtype.char]}, {n_columns}>")

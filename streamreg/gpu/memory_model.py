@@ -8,7 +8,7 @@ from streamreg.blocks import ALIGNMENT
 from streamreg.engines.block_cache import slot_nbytes
 from streamreg.engines.partition import Segments
 from streamreg.formatting import MIB, count, format_nbytes
-from streamreg.gpu import kernels as gpu_kernels
+from streamreg.gpu.kernels import scratch_nbytes, tile_rows
 from streamreg.gpu.launch import partial_sums_nbytes
 from streamreg.gpu.transfers import N_BUFFERS
 from streamreg.planning.memory_model import decoder_term, process_term
@@ -54,20 +54,18 @@ def gpu_needs(
         for names in (named.keys() - on_device, on_device - whole, named.keys() - whole)
     )
     n_host_states = _LARGE_HOST_STATES if policy.is_large(state) else _HOST_STATES
-    pinned = f"{count(n_slots, 'block')} in transfer, pinned memory"
     host_terms = (
         *costs.terms(n_threads),
-        Term("pinned", n_slots * sent, pinned),
+        Term("pinned", n_slots * sent, f"{count(n_slots, 'block')} in transfer, pinned memory"),
         Term("sums", n_host_states * state + earlier, f"{format_nbytes(state)} each"),
         process_term(n_threads),
         *decoder_term(costs, n_threads),
     )
     # one state is reduced while the one before is fetched, or waits to be merged
     n_states = min(2, len(Segments.of(costs.n_blocks, costs.pass_nbytes, state, policy)))
-    scratch = gpu_kernels.scratch_nbytes(d, 2 * k, costs.block_rows)
     terms = [
         Term("sums", n_states * state, f"{count(n_states, 'state')} of D = {d:,}"),
-        Term("tiles", scratch, "float64 rows in use"),
+        Term("tiles", scratch_nbytes(d, 2 * k, costs.block_rows), "float64 rows in use"),
         Term("partial sums", partial_sums_nbytes(d, k), "of each part of the GPU"),
         Term("weights", 8 * 2 * (d + 1) * k, "of the solver, sent for each pass"),
         Term("cuBLAS", _WORKSPACE_NBYTES, "its workspace"),
@@ -79,13 +77,12 @@ def gpu_needs(
         )
     left = limit_nbytes * _SPARE // (_SPARE + 1) - peak(terms)
     # a part of a block has the rows of a tile at least
-    least = -(-sent // costs.block_rows) * gpu_kernels.tile_rows(d) + _MOST_ARRAYS * ALIGNMENT
+    least = -(-sent // costs.block_rows) * tile_rows(d) + _MOST_ARRAYS * ALIGNMENT
     buffer = min(sent, max(least, left // N_BUFFERS))
     terms.append(Term("buffers", N_BUFFERS * buffer, f"{N_BUFFERS} blocks in transfer"))
     left -= N_BUFFERS * buffer
-    n_cached = 0
-    if n_scans > 1 and left >= cached:
-        n_cached = min(costs.n_blocks, left // max(1, cached))
+    n_cached = min(costs.n_blocks, max(0, left) // max(1, cached)) if n_scans > 1 else 0
+    if n_cached:
         why = f"{n_cached:,} of {costs.n_blocks:,} blocks"
         terms.append(Term("cache", n_cached * cached, why))
     terms.append(Term("spare", -(-peak(terms) // _SPARE), "fragmentation of CuPy's pool"))

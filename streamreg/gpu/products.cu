@@ -83,7 +83,8 @@ __global__ void __launch_bounds__(512) fused(
         const long long at = row + my_row;
         const bool is_there = at >= first && at < past;
         next_y = is_there && my_m == 0 ? y[at - first] : 0.0;
-        next_s = is_there && weight ? weight[at - first] : 1.0;
+        // rows before the first and after the last do not count
+        next_s = !is_there ? 0.0 : weight ? weight[at - first] : 1.0;
     };
     auto after = [&](long long row) {
         const long long one_more = row + ROWS_AT_ONCE;
@@ -103,9 +104,7 @@ __global__ void __launch_bounds__(512) fused(
             for (int c = 0; c < COLUMNS_PER_THREAD; ++c) x[r][c] = next[r][c];
         const double here_y = next_y, s = next_s;
         load(after(row));  // zeros after the last
-        double dot[COUNT];
-        #pragma unroll
-        for (int v = 0; v < COUNT; ++v) dot[v] = 0.0;
+        double dot[COUNT] = {};
         #pragma unroll
         for (int c = 0; c < COLUMNS_PER_THREAD; ++c)
             #pragma unroll
@@ -129,26 +128,19 @@ __global__ void __launch_bounds__(512) fused(
         u = my_m == 0 ? u - (here_y - b) : u + b;
         const double su = s * u;
         #pragma unroll
-        for (int r = 0; r < ROWS_AT_ONCE; ++r) {
-            const bool is_there = row + r >= first && row + r < past;
+        for (int r = 0; r < ROWS_AT_ONCE; ++r)
             #pragma unroll
             for (int m = 0; m < COLUMNS; ++m) {
                 const double weighed = __shfl_sync(ALL, su, (r * COLUMNS + m) * SHARE);
                 if (warp == 0 && m == 0) {
-                    const double plain = __shfl_sync(ALL, u, r * COLUMNS * SHARE);
-                    const double counted = __shfl_sync(ALL, s, r * COLUMNS * SHARE);
-                    if (is_there) {
-                        rr = fma(weighed, plain, rr);
-                        s_sum += counted;
-                    }
+                    rr = fma(weighed, __shfl_sync(ALL, u, r * COLUMNS * SHARE), rr);
+                    s_sum += __shfl_sync(ALL, s, r * COLUMNS * SHARE);
                 }
-                if (!is_there) continue;
                 u_sums[m] += weighed;
                 #pragma unroll
                 for (int c = 0; c < COLUMNS_PER_THREAD; ++c)
                     products[m][c] = fma(weighed, widened(x[r][c]), products[m][c]);
             }
-        }
     }
 
     #pragma unroll

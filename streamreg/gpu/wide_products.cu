@@ -25,11 +25,7 @@ __device__ void read_rows(
     const long long row = block / slices * ROWS;
     const int slice = block % slices;
     const int past = features < (slice + 1) * SLICE ? features : (slice + 1) * SLICE;
-    double dot[ROWS][COLUMNS];
-    #pragma unroll
-    for (int r = 0; r < ROWS; ++r)
-        #pragma unroll
-        for (int m = 0; m < COLUMNS; ++m) dot[r][m] = 0.0;
+    double dot[ROWS][COLUMNS] = {};
     #pragma unroll 4
     for (int column = slice * SLICE + threadIdx.x; column < past; column += THREADS) {
         T x[ROWS];
@@ -127,7 +123,6 @@ __device__ void add_rows(
             load(part + ROWS);  // unused after the last of a batch, but then cached
             #pragma unroll
             for (int r = 0; r < ROWS; ++r) {
-                if (row + r < 0 || row + r >= rows) continue;
                 const double* here = su + (part + r) * COLUMNS;
                 #pragma unroll
                 for (int m = 0; m < COLUMNS; ++m)

@@ -47,7 +47,7 @@ def reduced(gpu, X, y, weight, V, bias, bounds):
                 coefficients=np.asfortranarray(V),
                 bias=bias,
             )
-        loops.finish(on_device.state)
+        loops.finish()
         return on_device.send(gpu.cupy.cuda.Stream(non_blocking=True))()
 
 

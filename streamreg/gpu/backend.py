@@ -61,13 +61,13 @@ class GpuBackend(Backend[Request, Needs, "Candidate"]):
         self.caches_blocks = is_local
         if is_local or device_limit is None:
             free = Gpu().free_nbytes
-            if device_limit is not None and device_limit > free:
+            device_limit = free // 2 if device_limit is None else device_limit
+            if device_limit > free:
                 raise MemoryLimitError(
                     Parameter("device_memory_limit"),
                     f" is {format_nbytes(device_limit)} and the GPU has {format_nbytes(free)} "
                     "free: stop other programs that use it, or pass a lower one",
                 )
-            device_limit = free // 2 if device_limit is None else device_limit
         self._device_limit = device_limit
 
     def require_readable(self, dataset: Dataset) -> None:

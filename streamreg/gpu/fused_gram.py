@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from streamreg.gpu.kernels import CentreTile
     from streamreg.kernels.base import Affine
 
-_SOURCE = "gram.cu"
 # as in gram.cu
 _THREADS, _CHUNK, _SPAN = 256, 256, 1024
 
@@ -41,12 +40,12 @@ def compiled_centring(cupy: CuPy, kernel: Compiler) -> CentreTile:
         partial_sums = cupy.empty((2, n_chunks, n_features))
         given = tile, columns.shift, weights, np.int64(n_rows), np.int32(n_features), partial_sums
         n_blocks = -(-n_features // WARP) * n_chunks
-        add = kernel(_SOURCE, f"sum_columns<{dtype}>")
+        add = kernel("gram.cu", f"sum_columns<{dtype}>")
         add((n_blocks,), (_THREADS,), given, shared_mem=8 * 2 * _THREADS)
         sums, varies = partial_sums[0].sum(axis=0), partial_sums[1].max(axis=0)
         mean = cupy.zeros(n_features) if total is None else sums / total
         sizes = np.int32(tile.size), np.int32(n_features)
-        write = kernel(_SOURCE, f"centre_rows<{dtype}>")
+        write = kernel("gram.cu", f"centre_rows<{dtype}>")
         n_blocks = -(-tile.size // _SPAN)
         write((n_blocks,), (_THREADS,), (tile, columns.shift, mean, weights, *sizes, out))
         return mean, varies

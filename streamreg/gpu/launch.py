@@ -84,8 +84,8 @@ class WideRows:
         self._slices = -(-shape.n_features // _SLICE)
         self.n_sums = -(-_WIDE_GRID // self._column_blocks)
         # The workspace holds the dot products of two tiles of float32.
-        most_rows = _tile_rows(shape.n_features, 4)
-        self.workspace_nbytes = 2 * 8 * most_rows * shape.n_columns * self._slices
+        n_dots = _tile_rows(shape.n_features, 4) * shape.n_columns * self._slices
+        self.workspace_nbytes = 2 * 8 * n_dots
 
     def queue(self, kernel: Compiler, rows: tuple[Any, ...], memory: tuple[Any, Any]) -> None:
         X, (workspace, sums) = rows[0], memory
@@ -94,8 +94,7 @@ class WideRows:
         tile = _tile_rows(d, X.dtype.itemsize)
         sizes = np.int32(d), np.int32(n_targets), np.int32(self.n_sums)
         shared_nbytes = 8 * (2 * n_columns + 1) * _BATCH
-        half = len(workspace) // 2
-        dots, next_dots = workspace[:half], workspace[half:]
+        dots, next_dots = workspace.reshape(2, -1)
         # Each launch adds up the tile before while it reads the next one.
         for start in range(-tile, len(X), tile):
             before = 0 if start < 0 else min(tile, len(X) - start)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from streamreg.accumulators.base import Accumulator, Scaling
+from streamreg.formatting import MIB
 from streamreg.kernels import numpy as numpy_kernels
 from streamreg.kernels.states import GramState
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 # Of the outer product in ``merge``, which no plan counts. Measured: the time is the same from
 # 256 KiB to 4 MiB, D = 1,000 to 5,000.
-_MERGED_NBYTES = 1 << 20
+_MERGED_NBYTES = MIB
 
 
 class GramResult(NamedTuple):

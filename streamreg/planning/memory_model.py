@@ -12,13 +12,15 @@ from streamreg.planning.plan import Plan
 from streamreg.planning.rechunking import rechunking_advice
 from streamreg.planning.row_costs import RowCosts
 from streamreg.planning.terms import NUMBA, Candidate, Needs, Term, peak
-from streamreg.solvers.base import Problem
-from streamreg.solvers.registry import AUTO, SOLVERS, choose
+from streamreg.solvers.base import Footprint, Problem
+from streamreg.solvers.closed_form import ClosedForm
+from streamreg.solvers.conjugate_gradient import ConjugateGradient
+from streamreg.solvers.registry import AUTO, SOLVERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from streamreg.solvers.base import Footprint, PassFootprint, Solver
+    from streamreg.solvers.base import PassFootprint, Solver
     from streamreg.sources.dataset import Dataset
 
 # Of a fit of ten rows: what Python, NumPy and zarr load when they are first used. Measured on
@@ -39,6 +41,9 @@ _PACKED_ROWS, _PACKED_MOST_NBYTES = 512, 2 * MIB
 _COPIED_STATES, _SAVING_NBYTES = 6, 4 * MIB
 # Of one thread of a common server: an NVMe disk or a light codec, memory, and BLAS.
 HOST_RATES = Rates(read_nbytes=1.5e9, memory_nbytes=8e9, flops=2e10)
+# cg is chosen instead of the closed form, which has more digits, only if it is estimated to be
+# faster by this factor, because the data may need more passes than the typical number
+_CLEARLY_FASTER = 3.0
 
 
 class Request(NamedTuple):
@@ -47,7 +52,7 @@ class Request(NamedTuple):
     dataset: Dataset
     costs: RowCosts
     problem: Problem
-    solver: Solver
+    footprint: Footprint
 
 
 FitBackend: TypeAlias = "Backend[Request, Needs, Candidate]"
@@ -73,13 +78,12 @@ def make_plan(
     problem = Problem(dataset.n_features, max(1, dataset.n_targets))
 
     def candidate(name: str, backend: FitBackend) -> Candidate:
-        costs = RowCosts.of(dataset, backend.policy)
-        return _candidate(
-            Request(dataset, costs, problem, build_solver(name)), backend, saves=saves
-        )
+        solver, costs = build_solver(name), RowCosts.of(dataset, backend.policy)
+        request = Request(dataset, costs, problem, solver.footprint(problem))
+        return _candidate(solver, request, backend, saves=saves)
 
     candidates = {name: candidate(name, backend) for name in SOLVERS}
-    chosen = choose(candidates) if solver == AUTO else solver
+    chosen = _choose(candidates) if solver == AUTO else solver
     processor = None if candidates[chosen].fits else backend.without_device(dataset)
     return Plan(
         chosen=chosen,
@@ -92,6 +96,16 @@ def make_plan(
         fits_on_processor=processor is not None and candidate(chosen, processor).fits,
         worker_nbytes=backend.worker_nbytes,
     )
+
+
+def _choose(candidates: dict[str, Candidate]) -> str:
+    """Return the solver for ``"auto"``: the closed form if it fits, unless cg is clearly faster."""
+    exact, iterative = candidates[ClosedForm.name], candidates[ConjugateGradient.name]
+    # ``max_epochs`` may allow fewer passes than a fit usually takes
+    may_converge = iterative.passes > ConjugateGradient.typical_epochs
+    is_slow = exact.seconds > _CLEARLY_FASTER * iterative.seconds
+    is_better = iterative.fits and may_converge and is_slow
+    return iterative.solver if is_better or not exact.fits else exact.solver
 
 
 def process_term(threads: int) -> Term:
@@ -109,22 +123,22 @@ def decoder_term(costs: RowCosts, readers: int) -> list[Term]:
 
 def threads_needs(request: Request, n_threads: int) -> Needs:
     """Return what passes on threads of the host keep in memory."""
-    _, costs, problem, solver = request
+    _, costs, problem, footprint = request
     kernels = "numpy"
-    if solver.uses_row_kernels and numba_kernels.is_worth(costs.pass_nbytes):
+    runs_rows = not footprint.passes[0].multiplies_matrices
+    if runs_rows and numba_kernels.is_worth(costs.pass_nbytes):
         kernels = "numba"
-    passes = solver.footprint(problem).passes
-    terms = max((_pass_terms(costs, problem, each, n_threads) for each in passes), key=peak)
+    each_pass = (_pass_terms(costs, problem, each, n_threads) for each in footprint.passes)
+    terms = max(each_pass, key=peak)
     if kernels == "numba" and numba_kernels.library_nbytes():
         library = numba_kernels.library_nbytes()
         terms.append(Term(NUMBA, library, "LLVM and compiled loops, loaded once"))
     return Needs(tuple(terms), kernels)
 
 
-def _candidate(request: Request, backend: FitBackend, *, saves: bool) -> Candidate:
+def _candidate(solver: Solver, request: Request, backend: FitBackend, *, saves: bool) -> Candidate:
     """Return what a solver needs with as many threads as fit, or with the fewest if none do."""
-    _, costs, problem, solver = request
-    footprint = solver.footprint(problem)
+    _, costs, problem, footprint = request
     d, k = problem.n_features, problem.n_targets
     others = [Term("vectors", footprint.solver_nbytes, f"of the solver, {d:,} × {k:,} each")]  # noqa: RUF001
     if saves:
@@ -138,16 +152,17 @@ def _candidate(request: Request, backend: FitBackend, *, saves: bool) -> Candida
             break
     needed_nbytes = peak(terms)
     cache = None
-    if needs.device is None and backend.caches_blocks and solver.passes() > 1:
+    if needs.device is None and backend.caches_blocks and footprint.n_passes > 1:
         cache = _cache_term(costs, backend.memory_limit - needed_nbytes)
     return Candidate(
         solver=solver.name,
+        objective=solver.objective,
         state_nbytes=max(each.state_nbytes for each in footprint.passes),
         needed_nbytes=needed_nbytes,
         cache_nbytes=0 if cache is None else cache.nbytes,
         bytes_per_pass=costs.pass_nbytes,
-        passes=solver.passes(),
-        is_exact=solver.exact_pass_count is not None,
+        passes=footprint.n_passes,
+        is_exact=footprint.is_exact,
         seconds=_seconds(request, backend, n_threads, cache, needs),
         fits=fits,
         reason=solver.summary if fits else _largest(terms, needs),
@@ -162,8 +177,8 @@ def _seconds(
     request: Request, backend: FitBackend, n_threads: int, cache: Term | None, needs: Needs
 ) -> float:
     """Return a rough estimate of a fit's time: bytes that are read, bytes in memory, and flop."""
-    _, costs, problem, solver = request
-    rates, work = backend.rates, solver.work(problem, costs.n_rows)
+    dataset, costs, _, footprint = request
+    rates = backend.rates
     cached, reducers = costs.pass_nbytes, n_threads
     if needs.device is not None:
         # threads read, and one device reduces
@@ -174,10 +189,10 @@ def _seconds(
     from_memory = cached / memory_nbytes
     first_pass = costs.pass_nbytes / (read_nbytes if costs.slot_nbytes else memory_nbytes)
     later_pass = (costs.pass_nbytes - cached) / read_nbytes + from_memory
-    flops = work.pass_flops / (reducers * rates.flops)
-    passes = max(first_pass, flops) + (solver.passes() - 1) * max(later_pass, flops)
+    flops = dataset.n_rows * footprint.row_flops / (reducers * rates.flops)
+    passes = max(first_pass, flops) + (footprint.n_passes - 1) * max(later_pass, flops)
     # solvers compute on the host
-    return passes / backend.n_processes + work.solve_flops / HOST_RATES.flops
+    return passes / backend.n_processes + footprint.solve_flops / HOST_RATES.flops
 
 
 def _largest(terms: list[Term], needs: Needs) -> str:
@@ -204,8 +219,9 @@ def _pass_terms(
     n_states = _states_in_flight(readers, n_segments)
     states = count(1 if each.earlier_nbytes else n_states, "state")
     state_nbytes = n_states * each.state_nbytes + each.earlier_nbytes
+    why = each.why or f"{format_nbytes(each.state_nbytes)} each"
     terms = [
-        Term(each.what, state_nbytes, f"{each.why}, {states}"),
+        Term(each.what, state_nbytes, f"{why}, {states}"),
         *costs.terms(readers),
         tiles,
         process_term(threads),
@@ -217,7 +233,7 @@ def _pass_terms(
         holes = 0 if costs.shared_nbytes else readers * _FRAGMENTATION_NBYTES
         heaps = min(3 * tiles.nbytes, tiles.nbytes + holes) + readers * _DECODER_NBYTES
         terms.append(Term("heaps", heaps, "decoders and fragmentation"))
-    if each.packs_panels:
+    if each.multiplies_matrices:
         packed = min(8 * d * _PACKED_ROWS, _PACKED_MOST_NBYTES)
         terms.append(Term("BLAS", threads * packed, "panels packed for multiplication"))
     return terms

@@ -27,16 +27,16 @@ _EQUAL = 1e-10
 
 def column_warnings(problem: Problem, constant: Mask, varies: Mask) -> Iterator[str]:
     """Name columns that get coefficient 0: constant, or constant to rounding."""
-    hidden = constant & varies & problem.fit_intercept
-    zeroed, lost = np.flatnonzero(constant & ~hidden), np.flatnonzero(hidden)
+    rounded = constant & varies & problem.fit_intercept
+    zeroed, hardly_vary = np.flatnonzero(constant & ~rounded), np.flatnonzero(rounded)
     what = "constant" if problem.fit_intercept else "zero in every row"
     if len(zeroed):
         verb = "is" if len(zeroed) == 1 else "are"
         yield f"{problem.columns(zeroed)} {verb} {what}; coefficients set to 0"
-    if len(lost):
-        verb = "varies" if len(lost) == 1 else "vary"
+    if len(hardly_vary):
+        verb = "varies" if len(hardly_vary) == 1 else "vary"
         yield (
-            f"{problem.columns(lost)} {verb} by no more than rounding, or only in rows that "
+            f"{problem.columns(hardly_vary)} {verb} by no more than rounding, or only in rows that "
             "count for nothing beside the weight of others; coefficients set to 0. Subtract a "
             "constant before columns are stored, or bring the weights closer together"
         )

@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from streamreg.errors import InputError
-
-if TYPE_CHECKING:
-    from streamreg.blocks import Float64
 
 
 class Penalty(ABC):
@@ -21,10 +15,6 @@ class Penalty(ABC):
     @abstractmethod
     def is_zero(self) -> bool:
         """Whether it is 0 for all weights, so that the data alone determine them."""
-
-    @abstractmethod
-    def value(self, w: Float64) -> Float64:
-        """Return the penalty of w (D, K) for each target, (K,)."""
 
     @property
     def curvature(self) -> float:
@@ -49,9 +39,6 @@ class L2Penalty(Penalty):
     @property
     def is_zero(self) -> bool:
         return self.strength == 0
-
-    def value(self, w: Float64) -> Float64:
-        return np.asarray(0.5 * self.strength * np.sum(w**2, axis=0))
 
     @property
     def curvature(self) -> float:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from streamreg.accumulators.base import Scaling, power_of_two
+from streamreg.accumulators.gradient import Gradient
 from streamreg.accumulators.moments import Moments, MomentsResult
 from streamreg.errors import InputError
 from streamreg.kernels.base import Affine
@@ -51,13 +52,21 @@ class Coordinates:
     y_centre: Float64  # (K,) ȳ, likewise
     scale: Float64  # (D,) σ; infinite for constant columns, whose coefficients stay 0
     subtracts: bool  # the kernel subtracts c from each row, rather than c·Σr from the products
+    reduce: Reduce
 
     @classmethod
-    def raw(cls, problem: Problem) -> Coordinates:
+    def raw(cls, problem: Problem, reduce: Reduce) -> Coordinates:
         """Return the user's own units."""
         d, k = problem.n_features, problem.n_targets
-        units = Scaling(np.ones(d), np.ones(k))
-        return cls(problem, units, np.zeros(d), np.zeros(k), np.ones(d), subtracts=False)
+        return cls(
+            problem,
+            Scaling(np.ones(d), np.ones(k)),
+            centre=np.zeros(d),
+            y_centre=np.zeros(k),
+            scale=np.ones(d),
+            subtracts=False,
+            reduce=reduce,
+        )
 
     def to_user(self, theta: Float64) -> tuple[Float64, Float64]:
         """Return w (D, K) and b (K,).
@@ -76,10 +85,10 @@ class Coordinates:
         matters = np.abs(theta[:-1]) > EPS * np.max(np.abs(theta[:-1]), axis=0)
         # a penalty may shrink a weight to 0
         matters &= self.problem.penalty.is_zero
-        # written so that NaN counts as lost
-        lost = ~(np.abs(w) < np.inf) | (matters & (np.abs(w) < _TINY))
-        if lost.any():
-            numbers = np.flatnonzero(lost.any(axis=1))
+        # written so that NaN is one of them
+        outside = ~(np.abs(w) < np.inf) | (matters & (np.abs(w) < _TINY))
+        if outside.any():
+            numbers = np.flatnonzero(outside.any(axis=1))
             raise InputError(
                 f"{self.problem.columns(numbers)} must have weights outside 1e-308 to 1e308, which "
                 "float64 cannot hold: the values are too small or too large beside those of y; "
@@ -97,9 +106,7 @@ class Coordinates:
         """Return f, summed over targets, in the user's units."""
         return float(np.sum(np.ldexp(loss, -2 * _exponents(self.units.y))))
 
-    def evaluate(
-        self, reduce: Reduce, theta: Float64, direction: Float64 | None = None
-    ) -> Evaluation:
+    def evaluate(self, theta: Float64, direction: Float64 | None = None) -> Evaluation:
         """Run one pass: f and ∇f at θ, and ∇²f along a direction."""
         k = self.problem.n_targets
         both = theta if direction is None else np.hstack([theta, direction])
@@ -108,10 +115,10 @@ class Coordinates:
         x_scale, y_scale = (None if (unit == 1).all() else unit for unit in self.units)
         x = Affine(x_scale, self.centre if self.subtracts else None)
         y = Affine(y_scale, self.y_centre if self.y_centre.any() else None)
-        result = reduce(self.problem.loss.statistic(columns, offset, k, x, y))
+        result = self.reduce(Gradient(columns, offset, k, x, y))
         penalised = penalty_root(self.problem, self.units)[:, None] * columns
         return Evaluation(
-            loss=self.problem.loss.value(result) + 0.5 * np.sum(penalised[:, :k] ** 2, axis=0),
+            loss=0.5 * result.rr + 0.5 * np.sum(penalised[:, :k] ** 2, axis=0),
             gradient=self._derivative(result.gradient, result.bias, penalised[:, :k]),
             curvature=self._derivative(result.product, result.product_bias, penalised[:, k:]),
         )
@@ -160,7 +167,15 @@ def standardise(problem: Problem, reduce: Reduce) -> tuple[Coordinates, Evaluati
     constant = is_constant(spread, centre)
     far = (np.abs(centre) > _LARGE_MEAN * spread) & ~constant
     scale = _scales(spread, constant, penalty_root(problem, units))
-    coordinates = Coordinates(problem, units, centre, y_centre, scale, subtracts=bool(far.any()))
+    coordinates = Coordinates(
+        problem,
+        units,
+        centre,
+        y_centre,
+        scale,
+        subtracts=bool(far.any()),
+        reduce=reduce,
+    )
     # r = -y + ȳ, so that the gradient is minus the covariance
     gradient = np.vstack([-cross / scale[:, None], np.zeros((1, k))])
     evaluation = Evaluation(0.5 * variance, gradient, np.empty((d + 1, 0)))
@@ -171,7 +186,7 @@ def standardise(problem: Problem, reduce: Reduce) -> tuple[Coordinates, Evaluati
             problem,
             gradient,
             np.where((spread > 0) & ~constant, scale / spread, 0.0),
-            lambda d: coordinates.evaluate(reduce, np.zeros_like(d), d).curvature,
+            lambda d: coordinates.evaluate(np.zeros_like(d), d).curvature,
         )
     return coordinates, evaluation, warnings
 

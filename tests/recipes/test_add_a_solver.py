@@ -19,14 +19,12 @@ from streamreg.accumulators.gradient import gradient_nbytes
 from streamreg.accumulators.moments import Moments
 from streamreg.solvers import registry
 from streamreg.solvers.base import (
-    NO_ITERATE_STORE,
     EpochRecord,
     Footprint,
     PassFootprint,
     Solution,
     Solver,
     Status,
-    Work,
 )
 from streamreg.solvers.penalties import Penalty
 
@@ -83,18 +81,14 @@ class Fista(Solver):
                 PassFootprint(moments.state_nbytes, moments.scratch_nbytes),
             ),
             solver_nbytes=8 * 8 * (d + 1) * k,
+            n_passes=min(200, self.max_epochs) + 1,
+            row_flops=4.0 * d * k,
         )
-
-    def work(self, problem, n_rows):
-        return Work(pass_flops=4.0 * n_rows * problem.n_features * problem.n_targets)
-
-    def passes(self):
-        return min(200, self.max_epochs) + 1
 
     def identity(self):
         return {**super().identity(), "l1": self.penalty.strength, "tol": self.tol}
 
-    def solve(self, problem, reduce, report, iterates=NO_ITERATE_STORE):
+    def solve(self, problem, reduce, report, iterates):
         problem = replace(problem, penalty=self.penalty)
         d, k = problem.n_features, problem.n_targets
         moments = reduce(Moments(d, k))

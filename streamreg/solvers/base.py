@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from streamreg.errors import Message, Parameter, Remedy
-from streamreg.solvers.penalties import L2Penalty, Penalty
 
 if TYPE_CHECKING:
     from streamreg.accumulators.base import Accumulator
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-_NO_PENALTY = L2Penalty()
 EPS = float(np.finfo(float).eps)
 LEAST_SQUARES = "least squares, with l2"
 
@@ -38,7 +36,7 @@ class Reduce(Protocol):
 class Problem:
     """The objective, with sᵢ = 1 for rows without weights.
 
-        f(w, b) = 1/(2 Σsᵢ) · Σᵢ sᵢ (xᵢ·w + b - yᵢ)²  +  penalty(w)
+        f(w, b) = 1/(2 Σsᵢ) · Σᵢ sᵢ (xᵢ·w + b - yᵢ)²  +  λ/2·‖w‖²
 
     The K targets are solved together. Without an intercept b is 0; it is never penalised.
     """
@@ -46,7 +44,7 @@ class Problem:
     n_features: int  # D
     n_targets: int  # K
     fit_intercept: bool = True
-    penalty: Penalty = _NO_PENALTY
+    l2: float = 0.0  # λ
     feature_names: tuple[str, ...] | None = None
 
     def columns(self, numbers: Numbers) -> str:

@@ -84,7 +84,7 @@ class Coordinates:
             b = np.zeros_like(b)
         matters = np.abs(theta[:-1]) > EPS * np.max(np.abs(theta[:-1]), axis=0)
         # a penalty may shrink a weight to 0
-        matters &= self.problem.penalty.is_zero
+        matters &= not self.problem.l2
         # written so that NaN is one of them
         outside = ~(np.abs(w) < np.inf) | (matters & (np.abs(w) < _TINY))
         if outside.any():
@@ -133,7 +133,7 @@ class Coordinates:
 
 def penalty_root(problem: Problem, units: Scaling) -> Float64:
     """Return √λ of the penalty λ/2·‖w‖² for each column, (D,), in units."""
-    return np.asarray(np.minimum(np.sqrt(problem.penalty.curvature) * units.x, _MOST_PENALTY_ROOT))
+    return np.asarray(np.minimum(np.sqrt(problem.l2) * units.x, _MOST_PENALTY_ROOT))
 
 
 def _exponents(powers: Float64) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
@@ -180,7 +180,7 @@ def standardise(problem: Problem, reduce: Reduce) -> tuple[Coordinates, Evaluati
     gradient = np.vstack([-cross / scale[:, None], np.zeros((1, k))])
     evaluation = Evaluation(0.5 * variance, gradient, np.empty((d + 1, 0)))
     warnings += column_warnings(problem, constant, moments.low < moments.high)
-    if problem.penalty.is_zero:
+    if not problem.l2:
         warnings += dependence_warnings(problem, moments, constant)
         warnings += duplicate_warnings(
             problem,

@@ -202,7 +202,9 @@ def test_running_out_of_epochs_is_reported():
 def test_cg_stops_when_the_gradient_is_tol_of_the_first(tol):
     X, y = ill_conditioned(30)
     records = []
-    solution = ConjugateGradient(tol=tol).solve(Problem(30, 1), Reduce(X, y), records.append, NO_ITERATE_STORE)
+    solution = ConjugateGradient(tol=tol).solve(
+        Problem(30, 1), Reduce(X, y), records.append, NO_ITERATE_STORE
+    )
     norms = [record.gradient_norm for record in records]
     assert norms[-1] <= tol < min(norms[:-1])
     assert [record.loss for record in records] == solution.loss_history[:-1]

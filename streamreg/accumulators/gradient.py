@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 class GradientResult(NamedTuple):
     """Means over the rows, weights counted: of r = xw + b - y and u = xd + e."""
 
-    n: int  #               rows
     rr: Float64  #          (K,)   mean of r²
     gradient: Float64  #    (D, K) mean of r·x
     bias: Float64  #        (K,)   mean of r
@@ -57,13 +56,11 @@ class Gradient(Accumulator[ProductState, GradientResult]):
 
     @property
     def state_nbytes(self) -> int:
-        d, m = self.coefficients.shape
-        return gradient_nbytes(d, m, self.n_targets)[0]
+        return gradient_nbytes(len(self.coefficients), len(self.intercept), self.n_targets)[0]
 
     @property
     def scratch_nbytes(self) -> int:
-        d, m = self.coefficients.shape
-        return gradient_nbytes(d, m, self.n_targets)[1]
+        return gradient_nbytes(len(self.coefficients), len(self.intercept), self.n_targets)[1]
 
     def zero(self) -> ProductState:
         d, m = self.coefficients.shape
@@ -85,7 +82,6 @@ class Gradient(Accumulator[ProductState, GradientResult]):
         s, k = np.float64(state.s), self.n_targets  # without rows the means are NaN
         products, sums = state.products / s, state.sums / s
         return GradientResult(
-            n=int(state.n),
             rr=state.rr / s,
             gradient=products[:k].T,
             bias=sums[:k],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from streamreg.accumulators.base import Accumulator, Scaling
+from streamreg.accumulators.base import Accumulator, Scaling, merge_means
 from streamreg.formatting import MIB
 from streamreg.kernels import numpy as numpy_kernels
 from streamreg.kernels.states import GramState
@@ -104,17 +104,10 @@ class Gram(Accumulator[GramState, GramResult]):
         return state._replace(gram=gram)
 
     def merge(self, a: GramState, b: GramState) -> GramState:
-        if not b.n:
+        merged = merge_means(a, b)
+        if merged is None:
             return a
-        if not a.n:
-            for mine, other in zip(a, b, strict=True):
-                mine[...] = other
-            return a
-        share = b.s / (a.s + b.s)
-        ratio = a.s * share
-        # in this order, because the difference of similar origins is exact
-        moved, y_moved = b.origin - a.origin, b.y_origin - a.y_origin
-        delta, y_delta = moved + (b.mean - a.mean), y_moved + (b.y_mean - a.y_mean)
+        ratio, delta, y_delta = merged
         np.add(a.gram, b.gram, out=a.gram)
         np.add(a.cross, b.cross, out=a.cross)
         np.add(a.y_m2, b.y_m2, out=a.y_m2)
@@ -127,12 +120,8 @@ class Gram(Accumulator[GramState, GramResult]):
                 np.add(columns, np.outer(moved_by, delta[first:]).T, out=columns)
             np.add(a.cross, ratio * np.outer(delta, y_delta), out=a.cross)
             np.add(a.y_m2, ratio * y_delta * y_delta, out=a.y_m2)
-        np.add(a.mean, share * delta, out=a.mean)
-        np.add(a.y_mean, share * y_delta, out=a.y_mean)
-        np.maximum(a.varies, np.maximum(b.varies, moved != 0), out=a.varies)
-        np.maximum(a.y_varies, np.maximum(b.y_varies, y_moved != 0), out=a.y_varies)
-        np.add(a.n, b.n, out=a.n)
-        np.add(a.s, b.s, out=a.s)
+        np.maximum(a.varies, np.maximum(b.varies, b.origin != a.origin), out=a.varies)
+        np.maximum(a.y_varies, np.maximum(b.y_varies, b.y_origin != a.y_origin), out=a.y_varies)
         return a
 
     @np.errstate(invalid="ignore", over="ignore")

@@ -30,7 +30,6 @@ class ScoreState(NamedTuple):
 class ScoreResult(NamedTuple):
     """How well predictions agree with y."""
 
-    n: int  #        rows
     r2: Float64  #   (K,) the coefficient of determination; NaN where y is constant
     high: Float64  # (K,) max |y|
 
@@ -55,10 +54,9 @@ class Score(Accumulator[ScoreState, ScoreResult]):
 
     @property
     def scratch_nbytes(self) -> int:
-        d, k = self.coefficients.shape
-        return numpy_kernels.predict_scratch_nbytes(int(d)) + 8 * 4 * numpy_kernels.tile_rows(
-            d
-        ) * int(k)
+        d, k = map(int, self.coefficients.shape)
+        rows = numpy_kernels.tile_rows(d)
+        return numpy_kernels.predict_scratch_nbytes(d) + 8 * 4 * rows * k
 
     def zero(self) -> ScoreState:
         k = len(self.intercept)
@@ -113,7 +111,7 @@ class Score(Accumulator[ScoreState, ScoreResult]):
         noise = 4 * np.finfo(float).eps * np.abs(state.y_origin + state.y_mean)
         constant = state.y_m2 <= state.s * noise**2
         spread = np.where(constant, np.nan, state.y_m2)
-        return ScoreResult(int(state.n), np.asarray(1 - state.rr / spread), state.high)
+        return ScoreResult(np.asarray(1 - state.rr / spread), state.high)
 
     def is_finite(self, state: ScoreState) -> bool:
         return bool(np.isfinite(state.rr).all())

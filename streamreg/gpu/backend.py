@@ -86,7 +86,8 @@ class GpuBackend(Backend[Request, Needs, "Candidate"]):
             process_term(n_threads),
             *decoder_term(request.costs, n_threads),
         )
-        n_scans = request.footprint.n_passes if self.caches_blocks else 1
+        n_passes = request.solver.footprint(request.problem).n_passes
+        n_scans = n_passes if self.caches_blocks else 1
         limit = self._device_limit
         return Needs(terms, "cuda", device_needs(request, self.policy, n_threads, limit, n_scans))
 

@@ -68,11 +68,11 @@ def device_needs(
     request: Request, policy: PartitionPolicy, n_threads: int, limit_nbytes: int, n_scans: int
 ) -> DeviceNeeds:
     """Return what a fit that scans its blocks ``n_scans`` times needs, if possible in the limit."""
-    dataset, costs, problem, footprint = request
+    dataset, costs, problem, solver = request
     d, k = problem.n_features, problem.n_targets
     n_slots, device = _slots(costs, n_threads), DeviceRowCosts.of(dataset, costs.block_rows)
     scratch = gpu_kernels.scratch_nbytes(d, 2 * k, costs.block_rows)
-    state = max(each.state_nbytes for each in footprint.passes)
+    state = max(each.state_nbytes for each in solver.footprint(problem).passes)
     n_segments = len(Segments.of(costs.n_blocks, costs.pass_nbytes, state, policy))
     # one state is reduced while the one before is fetched, or waits to be merged
     n_states = min(2, n_segments)
@@ -113,7 +113,7 @@ def device_needs(
 
 def host_terms(request: Request, policy: PartitionPolicy, n_threads: int) -> list[Term]:
     """Return the host's memory, beside its process, while a device reduces blocks."""
-    costs, passes = request.costs, request.footprint.passes
+    costs, passes = request.costs, request.solver.footprint(request.problem).passes
     state = max(each.state_nbytes for each in passes)
     earlier = max(each.earlier_nbytes for each in passes)
     slots = _slots(costs, n_threads)

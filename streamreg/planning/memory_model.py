@@ -12,7 +12,7 @@ from streamreg.planning.plan import Plan
 from streamreg.planning.rechunking import rechunking_advice
 from streamreg.planning.row_costs import RowCosts
 from streamreg.planning.terms import NUMBA, Candidate, Needs, Term, peak
-from streamreg.solvers.base import Footprint, Problem
+from streamreg.solvers.base import Problem
 from streamreg.solvers.closed_form import ClosedForm
 from streamreg.solvers.conjugate_gradient import ConjugateGradient
 from streamreg.solvers.registry import AUTO, SOLVERS
@@ -20,7 +20,7 @@ from streamreg.solvers.registry import AUTO, SOLVERS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from streamreg.solvers.base import PassFootprint, Solver
+    from streamreg.solvers.base import Footprint, PassFootprint, Solver
     from streamreg.sources.dataset import Dataset
 
 # Of a fit of ten rows: what Python, NumPy and zarr load when they are first used. Measured on
@@ -52,7 +52,7 @@ class Request(NamedTuple):
     dataset: Dataset
     costs: RowCosts
     problem: Problem
-    footprint: Footprint
+    solver: Solver
 
 
 FitBackend: TypeAlias = "Backend[Request, Needs, Candidate]"
@@ -78,9 +78,9 @@ def make_plan(
     problem = Problem(dataset.n_features, max(1, dataset.n_targets))
 
     def candidate(name: str, backend: FitBackend) -> Candidate:
-        solver, costs = build_solver(name), RowCosts.of(dataset, backend.policy)
-        request = Request(dataset, costs, problem, solver.footprint(problem))
-        return _candidate(solver, request, backend, saves=saves)
+        costs = RowCosts.of(dataset, backend.policy)
+        request = Request(dataset, costs, problem, build_solver(name))
+        return _candidate(request, backend, saves=saves)
 
     candidates = {name: candidate(name, backend) for name in SOLVERS}
     chosen = _choose(candidates) if solver == AUTO else solver
@@ -123,8 +123,8 @@ def decoder_term(costs: RowCosts, readers: int) -> list[Term]:
 
 def threads_needs(request: Request, n_threads: int) -> Needs:
     """Return what passes on threads of the host keep in memory."""
-    _, costs, problem, footprint = request
-    kernels = "numpy"
+    _, costs, problem, solver = request
+    footprint, kernels = solver.footprint(problem), "numpy"
     runs_rows = not footprint.passes[0].multiplies_matrices
     if runs_rows and numba_kernels.is_worth(costs.pass_nbytes):
         kernels = "numba"
@@ -136,9 +136,10 @@ def threads_needs(request: Request, n_threads: int) -> Needs:
     return Needs(tuple(terms), kernels)
 
 
-def _candidate(solver: Solver, request: Request, backend: FitBackend, *, saves: bool) -> Candidate:
+def _candidate(request: Request, backend: FitBackend, *, saves: bool) -> Candidate:
     """Return what a solver needs with as many threads as fit, or with the fewest if none do."""
-    _, costs, problem, footprint = request
+    _, costs, problem, solver = request
+    footprint = solver.footprint(problem)
     d, k = problem.n_features, problem.n_targets
     others = [Term("vectors", footprint.solver_nbytes, f"of the solver, {d:,} × {k:,} each")]  # noqa: RUF001
     if saves:
@@ -177,8 +178,8 @@ def _seconds(
     request: Request, backend: FitBackend, n_threads: int, cache: Term | None, needs: Needs
 ) -> float:
     """Return a rough estimate of a fit's time: bytes that are read, bytes in memory, and flop."""
-    dataset, costs, _, footprint = request
-    rates = backend.rates
+    dataset, costs, problem, solver = request
+    rates, footprint = backend.rates, solver.footprint(problem)
     cached, reducers = costs.pass_nbytes, n_threads
     if needs.device is not None:
         # threads read, and one device reduces

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _HEADINGS = ("solver", "state", "needs", "with cache", "passes", "time", "fits")
 # words to the left; sizes to the right, so that they can be compared
-_WORDS = {0, 6}
+_ALIGNMENT = "<>>>>><"
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,9 @@ class Plan:
     def table(self) -> str:
         """Return one row a solver."""
         rows = [_HEADINGS, *(self._row(candidate) for candidate in self.candidates.values())]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if column in _WORDS else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in rows
-        ]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        cells = [f"{{:{side}{width}}}" for side, width in zip(_ALIGNMENT, widths, strict=True)]
+        lines = ["  ".join(cells).format(*row).rstrip() for row in rows]
         lines.insert(1, "─" * max(len(line) for line in lines))
         targets = f", K = {self.n_targets:,}" if self.n_targets > 1 else ""
         chosen = self.candidates[self.chosen]

@@ -132,7 +132,6 @@ def expected_gradient(X, y, weight, V, b):
     ps, root = p[:, None], np.sqrt(p)[:, None]
     products, sizes = (u * ps).T @ X, (size * ps).T @ np.abs(X)
     return {
-        "n": (len(X), 0),
         "rr": (((u * root)[:, :k] ** 2).sum(axis=0), ((size * root)[:, :k] ** 2).sum(axis=0)),
         "gradient": (products[:k].T, sizes[:k].T),
         "bias": (p @ u[:, :k], p @ size[:, :k]),
@@ -147,7 +146,6 @@ def expected_score(X, y, weight, w, b):
     _, z = centred_by(p, y)
     spread = np.where(z.any(axis=0), p @ z**2, np.nan)
     return {
-        "n": (len(X), 0),
         "r2": (1 - p @ (y - X @ w - b) ** 2 / spread, p @ size**2 / spread),
         "high": (np.abs(y).max(axis=0), 0),
     }

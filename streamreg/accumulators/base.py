@@ -118,6 +118,11 @@ class Scaling(NamedTuple):
     x: Float64  # (D,)
     y: Float64  # (K,)
 
+    @property
+    def is_one(self) -> bool:
+        """Whether it changes nothing."""
+        return bool((self.x == 1).all() and (self.y == 1).all())
+
 
 def power_of_two(sizes: Float64) -> Float64:
     """Return the factor that brings each size near 1; 1 for sizes whose squares are safe."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -89,19 +89,16 @@ class Gram(Accumulator[GramState, GramResult]):
         return numpy_kernels.gram_panels(self.n_features)
 
     def part(self, state: GramState, numbers: range) -> GramState:
-        columns = numpy_kernels.gram_columns(self.n_features, numbers)
-        panels = np.hstack([state.gram[:, panel] for panel in columns])
-        return state._replace(gram=np.asfortranarray(panels))
+        return state._replace(gram=state.gram.T[self._columns(numbers)].T)
 
     def joined(self, parts: Iterable[tuple[range, GramState]]) -> GramState:
         gram = self.zero().gram
         for numbers, state in parts:
-            first = 0
-            for columns in numpy_kernels.gram_columns(self.n_features, numbers):
-                last = first + columns.stop - columns.start
-                gram[:, columns] = state.gram[:, first:last]
-                first = last
+            gram.T[self._columns(numbers)] = state.gram.T
         return state._replace(gram=gram)
+
+    def _columns(self, panels: range) -> Any:  # noqa: ANN401  (NumPy's index)
+        return np.r_[tuple(numpy_kernels.gram_columns(self.n_features, panels))]
 
     def merge(self, a: GramState, b: GramState) -> GramState:
         merged = merge_means(a, b)

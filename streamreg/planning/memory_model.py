@@ -124,16 +124,14 @@ def decoder_term(costs: RowCosts, readers: int) -> list[Term]:
 def threads_needs(request: Request, n_threads: int) -> Needs:
     """Return what passes on threads of the host keep in memory."""
     _, costs, problem, solver = request
-    footprint, kernels = solver.footprint(problem), "numpy"
-    runs_rows = not footprint.passes[0].multiplies_matrices
-    if runs_rows and numba_kernels.is_worth(costs.pass_nbytes):
-        kernels = "numba"
-    each_pass = (_pass_terms(costs, problem, each, n_threads) for each in footprint.passes)
-    terms = max(each_pass, key=peak)
-    if kernels == "numba" and numba_kernels.library_nbytes():
-        library = numba_kernels.library_nbytes()
+    passes = solver.footprint(problem).passes
+    terms = max((_pass_terms(costs, problem, each, n_threads) for each in passes), key=peak)
+    if passes[0].multiplies_matrices or not numba_kernels.is_worth(costs.pass_nbytes):
+        return Needs(tuple(terms), "numpy")
+    library = numba_kernels.library_nbytes()
+    if library:
         terms.append(Term(NUMBA, library, "LLVM and compiled loops, loaded once"))
-    return Needs(tuple(terms), kernels)
+    return Needs(tuple(terms), "numba")
 
 
 def _candidate(request: Request, backend: FitBackend, *, saves: bool) -> Candidate:
@@ -152,22 +150,22 @@ def _candidate(request: Request, backend: FitBackend, *, saves: bool) -> Candida
         if fits:
             break
     needed_nbytes = peak(terms)
-    cache = None
+    cache: list[Term] = []
     if needs.device is None and backend.caches_blocks and footprint.n_passes > 1:
-        cache = _cache_term(costs, backend.memory_limit - needed_nbytes)
+        cache = _cache_terms(costs, backend.memory_limit - needed_nbytes)
     return Candidate(
         solver=solver.name,
         objective=solver.objective,
         state_nbytes=max(each.state_nbytes for each in footprint.passes),
         needed_nbytes=needed_nbytes,
-        cache_nbytes=0 if cache is None else cache.nbytes,
+        cache_nbytes=peak(cache),
         bytes_per_pass=costs.pass_nbytes,
         passes=footprint.n_passes,
         is_exact=footprint.is_exact,
-        seconds=_seconds(request, backend, n_threads, cache, needs),
+        seconds=_seconds(request, backend, n_threads, peak(cache), needs),
         fits=fits,
         reason=solver.summary if fits else _largest(terms, needs),
-        terms=tuple(terms if cache is None else [*terms, cache]),
+        terms=(*terms, *cache),
         n_threads=n_threads,
         kernels=needs.kernels,
         device=needs.device,
@@ -175,7 +173,7 @@ def _candidate(request: Request, backend: FitBackend, *, saves: bool) -> Candida
 
 
 def _seconds(
-    request: Request, backend: FitBackend, n_threads: int, cache: Term | None, needs: Needs
+    request: Request, backend: FitBackend, n_threads: int, cache_nbytes: int, needs: Needs
 ) -> float:
     """Return a rough estimate of a fit's time: bytes that are read, bytes in memory, and flop."""
     dataset, costs, problem, solver = request
@@ -185,11 +183,10 @@ def _seconds(
         # threads read, and one device reduces
         cached, reducers = cached * needs.device.n_cached // costs.n_blocks, 1
     elif costs.slot_nbytes:
-        cached = 0 if cache is None else min(cached, cache.nbytes)
+        cached = min(cached, cache_nbytes)
     read_nbytes, memory_nbytes = n_threads * rates.read_nbytes, reducers * rates.memory_nbytes
-    from_memory = cached / memory_nbytes
     first_pass = costs.pass_nbytes / (read_nbytes if costs.slot_nbytes else memory_nbytes)
-    later_pass = (costs.pass_nbytes - cached) / read_nbytes + from_memory
+    later_pass = (costs.pass_nbytes - cached) / read_nbytes + cached / memory_nbytes
     flops = dataset.n_rows * footprint.row_flops / (reducers * rates.flops)
     passes = max(first_pass, flops) + (footprint.n_passes - 1) * max(later_pass, flops)
     # solvers compute on the host
@@ -247,15 +244,13 @@ def _checkpoint_term(footprint: Footprint) -> Term:
     return Term("checkpoint", copies + _SAVING_NBYTES, "states of passes that can be resumed")
 
 
-def _cache_term(costs: RowCosts, unused_nbytes: int) -> Term | None:
+def _cache_terms(costs: RowCosts, unused_nbytes: int) -> list[Term]:
     """Return the blocks that can be cached in what the limit leaves unused."""
-    slots = 0
-    if costs.slot_nbytes:
-        slots = min(costs.n_blocks, unused_nbytes // costs.slot_nbytes)
-    if slots <= 0:
-        return None
+    if not costs.slot_nbytes or unused_nbytes < costs.slot_nbytes:
+        return []
+    slots = min(costs.n_blocks, unused_nbytes // costs.slot_nbytes)
     why = f"{slots:,} of {costs.n_blocks:,} blocks, decoded"
-    return Term("cache", slots * costs.slot_nbytes, why)
+    return [Term("cache", slots * costs.slot_nbytes, why)]
 
 
 def _states_in_flight(readers: int, n_segments: int) -> int:

@@ -124,14 +124,13 @@ class ClosedForm(Solver):
 def _gather(problem: Problem, reduce: Reduce) -> tuple[GramResult, Scaling, list[str]]:
     """Run the pass, and again with scaling if squares left float64's range."""
     d, k = problem.n_features, problem.n_targets
-    result = reduce(Gram(d, k, centred=problem.fit_intercept))
+    result = reduce(Gram(d, k, problem.fit_intercept))
     variances = np.append(result.gram.diagonal() / result.s, result.y_variance)
     varies = np.append(result.varies, result.y_varies) > 0
-    units = Scaling(np.ones(d), np.ones(k))
-    warnings: list[str] = []
-    if (~np.isfinite(variances) | (varies & (variances < _SMALLEST_SQUARE))).any():
-        _, units, warnings = measure(problem, reduce)
-    if (units.x != 1).any() or (units.y != 1).any():
+    if not (~np.isfinite(variances) | (varies & (variances < _SMALLEST_SQUARE))).any():
+        return result, Scaling(np.ones(d), np.ones(k)), []
+    _, units, warnings = measure(problem, reduce)
+    if not units.is_one:
         del result  # frees D² numbers before the second pass
         result = reduce(Gram(d, k, problem.fit_intercept, units))
     return result, units, warnings
@@ -144,15 +143,8 @@ def _coordinates(
     spread = np.sqrt(moments.gram.diagonal() / moments.s)
     _, exponents = np.frexp(np.hypot(spread, penalty_root(problem, units)))
     scale = np.where(is_constant(spread, moments.mean), np.inf, np.ldexp(1.0, exponents))
-    return Coordinates(
-        problem,
-        units,
-        moments.mean,
-        moments.y_mean,
-        scale,
-        subtracts=problem.fit_intercept,
-        reduce=reduce,
-    )
+    centre, y_centre, subtracts = moments.mean, moments.y_mean, problem.fit_intercept
+    return Coordinates(problem, reduce, units, centre, y_centre, scale, subtracts=subtracts)
 
 
 def _scaled(moments: GramResult, sigma: Float64, penalty_root: Float64) -> Float64:

@@ -47,26 +47,19 @@ class Coordinates:
     """The map between the user's units and those of a solver."""
 
     problem: Problem
+    reduce: Reduce
     units: Scaling  # multiply X and y as they are read; ones for ordinary data
     centre: Float64  # (D,) c, in the units; zeros if nothing is centred
     y_centre: Float64  # (K,) ȳ, likewise
     scale: Float64  # (D,) σ; infinite for constant columns, whose coefficients stay 0
     subtracts: bool  # the kernel subtracts c from each row, rather than c·Σr from the products
-    reduce: Reduce
 
     @classmethod
     def raw(cls, problem: Problem, reduce: Reduce) -> Coordinates:
         """Return the user's own units."""
         d, k = problem.n_features, problem.n_targets
-        return cls(
-            problem,
-            Scaling(np.ones(d), np.ones(k)),
-            centre=np.zeros(d),
-            y_centre=np.zeros(k),
-            scale=np.ones(d),
-            subtracts=False,
-            reduce=reduce,
-        )
+        units = Scaling(np.ones(d), np.ones(k))
+        return cls(problem, reduce, units, np.zeros(d), np.zeros(k), np.ones(d), subtracts=False)
 
     def to_user(self, theta: Float64) -> tuple[Float64, Float64]:
         """Return w (D, K) and b (K,).
@@ -168,13 +161,7 @@ def standardise(problem: Problem, reduce: Reduce) -> tuple[Coordinates, Evaluati
     far = (np.abs(centre) > _LARGE_MEAN * spread) & ~constant
     scale = _scales(spread, constant, penalty_root(problem, units))
     coordinates = Coordinates(
-        problem,
-        units,
-        centre,
-        y_centre,
-        scale,
-        subtracts=bool(far.any()),
-        reduce=reduce,
+        problem, reduce, units, centre, y_centre, scale, subtracts=bool(far.any())
     )
     # r = -y + ȳ, so that the gradient is minus the covariance
     gradient = np.vstack([-cross / scale[:, None], np.zeros((1, k))])
@@ -199,7 +186,7 @@ def measure(problem: Problem, reduce: Reduce) -> tuple[MomentsResult, Scaling, l
         power_of_two(np.maximum(np.abs(moments.low), np.abs(moments.high))),
         power_of_two(np.maximum(np.abs(moments.y_low), np.abs(moments.y_high))),
     )
-    if (units.x == 1).all() and (units.y == 1).all():
+    if units.is_one:
         return moments, units, []
     moments = reduce(Moments(d, k, units))
     return moments, units, list(outlier_warnings(problem, moments, units))

@@ -46,23 +46,17 @@ class Gram(Accumulator[GramState, GramResult]):
 
         G = Gₐ + G_b + (nₐ n_b / n) δ δᵀ               (D, D)
 
-    Solving with G squares κ(X): expect about 16 - 2 log₁₀ κ(X) correct digits.
-
-    Parameters
-    ----------
-    n_features, n_targets
-        D and K. One state holds 8·(D² + D·(K + 3) + 4K + 2) bytes.
-    centred
-        Sums about the mean; ``False``: about zero, for a fit without intercept.
+    Solving with G squares κ(X): expect about 16 - 2 log₁₀ κ(X) correct digits. One state holds
+    8·(D² + D·(K + 3) + 4K + 2) bytes.
 
     References
     ----------
     .. [1] Chan, Golub & LeVeque (1983), The American Statistician 37(3), 242-247.
     """
 
-    n_features: int
-    n_targets: int
-    centred: bool = True
+    n_features: int  # D
+    n_targets: int  # K
+    centred: bool = True  # about the mean; False: about zero, for a fit without intercept
     scaling: Scaling | None = None
 
     @property

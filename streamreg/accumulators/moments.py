@@ -39,20 +39,16 @@ class Moments(Accumulator[MomentsState, MomentsResult]):
 
         x̄ = x̄ₐ + (n_b / n) δ        M₂ = M₂ₐ + M₂_b + (nₐ n_b / n) δ²        (D,)
 
-    Means are stored relative to the first row: a mean of 1e9 deviations costs no digits.
-
-    Parameters
-    ----------
-    n_features, n_targets
-        D and K. One state holds 8·(D·(5 + K) + 5K + 2) bytes.
+    Means are stored relative to the first row: a mean of 1e9 deviations costs no digits. One state
+    holds 8·(D·(5 + K) + 5K + 2) bytes.
 
     References
     ----------
     .. [1] Chan, Golub & LeVeque (1983), The American Statistician 37(3), 242-247.
     """
 
-    n_features: int
-    n_targets: int
+    n_features: int  # D
+    n_targets: int  # K
     scaling: Scaling | None = None
 
     @property

@@ -66,14 +66,9 @@ def make_plan(
     *,
     saves: bool,
 ) -> Plan:
-    """Plan a fit; reads metadata only. On a cluster the plan is of each worker.
+    """Plan a fit, which perhaps saves checkpoints; reads metadata only.
 
-    Parameters
-    ----------
-    solver, build_solver
-        The solver asked for, perhaps ``"auto"``; and what returns a solver by its name.
-    saves
-        Whether the fit saves checkpoints.
+    ``solver`` may be ``"auto"``. On a cluster the plan is of each worker.
     """
     problem = Problem(dataset.n_features, max(1, dataset.n_targets))
 

@@ -108,12 +108,11 @@ class ClosedForm(Solver):
         report(EpochRecord(1, coordinates.user_loss(losses[0]), float("nan")))
         if factor.condition > _CORRECTED_ABOVE:
             theta = _correct(coordinates, report, factor, theta, losses)
-        coefficients, intercept = coordinates.to_user(theta)
+        weights = coordinates.to_user(theta)
         warnings += column_warnings(problem, ~np.isfinite(sigma), moments.varies > 0)
         warnings += _dependence_warnings(problem, factor, sigma, moments.n)
         return Solution(
-            coefficients,
-            intercept,
+            *weights,
             Status.SOLVED if factor.is_full else Status.LEAST_NORM,
             len(losses) - 1,
             [coordinates.user_loss(np.maximum(loss, 0.0)) for loss in losses],

@@ -153,15 +153,12 @@ class IterativeSolver(Solver):
             self._require_finite(iterate)
             report(EpochRecord(iterate.epoch, float(iterate.losses[-2]), iterate.relative_norm))
             status = self.verdict(before, iterate)
-        coefficients, intercept = coordinates.to_user(iterate.theta)
-        warnings += self.doubts(iterate, status)
         return Solution(
-            coefficients,
-            intercept,
+            *coordinates.to_user(iterate.theta),
             status or Status.OUT_OF_EPOCHS,
             iterate.epoch,
             iterate.losses.tolist(),
-            warnings,
+            warnings + self.doubts(iterate, status),
         )
 
     def _begin(self, problem: Problem, reduce: Reduce) -> tuple[Coordinates, Iterate, list[str]]:

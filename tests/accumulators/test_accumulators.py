@@ -133,10 +133,8 @@ def expected_gradient(X, y, weight, V, b):
     products, sizes = (u * ps).T @ X, (size * ps).T @ np.abs(X)
     return {
         "rr": (((u * root)[:, :k] ** 2).sum(axis=0), ((size * root)[:, :k] ** 2).sum(axis=0)),
-        "gradient": (products[:k].T, sizes[:k].T),
-        "bias": (p @ u[:, :k], p @ size[:, :k]),
-        "product": (products[k:].T, sizes[k:].T),
-        "product_bias": (p @ u[:, k:], p @ size[:, k:]),
+        "gradient": (products.T, sizes.T),
+        "bias": (p @ u, p @ size),
     }
 
 

@@ -156,11 +156,7 @@ def _scaled(moments: GramResult, sigma: Float64, penalty_root: Float64) -> Float
 
 
 def _correct(
-    coordinates: Coordinates,
-    report: Report,
-    factor: Factor,
-    theta: Float64,
-    losses: list[Float64],
+    coordinates: Coordinates, report: Report, factor: Factor, theta: Float64, losses: list[Float64]
 ) -> Float64:
     """Repeat θ ← θ - (∇²f)⁻¹∇f until it converges; appends to ``losses``."""
     last = np.inf

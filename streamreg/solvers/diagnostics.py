@@ -87,14 +87,8 @@ def duplicate_warnings(
     Equal columns have equal correlations with y. If some do, one more pass computes the correlation
     of every column with a random mixture of them, which only equal columns share.
 
-    Parameters
-    ----------
-    gradient
-        (D + 1, K) ∇f at w = 0.
-    unit
-        (D,) factors that bring columns to deviation 1; 0 for constant columns.
-    curvature
-        Runs a pass and returns ∇²f·d, (D + 1, K), of a direction d of this shape.
+    ``gradient`` is ∇f at w = 0, (D + 1, K). ``unit`` (D,) brings columns to deviation 1, and is 0
+    for constant columns. ``curvature`` runs a pass and returns ∇²f·d of a direction d, (D + 1, K).
     """
     norms = np.linalg.norm(gradient, axis=0)
     if not norms.any():

@@ -28,12 +28,8 @@ class GradientDescent(IterativeSolver):
 
     A given α converges if α < 2/λ, with λ the largest eigenvalue of ∇²f. Since
     ∇f₊ = (I - α∇²f)∇f, the gradients of successive epochs show whether 2I - α∇²f is positive on
-    their span. If it is not, α is too large, even before the loss rises.
-
-    Raises
-    ------
-    DivergenceError
-        From ``solve``: α is too large, or the loss left the finite numbers.
+    their span. If it is not, α is too large, even before the loss rises: ``solve`` raises
+    :class:`DivergenceError`.
     """
 
     name: ClassVar[str] = "gd"

@@ -62,13 +62,7 @@ class Coordinates:
         return cls(problem, reduce, units, np.zeros(d), np.zeros(k), np.ones(d), subtracts=False)
 
     def to_user(self, theta: Float64) -> tuple[Float64, Float64]:
-        """Return w (D, K) and b (K,).
-
-        Raises
-        ------
-        InputError
-            A weight that is not negligible is outside float64's range.
-        """
+        """Return w (D, K) and b (K,); raise :class:`InputError` if float64 cannot hold one."""
         columns = theta[:-1] / self.scale[:, None]
         x, y = _exponents(self.units.x), _exponents(self.units.y)
         w = np.ldexp(columns, x[:, None] - y)

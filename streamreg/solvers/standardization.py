@@ -103,16 +103,19 @@ class Coordinates:
         x = Affine(x_scale, self.centre if self.subtracts else None)
         y = Affine(y_scale, self.y_centre if self.y_centre.any() else None)
         result = self.reduce(Gradient(columns, offset, k, x, y))
-        sums, products = result.bias, result.gradient
+        penalised = penalty_root(self.problem, self.units)[:, None] * columns
+        return Evaluation(
+            loss=0.5 * result.rr + 0.5 * np.sum(penalised[:, :k] ** 2, axis=0),
+            gradient=self._derivative(result.gradient[:, :k], result.bias[:k], penalised[:, :k]),
+            curvature=self._derivative(result.gradient[:, k:], result.bias[k:], penalised[:, k:]),
+        )
+
+    def _derivative(self, products: Float64, sums: Float64, penalised: Float64) -> Float64:
         if not self.subtracts:
             products = products - np.outer(self.centre, sums)
         scale, root = self.scale[:, None], penalty_root(self.problem, self.units)[:, None]
-        penalised = root * columns
         inner = products / scale + root / scale * penalised
-        last = sums if self.problem.fit_intercept else np.zeros_like(sums)
-        derivatives = np.vstack([inner, last])
-        loss = 0.5 * result.rr + 0.5 * np.sum(penalised[:, :k] ** 2, axis=0)
-        return Evaluation(loss, derivatives[:, :k], derivatives[:, k:])
+        return np.vstack([inner, sums if self.problem.fit_intercept else np.zeros_like(sums)])
 
 
 def penalty_root(problem: Problem, units: Scaling) -> Float64:

@@ -13,13 +13,11 @@ from streamreg import validate
 from streamreg.errors import InputError, Parameter, PythonOnly, Remedy
 from streamreg.formatting import count, given
 from streamreg.machine import available_nbytes
-from streamreg.solvers.penalties import L2Penalty
 from streamreg.solvers.registry import AUTO, SOLVERS, SolverSettings
 
 if TYPE_CHECKING:
     from streamreg.blocks import Float64
     from streamreg.solvers.base import Problem, Solver
-    from streamreg.solvers.penalties import Penalty
     from streamreg.sources.dataset import NanPolicy
 
 
@@ -112,11 +110,6 @@ class FitConfig:
             missing_chunks=validate.choice("missing_chunks", missing_chunks, ("error", "fill")),
             nan_policy=validate.choice("nan_policy", nan_policy, ("raise", "omit")),  # type: ignore[arg-type]
         )
-
-    @property
-    def penalty(self) -> Penalty:
-        """The penalty of the objective."""
-        return L2Penalty(self.l2)
 
     def build_solver(self, name: str, init: Float64 | None = None) -> Solver:
         """Return the solver of that name with these parameters; ``init`` is w (D, K)."""

@@ -36,7 +36,7 @@ from streamreg.planning.memory_model import (
 )
 from streamreg.progress import Progress
 from streamreg.signals import sigterm_as_exit
-from streamreg.solvers.base import NO_ITERATE_STORE, Problem, Solution
+from streamreg.solvers.base import LEAST_SQUARES, NO_ITERATE_STORE, Problem, Solution
 from streamreg.sources.fingerprint import dataset_identity
 from streamreg.sources.open import open_dataset
 
@@ -224,13 +224,22 @@ def plan_fit(dataset: Dataset, config: FitConfig) -> Plan:
 
 def _plan(dataset: Dataset, config: FitConfig, backend: FitBackend) -> Plan:
     backend.require_readable(dataset)
-    return make_plan(
+    plan = make_plan(
         dataset,
         backend,
         config.solver,
         config.build_solver,
         saves=config.checkpoint is not None,
     )
+    objective = plan.candidates[plan.chosen].objective
+    if config.l2 and objective != LEAST_SQUARES:
+        raise InputError(
+            Parameter("l2", config.l2),
+            " has no effect with ",
+            Parameter("solver", plan.chosen),
+            f", which minimises {objective}; leave it out",
+        )
+    return plan
 
 
 def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress | None = None) -> Fit:
@@ -253,7 +262,7 @@ def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress | None =
         dataset.n_features,
         dataset.n_targets,
         fit_intercept=config.fit_intercept,
-        penalty=config.penalty,
+        l2=config.l2,
         feature_names=dataset.feature_names,
     )
     solver = config.build_solver(plan.chosen, config.initial_weights(problem))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 from streamreg.checkpoint.file import CheckpointFile
 from streamreg.engines.base import PartialResult
 from streamreg.errors import CheckpointError, DataCorruptionError
+from streamreg.solvers.base import IterateStore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,7 +67,7 @@ class _Position(NamedTuple):
         return "first" if self.iterate is None else "later"
 
 
-class Checkpoint:
+class Checkpoint(IterateStore):
     """The checkpoint of one fit; use it as a context manager around the fit.
 
     ``path`` and ``identity`` are those of :class:`CheckpointFile`. Entering the context raises what

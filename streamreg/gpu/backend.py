@@ -74,7 +74,8 @@ class GpuBackend(Backend[Request, Needs, "Candidate"]):
         """Accept all rows, on the host and on the device."""
 
     def needs(self, request: Request, n_threads: int) -> Needs:
-        n_scans = request.solver.passes() if self.caches_blocks else 1
+        n_passes = request.solver.footprint(request.problem).n_passes
+        n_scans = n_passes if self.caches_blocks else 1
         return gpu_needs(request, self.policy, n_threads, self._device_limit, n_scans)
 
     def open(

@@ -15,9 +15,8 @@ if TYPE_CHECKING:
 
 
 class RowCosts(NamedTuple):
-    """How many rows, in how many bytes, and what it takes to read them."""
+    """The blocks of a data set, and what it takes to read them."""
 
-    n_rows: int
     n_blocks: int
     block_rows: int  # of the largest block
     pass_nbytes: int
@@ -31,7 +30,6 @@ class RowCosts(NamedTuple):
         """Ask the sources; nothing is read."""
         blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes, policy)
         return cls(
-            n_rows=dataset.n_rows,
             n_blocks=len(blocks),
             block_rows=blocks.max_rows,
             pass_nbytes=dataset.pass_nbytes,

@@ -22,13 +22,11 @@ from streamreg.model import DETAILS, Model
 from streamreg.predict import predict, predict_to, score
 from streamreg.progress import progress_of
 from streamreg.sources.kinds import is_streamable
-from streamreg.sources.open import open_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from streamreg.solvers.base import EpochRecord
-    from streamreg.sources.dataset import Dataset
 
 # paths, arrays of any library, data frames, lists
 Rows: TypeAlias = Any
@@ -186,11 +184,11 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         config = self._config()
         if not callable(self.progress):
             validate.flag("progress", self.progress, "True, False or a callable")
-        dataset = self._dataset(config, X, y, sample_weight)
+        dataset = config.open_dataset(X, y, sample_weight)
         names = self._check_columns(X, reset=True) or dataset.feature_names
         dataset = replace(dataset, feature_names=names)
         result = fit_dataset(dataset, config, progress_of(self.progress, "fit"))
-        self._keep(result.model(dataset))
+        self._set_fitted(result.model(dataset))
         self.plan_ = result.plan
         for message in result.warnings:
             warnings.warn(message, DataWarning, stacklevel=2)
@@ -214,28 +212,20 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         MemoryLimitError
             The predictions do not fit ``memory_limit``; pass ``out``.
         """
-        check_is_fitted(self)
-        config = self._config()
-        dataset = self._dataset(config, X, needs_y=False)
+        model, config = self._model(), self._config()
+        dataset = config.open_dataset(X, needs_y=False)
         self._check_columns(X, reset=False)
         progress = progress_of(self.progress, "predict")
         if out is None:
-            return predict(
-                self._model(),
-                dataset,
-                memory_limit=config.memory_limit,
-                n_threads=config.n_threads,
-                progress=progress,
-            )
+            return predict(model, dataset, config, progress)
         return predict_to(
-            self._model(),
+            model,
             dataset,
             validate.path_text("out", out),
+            config,
+            progress,
             overwrite=validate.flag("overwrite", overwrite),
-            memory_limit=config.memory_limit,
-            n_threads=config.n_threads,
             inputs=[X] if isinstance(X, str | os.PathLike) else [],
-            progress=progress,
         )
 
     def score(self, X: Rows, y: Rows = None, sample_weight: Rows = None) -> float:
@@ -244,17 +234,10 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         NaN, with a warning, if y is constant or has one row. Another warning counts the rows that
         ``nan_policy="omit"`` leaves out.
         """
-        check_is_fitted(self)
-        config = self._config()
-        dataset = self._dataset(config, X, y, sample_weight)
+        model, config = self._model(), self._config()
+        dataset = config.open_dataset(X, y, sample_weight)
         self._check_columns(X, reset=False)
-        scores = score(
-            self._model(),
-            dataset,
-            memory_limit=config.memory_limit,
-            n_threads=config.n_threads,
-            progress=progress_of(self.progress, "score"),
-        )
+        scores = score(model, dataset, config, progress_of(self.progress, "score"))
         for message in scores.warnings:
             warnings.warn(message, DataWarning, stacklevel=2)
         return float(np.mean(scores.r2))
@@ -270,26 +253,7 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def save(self, path: Path) -> None:
         """Write the fitted model to ``.json`` or ``.npz``; parameters are not saved."""
-        check_is_fitted(self)
         self._model().save(path)
-
-    @staticmethod
-    def _dataset(
-        config: FitConfig,
-        X: Rows,
-        y: Rows = None,
-        sample_weight: Rows = None,
-        *,
-        needs_y: bool = True,
-    ) -> Dataset:
-        return open_dataset(
-            X,
-            y,
-            sample_weight,
-            missing_chunks=config.missing_chunks,
-            nan_policy=config.nan_policy,
-            needs_y=needs_y,
-        )
 
     def _config(self) -> FitConfig:
         return FitConfig.parse(**{f.name: getattr(self, f.name) for f in fields(FitConfig)})
@@ -306,7 +270,7 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         names = getattr(self, "feature_names_in_", None)
         return None if names is None else tuple(names)
 
-    def _keep(self, fitted: Model) -> None:
+    def _set_fitted(self, fitted: Model) -> None:
         one, names = fitted.one_target, fitted.feature_names
         self.coef_ = fitted.coefficients[0] if one else fitted.coefficients
         self.intercept_ = float(fitted.intercept[0]) if one else fitted.intercept
@@ -320,6 +284,7 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self._target_names = fitted.target_names
 
     def _model(self) -> Model:
+        check_is_fitted(self)
         names = getattr(self, "feature_names_in_", None)
         return Model(
             np.atleast_2d(np.asarray(self.coef_, dtype=np.float64)),
@@ -340,5 +305,5 @@ def load(path: Path) -> LinearRegression:
         There is no such file, or it is not a model; nothing in it is ever run.
     """
     estimator = LinearRegression()
-    estimator._keep(Model.load(path))  # noqa: SLF001  (a second constructor)
+    estimator._set_fitted(Model.load(path))  # noqa: SLF001  (a second constructor)
     return estimator

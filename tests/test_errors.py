@@ -60,7 +60,7 @@ def test_python_and_the_command_line_write_a_parameter_in_their_own_ways(
 
 def test_a_part_for_python_alone_is_not_on_the_command_line():
     with pytest.raises(InputError, match=r"n_threads=0 must be .* 1,024, or None$") as caught:
-        validate.threads(0)
+        validate.threads("n_threads", 0)
     message = caught.value.args[0]
     assert message.for_command_line() == "--n-threads 0 must be a whole number, from 1 to 1,024"
     assert str(Message("a", PythonOnly("b"))) == "ab"

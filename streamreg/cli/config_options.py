@@ -83,11 +83,10 @@ def with_config_options(command: Callable[..., None]) -> Callable[..., None]:
         if parameters["client"] is not None:
             parameters["client"] = connect(parameters["client"])
         config = FitConfig.parse(**parameters)
-        policies = {name: parameters[name] for name in ("missing_chunks", "nan_policy")}
-        command(o.dataset_of(*data, **policies), config, **options)
+        command(o.dataset_of(config, *data), config, **options)
 
     _, _, *own = inspect.signature(command, eval_str=True).parameters.values()
-    defaults = inspect.signature(FitConfig.parse).parameters
+    defaults = inspect.signature(FitConfig).parameters
     shared = [
         inspect.Parameter(
             name,

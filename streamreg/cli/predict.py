@@ -37,19 +37,21 @@ def predict(
     json: o.Json = False,
 ) -> None:
     """Write predictions to disk, block by block; they appear whole or not at all."""
-    dataset = o.dataset_of(
-        data, x, missing_chunks=missing_chunks, nan_policy=nan_policy, needs_y=False
+    config = FitConfig.parse(
+        memory_limit=memory_limit,
+        n_threads=n_threads,
+        missing_chunks=missing_chunks,
+        nan_policy=nan_policy,
     )
-    config = FitConfig.parse(memory_limit=memory_limit, n_threads=n_threads)
+    dataset = o.dataset_of(config, data, x, needs_y=False)
     path = prediction.predict_to(
         Model.load(model_file),
         dataset,
         out,
+        config,
+        progress_of(progress, "predict"),
         overwrite=overwrite,
-        memory_limit=config.memory_limit,
-        n_threads=config.n_threads,
         inputs=[path for path in (data, x) if path is not None],
-        progress=progress_of(progress, "predict"),
     )
     if json:
         show.write_json({"path": str(path), "rows": dataset.n_rows})
@@ -71,17 +73,15 @@ def score(
     json: o.Json = False,
 ) -> None:
     """Show R² of a model's predictions, the mean if there are several targets; streamed."""
-    dataset = o.dataset_of(
-        data, x, y, sample_weight, missing_chunks=missing_chunks, nan_policy=nan_policy
+    config = FitConfig.parse(
+        memory_limit=memory_limit,
+        n_threads=n_threads,
+        missing_chunks=missing_chunks,
+        nan_policy=nan_policy,
     )
-    config = FitConfig.parse(memory_limit=memory_limit, n_threads=n_threads)
-    scores = prediction.score(
-        Model.load(model_file),
-        dataset,
-        memory_limit=config.memory_limit,
-        n_threads=config.n_threads,
-        progress=progress_of(progress, "score"),
-    )
+    dataset = o.dataset_of(config, data, x, y, sample_weight)
+    model = Model.load(model_file)
+    scores = prediction.score(model, dataset, config, progress_of(progress, "score"))
     for message in scores.warnings:
         show.warn(message)
     r2 = float(np.mean(scores.r2))

@@ -92,7 +92,7 @@ def ingest(
         for message in survey.warnings(source):
             warnings.warn(message, DataWarning, stacklevel=2)
         names = {"feature_names": features, "target_names": list(source.targets)}
-        with new_group(out, names, overwrite=overwrite, inputs=[table]) as group:
+        with new_group(out, names, overwrite=overwrite) as group:
             _write(source, survey, group, len(features), progress)
     dropped = survey.n_rows - survey.n_complete
     return IngestReport(survey.n_rows, dropped, tuple(features), source.targets, Path(out))

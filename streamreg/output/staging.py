@@ -70,11 +70,7 @@ def require_writable(
 
 @contextmanager
 def staged(
-    path: str | os.PathLike[str],
-    *,
-    overwrite: bool,
-    inputs: Iterable[str | os.PathLike[str]],
-    identity: str = "",
+    path: str | os.PathLike[str], *, overwrite: bool, identity: str = ""
 ) -> Iterator[tuple[Path, bool]]:
     """Yield a folder that is renamed to ``path`` when the ``with`` block succeeds.
 
@@ -82,7 +78,7 @@ def staged(
     raised an ``InputError``; a later call with the same identity yields it again, and true.
     Another process that writes to the folder is an ``InputError`` too.
     """
-    target = require_writable(path, overwrite=overwrite, inputs=inputs)
+    target = require_writable(path, overwrite=overwrite)
     claim = _Claim(_partial(target))
     is_filled = False
     try:

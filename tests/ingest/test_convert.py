@@ -10,7 +10,7 @@ import pytest
 import zarr
 from problems import flights_csv
 from pyarrow import csv, parquet
-from tables import message, write, written
+from table_files import message, write, written
 
 from streamreg.errors import DataWarning, InputError
 from streamreg.formatting import MIB

@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
-from tables import message, write, written
+from table_files import message, write, written
 
 from streamreg.formatting import MIB
 from streamreg.ingest.convert import ingest

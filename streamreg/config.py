@@ -95,13 +95,7 @@ class FitConfig:
 
     @classmethod
     def parse(cls, **parameters: object) -> FitConfig:
-        """Return the parameters as users pass them, parsed and checked.
-
-        Raises
-        ------
-        InputError
-            A value that no fit can use, by the name of its parameter.
-        """
+        """Parse and check what users pass; an ``InputError`` names the parameter."""
         parsed: dict[str, Any] = {
             name: _PARSERS[name](name, value) if name in _PARSERS else value
             for name, value in parameters.items()
@@ -154,13 +148,7 @@ class FitConfig:
         return SOLVERS[name](settings)
 
     def initial_weights(self, problem: Problem) -> Float64 | None:
-        """Return w to start from, (D, K), in the user's units; ``None`` for zeros.
-
-        Raises
-        ------
-        InputError
-            ``init`` is neither ``"zeros"``, ``"random"`` nor an array of fitting shape.
-        """
+        """Return w to start from, (D, K), in the user's units; ``None`` for zeros."""
         d, k = problem.n_features, problem.n_targets
         if isinstance(self.init, str):
             if self.init == "zeros":

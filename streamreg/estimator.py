@@ -78,9 +78,10 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Threads that reduce rows; ``None``: all cores that the process may use. The result is
         bitwise identical for any number. With ``client``, ``fit`` ignores it and warns: each worker
         uses its own threads.
-    device, device_memory_limit
-        ``"cpu"``, or ``"cuda"``: a GPU reduces the rows. And the bytes, or a text, that the fit may
-        take of the GPU's memory; ``None``: half of what is free.
+    device
+        ``"cpu"``, or ``"cuda"``: a GPU reduces the rows.
+    device_memory_limit
+        Bytes, or a text, that the fit may take of the GPU's memory; ``None``: half of what is free.
     client
         A ``distributed.Client``, on whose workers ``fit`` runs its passes; ``predict`` and
         ``score`` run in this process. Clones share it; pickles leave it out.
@@ -103,8 +104,10 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         (D,) and float, or (K, D) and (K,) for y of shape (N, K).
     n_features_in_, feature_names_in_
         D, and the names of the columns where they are known.
-    n_iter_, loss_history_
-        Epochs run; f at the start of each and at the end, of several targets the sum.
+    n_iter_
+        Epochs run.
+    loss_history_
+        f at the start of each epoch, and at the end; the sum over the targets if there are several.
     solver_, converged_, status_
         The solver that ran, whether its tolerance was met, and why it stopped: a sentence.
     plan_, peak_memory_
@@ -271,6 +274,7 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         return None if names is None else tuple(names)
 
     def _set_fitted(self, fitted: Model) -> None:
+        """Set the attributes of a fitted estimator."""
         one, names = fitted.one_target, fitted.feature_names
         self.coef_ = fitted.coefficients[0] if one else fitted.coefficients
         self.intercept_ = float(fitted.intercept[0]) if one else fitted.intercept
@@ -303,6 +307,8 @@ def load(path: Path) -> LinearRegression:
     ------
     InputError
         There is no such file, or it is not a model; nothing in it is ever run.
+    MemoryLimitError
+        The system refuses memory for the weights.
     """
     estimator = LinearRegression()
     estimator._set_fitted(Model.load(path))  # noqa: SLF001  (a second constructor)

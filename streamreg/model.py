@@ -62,11 +62,6 @@ class Model:
         """Write the model to a ``.json`` or ``.npz`` file, whole or not at all.
 
         :meth:`load` returns bitwise identical weights; NaN and inf in the details become ``None``.
-
-        Raises
-        ------
-        InputError
-            The name has another ending, the file cannot be written, or a weight is not finite.
         """
         path = Path(path_text("path", path))
         if path.suffix not in {".json", ".npz"}:
@@ -101,15 +96,7 @@ class Model:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Model:
-        """Read a model; no code in the file is ever run.
-
-        Raises
-        ------
-        InputError
-            There is no such file, or it is not a model.
-        MemoryLimitError
-            The system refuses memory for the weights.
-        """
+        """Read a model; no code in the file is ever run."""
         path = Path(path_text("path", path))
         if not path.is_file():
             raise InputError(f"there is no model file at {str(path)!r}")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import zlib
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -64,13 +65,8 @@ def predict(
 ) -> Float64:
     """Return predictions in memory, (N,) or (N, K).
 
-    Raises
-    ------
-    InputError
-        X has other features than the model, or NaN or inf; with ``nan_policy="omit"`` NaN is
-        predicted for such rows.
-    MemoryLimitError
-        The predictions do not fit; nothing was read.
+    With ``nan_policy="omit"`` they are NaN for rows with NaN or inf, which else are an
+    ``InputError``. Predictions that do not fit are a ``MemoryLimitError``, before anything is read.
     """
     n_rows, k = dataset.n_rows, model.n_targets
     output = Term("predictions", 8 * n_rows * k, f"{n_rows:,} × {k:,} × 8 bytes")  # noqa: RUF001
@@ -98,13 +94,8 @@ def predict_to(
     with the same model and rows, it resumes. Rows in memory, or mapped, are predicted again from
     the first: they have no fingerprint that is cheaper than to predict them.
 
-    Raises
-    ------
-    InputError
-        ``out`` exists, cannot be written, or is inside one of the ``inputs`` or of the folders that
-        X is read from; or as for ``predict``.
-    MemoryLimitError
-        Not even one block fits; nothing was read.
+    Errors are those of :func:`predict`, and an ``InputError`` if ``out`` exists, cannot be written,
+    or is inside one of the ``inputs`` or of the folders that X is read from.
     """
     path = require_writable(out, overwrite=overwrite, inputs=[*inputs, *dataset.inputs()])
     work = _Prediction(model, dataset, _output_term(model, dataset), config)
@@ -129,13 +120,8 @@ def score(
 ) -> Scores:
     """Return R² of each target, streamed; NaN for a constant target.
 
-    Raises
-    ------
-    InputError
-        X or y have other columns than the model, or NaN or inf; with ``nan_policy="omit"`` such
-        rows are left out, unless that leaves none.
-    MemoryLimitError
-        Not even one block fits; nothing was read.
+    With ``nan_policy="omit"`` rows with NaN or inf are left out, unless that leaves none; else they
+    are an ``InputError``.
     """
     _require_rows_of("score", model, dataset)
     if dataset.n_targets != model.n_targets:
@@ -145,10 +131,7 @@ def score(
         )
     accumulator = Score(model.coefficients.T.copy(), model.intercept)
     costs = RowCosts.of(dataset, HOST)
-
-    def terms(n_threads: int) -> list[Term]:
-        return _terms(model, costs, accumulator.scratch_nbytes, n_threads)
-
+    terms = partial(_terms, model, costs, accumulator.scratch_nbytes)
     n_threads = _threads_that_fit("score", dataset, terms, config)
     progress = progress or Progress()
     with closing(progress), ThreadsEngine(dataset, n_threads, progress.rows) as engine:
@@ -237,10 +220,7 @@ def _threads_that_fit(
 ) -> int:
     """Return how many threads fit, given the terms of a number of threads.
 
-    Raises
-    ------
-    MemoryLimitError
-        Not even one fits; nothing was read. To write to disk is offered if that fits.
+    If not even one fits, the error offers to write to disk, if that fits.
     """
     limit = memory_limit_or_default(config.memory_limit)
     for threads in range(config.n_threads or usable_cpus(), 0, -1):
@@ -303,15 +283,11 @@ def _identity(model: Model, dataset: Dataset) -> str:
 
 def _rows_written(array: zarr.Array[Any]) -> int:
     """Return the rows of the leading chunks that were written whole."""
-    written = open_source(array, array.name, missing_chunks="error")
-    reader, done = written.open(), 0
-    try:
+    written, done = open_source(array, array.name, missing_chunks="error"), 0
+    # the first chunk that was not written whole is an error
+    with closing(written.open()) as reader, suppress(DataCorruptionError):
         for chunk in range(len(written.grid)):
             start, stop = written.grid.rows(chunk)
             reader.read(start, stop)
             done = stop
-    except DataCorruptionError:
-        pass  # the first chunk that was not
-    finally:
-        reader.close()
     return done

@@ -140,10 +140,9 @@ class _Claim:
         is_busy = False
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            is_busy = True
-        except OSError:
-            pass  # the file system has no locks
+        except OSError as error:
+            # else the file system has no locks
+            is_busy = isinstance(error, BlockingIOError)
         # another writer may have published the folder before it was locked
         at_path = self.folder.lstat() if self.folder.exists() else None
         if is_busy or at_path is None or not os.path.samestat(os.fstat(self._lock), at_path):

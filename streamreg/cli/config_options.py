@@ -73,12 +73,11 @@ def with_config_options(command: Callable[..., None]) -> Callable[..., None]:
         command(o.dataset_of(config, *data), config, **options)
 
     _, _, *own = inspect.signature(command, eval_str=True).parameters.values()
-    defaults = inspect.signature(FitConfig).parameters
     shared = [
         inspect.Parameter(
             name,
             inspect.Parameter.POSITIONAL_OR_KEYWORD,
-            default=defaults[name].default if name in defaults else None,
+            default=getattr(FitConfig, name, None),
             annotation=annotation,
         )
         for name, annotation in (_DATA | _PARAMETERS).items()

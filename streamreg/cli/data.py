@@ -101,11 +101,11 @@ def info(
 
 
 def _describe(source: RowSource) -> dict[str, Any]:
-    own = {
+    stored = source.describe()._asdict().items()
+    return {
         "array": source.name,
         "shape": source.shape,
         "dtype": str(source.dtype),
         "size": format_nbytes(source.pass_nbytes),
+        **{name.replace("_", " "): value for name, value in stored},
     }
-    stored = source.describe()._asdict().items()
-    return own | {name.replace("_", " "): value for name, value in stored}

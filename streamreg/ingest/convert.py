@@ -61,19 +61,12 @@ def ingest(
     intercept. Nulls and NaN are missing values, and in CSV the texts NA, N/A, NaN, null, <NA> and
     the empty text. No type is guessed from the first rows of a CSV file: every value is checked.
 
+    y is (N,) for one ``target``, (N, K) for more. ``drop_missing`` leaves out rows with a missing
+    value in a column that is used. ``progress`` shows both passes; the number of rows is known in
+    the second only.
+
     Memory: up to 250 MiB and 25 kB a column for a table of any length. pyarrow reads 32 blocks of
     1 MiB ahead of a CSV file; rows are converted 2 MiB and written 8 MiB at a time.
-
-    Parameters
-    ----------
-    target
-        Columns of y: (N,) for one, (N, K) for more.
-    weight
-        The column of ``sample_weight``.
-    drop_missing
-        Leave out rows with a missing value in a column that is used.
-    progress
-        Shows both passes; the number of rows is known in the second only.
 
     Raises
     ------
@@ -169,22 +162,21 @@ def _survey(source: Table, progress: Progress, *, drop_missing: bool) -> _Survey
                 )
     if n_rows == 0:
         raise InputError(f"{source.path} has no rows")
-    if n_missing.any() and not (drop_missing and n_complete):
+    n_gaps = int(np.count_nonzero(n_missing))
+    if n_gaps and not (drop_missing and n_complete):
         # columns with the most missing values first
-        order = np.argsort(-n_missing, kind="stable")[: min(MAX_NAMED, np.count_nonzero(n_missing))]
+        order = np.argsort(-n_missing, kind="stable")[: min(MAX_NAMED, n_gaps)]
         lacks = {
             source.used[at]: (f"{n_missing[at]:,}, first", int(first_missing[at])) for at in order
         }
-        drop = Message(
-            "Leave such rows out with ",
-            Remedy("drop_missing", value=True),
-            ", or such columns",
-        )
-        ignore = "No row would be left: leave out the columns that lack most"
+        cure = "No row would be left: leave out the columns that lack most"
+        if n_complete:
+            rows = Remedy("drop_missing", value=True)
+            cure = Message("Leave such rows out with ", rows, ", or such columns")
         raise InputError(
             f"{source.path} lacks values in {n_rows - n_complete:,} of {count(n_rows, 'row')} and "
-            f"{count(np.count_nonzero(n_missing), 'column')}: {source.places(lacks)}. ",
-            drop if n_complete else ignore,
+            f"{count(n_gaps, 'column')}: {source.places(lacks)}. ",
+            cure,
             " with ",
             IGNORE_COLUMN,
         )

@@ -185,9 +185,6 @@ def open_table(
 
     Raises ``InputError`` for an unreadable file, and for unknown, repeated and ambiguous names.
     """
-    target, one_hot, ignore = (
-        [names] if isinstance(names, str) else names for names in (target, one_hot, ignore)
-    )
     names = _names(path)
     if not target:
         raise InputError(
@@ -245,8 +242,7 @@ def _names(path: Path) -> list[str]:
         endings = ", ".join(_CSV + _PARQUET)
         raise InputError(f"{path} ends in none of {endings}; unpack, convert or rename it")
     with _reading(path):
-        is_csv = path.name.endswith(_CSV)
-        names = _csv_header(path) if is_csv else parquet.read_schema(path).names
+        names = _csv_header(path) if path.name.endswith(_CSV) else parquet.read_schema(path).names
     if not names:
         raise InputError(f"{path} is empty: it names no columns")
     for name, count in Counter(names).items():

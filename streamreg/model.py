@@ -31,22 +31,14 @@ DETAILS = ("solver", "status", "converged", "n_iter", "loss_history", "peak_memo
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """Weights in the user's units.
-
-    Attributes
-    ----------
-    one_target
-        Whether y was (N,); predictions then are (N,) too.
-    details
-        Results of the fit by the names of ``DETAILS``: plain numbers and texts.
-    """
+    """Weights in the user's units."""
 
     coefficients: Float64  # (K, D)
     intercept: Float64  # (K,)
-    one_target: bool = True
+    one_target: bool = True  # whether y was (N,); predictions then are (N,) too
     feature_names: tuple[str, ...] | None = None
     target_names: tuple[str, ...] | None = None
-    details: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)  # plain numbers and texts, of DETAILS
 
     @property
     def n_features(self) -> int:

@@ -103,7 +103,6 @@ class Reason(Enum):
         Message("Raise ") + Message(Parameter("memory_limit"), *MESSAGE.parts[2:]),
         MESSAGE + "",
         "" + MESSAGE,
-        Message.joined("", MESSAGE.parts),
         pickle.loads(pickle.dumps(MESSAGE)),
         copy.deepcopy(MESSAGE),
         InputError(MESSAGE).args[0],
@@ -125,13 +124,6 @@ def test_errors_can_be_sent_between_the_processes_of_a_cluster(kind):
     error = rebuild(*arguments)
     assert type(error) is kind
     assert error.args[0].for_command_line() == ON_COMMAND_LINE
-
-
-def test_messages_are_joined_by_a_separator():
-    joined = Message.joined("; ", [MESSAGE, "or not"])
-    assert joined == f"{IN_PYTHON}; or not"
-    assert joined.for_command_line() == f"{ON_COMMAND_LINE}; or not"
-    assert Message.joined("; ", []) == ""
 
 
 def test_a_message_is_a_text_in_pythons_words():

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from streamreg.cli import options as o
 from streamreg.cli.cluster import connect
 from streamreg.config import FitConfig
-from streamreg.errors import InputError
 
 _DATA = {"data": o.Data, "x": o.X, "y": o.Y, "sample_weight": o.Weight}
 
@@ -59,15 +59,22 @@ _PARAMETERS = {
 }
 
 
-def with_config_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace the first two parameters of a command, ``dataset`` and ``config``, by the options."""
+def with_config_options(
+    command: Callable[..., None], names: Collection[str] = _PARAMETERS
+) -> Callable[..., None]:
+    """Replace the first two parameters of a command, ``dataset`` and ``config``, by the options.
+
+    ``names`` are the parameters of the estimator that the command takes.
+    """
 
     @wraps(command)
     def with_options(**options: Any) -> None:  # noqa: ANN401  (options have many types)
         data = [options.pop(name) for name in _DATA]
-        parameters = {name: options.pop(name) for name in _PARAMETERS}
-        parameters["learning_rate"] = _rate(parameters["learning_rate"])
-        if parameters["client"] is not None:
+        parameters = {name: options.pop(name) for name in names}
+        # a text that is no number is refused with the other parameters
+        with suppress(KeyError, ValueError):
+            parameters["learning_rate"] = float(parameters["learning_rate"])
+        if parameters.get("client") is not None:
             parameters["client"] = connect(parameters["client"])
         config = FitConfig.parse(**parameters)
         command(o.dataset_of(config, *data), config, **options)
@@ -76,22 +83,14 @@ def with_config_options(command: Callable[..., None]) -> Callable[..., None]:
     shared = [
         inspect.Parameter(
             name,
-            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            inspect.Parameter.KEYWORD_ONLY,
             default=getattr(FitConfig, name, None),
             annotation=annotation,
         )
-        for name, annotation in (_DATA | _PARAMETERS).items()
+        for name, annotation in (_DATA | {name: _PARAMETERS[name] for name in names}).items()
     ]
+    own = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
     # typer reads the signature and the annotations
     with_options.__signature__ = inspect.Signature([*shared, *own])  # type: ignore[attr-defined]
     with_options.__annotations__ = {each.name: each.annotation for each in (*shared, *own)}
     return with_options
-
-
-def _rate(text: str) -> float | Literal["auto"]:
-    if text == "auto":
-        return "auto"
-    try:
-        return float(text)
-    except ValueError:
-        raise InputError(f'--learning-rate {text!r} must be a number, or "auto"') from None

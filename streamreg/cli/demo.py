@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 _TOLERANCES = {"closed_form": 1e-8, "gd": 1e-9, "cg": 1e-11}
 _HEADINGS = ("solver", "epochs", "time", "from first", "from truth", "peak", "planned", "limit")
 _WIDE_FEATURES = 100_000
-_INTERCEPT = 10.0
 _ROWS_A_FEATURE = 10
 
 
@@ -89,7 +88,8 @@ def _run(folder: str, rows: int, features: int, config: FitConfig, *, progress: 
         own = replace(config, solver=solver, tol=tolerance)
         result = fit_dataset(dataset, own, progress_of(progress, "fit"))
         seconds = time.perf_counter() - began
-        for message in result.warnings:
+        status = result.solution.status
+        for message in result.warnings if status.converged else [*result.warnings, status.value]:
             show.warn(message)
         models.append(result.model(dataset))
         models[-1].save(f"{folder}/{solver}.json")
@@ -102,12 +102,11 @@ def _run(folder: str, rows: int, features: int, config: FitConfig, *, progress: 
         row = [solver, str(result.solution.n_epochs), f"{seconds:.1f} s"]
         table.append([*row, *(f"{error:.1e}" for error in errors), *map(format_nbytes, sizes)])
     show.write_table(_HEADINGS, table)
-    show.write("   distances compare weights times deviations with those of the first row, and")
     show.write(
-        "   with the true ones, which noise hides. peak is what a fit added to this process,"
+        "   distances compare weights times deviations with those of the first row, and with\n"
+        "   the true ones, which noise hides. peak is what a fit added to this process, in\n"
+        "   which later fits reuse the memory of earlier ones\n"
     )
-    show.write("   in which later fits reuse the memory of earlier ones\n")
-
     show.write("4. Predict to disk, and score")
     out = f"{folder}/predictions.zarr"
     predict_to(models[0], dataset, out, config, progress_of(progress, "predict"))
@@ -123,7 +122,7 @@ def _run(folder: str, rows: int, features: int, config: FitConfig, *, progress: 
 
 
 def _generate(path: str, rows: int, features: int) -> tuple[Float64, Float64]:
-    """Write correlated columns of different units, and y = Xw + b + noise.
+    """Write correlated columns of different units, and y = Xw + 10 + noise.
 
     Returns w, and the standard deviations of the columns, up to a constant.
     """
@@ -141,7 +140,7 @@ def _generate(path: str, rows: int, features: int) -> tuple[Float64, Float64]:
             block += 0.5 * rng.standard_normal((n_rows, 1))
             block *= deviations
             X_rows.append(block)
-            y_rows.append(block @ weights + _INTERCEPT + rng.standard_normal(n_rows))
+            y_rows.append(block @ weights + 10 + rng.standard_normal(n_rows))
         X_rows.close()
         y_rows.close()
     return weights, deviations

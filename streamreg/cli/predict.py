@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -11,11 +12,12 @@ import typer
 from streamreg import predict as prediction
 from streamreg.cli import options as o
 from streamreg.cli import show
+from streamreg.cli.config_options import with_config_options
 from streamreg.config import FitConfig
 from streamreg.formatting import count
 from streamreg.model import Model
 from streamreg.progress import progress_of
-from streamreg.sources.dataset import NanPolicy
+from streamreg.sources.dataset import Dataset, NanPolicy
 
 
 def predict(
@@ -59,27 +61,15 @@ def predict(
         show.write(f"{count(dataset.n_rows, 'prediction')} written to {out}")
 
 
+@partial(with_config_options, names=("memory_limit", "n_threads", "missing_chunks", "nan_policy"))
 def score(
+    dataset: Dataset,
+    config: FitConfig,
     model_file: o.ModelFile,
-    data: o.Data = None,
-    x: o.X = None,
-    y: o.Y = None,
-    sample_weight: o.Weight = None,
-    memory_limit: o.MemoryLimit = None,
-    n_threads: o.NThreads = None,
-    missing_chunks: o.MissingChunks = "error",
-    nan_policy: o.NanPolicyOption = "raise",
     progress: o.Progress = True,
     json: o.Json = False,
 ) -> None:
     """Show R² of a model's predictions, the mean if there are several targets; streamed."""
-    config = FitConfig.parse(
-        memory_limit=memory_limit,
-        n_threads=n_threads,
-        missing_chunks=missing_chunks,
-        nan_policy=nan_policy,
-    )
-    dataset = o.dataset_of(config, data, x, y, sample_weight)
     model = Model.load(model_file)
     scores = prediction.score(model, dataset, config, progress_of(progress, "score"))
     for message in scores.warnings:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
-from streamreg.errors import InputError, Message, Parameter, Remedy, Verbatim
+from streamreg.errors import InputError, Parameter, Remedy, Verbatim
 from streamreg.formatting import KIB, MIB
 from streamreg.ingest.values import MISSING, NotNumbersError, parse, widen
 from streamreg.signals import uninterrupted
@@ -199,10 +199,9 @@ def open_table(
                 f"{path} has no column {name!r}; closest: {', '.join(map(repr, close))}{commas}"
             )
         if uses > 1:
-            raise InputError(
-                f"column {name!r} can be only one of ",
-                Message.joined(", ", map(Parameter, ("target", "one_hot", "ignore", "weight"))),
-            )
+            roles = ("target", "one_hot", "ignore", "weight")
+            listed = [part for role in roles for part in (", ", Parameter(role))][1:]
+            raise InputError(f"column {name!r} can be only one of ", *listed)
     apart = {*target, *ignore, *weights}
     features = tuple(name for name in names if name not in apart)
     if not features:

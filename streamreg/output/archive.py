@@ -61,10 +61,7 @@ def write_archive(
 class Archive:
     """Read an archive, whose ``header`` is the JSON object that was written with the arrays.
 
-    Raises
-    ------
-    NotAnArchiveError
-        The header is damaged, or the file is not an archive. Arrays are checked when they are read.
+    A file without a whole header is a :class:`NotAnArchiveError`. Arrays are checked when read.
     """
 
     def __init__(self, path: Path) -> None:

@@ -31,14 +31,9 @@ def require_writable(
 ) -> Path:
     """Return the real path of an output that can be written to ``path``.
 
-    Called before the first pass too, so that hours of reading do not end at a missing folder.
-
-    Raises
-    ------
-    InputError
-        ``path`` is a URL; it equals, contains or is inside one of the ``inputs``, of which URLs
-        are ignored; it exists; or its parent folder is missing or not writable. Only Zarr arrays
-        and groups are ever overwritten.
+    Called before the first pass too, so that hours of reading do not end at a missing folder. Only
+    Zarr arrays and groups are ever overwritten, and none that equals, contains or is inside one of
+    the ``inputs``, of which URLs are ignored.
     """
     text = os.fspath(path)
     if "://" in text:

@@ -15,7 +15,7 @@ import typer
 from streamreg.cli import options as o
 from streamreg.cli import show
 from streamreg.config import FitConfig
-from streamreg.errors import InputError, MemoryLimitError
+from streamreg.errors import MemoryLimitError
 from streamreg.fit import fit_dataset, plan_fit
 from streamreg.formatting import format_nbytes
 from streamreg.output.zarr_writer import RowAppender, create_array, new_group
@@ -29,11 +29,10 @@ if TYPE_CHECKING:
 _TOLERANCES = {"closed_form": 1e-8, "gd": 1e-9, "cg": 1e-11}
 _HEADINGS = ("solver", "epochs", "time", "from first", "from truth", "peak", "planned", "limit")
 _WIDE_FEATURES = 100_000
-_ROWS_A_FEATURE = 10
 
 
 def demo(
-    rows: Annotated[int, typer.Option(help="Rows of X, at least ten a feature.", min=10)] = 524_288,
+    rows: Annotated[int, typer.Option(help="Rows of X.", min=10)] = 524_288,
     features: Annotated[int, typer.Option(help="Columns of X.", min=1)] = 256,
     memory_limit: Annotated[
         str, typer.Option(help="Memory that each fit may add to the process.")
@@ -45,11 +44,6 @@ def demo(
     progress: o.Progress = True,
 ) -> None:
     """Generate data larger than a memory limit; plan, fit with each solver, predict and score."""
-    if rows < _ROWS_A_FEATURE * features:
-        raise InputError(
-            f"--rows {rows:,} are too few for --features {features:,}: with fewer than "
-            f"{_ROWS_A_FEATURE} rows a feature the solvers need not agree to the digits shown"
-        )
     config = FitConfig.parse(memory_limit=memory_limit, n_threads=n_threads)
     if keep is not None:
         keep.mkdir()

@@ -68,12 +68,9 @@ def ingest(
     Memory: up to 250 MiB and 25 kB a column for a table of any length. pyarrow reads 32 blocks of
     1 MiB ahead of a CSV file; rows are converted 2 MiB and written 8 MiB at a time.
 
-    Raises
-    ------
-    InputError
-        Columns are unknown or nameless, not numbers, infinite, negative weights, have missing
-        values or more than 1,000 levels; the table is absent, empty or cannot be read; or ``out``
-        cannot be written.
+    An ``InputError`` says that the table is absent, empty or cannot be read, that ``out`` cannot be
+    written, or which columns are unknown or nameless, not numbers, infinite, negative weights, or
+    have missing values or more than 1,000 levels.
     """
     require_writable(out, overwrite=overwrite, inputs=[table])
     progress = progress or Progress()

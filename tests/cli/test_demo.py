@@ -86,12 +86,6 @@ def test_without_keep_no_file_is_left(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_fewer_than_ten_rows_for_each_feature_are_refused(tmp_path):
-    done = demo("--rows", "100", "--features", "16", cwd=tmp_path)
-    assert (done.returncode, "--rows 100 are too few" in done.stderr) == (2, True)
-    assert not list(tmp_path.iterdir())
-
-
 def test_an_existing_folder_is_not_overwritten(tmp_path):
     (tmp_path / "kept").mkdir()
     done = demo("--keep", "kept", cwd=tmp_path)

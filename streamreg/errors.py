@@ -19,10 +19,7 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self, TypeAlias
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from typing import Self, TypeAlias
 
 # parameters whose options have other names; path is that of streamreg.load
 _OPTION_NAMES = {"client": "scheduler", "path": "model"}
@@ -103,7 +100,7 @@ Part: TypeAlias = "str | Parameter"
 class Message(str):
     """A text for the user, in the words of Python, that also has those of the command line.
 
-    ``f"{message}"`` is a plain ``str``; ``+`` and :meth:`joined` give a ``Message``.
+    ``f"{message}"`` is a plain ``str``; ``+`` gives a ``Message``.
 
     >>> message = Message("pass ", Remedy("solver", "cg"), ", or more memory")
     >>> print(message)
@@ -124,12 +121,6 @@ class Message(str):
             for piece in (part.parts if isinstance(part, Message) else [part])
         )
         return message
-
-    @classmethod
-    def joined(cls, separator: str, parts: Iterable[Part]) -> Message:
-        """Return the parts with a separator between them, as ``separator.join`` does."""
-        separated = [piece for part in parts for piece in (separator, part)]
-        return cls(*separated[1:])
 
     def for_command_line(self) -> str:
         """Return the message with options in place of Python's parameters."""

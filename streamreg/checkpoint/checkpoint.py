@@ -16,7 +16,7 @@ from streamreg.errors import CheckpointError, DataCorruptionError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import TracebackType
+    from pathlib import Path
 
     from streamreg.accumulators.base import Accumulator
     from streamreg.engines.base import Engine, Reduction
@@ -73,7 +73,7 @@ class Checkpoint:
     its ``open`` raises, and ``DataCorruptionError`` if a file that was read before has changed.
     """
 
-    def __init__(self, path: object, identity: Mapping[str, Any], dataset: Dataset) -> None:
+    def __init__(self, path: str | Path, identity: Mapping[str, Any], dataset: Dataset) -> None:
         self.file = CheckpointFile(path, identity)
         self._dataset = dataset
         self._stamps = dataset.stamps()
@@ -110,12 +110,7 @@ class Checkpoint:
             )
             raise
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         try:
             is_saved = not self._is_new or self._save(self._position)
             if error is not None and self.file.header:
@@ -140,23 +135,23 @@ class Checkpoint:
     def reduce(self, engine: Engine, accumulator: Accumulator[Any, Result]) -> Reduction[Result]:
         """Run a pass, or the rest of it, or nothing if its result is saved."""
         is_large = engine.policy.is_large(accumulator.state_nbytes)
-        start = last = self._take(accumulator, is_large=is_large)
+        start = last = saved = self._take(accumulator, is_large=is_large)
 
         def position(partial: PartialResult) -> _Position:
             return self._with(_Pass(type(accumulator).__name__, partial, is_large))
 
         # small states are copied, so that they can be saved at any moment
         def on_partial(partial: PartialResult) -> None:
-            nonlocal last
+            nonlocal last, saved
             last = partial
             if not is_large:
                 partial = partial.copied()
                 self._position, self._is_new = position(partial), True
-            if self.file.is_due:
-                self._save(position(partial))
+            if self.file.is_due and self._save(position(partial)):
+                saved = last
 
         reduction = engine.reduce(accumulator, start, on_partial)
-        if is_large and last is not None and last is not start and not self._has(last):
+        if is_large and last is not None and last is not saved:
             # now, because the solver overwrites the state
             self._is_lost = not self._save(position(last))
         self._n_done += 1
@@ -206,11 +201,6 @@ class Checkpoint:
         saved = self._in_file(name, _Pass(type(accumulator).__name__, own, is_large))
         self._position = self._with(saved)
         return partial
-
-    def _has(self, partial: PartialResult) -> bool:
-        """Whether the pass was saved just as far as this."""
-        passes = getattr(self._position, self._position.current)[self._n_done :]
-        return any(each.partial.n_blocks == partial.n_blocks for each in passes)
 
     def _with(self, present: _Pass) -> _Position:
         """Return the position with the partial result of the present pass."""

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import os
 import time
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from streamreg.errors import CheckpointError, DataWarning, InputError
+from streamreg.errors import CheckpointError, InputError, warn
 from streamreg.output.archive import Archive, NotAnArchiveError, Stored, write_archive
 from streamreg.output.atomic import atomic_write, require_folder
-from streamreg.validate import path_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,13 +43,13 @@ class CheckpointFile:
         Why the last attempt to save failed; empty if it did not.
     """
 
-    def __init__(self, path: object, identity: Mapping[str, Any]) -> None:
-        self.path = Path(os.path.realpath(path_text("checkpoint", path)))
+    def __init__(self, path: str | Path, identity: Mapping[str, Any]) -> None:
+        self.path = Path(os.path.realpath(path))
         self._previous = self.path.with_name(f"{self.path.name}.previous")
         self._lock = FileLock(f"{self.path}.lock", timeout=0)
         # tuples become lists, as in the file
         self._identity = json.loads(json.dumps(identity))
-        self._archive: Archive | None = None
+        self._archive: Archive  # if there is a header
         self._is_damaged = False
         self._due = time.monotonic() + INTERVAL_SECONDS
         self.header: dict[str, Any] = {}
@@ -83,17 +81,17 @@ class CheckpointFile:
                 f"checkpoint {str(self.path)!r} cannot be used: {error.strerror}"
             ) from error
         try:
-            self._archive = self._last_whole()
-            if self._archive is not None:
-                self._require_own(self._archive.header)
-                self.header = self._archive.header
+            archive = self._last_whole()
+            if archive is not None:
+                self._archive, self.header = archive, archive.header
+                self._require_own()
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
         """Close the file and release its lock."""
-        if self._archive is not None:
+        if self.header:
             self._archive.close()
         self._lock.release()
 
@@ -114,7 +112,7 @@ class CheckpointFile:
         finally:
             took = time.monotonic() - began
             self._due = time.monotonic() + max(INTERVAL_SECONDS, _SHARE * took)
-        if self._archive is not None:
+        if self.header:
             self._archive.close()
         self._archive, self.header, self.failure = reopened, reopened.header, ""
         self._is_damaged = False
@@ -126,7 +124,7 @@ class CheckpointFile:
         If it ``grows``, its length may be another.
         """
         try:
-            array = self._opened.read(name)
+            array = self._archive.read(name)
         except NotAnArchiveError as error:
             raise self.damaged(str(error)) from error
         shape = array.shape[:1] + like.shape[1:] if grows else like.shape
@@ -138,13 +136,7 @@ class CheckpointFile:
 
     def stored(self, name: str) -> Stored:
         """Return an array of the last checkpoint without reading it."""
-        return self._opened.stored(name)
-
-    @property
-    def _opened(self) -> Archive:
-        if self._archive is None:
-            raise self.damaged("it holds nothing")
-        return self._archive
+        return self._archive.stored(name)
 
     def damaged(self, how: str) -> CheckpointError:
         """Return the error that the checkpoint is damaged."""
@@ -170,18 +162,17 @@ class CheckpointFile:
                 continue
             if damages:
                 self._is_damaged = True
-                warnings.warn(
+                warn(
                     f"checkpoint {str(self.path)!r} is damaged ({damages[0]}); the fit resumes "
-                    f"from the one before, {path.name!r}",
-                    DataWarning,
-                    stacklevel=2,
+                    f"from the one before, {path.name!r}"
                 )
             return archive
         if damages:
             raise self.damaged(" and ".join(damages))
         return None
 
-    def _require_own(self, header: dict[str, Any]) -> None:
+    def _require_own(self) -> None:
+        header = self.header
         if header.get("format") != _FORMAT:
             raise CheckpointError(
                 f"{str(self.path)!r} is not a checkpoint of streamreg: its format is "
@@ -207,11 +198,9 @@ class CheckpointFile:
     def _warn(self, error: OSError) -> None:
         left = "the one before is left" if self.header else "none was saved before"
         if not self.failure:
-            warnings.warn(
+            warn(
                 f"checkpoint {str(self.path)!r} cannot be written: {error.strerror}; {left}, and "
-                "the fit continues. Free space on its disk, or stop the fit and pass another path",
-                DataWarning,
-                stacklevel=2,
+                "the fit continues. Free space on its disk, or stop the fit and pass another path"
             )
         self.failure = str(error.strerror)
 

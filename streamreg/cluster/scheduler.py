@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import uuid
 from typing import TYPE_CHECKING, Any
 
 from streamreg.errors import ClusterError, InputError
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Scheduler:
-    """The scheduler of a ``distributed.Client``.
+    """The scheduler of a ``distributed.Client``, for one fit.
 
     Parameters
     ----------
@@ -22,6 +23,13 @@ class Scheduler:
         Seconds without progress after which a fit gives the cluster up.
     tick_seconds
         How often a wait looks at the clock.
+
+    Attributes
+    ----------
+    prefix
+        Only the keys of this fit's tasks begin with it.
+    suspects
+        Addresses of workers that hang. They are given no new tasks.
     """
 
     def __init__(
@@ -36,6 +44,17 @@ class Scheduler:
         self.patience = patience
         self.clock = clock
         self.tick_seconds = tick_seconds
+        # Dask makes one group of all keys with the same first word
+        self.prefix = f"streamreg-{uuid.uuid4().hex}"
+        self.suspects: set[str] = set()
+
+    def submit(self, *call: Any, workers: list[str] | None = None) -> Any:  # noqa: ANN401
+        """Submit a call, perhaps to some workers only, and return its future."""
+        return self.client.submit(*call, pure=False, key=self.new_key(), workers=workers)
+
+    def new_key(self) -> str:
+        """Return the key of a task."""
+        return f"{self.prefix}-{uuid.uuid4().hex}"
 
     def workers(self) -> dict[str, int]:
         """Return the threads of each connected worker, by address."""

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import pickle
 import platform
-import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from streamreg.cluster.versions import require_versions
+from streamreg.engines.base import Task
 from streamreg.errors import ClusterError
 
 if TYPE_CHECKING:
-    from streamreg.accumulators.base import Accumulator
-    from streamreg.engines.backend import SegmentReducer
-    from streamreg.engines.base import PartialResult
+    from streamreg.engines.base import PartialResult, SegmentReducer
     from streamreg.sources.dataset import Dataset
     from streamreg.sources.file_stamps import SeenFiles
 
@@ -32,15 +30,10 @@ class Job(NamedTuple):
 
 
 class Done(NamedTuple):
-    """What a task returns for a segment."""
+    """What a task returns."""
 
-    partial: PartialResult
+    partials: list[PartialResult]  # of its segments
     files: dict[str, SeenFiles]  # which versions of files it read, by array
-
-
-def new_key(prefix: str) -> str:
-    """Return the key of a task."""
-    return f"{prefix}-{uuid.uuid4().hex}"
 
 
 def reduce_segments(
@@ -48,10 +41,10 @@ def reduce_segments(
     accumulator: bytes,
     segments: list[range],
     part: range | None = None,
-    before: list[Done] | None = None,
+    before: Done | None = None,
     start: int = 0,
     chunks: dict[str, list[Any]] | None = None,
-) -> list[Done]:
+) -> Done:
     """Reduce each segment to a partial result.
 
     Parameters
@@ -61,7 +54,7 @@ def reduce_segments(
     part
         Numbers of the parts of a large state to make and return, if not all.
     before
-        What this function returned for the blocks of the same segment before, if any.
+        What this function returned for the blocks of a single segment before, if any.
     start, chunks
         The first row of a block, and its rows by array, as Dask computed them.
     """
@@ -70,15 +63,17 @@ def reduce_segments(
         dataset = dataset.replaced(lambda name, rows: rows.holding(start, chunks.get(name, [])))
     partial = None
     if before is not None:
-        ((partial, files),) = before
-        for name, stamps in dataset.stamps().items():
-            stamps.meet(files[name])
-    made: Accumulator[Any, Any] = pickle.loads(accumulator)  # noqa: S301  (it came with the task)
-    partials = job.reducer.reduce(
-        dataset, made, segments, start=partial, part=part, checks_integers=job.checks_integers
-    )
-    seen = {name: stamps.seen() for name, stamps in dataset.stamps().items()}
-    return [Done(each, seen) for each in partials]
+        (partial,) = before.partials
+        meet_files(dataset, before)
+    made = pickle.loads(accumulator)  # noqa: S301  (it came with the task)
+    partials = job.reducer.reduce(Task(dataset, made, segments, partial, part, job.checks_integers))
+    return Done(partials, {name: stamps.seen() for name, stamps in dataset.stamps().items()})
+
+
+def meet_files(dataset: Dataset, done: Done) -> None:
+    """Raise :class:`DataCorruptionError` if a task read another version of a file."""
+    for name, stamps in dataset.stamps().items():
+        stamps.meet(done.files[name])
 
 
 def probe(job: Job) -> str:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from streamreg.engines.backend import Backend, Rates
 from streamreg.engines.blas import one_blas_thread
 from streamreg.engines.partition import PartitionPolicy
 from streamreg.errors import MemoryLimitError, Parameter
@@ -14,16 +13,15 @@ from streamreg.formatting import MIB, format_nbytes
 from streamreg.gpu.device import Gpu
 from streamreg.gpu.engine import GpuEngine
 from streamreg.gpu.memory_model import device_needs, host_terms
-from streamreg.planning.memory_model import Request, decoder_term, process_term
+from streamreg.planning.backend import Backend, Rates
+from streamreg.planning.memory_model import decoder_term, process_term
 from streamreg.planning.terms import Needs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from streamreg.accumulators.base import Accumulator
-    from streamreg.engines.backend import SegmentReducer
-    from streamreg.engines.base import Engine, PartialResult
-    from streamreg.planning.memory_model import FitBackend
+    from streamreg.engines.base import Engine, PartialResult, SegmentReducer, Task
+    from streamreg.planning.backend import Request
     from streamreg.planning.terms import Candidate, DeviceNeeds
     from streamreg.sources.dataset import Dataset
 
@@ -44,7 +42,7 @@ GPU_RATES = Rates(read_nbytes=1.5e9, memory_nbytes=2e12, flops=3e13)
 _TURN = Lock()
 
 
-class GpuBackend(Backend[Request, Needs, "Candidate"]):
+class GpuBackend(Backend):
     """The current GPU of this process, or of each worker of a cluster.
 
     Parameters
@@ -60,7 +58,7 @@ class GpuBackend(Backend[Request, Needs, "Candidate"]):
 
     rates = GPU_RATES
 
-    def __init__(self, host: FitBackend, device_limit: int | None, *, is_local: bool) -> None:
+    def __init__(self, host: Backend, device_limit: int | None, *, is_local: bool) -> None:
         self._host = host
         self.policy = GPU_PARTITION
         self.memory_limit = host.memory_limit
@@ -91,17 +89,15 @@ class GpuBackend(Backend[Request, Needs, "Candidate"]):
         return Needs(terms, "cuda", device_needs(request, self.policy, n_threads, limit, n_scans))
 
     def open(
-        self, dataset: Dataset, candidate: Candidate, kernels: str, on_rows: Callable[[int], None]
+        self, dataset: Dataset, candidate: Candidate, on_rows: Callable[[int], None]
     ) -> Engine:
-        del kernels  # they are CUDA's
         needs = _device_of(candidate)
         return GpuEngine(dataset, candidate.n_threads, on_rows, Gpu(), needs, self.policy)
 
-    def segment_reducer(self, candidate: Candidate, kernels: str) -> SegmentReducer:
-        del kernels
+    def segment_reducer(self, candidate: Candidate) -> SegmentReducer:
         return GpuReducer(_device_of(candidate), self.policy)
 
-    def without_device(self, dataset: Dataset) -> FitBackend | None:
+    def without_device(self, dataset: Dataset) -> Backend | None:
         is_on_host = not any(source.is_cupy for source in dataset.sources())
         return self._host if self.caches_blocks and is_on_host else None
 
@@ -113,24 +109,14 @@ class GpuReducer:
     needs: DeviceNeeds
     policy: PartitionPolicy
 
-    def reduce(
-        self,
-        dataset: Dataset,
-        accumulator: Accumulator[Any, Any],
-        segments: list[range],
-        *,
-        start: PartialResult | None = None,
-        part: range | None = None,
-        checks_integers: bool = True,
-    ) -> list[PartialResult]:
-        """Return the partial result of each segment, as :class:`SegmentReducer` says."""
-        del part  # a GPU makes whole states
-        n_slots = min(self.needs.n_slots, sum(map(len, segments)))
-        needs, checks = replace(self.needs, n_slots=n_slots), checks_integers
-        engine = GpuEngine(dataset, 1, lambda _: None, Gpu(), needs, self.policy)
+    def reduce(self, task: Task) -> list[PartialResult]:
+        n_slots = min(self.needs.n_slots, sum(map(len, task.segments)))
+        needs = replace(self.needs, n_slots=n_slots)
+        engine = GpuEngine(task.dataset, 1, lambda _: None, Gpu(), needs, self.policy)
+        engine.checks_integers = task.checks_integers
         with _TURN, one_blas_thread(), engine:
-            partials = engine.reduce_segments(accumulator, segments, start, checks_integers=checks)
-            return list(partials)
+            # whole states, whatever the part
+            return list(engine.reduce_segments(task.accumulator, task.segments, task.start))
 
     def describe_processor(self) -> str:
         """Return the model of the GPU, and the version of CuPy."""

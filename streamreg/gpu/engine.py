@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from streamreg.engines.base import Engine, PartialResult, merge_in_order
+from streamreg.engines.base import Engine, PartialResult
 from streamreg.engines.reader_pool import ReaderPool
 from streamreg.gpu.device import DeviceState
 from streamreg.gpu.memory_model import whole_arrays
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from streamreg.accumulators.base import Accumulator
     from streamreg.blocks import Block
-    from streamreg.engines.base import OnPartial
-    from streamreg.engines.partition import PartitionPolicy, Segments
+    from streamreg.engines.base import Pass
+    from streamreg.engines.partition import PartitionPolicy
     from streamreg.gpu.device import Gpu
     from streamreg.gpu.transfers import DeviceBlockCache, Filled
     from streamreg.planning.terms import DeviceNeeds
@@ -78,20 +78,13 @@ class GpuEngine(Engine):
         self._cache = None
         self._kernels.forget()
 
-    def _run_pass(
-        self,
-        accumulator: Accumulator[Any, Any],
-        start: PartialResult,
-        segments: Segments,
-        on_partial: OnPartial | None,
-    ) -> PartialResult:
-        self._report_rows_before(start.n_blocks)
-        rest = segments.after(start.n_blocks)
-        if self.policy.is_large(accumulator.state_nbytes):
-            merged = self._merge_on_device(accumulator, start, rest, on_partial)
+    def _run_pass(self, work: Pass) -> PartialResult:
+        self._report_rows_before(work.start.n_blocks)
+        if self.policy.is_large(work.accumulator.state_nbytes):
+            merged = self._merge_on_device(work)
         else:
-            with closing(self.reduce_segments(accumulator, rest)) as partials:
-                merged = merge_in_order(accumulator, start, partials, on_partial)
+            with closing(self.reduce_segments(work.accumulator, work.rest())) as partials:
+                merged = work.merge_in_order(partials)
         self._kernels.forget()
         return merged
 
@@ -100,16 +93,11 @@ class GpuEngine(Engine):
         accumulator: Accumulator[Any, Any],
         segments: list[range],
         start: PartialResult | None = None,
-        *,
-        checks_integers: bool | None = None,
     ) -> Generator[PartialResult, None, None]:
         """Yield the partial result of each segment, while the next one is reduced.
 
         With ``start``, the partial result of the blocks before it, a single segment continues it.
         """
-        if checks_integers is None:
-            checks_integers = self._checks_integers
-        self._pool.checks_integers = checks_integers
 
         def fetched(
             fetch: Callable[[], Any], segment: range, counts: PartialResult
@@ -127,18 +115,12 @@ class GpuEngine(Engine):
         for last in waiting:
             yield fetched(*last)
 
-    def _merge_on_device(
-        self,
-        accumulator: Accumulator[Any, Any],
-        start: PartialResult,
-        segments: list[range],
-        on_partial: OnPartial | None,
-    ) -> PartialResult:
+    def _merge_on_device(self, work: Pass) -> PartialResult:
         """Merge large states on the device; fetch the result at the end, or for ``on_partial``."""
+        accumulator, start, _, on_partial = work
         merged, total = start, None
-        self._pool.checks_integers = self._checks_integers
         # sums may overflow: solvers check them
-        with np.errstate(all="ignore"), closing(self._states(accumulator, segments)) as states:
+        with np.errstate(all="ignore"), closing(self._states(accumulator, work.rest())) as states:
             for segment, device_state, counts in states:
                 with self._transfers.reducing:
                     self._require_finite(accumulator, device_state.state, segment)
@@ -232,6 +214,7 @@ class GpuEngine(Engine):
 
     def _fill(self, reader: BlockReader, start: int, stop: int) -> Read:
         before = reader.n_omitted
+        reader.checks_integers = self.checks_integers
         filled = self._transfers.fill(partial(reader.read, start, stop))
         n_omitted = reader.n_omitted - before
         return filled, PartialResult(None).with_block(filled.block, n_omitted, reader.rounded)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from streamreg.blocks import ALIGNMENT
 from streamreg.engines.block_cache import slot_nbytes
-from streamreg.engines.partition import Segments
 from streamreg.formatting import MIB, count, format_nbytes
 from streamreg.gpu import kernels as gpu_kernels
 from streamreg.gpu.launch import partial_sums_nbytes
@@ -16,7 +15,7 @@ from streamreg.planning.terms import DeviceNeeds, Term, peak
 if TYPE_CHECKING:
     from streamreg.blocks import Array
     from streamreg.engines.partition import PartitionPolicy
-    from streamreg.planning.memory_model import Request
+    from streamreg.planning.backend import Request
     from streamreg.planning.row_costs import RowCosts
     from streamreg.sources.dataset import Dataset
 
@@ -73,7 +72,7 @@ def device_needs(
     n_slots, device = _slots(costs, n_threads), DeviceRowCosts.of(dataset, costs.block_rows)
     scratch = gpu_kernels.scratch_nbytes(d, 2 * k, costs.block_rows)
     state = max(each.state_nbytes for each in solver.footprint(problem).passes)
-    n_segments = len(Segments.of(costs.n_blocks, costs.pass_nbytes, state, policy))
+    n_segments = policy.n_segments(costs.n_blocks, costs.pass_nbytes, state)
     # one state is reduced while the one before is fetched, or waits to be merged
     n_states = min(2, n_segments)
     others = [

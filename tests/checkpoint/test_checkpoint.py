@@ -494,7 +494,7 @@ def test_a_signal_saves_a_fit_of_the_api(data, tmp_path, number, code):
     assert number == signal.SIGTERM or "to resume" in out
     reported = [int(line) for line in out.splitlines() if line.isdigit()]
     file = CheckpointFile(tmp_path / "a", {})
-    file._require_own = lambda _: None
+    file._require_own = lambda: None
     file.open()
     n_epochs = len(file.read("iterate/losses", like=np.zeros(1), grows=True)) - 1
     file.close()

@@ -55,28 +55,14 @@ _LARGEST_WEIGHT_SUM = 1e120
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """The outcome of a fit.
-
-    Attributes
-    ----------
-    solution
-        Weights in the user's units.
-    peak_nbytes
-        Bytes that the fit added to the process, measured.
-    n_omitted
-        Rows left out for NaN or inf.
-    warnings
-        What deserves a look.
-    checkpoint_error
-        Why no checkpoint could be saved, if one was asked for.
-    """
+    """The outcome of a fit."""
 
     solution: Solution
     plan: Plan
-    peak_nbytes: int
-    n_omitted: int
+    peak_nbytes: int  # that the fit added to the process, measured
+    n_omitted: int  # rows left out for NaN or inf
     warnings: list[str]
-    checkpoint_error: CheckpointError | None = None
+    checkpoint_error: CheckpointError | None  # if nothing could be saved as it was asked for
 
     def model(self, dataset: Dataset) -> Model:
         """Return the weights with the names of the data set that was fitted."""
@@ -272,9 +258,7 @@ def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress | None =
 
 @contextmanager
 def _checkpoint(
-    dataset: Dataset,
-    path: str | None,
-    identity: dict[str, Any],
+    dataset: Dataset, path: str | None, identity: dict[str, Any]
 ) -> Iterator[Checkpoint | None]:
     """Yield the fit's checkpoint, if one was asked for; otherwise nothing is read."""
     if path is None:

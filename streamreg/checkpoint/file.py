@@ -49,7 +49,7 @@ class CheckpointFile:
         self._lock = FileLock(f"{self.path}.lock", timeout=0)
         # tuples become lists, as in the file
         self._identity = json.loads(json.dumps(identity))
-        self._archive: Archive  # if there is a header
+        self._archive: Archive | None = None
         self._is_damaged = False
         self._due = time.monotonic() + INTERVAL_SECONDS
         self.header: dict[str, Any] = {}
@@ -81,9 +81,9 @@ class CheckpointFile:
                 f"checkpoint {str(self.path)!r} cannot be used: {error.strerror}"
             ) from error
         try:
-            archive = self._last_whole()
-            if archive is not None:
-                self._archive, self.header = archive, archive.header
+            self._archive = self._last_whole()
+            if self._archive is not None:
+                self.header = self._archive.header
                 self._require_own()
         except BaseException:
             self.close()
@@ -91,7 +91,7 @@ class CheckpointFile:
 
     def close(self) -> None:
         """Close the file and release its lock."""
-        if self.header:
+        if self._archive is not None:
             self._archive.close()
         self._lock.release()
 
@@ -112,7 +112,7 @@ class CheckpointFile:
         finally:
             took = time.monotonic() - began
             self._due = time.monotonic() + max(INTERVAL_SECONDS, _SHARE * took)
-        if self.header:
+        if self._archive is not None:
             self._archive.close()
         self._archive, self.header, self.failure = reopened, reopened.header, ""
         self._is_damaged = False
@@ -124,7 +124,7 @@ class CheckpointFile:
         If it ``grows``, its length may be another.
         """
         try:
-            array = self._archive.read(name)
+            array = self._opened.read(name)
         except NotAnArchiveError as error:
             raise self.damaged(str(error)) from error
         shape = array.shape[:1] + like.shape[1:] if grows else like.shape
@@ -136,7 +136,13 @@ class CheckpointFile:
 
     def stored(self, name: str) -> Stored:
         """Return an array of the last checkpoint without reading it."""
-        return self._archive.stored(name)
+        return self._opened.stored(name)
+
+    @property
+    def _opened(self) -> Archive:
+        if self._archive is None:
+            raise self.damaged("it holds nothing")
+        return self._archive
 
     def damaged(self, how: str) -> CheckpointError:
         """Return the error that the checkpoint is damaged."""

@@ -36,17 +36,8 @@ class ClusterEngine(Engine):
 
     Segments are those of the engine of one machine, so the result is bitwise identical. If a state
     is too large for one copy a segment, each task reads all rows and makes one part of the state; a
-    GPU makes whole states.
-
-    Parameters
-    ----------
-    policy
-        That of the workers' backend.
-
-    Raises
-    ------
-    ClusterError
-        From a pass: workers or the scheduler are lost.
+    GPU makes whole states. A pass raises :class:`ClusterError` if workers or the scheduler are
+    lost.
     """
 
     def __init__(

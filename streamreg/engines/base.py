@@ -22,7 +22,6 @@ from streamreg.formatting import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import TracebackType
 
     from streamreg.accumulators.base import Accumulator
     from streamreg.blocks import Block
@@ -157,13 +156,8 @@ class Engine(ABC):
             self._on_exit = stack.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._on_exit.__exit__(kind, error, traceback)
+    def __exit__(self, *exception: object) -> None:
+        self._on_exit.__exit__(*exception)  # type: ignore[arg-type]
 
     def reduce(
         self,

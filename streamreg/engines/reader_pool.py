@@ -28,16 +28,9 @@ class _StoppedError(Exception):
 class ReaderPool:
     """Reads the blocks of a data set on threads; use it as a context manager.
 
-    If a thread fails, the others stop after their present block. The next pass starts afresh.
-
-    Parameters
-    ----------
-    n_threads
-        With 1, the caller's own thread does all.
-    on_rows
-        Called, from any thread, with the number of rows just done, for progress.
-    open_reader
-        Opens one reader; each is used by one thread at a time.
+    If a thread fails, the others stop after their present block. The next pass starts afresh. With
+    one thread, the caller's own does all. Each reader is used by one thread at a time. ``on_rows``
+    is called, from any thread, with the number of rows just done, for progress.
     """
 
     def __init__(

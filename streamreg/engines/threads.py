@@ -15,7 +15,6 @@ from streamreg.engines.block_cache import BlockCache, CachingReader
 from streamreg.engines.partition import HOST, PartitionPolicy
 from streamreg.engines.reader_pool import ReaderPool
 from streamreg.kernels.registry import load_kernels
-from streamreg.sources.block_reader import BlockReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,19 +27,11 @@ if TYPE_CHECKING:
 
 
 class ThreadsEngine(Engine):
-    """Runs passes on threads of this process.
+    """Runs passes on threads of this process; with one, on the caller's own.
 
     Threads reduce segments, which are merged in order: the number of threads changes no bit. A
-    state too large for one copy a thread is kept once, and threads share each update.
-
-    Parameters
-    ----------
-    n_threads
-        With 1, the caller's own thread does all.
-    kernels
-        The name of the kernels.
-    cache_nbytes
-        Bytes for decoded blocks that stay in memory between passes.
+    state too large for one copy a thread is kept once, and threads share each update. Decoded
+    blocks that fit in ``cache_nbytes`` stay in memory between passes.
     """
 
     def __init__(
@@ -55,11 +46,8 @@ class ThreadsEngine(Engine):
     ) -> None:
         super().__init__(dataset, on_rows, policy)
         self._kernels = load_kernels(kernels)
-        open_reader: Callable[[Dataset], BlockReader] = BlockReader
-        if cache_nbytes:
-            open_reader = partial(
-                CachingReader, cache=BlockCache(dataset, self.blocks, cache_nbytes)
-            )
+        cache = BlockCache(dataset, self.blocks, cache_nbytes)
+        open_reader = partial(CachingReader, cache=cache)
         self._pool = ReaderPool(dataset, self.blocks, n_threads, on_rows, open_reader)
 
     def _begin(self, stack: ExitStack) -> None:

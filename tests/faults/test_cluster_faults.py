@@ -15,6 +15,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
+from clusters import loopback_cluster
 
 from streamreg import LinearRegression
 from streamreg.accumulators.gradient import Gradient
@@ -47,16 +48,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture
 def cluster():
-    with (
-        distributed.LocalCluster(
-            n_workers=3,
-            threads_per_worker=1,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            memory_limit="1 GiB",
-        ) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
-    ):
+    with loopback_cluster() as client:
         yield client
 
 
@@ -469,10 +461,7 @@ def test_r8_workers_that_come_and_go_change_no_bit(cluster, store):
 
 def test_r5_a_cluster_without_workers_is_an_error_before_the_fit(store):
     with (
-        distributed.LocalCluster(
-            n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0"
-        ) as empty,
-        distributed.Client(empty, set_as_default=False) as client,
+        loopback_cluster(0) as client,
         dask.config.set({"streamreg.no-progress-timeout": "5 s"}),
         pytest.raises(ClusterError, match="has had no worker for 5 s"),
     ):

@@ -84,15 +84,14 @@ class Fit:
         )
 
 
+@dataclass
 class ThreadsBackend(Backend):
     """Threads of this process, or of a cluster's workers."""
 
+    memory_limit: int
+    n_threads: int
     policy = HOST
     rates = HOST_RATES
-
-    def __init__(self, memory_limit: int, n_threads: int) -> None:
-        self.memory_limit = memory_limit
-        self.n_threads = n_threads
 
     def require_readable(self, dataset: Dataset) -> None:
         dataset.require_on_host(

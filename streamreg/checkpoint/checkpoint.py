@@ -56,8 +56,8 @@ class _Pass(NamedTuple):
 class Checkpoint:
     """The checkpoint of one fit; use it as a context manager around the fit.
 
-    ``path`` and ``identity`` are those of :class:`CheckpointFile`. Entering the context raises what
-    its ``open`` raises, and ``DataCorruptionError`` if a file that was read before has changed.
+    Entering the context raises what :meth:`CheckpointFile.open` raises, and ``DataCorruptionError``
+    if a file that was read before has changed.
     """
 
     def __init__(self, path: str | Path, identity: Mapping[str, Any], dataset: Dataset) -> None:
@@ -117,8 +117,8 @@ class Checkpoint:
             return None
         return CheckpointError(
             f"the fit is done and its answer stands, but nothing of it could be saved to "
-            f"checkpoint {str(self.file.path)!r}: {self.file.failure}. Pass a path on a disk "
-            "with room, or no checkpoint"
+            f"{self.file.name}: {self.file.failure}. Pass a path on a disk with room, or no "
+            "checkpoint"
         )
 
     def reduce(self, engine: Engine, accumulator: Accumulator[Any, Result]) -> Reduction[Result]:

@@ -15,22 +15,7 @@ if TYPE_CHECKING:
 
 
 class Scheduler:
-    """The scheduler of a ``distributed.Client``, for one fit.
-
-    Parameters
-    ----------
-    patience
-        Seconds without progress after which a fit gives the cluster up.
-    tick_seconds
-        How often a wait looks at the clock.
-
-    Attributes
-    ----------
-    prefix
-        Only the keys of this fit's tasks begin with it.
-    suspects
-        Addresses of workers that hang. They are given no new tasks.
-    """
+    """The scheduler of a ``distributed.Client``, for one fit."""
 
     def __init__(
         self,
@@ -41,11 +26,14 @@ class Scheduler:
         tick_seconds: float = 0.5,
     ) -> None:
         self.client = client
+        # seconds without progress after which the fit gives the cluster up
         self.patience = patience
         self.clock = clock
-        self.tick_seconds = tick_seconds
-        # Dask makes one group of all keys with the same first word
+        self.tick_seconds = tick_seconds  # how often a wait looks at the clock
+        # Only the keys of this fit's tasks begin with it. Dask makes one group of all keys with
+        # the same first word.
         self.prefix = f"streamreg-{uuid.uuid4().hex}"
+        # addresses of workers that hang: they are given no new tasks
         self.suspects: set[str] = set()
 
     def submit(self, *call: Any, workers: list[str] | None = None) -> Any:  # noqa: ANN401

@@ -52,24 +52,15 @@ class Tasks:
     no task ends for a while, the tasks of a worker that hangs are submitted to other workers too.
     The first result counts, because all attempts give the same bits. (Chunks of a Dask array on a
     worker that hangs are computed again only when Dask removes that worker.)
-
-    Parameters
-    ----------
-    submit
-        Submits a call, perhaps to some ``workers`` only, and returns its future.
-    what, holds
-        What is waited for, and what a task holds in memory, in messages.
-    patience
-        Seconds without progress after which the cluster is given up; the scheduler's if ``None``.
     """
 
     def __init__(
         self,
         scheduler: Scheduler,
-        submit: Callable[..., Any],
-        what: str,
-        holds: str,
-        patience: float | None = None,
+        submit: Callable[..., Any],  # returns the future of a call, perhaps on some workers only
+        what: str,  # is waited for, in messages
+        holds: str,  # what a task holds in memory, in messages
+        patience: float | None = None,  # if it is not the scheduler's
     ) -> None:
         self._scheduler, self._clock = scheduler, scheduler.clock
         self._submit_call = submit

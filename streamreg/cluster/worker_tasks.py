@@ -38,26 +38,14 @@ class Done(NamedTuple):
 
 def reduce_segments(
     job: Job,
-    accumulator: bytes,
+    accumulator: bytes,  # pickled
     segments: list[range],
-    part: range | None = None,
-    before: Done | None = None,
-    start: int = 0,
-    chunks: dict[str, list[Any]] | None = None,
+    part: range | None = None,  # numbers of the parts of a state to make and return, if not all
+    before: Done | None = None,  # for the earlier blocks of a single segment, if any
+    start: int = 0,  # the first row of a block of Dask arrays
+    chunks: dict[str, list[Any]] | None = None,  # its rows, by array, as Dask computed them
 ) -> Done:
-    """Reduce each segment to a partial result.
-
-    Parameters
-    ----------
-    accumulator
-        Pickled.
-    part
-        Numbers of the parts of a large state to make and return, if not all.
-    before
-        What this function returned for the blocks of a single segment before, if any.
-    start, chunks
-        The first row of a block, and its rows by array, as Dask computed them.
-    """
+    """Reduce each segment to a partial result."""
     dataset = _opened(job)
     if chunks is not None:
         dataset = dataset.replaced(lambda name, rows: rows.holding(start, chunks.get(name, [])))
@@ -83,13 +71,7 @@ def probe(job: Job) -> str:
 
 
 def _opened(job: Job) -> Dataset:
-    """Open the data; each task does, because workers may connect after the probes.
-
-    Raises
-    ------
-    ClusterError
-        This worker has other versions, or cannot open the data.
-    """
+    """Open the data; each task does, because workers may connect after the probes."""
     require_versions(job.versions)
     try:
         dataset: Dataset = pickle.loads(job.dataset)  # noqa: S301  (dask unpickled this function)

@@ -32,18 +32,11 @@ def job_for(dataset: Dataset, reducer: SegmentReducer) -> Job:
 
 
 def require_fit_workers(scheduler: Scheduler, job: Job, processors: set[str]) -> None:
-    """Refuse workers that cannot do the work, or would give other bits.
+    """Refuse workers that cannot do the work; warn of those that may give other bits.
 
-    Parameters
-    ----------
-    processors
-        Kinds of processors whose bits are expected; another kind among the workers is a warning.
-
-    Raises
-    ------
-    ClusterError
-        No worker answers, or one cannot open the data, has other versions of packages that add
-        up, or lacks what its device needs.
+    ``processors`` are the kinds whose bits are expected. :class:`ClusterError`: no worker answers,
+    or one cannot open the data, has other versions of packages that add up, or lacks what its
+    device needs.
     """
     answers = _answers(scheduler, job)
     refusals = {at: probe.exception() for at, probe in answers.items() if probe.status == "error"}

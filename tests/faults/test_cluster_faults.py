@@ -342,9 +342,11 @@ def processes(tmp_path):
     file = tmp_path / "scheduler.json"
     local = ["--scheduler-file", str(file), "--host", "127.0.0.1", "--no-dashboard"]
     command = [sys.executable, "-m", "distributed.cli.dask_scheduler", *local, "--port", "0"]
-    with subprocess.Popen(command, cwd=tmp_path) as process:
+    # a worker imports this file, and what it imports
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(command, cwd=tmp_path, env=env) as process:
         worker = [sys.executable, "-m", "distributed.cli.dask_worker", *local, "--no-nanny"]
-        with subprocess.Popen(worker, cwd=tmp_path) as working:
+        with subprocess.Popen(worker, cwd=tmp_path, env=env) as working:
             yield process, working, file
             for each in (working, process):
                 each.kill()

@@ -16,13 +16,19 @@ therefore holds the parameters that it names as data: :class:`Parameter` and :cl
 
 from __future__ import annotations
 
+import inspect
+import os
 import re
 import shlex
+import traceback
+import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self, TypeAlias
 
 # parameters whose options have other names; path is that of streamreg.load
 _OPTION_NAMES = {"client": "scheduler", "path": "model"}
+_PACKAGE = f"{Path(__file__).parent}{os.sep}"
 _WORD = re.compile(r"[\w.+-]+")
 
 
@@ -187,3 +193,11 @@ class ClusterError(StreamregError, RuntimeError):
 
 class DataWarning(UserWarning):
     """The fit is done, but something in the data deserves a look: names columns or chunks."""
+
+
+def warn(message: str) -> None:
+    """Issue a :class:`DataWarning` that points to the line that called this package."""
+    frames = traceback.walk_stack(inspect.currentframe())
+    files = [frame.f_code.co_filename for frame, _ in frames]
+    ours = [level for level, file in enumerate(files, 1) if file.startswith(_PACKAGE)]
+    warnings.warn(message, DataWarning, stacklevel=ours[-1] + 1)

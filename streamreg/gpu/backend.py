@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from streamreg.engines.backend import Backend, Rates
 from streamreg.engines.blas import one_blas_thread
 from streamreg.engines.partition import PartitionPolicy
 from streamreg.errors import MemoryLimitError, Parameter
@@ -14,17 +13,14 @@ from streamreg.formatting import MIB, format_nbytes
 from streamreg.gpu.device import Gpu
 from streamreg.gpu.engine import GpuEngine
 from streamreg.gpu.memory_model import gpu_needs
-from streamreg.planning.memory_model import Request
-from streamreg.planning.terms import Needs
+from streamreg.planning.backend import Backend, Rates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from streamreg.accumulators.base import Accumulator
-    from streamreg.engines.backend import SegmentReducer
-    from streamreg.engines.base import Engine, PartialResult
-    from streamreg.planning.memory_model import FitBackend
-    from streamreg.planning.terms import Candidate, DeviceNeeds
+    from streamreg.engines.base import Engine, PartialResult, SegmentReducer, Task
+    from streamreg.planning.backend import Request
+    from streamreg.planning.terms import Needs, Candidate, DeviceNeeds
     from streamreg.sources.dataset import Dataset
 
 # Blocks: to queue one costs the host some tenths of a millisecond, in which a present bus transfers
@@ -42,7 +38,7 @@ GPU_PARTITION = PartitionPolicy(
 _TURN = Lock()
 
 
-class GpuBackend(Backend[Request, Needs, "Candidate"]):
+class GpuBackend(Backend):
     """The current GPU of this process, or of each worker of a cluster.
 
     A fit may take ``device_limit`` bytes of it; ``None`` is half of what is free. More than is free
@@ -53,7 +49,7 @@ class GpuBackend(Backend[Request, Needs, "Candidate"]):
     # not measured: the bus, memory and float64 units of a present GPU
     rates = Rates(read_nbytes=1.5e9, memory_nbytes=2e12, flops=3e13)
 
-    def __init__(self, host: FitBackend, device_limit: int | None, *, is_local: bool) -> None:
+    def __init__(self, host: Backend, device_limit: int | None, *, is_local: bool) -> None:
         self._host = host
         self.policy = GPU_PARTITION
         self.memory_limit = host.memory_limit
@@ -79,17 +75,15 @@ class GpuBackend(Backend[Request, Needs, "Candidate"]):
         return gpu_needs(request, self.policy, n_threads, self._device_limit, n_scans)
 
     def open(
-        self, dataset: Dataset, candidate: Candidate, kernels: str, on_rows: Callable[[int], None]
+        self, dataset: Dataset, candidate: Candidate, on_rows: Callable[[int], None]
     ) -> Engine:
-        del kernels  # they are CUDA's
         needs = _device_of(candidate)
         return GpuEngine(dataset, candidate.n_threads, on_rows, Gpu(), needs, self.policy)
 
-    def segment_reducer(self, candidate: Candidate, kernels: str) -> SegmentReducer:
-        del kernels
+    def segment_reducer(self, candidate: Candidate) -> SegmentReducer:
         return GpuReducer(_device_of(candidate))
 
-    def without_device(self, dataset: Dataset) -> FitBackend | None:
+    def without_device(self, dataset: Dataset) -> Backend | None:
         is_on_host = not any(source.is_cupy for source in dataset.sources())
         return self._host if self.caches_blocks and is_on_host else None
 
@@ -100,21 +94,12 @@ class GpuReducer:
 
     needs: DeviceNeeds
 
-    def reduce(
-        self,
-        dataset: Dataset,
-        accumulator: Accumulator[Any, Any],
-        segments: list[range],
-        *,
-        start: PartialResult | None = None,
-        part: range | None = None,
-        checks_integers: bool = True,
-    ) -> list[PartialResult]:
-        del part  # a GPU makes whole states
-        engine = GpuEngine(dataset, 1, lambda _: None, Gpu(), self.needs, GPU_PARTITION)
-        engine.pool.checks_integers = checks_integers
+    def reduce(self, task: Task) -> list[PartialResult]:
+        engine = GpuEngine(task.dataset, 1, lambda _: None, Gpu(), self.needs, GPU_PARTITION)
+        engine.checks_integers = task.checks_integers
         with _TURN, one_blas_thread(), engine:
-            return list(engine.reduce_segments(accumulator, segments, start))
+            # whole states, whatever the part
+            return list(engine.reduce_segments(task.accumulator, task.segments, task.start))
 
     def describe_processor(self) -> str:
         return Gpu().kind

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from streamreg.engines.base import Engine, PartialResult, merge_in_order
+from streamreg.engines.base import Engine, PartialResult
 from streamreg.engines.reader_pool import ReaderPool
 from streamreg.gpu.device import DeviceState
 from streamreg.gpu.memory_model import whole_arrays
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from streamreg.accumulators.base import Accumulator
     from streamreg.blocks import Block
-    from streamreg.engines.base import OnPartial
-    from streamreg.engines.partition import PartitionPolicy, Segments
+    from streamreg.engines.base import Pass
+    from streamreg.engines.partition import PartitionPolicy
     from streamreg.gpu.device import Fetch, Gpu
     from streamreg.gpu.transfers import Slot
     from streamreg.planning.terms import DeviceNeeds
@@ -77,21 +77,13 @@ class GpuEngine(Engine):
         self._cache = None
         self._kernels.forget()
 
-    def _run_pass(
-        self,
-        accumulator: Accumulator[Any, Any],
-        start: PartialResult,
-        segments: Segments,
-        on_partial: OnPartial | None,
-    ) -> PartialResult:
+    def _run_pass(self, work: Pass) -> PartialResult:
         self._kernels.forget()
-        self.pool.checks_integers = self._checks_integers
-        self._report_rows_before(start.n_blocks)
-        rest = segments.after(start.n_blocks)
-        if self.policy.is_large(accumulator.state_nbytes) and len(rest) > 1:
-            return self._merge_on_device(accumulator, start, rest, on_partial)
-        with closing(self.reduce_segments(accumulator, rest)) as partials:
-            return merge_in_order(accumulator, start, partials, on_partial)
+        self._report_rows_before(work.start.n_blocks)
+        if self.policy.is_large(work.accumulator.state_nbytes) and len(work.rest()) > 1:
+            return self._merge_on_device(work)
+        with closing(self.reduce_segments(work.accumulator, work.rest())) as partials:
+            return work.merge_in_order(partials)
 
     def reduce_segments(
         self,
@@ -118,17 +110,12 @@ class GpuEngine(Engine):
         for last in waiting:
             yield fetched(*last)
 
-    def _merge_on_device(
-        self,
-        accumulator: Accumulator[Any, Any],
-        start: PartialResult,
-        segments: list[range],
-        on_partial: OnPartial | None,
-    ) -> PartialResult:
+    def _merge_on_device(self, work: Pass) -> PartialResult:
         """Merge large states on the device; fetch the result at the end, or for ``on_partial``."""
-        merged, transfers = start, self._transfers
+        accumulator, merged, _, on_partial = work
+        segments, transfers = work.rest(), self._transfers
         with transfers.reducing:
-            total = DeviceState(self._gpu, start.state, transfers.reducing)
+            total = DeviceState(self._gpu, merged.state, transfers.reducing)
         # sums may overflow: solvers check them
         with np.errstate(all="ignore"), closing(self._states(accumulator, segments)) as states:
             for segment, state, counts in states:
@@ -220,6 +207,7 @@ class GpuEngine(Engine):
 
     def _fill(self, reader: BlockReader, start: int, stop: int) -> Read:
         before = reader.n_omitted
+        reader.checks_integers = self.checks_integers
         slot, block = self._transfers.fill(partial(reader.read, start, stop))
         n_omitted = reader.n_omitted - before
         return slot, block, PartialResult(None).with_block(block, n_omitted, reader.rounded)

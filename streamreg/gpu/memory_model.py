@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from streamreg.blocks import ALIGNMENT
 from streamreg.engines.block_cache import slot_nbytes
-from streamreg.engines.partition import Segments
 from streamreg.formatting import MIB, count, format_nbytes
 from streamreg.gpu.kernels import scratch_nbytes, tile_rows
 from streamreg.gpu.launch import partial_sums_nbytes
@@ -17,7 +16,7 @@ from streamreg.planning.terms import DeviceNeeds, Needs, Term, peak
 if TYPE_CHECKING:
     from streamreg.blocks import Array
     from streamreg.engines.partition import PartitionPolicy
-    from streamreg.planning.memory_model import Request
+    from streamreg.planning.backend import Request
     from streamreg.sources.dataset import Dataset
 
 # X, y and weights
@@ -62,7 +61,7 @@ def gpu_needs(
         *decoder_term(costs, n_threads),
     )
     # one state is reduced while the one before is fetched, or waits to be merged
-    n_states = min(2, len(Segments.of(costs.n_blocks, costs.pass_nbytes, state, policy)))
+    n_states = min(2, policy.n_segments(costs.n_blocks, costs.pass_nbytes, state))
     terms = [
         Term("sums", n_states * state, f"{count(n_states, 'state')} of D = {d:,}"),
         Term("tiles", scratch_nbytes(d, 2 * k, costs.block_rows), "float64 rows in use"),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING
 
-from streamreg.engines.backend import Backend, Rates
-from streamreg.engines.partition import HOST, Segments
+from streamreg.engines.partition import HOST
 from streamreg.formatting import MIB, count, format_nbytes
 from streamreg.kernels import numba as numba_kernels
+from streamreg.planning.backend import Rates, Request
 from streamreg.planning.plan import Plan
 from streamreg.planning.rechunking import rechunking_advice
 from streamreg.planning.row_costs import RowCosts
@@ -20,6 +20,7 @@ from streamreg.solvers.registry import AUTO, SOLVERS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from streamreg.planning.backend import Backend
     from streamreg.solvers.base import Footprint, PassFootprint, Solver
     from streamreg.sources.dataset import Dataset
 
@@ -46,21 +47,9 @@ HOST_RATES = Rates(read_nbytes=1.5e9, memory_nbytes=8e9, flops=2e10)
 _CLEARLY_FASTER = 3.0
 
 
-class Request(NamedTuple):
-    """What a plan asks a backend about: a solver's passes over some rows."""
-
-    dataset: Dataset
-    costs: RowCosts
-    problem: Problem
-    solver: Solver
-
-
-FitBackend: TypeAlias = "Backend[Request, Needs, Candidate]"
-
-
 def make_plan(
     dataset: Dataset,
-    backend: FitBackend,
+    backend: Backend,
     solver: str,
     build_solver: Callable[[str], Solver],
     *,
@@ -72,7 +61,7 @@ def make_plan(
     """
     problem = Problem(dataset.n_features, max(1, dataset.n_targets))
 
-    def candidate(name: str, backend: FitBackend) -> Candidate:
+    def candidate(name: str, backend: Backend) -> Candidate:
         costs = RowCosts.of(dataset, backend.policy)
         request = Request(dataset, costs, problem, build_solver(name))
         return _candidate(request, backend, saves=saves)
@@ -129,7 +118,7 @@ def threads_needs(request: Request, n_threads: int) -> Needs:
     return Needs(tuple(terms), "numba")
 
 
-def _candidate(request: Request, backend: FitBackend, *, saves: bool) -> Candidate:
+def _candidate(request: Request, backend: Backend, *, saves: bool) -> Candidate:
     """Return what a solver needs with as many threads as fit, or with the fewest if none do."""
     _, costs, problem, solver = request
     footprint = solver.footprint(problem)
@@ -168,7 +157,7 @@ def _candidate(request: Request, backend: FitBackend, *, saves: bool) -> Candida
 
 
 def _seconds(
-    request: Request, backend: FitBackend, n_threads: int, cache_nbytes: int, needs: Needs
+    request: Request, backend: Backend, n_threads: int, cache_nbytes: int, needs: Needs
 ) -> float:
     """Return a rough estimate of a fit's time: bytes that are read, bytes in memory, and flop."""
     dataset, costs, problem, solver = request
@@ -202,7 +191,7 @@ def _pass_terms(
 ) -> list[Term]:
     """Return what one pass on threads needs."""
     d, k = problem.n_features, problem.n_targets
-    n_segments = len(Segments.of(costs.n_blocks, costs.pass_nbytes, each.state_nbytes))
+    n_segments = HOST.n_segments(costs.n_blocks, costs.pass_nbytes, each.state_nbytes)
     # one thread reads a single segment; threads share the parts of its state
     readers = min(n_threads, n_segments)
     threads = readers if n_segments > 1 else min(n_threads, each.n_parts)

@@ -199,13 +199,15 @@ def itemised(
         if term.nbytes
     ]
     raised = Message("Raise ", Remedy(parameter), f" to {enough}")
+    others = [part for remedy in remedies for part in (", or ", remedy)]
     return Message(
         f"{what} needs {enough} but ",
         Remedy(parameter),
         f" is {format_nbytes(limit)} ({shape}; no data was read)\n",
         *items,
         "  ",
-        Message.joined(", or ", [first or raised, *remedies]),
+        first or raised,
+        *others,
         ".",
     )
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import streamreg
 from streamreg.config import FitConfig
-from streamreg.engines.partition import Segments
+from streamreg.engines.partition import HOST
 from streamreg.errors import InputError, MemoryLimitError
 from streamreg.fit import fit_dataset, plan_fit
 from streamreg.formatting import GIB, KIB, MIB
@@ -207,7 +207,7 @@ def test_many_targets_are_counted(solver):
 
 
 def test_a_large_state_is_kept_once():
-    assert len(Segments.of(10**6, 10**12, 8 * 5000**2)) == 1
+    assert HOST.n_segments(10**6, 10**12, 8 * 5000**2) == 1
     terms = {term.what: term for term in plan(unread(10**6, 5000)).candidates["closed_form"].terms}
     assert terms["XᵀX"].nbytes == pytest.approx(8 * 5000**2, rel=1e-2)
     assert "1 state" in terms["XᵀX"].why

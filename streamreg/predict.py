@@ -107,7 +107,7 @@ def predict_to(
     MemoryLimitError
         Not even one block fits; nothing was read.
     """
-    inputs = [*inputs, *dataset.inputs()]
+    inputs = [*inputs, *dataset.local_paths()]
     path = require_writable(out, overwrite=overwrite, inputs=inputs)
     output = _output_term(model, dataset)
     shape = (dataset.n_rows,) if model.one_target else (dataset.n_rows, model.n_targets)
@@ -317,13 +317,13 @@ def _require_features(model: Model, dataset: Dataset) -> None:
 
 def _identity(model: Model, dataset: Dataset) -> str:
     """Return what distinguishes these predictions from others; empty if they cannot be resumed."""
-    if dataset.X.is_checked_whole:
+    if dataset.X.fingerprint_reads_all_rows:
         return ""
     weights = np.ascontiguousarray(model.coefficients), np.ascontiguousarray(model.intercept)
     known = {
         "weights": [zlib.crc32(each.data) for each in weights],
         "X": identity(dataset.X),
-        "files": [folder_state(path) for path in dataset.X.inputs()],
+        "files": [folder_state(path) for path in dataset.X.local_paths()],
         "nan_policy": dataset.nan_policy,
     }
     return json.dumps(known)

@@ -98,7 +98,7 @@ def _opened(job: Job) -> Dataset:
     require_versions(job.versions)
     try:
         dataset: Dataset = pickle.loads(job.dataset)  # noqa: S301  (dask unpickled this function)
-        dataset.require_there()
+        dataset.require_exists()
     # stores raise errors of many types if they cannot be reached
     except Exception as error:
         raise ClusterError(

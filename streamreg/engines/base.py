@@ -249,7 +249,7 @@ def reduce_segment(
             omitted_before = reader.n_omitted
             block = reader.read(first, stop)
             if following is not None:
-                reader.expect(*following)
+                reader.prefetch(*following)
             if block.n_rows:
                 state = accumulator.update(partial.state, block, kernels_for(block))
                 partial = partial._replace(state=state)

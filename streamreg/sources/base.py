@@ -99,13 +99,13 @@ class RowSource(ABC):
     # whether rows are CuPy's: in the memory of a GPU
     is_cupy: bool = False
     # all rows, (N, D) or (N, K), if they are on a GPU in C order, ready to be reduced
-    whole: Array | None = None
+    device_rows: Array | None = None
     # whether Dask computes the rows; on a cluster the workers compute ``delayed_chunks``
     is_computed: bool = False
     # how and where values are stored, as far as that may change an answer
     storage: str = ""
     # whether the identity of the rows is a checksum of all of them, because they are quick to read
-    is_checked_whole: bool = False
+    fingerprint_reads_all_rows: bool = False
     # which version of each of its files was read; ``None`` if no file is watched
     stamps: FileStamps | None = None
     # why the workers of a cluster cannot open the source, after its name; empty if they can
@@ -141,11 +141,11 @@ class RowSource(ABC):
         """Bytes that one pass over all rows decodes."""
         return self.grid.n_rows * self.row_nbytes
 
-    def inputs(self) -> list[Path]:
+    def local_paths(self) -> list[Path]:
         """Return the local files and folders of the rows: no output may be written to them."""
         return []
 
-    def require_there(self) -> None:  # noqa: B027  (most need no check)
+    def require_exists(self) -> None:  # noqa: B027  (most need no check)
         """Raise :class:`InputError` if this process cannot find the rows."""
 
     def require_unchanged(self) -> None:  # noqa: B027  (most have no stamps)
@@ -189,7 +189,7 @@ class Reader(ABC):
     def read(self, start: int, stop: int) -> Array:
         """Return rows ``start`` to ``stop``; they are valid until the next read."""
 
-    def expect(self, start: int, stop: int) -> None:  # noqa: B027  (most cannot)
+    def prefetch(self, start: int, stop: int) -> None:  # noqa: B027  (most cannot)
         """Let the system fetch these rows into the page cache, where it can."""
 
     def close(self) -> None:  # noqa: B027  (most have no files)

@@ -67,9 +67,9 @@ class BlockReader:
                 self.rounded.add(source.name)
         return Block(X, y, weight, start)
 
-    def expect(self, start: int, stop: int) -> None:
+    def prefetch(self, start: int, stop: int) -> None:
         """Let the system fetch these rows while others are reduced."""
-        self._X.expect(start, stop)
+        self._X.prefetch(start, stop)
 
     def not_finite(self, start: int, stop: int) -> InputError | None:
         """Return the error that names the first NaN or inf of these rows, if there is any."""

@@ -31,4 +31,4 @@ class DeviceArraySource(ArraySource):
     def __init__(self, array: Array, name: str) -> None:
         super().__init__(array, name)
         if array.ndim and array.size and array.flags.c_contiguous:
-            self.whole = array.reshape(len(array), -1)
+            self.device_rows = array.reshape(len(array), -1)

@@ -104,7 +104,7 @@ class DaskSource(RowSource):
     def shared_nbytes(self) -> int:
         return _TASK_NBYTES * _n_tasks(self.array.dask) + _LIBRARY_NBYTES + heaps_nbytes(self)
 
-    def inputs(self) -> list[Path]:
+    def local_paths(self) -> list[Path]:
         # of all tasks: an array that was optimised has one layer
         paths = [input_path(task) for task in _tasks(self.array) if is_zarr(task)]
         return [path for path in paths if path is not None]

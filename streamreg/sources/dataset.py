@@ -85,9 +85,9 @@ class Dataset:
         """Bytes that one pass over all rows decodes."""
         return sum(source.pass_nbytes for source in self.sources())
 
-    def inputs(self) -> list[Path]:
+    def local_paths(self) -> list[Path]:
         """Return the local files and folders of the rows: no output may be written to them."""
-        return [path for source in self.sources() for path in source.inputs()]
+        return [path for source in self.sources() for path in source.local_paths()]
 
     def reader_nbytes(self, block_rows: int) -> int:
         """Bytes that one reader holds while it reads blocks of at most ``block_rows`` rows."""
@@ -135,10 +135,10 @@ class Dataset:
                 copy = f"cupy.asnumpy({name}), or {name}.map_blocks(cupy.asnumpy) of a Dask array"
                 raise InputError(what, remedy, copy)
 
-    def require_there(self) -> None:
+    def require_exists(self) -> None:
         """Raise :class:`InputError` if this process cannot find the rows."""
         for source in self.sources():
-            source.require_there()
+            source.require_exists()
 
     def named(self) -> dict[str, RowSource]:
         """Return X, y and sample_weight by name, without those that are ``None``."""

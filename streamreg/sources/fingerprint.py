@@ -43,10 +43,10 @@ def identity(source: RowSource) -> dict[str, Any]:
         "chunks": f"{len(grid):,} of {grid.chunk_rows:,} rows ({bounds:08x})",
         "codecs": source.storage,
     }
-    files = source.inputs()
+    files = source.local_paths()
     if source.stamps is not None:
         return known
-    if files and not source.is_checked_whole:
+    if files and not source.fingerprint_reads_all_rows:
         known["files"] = [folder_state(path) for path in files]
     elif not source.is_computed:
         known["values"] = f"{_checksum(source):08x}"
@@ -82,7 +82,7 @@ def _checksum(source: RowSource) -> int:
     n_rows = source.shape[0]
     rows = min(n_rows, max(1, _PIECE_NBYTES // source.row_nbytes))
     starts = [(n_rows - rows) * piece // (_PIECES - 1) for piece in range(_PIECES)]
-    if source.is_checked_whole:
+    if source.fingerprint_reads_all_rows:
         starts = list(range(0, n_rows, rows))
     checksum = 0
     with closing(source.open()) as reader:

@@ -96,7 +96,7 @@ class SliceableSource(RowSource):
     def open(self) -> Reader:
         return _SliceReader(self)
 
-    def inputs(self) -> list[Path]:
+    def local_paths(self) -> list[Path]:
         return [file for file in [Path(self.file)] if file.is_file()]
 
     def reader_nbytes(self, block_rows: int) -> int:

@@ -38,7 +38,7 @@ KIND = Kind(claims, open_rows)
 class ArraySource(RowSource):
     """An array in memory: its blocks are views, nothing is copied."""
 
-    in_memory = is_checked_whole = True
+    in_memory = fingerprint_reads_all_rows = True
 
     def __init__(self, array: Array, name: str) -> None:
         self.array = array

@@ -47,7 +47,7 @@ class MemmapSource(RowSource):
     """
 
     # a write through a map need not change the time of its file
-    is_checked_whole = True
+    fingerprint_reads_all_rows = True
 
     def __init__(self, array: Array, name: str, mapped: np.memmap[Any, Any]) -> None:
         self.array = array
@@ -61,7 +61,7 @@ class MemmapSource(RowSource):
         strides = [abs(stride) for stride in array.strides]
         self.by_columns = array.ndim > 1 and array.shape[1] > 1 and strides[1] > strides[0]
 
-    def inputs(self) -> list[Path]:
+    def local_paths(self) -> list[Path]:
         return [self.path]
 
     def open(self) -> Reader:

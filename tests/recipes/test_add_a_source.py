@@ -55,7 +55,7 @@ class NpyFolderSource(RowSource):
     def reader_nbytes(self, block_rows: int) -> int:
         return self.grid.chunk_rows * self.row_nbytes + joined_nbytes(self, block_rows)
 
-    def inputs(self) -> list[Path]:
+    def local_paths(self) -> list[Path]:
         return [self.folder]
 
     def place(self, row: int, column: int = 0) -> str:  # noqa: ARG002

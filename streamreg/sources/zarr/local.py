@@ -95,7 +95,7 @@ class ChunkFileReader:
                 raise self._error(chunk, f"is damaged: {damage}") from damage
         self._files.stamps.use(self._stored.split(chunk)[0])
 
-    def expect(self, chunk: Place) -> None:
+    def prefetch(self, chunk: Place) -> None:
         """Let the system fetch a chunk that is a file of its own; ``read`` raises its errors."""
         if not hasattr(os, "posix_fadvise"):
             return
@@ -218,13 +218,13 @@ class LocalReader(ChunkReader):
         self._stored.fill_rows(chunk, band, self._moved, self._files.read)
         return band
 
-    def expect(self, start: int, stop: int) -> None:
+    def prefetch(self, start: int, stop: int) -> None:
         # only chunks that are read whole, and are files of their own
         if self._is_plain or self._stored.shards is not None:
             return
         for number, _, _ in self._grid.spans(start, stop):
             for chunk in self._stored.side_by_side(number):
-                self._files.expect(chunk)
+                self._files.prefetch(chunk)
 
     def close(self) -> None:
         self._files.close()

@@ -101,12 +101,12 @@ class ZarrSource(RowSource):
     def shared_nbytes(self) -> int:
         return heaps_nbytes(self) if self.files is None else 0
 
-    def inputs(self) -> list[Path]:
+    def local_paths(self) -> list[Path]:
         return [] if self.stored.metadata is None else [self.stored.metadata.folder]
 
-    def require_there(self) -> None:
+    def require_exists(self) -> None:
         if self.stored.metadata is not None:
-            self.stored.metadata.require_there()
+            self.stored.metadata.require_exists()
 
     def require_unchanged(self) -> None:
         if self.files is not None:

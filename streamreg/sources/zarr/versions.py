@@ -22,7 +22,7 @@ class ArrayMetadata:
         self._stamp = self._stat()
         self._content = self._read()
 
-    def require_there(self) -> None:
+    def require_exists(self) -> None:
         """Raise if this process cannot find the array, which another process opened."""
         try:
             self._file.read_bytes()

@@ -12,7 +12,7 @@ from streamreg.sources.base import Reader
 
 if TYPE_CHECKING:
     from streamreg.blocks import Array
-    from streamreg.sources.base import RowGrid, RowSource
+    from streamreg.sources.base import RowSource
 
 
 class ViewReader(Reader):
@@ -28,9 +28,11 @@ class ViewReader(Reader):
 class ChunkReader(Reader):
     """Reads whole chunk rows, keeps the last one, and joins them if a block spans several."""
 
-    def __init__(self, grid: RowGrid, row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self._grid = grid
-        self._joined = RowBuffer(row_shape, dtype)
+    def __init__(self, source: RowSource) -> None:
+        self._source = source
+        # for ``load``, if it fills a buffer
+        self._buffer = RowBuffer(source.shape[1:], source.dtype)
+        self._joined = RowBuffer(source.shape[1:], source.dtype)
         self._chunk: int | None = None
         self._rows: Array | None = None
 
@@ -39,7 +41,7 @@ class ChunkReader(Reader):
         """Return the rows of a chunk; they are valid until the next call."""
 
     def read(self, start: int, stop: int) -> Array:
-        spans = self._grid.spans(start, stop)
+        spans = self._source.grid.spans(start, stop)
         if len(spans) == 1:
             return self._part(*spans[0])
         joined = self._joined.rows(stop - start)
@@ -53,7 +55,7 @@ class ChunkReader(Reader):
             self._chunk, self._rows = None, None
             self._rows = self.load(chunk)
             self._chunk = chunk
-        offset = self._grid.rows(chunk)[0]
+        offset = self._source.grid.rows(chunk)[0]
         return self._rows[start - offset : stop - offset]
 
 

@@ -124,9 +124,9 @@ class FileStamps:
             raise changed(self._describe(self._place(seen.numbers[differs.argmax()])))
         self.values[seen.numbers] = mine | seen.stamps
 
-    def __reduce__(self) -> tuple[type[FileStamps], tuple[Any, ...]]:
+    def __getstate__(self) -> dict[str, Any]:
         # each worker has stamps of its own
-        return FileStamps, (self._shape, self._describe)
+        return vars(self) | {"_values": None}
 
     def _place(self, number: Any) -> tuple[int, ...]:  # noqa: ANN401  (an integer of NumPy)
         return tuple(int(at) for at in np.unravel_index(number, self._shape))

@@ -13,7 +13,7 @@ from streamreg.errors import DataCorruptionError, InputError
 from streamreg.formatting import MIB, rows_text
 from streamreg.sources.base import Kind, Reader, RowGrid, RowSource
 from streamreg.sources.checks import as_rows
-from streamreg.sources.chunk_reader import ChunkReader, RowBuffer, heaps_nbytes, joined_nbytes
+from streamreg.sources.chunk_reader import ChunkReader, heaps_nbytes, joined_nbytes
 from streamreg.sources.zarr.metadata import printable
 
 if TYPE_CHECKING:
@@ -165,16 +165,15 @@ class SliceableSource(RowSource):
 class _SliceReader(ChunkReader):
     """Reads chunk rows whole; without chunks, only the rows of each block."""
 
-    def __init__(self, source: SliceableSource) -> None:
-        super().__init__(source.grid, source.shape[1:], source.dtype)
-        self._source = source
-        self._buffer = RowBuffer(source.shape[1:], source.dtype)
+    _source: SliceableSource
 
     def read(self, start: int, stop: int) -> Array:
-        return self._fill(start, stop) if self._grid.divisible else super().read(start, stop)
+        if self._source.grid.divisible:
+            return self._fill(start, stop)
+        return super().read(start, stop)
 
     def load(self, chunk: int) -> Array:
-        return self._fill(*self._grid.rows(chunk))
+        return self._fill(*self._source.grid.rows(chunk))
 
     def _fill(self, start: int, stop: int) -> Array:
         rows = self._buffer.rows(stop - start)

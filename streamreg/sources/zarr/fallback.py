@@ -15,7 +15,7 @@ import numpy as np
 
 from streamreg.errors import DataCorruptionError, InputError, Remedy, StreamregError
 from streamreg.formatting import KIB
-from streamreg.sources.chunk_reader import ChunkReader, RowBuffer
+from streamreg.sources.chunk_reader import ChunkReader
 from streamreg.sources.retries import retried
 from streamreg.sources.zarr.codecs import DamagedChunkError
 from streamreg.sources.zarr.layout import locate
@@ -69,19 +69,19 @@ def require_checkable(stored: StoredArray) -> None:
 class FallbackReader(ChunkReader):
     """Has zarr-python read whole rows of chunks into one buffer that it reuses."""
 
+    _source: StoredArray
+
     def __init__(self, stored: StoredArray) -> None:
-        super().__init__(stored.grid, stored.shape[1:], stored.dtype)
-        self._stored = stored
-        self._band = RowBuffer(stored.shape[1:], stored.dtype)
+        super().__init__(stored)
         # of the shards side by side
         self._indices: dict[Place, tuple[Array, int]] = {}
 
     def load(self, chunk: int) -> Array:
-        stored = self._stored
+        stored = self._source
         start, stop = stored.grid.rows(chunk)
         if stored.metadata is not None:
             stored.metadata.require_unchanged()
-        band = self._band.rows(stop - start)
+        band = self._buffer.rows(stop - start)
         try:
             if stored.metadata is not None:
                 # before the read, because a read of a pipe would never return
@@ -100,11 +100,11 @@ class FallbackReader(ChunkReader):
         from zarr.core.buffer import default_buffer_prototype  # noqa: PLC0415  (as zarr itself)
 
         buffer = default_buffer_prototype().nd_buffer.from_numpy_array(out)
-        self._stored.array.get_basic_selection((rows,), out=buffer)
+        self._source.array.get_basic_selection((rows,), out=buffer)
 
     def _damage(self, chunk: int, error: Exception) -> DataCorruptionError:
         """Return the error that names which chunk of a row cannot be read, and why."""
-        stored, chunks = self._stored, self._stored.side_by_side(chunk)
+        stored, chunks = self._source, self._source.side_by_side(chunk)
         # the store may fail again
         with suppress(Exception):
             try:
@@ -120,7 +120,7 @@ class FallbackReader(ChunkReader):
                 damaged = at
                 break
         return DataCorruptionError(
-            f"{stored.describe(damaged)} cannot be read: {type(error).__name__}: {error}. "
+            f"{stored.chunk_text(damaged)} cannot be read: {type(error).__name__}: {error}. "
             "Restore it from a copy, or rewrite it"
         )
 
@@ -130,7 +130,7 @@ class FallbackReader(ChunkReader):
         With ``band``, the rows that were read, the store is asked only for chunks that hold
         nothing but the fill value.
         """
-        stored = self._stored
+        stored = self._source
         for at in stored.side_by_side(chunk):
             if band is not None and (
                 at in stored.found or not self._holds_only_fill(stored.columns(band, at))
@@ -140,7 +140,7 @@ class FallbackReader(ChunkReader):
                 is_there = self._is_there(*stored.split(at))
             except DamagedChunkError as damage:
                 raise DataCorruptionError(
-                    f"{stored.describe(at)} is damaged: {damage}. "
+                    f"{stored.chunk_text(at)} is damaged: {damage}. "
                     "Restore it from a copy, or rewrite it"
                 ) from damage
             if is_there:
@@ -150,7 +150,7 @@ class FallbackReader(ChunkReader):
 
     def _holds_only_fill(self, values: Array) -> bool:
         """Whether all values are the fill value, as those of an absent chunk are."""
-        fill = self._stored.array.fill_value or 0
+        fill = self._source.array.fill_value or 0
         step = max(1, _COMPARED_NBYTES // max(1, values[:1].nbytes))
         pieces = (values[row : row + step] for row in range(0, len(values), step))
         return all(
@@ -161,7 +161,7 @@ class FallbackReader(ChunkReader):
     def _is_there(self, file_at: Place, inner: Place) -> bool:
         from zarr.core.sync import sync  # noqa: PLC0415  (as zarr itself)
 
-        stored = self._stored
+        stored = self._source
         key = stored.key(file_at)
         path = stored.array.store_path / key
         if file_at not in self._indices:

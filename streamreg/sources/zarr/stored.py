@@ -9,25 +9,22 @@ import numpy as np
 
 from streamreg.errors import DataCorruptionError, InputError, Remedy
 from streamreg.formatting import rows_text
-from streamreg.sources.base import RowGrid
+from streamreg.sources.base import RowGrid, RowSource
 from streamreg.sources.zarr import codecs
 from streamreg.sources.zarr.layout import ShardIndex
 from streamreg.sources.zarr.metadata import local_folder
 from streamreg.sources.zarr.versions import ArrayMetadata
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import zarr
 
     from streamreg.blocks import Array
-    from streamreg.sources.chunk_reader import RowBuffer
 
     Place = tuple[int, ...]
 
 
-class StoredArray:
-    """An open Zarr array and its layout."""
+class StoredArray(RowSource):
+    """The layout of an open Zarr array, and the names of its chunks."""
 
     def __init__(self, array: zarr.Array[Any], name: str, missing_chunks: str) -> None:
         document: dict[str, Any] = array.metadata.to_dict()
@@ -112,18 +109,6 @@ class StoredArray:
         left = chunk[1] * self.chunks[1]
         return rows[:, left : left + self.chunks[1]]
 
-    def fill_rows(
-        self, chunk_row: int, out: Array, moved: RowBuffer, read: Callable[[Place, Array], None]
-    ) -> None:
-        """Fill rows of a chunk row; ``read`` fills those of a chunk, in its whole width."""
-        for chunk in self.side_by_side(chunk_row):
-            if self.one_chunk_a_row:
-                read(chunk, out)
-                return
-            part, target = moved.rows(len(out)), self.columns(out, chunk)
-            read(chunk, part)
-            target[...] = part[:, : target.shape[1]]
-
     def split(self, chunk: Place) -> tuple[Place, Place]:
         """Return the place of the stored object that holds a chunk, and the chunk's place in it."""
         if self.shard_shape is None:
@@ -135,22 +120,22 @@ class StoredArray:
         """Return the key of a stored chunk, or shard, from its place in their grid."""
         return self.array.metadata.encode_chunk_key(file_at)
 
-    def describe(self, chunk: Place) -> str:
+    def chunk_text(self, chunk: Place) -> str:
         """Name a chunk for a message: its key, the array and its rows."""
         rows = rows_text(*self.grid.rows(chunk[0]))
         file_at, inner = self.split(chunk)
         shard = f"{inner} of shard " if inner else ""
         return f"chunk {shard}{self.key(file_at)} of {self.name} ({rows})"
 
-    def describe_file(self, file_at: Place) -> str:
+    def file_text(self, file_at: Place) -> str:
         """Name a stored chunk or shard, by its place in their grid, for a message."""
         shards = self.shard_shape or (1,) * len(file_at)
-        return self.describe(tuple(at * n for at, n in zip(file_at, shards, strict=True)))
+        return self.chunk_text(tuple(at * n for at, n in zip(file_at, shards, strict=True)))
 
     def missing(self, chunk: Place) -> DataCorruptionError:
         """Return the error for an absent chunk."""
         return DataCorruptionError(
-            f"{self.describe(chunk)} is missing. Restore it, or pass ",
+            f"{self.chunk_text(chunk)} is missing. Restore it, or pass ",
             Remedy("missing_chunks", "fill"),
             " if absent chunks mean the fill value",
         )

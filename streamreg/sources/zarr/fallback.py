@@ -8,13 +8,11 @@ error is completed with the name of the chunk.
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from streamreg.errors import DataCorruptionError, InputError, Remedy, StreamregError
-from streamreg.formatting import KIB
 from streamreg.sources.chunk_reader import ChunkReader
 from streamreg.sources.retries import retried
 from streamreg.sources.zarr.codecs import DamagedChunkError
@@ -29,8 +27,6 @@ if TYPE_CHECKING:
 
 # zarr-python's async.concurrency: chunks that it reads and decodes at once
 _IN_FLIGHT = 10
-# bytes of a chunk that are compared with the fill value at once
-_COMPARED_NBYTES = 64 * KIB
 
 
 def fallback_nbytes(stored: StoredArray) -> int:
@@ -77,45 +73,42 @@ class FallbackReader(ChunkReader):
         self._indices: dict[Place, tuple[Array, int]] = {}
 
     def load(self, chunk: int) -> Array:
-        stored = self._source
+        from zarr.core.buffer import default_buffer_prototype  # noqa: PLC0415  (as zarr itself)
+
+        stored, metadata = self._source, self._source.metadata
         start, stop = stored.grid.rows(chunk)
-        if stored.metadata is not None:
-            stored.metadata.require_unchanged()
+        chunks = stored.side_by_side(chunk)
         band = self._buffer.rows(stop - start)
+        buffer = default_buffer_prototype().nd_buffer.from_numpy_array(band)
         try:
-            if stored.metadata is not None:
+            if metadata is not None:
+                metadata.require_unchanged()
                 # before the read, because a read of a pipe would never return
-                self._require_chunks(chunk)
-            retried(self._read, slice(start, stop), band)
-            if stored.metadata is None:
-                self._require_chunks(chunk, band)
+                for at in chunks:
+                    self._require_chunk(at)
+            retried(stored.array.get_basic_selection, (slice(start, stop),), out=buffer)
+            if metadata is None:
+                for at in chunks:
+                    if at not in stored.found and self._holds_only_fill(stored.columns(band, at)):
+                        self._require_chunk(at)
+                        stored.found.add(at)
         except StreamregError:
             raise
         # zarr-python passes on what its stores and codecs raise, without the key of the chunk
         except Exception as error:
-            raise self._damage(chunk, error) from error
+            raise self._damage(chunks, error) from error
         return band
 
-    def _read(self, rows: slice, out: Array) -> None:
-        from zarr.core.buffer import default_buffer_prototype  # noqa: PLC0415  (as zarr itself)
-
-        buffer = default_buffer_prototype().nd_buffer.from_numpy_array(out)
-        self._source.array.get_basic_selection((rows,), out=buffer)
-
-    def _damage(self, chunk: int, error: Exception) -> DataCorruptionError:
-        """Return the error that names which chunk of a row cannot be read, and why."""
-        stored, chunks = self._source, self._source.side_by_side(chunk)
-        # the store may fail again
-        with suppress(Exception):
+    def _damage(self, chunks: list[Place], error: Exception) -> DataCorruptionError:
+        """Return the error that names which of some chunks cannot be read, and why."""
+        stored, damaged = self._source, chunks[0]
+        for at in chunks:
+            bounds = (slice(i * n, (i + 1) * n) for i, n in zip(at, stored.chunks, strict=True))
             try:
-                self._require_chunks(chunk)
+                self._require_chunk(at)
+                stored.array[tuple(bounds)]
             except DataCorruptionError as exact:
                 return exact
-        damaged = chunks[0]
-        for at in chunks[1:] and chunks:
-            left = at[1] * stored.chunks[1]
-            try:
-                stored.array[slice(*stored.grid.rows(chunk)), left : left + stored.chunks[1]]
             except Exception:  # noqa: BLE001  (the same as before, of one chunk)
                 damaged = at
                 break
@@ -124,41 +117,29 @@ class FallbackReader(ChunkReader):
             "Restore it from a copy, or rewrite it"
         )
 
-    def _require_chunks(self, chunk: int, band: Array | None = None) -> None:
-        """Raise if a chunk of a chunk row is absent.
-
-        With ``band``, the rows that were read, the store is asked only for chunks that hold
-        nothing but the fill value.
-        """
+    def _require_chunk(self, at: Place) -> None:
+        """Raise if a chunk is absent and may not be, or the index of its shard is damaged."""
         stored = self._source
-        for at in stored.side_by_side(chunk):
-            if band is not None and (
-                at in stored.found or not self._holds_only_fill(stored.columns(band, at))
-            ):
-                continue
-            try:
-                is_there = self._is_there(*stored.split(at))
-            except DamagedChunkError as damage:
-                raise DataCorruptionError(
-                    f"{stored.chunk_text(at)} is damaged: {damage}. "
-                    "Restore it from a copy, or rewrite it"
-                ) from damage
-            if is_there:
-                stored.found.add(at)
-            elif stored.missing_chunks == "error":
-                raise stored.missing(at)
+        try:
+            is_stored = self._is_stored(*stored.split(at))
+        except DamagedChunkError as damage:
+            raise DataCorruptionError(
+                f"{stored.chunk_text(at)} is damaged: {damage}. "
+                "Restore it from a copy, or rewrite it"
+            ) from damage
+        if not is_stored and stored.missing_chunks == "error":
+            raise stored.missing(at)
 
     def _holds_only_fill(self, values: Array) -> bool:
         """Whether all values are the fill value, as those of an absent chunk are."""
         fill = self._source.array.fill_value or 0
-        step = max(1, _COMPARED_NBYTES // max(1, values[:1].nbytes))
-        pieces = (values[row : row + step] for row in range(0, len(values), step))
+        # the first row first, because it differs in most chunks
         return all(
-            (np.isnan(piece) if fill != fill else piece == fill).all()  # noqa: PLR0124  (NaN)
-            for piece in pieces
+            (np.isnan(rows) if fill != fill else rows == fill).all()  # noqa: PLR0124  (NaN)
+            for rows in (values[:1], values)
         )
 
-    def _is_there(self, file_at: Place, inner: Place) -> bool:
+    def _is_stored(self, file_at: Place, inner: Place) -> bool:
         from zarr.core.sync import sync  # noqa: PLC0415  (as zarr itself)
 
         stored = self._source

@@ -55,7 +55,7 @@ class StoredArray(RowSource):
         self.dtype = np.dtype(array.dtype)
         # of each (inner) chunk; ``None`` if zarr-python reads the chunks
         self.codec = self._codec()
-        # chunks that hold only the fill value, and were found in the store
+        # chunks that hold only the fill value, and were looked for in the store
         self.found: set[Place] = set()
 
     def _codec(self) -> codecs.ChunkCodec | None:

@@ -49,15 +49,10 @@ class BlockReader:
         :class:`DataCorruptionError` if a chunk is absent or damaged.
         """
         X, y, weight = self._read(start, stop)
-        keep = None
-        if weight is not None:
-            self._require_weights(weight, start)
-            if not weight.all():
-                keep = weight > 0
+        keep = None if weight is None else weight > 0
         if self._dataset.nan_policy == "omit":
             finite = finite_rows(X) & finite_rows(y)
-            counted = finite if keep is None else finite | ~keep
-            self.n_omitted += int(np.count_nonzero(~counted))
+            self.n_omitted += int(np.count_nonzero(~finite if keep is None else keep & ~finite))
             keep = finite if keep is None else keep & finite
         if keep is not None and not keep.all():
             X, y = taken(X, keep), taken(y, keep)
@@ -112,6 +107,7 @@ class BlockReader:
         if self._weight is not None:
             weight = on_host(self._weight.read(start, stop))
             weight = np.ascontiguousarray(weight, dtype=np.float64)
+            self._require_weights(weight, start)
         return X, y, weight
 
     def _require_weights(self, weight: Float64, start: int) -> None:

@@ -55,9 +55,8 @@ def identity(source: RowSource) -> dict[str, Any]:
 
 def folder_state(folder: Path) -> str:
     """Return a checksum of the names, sizes and times of all files in a folder, or of one file."""
-    if folder.is_dir():
-        parents: Iterable[Any] = os.walk(folder, followlinks=True)
-    else:
+    parents: Iterable[Any] = os.walk(folder, followlinks=True)
+    if not folder.is_dir():
         parents = [(str(folder.parent), [], [folder.name])]
     checksum, seen = 0, set()
     for parent, folders, names in parents:

@@ -93,12 +93,8 @@ class ChunkCodec:
 def parse_v3(codecs: Sequence[Mapping[str, Any]]) -> tuple[ChunkCodec, Literal["<", ">"]] | None:
     """Return the codec and byte order of a Zarr v3 codec list; ``None`` if it uses others."""
     chain = [(codec["name"], codec.get("configuration") or {}) for codec in codecs]
-    match chain:
-        case [*before, ("crc32c", _)]:
-            chain, crc32c = before, True
-        case _:
-            crc32c = False
-    match chain:
+    crc32c = chain[-1][0] == "crc32c"
+    match chain[:-1] if crc32c else chain:
         case [("bytes", layout)]:
             codec = ChunkCodec(crc32c=crc32c)
         case [("bytes", layout), (("zstd" | "blosc" | "gzip") as name, options)]:

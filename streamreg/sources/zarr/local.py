@@ -205,11 +205,12 @@ class LocalReader(ChunkReader):
 
     def _read_into(self, chunk: Place, file: int, offset: int, target: memoryview) -> None:
         try:
-            is_whole = read_whole(file, offset, target)
+            read_whole(file, offset, target)
         except OSError as error:
             raise self._error(chunk, f"cannot be read: {error.strerror}") from error
-        if not is_whole:
-            raise self._error(chunk, "ended early: it is truncated, or being rewritten")
+        except EOFError:
+            what = "ended early: it is truncated, or being rewritten"
+            raise self._error(chunk, what) from None
 
     def _error(self, chunk: Place, what: str) -> DataCorruptionError:
         with suppress(OSError):

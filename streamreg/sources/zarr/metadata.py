@@ -30,10 +30,11 @@ def open_node(path: str | os.PathLike[str]) -> zarr.Array[Any] | zarr.Group:
 
     text = os.fspath(path)
     label = printable(text)
-    local = local_path(text)
+    if text.startswith("file://"):
+        text = unquote(urlsplit(text).path)
+    local = None if "://" in text else Path(text)
     if local is not None:
         _require_metadata(local, label)
-        text = str(local)
     try:
         if local is not None and local.suffix == ".zip":
             return zarr.open(zarr.storage.ZipStore(local, mode="r"), mode="r")
@@ -103,13 +104,6 @@ def opened(data: Any, name: str) -> tuple[Any, str]:  # noqa: ANN401  (a path, o
 def child_names(group: zarr.Group) -> str:
     """Return the names of a group's arrays, for a message."""
     return ", ".join(sorted(group.array_keys())) or "nothing"
-
-
-def local_path(text: str) -> Path | None:
-    """Return the local path of a path or URL; ``None`` if it is not on this machine."""
-    if text.startswith("file://"):
-        return Path(unquote(urlsplit(text).path))
-    return None if "://" in text else Path(text)
 
 
 def local_folder(node: zarr.Array[Any] | zarr.Group) -> Path | None:

@@ -32,9 +32,7 @@ class ArrayMetadata:
     def require_unchanged(self) -> None:
         """Raise if the array was resized or rewritten since it was opened."""
         stamp = self._stat()
-        if stamp == self._stamp:
-            return
-        if self._read() != self._content:
+        if stamp != self._stamp and self._read() != self._content:
             raise DataCorruptionError(
                 f"{self._name} changed during the fit: it was resized, or rewritten. "
                 "Start again when nothing writes to it"

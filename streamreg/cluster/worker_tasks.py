@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from streamreg.engines.backend import SegmentReducer
     from streamreg.engines.base import PartialResult
     from streamreg.sources.dataset import Dataset
-    from streamreg.sources.file_stamps import SeenFiles
 
 
 class Job(NamedTuple):
@@ -35,7 +34,7 @@ class Done(NamedTuple):
     """What a task returns for a segment."""
 
     partial: PartialResult
-    files: dict[str, SeenFiles]  # which versions of files it read, by array
+    files: dict[str, dict[int, int]]  # which versions of files it read, by array
 
 
 def new_key(prefix: str) -> str:

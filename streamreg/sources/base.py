@@ -98,13 +98,14 @@ class RowSource(ABC):
     in_memory: bool = False
     # whether rows are CuPy's: in the memory of a GPU
     is_cupy: bool = False
-    # all rows, (N, D) or (N, K), if they are on a GPU in C order, ready to be reduced
+    # all rows, (N, D) or (N, K), if they are in GPU memory in C order, ready to be reduced
     device_rows: Array | None = None
     # whether Dask computes the rows; on a cluster the workers compute ``delayed_chunks``
     is_computed: bool = False
     # how and where values are stored, as far as that may change an answer
     storage: str = ""
-    # whether the identity of the rows is a checksum of all of them, because they are quick to read
+    # Whether the fingerprint of the rows is a checksum of all of them, because no file tells their
+    # version. To resume predictions it would cost as much as to predict them again.
     fingerprint_reads_all_rows: bool = False
     # which version of each of its files was read; ``None`` if no file is watched
     stamps: FileStamps | None = None
@@ -160,10 +161,7 @@ class RowSource(ABC):
         return Description()
 
     def layout_advice(self, block_nbytes: int) -> list[str]:  # noqa: ARG002
-        """Return which layout would be read faster or more safely, a sentence each.
-
-        ``block_nbytes`` are those of the largest block that is read at once.
-        """
+        """Return which layout would suit blocks of up to ``block_nbytes`` better, in sentences."""
         return []
 
     def rechunk_advice(self, rows: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import zlib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,13 +29,6 @@ _USED = np.uint32(0x80000000)
 _ABSENT = np.uint32(0xFFFFFFFF)
 
 
-class SeenFiles(NamedTuple):
-    """Files that were read: their numbers, and the stamps that they had."""
-
-    numbers: np.ndarray[Any, np.dtype[np.intp]]
-    stamps: Stamps
-
-
 class FileStamps:
     """Size and time of each chunk file when it was first read, 4 bytes a file; 0 if never.
 
@@ -56,10 +49,7 @@ class FileStamps:
             return self._values
 
     def require_unchanged(self, path: Callable[[tuple[int, ...]], Path]) -> None:
-        """Check all files that were read before; ``path`` returns a file from its place.
-
-        Raises :class:`DataCorruptionError` if a file has changed since, or is absent now.
-        """
+        """Raise if a file that was read before has changed, or is absent; ``path`` gets its place."""
         for number in np.flatnonzero(self.values):
             at = self._place(number)
             try:
@@ -108,21 +98,17 @@ class FileStamps:
                 self.values[number] = 0
         return not is_used
 
-    def seen(self) -> SeenFiles:
-        """Return which files were read, and their stamps."""
-        numbers = np.flatnonzero(self.values)
-        return SeenFiles(numbers, self.values[numbers])
+    def seen(self) -> dict[int, int]:
+        """Return the stamps of the files that were read, by the numbers of the files."""
+        return {int(number): int(self.values[number]) for number in np.flatnonzero(self.values)}
 
-    def meet(self, seen: SeenFiles) -> None:
-        """Record the files that another process read.
-
-        Raises :class:`DataCorruptionError` if it read another version of a file.
-        """
-        mine = self.values[seen.numbers]
-        differs = (mine != 0) & ((mine | _USED) != (seen.stamps | _USED))
-        if differs.any():
-            raise changed(self._describe(self._place(seen.numbers[differs.argmax()])))
-        self.values[seen.numbers] = mine | seen.stamps
+    def meet(self, seen: dict[int, int]) -> None:
+        """Record what another process read; raise if that was another version of a file."""
+        for number, stamp in seen.items():
+            mine = self.values[number]
+            if mine != 0 and mine | _USED != stamp | _USED:
+                raise changed(self._describe(self._place(number)))
+            self.values[number] |= stamp
 
     def __getstate__(self) -> dict[str, Any]:
         # each worker has stamps of its own

@@ -131,11 +131,7 @@ class SliceableSource(RowSource):
         return chunk, int(self.array.id.get_access_plist().get_chunk_cache()[1])
 
     def fill(self, start: int, out: Array) -> None:
-        """Read rows from ``start`` on, as many as ``out`` has.
-
-        Raises :class:`DataCorruptionError` if the library cannot read them, or the array was
-        resized. Raises :class:`InputError` if they are not what ``shape`` and ``dtype`` say.
-        """
+        """Read rows from ``start`` on, as many as ``out`` has; refuse other shapes and dtypes."""
         stop = start + len(out)
         what, values = f"{rows_text(start, stop)} of {self.name}", out
         # locked until the values are copied, because a library may read only then

@@ -86,10 +86,7 @@ class MemmapSource(RowSource):
         return high - low
 
     def _open_file(self) -> int | None:
-        """Return the open file; ``None`` if the file of that name is no longer the mapped one.
-
-        Raises :class:`DataCorruptionError` if the file was shortened after it was mapped.
-        """
+        """Return the open file; ``None`` if the file of that name is no longer the mapped one."""
         low, high = byte_bounds(self.array)
         with ExitStack() as unused:
             try:

@@ -59,11 +59,7 @@ class ChunkCodec:
         return self.crc32c or self.frame_checksum
 
     def decode(self, encoded: memoryview, out: Array) -> None:
-        """Fill ``out``, a contiguous array of the whole chunk.
-
-        Raises :class:`DamagedChunkError` if a checksum differs, or the bytes are not those of a
-        chunk of this size.
-        """
+        """Fill ``out``, a contiguous array of the whole chunk; raise :class:`DamagedChunkError`."""
         if self.crc32c:
             encoded = without_checksum(encoded)
         values = out.reshape(-1).view(np.uint8)

@@ -36,16 +36,12 @@ def fallback_nbytes(stored: StoredArray) -> int:
     """
     n_column_chunks, nbytes = stored.n_column_chunks, stored.chunk_nbytes
     # the chunks of a shard are joined before they are copied into the result
-    joined = 0 if stored.shard_shape is None else n_column_chunks * nbytes
+    joined = n_column_chunks * nbytes if stored.is_sharded else 0
     return 4 * nbytes * min(n_column_chunks, _IN_FLIGHT) + joined
 
 
 def require_checkable(stored: StoredArray) -> None:
-    """Refuse codecs behind which absent chunks cannot be detected.
-
-    Raises :class:`InputError` if shards are inside other codecs, or their index has an unusual
-    form.
-    """
+    """Refuse codecs behind which absent chunks cannot be detected."""
     chain = stored.document.get("codecs", [])
     names = [codec["name"] for codec in chain]
     if stored.missing_chunks == "fill" or "sharding_indexed" not in names:

@@ -51,10 +51,7 @@ class ChunkFiles:
 
 
 class LocalReader(ChunkReader):
-    """Reads rows of uncompressed chunks straight into a buffer, and decodes other chunks whole.
-
-    The file that was opened last stays open.
-    """
+    """Reads rows of uncompressed chunks straight into a buffer, and decodes other chunks whole."""
 
     _source: StoredArray
 
@@ -66,7 +63,7 @@ class LocalReader(ChunkReader):
         self._encoded = RowBuffer((), np.dtype(np.uint8))
         # of the shards side by side
         self._indices: dict[Place, Array] = {}
-        # the place of the file in the grid of files, and its descriptor
+        # of the file that was opened last: its place in the grid of files, and its descriptor
         self._open: tuple[Place, int] | None = None
 
     def read(self, start: int, stop: int) -> Array:
@@ -115,11 +112,7 @@ class LocalReader(ChunkReader):
             target[...] = part[:, : target.shape[1]]
 
     def _read(self, chunk: Place, out: Array, first: int) -> None:
-        """Fill ``out``, which is contiguous and as wide as the chunk.
-
-        Raises :class:`DataCorruptionError` if the chunk is absent, damaged or unreadable, or has
-        changed.
-        """
+        """Fill ``out``, which is contiguous and as wide as the chunk."""
         span = self._locate(chunk)
         if span is None:
             out[...] = self._source.array.fill_value or 0

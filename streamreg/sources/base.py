@@ -107,6 +107,8 @@ class RowSource(ABC):
     # Whether the fingerprint of the rows is a checksum of all of them, because no file tells their
     # version. To resume predictions it would cost as much as to predict them again.
     fingerprint_reads_all_rows: bool = False
+    # whether coercion rounded an integer beyond 2^53, which float64 does not represent
+    is_rounded: bool = False
     # which version of each of its files was read; ``None`` if no file is watched
     stamps: FileStamps | None = None
     # why the workers of a cluster cannot open the source, after its name; empty if they can
@@ -173,10 +175,7 @@ class RowSource(ABC):
         return None
 
     def holding(self, start: int, chunks: list[Any]) -> RowSource:  # noqa: ARG002
-        """Return the source with the rows from ``start`` on, in computed ``delayed_chunks``.
-
-        A source that the worker opens itself is returned unchanged.
-        """
+        """Return the source with the rows from ``start`` on, unless workers open it themselves."""
         return self
 
 
@@ -202,11 +201,7 @@ class ArrayGroup(ABC):
 
     @abstractmethod
     def member(self, name: str, *, optional: bool = False) -> object:
-        """Return an array, as a kind of source accepts it; ``None`` if absent and optional.
-
-        Raises :class:`InputError` if the group has no such array. Raises
-        :class:`DataCorruptionError` if the metadata of the array cannot be understood.
-        """
+        """Return an array, as a kind of source accepts it; ``None`` if absent and optional."""
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,8 @@ class BlockReader:
         self._weight = readers.get("sample_weight")
         # rows left out for NaN or inf since the reader was opened
         self.n_omitted = 0
-        # names of X and y, if an integer was read that float64 cannot represent
-        self.rounded = set(dataset.rounded)
+        # names of X and y, if they hold an integer that float64 cannot represent
+        self.rounded = {rows.name for rows in (dataset.X, dataset.y) if rows and rows.is_rounded}
         # whether such integers are looked for
         self.checks_integers = True
 

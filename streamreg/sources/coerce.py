@@ -38,7 +38,7 @@ def as_streamable(data: object, name: str) -> Streamable:
         raise InputError(f"{name} is of type bytes; paths must be text: pass {name}.decode()")
     require_dense(data, name)
     is_objects = isinstance(data, np.ndarray) and data.dtype == object
-    if data is None or (is_streamable(data) and not is_objects):
+    if is_streamable(data) and not is_objects:
         return Streamable(data)
     if type(data).__module__.partition(".")[0] == "pandas":
         return _from_pandas(data, name)

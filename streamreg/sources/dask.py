@@ -204,8 +204,7 @@ class _DaskReader(ChunkReader):
             raise kind(
                 f"{source.place(start)} cannot be computed: {type(error).__name__}: {error}"
             ) from error
-        shape = (stop - start, *source.shape[1:])
-        return as_rows(value, shape, source.dtype, source.place(start), cupy=source.is_cupy)
+        return as_rows(value, stop - start, source, source.place(start))
 
     def read(self, start: int, stop: int) -> Array:
         if not self._source.is_cupy:

@@ -25,8 +25,7 @@ class Dataset:
     """The rows of a regression: X (N, D), y (N,) or (N, K) and weights (N,), each from a source.
 
     ``y`` is ``None`` for prediction, ``weight`` if every row has weight 1. Rows with NaN or inf
-    are an error, or are left out if ``nan_policy`` is ``"omit"``. ``rounded`` names X or y if
-    coercion rounded integers beyond 2^53.
+    are an error, or are left out if ``nan_policy`` is ``"omit"``.
     """
 
     X: RowSource
@@ -35,7 +34,6 @@ class Dataset:
     feature_names: tuple[str, ...] | None = None
     target_names: tuple[str, ...] | None = None
     nan_policy: NanPolicy = "raise"
-    rounded: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         require_rows(self.X, 2, "(N, D)")

@@ -49,7 +49,7 @@ class FileStamps:
             return self._values
 
     def require_unchanged(self, path: Callable[[tuple[int, ...]], Path]) -> None:
-        """Raise if a file that was read before has changed, or is absent; ``path`` gets its place."""
+        """Raise if a file that was read has changed; ``path`` returns a file from its place."""
         for number in np.flatnonzero(self.values):
             at = self._place(number)
             try:

@@ -155,7 +155,7 @@ class SliceableSource(RowSource):
                     f"{shape}. Start again when nothing writes to it"
                 )
             if values is not out:
-                out[...] = as_rows(values, out.shape, out.dtype, what)
+                out[...] = as_rows(values, len(out), self, what)
 
 
 class _SliceReader(ChunkReader):

@@ -19,10 +19,7 @@ from streamreg.sources.zarr.codecs import DamagedChunkError
 from streamreg.sources.zarr.layout import locate
 
 if TYPE_CHECKING:
-    from zarr.storage import StorePath
-
     from streamreg.blocks import Array
-    from streamreg.sources.zarr.layout import ShardIndex
     from streamreg.sources.zarr.stored import Place, StoredArray
 
 # zarr-python's async.concurrency: chunks that it reads and decodes at once
@@ -123,8 +120,8 @@ class FallbackReader(ChunkReader):
                 f"{stored.chunk_text(at)} is damaged: {damage}. "
                 "Restore it from a copy, or rewrite it"
             ) from damage
-        if not is_stored and stored.missing_chunks == "error":
-            raise stored.missing(at)
+        if not is_stored:
+            stored.refuse_missing(at)
 
     def _holds_only_fill(self, values: Array) -> bool:
         """Whether all values are the fill value, as those of an absent chunk are."""
@@ -136,7 +133,8 @@ class FallbackReader(ChunkReader):
         )
 
     def _is_stored(self, file_at: Place, inner: Place) -> bool:
-        from zarr.core.sync import sync  # noqa: PLC0415  (as zarr itself)
+        from zarr.abc.store import RangeByteRequest  # noqa: PLC0415  (as zarr itself)
+        from zarr.core.sync import sync  # noqa: PLC0415
 
         stored = self._source
         key = stored.key(file_at)
@@ -150,16 +148,9 @@ class FallbackReader(ChunkReader):
                 return True
             if any(known[0] != file_at[0] for known in self._indices):
                 self._indices = {}
-            self._indices[file_at] = sync(_read_index(path, stored.shards))
-        index, shard_nbytes = self._indices[file_at]
-        return locate(index, inner, shard_nbytes) is not None
-
-
-async def _read_index(path: StorePath, shards: ShardIndex) -> tuple[Array, int]:
-    """Return the index of a shard, and the bytes of the shard."""
-    from zarr.abc.store import RangeByteRequest  # noqa: PLC0415  (as zarr itself)
-
-    nbytes = await path.store.getsize(path.path)
-    start = shards.offset(nbytes)
-    stored = await path.get(byte_range=RangeByteRequest(start, start + shards.nbytes))
-    return shards.parse(memoryview(b"" if stored is None else stored.to_bytes())), nbytes
+            nbytes = sync(path.store.getsize(path.path))
+            start = stored.shards.offset(nbytes)
+            index = sync(path.get(byte_range=RangeByteRequest(start, start + stored.shards.nbytes)))
+            content = memoryview(b"" if index is None else index.to_bytes())
+            self._indices[file_at] = stored.shards.parse(content), nbytes
+        return locate(*self._indices[file_at], inner) is not None

@@ -60,7 +60,7 @@ class ShardIndex:
         return np.frombuffer(stored, "<u8").reshape(*self.shape, 2)
 
 
-def locate(index: Array, inner: tuple[int, ...], shard_nbytes: int) -> tuple[int, int] | None:
+def locate(index: Array, shard_nbytes: int, inner: tuple[int, ...]) -> tuple[int, int] | None:
     """Return the offset of a chunk in its shard, and its size; ``None`` if it is absent."""
     offset, nbytes = (int(value) for value in index[inner])
     if offset == nbytes == _NO_CHUNK:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from streamreg.blocks import Array
     from streamreg.sources.file_stamps import FileStamps
+    from streamreg.sources.zarr.metadata import ArrayMetadata
     from streamreg.sources.zarr.stored import Place, StoredArray
-    from streamreg.sources.zarr.versions import ArrayMetadata
 
 # not blocking, because the open of a pipe would never return
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
@@ -155,12 +155,12 @@ class LocalReader(ChunkReader):
                 stored = memoryview(bytearray(shards.nbytes))
                 self._read_into(chunk, file, shards.offset(file_nbytes), stored)
                 self._indices[file_at] = shards.parse(stored)
-            span = locate(self._indices[file_at], inner, file_nbytes)
+            span = locate(self._indices[file_at], file_nbytes, inner)
         except DamagedChunkError as damage:
             raise self._error(chunk, f"is damaged: {damage}") from damage
         if span is not None:
             return file, *span
-        self._require_fill(chunk)
+        self._source.refuse_missing(chunk)
         return None
 
     def _open_file(self, chunk: Place, file_at: Place) -> tuple[int, int] | None:
@@ -177,7 +177,7 @@ class LocalReader(ChunkReader):
         except FileNotFoundError:
             if path.is_symlink():
                 raise self._error(chunk, "is a link to a file that does not exist") from None
-            self._require_fill(chunk)
+            self._source.refuse_missing(chunk)
             if not stamps.agree(file_at, None):
                 raise changed(self._source.chunk_text(chunk)) from None
             return None
@@ -191,10 +191,6 @@ class LocalReader(ChunkReader):
         if not stamps.agree(file_at, status):
             raise changed(self._source.chunk_text(chunk))
         return file, status.st_size
-
-    def _require_fill(self, chunk: Place) -> None:
-        if self._source.missing_chunks != "fill":
-            raise self._source.missing(chunk) from None
 
     def _read_into(self, chunk: Place, file: int, offset: int, target: memoryview) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Zarr arrays and groups, opened after a check of their metadata."""
+"""Metadata of Zarr arrays and groups: checked before they are opened, and watched afterwards."""
 
 from __future__ import annotations
 
@@ -80,6 +80,51 @@ class ZarrGroup(ArrayGroup):
         raise InputError(f"the group {self._label} holds no array {name}; it holds: {children}")
 
 
+class ArrayMetadata:
+    """The metadata of an array in a local folder, as they were when the array was opened."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder = folder
+        self._name = name
+        version_2 = folder / ".zarray"
+        self._file = version_2 if version_2.exists() else folder / "zarr.json"
+        self._stamp = self._stat()
+        self._content = self._read()
+
+    def require_exists(self) -> None:
+        """Raise if this process cannot find the array, which another process opened."""
+        try:
+            self._file.read_bytes()
+        except OSError as error:
+            raise InputError(f"{str(self._file)!r}: {error.strerror}") from error
+
+    def require_unchanged(self) -> None:
+        """Raise if the array was resized or rewritten since it was opened."""
+        stamp = self._stat()
+        if stamp != self._stamp and self._read() != self._content:
+            raise DataCorruptionError(
+                f"{self._name} changed during the fit: it was resized, or rewritten. "
+                "Start again when nothing writes to it"
+            )
+        self._stamp = stamp
+
+    def _stat(self) -> tuple[int, int] | None:
+        try:
+            status = self._file.stat()
+        except OSError:
+            return None
+        return status.st_size, status.st_mtime_ns
+
+    def _read(self) -> object:
+        try:
+            content = json.loads(self._file.read_bytes())
+        except (OSError, ValueError):
+            return None
+        if isinstance(content, dict):
+            content.pop("attributes", None)  # these may change
+        return content
+
+
 def _names(value: Any) -> tuple[str, ...] | None:  # noqa: ANN401  (an attribute)
     """Return the names that an attribute lists; ``None`` if it is no list of texts."""
     is_list = isinstance(value, list) and all(isinstance(name, str) for name in value)
@@ -133,14 +178,13 @@ def _require_metadata(path: Path, label: str) -> None:
         if path.is_dir():
             _require_documents(path, label)
             return
-        if path.is_file() and path.suffix == ".zip":
-            return
-        exists = path.exists()
     except StreamregError:
         raise
     except OSError as error:
         raise InputError(f"{label} cannot be read: {error.strerror}") from error
-    if not exists:
+    if path.is_file() and path.suffix == ".zip":
+        return
+    if not path.exists():
         raise InputError(f"there is nothing at {label}; is the path spelled as on disk?")
     raise InputError(
         f"{label} is a file, not a Zarr array. Tables go through `streamreg ingest`",

@@ -12,8 +12,7 @@ from streamreg.formatting import rows_text
 from streamreg.sources.base import RowGrid, RowSource
 from streamreg.sources.zarr import codecs
 from streamreg.sources.zarr.layout import ShardIndex
-from streamreg.sources.zarr.metadata import local_folder
-from streamreg.sources.zarr.versions import ArrayMetadata
+from streamreg.sources.zarr.metadata import ArrayMetadata, local_folder
 
 if TYPE_CHECKING:
     import zarr
@@ -117,10 +116,11 @@ class StoredArray(RowSource):
         first = (at * n for at, n in zip(file_at, self.shard_shape, strict=True))
         return self.chunk_text(tuple(first))
 
-    def missing(self, chunk: Place) -> DataCorruptionError:
-        """Return the error for an absent chunk."""
-        return DataCorruptionError(
-            f"{self.chunk_text(chunk)} is missing. Restore it, or pass ",
-            Remedy("missing_chunks", "fill"),
-            " if absent chunks mean the fill value",
-        )
+    def refuse_missing(self, chunk: Place) -> None:
+        """Raise for an absent chunk, unless it means the fill value."""
+        if self.missing_chunks != "fill":
+            raise DataCorruptionError(
+                f"{self.chunk_text(chunk)} is missing. Restore it, or pass ",
+                Remedy("missing_chunks", "fill"),
+                " if absent chunks mean the fill value",
+            ) from None

@@ -37,7 +37,7 @@ from streamreg.planning.memory_model import (
 from streamreg.progress import Progress
 from streamreg.signals import sigterm_as_exit
 from streamreg.solvers.base import NO_ITERATE_STORE, Problem, Solution
-from streamreg.sources.fingerprint import dataset_identity
+from streamreg.sources.fingerprint import identity as rows_identity
 from streamreg.sources.open import open_dataset
 
 if TYPE_CHECKING:
@@ -297,7 +297,7 @@ def _checkpoint(
         "parameters": config.identity(solver),
         "kernels": kernels,
         "partition": backend.policy.identity(),
-        "data": dataset_identity(dataset),
+        "data": {name: rows_identity(source) for name, source in dataset.named().items()},
     }
     with sigterm_as_exit(), Checkpoint(config.checkpoint, identity, dataset) as opened:
         yield opened

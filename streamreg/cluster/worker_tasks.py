@@ -97,7 +97,8 @@ def _opened(job: Job) -> Dataset:
     require_versions(job.versions)
     try:
         dataset: Dataset = pickle.loads(job.dataset)  # noqa: S301  (dask unpickled this function)
-        dataset.require_exists()
+        for source in dataset.sources():
+            source.require_exists()
     # stores raise errors of many types if they cannot be reached
     except Exception as error:
         raise ClusterError(

@@ -83,8 +83,7 @@ class Description(NamedTuple):
 class RowSource(ABC):
     """An array of shape (N,) or (N, D) whose rows can be read, some at a time.
 
-    A source answers for itself: other packages ask it, and never compare its class. A new kind of
-    source implements ``open`` and ``reader_nbytes``, and overrides what differs from the defaults.
+    A new kind of source implements ``open`` and ``reader_nbytes``, and overrides what differs.
     """
 
     # what messages call the array: 'flights.zarr/X', X

@@ -43,11 +43,7 @@ class BlockReader:
         self.checks_integers = True
 
     def read(self, start: int, stop: int) -> Block:
-        """Return rows ``start`` to ``stop``; they are valid until the next read.
-
-        Raises :class:`InputError` if a weight is negative or not finite. Raises
-        :class:`DataCorruptionError` if a chunk is absent or damaged.
-        """
+        """Return rows ``start`` to ``stop``; they are valid until the next read."""
         X, y, weight = self._read(start, stop)
         keep = None if weight is None else weight > 0
         if self._dataset.nan_policy == "omit":

@@ -33,8 +33,8 @@ class ChunkReader(Reader):
         # for ``load``, if it fills a buffer
         self._buffer = RowBuffer(source.shape[1:], source.dtype)
         self._joined = RowBuffer(source.shape[1:], source.dtype)
-        self._chunk: int | None = None
-        self._rows: Array | None = None
+        # the chunk that was loaded last, and its rows
+        self._loaded: tuple[int, Array] | None = None
 
     @abstractmethod
     def load(self, chunk: int) -> Array:
@@ -50,13 +50,12 @@ class ChunkReader(Reader):
         return joined
 
     def _part(self, chunk: int, start: int, stop: int) -> Array:
-        if self._rows is None or chunk != self._chunk:
+        if self._loaded is None or self._loaded[0] != chunk:
             # cleared first, because a load that fails may leave part of another chunk in the buffer
-            self._chunk, self._rows = None, None
-            self._rows = self.load(chunk)
-            self._chunk = chunk
+            self._loaded = None
+            self._loaded = chunk, self.load(chunk)
         offset = self._source.grid.rows(chunk)[0]
-        return self._rows[start - offset : stop - offset]
+        return self._loaded[1][start - offset : stop - offset]
 
 
 class RowBuffer:

@@ -152,11 +152,9 @@ class DaskSource(RowSource):
         return [[filled[chunk] for chunk, _, _ in grid.spans(*rows)] for rows in bounds]
 
     def _stored_nbytes(self) -> int:
-        """Bytes of a chunk row of the widest stored array that is read, in whole chunks of it.
-
-        ``dask.array.from_array`` and ``from_zarr`` make a layer of each array.
-        """
+        """Bytes of a chunk row of the widest stored array that is read, in whole chunks of it."""
         widest = 0
+        # dask.array.from_array and from_zarr make a layer of each array
         layers = self.array.dask.layers.values()
         for data in (_unwrapped(*layer.values()) for layer in layers if len(layer) == 1):
             if isinstance(data, Sliceable) and data.shape and not isinstance(data, np.ndarray):
@@ -179,7 +177,6 @@ def _unwrapped(task: Any) -> Any:  # noqa: ANN401
 
 
 def _tasks(array: Any) -> list[Any]:  # noqa: ANN401
-    """Return all tasks of an array, and its data."""
     return [_unwrapped(task) for task in array.dask.values()]
 
 

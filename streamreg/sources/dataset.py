@@ -104,11 +104,6 @@ class Dataset:
         narrowed = sum(8 * block_rows * math.prod(source.shape[1:]) for source in wide)
         return buffers + weights + copies + narrowed
 
-    @property
-    def shared_nbytes(self) -> int:
-        """Bytes that all readers together hold once."""
-        return sum(source.shared_nbytes for source in self.sources())
-
     def stamps(self) -> dict[str, FileStamps]:
         """Return which versions of files were read, of each array whose files are watched."""
         named = self.named().items()
@@ -132,11 +127,6 @@ class Dataset:
                 what = f"{source.name} is CuPy's, in the memory of a GPU: "
                 copy = f"cupy.asnumpy({name}), or {name}.map_blocks(cupy.asnumpy) of a Dask array"
                 raise InputError(what, remedy, copy)
-
-    def require_exists(self) -> None:
-        """Raise :class:`InputError` if this process cannot find the rows."""
-        for source in self.sources():
-            source.require_exists()
 
     def named(self) -> dict[str, RowSource]:
         """Return X, y and sample_weight by name, without those that are ``None``."""

@@ -17,12 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    Stamps = np.ndarray[Any, np.dtype[np.uint32]]
-
 # Further files are not watched. A stamp takes 4 bytes of address space, and memory only once set.
 _MOST_FILES = 1 << 24
 # held to compare and set a stamp, because threads read the same files
-_NOTING = threading.RLock()
+_NOTING = threading.Lock()
 # flag of a stamp: rows of the file were used
 _USED = np.uint32(0x80000000)
 # the stamp of a file that is absent, where absent chunks are allowed
@@ -38,15 +36,8 @@ class FileStamps:
     def __init__(self, shape: tuple[int, ...], describe: Callable[[tuple[int, ...]], str]) -> None:
         self._shape = shape
         self._describe = describe
-        self._values: Stamps | None = None
-
-    @property
-    def values(self) -> Stamps:
-        """One stamp for each file that is watched."""
-        with _NOTING:
-            if self._values is None:
-                self._values = np.zeros(min(_MOST_FILES, math.prod(self._shape)), np.uint32)
-            return self._values
+        # of each file that is watched
+        self.values = np.zeros(min(_MOST_FILES, math.prod(self._shape)), np.uint32)
 
     def require_unchanged(self, path: Callable[[tuple[int, ...]], Path]) -> None:
         """Raise if a file that was read has changed; ``path`` returns a file from its place."""
@@ -110,9 +101,9 @@ class FileStamps:
                 raise changed(self._describe(self._place(number)))
             self.values[number] |= stamp
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __reduce__(self) -> tuple[type[FileStamps], tuple[Any, ...]]:
         # each worker has stamps of its own
-        return vars(self) | {"_values": None}
+        return FileStamps, (self._shape, self._describe)
 
     def _place(self, number: Any) -> tuple[int, ...]:  # noqa: ANN401  (an integer of NumPy)
         return tuple(int(at) for at in np.unravel_index(number, self._shape))

@@ -18,16 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from streamreg.sources.base import RowSource
-    from streamreg.sources.dataset import Dataset
 
 # pieces of rows that are checked, if nothing else tells which values an array has
 _PIECE_NBYTES = MIB
 _PIECES = 3
-
-
-def dataset_identity(dataset: Dataset) -> dict[str, Any]:
-    """Return the identities of X, y and the weights."""
-    return {name: identity(source) for name, source in dataset.named().items()}
 
 
 def identity(source: RowSource) -> dict[str, Any]:

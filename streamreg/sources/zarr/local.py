@@ -46,8 +46,7 @@ class ChunkFiles:
     @property
     def max_encoded_nbytes(self) -> int:
         """Bytes that a stored chunk may have: values that cannot be compressed grow a little."""
-        nbytes = self.stored.chunk_nbytes
-        return nbytes + nbytes // 8 + 1024
+        return self.stored.chunk_nbytes * 9 // 8 + 1024
 
 
 class LocalReader(ChunkReader):

@@ -53,6 +53,8 @@ KIND = Kind(claims, open_rows, open_group)
 class ZarrSource(StoredArray):
     """The rows of a Zarr array: from its ``files`` if it has any, else read by zarr-python."""
 
+    why_unreachable_from_workers = ""
+
     def __init__(self, array: zarr.Array[Any], name: str, missing_chunks: str) -> None:
         from zarr.storage import MemoryStore  # noqa: PLC0415  (as in open_rows)
 
@@ -60,10 +62,8 @@ class ZarrSource(StoredArray):
         keys = ("codecs", "filters", "compressor", "order", "fill_value")
         known = [self.document.get(key) for key in keys]
         self.storage = json.dumps([missing_chunks, *known], default=str)
-        in_memory = isinstance(array.store, MemoryStore)
-        self.why_unreachable_from_workers = (
-            "is a Zarr array in the memory of this process" if in_memory else ""
-        )
+        if isinstance(array.store, MemoryStore):
+            self.why_unreachable_from_workers = "is a Zarr array in the memory of this process"
         self.files: ChunkFiles | None = None
         if self.codec is None or self.metadata is None:
             require_checkable(self)

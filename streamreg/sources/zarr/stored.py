@@ -56,6 +56,8 @@ class StoredArray(RowSource):
         self.shards: ShardIndex | None = None
         # as stored, byte order included, if there is a codec
         self.dtype = np.dtype(array.dtype)
+        # of a decoded chunk
+        self.chunk_nbytes = math.prod(self.chunks) * self.dtype.itemsize
         # of each (inner) chunk; ``None`` if zarr-python reads the chunks
         self.codec = self._codec()
         # chunks that hold only the fill value, and were looked for in the store
@@ -77,11 +79,6 @@ class StoredArray(RowSource):
             return None
         self.dtype = self.dtype.newbyteorder(parsed[1])
         return parsed[0]
-
-    @property
-    def chunk_nbytes(self) -> int:
-        """Bytes of a decoded chunk."""
-        return math.prod(self.chunks) * self.dtype.itemsize
 
     def side_by_side(self, chunk_row: int) -> list[Place]:
         """Return the places in the grid of the chunks of a chunk row."""

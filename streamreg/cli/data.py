@@ -105,5 +105,5 @@ def _describe(source: RowSource) -> dict[str, Any]:
         "dtype": str(source.dtype),
         "size": format_nbytes(source.pass_nbytes),
     }
-    stored = source.describe()._asdict().items()
-    return own | {name.replace("_", " "): value for name, value in stored}
+    unknown = dict.fromkeys(("chunks", "chunk size", "codecs", "checksum"), "")
+    return own | unknown | source.describe()

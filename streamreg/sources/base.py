@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from streamreg.formatting import count
 
@@ -71,20 +71,8 @@ class RowGrid:
         return [(chunk, max(low, start), min(high, stop)) for chunk, low, high in bounds]
 
 
-class Description(NamedTuple):
-    """What ``streamreg info`` shows of how a source is stored; empty where that is unknown."""
-
-    chunks: str | tuple[int, ...] = ""
-    chunk_size: str = ""
-    codecs: str = ""
-    checksum: str = ""
-
-
 class RowSource(ABC):
-    """An array of shape (N,) or (N, D) whose rows can be read, some at a time.
-
-    A new kind of source implements ``open`` and ``reader_nbytes``, and overrides what differs.
-    """
+    """An array of shape (N,) or (N, D) whose rows can be read, some at a time."""
 
     # what messages call the array: 'flights.zarr/X', X
     name: str
@@ -157,9 +145,9 @@ class RowSource(ABC):
         """Name the array, and the chunk of a value if there are chunks, for a message."""
         return self.name
 
-    def describe(self) -> Description:
-        """Return what ``streamreg info`` shows: chunks, their size, codecs and checksums."""
-        return Description()
+    def describe(self) -> dict[str, Any]:
+        """Return what ``streamreg info`` shows, if known: chunks, chunk size, codecs, checksum."""
+        return {}
 
     def layout_advice(self, block_nbytes: int) -> list[str]:  # noqa: ARG002
         """Return which layout would suit blocks of up to ``block_nbytes`` better, in sentences."""

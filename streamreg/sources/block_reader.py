@@ -68,10 +68,8 @@ class BlockReader:
         X, y = on_host(X), on_host(y)
         counted = np.ones(len(X), bool) if weight is None else weight > 0
         for source, values in ((self._dataset.X, X), (self._dataset.y, y)):
-            if source is None or values.dtype.kind != "f":
-                continue
             bad = ~np.isfinite(values) & counted[:, None]
-            if not bad.any():
+            if source is None or not bad.any():
                 continue
             row, column = (int(at) for at in np.argwhere(bad)[0])
             what = "NaN" if np.isnan(values[row, column]) else "inf"
@@ -101,8 +99,7 @@ class BlockReader:
             y = narrow(self._y.read(start, stop)).reshape(len(X), -1)
         weight = None
         if self._weight is not None:
-            weight = on_host(self._weight.read(start, stop))
-            weight = np.ascontiguousarray(weight, dtype=np.float64)
+            weight = np.ascontiguousarray(on_host(self._weight.read(start, stop)), np.float64)
             self._require_weights(weight, start)
         return X, y, weight
 

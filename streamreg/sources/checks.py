@@ -33,8 +33,7 @@ def finite_rows(values: Array) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Return a mask (n,) of the rows that have neither NaN nor inf."""
     if values.dtype.kind != "f":
         return np.ones(len(values), bool)
-    finite = namespace(values).isfinite(values).all(axis=1)
-    return np.asarray(on_host(finite))
+    return np.asarray(on_host(namespace(values).isfinite(values).all(axis=1)))
 
 
 def taken(values: Array, keep: np.ndarray[Any, np.dtype[np.bool_]]) -> Array:

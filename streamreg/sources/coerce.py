@@ -30,10 +30,7 @@ class Streamable(NamedTuple):
 
 
 def as_streamable(data: object, name: str) -> Streamable:
-    """Return data that can be read in blocks: unchanged if possible, else as a NumPy array.
-
-    Raises :class:`InputError` for what are not real numbers, sparse data, and a path of bytes.
-    """
+    """Return data that can be read in blocks: unchanged if possible, else as a NumPy array."""
     if isinstance(data, bytes):
         raise InputError(f"{name} is of type bytes; paths must be text: pass {name}.decode()")
     require_dense(data, name)

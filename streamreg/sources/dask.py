@@ -144,11 +144,7 @@ class DaskSource(RowSource):
             array = array.rechunk({0: tuple(stop - start for start, stop in bounds)})
         (array,) = dask.optimize(array)  # type: ignore[attr-defined,no-untyped-call]
         grid = RowGrid.irregular(array.chunks[0])
-        filled = [
-            chunk
-            for chunk, height in zip(array.to_delayed().ravel(), array.chunks[0], strict=True)
-            if height
-        ]
+        filled = array.to_delayed().ravel()[np.greater(array.chunks[0], 0)]
         return [[filled[chunk] for chunk, _, _ in grid.spans(*rows)] for rows in bounds]
 
     def _stored_nbytes(self) -> int:
@@ -172,7 +168,7 @@ def chunk_row(source: RowSource, row: int) -> str:
 
 
 def _unwrapped(task: Any) -> Any:  # noqa: ANN401
-    """Return the value of a task that Dask made only to hold data, else the task."""
+    # the value of a task that Dask made only to hold data
     return getattr(task, "value", task)
 
 

@@ -25,10 +25,7 @@ _PIECES = 3
 
 
 def identity(source: RowSource) -> dict[str, Any]:
-    """Return what tells the rows of a source from others, as JSON values.
-
-    If no stamps tell its values, the state of its files or a checksum of all or some rows does.
-    """
+    """Return what tells the rows of a source from others, as JSON values."""
     grid = source.grid
     bounds = zlib.crc32(repr(grid.bounds).encode())
     known = {
@@ -40,6 +37,7 @@ def identity(source: RowSource) -> dict[str, Any]:
     files = source.local_paths()
     if source.stamps is not None:
         return known
+    # without stamps, the state of its files or a checksum of all or some rows tells its values
     if files and not source.fingerprint_reads_all_rows:
         known["files"] = [folder_state(path) for path in files]
     elif not source.is_computed:

@@ -67,11 +67,7 @@ KIND = Kind(claims, open_rows)
 
 
 class SliceableSource(RowSource):
-    """Anything with ``shape``, ``dtype`` and slices.
-
-    Chunks, as HDF5 has them, are read whole, because a part of one costs as much; small ones are
-    read several at once.
-    """
+    """Anything with ``shape``, ``dtype`` and slices; a part of a chunk costs as much as all."""
 
     def __init__(self, array: Sliceable, name: str) -> None:
         dataset: Any = array
@@ -164,9 +160,7 @@ class _SliceReader(ChunkReader):
     _source: SliceableSource
 
     def read(self, start: int, stop: int) -> Array:
-        if self._source.grid.divisible:
-            return self._fill(start, stop)
-        return super().read(start, stop)
+        return self._fill(start, stop) if self._source.grid.divisible else super().read(start, stop)
 
     def load(self, chunk: int) -> Array:
         return self._fill(*self._source.grid.rows(chunk))

@@ -30,15 +30,12 @@ def memmap_rows(array: Array, name: str) -> MemmapSource | None:
     A copy-on-write map is in memory, because its pages may differ from those of its file.
     """
     base: Any = array
-    mapped: np.memmap[Any, Any] | None = None
-    while isinstance(base, np.ndarray):
-        owner: Any = base.base
-        if isinstance(base, np.memmap) and isinstance(owner, mmap.mmap):
-            mapped = base
-        base = owner
-    if mapped is None or mapped.mode == "c" or mapped.filename is None:
-        return None
-    return MemmapSource(array, name, mapped) if array.size and array.ndim in {1, 2} else None
+    while isinstance(base, np.ndarray) and not isinstance(base.base, mmap.mmap):
+        base = base.base
+    is_file = isinstance(base, np.memmap) and base.mode != "c" and base.filename is not None
+    if is_file and array.size and array.ndim in {1, 2}:
+        return MemmapSource(array, name, base)
+    return None
 
 
 class MemmapSource(RowSource):
@@ -137,14 +134,13 @@ class _FileReader(Reader):
 
     def _copy(self, lines: Array, copies: Array, step: int) -> None:
         for line in range(0, len(lines), step):
-            piece = lines[line : line + step]
+            at = slice(line, line + step)
+            piece = lines[at]
             low, high = byte_bounds(piece)
             stored = self._piece.rows(high - low)
             self._fill(stored, piece)
             first = piece.ctypes.data - low
-            copies[line : line + step] = np.ndarray(
-                piece.shape, piece.dtype, stored.data, first, piece.strides
-            )
+            copies[at] = np.ndarray(piece.shape, piece.dtype, stored.data, first, piece.strides)
 
     def _fill(self, target: Array, piece: Array) -> None:
         """Fill ``target`` with the bytes of the file from the first to the last of a piece."""

@@ -27,10 +27,8 @@ _IN_FLIGHT = 10
 
 
 def fallback_nbytes(stored: StoredArray) -> int:
-    """Bytes of chunks that zarr-python holds during a read: as stored, decoded, and filtered.
-
-    And those of the read before, because its event loop frees them a little later.
-    """
+    """Bytes of chunks that zarr-python holds during a read: as stored, decoded, and filtered."""
+    # four times: those of the read before too, which its event loop frees a little later
     n_column_chunks, nbytes = stored.n_column_chunks, stored.chunk_nbytes
     # the chunks of a shard are joined before they are copied into the result
     joined = n_column_chunks * nbytes if stored.is_sharded else 0

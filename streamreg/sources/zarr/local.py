@@ -140,13 +140,10 @@ class LocalReader(ChunkReader):
     def _locate(self, chunk: Place) -> tuple[int, int, int] | None:
         """Return open file, offset and size of a chunk; ``None`` if absent and allowed to be."""
         file_at, inner = self._source.split(chunk)
-        opened = self._open_file(chunk, file_at)
-        if opened is None:
-            return None
-        file, file_nbytes = opened
-        shards = self._source.shards
-        if shards is None:
-            return file, 0, file_nbytes
+        opened, shards = self._open_file(chunk, file_at), self._source.shards
+        if opened is None or shards is None:
+            return opened
+        file, _, file_nbytes = opened
         try:
             if file_at not in self._indices:
                 if any(known[0] != file_at[0] for known in self._indices):
@@ -162,8 +159,8 @@ class LocalReader(ChunkReader):
         self._source.refuse_missing(chunk)
         return None
 
-    def _open_file(self, chunk: Place, file_at: Place) -> tuple[int, int] | None:
-        """Return the open file of a chunk, and its size; ``None`` if absent and allowed to be."""
+    def _open_file(self, chunk: Place, file_at: Place) -> tuple[int, int, int] | None:
+        """Return what ``_locate`` returns for a chunk that is a file of its own."""
         stamps, path = self._files.stamps, self._files.path(file_at)
         if self._open is None or self._open[0] != file_at:
             self.close()
@@ -189,7 +186,7 @@ class LocalReader(ChunkReader):
         # a file that stays open may have been written to since the last block
         if not stamps.agree(file_at, status):
             raise changed(self._source.chunk_text(chunk))
-        return file, status.st_size
+        return file, 0, status.st_size
 
     def _read_into(self, chunk: Place, file: int, offset: int, target: memoryview) -> None:
         try:

@@ -24,29 +24,6 @@ _DOCUMENTS = ("zarr.json", ".zarray", ".zgroup")
 _DOCUMENT_MAX_NBYTES = 16 * MIB
 
 
-def open_node(path: str | os.PathLike[str]) -> zarr.Array[Any] | zarr.Group:
-    """Open the array or group at a path or URL for reading; errors as for :class:`Kind`."""
-    import zarr  # noqa: PLC0415  (imported only if there are Zarr arrays)
-
-    text = os.fspath(path)
-    label = printable(text)
-    if text.startswith("file://"):
-        text = unquote(urlsplit(text).path)
-    local = None if "://" in text else Path(text)
-    if local is not None:
-        _require_metadata(local, label)
-    try:
-        if local is not None and local.suffix == ".zip":
-            return zarr.open(zarr.storage.ZipStore(local, mode="r"), mode="r")
-        return zarr.open(text, mode="r")
-    # a damaged document makes zarr-python raise KeyError, TypeError, …
-    except Exception as error:
-        if isinstance(error, ImportError) or (local is None and isinstance(error, OSError)):
-            # the URL is empty, or its file system is not installed
-            raise InputError(f"nothing can be opened at {label}: {error}") from error
-        raise _not_understood(label, error) from error
-
-
 def open_group(data: object) -> ArrayGroup | None:
     """Return the Zarr group that ``data`` is, or is the path of; ``None`` if it is an array."""
     import zarr  # noqa: PLC0415  (imported only if there are Zarr arrays)
@@ -138,12 +115,29 @@ def is_zarr(data: object) -> bool:
 
 def opened(data: Any, name: str) -> tuple[Any, str]:  # noqa: ANN401  (a path, or a node of Zarr)
     """Return the array or group that ``data`` is or is the path of, and its name for messages."""
-    if isinstance(data, str | os.PathLike):
-        return open_node(data), printable(os.fspath(data))
-    folder = local_folder(data)
-    if folder is not None:
-        return data, printable(str(folder))
-    return data, f"{name} ({printable(str(data.store_path))})"
+    import zarr  # noqa: PLC0415  (imported only if there are Zarr arrays)
+
+    if not isinstance(data, str | os.PathLike):
+        folder = local_folder(data)
+        label = printable(str(folder or data.store_path))
+        return data, label if folder else f"{name} ({label})"
+    text = os.fspath(data)
+    label = printable(text)
+    if text.startswith("file://"):
+        text = unquote(urlsplit(text).path)
+    local = None if "://" in text else Path(text)
+    if local is not None:
+        _require_metadata(local, label)
+    is_zip = local is not None and local.suffix == ".zip"
+    try:
+        store = zarr.storage.ZipStore(text, mode="r") if is_zip else text
+        return zarr.open(store, mode="r"), label
+    # a damaged document makes zarr-python raise KeyError, TypeError, …
+    except Exception as error:
+        if isinstance(error, ImportError) or (local is None and isinstance(error, OSError)):
+            # the URL is empty, or its file system is not installed
+            raise InputError(f"nothing can be opened at {label}: {error}") from error
+        raise _not_understood(label, error) from error
 
 
 def child_names(group: zarr.Group) -> str:
@@ -198,7 +192,9 @@ def _require_documents(folder: Path, label: str) -> None:
     found = [folder / name for name in _DOCUMENTS if (folder / name).is_file()]
     if not found:
         none = f"it has none of {', '.join(_DOCUMENTS)}"
-        if _holds_chunks(folder):
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in islice(entries, 1000)]
+        if any(name == "c" or name.replace(".", "").isdecimal() for name in names):
             raise DataCorruptionError(
                 f"{label} holds chunks but no metadata: {none}. Restore its zarr.json, or .zarray"
             )
@@ -236,12 +232,6 @@ def _document(file: Path) -> dict[str, Any]:
                 f'write it as the text "{json.dumps(value)}"'
             )
     return document
-
-
-def _holds_chunks(folder: Path) -> bool:
-    with os.scandir(folder) as entries:
-        names = [entry.name for entry in islice(entries, 1000)]
-    return any(name == "c" or name.replace(".", "").isdecimal() for name in names)
 
 
 def _not_understood(label: str, error: Exception) -> StreamregError:

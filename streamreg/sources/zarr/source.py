@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamreg.errors import InputError
 from streamreg.formatting import MIB, count, format_nbytes
-from streamreg.sources.base import Description, Kind, Reader, RowSource
+from streamreg.sources.base import Kind, Reader, RowSource
 from streamreg.sources.chunk_reader import heaps_nbytes, joined_nbytes
 from streamreg.sources.file_stamps import FileStamps
 from streamreg.sources.zarr.fallback import FallbackReader, fallback_nbytes, require_checkable
@@ -108,18 +108,18 @@ class ZarrSource(StoredArray):
         at = [index // chunk for index, chunk in zip((row, column), self.chunks)]  # noqa: B905
         return self.chunk_text(tuple(at))
 
-    def describe(self) -> Description:
+    def describe(self) -> dict[str, Any]:
         chunks, array = self.chunks, self.array
         names = [type(codec).__name__.removesuffix("Codec").lower() for codec in array.compressors]
         checksum = "unknown"
         if self.files is not None:
             checksum = "yes" if self.files.codec.has_checksum else "no"
-        return Description(
-            chunks=chunks if array.shards is None else f"{chunks} in {array.shards}",
-            chunk_size=format_nbytes(self.chunk_nbytes),
-            codecs=", ".join(names) or "none",
-            checksum=checksum,
-        )
+        return {
+            "chunks": f"{chunks} in {array.shards}" if self.is_sharded else chunks,
+            "chunk size": format_nbytes(self.chunk_nbytes),
+            "codecs": ", ".join(names) or "none",
+            "checksum": checksum,
+        }
 
     def layout_advice(self, block_nbytes: int) -> list[str]:
         advice = []

@@ -26,11 +26,12 @@ class StoredArray(RowSource):
     """The layout of an open Zarr array, and the names of its chunks."""
 
     def __init__(self, array: zarr.Array[Any], name: str, missing_chunks: str) -> None:
-        self.document: dict[str, Any] = array.metadata.to_dict()
-        if self.document.get("chunk_grid", {}).get("name", "regular") != "regular":
+        document: dict[str, Any] = array.metadata.to_dict()
+        if document.get("chunk_grid", {}).get("name", "regular") != "regular":
             raise InputError(f"{name} has chunks of unequal size, which are not read; rechunk it")
         # as zarr-python opened it
         self.array = array
+        self.document = document
         self.name = name
         # "error" or "fill": what an absent chunk means
         self.missing_chunks = missing_chunks

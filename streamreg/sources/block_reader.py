@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 class BlockReader:
     """Reads blocks of a data set, for one thread.
 
-    Rows of weight 0 are left out, and rows with NaN or inf if ``nan_policy`` is ``"omit"``. X and
-    y may be CuPy's. Weights are copied to the host, which decides which rows are left out.
+    Rows of weight 0 are left out, and rows with NaN or inf if ``nan_policy`` is ``"omit"``.
     """
 
     def __init__(self, dataset: Dataset) -> None:

@@ -35,11 +35,6 @@ _TASK_NBYTES = 2 * KIB
 _LIBRARY_NBYTES = 4 * MIB
 
 
-def claims(data: object) -> bool:
-    """Whether ``data`` is an object of Dask, which is not imported for the check."""
-    return type(data).__module__.partition(".")[0] == "dask"
-
-
 def open_rows(data: Any, name: str, _missing_chunks: str) -> RowSource:  # noqa: ANN401
     """Return the rows of a Dask array; other collections of Dask are refused."""
     import dask.array  # noqa: PLC0415  (imported only if there are Dask arrays)
@@ -52,7 +47,8 @@ def open_rows(data: Any, name: str, _missing_chunks: str) -> RowSource:  # noqa:
     return DaskSource(data, name)
 
 
-KIND = Kind(claims, open_rows)
+# Dask is not imported for the check
+KIND = Kind(lambda data: type(data).__module__.partition(".")[0] == "dask", open_rows)
 
 
 class DaskSource(RowSource):

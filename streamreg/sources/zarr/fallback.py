@@ -91,7 +91,6 @@ class FallbackReader(ChunkReader):
         return band
 
     def _damage(self, chunks: list[Place], error: Exception) -> DataCorruptionError:
-        """Return the error that names which of some chunks cannot be read, and why."""
         stored, damaged = self._source, chunks[0]
         for at in chunks:
             bounds = (slice(i * n, (i + 1) * n) for i, n in zip(at, stored.chunks, strict=True))
@@ -122,7 +121,6 @@ class FallbackReader(ChunkReader):
             stored.refuse_missing(at)
 
     def _holds_only_fill(self, values: Array) -> bool:
-        """Whether all values are the fill value, as those of an absent chunk are."""
         fill = self._source.array.fill_value or 0
         # the first row first, because it differs in most chunks
         return all(

@@ -33,7 +33,7 @@ from streamreg.planning.memory_model import HOST_RATES, make_plan, threads_needs
 from streamreg.progress import Progress
 from streamreg.signals import sigterm_as_exit
 from streamreg.solvers.base import LEAST_SQUARES, NO_ITERATE_STORE, Problem, Solution
-from streamreg.sources.fingerprint import dataset_identity
+from streamreg.sources.fingerprint import identity as rows_identity
 from streamreg.sources.open import open_dataset
 
 if TYPE_CHECKING:
@@ -277,7 +277,7 @@ def _checkpoint(
     if path is None:
         yield None
         return
-    identity["data"] = dataset_identity(dataset)
+    identity["data"] = {name: rows_identity(source) for name, source in dataset.named().items()}
     with sigterm_as_exit(), Checkpoint(path, identity, dataset) as opened:
         yield opened
 

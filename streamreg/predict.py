@@ -97,7 +97,7 @@ def predict_to(
     Errors are those of :func:`predict`, and an ``InputError`` if ``out`` exists, cannot be written,
     or is inside one of the ``inputs`` or of the folders that X is read from.
     """
-    path = require_writable(out, overwrite=overwrite, inputs=[*inputs, *dataset.inputs()])
+    path = require_writable(out, overwrite=overwrite, inputs=[*inputs, *dataset.local_paths()])
     work = _Prediction(model, dataset, _output_term(model, dataset), config)
     shape = (dataset.n_rows,) if model.one_target else (dataset.n_rows, model.n_targets)
     identity = _identity(model, dataset)
@@ -269,13 +269,13 @@ def _require_rows_of(what: str, model: Model, dataset: Dataset) -> None:
 
 def _identity(model: Model, dataset: Dataset) -> str:
     """Return what distinguishes these predictions from others; empty if they cannot be resumed."""
-    if dataset.X.is_checked_whole:
+    if dataset.X.fingerprint_reads_all_rows:
         return ""
     weights = np.ascontiguousarray(model.coefficients), np.ascontiguousarray(model.intercept)
     known = {
         "weights": [zlib.crc32(each.data) for each in weights],
         "X": identity(dataset.X),
-        "files": [folder_state(path) for path in dataset.X.inputs()],
+        "files": [folder_state(path) for path in dataset.X.local_paths()],
         "nan_policy": dataset.nan_policy,
     }
     return json.dumps(known)

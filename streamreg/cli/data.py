@@ -101,11 +101,12 @@ def info(
 
 
 def _describe(source: RowSource) -> dict[str, Any]:
-    stored = source.describe()._asdict().items()
+    unknown = dict.fromkeys(("chunks", "chunk size", "codecs", "checksum"), "")
     return {
         "array": source.name,
         "shape": source.shape,
         "dtype": str(source.dtype),
         "size": format_nbytes(source.pass_nbytes),
-        **{name.replace("_", " "): value for name, value in stored},
+        **unknown,
+        **source.describe(),
     }

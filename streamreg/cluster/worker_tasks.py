@@ -17,7 +17,6 @@ from streamreg.errors import ClusterError
 if TYPE_CHECKING:
     from streamreg.engines.base import PartialResult, SegmentReducer
     from streamreg.sources.dataset import Dataset
-    from streamreg.sources.file_stamps import SeenFiles
 
 
 class Job(NamedTuple):
@@ -33,7 +32,7 @@ class Done(NamedTuple):
     """What a task returns."""
 
     partials: list[PartialResult]  # of its segments
-    files: dict[str, SeenFiles]  # which versions of files it read, by array
+    files: dict[str, dict[int, int]]  # which versions of files it read, by array
 
 
 def reduce_segments(
@@ -75,7 +74,8 @@ def _opened(job: Job) -> Dataset:
     require_versions(job.versions)
     try:
         dataset: Dataset = pickle.loads(job.dataset)  # noqa: S301  (dask unpickled this function)
-        dataset.require_there()
+        for source in dataset.sources():
+            source.require_exists()
     # stores raise errors of many types if they cannot be reached
     except Exception as error:
         raise ClusterError(

@@ -75,9 +75,9 @@ class CachingReader(BlockReader):
         self._cache.put(block, self.n_omitted - before)
         return block
 
-    def expect(self, start: int, stop: int) -> None:
+    def prefetch(self, start: int, stop: int) -> None:
         if self._cache.get(start) is None:
-            super().expect(start, stop)
+            super().prefetch(start, stop)
 
 
 def slot_nbytes(dataset: Dataset, rows: int, of: Collection[str] | None = None) -> int:

@@ -107,7 +107,7 @@ class ThreadsEngine(Engine):
                 omitted_before = reader.n_omitted
                 block = reader.read(first, stop)
                 if number + 1 in segment:
-                    reader.expect(*self.blocks[number + 1])
+                    reader.prefetch(*self.blocks[number + 1])
                 if block.n_rows:
                     state = accumulator.update(done.state, block, kernels.for_block(block))
                     done = done._replace(state=state)

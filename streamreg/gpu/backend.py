@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from streamreg.engines.base import Engine, PartialResult, SegmentReducer, Task
     from streamreg.planning.backend import Request
-    from streamreg.planning.terms import Needs, Candidate, DeviceNeeds
+    from streamreg.planning.terms import Candidate, DeviceNeeds, Needs
     from streamreg.sources.dataset import Dataset
 
 # Blocks: to queue one costs the host some tenths of a millisecond, in which a present bus transfers

@@ -104,4 +104,4 @@ def whole_arrays(dataset: Dataset) -> tuple[Array | None, Array | None]:
     """
     if dataset.weight is not None or dataset.nan_policy == "omit":
         return None, None
-    return dataset.X.whole, None if dataset.y is None else dataset.y.whole
+    return dataset.X.device_rows, None if dataset.y is None else dataset.y.device_rows

@@ -34,7 +34,7 @@ class RowCosts(NamedTuple):
             block_rows=blocks.max_rows,
             pass_nbytes=dataset.pass_nbytes,
             reader_nbytes=dataset.reader_nbytes(blocks.max_rows),
-            shared_nbytes=dataset.shared_nbytes,
+            shared_nbytes=sum(source.shared_nbytes for source in dataset.sources()),
             decodes=not dataset.X.grid.divisible,
             slot_nbytes=0 if dataset.X.in_memory else slot_nbytes(dataset, blocks.max_rows),
         )

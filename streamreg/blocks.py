@@ -42,29 +42,15 @@ def on_host(array: Any) -> Array:  # noqa: ANN401
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Consecutive rows, read at once.
-
-    Attributes
-    ----------
-    X
-        (n, D), any real dtype and byte order.
-    y
-        (n, K), any real dtype and byte order.
-    weight
-        (n,) float64, all positive; ``None`` when every row counts once.
-    start
-        The number of the first row in the data set.
-    joints
-        If blocks were joined to this one: where each of them, but the first, begins.
-    """
+    """Consecutive rows, read at once."""
 
     kind: ClassVar[str] = "dense"
 
-    X: Array
-    y: Array
-    weight: Float64 | None
-    start: int
-    joints: tuple[int, ...] = ()
+    X: Array  # (n, D), any real dtype and byte order
+    y: Array  # (n, K), any real dtype and byte order
+    weight: Float64 | None  # (n,), all positive; None when every row counts once
+    start: int  # the number of the first row in the data set
+    joints: tuple[int, ...] = ()  # where each block but the first begins, if blocks were joined
 
     @property
     def n_rows(self) -> int:

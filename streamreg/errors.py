@@ -16,16 +16,19 @@ therefore holds the parameters that it names as data: :class:`Parameter` and :cl
 
 from __future__ import annotations
 
+import inspect
+import os
 import re
 import shlex
+import traceback
+import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self, TypeAlias
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from pathlib import Path
+from typing import Self, TypeAlias
 
 # parameters whose options have other names; path is that of streamreg.load
 _OPTION_NAMES = {"client": "scheduler", "path": "model"}
+_PACKAGE = f"{Path(__file__).parent}{os.sep}"
 _WORD = re.compile(r"[\w.+-]+")
 
 
@@ -103,7 +106,7 @@ Part: TypeAlias = "str | Parameter"
 class Message(str):
     """A text for the user, in the words of Python, that also has those of the command line.
 
-    ``f"{message}"`` is a plain ``str``; ``+`` and :meth:`joined` give a ``Message``.
+    ``f"{message}"`` is a plain ``str``; ``+`` gives a ``Message``.
 
     >>> message = Message("pass ", Remedy("solver", "cg"), ", or more memory")
     >>> print(message)
@@ -124,12 +127,6 @@ class Message(str):
             for piece in (part.parts if isinstance(part, Message) else [part])
         )
         return message
-
-    @classmethod
-    def joined(cls, separator: str, parts: Iterable[Part]) -> Message:
-        """Return the parts with a separator between them, as ``separator.join`` does."""
-        separated = [piece for part in parts for piece in (separator, part)]
-        return cls(*separated[1:])
 
     def for_command_line(self) -> str:
         """Return the message with options in place of Python's parameters."""
@@ -196,3 +193,11 @@ class ClusterError(StreamregError, RuntimeError):
 
 class DataWarning(UserWarning):
     """The fit is done, but something in the data deserves a look: names columns or chunks."""
+
+
+def warn(message: str) -> None:
+    """Issue a :class:`DataWarning` that points to the line that called this package."""
+    frames = traceback.walk_stack(inspect.currentframe())
+    files = [frame.f_code.co_filename for frame, _ in frames]
+    ours = [level for level, file in enumerate(files, 1) if file.startswith(_PACKAGE)]
+    warnings.warn(message, DataWarning, stacklevel=ours[-1] + 1)

@@ -22,13 +22,11 @@ from streamreg.model import DETAILS, Model
 from streamreg.predict import predict, predict_to, score
 from streamreg.progress import progress_of
 from streamreg.sources.kinds import is_streamable
-from streamreg.sources.open import open_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from streamreg.solvers.base import EpochRecord
-    from streamreg.sources.dataset import Dataset
 
 # paths, arrays of any library, data frames, lists
 Rows: TypeAlias = Any
@@ -80,9 +78,10 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Threads that reduce rows; ``None``: all cores that the process may use. The result is
         bitwise identical for any number. With ``client``, ``fit`` ignores it and warns: each worker
         uses its own threads.
-    device, device_memory_limit
-        ``"cpu"``, or ``"cuda"``: a GPU reduces the rows. And the bytes, or a text, that the fit may
-        take of the GPU's memory; ``None``: half of what is free.
+    device
+        ``"cpu"``, or ``"cuda"``: a GPU reduces the rows.
+    device_memory_limit
+        Bytes, or a text, that the fit may take of the GPU's memory; ``None``: half of what is free.
     client
         A ``distributed.Client``, on whose workers ``fit`` runs its passes; ``predict`` and
         ``score`` run in this process. Clones share it; pickles leave it out.
@@ -105,8 +104,10 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         (D,) and float, or (K, D) and (K,) for y of shape (N, K).
     n_features_in_, feature_names_in_
         D, and the names of the columns where they are known.
-    n_iter_, loss_history_
-        Epochs run; f at the start of each and at the end, of several targets the sum.
+    n_iter_
+        Epochs run.
+    loss_history_
+        f at the start of each epoch, and at the end; the sum over the targets if there are several.
     solver_, converged_, status_
         The solver that ran, whether its tolerance was met, and why it stopped: a sentence.
     plan_, peak_memory_
@@ -186,11 +187,11 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         config = self._config()
         if not callable(self.progress):
             validate.flag("progress", self.progress, "True, False or a callable")
-        dataset = self._dataset(config, X, y, sample_weight)
+        dataset = config.open_dataset(X, y, sample_weight)
         names = self._check_columns(X, reset=True) or dataset.feature_names
         dataset = replace(dataset, feature_names=names)
         result = fit_dataset(dataset, config, progress_of(self.progress, "fit"))
-        self._keep(result.model(dataset))
+        self._set_fitted(result.model(dataset))
         self.plan_ = result.plan
         for message in result.warnings:
             warnings.warn(message, DataWarning, stacklevel=2)
@@ -214,28 +215,20 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         MemoryLimitError
             The predictions do not fit ``memory_limit``; pass ``out``.
         """
-        check_is_fitted(self)
-        config = self._config()
-        dataset = self._dataset(config, X, needs_y=False)
+        model, config = self._model(), self._config()
+        dataset = config.open_dataset(X, needs_y=False)
         self._check_columns(X, reset=False)
         progress = progress_of(self.progress, "predict")
         if out is None:
-            return predict(
-                self._model(),
-                dataset,
-                memory_limit=config.memory_limit,
-                n_threads=config.n_threads,
-                progress=progress,
-            )
+            return predict(model, dataset, config, progress)
         return predict_to(
-            self._model(),
+            model,
             dataset,
             validate.path_text("out", out),
+            config,
+            progress,
             overwrite=validate.flag("overwrite", overwrite),
-            memory_limit=config.memory_limit,
-            n_threads=config.n_threads,
             inputs=[X] if isinstance(X, str | os.PathLike) else [],
-            progress=progress,
         )
 
     def score(self, X: Rows, y: Rows = None, sample_weight: Rows = None) -> float:
@@ -244,17 +237,10 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         NaN, with a warning, if y is constant or has one row. Another warning counts the rows that
         ``nan_policy="omit"`` leaves out.
         """
-        check_is_fitted(self)
-        config = self._config()
-        dataset = self._dataset(config, X, y, sample_weight)
+        model, config = self._model(), self._config()
+        dataset = config.open_dataset(X, y, sample_weight)
         self._check_columns(X, reset=False)
-        scores = score(
-            self._model(),
-            dataset,
-            memory_limit=config.memory_limit,
-            n_threads=config.n_threads,
-            progress=progress_of(self.progress, "score"),
-        )
+        scores = score(model, dataset, config, progress_of(self.progress, "score"))
         for message in scores.warnings:
             warnings.warn(message, DataWarning, stacklevel=2)
         return float(np.mean(scores.r2))
@@ -270,26 +256,7 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def save(self, path: Path) -> None:
         """Write the fitted model to ``.json`` or ``.npz``; parameters are not saved."""
-        check_is_fitted(self)
         self._model().save(path)
-
-    @staticmethod
-    def _dataset(
-        config: FitConfig,
-        X: Rows,
-        y: Rows = None,
-        sample_weight: Rows = None,
-        *,
-        needs_y: bool = True,
-    ) -> Dataset:
-        return open_dataset(
-            X,
-            y,
-            sample_weight,
-            missing_chunks=config.missing_chunks,
-            nan_policy=config.nan_policy,
-            needs_y=needs_y,
-        )
 
     def _config(self) -> FitConfig:
         return FitConfig.parse(**{f.name: getattr(self, f.name) for f in fields(FitConfig)})
@@ -306,7 +273,8 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         names = getattr(self, "feature_names_in_", None)
         return None if names is None else tuple(names)
 
-    def _keep(self, fitted: Model) -> None:
+    def _set_fitted(self, fitted: Model) -> None:
+        """Set the attributes of a fitted estimator."""
         one, names = fitted.one_target, fitted.feature_names
         self.coef_ = fitted.coefficients[0] if one else fitted.coefficients
         self.intercept_ = float(fitted.intercept[0]) if one else fitted.intercept
@@ -320,6 +288,7 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self._target_names = fitted.target_names
 
     def _model(self) -> Model:
+        check_is_fitted(self)
         names = getattr(self, "feature_names_in_", None)
         return Model(
             np.atleast_2d(np.asarray(self.coef_, dtype=np.float64)),
@@ -338,7 +307,9 @@ def load(path: Path) -> LinearRegression:
     ------
     InputError
         There is no such file, or it is not a model; nothing in it is ever run.
+    MemoryLimitError
+        The system refuses memory for the weights.
     """
     estimator = LinearRegression()
-    estimator._keep(Model.load(path))  # noqa: SLF001  (a second constructor)
+    estimator._set_fitted(Model.load(path))  # noqa: SLF001  (a second constructor)
     return estimator

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -12,44 +12,40 @@ import numpy as np
 from streamreg import __version__
 from streamreg.checkpoint.checkpoint import Checkpoint
 from streamreg.config import FitConfig, memory_limit_or_default
-from streamreg.engines.backend import Backend, SegmentReducer
 from streamreg.engines.blas import blas_threads_of_solver
 from streamreg.engines.partition import HOST
 from streamreg.engines.threads import ThreadsEngine, ThreadsReducer
 from streamreg.errors import (
-    DataWarning,
     InputError,
     MemoryLimitError,
     Message,
     Parameter,
     Part,
     Remedy,
+    warn,
 )
 from streamreg.formatting import format_nbytes
 from streamreg.kernels.registry import load_kernels
 from streamreg.machine import PeakMemory, available_nbytes, usable_cpus
 from streamreg.model import Model
-from streamreg.planning.memory_model import (
-    HOST_RATES,
-    make_plan,
-    threads_needs,
-)
+from streamreg.planning.backend import Backend
+from streamreg.planning.memory_model import HOST_RATES, make_plan, threads_needs
 from streamreg.progress import Progress
 from streamreg.signals import sigterm_as_exit
-from streamreg.solvers.base import NO_ITERATE_STORE, Problem, Solution
-from streamreg.sources.fingerprint import dataset_identity
+from streamreg.solvers.base import LEAST_SQUARES, NO_ITERATE_STORE, Problem, Solution
+from streamreg.sources.fingerprint import identity as rows_identity
 from streamreg.sources.open import open_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from streamreg.accumulators.base import Accumulator
-    from streamreg.engines.base import Engine, Reduction
+    from streamreg.engines.base import Engine, Reduction, SegmentReducer
     from streamreg.errors import CheckpointError
-    from streamreg.planning.memory_model import FitBackend, Request
+    from streamreg.planning.backend import Request
     from streamreg.planning.plan import Plan
     from streamreg.planning.terms import Candidate, Needs
-    from streamreg.solvers.base import Reduce, Solver
+    from streamreg.solvers.base import Reduce
     from streamreg.sources.dataset import Dataset
 
 Result = TypeVar("Result")
@@ -59,28 +55,14 @@ _LARGEST_WEIGHT_SUM = 1e120
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """The outcome of a fit.
-
-    Attributes
-    ----------
-    solution
-        Weights in the user's units.
-    peak_nbytes
-        Bytes that the fit added to the process, measured.
-    n_omitted
-        Rows left out for NaN or inf.
-    warnings
-        What deserves a look.
-    checkpoint_error
-        Why no checkpoint could be saved, if one was asked for.
-    """
+    """The outcome of a fit."""
 
     solution: Solution
     plan: Plan
-    peak_nbytes: int
-    n_omitted: int
+    peak_nbytes: int  # that the fit added to the process, measured
+    n_omitted: int  # rows left out for NaN or inf
     warnings: list[str]
-    checkpoint_error: CheckpointError | None = None
+    checkpoint_error: CheckpointError | None  # if nothing could be saved as it was asked for
 
     def model(self, dataset: Dataset) -> Model:
         """Return the weights with the names of the data set that was fitted."""
@@ -102,15 +84,14 @@ class Fit:
         )
 
 
-class ThreadsBackend(Backend["Request", "Needs", "Candidate"]):
+@dataclass
+class ThreadsBackend(Backend):
     """Threads of this process, or of a cluster's workers."""
 
+    memory_limit: int
+    n_threads: int
     policy = HOST
     rates = HOST_RATES
-
-    def __init__(self, memory_limit: int, n_threads: int) -> None:
-        self.memory_limit = memory_limit
-        self.n_threads = n_threads
 
     def require_readable(self, dataset: Dataset) -> None:
         dataset.require_on_host(
@@ -125,50 +106,41 @@ class ThreadsBackend(Backend["Request", "Needs", "Candidate"]):
             load_kernels(kernels)
         # an installed Numba raises many types of errors if NumPy or LLVM do not suit it
         except Exception as error:  # noqa: BLE001
-            warnings.warn(
+            warn(
                 f"Numba is installed but cannot be imported ({type(error).__name__}: {error}): "
                 "using the slower NumPy kernels. Reinstall or remove Numba, or set "
-                "NUMBA_DISABLE_JIT=1 in the environment",
-                DataWarning,
-                stacklevel=2,
+                "NUMBA_DISABLE_JIT=1 in the environment"
             )
             return "numpy"
         return kernels
 
     def open(
-        self,
-        dataset: Dataset,
-        candidate: Candidate,
-        kernels: str,
-        on_rows: Callable[[int], None],
+        self, dataset: Dataset, candidate: Candidate, on_rows: Callable[[int], None]
     ) -> Engine:
         return ThreadsEngine(
             dataset,
             candidate.n_threads,
             on_rows,
-            kernels=kernels,
+            kernels=candidate.kernels,
             cache_nbytes=candidate.cache_nbytes,
             policy=self.policy,
         )
 
-    def segment_reducer(self, candidate: Candidate, kernels: str) -> SegmentReducer:
-        del candidate  # it needs no buffers of its own
-        return ThreadsReducer(kernels, self.policy)
+    def segment_reducer(self, candidate: Candidate) -> SegmentReducer:
+        return ThreadsReducer(candidate.kernels, self.policy)
 
 
-def backend_of(config: FitConfig) -> FitBackend:
+def backend_of(config: FitConfig) -> Backend:
     """Return where the passes of a fit run; a GPU's or a cluster's code is imported only here."""
     if config.client is None:
         limit = memory_limit_or_default(config.memory_limit)
         return _backend_of_process(config, limit, config.n_threads or usable_cpus())
-    from streamreg.cluster.backend import ClusterBackend, limits_of  # noqa: PLC0415
+    from streamreg.cluster.backend import ClusterBackend  # noqa: PLC0415
 
-    limits = limits_of(config)
-    worker = _backend_of_process(config, limits.memory_limit, limits.n_threads)
-    return ClusterBackend(limits, worker)
+    return ClusterBackend(config, partial(_backend_of_process, config))
 
 
-def _backend_of_process(config: FitConfig, memory_limit: int, n_threads: int) -> FitBackend:
+def _backend_of_process(config: FitConfig, memory_limit: int, n_threads: int) -> Backend:
     """Return the backend of one process: this one, or one of a cluster's workers."""
     threads = ThreadsBackend(memory_limit, n_threads)
     if config.device == "cpu":
@@ -217,20 +189,26 @@ def plan(
     return plan_fit(dataset, config)
 
 
-def plan_fit(dataset: Dataset, config: FitConfig) -> Plan:
+def plan_fit(dataset: Dataset, config: FitConfig, backend: Backend | None = None) -> Plan:
     """Plan a fit; reads metadata only. On a cluster the plan is of each worker."""
-    return _plan(dataset, config, backend_of(config))
-
-
-def _plan(dataset: Dataset, config: FitConfig, backend: FitBackend) -> Plan:
+    backend = backend or backend_of(config)
     backend.require_readable(dataset)
-    return make_plan(
+    plan = make_plan(
         dataset,
         backend,
         config.solver,
         config.build_solver,
         saves=config.checkpoint is not None,
     )
+    objective = plan.candidates[plan.chosen].objective
+    if config.l2 and objective != LEAST_SQUARES:
+        raise InputError(
+            Parameter("l2", config.l2),
+            " has no effect with ",
+            Parameter("solver", plan.chosen),
+            f", which minimises {objective}; leave it out",
+        )
+    return plan
 
 
 def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress | None = None) -> Fit:
@@ -247,22 +225,29 @@ def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress | None =
         raise InputError("a fit needs y")
     progress = progress or Progress()
     backend = backend_of(config)
-    plan = _plan(dataset, config, backend)
+    plan = plan_fit(dataset, config, backend)
     candidate = plan.require_fit()
     problem = Problem(
         dataset.n_features,
         dataset.n_targets,
         fit_intercept=config.fit_intercept,
-        penalty=config.penalty,
+        l2=config.l2,
         feature_names=dataset.feature_names,
     )
     solver = config.build_solver(plan.chosen, config.initial_weights(problem))
     with _explain_refused_memory(plan), PeakMemory() as peak:
         # loaded within the measurement, because the plan counts them
-        kernels = backend.load_kernels(candidate.kernels)
+        candidate = replace(candidate, kernels=backend.load_kernels(candidate.kernels))
+        # other kernels, or another partition, give other last bits
+        identity = {
+            "streamreg": __version__,
+            "parameters": config.identity(solver),
+            "kernels": candidate.kernels,
+            "partition": backend.policy.identity(),
+        }
         with (
-            _checkpoint(dataset, config, solver, backend, kernels) as checkpoint,
-            backend.open(dataset, candidate, kernels, progress.rows) as engine,
+            _checkpoint(dataset, config.checkpoint, identity) as checkpoint,
+            backend.open(dataset, candidate, progress.rows) as engine,
         ):
             reduce = _reduce_with(dataset, engine, progress, checkpoint)
             try:
@@ -286,20 +271,14 @@ def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress | None =
 
 @contextmanager
 def _checkpoint(
-    dataset: Dataset, config: FitConfig, solver: Solver, backend: FitBackend, kernels: str
+    dataset: Dataset, path: str | None, identity: dict[str, Any]
 ) -> Iterator[Checkpoint | None]:
     """Yield the fit's checkpoint, if one was asked for; otherwise nothing is read."""
-    if config.checkpoint is None:
+    if path is None:
         yield None
         return
-    identity = {
-        "streamreg": __version__,
-        "parameters": config.identity(solver),
-        "kernels": kernels,
-        "partition": backend.policy.identity(),
-        "data": dataset_identity(dataset),
-    }
-    with sigterm_as_exit(), Checkpoint(config.checkpoint, identity, dataset) as opened:
+    identity["data"] = {name: rows_identity(source) for name, source in dataset.named().items()}
+    with sigterm_as_exit(), Checkpoint(path, identity, dataset) as opened:
         yield opened
 
 

@@ -31,22 +31,14 @@ DETAILS = ("solver", "status", "converged", "n_iter", "loss_history", "peak_memo
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """Weights in the user's units.
-
-    Attributes
-    ----------
-    one_target
-        Whether y was (N,); predictions then are (N,) too.
-    details
-        Results of the fit by the names of ``DETAILS``: plain numbers and texts.
-    """
+    """Weights in the user's units."""
 
     coefficients: Float64  # (K, D)
     intercept: Float64  # (K,)
-    one_target: bool = True
+    one_target: bool = True  # whether y was (N,); predictions then are (N,) too
     feature_names: tuple[str, ...] | None = None
     target_names: tuple[str, ...] | None = None
-    details: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)  # plain numbers and texts, of DETAILS
 
     @property
     def n_features(self) -> int:
@@ -62,11 +54,6 @@ class Model:
         """Write the model to a ``.json`` or ``.npz`` file, whole or not at all.
 
         :meth:`load` returns bitwise identical weights; NaN and inf in the details become ``None``.
-
-        Raises
-        ------
-        InputError
-            The name has another ending, the file cannot be written, or a weight is not finite.
         """
         path = Path(path_text("path", path))
         if path.suffix not in {".json", ".npz"}:
@@ -101,15 +88,7 @@ class Model:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Model:
-        """Read a model; no code in the file is ever run.
-
-        Raises
-        ------
-        InputError
-            There is no such file, or it is not a model.
-        MemoryLimitError
-            The system refuses memory for the weights.
-        """
+        """Read a model; no code in the file is ever run."""
         path = Path(path_text("path", path))
         if not path.is_file():
             raise InputError(f"there is no model file at {str(path)!r}")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import zlib
-from contextlib import closing, contextmanager
+from contextlib import closing, suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -33,12 +34,13 @@ from streamreg.sources.kinds import open_source
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Sequence
     from pathlib import Path
 
     import zarr
 
     from streamreg.blocks import Float64
+    from streamreg.config import FitConfig
     from streamreg.model import Model
     from streamreg.sources.block_reader import BlockReader
     from streamreg.sources.dataset import Dataset
@@ -58,26 +60,20 @@ class Scores(NamedTuple):
 def predict(
     model: Model,
     dataset: Dataset,
-    *,
-    memory_limit: int | None = None,
-    n_threads: int | None = None,
+    config: FitConfig,
     progress: Progress | None = None,
 ) -> Float64:
     """Return predictions in memory, (N,) or (N, K).
 
-    Raises
-    ------
-    InputError
-        X has other features than the model, or NaN or inf; with ``nan_policy="omit"`` NaN is
-        predicted for such rows.
-    MemoryLimitError
-        The predictions do not fit; nothing was read.
+    With ``nan_policy="omit"`` they are NaN for rows with NaN or inf, which else are an
+    ``InputError``. Predictions that do not fit are a ``MemoryLimitError``, before anything is read.
     """
     n_rows, k = dataset.n_rows, model.n_targets
     output = Term("predictions", 8 * n_rows * k, f"{n_rows:,} × {k:,} × 8 bytes")  # noqa: RUF001
-    with _predictor(model, dataset, output, memory_limit, n_threads, progress) as predictor:
-        out = np.empty((n_rows, k))
-        for start, rows in predictor.predict_blocks():
+    work = _Prediction(model, dataset, output, config)
+    out = np.empty((n_rows, k))
+    with closing(work.blocks(progress)) as blocks:
+        for start, rows in blocks:
             out[start : start + len(rows)] = rows
     return out[:, 0] if model.one_target else out
 
@@ -86,12 +82,11 @@ def predict_to(
     model: Model,
     dataset: Dataset,
     out: str | os.PathLike[str],
+    config: FitConfig,
+    progress: Progress | None = None,
     *,
     overwrite: bool = False,
-    memory_limit: int | None = None,
-    n_threads: int | None = None,
     inputs: Sequence[str | os.PathLike[str]] = (),
-    progress: Progress | None = None,
 ) -> Path:
     """Write predictions to a Zarr array, block by block; it appears whole or not at all.
 
@@ -99,33 +94,20 @@ def predict_to(
     with the same model and rows, it resumes. Rows in memory, or mapped, are predicted again from
     the first: they have no fingerprint that is cheaper than to predict them.
 
-    Raises
-    ------
-    InputError
-        ``out`` exists, cannot be written, or is inside one of the ``inputs`` or of the folders that
-        X is read from; or as for ``predict``.
-    MemoryLimitError
-        Not even one block fits; nothing was read.
+    Errors are those of :func:`predict`, and an ``InputError`` if ``out`` exists, cannot be written,
+    or is inside one of the ``inputs`` or of the folders that X is read from.
     """
-    inputs = [*inputs, *dataset.inputs()]
-    path = require_writable(out, overwrite=overwrite, inputs=inputs)
-    output = _output_term(model, dataset)
+    path = require_writable(out, overwrite=overwrite, inputs=[*inputs, *dataset.local_paths()])
+    work = _Prediction(model, dataset, _output_term(model, dataset), config)
     shape = (dataset.n_rows,) if model.one_target else (dataset.n_rows, model.n_targets)
-    with (
-        _predictor(model, dataset, output, memory_limit, n_threads, progress) as predictor,
-        new_array(
-            path,
-            shape,
-            overwrite=overwrite,
-            inputs=inputs,
-            identity=_identity(model, dataset),
-        ) as (array, is_resumed),
-    ):
+    identity = _identity(model, dataset)
+    with new_array(path, shape, overwrite=overwrite, identity=identity) as (array, is_resumed):
         done = _rows_written(array) if is_resumed else 0
         appender = RowAppender(array, done)
-        for start, rows in predictor.predict_blocks(done):
-            new = rows[max(0, done - start) :]
-            appender.append(new[:, 0] if model.one_target else new)
+        with closing(work.blocks(progress, done)) as blocks:
+            for start, rows in blocks:
+                new = rows[max(0, done - start) :]
+                appender.append(new[:, 0] if model.one_target else new)
         appender.close()
     return path
 
@@ -133,23 +115,15 @@ def predict_to(
 def score(
     model: Model,
     dataset: Dataset,
-    *,
-    memory_limit: int | None = None,
-    n_threads: int | None = None,
+    config: FitConfig,
     progress: Progress | None = None,
 ) -> Scores:
     """Return R² of each target, streamed; NaN for a constant target.
 
-    Raises
-    ------
-    InputError
-        X or y have other columns than the model, or NaN or inf; with ``nan_policy="omit"`` such
-        rows are left out, unless that leaves none.
-    MemoryLimitError
-        Not even one block fits; nothing was read.
+    With ``nan_policy="omit"`` rows with NaN or inf are left out, unless that leaves none; else they
+    are an ``InputError``.
     """
-    _require_features(model, dataset)
-    dataset.require_on_host("score runs on the processor. Pass ")
+    _require_rows_of("score", model, dataset)
     if dataset.n_targets != model.n_targets:
         raise InputError(
             f"y has {count(dataset.n_targets, 'target')} but the model was fitted with "
@@ -157,11 +131,8 @@ def score(
         )
     accumulator = Score(model.coefficients.T.copy(), model.intercept)
     costs = RowCosts.of(dataset, HOST)
-
-    def terms(n_threads: int) -> list[Term]:
-        return _terms(model, costs, accumulator.scratch_nbytes, n_threads)
-
-    n_threads = _threads_that_fit("score", dataset, terms, memory_limit, n_threads)
+    terms = partial(_terms, model, costs, accumulator.scratch_nbytes)
+    n_threads = _threads_that_fit("score", dataset, terms, config)
     progress = progress or Progress()
     with closing(progress), ThreadsEngine(dataset, n_threads, progress.rows) as engine:
         progress.begin_pass(dataset.n_rows)
@@ -185,24 +156,46 @@ def score(
     return Scores(r2, engine.n_omitted, warnings)
 
 
-class _Predictor:
-    """Predicts blocks of X on the threads of a pool."""
+class _Prediction:
+    """Predictions of blocks of X, planned with as many threads as fit."""
 
-    def __init__(self, model: Model, nan_policy: str, blocks: Blocks, pool: ReaderPool) -> None:
+    def __init__(self, model: Model, dataset: Dataset, output: Term, config: FitConfig) -> None:
+        _require_rows_of("predict", model, dataset)
+        rows = replace(dataset, y=None, weight=None, target_names=None, nan_policy="raise")
+        costs = RowCosts.of(rows, HOST)
+
+        def terms(n_threads: int, output: Term = output) -> list[Term]:
+            # being computed, waiting for their turn, and being written
+            ahead = 2 if n_threads == 1 else n_threads + 2
+            scratch = numpy_kernels.predict_scratch_nbytes(model.n_features)
+            made_nbytes = ahead * 8 * model.n_targets * costs.block_rows
+            made = Term("pending", made_nbytes, f"predictions of {ahead} blocks")
+            return [output, *_terms(model, costs, scratch, n_threads), made]
+
+        to_disk_nbytes = peak(terms(1, _output_term(model, dataset)))
+        self._n_threads = _threads_that_fit("predict", rows, terms, config, to_disk_nbytes)
+        self._rows = rows
+        self._nan_policy = dataset.nan_policy
         self._coefficients = model.coefficients.T.copy()
         self._intercept = model.intercept
-        self._nan_policy = nan_policy
-        self._blocks = blocks
-        self._pool = pool
 
-    def predict_blocks(self, n_rows_done: int = 0) -> Iterator[tuple[int, Float64]]:
+    def blocks(
+        self, progress: Progress | None, n_rows_done: int = 0
+    ) -> Generator[tuple[int, Float64], None, None]:
         """Yield the first row and the predictions, (n, K), of blocks that are not done."""
-        first = len(self._blocks)
-        if n_rows_done < self._blocks.n_rows:
-            first = self._blocks.number_at(n_rows_done)
-        if first:
-            self._pool.report(self._blocks[first - 1][1])
-        return self._pool.read_in_order(range(first, len(self._blocks)), self._predict)
+        rows = self._rows
+        blocks = Blocks.of(rows.X.grid, rows.row_nbytes)
+        first = blocks.number_at(n_rows_done) if n_rows_done < blocks.n_rows else len(blocks)
+        progress = progress or Progress()
+        with (
+            closing(progress),
+            one_blas_thread(),
+            ReaderPool(rows, blocks, self._n_threads, progress.rows) as pool,
+        ):
+            progress.begin_pass(rows.n_rows)
+            if first:
+                pool.report(blocks[first - 1][1])
+            yield from pool.read_in_order(range(first, len(blocks)), self._predict)
 
     def _predict(self, reader: BlockReader, start: int, stop: int) -> tuple[int, Float64]:
         X = reader.read(start, stop).X
@@ -218,67 +211,24 @@ class _Predictor:
         return start, predictions
 
 
-@contextmanager
-def _predictor(
-    model: Model,
-    dataset: Dataset,
-    output: Term,
-    memory_limit: int | None,
-    n_threads: int | None,
-    progress: Progress | None,
-) -> Iterator[_Predictor]:
-    """Yield a predictor of all rows of X, with as many threads as fit."""
-    _require_features(model, dataset)
-    dataset.require_on_host("predict runs on the processor. Pass ")
-    rows = replace(dataset, y=None, weight=None, target_names=None, nan_policy="raise")
-    costs = RowCosts.of(rows, HOST)
-
-    def terms(n_threads: int, output: Term = output) -> list[Term]:
-        # being computed, waiting for their turn, and being written
-        ahead = 2 if n_threads == 1 else n_threads + 2
-        scratch = numpy_kernels.predict_scratch_nbytes(model.n_features)
-        made_nbytes = ahead * 8 * model.n_targets * costs.block_rows
-        made = Term("pending", made_nbytes, f"predictions of {ahead} blocks")
-        return [output, *_terms(model, costs, scratch, n_threads), made]
-
-    to_disk = peak(terms(1, _output_term(model, dataset)))
-    is_in_memory = output.what == "predictions"
-    n_threads = _threads_that_fit(
-        "predict", rows, terms, memory_limit, n_threads, to_disk if is_in_memory else None
-    )
-    blocks = Blocks.of(rows.X.grid, rows.row_nbytes)
-    progress = progress or Progress()
-    with (
-        closing(progress),
-        one_blas_thread(),
-        ReaderPool(rows, blocks, n_threads, progress.rows) as pool,
-    ):
-        progress.begin_pass(rows.n_rows)
-        yield _Predictor(model, dataset.nan_policy, blocks, pool)
-
-
 def _threads_that_fit(
     what: str,
     dataset: Dataset,
     terms: Callable[[int], list[Term]],
-    memory_limit: int | None,
-    n_threads: int | None,
-    to_disk_nbytes: int | None = None,
+    config: FitConfig,
+    to_disk_nbytes: float = np.inf,
 ) -> int:
     """Return how many threads fit, given the terms of a number of threads.
 
-    Raises
-    ------
-    MemoryLimitError
-        Not even one fits; nothing was read. To write to disk is offered if that fits.
+    If not even one fits, the error offers to write to disk, if that fits.
     """
-    limit = memory_limit_or_default(memory_limit)
-    for threads in range(n_threads or usable_cpus(), 0, -1):
+    limit = memory_limit_or_default(config.memory_limit)
+    for threads in range(config.n_threads or usable_cpus(), 0, -1):
         if peak(terms(threads)) <= limit:
             return threads
     remedies = []
-    if to_disk_nbytes is not None and to_disk_nbytes <= limit:
-        needed = format_nbytes(to_disk_nbytes, up=True)
+    if to_disk_nbytes <= limit:
+        needed = format_nbytes(int(to_disk_nbytes), up=True)
         to_disk = f" to write them to disk block by block: {needed}"
         remedies.append(Message("pass ", Remedy("out", "PATH"), to_disk))
     shape = f"N = {dataset.n_rows:,}, D = {dataset.n_features:,}"
@@ -300,7 +250,8 @@ def _output_term(model: Model, dataset: Dataset) -> Term:
     return Term("output", _CHUNKS_ALIVE * chunk, f"{_CHUNKS_ALIVE} chunks being written")
 
 
-def _require_features(model: Model, dataset: Dataset) -> None:
+def _require_rows_of(what: str, model: Model, dataset: Dataset) -> None:
+    """Refuse rows with other columns than the model, and rows on a GPU."""
     if dataset.n_features != model.n_features:
         raise InputError(
             f"X has {dataset.n_features} features, but LinearRegression is expecting "
@@ -313,17 +264,18 @@ def _require_features(model: Model, dataset: Dataset) -> None:
             f"column {j} of {dataset.X.name} is {given[j]!r}, but the model was fitted with "
             f"{known[j]!r} in its place; bring the columns into the order of the fit"
         )
+    dataset.require_on_host(f"{what} runs on the processor. Pass ")
 
 
 def _identity(model: Model, dataset: Dataset) -> str:
     """Return what distinguishes these predictions from others; empty if they cannot be resumed."""
-    if dataset.X.is_checked_whole:
+    if dataset.X.fingerprint_reads_all_rows:
         return ""
     weights = np.ascontiguousarray(model.coefficients), np.ascontiguousarray(model.intercept)
     known = {
         "weights": [zlib.crc32(each.data) for each in weights],
         "X": identity(dataset.X),
-        "files": [folder_state(path) for path in dataset.X.inputs()],
+        "files": [folder_state(path) for path in dataset.X.local_paths()],
         "nan_policy": dataset.nan_policy,
     }
     return json.dumps(known)
@@ -331,15 +283,11 @@ def _identity(model: Model, dataset: Dataset) -> str:
 
 def _rows_written(array: zarr.Array[Any]) -> int:
     """Return the rows of the leading chunks that were written whole."""
-    written = open_source(array, array.name, missing_chunks="error")
-    reader, done = written.open(), 0
-    try:
+    written, done = open_source(array, array.name, missing_chunks="error"), 0
+    # the first chunk that was not written whole is an error
+    with closing(written.open()) as reader, suppress(DataCorruptionError):
         for chunk in range(len(written.grid)):
             start, stop = written.grid.rows(chunk)
             reader.read(start, stop)
             done = stop
-    except DataCorruptionError:
-        pass  # the first chunk that was not
-    finally:
-        reader.close()
     return done

@@ -60,12 +60,10 @@ def whole(name: str, value: object, most: float = np.inf, what: Part = "at least
     return int(real)
 
 
-def threads(value: object) -> int | None:
-    """Return a number of threads, or ``None``."""
-    if value is None:
-        return None
+def threads(name: str, value: object) -> int:
+    """Return a number of threads."""
     what = Message(f"from 1 to {_MOST_THREADS:,}", PythonOnly(", or None"))
-    return whole("n_threads", value, _MOST_THREADS, what)
+    return whole(name, value, _MOST_THREADS, what)
 
 
 def path_text(name: str, value: object) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from clusters import loopback_cluster
 from fake_cupy import FakeCuPy, install
 from host_cuda import RawModule
 from hypothesis import HealthCheck, settings
@@ -117,13 +118,8 @@ def tile_sizes(request, monkeypatch):
 @pytest.fixture
 def client_here():
     """A cluster whose workers are threads of this process, where a device may be made up."""
-    distributed = pytest.importorskip("distributed")
-    with (
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"
-        ) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
-    ):
+    options = {"threads_per_worker": 2, "processes": False, "memory_limit": "auto", "host": None}
+    with loopback_cluster(2, **options) as client:
         yield client
 
 
@@ -155,7 +151,6 @@ def gpu(monkeypatch, compiled):
     # a few blocks of threads are as good as many, and take turns here
     monkeypatch.setattr(launch, "_GRID", 3)
     monkeypatch.setattr(launch, "_MOST_GRIDS", 1)
-    monkeypatch.setattr(fused_products, "_ADDING_THREADS", 64)
     monkeypatch.setattr(launch, "_WIDE_GRID", 10)
     # of some rows of a thousand numbers
     monkeypatch.setattr(launch, "_WIDE_TILE_NBYTES", 100_000)

@@ -60,7 +60,7 @@ def test_python_and_the_command_line_write_a_parameter_in_their_own_ways(
 
 def test_a_part_for_python_alone_is_not_on_the_command_line():
     with pytest.raises(InputError, match=r"n_threads=0 must be .* 1,024, or None$") as caught:
-        validate.threads(0)
+        validate.threads("n_threads", 0)
     message = caught.value.args[0]
     assert message.for_command_line() == "--n-threads 0 must be a whole number, from 1 to 1,024"
     assert str(Message("a", PythonOnly("b"))) == "ab"
@@ -103,7 +103,6 @@ class Reason(Enum):
         Message("Raise ") + Message(Parameter("memory_limit"), *MESSAGE.parts[2:]),
         MESSAGE + "",
         "" + MESSAGE,
-        Message.joined("", MESSAGE.parts),
         pickle.loads(pickle.dumps(MESSAGE)),
         copy.deepcopy(MESSAGE),
         InputError(MESSAGE).args[0],
@@ -125,13 +124,6 @@ def test_errors_can_be_sent_between_the_processes_of_a_cluster(kind):
     error = rebuild(*arguments)
     assert type(error) is kind
     assert error.args[0].for_command_line() == ON_COMMAND_LINE
-
-
-def test_messages_are_joined_by_a_separator():
-    joined = Message.joined("; ", [MESSAGE, "or not"])
-    assert joined == f"{IN_PYTHON}; or not"
-    assert joined.for_command_line() == f"{ON_COMMAND_LINE}; or not"
-    assert Message.joined("; ", []) == ""
 
 
 def test_a_message_is_a_text_in_pythons_words():

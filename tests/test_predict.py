@@ -9,6 +9,7 @@ import pytest
 import zarr
 from sklearn.metrics import r2_score
 
+from streamreg.config import FitConfig
 from streamreg.errors import InputError, MemoryLimitError
 from streamreg.formatting import GIB, MIB
 from streamreg.model import Model
@@ -42,9 +43,10 @@ def test_predictions_are_those_of_numpy(tmp_path, k, dtype, n_threads):
     expected = expected[:, 0] if k == 1 else expected
     # another order of 20 additions
     close = {"rtol": 1e-12, "atol": 1e-12 * np.abs(expected).max()}
-    made = predict(model, only_x(X), n_threads=n_threads)
+    config = FitConfig(n_threads=n_threads)
+    made = predict(model, only_x(X), config)
     np.testing.assert_allclose(made, expected, **close)
-    path = predict_to(model, only_x(X), tmp_path / "out.zarr", n_threads=n_threads)
+    path = predict_to(model, only_x(X), tmp_path / "out.zarr", config)
     assert np.array_equal(zarr.open_array(path, mode="r")[:], made)
 
 
@@ -53,7 +55,7 @@ def test_predictions_from_a_store_of_any_chunks(tmp_path):
     array = zarr.create_array(tmp_path / "X.zarr", shape=X.shape, dtype=X.dtype, chunks=(611, 3))
     array[:] = X
     model = some_model(7, 2)
-    made = predict(model, only_x(str(tmp_path / "X.zarr")))
+    made = predict(model, only_x(str(tmp_path / "X.zarr")), FitConfig())
     np.testing.assert_allclose(made, X @ model.coefficients.T + model.intercept, rtol=1e-12)
 
 
@@ -63,9 +65,10 @@ def test_nan_in_x_is_named(tmp_path, n_threads, value):
     X = rows(200_000, 8)
     X[170_001, 5] = value
     what = "NaN" if np.isnan(value) else "inf"
+    config = FitConfig(n_threads=n_threads)
     for attempt in (
-        lambda: predict(some_model(8), only_x(X), n_threads=n_threads),
-        lambda: predict_to(some_model(8), only_x(X), tmp_path / "o.zarr", n_threads=n_threads),
+        lambda: predict(some_model(8), only_x(X), config),
+        lambda: predict_to(some_model(8), only_x(X), tmp_path / "o.zarr", config),
     ):
         with pytest.raises(InputError, match=rf"X has {what} in row 170,001, column 5"):
             attempt()
@@ -76,20 +79,22 @@ def test_omitted_rows_are_predicted_to_be_nan():
     X = rows(200_000, 8)
     X[[3, 170_001], [0, 5]] = np.nan, np.inf
     model = some_model(8, 2)
-    made = predict(model, only_x(X, nan_policy="omit"))
+    made = predict(model, only_x(X, nan_policy="omit"), FitConfig())
     assert np.flatnonzero(np.isnan(made).any(axis=1)).tolist() == [3, 170_001]
     expected = np.delete(X, [3, 170_001], axis=0) @ model.coefficients.T + model.intercept
     np.testing.assert_allclose(np.delete(made, [3, 170_001], axis=0), expected, rtol=1e-11)
 
 
 def test_weights_so_large_that_they_overflow_are_no_fault_of_x():
-    made = predict(Model(np.array([[1e300]]), np.zeros(1)), only_x(np.array([[1e300], [1.0]])))
+    made = predict(
+        Model(np.array([[1e300]]), np.zeros(1)), only_x(np.array([[1e300], [1.0]])), FitConfig()
+    )
     assert made.tolist() == [np.inf, 1e300]
 
 
 def test_another_number_of_columns_is_refused():
     with pytest.raises(InputError, match=r"X has 4 features, but .* expecting 3"):
-        predict(some_model(3), only_x(rows(10, 4)))
+        predict(some_model(3), only_x(rows(10, 4)), FitConfig())
 
 
 def test_names_in_another_order_are_refused(tmp_path):
@@ -97,9 +102,9 @@ def test_names_in_another_order_are_refused(tmp_path):
     group.create_array("X", data=rows(10, 2))
     dataset = only_x(str(tmp_path / "data.zarr"))
     with pytest.raises(InputError, match=r"column 0 of .* is 'b', but .* with 'a' in its place"):
-        predict(some_model(2, feature_names=("a", "b")), dataset)
-    assert predict(some_model(2, feature_names=("b", "a")), dataset).shape == (10, 2)
-    assert predict(some_model(2), dataset).shape == (10, 2)
+        predict(some_model(2, feature_names=("a", "b")), dataset, FitConfig())
+    assert predict(some_model(2, feature_names=("b", "a")), dataset, FitConfig()).shape == (10, 2)
+    assert predict(some_model(2), dataset, FitConfig()).shape == (10, 2)
 
 
 def _zarr_array(path, X):
@@ -129,7 +134,7 @@ def test_predictions_are_not_written_over_the_object_that_they_come_from(tmp_pat
     X = rows(100)
     given, path = kind(tmp_path / "X.zarr", X)
     with pytest.raises(InputError, match="would overwrite the input"):
-        predict_to(some_model(), only_x(given), path, overwrite=True)
+        predict_to(some_model(), only_x(given), path, FitConfig(), overwrite=True)
     # nothing was made or lost
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
     left = np.load(path) if path.suffix == ".npy" else zarr.open_array(path, mode="r")[:]
@@ -156,20 +161,14 @@ class _RecordedProgress(Progress):
 def test_progress_receives_every_row_of_every_pass(tmp_path, scale):
     X, model = rows(60_000, 20), some_model(20, 1)
     y = X[:, 0] * scale
-    for work, n_passes in (
-        (lambda recorded: predict(model, only_x(X), progress=recorded), 1),
-        (
-            lambda recorded: predict_to(model, only_x(X), tmp_path / "out.zarr", progress=recorded),
-            1,
-        ),
+    for work, given, n_passes in (
+        (predict, [only_x(X)], 1),
+        (predict_to, [only_x(X), tmp_path / "out.zarr"], 1),
         # squares that overflow cost a second
-        (
-            lambda recorded: score(model, open_dataset(X, y), progress=recorded),
-            1 if scale == 1 else 2,
-        ),
+        (score, [open_dataset(X, y)], 1 if scale == 1 else 2),
     ):
         recorded = _RecordedProgress()
-        work(recorded)
+        work(model, *given, FitConfig(), recorded)
         assert (recorded.passes, recorded.closed) == ([[60_000, 60_000]] * n_passes, 1)
 
 
@@ -187,7 +186,7 @@ class _Unread:
 def test_predictions_that_do_not_fit_are_refused_before_reading(tmp_path):
     model, dataset = some_model(10), only_x(_Unread(10**9, 10))
     with pytest.raises(MemoryLimitError) as caught:
-        predict(model, dataset, memory_limit=GIB)
+        predict(model, dataset, FitConfig(memory_limit=GIB))
     text = str(caught.value)
     assert "predict needs 15.0 GiB but memory_limit is 1.0 GiB" in text
     assert "no data was read" in text
@@ -197,13 +196,13 @@ def test_predictions_that_do_not_fit_are_refused_before_reading(tmp_path):
     raised, on_disk = re.findall(r"(?:memory_limit to|block by block:) ([\d.]+ \w+)", text)
     assert parse_nbytes(on_disk) < 128 * MIB
     with pytest.raises(OSError, match="cannot be read: AssertionError"):
-        predict_to(model, dataset, tmp_path / "out.zarr", memory_limit=GIB)
+        predict_to(model, dataset, tmp_path / "out.zarr", FitConfig(memory_limit=GIB))
     assert parse_nbytes(raised) > 16 * 10**9
 
 
 def test_no_remedy_is_offered_that_does_not_fit():
     with pytest.raises(MemoryLimitError) as caught:
-        predict(some_model(10), only_x(_Unread(10**9, 10)), memory_limit=MIB)
+        predict(some_model(10), only_x(_Unread(10**9, 10)), FitConfig(memory_limit=MIB))
     assert "out=" not in str(caught.value)
 
 
@@ -219,7 +218,7 @@ def test_score_is_that_of_sklearn(n_threads, weighted, offset):
     y = X @ model.coefficients.T + model.intercept + random.standard_normal((len(X), 3)) + offset
     model = Model(model.coefficients, model.intercept + offset, one_target=False)
     weight = random.integers(0, 4, len(X)) * 0.5 if weighted else None
-    made = score(model, open_dataset(X, y, weight), n_threads=n_threads).r2
+    made = score(model, open_dataset(X, y, weight), FitConfig(n_threads=n_threads)).r2
     predicted = X @ model.coefficients.T + model.intercept
     expected = r2_score(y, predicted, sample_weight=weight, multioutput="raw_values")
     # sums of 150,000 squares in another order; an offset costs its digits in y itself
@@ -229,14 +228,18 @@ def test_score_is_that_of_sklearn(n_threads, weighted, offset):
 def test_score_of_values_whose_squares_overflow():
     X = rows(1000, 3)
     y = X @ [1.0, 2.0, 3.0] + np.random.default_rng(0).standard_normal(1000)
-    plain = score(Model(np.array([[1.0, 2.0, 3.0]]), np.zeros(1)), open_dataset(X, y)).r2
+    plain = score(
+        Model(np.array([[1.0, 2.0, 3.0]]), np.zeros(1)), open_dataset(X, y), FitConfig()
+    ).r2
     huge = Model(np.array([[1.0, 2.0, 3.0]]) * 2.0**800, np.zeros(1))
-    assert score(huge, open_dataset(X, y * 2.0**800)).r2 == pytest.approx(plain, rel=1e-12)
+    assert score(huge, open_dataset(X, y * 2.0**800), FitConfig()).r2 == pytest.approx(
+        plain, rel=1e-12
+    )
 
 
 def test_score_of_a_constant_target_is_nan():
     y = np.stack([np.full(100, 7.0), np.arange(100.0)], axis=1)
-    made = score(some_model(3, 2), open_dataset(rows(100), y)).r2
+    made = score(some_model(3, 2), open_dataset(rows(100), y), FitConfig()).r2
     assert np.isnan(made).tolist() == [True, False]
 
 
@@ -245,24 +248,24 @@ def test_score_leaves_out_what_the_policy_says():
     y = X @ model.coefficients[0] + np.random.default_rng(0).standard_normal(1000)
     X[7, 1], y[9] = np.nan, np.nan
     kept = np.delete(np.arange(1000), [7, 9])
-    made = score(model, open_dataset(X, y, nan_policy="omit"))
+    made = score(model, open_dataset(X, y, nan_policy="omit"), FitConfig())
     expected = r2_score(y[kept], X[kept] @ model.coefficients[0] + model.intercept)
     assert made.r2 == pytest.approx(expected, rel=1e-11)
     assert made.n_omitted == 2
     (message,) = made.warnings
     assert message.startswith("2 of 1,000 rows hold NaN or inf and were left out")
     with pytest.raises(InputError, match="NaN in row 7, column 1"):
-        score(model, open_dataset(X, y))
+        score(model, open_dataset(X, y), FitConfig())
     with pytest.raises(InputError, match="none of the 1,000 rows of X counts"):
-        score(model, open_dataset(X * np.nan, y, nan_policy="omit"))
+        score(model, open_dataset(X * np.nan, y, nan_policy="omit"), FitConfig())
 
 
 def test_score_needs_as_many_targets():
     with pytest.raises(InputError, match="y has 2 targets but the model was fitted with 1"):
-        score(some_model(3, 1), open_dataset(rows(10), np.ones((10, 2))))
+        score(some_model(3, 1), open_dataset(rows(10), np.ones((10, 2))), FitConfig())
 
 
 def test_score_is_refused_before_reading():
     dataset = open_dataset(_Unread(10**6, 10), _Unread(10**6))
     with pytest.raises(MemoryLimitError, match=r"score needs .* memory_limit is 1.0 MiB"):
-        score(some_model(10, 1), dataset, memory_limit=MIB)
+        score(some_model(10, 1), dataset, FitConfig(memory_limit=MIB))

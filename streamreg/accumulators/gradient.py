@@ -18,14 +18,11 @@ if TYPE_CHECKING:
 
 
 class GradientResult(NamedTuple):
-    """Means over the rows, weights counted: of r = xw + b - y and u = xd + e."""
+    """Means over the rows, weights counted: of r = xw + b - y, and of u = xd + e."""
 
-    n: int  #               rows
-    rr: Float64  #          (K,)   mean of r²
-    gradient: Float64  #    (D, K) mean of r·x
-    bias: Float64  #        (K,)   mean of r
-    product: Float64  #     (D, K) mean of u·x; (D, 0) without a direction
-    product_bias: Float64  # (K,)  mean of u; (0,) without a direction
+    rr: Float64  #       (K,)   mean of r²
+    gradient: Float64  # (D, M) mean of r·x; with a direction, then of u·x
+    bias: Float64  #     (M,)   mean of r; with a direction, then of u
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,16 +35,11 @@ class Gradient(Accumulator[ProductState, GradientResult]):
 
     in O(D·K) numbers. Means much larger than the deviations would cost log₁₀(mean/deviation)
     digits; shifts subtract them.
-
-    Parameters
-    ----------
-    coefficients, intercept
-        [w] or [w, d], (D, M), and [b] or [b, e], (M,); M is K, or 2K with a direction.
     """
 
-    coefficients: Float64
-    intercept: Float64
-    n_targets: int
+    coefficients: Float64  # (D, M) [w], M = K; or [w, d], M = 2K
+    intercept: Float64  # (M,) [b] or [b, e]
+    n_targets: int  # K
     x: Affine = AS_STORED
     y: Affine = AS_STORED
 
@@ -57,17 +49,14 @@ class Gradient(Accumulator[ProductState, GradientResult]):
 
     @property
     def state_nbytes(self) -> int:
-        d, m = self.coefficients.shape
-        return gradient_nbytes(d, m, self.n_targets)[0]
+        return gradient_nbytes(len(self.coefficients), len(self.intercept), self.n_targets)[0]
 
     @property
     def scratch_nbytes(self) -> int:
-        d, m = self.coefficients.shape
-        return gradient_nbytes(d, m, self.n_targets)[1]
+        return gradient_nbytes(len(self.coefficients), len(self.intercept), self.n_targets)[1]
 
     def zero(self) -> ProductState:
-        d, m = self.coefficients.shape
-        return ProductState.zero(d, self.n_targets, m)
+        return ProductState.zero(len(self.coefficients), self.n_targets, len(self.intercept))
 
     def update(self, state: ProductState, block: Block, kernels: Kernels) -> ProductState:
         kernels.find("products")(
@@ -82,16 +71,8 @@ class Gradient(Accumulator[ProductState, GradientResult]):
 
     @np.errstate(invalid="ignore", over="ignore")
     def finalize(self, state: ProductState) -> GradientResult:
-        s, k = np.float64(state.s), self.n_targets  # without rows the means are NaN
-        products, sums = state.products / s, state.sums / s
-        return GradientResult(
-            n=int(state.n),
-            rr=state.rr / s,
-            gradient=products[:k].T,
-            bias=sums[:k],
-            product=products[k:].T,
-            product_bias=sums[k:],
-        )
+        s = np.float64(state.s)  # without rows the means are NaN
+        return GradientResult(state.rr / s, gradient=(state.products / s).T, bias=state.sums / s)
 
     def is_finite(self, state: ProductState) -> bool:
         return bool(np.isfinite(state.rr).all() and np.isfinite(state.sums).all())

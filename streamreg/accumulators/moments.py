@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from streamreg.accumulators.base import Accumulator, Scaling
+from streamreg.accumulators.base import Accumulator, Scaling, merge_means
 from streamreg.kernels import numpy as numpy_kernels
 from streamreg.kernels.states import MomentsState
 
@@ -39,20 +39,16 @@ class Moments(Accumulator[MomentsState, MomentsResult]):
 
         x̄ = x̄ₐ + (n_b / n) δ        M₂ = M₂ₐ + M₂_b + (nₐ n_b / n) δ²        (D,)
 
-    Means are stored relative to the first row: a mean of 1e9 deviations costs no digits.
-
-    Parameters
-    ----------
-    n_features, n_targets
-        D and K. One state holds 8·(D·(5 + K) + 5K + 2) bytes.
+    Means are stored relative to the first row: a mean of 1e9 deviations costs no digits. One state
+    holds 8·(D·(5 + K) + 5K + 2) bytes.
 
     References
     ----------
     .. [1] Chan, Golub & LeVeque (1983), The American Statistician 37(3), 242-247.
     """
 
-    n_features: int
-    n_targets: int
+    n_features: int  # D
+    n_targets: int  # K
     scaling: Scaling | None = None
 
     @property
@@ -73,28 +69,17 @@ class Moments(Accumulator[MomentsState, MomentsResult]):
         return state
 
     def merge(self, a: MomentsState, b: MomentsState) -> MomentsState:
-        if not b.n:
+        merged = merge_means(a, b)
+        if merged is None:
             return a
-        if not a.n:
-            for mine, other in zip(a, b, strict=True):
-                mine[...] = other
-            return a
-        share = b.s / (a.s + b.s)
-        ratio = a.s * share
-        # in this order, because the difference of similar origins is exact
-        delta = (b.origin - a.origin) + (b.mean - a.mean)
-        y_delta = (b.y_origin - a.y_origin) + (b.y_mean - a.y_mean)
+        ratio, delta, y_delta = merged
         np.add(a.cross, b.cross + ratio * np.outer(y_delta, delta), out=a.cross)
         np.add(a.m2, b.m2 + ratio * delta * delta, out=a.m2)
         np.add(a.y_m2, b.y_m2 + ratio * y_delta * y_delta, out=a.y_m2)
-        np.add(a.mean, share * delta, out=a.mean)
-        np.add(a.y_mean, share * y_delta, out=a.y_mean)
         np.minimum(a.low, b.low, out=a.low)
         np.minimum(a.y_low, b.y_low, out=a.y_low)
         np.maximum(a.high, b.high, out=a.high)
         np.maximum(a.y_high, b.y_high, out=a.y_high)
-        np.add(a.n, b.n, out=a.n)
-        np.add(a.s, b.s, out=a.s)
         return a
 
     @np.errstate(invalid="ignore", over="ignore")

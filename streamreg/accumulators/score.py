@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 class ScoreState(NamedTuple):
     """Sums over the rows so far."""
 
-    n: Float64  # ()    rows
     s: Float64  # ()    Σ sᵢ
     rr: Float64  # (K,)  Σ sᵢ (yᵢ - ŷᵢ)²
     y_origin: Float64  # (K,)  the first y
@@ -30,7 +29,6 @@ class ScoreState(NamedTuple):
 class ScoreResult(NamedTuple):
     """How well predictions agree with y."""
 
-    n: int  #        rows
     r2: Float64  #   (K,) the coefficient of determination; NaN where y is constant
     high: Float64  # (K,) max |y|
 
@@ -51,41 +49,37 @@ class Score(Accumulator[ScoreState, ScoreResult]):
 
     @property
     def state_nbytes(self) -> int:
-        return 8 * (5 * len(self.intercept) + 2)
+        return 8 * (5 * len(self.intercept) + 1)
 
     @property
     def scratch_nbytes(self) -> int:
-        d, k = self.coefficients.shape
-        return numpy_kernels.predict_scratch_nbytes(int(d)) + 8 * 4 * numpy_kernels.tile_rows(
-            d
-        ) * int(k)
+        d, k = map(int, self.coefficients.shape)
+        rows = numpy_kernels.tile_rows(d)
+        return numpy_kernels.predict_scratch_nbytes(d) + 8 * 4 * rows * k
 
     def zero(self) -> ScoreState:
         k = len(self.intercept)
-        return ScoreState(np.zeros(()), np.zeros(()), *(np.zeros(k) for _ in range(5)))
+        return ScoreState(np.zeros(()), *(np.zeros(k) for _ in range(5)))
 
     def update(self, state: ScoreState, block: Block, kernels: Kernels) -> ScoreState:
         del kernels  # because the work is about y
         rows = numpy_kernels.tile_rows(block.X.shape[1])
         unit = np.ones_like(self.intercept) if self.y_scale is None else self.y_scale
         smaller, larger = np.minimum(unit, 1.0), np.maximum(unit, 1.0)
-        for start in range(0, block.n_rows, rows):
-            part = slice(start, start + rows)
-            y = block.y[part].astype(np.float64)
+        for X, tile_y, weight in numpy_kernels.tiles(block, rows):
+            y = tile_y.astype(np.float64)
             high = np.abs(y).max(axis=0)
             # scaled down before the product and up after it, so that nothing overflows
-            predicted = numpy_kernels.predict(
-                block.X[part], self.coefficients * smaller, self.intercept * smaller
-            )
+            w, b = self.coefficients * smaller, self.intercept * smaller
+            predicted = numpy_kernels.predict(X, w, b)
             r = (y * smaller - predicted) * larger
-            origin = state.y_origin if state.n else y[0] * unit
+            origin = state.y_origin if state.s else y[0] * unit
             z = y * unit - origin
-            s = np.ones(len(y)) if block.weight is None else block.weight[part]
+            s = np.ones(len(y)) if weight is None else weight
             total = s.sum()
             mean = s @ z / total
-            sums = ScoreState(
-                np.array(len(y)), total, s @ (r * r), origin, mean, s @ (z - mean) ** 2, high
-            )
+            squares, spread = s @ (r * r), s @ (z - mean) ** 2
+            sums = ScoreState(total, squares, origin, mean, spread, high)
             state = self.merge(state, sums)
         return state
 
@@ -103,7 +97,6 @@ class Score(Accumulator[ScoreState, ScoreResult]):
         np.add(a.y_mean, share * delta, out=a.y_mean)
         np.add(a.rr, b.rr, out=a.rr)
         np.maximum(a.high, b.high, out=a.high)
-        np.add(a.n, b.n, out=a.n)
         np.add(a.s, b.s, out=a.s)
         return a
 
@@ -113,7 +106,7 @@ class Score(Accumulator[ScoreState, ScoreResult]):
         noise = 4 * np.finfo(float).eps * np.abs(state.y_origin + state.y_mean)
         constant = state.y_m2 <= state.s * noise**2
         spread = np.where(constant, np.nan, state.y_m2)
-        return ScoreResult(int(state.n), np.asarray(1 - state.rr / spread), state.high)
+        return ScoreResult(np.asarray(1 - state.rr / spread), state.high)
 
     def is_finite(self, state: ScoreState) -> bool:
         return bool(np.isfinite(state.rr).all())

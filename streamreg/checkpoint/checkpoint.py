@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 from streamreg.checkpoint.file import CheckpointFile
 from streamreg.engines.base import PartialResult
 from streamreg.errors import CheckpointError, DataCorruptionError
+from streamreg.solvers.base import IterateStore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import TracebackType
+    from pathlib import Path
 
     from streamreg.accumulators.base import Accumulator
     from streamreg.engines.base import Engine, Reduction
@@ -53,32 +54,21 @@ class _Pass(NamedTuple):
         return {name: own.get(name, getattr(self.partial, name, None)) for name in _KINDS}
 
 
-class _Position(NamedTuple):
-    """The passes before the first iterate, the last iterate, and the passes after it."""
-
-    first: tuple[_Pass, ...] = ()
-    iterate: Any = None
-    later: tuple[_Pass, ...] = ()
-
-    @property
-    def current(self) -> str:
-        """The name of the tuple to which the next pass belongs."""
-        return "first" if self.iterate is None else "later"
-
-
-class Checkpoint:
+class Checkpoint(IterateStore):
     """The checkpoint of one fit; use it as a context manager around the fit.
 
-    ``path`` and ``identity`` are those of :class:`CheckpointFile`. Entering the context raises what
-    its ``open`` raises, and ``DataCorruptionError`` if a file that was read before has changed.
+    Entering the context raises what :meth:`CheckpointFile.open` raises, and ``DataCorruptionError``
+    if a file that was read before has changed.
     """
 
-    def __init__(self, path: object, identity: Mapping[str, Any], dataset: Dataset) -> None:
+    def __init__(self, path: str | Path, identity: Mapping[str, Any], dataset: Dataset) -> None:
         self.file = CheckpointFile(path, identity)
         self._dataset = dataset
         self._stamps = dataset.stamps()
         self._saved: list[dict[str, Any]] = []  # descriptions of saved passes not yet used
-        self._position = _Position()
+        # before the first iterate, and after the last
+        self._passes: dict[str, list[_Pass]] = {"first": [], "later": []}
+        self._iterate: NamedTuple | None = None
         self._n_done = 0  # complete passes among those to which the next one belongs
         self._is_new = self._is_lost = False
 
@@ -94,7 +84,7 @@ class Checkpoint:
 
     def _resume(self) -> None:
         header = self.file.header
-        for when in ("first", "later"):
+        for when in self._passes:
             known = header.get(when)
             if not isinstance(known, list) or not all(map(_is_description, known)):
                 raise self.file.damaged(f"its list of passes ({when}) is not one")
@@ -110,14 +100,9 @@ class Checkpoint:
             )
             raise
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         try:
-            is_saved = not self._is_new or self._save(self._position)
+            is_saved = not self._is_new or self._save(self._passes)
             if error is not None and self.file.header:
                 state = "the state of the fit" if is_saved else "an earlier state of the fit"
                 error.add_note(
@@ -133,32 +118,32 @@ class Checkpoint:
             return None
         return CheckpointError(
             f"the fit is done and its answer stands, but nothing of it could be saved to "
-            f"checkpoint {str(self.file.path)!r}: {self.file.failure}. Pass a path on a disk "
-            "with room, or no checkpoint"
+            f"{self.file.name}: {self.file.failure}. Pass a path on a disk with room, or no "
+            "checkpoint"
         )
 
     def reduce(self, engine: Engine, accumulator: Accumulator[Any, Result]) -> Reduction[Result]:
         """Run a pass, or the rest of it, or nothing if its result is saved."""
         is_large = engine.policy.is_large(accumulator.state_nbytes)
-        start = last = self._take(accumulator, is_large=is_large)
+        start = last = saved = self._take(accumulator, is_large=is_large)
 
-        def position(partial: PartialResult) -> _Position:
+        def passes(partial: PartialResult) -> dict[str, list[_Pass]]:
             return self._with(_Pass(type(accumulator).__name__, partial, is_large))
 
         # small states are copied, so that they can be saved at any moment
         def on_partial(partial: PartialResult) -> None:
-            nonlocal last
+            nonlocal last, saved
             last = partial
             if not is_large:
                 partial = partial.copied()
-                self._position, self._is_new = position(partial), True
-            if self.file.is_due:
-                self._save(position(partial))
+                self._passes, self._is_new = passes(partial), True
+            if self.file.is_due and self._save(passes(partial)):
+                saved = last
 
         reduction = engine.reduce(accumulator, start, on_partial)
-        if is_large and last is not None and last is not start and not self._has(last):
+        if is_large and last is not None and last is not saved:
             # now, because the solver overwrites the state
-            self._is_lost = not self._save(position(last))
+            self._is_lost = not self._save(passes(last))
         self._n_done += 1
         return reduction
 
@@ -174,21 +159,21 @@ class Checkpoint:
             }
         )
         self._saved, self._n_done = list(self.file.header["later"]), 0
-        self._position = self._position._replace(iterate=saved)
+        self._iterate = saved
         return saved
 
     def save(self, iterate: NamedTuple) -> None:
         """Save an iterate; passes between the first iterate and this one are not needed."""
         if not self._saved:
-            self._position, self._n_done = _Position(self._position.first, iterate), 0
-            self._is_lost = False
+            self._iterate, self._n_done, self._is_lost = iterate, 0, False
+            self._passes = self._passes | {"later": []}
 
     def _take(self, accumulator: Accumulator[Any, Any], *, is_large: bool) -> PartialResult | None:
         """Return the saved partial result of this pass, if there is one."""
         if not self._saved:
             return None
         known = self._saved.pop(0)
-        name = f"{self._position.current}/{self._n_done}"
+        name = f"{self._when}/{self._n_done}"
         if known["accumulator"] != type(accumulator).__name__:
             raise self.file.damaged(f"its pass {name} is of {known['accumulator']}")
         zero = accumulator.zero()._asdict()
@@ -204,32 +189,30 @@ class Checkpoint:
         # the engine writes to what it gets
         own = partial if is_large else partial.copied()
         saved = self._in_file(name, _Pass(type(accumulator).__name__, own, is_large))
-        self._position = self._with(saved)
+        self._passes = self._with(saved)
         return partial
 
-    def _has(self, partial: PartialResult) -> bool:
-        """Whether the pass was saved just as far as this."""
-        passes = getattr(self._position, self._position.current)[self._n_done :]
-        return any(each.partial.n_blocks == partial.n_blocks for each in passes)
+    @property
+    def _when(self) -> str:
+        return "first" if self._iterate is None else "later"
 
-    def _with(self, present: _Pass) -> _Position:
-        """Return the position with the partial result of the present pass."""
-        done = getattr(self._position, self._position.current)[: self._n_done]
-        return self._position._replace(**{self._position.current: (*done, present)})
+    def _with(self, present: _Pass) -> dict[str, list[_Pass]]:
+        """Return the passes with the partial result of the present one."""
+        done = self._passes[self._when][: self._n_done]
+        return self._passes | {self._when: [*done, present]}
 
-    def _save(self, position: _Position) -> bool:
-        """Write a position to the file and take it over; return whether that succeeded."""
-        passes = {"first": position.first, "later": position.later}
+    def _save(self, passes: dict[str, list[_Pass]]) -> bool:
+        """Write passes and the iterate to the file; return whether that succeeded."""
         header: dict[str, Any] = {
             when: [each.described() for each in group] for when, group in passes.items()
-        } | {"has_iterate": position.iterate is not None}
+        } | {"has_iterate": self._iterate is not None}
         states = {
             f"{when}/{at}": each.partial.state
             for when, group in passes.items()
             for at, each in enumerate(group)
         }
-        if position.iterate is not None:
-            states["iterate"] = position.iterate
+        if self._iterate is not None:
+            states["iterate"] = self._iterate
         arrays = {
             f"{name}/{field}": array
             for name, state in states.items()
@@ -237,11 +220,11 @@ class Checkpoint:
         } | {f"stamps/{name}": stamps.values for name, stamps in self._stamps.items()}
         if self._is_lost or not self.file.save(header, arrays):
             return False
-        in_file = {
-            when: tuple(self._in_file(f"{when}/{at}", each) for at, each in enumerate(group))
+        self._passes = {
+            when: [self._in_file(f"{when}/{at}", each) for at, each in enumerate(group)]
             for when, group in passes.items()
         }
-        self._position, self._is_new = position._replace(**in_file), False
+        self._is_new = False
         return True
 
     def _in_file(self, name: str, each: _Pass) -> _Pass:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import os
 import time
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from streamreg.errors import CheckpointError, DataWarning, InputError
+from streamreg.errors import CheckpointError, InputError, warn
 from streamreg.output.archive import Archive, NotAnArchiveError, Stored, write_archive
 from streamreg.output.atomic import atomic_write, require_folder
-from streamreg.validate import path_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,31 +29,20 @@ class CheckpointFile:
     """The last checkpoint of a fit, at ``path``.
 
     The one before it is at ``<path>.previous``. ``<path>.lock`` keeps other fits out.
-
-    Parameters
-    ----------
-    identity
-        All that the answer depends on, as JSON has it.
-
-    Attributes
-    ----------
-    header
-        The description of the last checkpoint's arrays; empty if there is none.
-    failure
-        Why the last attempt to save failed; empty if it did not.
     """
 
-    def __init__(self, path: object, identity: Mapping[str, Any]) -> None:
-        self.path = Path(os.path.realpath(path_text("checkpoint", path)))
+    def __init__(self, path: str | Path, identity: Mapping[str, Any]) -> None:
+        self.path = Path(os.path.realpath(path))
+        self.name = f"checkpoint {str(self.path)!r}"
         self._previous = self.path.with_name(f"{self.path.name}.previous")
         self._lock = FileLock(f"{self.path}.lock", timeout=0)
-        # tuples become lists, as in the file
+        # all that the answer depends on; tuples become lists, as in the file
         self._identity = json.loads(json.dumps(identity))
         self._archive: Archive | None = None
         self._is_damaged = False
         self._due = time.monotonic() + INTERVAL_SECONDS
-        self.header: dict[str, Any] = {}
-        self.failure = ""
+        self.header: dict[str, Any] = {}  # of the last checkpoint, if there is one
+        self.failure = ""  # why the last attempt to save failed, if it did
 
     @property
     def is_due(self) -> bool:
@@ -69,24 +56,22 @@ class CheckpointFile:
         ``CheckpointError``: the file belongs to another fit, or is damaged.
         """
         if self.path.is_dir():
-            raise InputError(f"checkpoint {str(self.path)!r} is a folder; pass the path of a file")
-        require_folder(self.path, f"checkpoint {str(self.path)!r}")
+            raise InputError(f"{self.name} is a folder; pass the path of a file")
+        require_folder(self.path, self.name)
         try:
             self._lock.acquire()
         except Timeout:
             raise InputError(
-                f"checkpoint {str(self.path)!r} is in use by another fit, which holds "
-                f"{self._lock.lock_file!r}; wait for it to end, or pass another path"
+                f"{self.name} is in use by another fit, which holds {self._lock.lock_file!r}; wait "
+                "for it to end, or pass another path"
             ) from None
         except OSError as error:
-            raise InputError(
-                f"checkpoint {str(self.path)!r} cannot be used: {error.strerror}"
-            ) from error
+            raise InputError(f"{self.name} cannot be used: {error.strerror}") from error
         try:
             self._archive = self._last_whole()
             if self._archive is not None:
-                self._require_own(self._archive.header)
                 self.header = self._archive.header
+                self._require_own()
         except BaseException:
             self.close()
             raise
@@ -149,7 +134,7 @@ class CheckpointFile:
     def damaged(self, how: str) -> CheckpointError:
         """Return the error that the checkpoint is damaged."""
         return CheckpointError(
-            f"checkpoint {str(self.path)!r} is damaged: {how}. Remove it and "
+            f"{self.name} is damaged: {how}. Remove it and "
             f"{self._previous.name!r} to start over; if it is no checkpoint, pass another path"
         )
 
@@ -170,18 +155,17 @@ class CheckpointFile:
                 continue
             if damages:
                 self._is_damaged = True
-                warnings.warn(
-                    f"checkpoint {str(self.path)!r} is damaged ({damages[0]}); the fit resumes "
-                    f"from the one before, {path.name!r}",
-                    DataWarning,
-                    stacklevel=2,
+                warn(
+                    f"{self.name} is damaged ({damages[0]}); the fit resumes "
+                    f"from the one before, {path.name!r}"
                 )
             return archive
         if damages:
             raise self.damaged(" and ".join(damages))
         return None
 
-    def _require_own(self, header: dict[str, Any]) -> None:
+    def _require_own(self) -> None:
+        header = self.header
         if header.get("format") != _FORMAT:
             raise CheckpointError(
                 f"{str(self.path)!r} is not a checkpoint of streamreg: its format is "
@@ -189,7 +173,7 @@ class CheckpointFile:
             )
         if header.get("version") != _VERSION:
             raise CheckpointError(
-                f"checkpoint {str(self.path)!r} has format version {header.get('version')!r}, and "
+                f"{self.name} has format version {header.get('version')!r}, and "
                 f"this version of streamreg reads {_VERSION}. Resume with the version that wrote "
                 f"it, or remove it and {self._previous.name!r} to start over"
             )
@@ -199,7 +183,7 @@ class CheckpointFile:
         ]
         if differences:
             raise CheckpointError(
-                f"checkpoint {str(self.path)!r} is of another fit: {'; '.join(differences)}. "
+                f"{self.name} is of another fit: {'; '.join(differences)}. "
                 "Fit with the same data and parameters, pass another path, or remove it and "
                 f"{self._previous.name!r} to start over"
             )
@@ -207,11 +191,9 @@ class CheckpointFile:
     def _warn(self, error: OSError) -> None:
         left = "the one before is left" if self.header else "none was saved before"
         if not self.failure:
-            warnings.warn(
-                f"checkpoint {str(self.path)!r} cannot be written: {error.strerror}; {left}, and "
-                "the fit continues. Free space on its disk, or stop the fit and pass another path",
-                DataWarning,
-                stacklevel=2,
+            warn(
+                f"{self.name} cannot be written: {error.strerror}; {left}, and "
+                "the fit continues. Free space on its disk, or stop the fit and pass another path"
             )
         self.failure = str(error.strerror)
 

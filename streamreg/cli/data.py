@@ -9,6 +9,7 @@ import typer
 
 from streamreg.cli import show
 from streamreg.cli.options import Data, Json, MissingChunks, Overwrite, Progress, X, Y, dataset_of
+from streamreg.config import FitConfig
 from streamreg.engines.partition import Blocks
 from streamreg.formatting import count, format_nbytes
 from streamreg.progress import progress_of
@@ -78,7 +79,8 @@ def info(
     json: Json = False,
 ) -> None:
     """Show shapes, chunks, codecs and checksums, and advice on the layout."""
-    dataset = dataset_of(data, x, y, missing_chunks=missing_chunks, needs_y=x is None or bool(y))
+    config = FitConfig.parse(missing_chunks=missing_chunks)
+    dataset = dataset_of(config, data, x, y, needs_y=x is None or bool(y))
     rows = [_describe(source) for source in dataset.sources()]
     largest = Blocks.of(dataset.X.grid, dataset.X.row_nbytes).max_rows
     advice = dataset.X.layout_advice(largest * dataset.X.row_nbytes)
@@ -99,11 +101,12 @@ def info(
 
 
 def _describe(source: RowSource) -> dict[str, Any]:
-    own = {
+    unknown = dict.fromkeys(("chunks", "chunk size", "codecs", "checksum"), "")
+    return {
         "array": source.name,
         "shape": source.shape,
         "dtype": str(source.dtype),
         "size": format_nbytes(source.pass_nbytes),
+        **unknown,
+        **source.describe(),
     }
-    stored = source.describe()._asdict().items()
-    return own | {name.replace("_", " "): value for name, value in stored}

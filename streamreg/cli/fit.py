@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 
 from streamreg import fit as fitting
@@ -113,16 +114,15 @@ def _write_result(model: Model, result: Fit, out: Path | None) -> None:
         f"{format_nbytes(result.plan.memory_limit)} allowed"
     )
     names = model.feature_names or [f"x{j}" for j in range(model.n_features)]
-    targets = model.target_names or [f"y{k}" for k in range(len(model.intercept))]
-    n_targets = min(len(targets), _MOST_TARGETS)
-    rows = [["intercept", *(f"{b:.6g}" for b in model.intercept[:n_targets])]]
-    rows += [
-        [names[j], *(f"{w:.6g}" for w in model.coefficients[:n_targets, j])]
-        for j in range(min(model.n_features, _MOST_ROWS))
+    targets = model.target_names or [f"y{k}" for k in range(model.n_targets)]
+    values = np.vstack([model.intercept, model.coefficients.T])[:, :_MOST_TARGETS]
+    rows = [
+        [name, *(f"{value:.6g}" for value in row)]
+        for name, row in zip(["intercept", *names[:_MOST_ROWS]], values, strict=False)
     ]
-    show.write_table(["", *targets[:n_targets]], rows)
-    if len(targets) > n_targets:
-        show.write(f"… and {len(targets) - n_targets:,} more targets")
+    show.write_table(["", *targets[:_MOST_TARGETS]], rows)
+    if len(targets) > _MOST_TARGETS:
+        show.write(f"… and {len(targets) - _MOST_TARGETS:,} more targets")
     if model.n_features > _MOST_ROWS:
         show.write(f"… and {model.n_features - _MOST_ROWS:,} more coefficients")
     if out is not None:

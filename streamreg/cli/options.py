@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from streamreg.config import FitConfig
 from streamreg.errors import InputError
 from streamreg.sources.dataset import Dataset, NanPolicy
-from streamreg.sources.open import open_dataset
 
 Data = Annotated[
     str | None,
@@ -52,13 +52,12 @@ Progress = Annotated[bool, typer.Option(help="Show progress on standard error.")
 
 
 def dataset_of(
+    config: FitConfig,
     data: str | None,
     x: str | None,
     y: str | None = None,
     weight: str | None = None,
     *,
-    missing_chunks: str = "error",
-    nan_policy: NanPolicy = "raise",
     needs_y: bool = True,
 ) -> Dataset:
     """Open DATA, or --x and --y."""
@@ -66,11 +65,4 @@ def dataset_of(
         raise InputError("name the data once: DATA, a data set, or --x PATH with --y PATH")
     if data is not None and y is not None:
         raise InputError(f"--y goes with --x; the data set {data} has its own y")
-    return open_dataset(
-        data if x is None else x,
-        y,
-        weight,
-        missing_chunks=missing_chunks,
-        nan_policy=nan_policy,
-        needs_y=needs_y,
-    )
+    return config.open_dataset(data if x is None else x, y, weight, needs_y=needs_y)

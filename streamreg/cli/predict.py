@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -11,11 +12,12 @@ import typer
 from streamreg import predict as prediction
 from streamreg.cli import options as o
 from streamreg.cli import show
+from streamreg.cli.config_options import with_config_options
 from streamreg.config import FitConfig
 from streamreg.formatting import count
 from streamreg.model import Model
 from streamreg.progress import progress_of
-from streamreg.sources.dataset import NanPolicy
+from streamreg.sources.dataset import Dataset, NanPolicy
 
 
 def predict(
@@ -37,19 +39,21 @@ def predict(
     json: o.Json = False,
 ) -> None:
     """Write predictions to disk, block by block; they appear whole or not at all."""
-    dataset = o.dataset_of(
-        data, x, missing_chunks=missing_chunks, nan_policy=nan_policy, needs_y=False
+    config = FitConfig.parse(
+        memory_limit=memory_limit,
+        n_threads=n_threads,
+        missing_chunks=missing_chunks,
+        nan_policy=nan_policy,
     )
-    config = FitConfig.parse(memory_limit=memory_limit, n_threads=n_threads)
+    dataset = o.dataset_of(config, data, x, needs_y=False)
     path = prediction.predict_to(
         Model.load(model_file),
         dataset,
         out,
+        config,
+        progress_of(progress, "predict"),
         overwrite=overwrite,
-        memory_limit=config.memory_limit,
-        n_threads=config.n_threads,
         inputs=[path for path in (data, x) if path is not None],
-        progress=progress_of(progress, "predict"),
     )
     if json:
         show.write_json({"path": str(path), "rows": dataset.n_rows})
@@ -57,31 +61,17 @@ def predict(
         show.write(f"{count(dataset.n_rows, 'prediction')} written to {out}")
 
 
+@partial(with_config_options, names=("memory_limit", "n_threads", "missing_chunks", "nan_policy"))
 def score(
+    dataset: Dataset,
+    config: FitConfig,
     model_file: o.ModelFile,
-    data: o.Data = None,
-    x: o.X = None,
-    y: o.Y = None,
-    sample_weight: o.Weight = None,
-    memory_limit: o.MemoryLimit = None,
-    n_threads: o.NThreads = None,
-    missing_chunks: o.MissingChunks = "error",
-    nan_policy: o.NanPolicyOption = "raise",
     progress: o.Progress = True,
     json: o.Json = False,
 ) -> None:
     """Show R² of a model's predictions, the mean if there are several targets; streamed."""
-    dataset = o.dataset_of(
-        data, x, y, sample_weight, missing_chunks=missing_chunks, nan_policy=nan_policy
-    )
-    config = FitConfig.parse(memory_limit=memory_limit, n_threads=n_threads)
-    scores = prediction.score(
-        Model.load(model_file),
-        dataset,
-        memory_limit=config.memory_limit,
-        n_threads=config.n_threads,
-        progress=progress_of(progress, "score"),
-    )
+    model = Model.load(model_file)
+    scores = prediction.score(model, dataset, config, progress_of(progress, "score"))
     for message in scores.warnings:
         show.warn(message)
     r2 = float(np.mean(scores.r2))

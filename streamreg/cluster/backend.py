@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import warnings
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from streamreg.cluster.engine import ClusterEngine
 from streamreg.cluster.scheduler import scheduler_of
 from streamreg.cluster.workers import job_for, require_fit_workers
 from streamreg.config import memory_limit_or_default
-from streamreg.engines.backend import Backend
 from streamreg.engines.blas import blas_architecture
-from streamreg.errors import (
-    ClusterError,
-    DataWarning,
-    InputError,
-    Message,
-    Parameter,
-)
+from streamreg.errors import ClusterError, InputError, Message, Parameter, warn
 from streamreg.formatting import format_nbytes
+from streamreg.planning.backend import Backend
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from streamreg.cluster.scheduler import Scheduler
     from streamreg.config import FitConfig
-    from streamreg.engines.backend import SegmentReducer
-    from streamreg.engines.base import Engine
-    from streamreg.planning.memory_model import FitBackend, Request
+    from streamreg.engines.base import Engine, SegmentReducer
+    from streamreg.planning.backend import Request
     from streamreg.planning.terms import Candidate, Needs
     from streamreg.sources.dataset import Dataset
 
@@ -35,28 +26,75 @@ if TYPE_CHECKING:
 _USABLE_SHARE = 0.6
 
 
-class ClusterBackend(Backend["Request", "Needs", "Candidate"]):
+class ClusterBackend(Backend):
     """The workers of a cluster.
+
+    Workers may differ: the memory limit is that of the smallest, the threads are those of the
+    largest.
 
     Parameters
     ----------
-    worker
-        The backend of each worker, with the limits of the smallest.
+    worker_with
+        Returns the backend of each worker, given its memory limit and threads.
+
+    Raises
+    ------
+    InputError
+        The client cannot be used, or its configuration makes no sense.
+    ClusterError
+        No worker connects within the patience.
     """
 
     caches_blocks = False
     # Dask runs a task on each thread of a worker
     uses_all_threads = True
 
-    def __init__(self, limits: WorkerLimits, worker: FitBackend) -> None:
-        self._scheduler = scheduler = limits.scheduler
-        self.worker_nbytes = limits.worker_nbytes
-        self._worker = worker
-        self.policy = worker.policy
-        self.rates = worker.rates
-        self.memory_limit = worker.memory_limit
-        self.n_threads = worker.n_threads
-        self.n_processes = max(1, len(scheduler.workers()))
+    def __init__(self, config: FitConfig, worker_with: Callable[[int, int], Backend]) -> None:
+        if config.n_threads is not None:
+            warn(
+                Message(
+                    Parameter("n_threads", config.n_threads),
+                    " has no effect on a fit with ",
+                    Parameter("client"),
+                    ": each worker uses the threads that it was started with (dask worker "
+                    "--nthreads)",
+                )
+            )
+        self._scheduler = scheduler = scheduler_of(config.client)
+        client = scheduler.client
+        if not scheduler.workers():
+            try:
+                client.wait_for_workers(1, timeout=scheduler.patience)
+            except TimeoutError as error:
+                raise ClusterError(
+                    f"the scheduler at {client.scheduler.address} has had no worker for "
+                    f"{scheduler.patience:.0f} s; start some with: dask worker ADDRESS"
+                ) from error
+        workers = client.scheduler_info(n_workers=-1)["workers"].values()
+        self.n_processes = max(1, len(workers))
+        self.n_threads = max((worker["nthreads"] for worker in workers), default=1)
+        self.memory_limit = memory_limit_or_default(config.memory_limit)
+        smallest = min(filter(None, (worker["memory_limit"] for worker in workers)), default=None)
+        if smallest is not None:
+            self._limit_to_share_of(smallest, config.memory_limit)
+        self._worker = worker_with(self.memory_limit, self.n_threads)
+        self.policy, self.rates = self._worker.policy, self._worker.rates
+        self.n_threads = self._worker.n_threads
+
+    def _limit_to_share_of(self, worker_nbytes: int, given: int | None) -> None:
+        usable = int(_USABLE_SHARE * worker_nbytes)
+        if given is not None and given <= usable:
+            return
+        if given is not None:
+            warn(
+                Message(
+                    Parameter("memory_limit"),
+                    f" of {format_nbytes(given)} is lowered to {format_nbytes(usable)}, "
+                    f"{_USABLE_SHARE:.0%} of the {format_nbytes(worker_nbytes)} of the smallest "
+                    "worker",
+                )
+            )
+        self.memory_limit, self.worker_nbytes = usable, worker_nbytes
 
     def require_readable(self, dataset: Dataset) -> None:
         self._worker.require_readable(dataset)
@@ -72,7 +110,7 @@ class ClusterBackend(Backend["Request", "Needs", "Candidate"]):
         return self._worker.needs(request, n_threads)
 
     def open(
-        self, dataset: Dataset, candidate: Candidate, kernels: str, on_rows: Callable[[int], None]
+        self, dataset: Dataset, candidate: Candidate, on_rows: Callable[[int], None]
     ) -> Engine:
         """Return the engine of a fit, once all workers have said that they can do the work.
 
@@ -81,75 +119,11 @@ class ClusterBackend(Backend["Request", "Needs", "Candidate"]):
         ClusterError
             A worker cannot open the data, or has other versions of packages that add up.
         """
-        job = job_for(dataset, self.segment_reducer(candidate, kernels))
+        job = job_for(dataset, self.segment_reducer(candidate))
         # without GPUs a fit on this machine's processor is expected to give the same bits
         ours = {blas_architecture()} if candidate.device is None else set()
         require_fit_workers(self._scheduler, job, ours)
         return ClusterEngine(dataset, job, self._scheduler, on_rows, self.policy)
 
-    def segment_reducer(self, candidate: Candidate, kernels: str) -> SegmentReducer:
-        return self._worker.segment_reducer(candidate, kernels)
-
-
-class WorkerLimits(NamedTuple):
-    """What a fit may use of each worker."""
-
-    scheduler: Scheduler
-    memory_limit: int
-    n_threads: int
-    worker_nbytes: int | None  # of the smallest worker, if the limit is a share of its memory
-
-
-def limits_of(config: FitConfig) -> WorkerLimits:
-    """Return what a fit may use of each worker.
-
-    Workers may differ: the limit is that of the smallest, the threads are those of the largest.
-
-    Raises
-    ------
-    InputError
-        The client cannot be used, or its configuration makes no sense.
-    ClusterError
-        No worker connects within the patience.
-    """
-    if config.n_threads is not None:
-        no_effect = Message(
-            Parameter("n_threads", config.n_threads),
-            " has no effect on a fit with ",
-            Parameter("client"),
-            ": each worker uses the threads that it was started with (dask worker --nthreads)",
-        )
-        warnings.warn(no_effect, DataWarning, stacklevel=2)
-    scheduler = scheduler_of(config.client)
-    client = scheduler.client
-    if not scheduler.workers():
-        try:
-            client.wait_for_workers(1, timeout=scheduler.patience)
-        except TimeoutError as error:
-            raise ClusterError(
-                f"the scheduler at {client.scheduler.address} has had no worker for "
-                f"{scheduler.patience:.0f} s; start some with: dask worker ADDRESS"
-            ) from error
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    memory = (worker["memory_limit"] for worker in workers)
-    worker_nbytes = min((nbytes for nbytes in memory if nbytes), default=None)
-    limit = memory_limit_or_default(config.memory_limit)
-    if worker_nbytes is not None:
-        usable = int(_USABLE_SHARE * worker_nbytes)
-        if config.memory_limit is None or config.memory_limit > usable:
-            if config.memory_limit is not None:
-                _warn_of_limit(config.memory_limit, usable, worker_nbytes)
-            limit = usable
-        else:
-            worker_nbytes = None
-    n_threads = max((worker["nthreads"] for worker in workers), default=1)
-    return WorkerLimits(scheduler, limit, n_threads, worker_nbytes)
-
-
-def _warn_of_limit(memory_limit: int, usable: int, worker_nbytes: int) -> None:
-    lowered = Message(
-        Parameter("memory_limit"),
-        f" of {format_nbytes(memory_limit)} is lowered to {format_nbytes(usable)}, "
-        f"{_USABLE_SHARE:.0%} of the {format_nbytes(worker_nbytes)} of the smallest worker",
-    )
-    warnings.warn(lowered, DataWarning, stacklevel=4)
+    def segment_reducer(self, candidate: Candidate) -> SegmentReducer:
+        return self._worker.segment_reducer(candidate)

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import pickle
-import uuid
-import warnings
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from streamreg.cluster import worker_tasks
 from streamreg.cluster.tasks import TASKS_A_THREAD, Tasks
-from streamreg.engines.base import Engine, PartialResult, merge_in_order
+from streamreg.engines.base import Engine, PartialResult
 from streamreg.engines.partition import HOST, PartitionPolicy
-from streamreg.errors import DataWarning
+from streamreg.errors import warn
 from streamreg.formatting import format_nbytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
     from contextlib import ExitStack
 
     from streamreg.accumulators.base import Accumulator
     from streamreg.cluster.scheduler import Scheduler
     from streamreg.cluster.worker_tasks import Done, Job
-    from streamreg.engines.base import OnPartial
-    from streamreg.engines.partition import Segments
+    from streamreg.engines.base import Pass
     from streamreg.sources.dataset import Dataset
 
 # an accumulator above this size is sent once for all tasks of a pass, not with each
@@ -39,17 +36,8 @@ class ClusterEngine(Engine):
 
     Segments are those of the engine of one machine, so the result is bitwise identical. If a state
     is too large for one copy a segment, each task reads all rows and makes one part of the state; a
-    GPU makes whole states.
-
-    Parameters
-    ----------
-    policy
-        That of the workers' backend.
-
-    Raises
-    ------
-    ClusterError
-        From a pass: workers or the scheduler are lost.
+    GPU makes whole states. A pass raises :class:`ClusterError` if workers or the scheduler are
+    lost.
     """
 
     def __init__(
@@ -63,64 +51,52 @@ class ClusterEngine(Engine):
         super().__init__(dataset, on_rows, policy)
         self._job = job
         self._scheduler = scheduler
-        # Dask makes one group of all keys with the same first word
-        self._prefix = f"streamreg-{uuid.uuid4().hex}"
         # of Dask arrays, by name: the chunks of each block
         self._chunks = {
             name: chunks
             for name, source in dataset.named().items()
             if (chunks := source.delayed_chunks(list(self.blocks))) is not None
         }
-        self._suspects: set[str] = set()
         self._has_warned = False
 
     def _begin(self, stack: ExitStack) -> None:
         # Dask remembers each group of tasks until it is restarted. While one task is held, the
         # tasks of all passes are one group.
-        stack.callback(self._submit(bytes).release)
+        stack.callback(self._scheduler.submit(bytes).release)
 
-    def _run_pass(
-        self,
-        accumulator: Accumulator[Any, Any],
-        start: PartialResult,
-        segments: Segments,
-        on_partial: OnPartial | None,
-    ) -> PartialResult:
+    def _run_pass(self, work: Pass) -> PartialResult:
+        accumulator, start, segments, on_partial = work
         if start.n_blocks == len(self.blocks):
             return start
         if len(segments) == 1:
             is_large = self.policy.is_large(accumulator.state_nbytes)
             if on_partial is not None and is_large and not self._has_warned:
                 self._has_warned = True
-                warnings.warn(
+                warn(
                     f"on a cluster a state of {format_nbytes(accumulator.state_nbytes)} is not "
                     "saved within a pass: a fit that is interrupted runs its last pass again from "
-                    "the start",
-                    DataWarning,
-                    stacklevel=2,
+                    "the start"
                 )
             # a large state would have to be sent to the workers: its pass starts over
-            start = PartialResult(accumulator.zero())
+            work = work._replace(start=PartialResult(accumulator.zero()))
             if accumulator.n_parts > 1 and self.policy.shares_large_states:
                 whole = self._reduce_in_parts(accumulator)
                 if on_partial is not None:
                     on_partial(whole)
                 return whole
-        self._report_rows_before(start.n_blocks)
-        partials = self._reduce_segments(accumulator, segments.after(start.n_blocks))
-        with closing(partials):
-            return merge_in_order(accumulator, start, partials, on_partial)
+        self._report_rows_before(work.start.n_blocks)
+        with closing(self._reduce_segments(accumulator, work.rest())) as partials:
+            return work.merge_in_order(partials)
 
     def _reduce_segments(
         self, accumulator: Accumulator[Any, Any], segments: list[range]
     ) -> Generator[PartialResult, None, None]:
         groups = self._grouped(segments, accumulator.state_nbytes)
-        calls = [(group, None) for group in groups]
         # however the pass ends, no task is left
-        with closing(self._run(accumulator, calls)) as results:
-            for group, result in zip(groups, results, strict=True):
-                for segment, done in zip(group, result, strict=True):
-                    yield self._checked(done)
+        with closing(self._run(accumulator, [(group, None) for group in groups])) as results:
+            for group, done in zip(groups, results, strict=True):
+                for segment, partial in zip(group, done.partials, strict=True):
+                    yield partial
                     self._on_rows(self._n_rows(segment))
 
     def _reduce_in_parts(self, accumulator: Accumulator[Any, Any]) -> PartialResult:
@@ -129,38 +105,38 @@ class ClusterEngine(Engine):
         # one part in ``step``, because parts to the left are higher
         parts = [range(first, n_parts, step) for first in range(step)]
         calls = [([range(len(self.blocks))], part) for part in parts]
-        last: PartialResult
+        counts = PartialResult(None)
+
+        def states(results: Iterable[Done]) -> Iterator[tuple[range, Any]]:
+            nonlocal counts
+            for part, done in zip(parts, results, strict=True):
+                (partial,) = done.partials
+                counts = partial._replace(state=None)
+                yield part, partial.state
 
         with closing(self._run(accumulator, calls)) as results:
-
-            def states() -> Iterator[tuple[range, Any]]:
-                nonlocal last
-                for part, (done,) in zip(parts, results, strict=True):
-                    last = self._checked(done)
-                    yield part, last.state
-
-            state = accumulator.joined(states())
+            state = accumulator.joined(states(results))
         self._on_rows(self._dataset.n_rows)
-        return last._replace(state=state)
+        return counts._replace(state=state)
 
     def _run(
         self, accumulator: Accumulator[Any, Any], calls: Sequence[tuple[list[range], range | None]]
-    ) -> Generator[list[Done], None, None]:
+    ) -> Generator[Done, None, None]:
         """Yield in order what tasks return for segments, or for a part of the state."""
-        job = self._job._replace(checks_integers=self._checks_integers)
+        job = self._job._replace(checks_integers=self.checks_integers)
         sent: dict[tuple[str, ...], Any] = {}
 
-        def submit(segments: list[range], part: range | None, **where: list[str]) -> Any:  # noqa: ANN401
+        def submit(segments: list[range], part: range | None, workers: list[str] | None) -> Any:  # noqa: ANN401
             # workers that are chosen because another hangs may not need a copy from that one
-            chosen = tuple(where.get("workers", ()))
+            chosen = tuple(workers or ())
             if chosen not in sent:
-                sent[chosen] = self._send(accumulator, **where)
+                sent[chosen] = self._send(accumulator, workers)
             if self._chunks:
                 (segment,) = segments
                 last_block = self._chained(job, sent[chosen], segment, part)
-                return self._scheduler.client.compute(last_block, **where)
+                return self._scheduler.client.compute(last_block, workers=workers)
             call = (worker_tasks.reduce_segments, job, sent[chosen], segments, part)
-            return self._submit(*call, **where)
+            return self._scheduler.submit(*call, workers=workers)
 
         segments, part = calls[0]
         # seconds on a slow worker, because a GPU, or a task of a whole pass, gives no sign before
@@ -174,12 +150,13 @@ class ClusterEngine(Engine):
             self._scheduler,
             submit,
             f"{type(accumulator).__name__} of {self._dataset.X.name}",
-            prefix=self._prefix,
-            holds=f"blocks of {block} and a state of {format_nbytes(accumulator.state_nbytes)}",
-            patience=max(self._scheduler.patience, at_worst),
-            suspects=self._suspects,
+            f"blocks of {block} and a state of {format_nbytes(accumulator.state_nbytes)}",
+            max(self._scheduler.patience, at_worst),
         )
-        return tasks.in_order(calls)
+        with closing(tasks.in_order(calls)) as results:
+            for done in results:
+                worker_tasks.meet_files(self._dataset, done)
+                yield done
 
     def _chained(self, job: Job, accumulator: Any, segment: range, part: range | None) -> Any:  # noqa: ANN401
         """Return, as a value that Dask computes, what a segment of Dask arrays is reduced to.
@@ -200,7 +177,7 @@ class ClusterEngine(Engine):
                 done,
                 self.blocks[number][0],
                 {name: chunks[number] for name, chunks in self._chunks.items()},
-                dask_key_name=worker_tasks.new_key(self._prefix),
+                dask_key_name=self._scheduler.new_key(),
             )
         return done
 
@@ -225,21 +202,10 @@ class ClusterEngine(Engine):
     def _nbytes(self, numbers: range) -> int:
         return self._n_rows(numbers) * self._dataset.row_nbytes
 
-    def _submit(self, *call: Any, **where: list[str]) -> Any:  # noqa: ANN401
-        return self._scheduler.client.submit(
-            *call, pure=False, key=worker_tasks.new_key(self._prefix), **where
-        )
-
-    def _send(self, accumulator: Accumulator[Any, Any], **where: list[str]) -> Any:  # noqa: ANN401
+    def _send(self, accumulator: Accumulator[Any, Any], workers: list[str] | None) -> Any:  # noqa: ANN401
         """Return an accumulator as tasks take it: bytes, or a future of bytes."""
         pickled = pickle.dumps(accumulator)
         if len(pickled) <= _SHARED_NBYTES:
             return pickled
         # a task, not scattered data, which would be lost with a worker
-        return self._submit(bytes, pickled, **where)
-
-    def _checked(self, done: Done) -> PartialResult:
-        """Return a partial result whose task read the same versions of files as others."""
-        for name, stamps in self._dataset.stamps().items():
-            stamps.meet(done.files[name])
-        return done.partial
+        return self._scheduler.submit(bytes, pickled, workers=workers)

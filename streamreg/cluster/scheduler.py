@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import uuid
 from typing import TYPE_CHECKING, Any
 
 from streamreg.errors import ClusterError, InputError
@@ -14,15 +15,7 @@ if TYPE_CHECKING:
 
 
 class Scheduler:
-    """The scheduler of a ``distributed.Client``.
-
-    Parameters
-    ----------
-    patience
-        Seconds without progress after which a fit gives the cluster up.
-    tick_seconds
-        How often a wait looks at the clock.
-    """
+    """The scheduler of a ``distributed.Client``, for one fit."""
 
     def __init__(
         self,
@@ -33,9 +26,23 @@ class Scheduler:
         tick_seconds: float = 0.5,
     ) -> None:
         self.client = client
+        # seconds without progress after which the fit gives the cluster up
         self.patience = patience
         self.clock = clock
-        self.tick_seconds = tick_seconds
+        self.tick_seconds = tick_seconds  # how often a wait looks at the clock
+        # Only the keys of this fit's tasks begin with it. Dask makes one group of all keys with
+        # the same first word.
+        self.prefix = f"streamreg-{uuid.uuid4().hex}"
+        # addresses of workers that hang: they are given no new tasks
+        self.suspects: set[str] = set()
+
+    def submit(self, *call: Any, workers: list[str] | None = None) -> Any:  # noqa: ANN401
+        """Submit a call, perhaps to some workers only, and return its future."""
+        return self.client.submit(*call, pure=False, key=self.new_key(), workers=workers)
+
+    def new_key(self) -> str:
+        """Return the key of a task."""
+        return f"{self.prefix}-{uuid.uuid4().hex}"
 
     def workers(self) -> dict[str, int]:
         """Return the threads of each connected worker, by address."""

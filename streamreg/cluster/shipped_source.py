@@ -32,8 +32,7 @@ class ShippedSource(RowSource):
         rows: list[Array] = []
         for chunk in chunks:
             place = self.place(start + sum(map(len, rows)))
-            shape = (len(chunk), *self.shape[1:])
-            rows.append(as_rows(chunk, shape, self.dtype, place, cupy=self.is_cupy))
+            rows.append(as_rows(chunk, len(chunk), self, place))
         made = copy(self)
         made._reader = _ShippedReader(self._joined(rows), start)  # noqa: SLF001  (its own kind)
         return made

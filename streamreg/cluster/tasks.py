@@ -52,37 +52,21 @@ class Tasks:
     no task ends for a while, the tasks of a worker that hangs are submitted to other workers too.
     The first result counts, because all attempts give the same bits. (Chunks of a Dask array on a
     worker that hangs are computed again only when Dask removes that worker.)
-
-    Parameters
-    ----------
-    submit
-        Submits a call, perhaps to ``workers=`` only, and returns its future.
-    what, holds
-        What is waited for, and what a task holds in memory, in messages.
-    prefix
-        Only the keys of these tasks begin with it.
-    patience
-        Seconds without progress after which the cluster is given up; the scheduler's if ``None``.
-    suspects
-        Addresses of workers that hang. The set is updated; they are given no new tasks.
     """
 
     def __init__(
         self,
         scheduler: Scheduler,
-        submit: Callable[..., Any],
-        what: str,
-        *,
-        prefix: str,
-        holds: str,
-        patience: float | None = None,
-        suspects: set[str] | None = None,
+        submit: Callable[..., Any],  # returns the future of a call, perhaps on some workers only
+        what: str,  # is waited for, in messages
+        holds: str,  # what a task holds in memory, in messages
+        patience: float | None = None,  # if it is not the scheduler's
     ) -> None:
         self._scheduler, self._clock = scheduler, scheduler.clock
         self._submit_call = submit
-        self._what, self._prefix, self._holds = what, prefix, holds
+        self._what, self._holds = what, holds
         self._patience = scheduler.patience if patience is None else patience
-        self._suspects: set[str] = set() if suspects is None else suspects
+        self._suspects = scheduler.suspects
         self._ended: SimpleQueue[tuple[_Task, Any]] = SimpleQueue()
         self._running: set[str] = set()
         self._looked = self._clock()
@@ -134,8 +118,8 @@ class Tasks:
         if self._clock() - self._looked < self._scheduler.patience / _LOOKS:
             return
         processing = self._scheduler.processing()
-        every = {key for keys in processing.values() for key in keys}
-        running = {key for key in every if str(key).startswith(self._prefix)}
+        keys = set().union(*processing.values())
+        running = {key for key in keys if str(key).startswith(self._scheduler.prefix)}
         if self._running - running:
             self._note_progress()
         self._running, self._looked = running, self._clock()
@@ -164,11 +148,10 @@ class Tasks:
                 self._submit(task)
 
     def _submit(self, task: _Task) -> None:
-        where = {}
+        others = set()
         if self._suspects:
             others = self._scheduler.workers().keys() - self._suspects
-            where = {"workers": sorted(others)} if others else {}
-        future = self._submit_call(*task.call, **where)
+        future = self._submit_call(*task.call, workers=sorted(others) or None)
         task.futures.append(future)
         future.add_done_callback(lambda ended: self._ended.put((task, ended)))
 

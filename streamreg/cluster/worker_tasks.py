@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import pickle
 import platform
-import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from streamreg.cluster.versions import require_versions
+from streamreg.engines.base import Task
 from streamreg.errors import ClusterError
 
 if TYPE_CHECKING:
-    from streamreg.accumulators.base import Accumulator
-    from streamreg.engines.backend import SegmentReducer
-    from streamreg.engines.base import PartialResult
+    from streamreg.engines.base import PartialResult, SegmentReducer
     from streamreg.sources.dataset import Dataset
-    from streamreg.sources.file_stamps import SeenFiles
 
 
 class Job(NamedTuple):
@@ -32,53 +29,38 @@ class Job(NamedTuple):
 
 
 class Done(NamedTuple):
-    """What a task returns for a segment."""
+    """What a task returns."""
 
-    partial: PartialResult
-    files: dict[str, SeenFiles]  # which versions of files it read, by array
-
-
-def new_key(prefix: str) -> str:
-    """Return the key of a task."""
-    return f"{prefix}-{uuid.uuid4().hex}"
+    partials: list[PartialResult]  # of its segments
+    files: dict[str, dict[int, int]]  # which versions of files it read, by array
 
 
 def reduce_segments(
     job: Job,
-    accumulator: bytes,
+    accumulator: bytes,  # pickled
     segments: list[range],
-    part: range | None = None,
-    before: list[Done] | None = None,
-    start: int = 0,
-    chunks: dict[str, list[Any]] | None = None,
-) -> list[Done]:
-    """Reduce each segment to a partial result.
-
-    Parameters
-    ----------
-    accumulator
-        Pickled.
-    part
-        Numbers of the parts of a large state to make and return, if not all.
-    before
-        What this function returned for the blocks of the same segment before, if any.
-    start, chunks
-        The first row of a block, and its rows by array, as Dask computed them.
-    """
+    part: range | None = None,  # numbers of the parts of a state to make and return, if not all
+    before: Done | None = None,  # for the earlier blocks of a single segment, if any
+    start: int = 0,  # the first row of a block of Dask arrays
+    chunks: dict[str, list[Any]] | None = None,  # its rows, by array, as Dask computed them
+) -> Done:
+    """Reduce each segment to a partial result."""
     dataset = _opened(job)
     if chunks is not None:
         dataset = dataset.replaced(lambda name, rows: rows.holding(start, chunks.get(name, [])))
     partial = None
     if before is not None:
-        ((partial, files),) = before
-        for name, stamps in dataset.stamps().items():
-            stamps.meet(files[name])
-    made: Accumulator[Any, Any] = pickle.loads(accumulator)  # noqa: S301  (it came with the task)
-    partials = job.reducer.reduce(
-        dataset, made, segments, start=partial, part=part, checks_integers=job.checks_integers
-    )
-    seen = {name: stamps.seen() for name, stamps in dataset.stamps().items()}
-    return [Done(each, seen) for each in partials]
+        (partial,) = before.partials
+        meet_files(dataset, before)
+    made = pickle.loads(accumulator)  # noqa: S301  (it came with the task)
+    partials = job.reducer.reduce(Task(dataset, made, segments, partial, part, job.checks_integers))
+    return Done(partials, {name: stamps.seen() for name, stamps in dataset.stamps().items()})
+
+
+def meet_files(dataset: Dataset, done: Done) -> None:
+    """Raise :class:`DataCorruptionError` if a task read another version of a file."""
+    for name, stamps in dataset.stamps().items():
+        stamps.meet(done.files[name])
 
 
 def probe(job: Job) -> str:
@@ -88,17 +70,12 @@ def probe(job: Job) -> str:
 
 
 def _opened(job: Job) -> Dataset:
-    """Open the data; each task does, because workers may connect after the probes.
-
-    Raises
-    ------
-    ClusterError
-        This worker has other versions, or cannot open the data.
-    """
+    """Open the data; each task does, because workers may connect after the probes."""
     require_versions(job.versions)
     try:
         dataset: Dataset = pickle.loads(job.dataset)  # noqa: S301  (dask unpickled this function)
-        dataset.require_there()
+        for source in dataset.sources():
+            source.require_exists()
     # stores raise errors of many types if they cannot be reached
     except Exception as error:
         raise ClusterError(

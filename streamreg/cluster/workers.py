@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import warnings
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +10,12 @@ from streamreg.cluster import worker_tasks
 from streamreg.cluster.shipped_source import ShippedSource
 from streamreg.cluster.versions import versions
 from streamreg.cluster.worker_tasks import Job
-from streamreg.errors import ClusterError, DataWarning, StreamregError
+from streamreg.errors import ClusterError, StreamregError, warn
 from streamreg.formatting import count
 
 if TYPE_CHECKING:
     from streamreg.cluster.scheduler import Scheduler
-    from streamreg.engines.backend import SegmentReducer
+    from streamreg.engines.base import SegmentReducer
     from streamreg.sources.dataset import Dataset
 
 _MOST_NAMED = 5
@@ -33,18 +32,11 @@ def job_for(dataset: Dataset, reducer: SegmentReducer) -> Job:
 
 
 def require_fit_workers(scheduler: Scheduler, job: Job, processors: set[str]) -> None:
-    """Refuse workers that cannot do the work, or would give other bits.
+    """Refuse workers that cannot do the work; warn of those that may give other bits.
 
-    Parameters
-    ----------
-    processors
-        Kinds of processors whose bits are expected; another kind among the workers is a warning.
-
-    Raises
-    ------
-    ClusterError
-        No worker answers, or one cannot open the data, has other versions of packages that add
-        up, or lacks what its device needs.
+    ``processors`` are the kinds whose bits are expected. :class:`ClusterError`: no worker answers,
+    or one cannot open the data, has other versions of packages that add up, or lacks what its
+    device needs.
     """
     answers = _answers(scheduler, job)
     refusals = {at: probe.exception() for at, probe in answers.items() if probe.status == "error"}
@@ -58,11 +50,9 @@ def require_fit_workers(scheduler: Scheduler, job: Job, processors: set[str]) ->
         ) from error
     kinds = processors | {probe.result(timeout=_ANSWER_SECONDS) for probe in answers.values()}
     if len(kinds) > 1:
-        warnings.warn(
+        warn(
             f"processors of several kinds add up ({', '.join(sorted(kinds))}): the last digits may "
-            "differ from run to run",
-            DataWarning,
-            stacklevel=2,
+            "differ from run to run"
         )
 
 
@@ -85,11 +75,9 @@ def _answers(scheduler: Scheduler, job: Job) -> dict[str, Any]:
         )
     silent = [at for at in scheduler.workers() if at in probes and at not in answers]
     if silent:
-        warnings.warn(
+        warn(
             f"{count(len(silent), 'worker')} of {len(probes):,} did not answer within "
-            f"{seconds:.0f} s ({_named(silent)}); the fit runs on the others",
-            DataWarning,
-            stacklevel=2,
+            f"{seconds:.0f} s ({_named(silent)}); the fit runs on the others"
         )
     return answers
 

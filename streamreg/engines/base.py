@@ -1,28 +1,30 @@
-"""What an engine is, and the inner loop of all: the blocks of a segment to one state."""
+"""What an engine is, what it is asked to reduce, and what it returns."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import ExitStack
-from itertools import tee, zip_longest
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 
 from streamreg.engines.blas import one_blas_thread
-from streamreg.engines.partition import HOST, Blocks, PartitionPolicy, Segments
+from streamreg.engines.partition import (
+    HOST,
+    Blocks,
+    PartitionPolicy,
+    segments_after,
+    segments_of,
+)
 from streamreg.errors import Message, Remedy
 from streamreg.formatting import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import TracebackType
 
     from streamreg.accumulators.base import Accumulator
     from streamreg.blocks import Block
-    from streamreg.kernels.base import Kernels
-    from streamreg.sources.block_reader import BlockReader
     from streamreg.sources.dataset import Dataset
 
 Result = TypeVar("Result")
@@ -63,7 +65,56 @@ class PartialResult(NamedTuple):
         return self.followed_by(block_counts, self.state)
 
 
+class Task(NamedTuple):
+    """What a task on a worker of a cluster reduces."""
+
+    dataset: Dataset
+    accumulator: Accumulator[Any, Any]
+    segments: list[range]  # of block numbers
+    start: PartialResult | None = None  # that a single segment continues; it is not written to
+    part: range | None = None  # numbers of the parts of the state to work on, if not all
+    checks_integers: bool = True  # whether to look for integers that float64 cannot represent
+
+
+class SegmentReducer(Protocol):
+    """Reduces segments in the calling thread; a cluster sends it to its workers, pickled."""
+
+    def reduce(self, task: Task) -> list[PartialResult]:
+        """Return the partial result of each segment."""
+
+    def describe_processor(self) -> str:
+        """Say on what kind of processor sums are made; raise if it cannot be used."""
+
+
+# called on the caller's thread after each segment; the next segment changes what it gets
 OnPartial = Callable[[PartialResult], None]
+
+
+class Pass(NamedTuple):
+    """What an engine is asked to reduce."""
+
+    accumulator: Accumulator[Any, Any]
+    start: PartialResult  # of the first blocks, which are not read
+    segments: list[range]  # of block numbers
+    on_partial: OnPartial | None
+
+    def rest(self) -> list[range]:
+        """Return the segments that are not yet reduced; may raise :class:`CheckpointError`."""
+        return segments_after(self.segments, self.start.n_blocks)
+
+    def merge_in_order(self, partials: Iterable[PartialResult]) -> PartialResult:
+        """Return the partial result of all blocks, given those of the rest of the segments."""
+        merged = self.start
+        for partial in partials:
+            # sums may overflow: the caller checks them
+            with np.errstate(all="ignore"):
+                state = self.accumulator.merge(merged.state, partial.state)
+            merged = merged.followed_by(partial, state)
+            # released before the next one is awaited: the plan counts it once
+            del partial
+            if self.on_partial is not None:
+                self.on_partial(merged)
+        return merged
 
 
 class Reduction(NamedTuple, Generic[Result]):
@@ -94,7 +145,7 @@ class Engine(ABC):
         self.policy = policy
         self.blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes, policy)
         # integers beyond 2^53 are looked for in the first pass only
-        self._checks_integers = True
+        self.checks_integers = True
         self.n_omitted = 0  # rows that the last pass left out for NaN or inf
         # names of X and y in which an integer was read that float64 cannot represent
         self.rounded: set[str] = set()
@@ -105,13 +156,8 @@ class Engine(ABC):
             self._on_exit = stack.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._on_exit.__exit__(kind, error, traceback)
+    def __exit__(self, *exception: object) -> None:
+        self._on_exit.__exit__(*exception)  # type: ignore[arg-type]
 
     def reduce(
         self,
@@ -126,8 +172,8 @@ class Engine(ABC):
         start
             The partial result of the first blocks, if they were reduced before: they are not read.
         on_partial
-            Called on the caller's thread after each segment with the partial result. A pass can be
-            resumed from it. The next segment changes it.
+            Called on the caller's thread after each segment, or each block of a single one, with
+            the partial result. A pass can be resumed from it. The next segment changes it.
 
         Raises
         ------
@@ -138,13 +184,13 @@ class Engine(ABC):
         """
         start = start or PartialResult(accumulator.zero())
         self.blocks.require_first(start.n_blocks)
-        segments = Segments.of(
-            len(self.blocks), self._dataset.pass_nbytes, accumulator.state_nbytes, self.policy
-        )
+        n_blocks, nbytes = len(self.blocks), self._dataset.pass_nbytes
+        n_segments = self.policy.n_segments(n_blocks, nbytes, accumulator.state_nbytes)
+        work = Pass(accumulator, start, segments_of(n_blocks, n_segments), on_partial)
         # only while passes run: a solver works with all threads of BLAS
         with one_blas_thread():
-            done = self._run_pass(accumulator, start, segments, on_partial)
-        self._checks_integers = False
+            done = self._run_pass(work)
+        self.checks_integers = False
         self.n_omitted = done.n_omitted
         self.rounded.update(done.rounded)
         return Reduction(accumulator.finalize(done.state), done.n_rows, done.weight_sum)
@@ -154,14 +200,8 @@ class Engine(ABC):
         """Acquire what passes need; the stack releases it at the end."""
 
     @abstractmethod
-    def _run_pass(
-        self,
-        accumulator: Accumulator[Any, Any],
-        start: PartialResult,
-        segments: Segments,
-        on_partial: OnPartial | None,
-    ) -> PartialResult:
-        """Return the partial result of all blocks, given that of the first ones."""
+    def _run_pass(self, work: Pass) -> PartialResult:
+        """Return the partial result of all blocks."""
 
     def rounding_warnings(self) -> list[str]:
         """Return a warning for each of X and y whose integers float64 rounds."""
@@ -185,85 +225,3 @@ class Engine(ABC):
         if n_blocks:
             _, rows = self.blocks[n_blocks - 1]
             self._on_rows(rows)
-
-
-def merge_in_order(
-    accumulator: Accumulator[Any, Any],
-    start: PartialResult,
-    segments: Iterable[PartialResult],
-    on_partial: OnPartial | None,
-) -> PartialResult:
-    """Return the partial result of the blocks of ``start`` and of the segments after it."""
-    merged = start
-    for segment in segments:
-        # sums may overflow: the caller checks them
-        with np.errstate(all="ignore"):
-            state = accumulator.merge(merged.state, segment.state)
-        merged = merged.followed_by(segment, state)
-        # released before the next one is awaited: the plan counts it once
-        del segment
-        if on_partial is not None:
-            on_partial(merged)
-    return merged
-
-
-def reduce_segment(
-    reader: BlockReader,
-    accumulator: Accumulator[Any, Any],
-    start: PartialResult,
-    blocks: Iterable[tuple[int, int]],
-    kernels_for: Callable[[Block], Kernels],
-    on_block: Callable[[int], None] = lambda _: None,
-    on_partial: OnPartial | None = None,
-) -> PartialResult:
-    """Return the partial result of some blocks, in order, after those of ``start``.
-
-    Parameters
-    ----------
-    reader
-        Used by this thread alone.
-    start
-        The partial result of the blocks before; its state is written to.
-    blocks
-        First row, and the row after the last, of each block.
-    kernels_for
-        Returns the kernels for a block.
-    on_block
-        Called with the number of rows of each block when it is done; may raise to end the pass.
-    on_partial
-        Called with the partial result after each block; the next block changes it.
-
-    Raises
-    ------
-    InputError
-        NaN or inf in the data.
-    DataCorruptionError
-        A chunk is absent or damaged.
-    """
-    partial, has_overflowed = start, False
-    # sums may overflow before it is known whether NaN, inf or large values are the cause
-    with np.errstate(all="ignore"):
-        ahead, behind = tee(blocks)
-        next(ahead, None)
-        for (first, stop), following in zip_longest(behind, ahead):
-            omitted_before = reader.n_omitted
-            block = reader.read(first, stop)
-            if following is not None:
-                reader.expect(*following)
-            if block.n_rows:
-                state = accumulator.update(partial.state, block, kernels_for(block))
-                partial = partial._replace(state=state)
-                # the sums of large values stay infinite: then the rows in memory are checked
-                is_suspect = not accumulator.is_finite(state)
-                if is_suspect and not (has_overflowed and block.is_finite()):
-                    error = reader.not_finite(first, stop)
-                    if error is not None:
-                        raise error
-                    has_overflowed = True
-            partial = partial.with_block(block, reader.n_omitted - omitted_before, reader.rounded)
-            # released before the next read: a reader that makes new arrays would hold two
-            del block
-            on_block(stop - first)
-            if on_partial is not None:
-                on_partial(partial)
-    return partial

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import sys
 import threading
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from threadpoolctl import OpenBLASController, ThreadpoolController, threadpool_info
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 # columns from which a Cholesky factor is made faster by several threads
 _THREADS_PAY_FROM = 4096
 
 
-class _Limit:
+class _OneThread(AbstractContextManager[None]):
     """Counts the running passes, because the setting is one for all threads of the process.
 
     Without the count, the first of two passes to end would lift the limit of the other, and the
@@ -30,8 +27,7 @@ class _Limit:
         self._libraries: list[Any] = []
         self._n_modules = 0
 
-    def acquire(self) -> None:
-        """Set every loaded BLAS library to one thread."""
+    def __enter__(self) -> None:
         with self._lock:
             self._holders += 1
             # a search for libraries takes 2 ms; new ones appear only with new modules
@@ -44,8 +40,7 @@ class _Limit:
                     self._before[library.filepath] = (library, library.num_threads)
                     _set_threads(library, 1)
 
-    def release(self) -> None:
-        """Restore the earlier settings, if no other pass runs."""
+    def __exit__(self, *exception: object) -> None:
         with self._lock:
             self._holders -= 1
             if self._holders == 0:
@@ -65,20 +60,15 @@ def _set_threads(library: Any, n_threads: int) -> None:  # noqa: ANN401  (it pub
     library.clear_controlling_thread(force=True)
 
 
-_LIMIT = _Limit()
+_ONE_THREAD = _OneThread()
 
 
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
+def one_blas_thread() -> AbstractContextManager[None]:
     """Keep BLAS on one thread: two threads with two each are 3 to 8 times slower than with one.
 
     It also keeps the order of BLAS's sums independent of the number of processors.
     """
-    _LIMIT.acquire()
-    try:
-        yield
-    finally:
-        _LIMIT.release()
+    return _ONE_THREAD
 
 
 def blas_threads_of_solver(n_features: int) -> AbstractContextManager[None]:

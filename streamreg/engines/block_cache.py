@@ -27,12 +27,9 @@ class _CachedBlock(NamedTuple):
 
 
 class BlockCache:
-    """Memory for some of the blocks of a data set, shared by the readers of all threads.
+    """``nbytes`` of memory for some of the blocks of a data set, shared by all readers.
 
-    Parameters
-    ----------
-    nbytes
-        Blocks that do not fit in these bytes are read again in each pass.
+    Other blocks are read again in each pass.
     """
 
     def __init__(self, dataset: Dataset, blocks: Blocks, nbytes: int) -> None:
@@ -78,9 +75,9 @@ class CachingReader(BlockReader):
         self._cache.put(block, self.n_omitted - before)
         return block
 
-    def expect(self, start: int, stop: int) -> None:
+    def prefetch(self, start: int, stop: int) -> None:
         if self._cache.get(start) is None:
-            super().expect(start, stop)
+            super().prefetch(start, stop)
 
 
 def slot_nbytes(dataset: Dataset, rows: int, of: Collection[str] | None = None) -> int:

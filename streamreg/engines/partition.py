@@ -56,6 +56,14 @@ class PartitionPolicy:
         """Whether a state of this size is kept once."""
         return state_nbytes > self.large_state_nbytes
 
+    def n_segments(self, n_blocks: int, pass_nbytes: int, state_nbytes: int) -> int:
+        """Return the number of segments of a pass over this many blocks and bytes."""
+        if self.shares_large_states and self.is_large(state_nbytes):
+            return 1
+        least = max(self.segment_nbytes, self.states_a_segment * state_nbytes)
+        wanted = min(max(self.many_segments, pass_nbytes // least), self.most_segments)
+        return max(1, min(wanted, pass_nbytes // self.least_segment_nbytes, n_blocks))
+
 
 # threads of this machine, or of a cluster's workers
 HOST = PartitionPolicy()
@@ -134,52 +142,26 @@ class Blocks:
         return group * -(-self.group_rows // self.piece_rows) + offset // self.piece_rows
 
 
-@dataclass(frozen=True)
-class Segments:
-    """The segments of a pass, as ranges of block numbers."""
+def segments_of(n_blocks: int, n_segments: int) -> list[range]:
+    """Return the segments of a pass, as ranges of block numbers."""
+    bounds = (at * n_blocks // n_segments for at in range(n_segments + 1))
+    return [range(first, last) for first, last in pairwise(bounds)]
 
-    n_blocks: int
-    n_segments: int
 
-    @classmethod
-    def of(
-        cls, n_blocks: int, pass_nbytes: int, state_nbytes: int, policy: PartitionPolicy = HOST
-    ) -> Segments:
-        """Return the segments of a pass over this many blocks and bytes, with such a state."""
-        if policy.shares_large_states and policy.is_large(state_nbytes):
-            return cls(n_blocks, 1)
-        least = max(policy.segment_nbytes, policy.states_a_segment * state_nbytes)
-        wanted = min(max(policy.many_segments, pass_nbytes // least), policy.most_segments)
-        most = min(wanted, pass_nbytes // policy.least_segment_nbytes, n_blocks)
-        return cls(n_blocks, max(1, most))
+def segments_after(segments: list[range], n_blocks: int) -> list[range]:
+    """Return the segments after the first ``n_blocks`` blocks.
 
-    def after(self, n_blocks: int) -> list[range]:
-        """Return the segments after the first ``n_blocks`` blocks.
-
-        Raises
-        ------
-        CheckpointError
-            A segment begins before and ends after: a fit of this version never stops there.
-        """
-        rest = [segment for segment in self if segment.start >= n_blocks]
-        if (rest[0].start if rest else self.n_blocks) != n_blocks:
-            raise CheckpointError(
-                f"the checkpoint ends after {n_blocks:,} of {self.n_blocks:,} blocks, where no "
-                "segment ends: it is of another version, or damaged. Remove it to start over"
-            )
-        return rest
-
-    def __len__(self) -> int:
-        return self.n_segments
-
-    def __iter__(self) -> Iterator[range]:
-        return map(self.__getitem__, range(len(self)))
-
-    def __getitem__(self, index: int) -> range:
-        if not 0 <= index < self.n_segments:
-            raise IndexError(index)
-        first, last = (at * self.n_blocks // self.n_segments for at in (index, index + 1))
-        return range(first, last)
+    Raises :class:`CheckpointError` if a segment begins before and ends after: a fit of this version
+    never stops there.
+    """
+    rest = [segment for segment in segments if segment.start >= n_blocks]
+    of_all = segments[-1].stop
+    if (rest[0].start if rest else of_all) != n_blocks:
+        raise CheckpointError(
+            f"the checkpoint ends after {n_blocks:,} of {of_all:,} blocks, where no segment ends: "
+            "it is of another version, or damaged. Remove it to start over"
+        )
+    return rest
 
 
 def _joined(bounds: tuple[int, ...], rows: int) -> tuple[int, ...]:

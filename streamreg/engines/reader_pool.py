@@ -28,21 +28,9 @@ class _StoppedError(Exception):
 class ReaderPool:
     """Reads the blocks of a data set on threads; use it as a context manager.
 
-    If a thread fails, the others stop after their present block. The next pass starts afresh.
-
-    Parameters
-    ----------
-    n_threads
-        With 1, the caller's own thread does all.
-    on_rows
-        Called, from any thread, with the number of rows just done, for progress.
-    open_reader
-        Opens one reader; each is used by one thread at a time.
-
-    Attributes
-    ----------
-    checks_integers
-        Whether readers look for integers that float64 cannot represent.
+    If a thread fails, the others stop after their present block. The next pass starts afresh. With
+    one thread, the caller's own does all. Each reader is used by one thread at a time. ``on_rows``
+    is called, from any thread, with the number of rows just done, for progress.
     """
 
     def __init__(
@@ -58,7 +46,6 @@ class ReaderPool:
         self._n_threads = n_threads
         self._on_rows = on_rows
         self._open_reader = open_reader
-        self.checks_integers = True
         self._idle: list[BlockReader] = []
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -137,7 +124,6 @@ class ReaderPool:
         """Lend a reader to one thread; there are never more readers than threads."""
         with self._lock:
             reader = self._idle.pop() if self._idle else self._open_reader(self._dataset)
-        reader.checks_integers = self.checks_integers
         try:
             yield reader
         finally:

@@ -7,39 +7,31 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from streamreg.engines.base import Engine, PartialResult, merge_in_order, reduce_segment
+import numpy as np
+
+from streamreg.engines.base import Engine, PartialResult
 from streamreg.engines.blas import blas_architecture, one_blas_thread
 from streamreg.engines.block_cache import BlockCache, CachingReader
-from streamreg.engines.partition import HOST, Blocks, PartitionPolicy
+from streamreg.engines.partition import HOST, PartitionPolicy
 from streamreg.engines.reader_pool import ReaderPool
 from streamreg.kernels.registry import load_kernels
-from streamreg.sources.block_reader import BlockReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextlib import ExitStack
 
     from streamreg.accumulators.base import Accumulator
-    from streamreg.engines.base import OnPartial
-    from streamreg.engines.partition import Segments
+    from streamreg.engines.base import OnPartial, Pass, Task
     from streamreg.kernels.base import KernelSet
     from streamreg.sources.dataset import Dataset
 
 
 class ThreadsEngine(Engine):
-    """Runs passes on threads of this process.
+    """Runs passes on threads of this process; with one, on the caller's own.
 
     Threads reduce segments, which are merged in order: the number of threads changes no bit. A
-    state too large for one copy a thread is kept once, and threads share each update.
-
-    Parameters
-    ----------
-    n_threads
-        With 1, the caller's own thread does all.
-    kernels
-        The name of the kernels.
-    cache_nbytes
-        Bytes for decoded blocks that stay in memory between passes.
+    state too large for one copy a thread is kept once, and threads share each update. Decoded
+    blocks that fit in ``cache_nbytes`` stay in memory between passes.
     """
 
     def __init__(
@@ -54,58 +46,85 @@ class ThreadsEngine(Engine):
     ) -> None:
         super().__init__(dataset, on_rows, policy)
         self._kernels = load_kernels(kernels)
-        open_reader: Callable[[Dataset], BlockReader] = BlockReader
-        if cache_nbytes:
-            open_reader = partial(
-                CachingReader, cache=BlockCache(dataset, self.blocks, cache_nbytes)
-            )
+        cache = BlockCache(dataset, self.blocks, cache_nbytes)
+        open_reader = partial(CachingReader, cache=cache)
         self._pool = ReaderPool(dataset, self.blocks, n_threads, on_rows, open_reader)
 
     def _begin(self, stack: ExitStack) -> None:
         stack.enter_context(self._pool)
 
-    def _run_pass(
-        self,
-        accumulator: Accumulator[Any, Any],
-        start: PartialResult,
-        segments: Segments,
-        on_partial: OnPartial | None,
-    ) -> PartialResult:
-        self._pool.checks_integers = self._checks_integers
-        self._report_rows_before(start.n_blocks)
-        if len(segments) == 1:
+    def _run_pass(self, work: Pass) -> PartialResult:
+        self._report_rows_before(work.start.n_blocks)
+        if len(work.segments) == 1:
             # the plan counts the buffers of one reader for such a pass
             self._pool.close_readers(keep=1)
+            rest = range(work.start.n_blocks, len(self.blocks))
             kernels = self._kernels.shared_by(self._pool.share)
-            rest = range(start.n_blocks, len(self.blocks))
-            return self._reduce(accumulator, start, rest, kernels, on_partial)
+            return self._reduce(work.accumulator, work.start, rest, kernels, work.on_partial)
 
         def run(segment: range) -> PartialResult:
-            nothing = PartialResult(accumulator.zero())
-            return self._reduce(accumulator, nothing, segment, self._kernels)
+            nothing = PartialResult(work.accumulator.zero())
+            return self._reduce(work.accumulator, nothing, segment, self._kernels)
 
-        rest_of_pass = self._pool.in_order(run, segments.after(start.n_blocks))
-        with closing(rest_of_pass) as partials:
-            return merge_in_order(accumulator, start, partials, on_partial)
+        with closing(self._pool.in_order(run, work.rest())) as partials:
+            return work.merge_in_order(partials)
+
+    def run_task(self, task: Task) -> Iterator[PartialResult]:
+        """Yield the partial result of each segment of a task."""
+        self.checks_integers = task.checks_integers
+        accumulator, start, part = task.accumulator, task.start, task.part
+        kernels = self._kernels
+        if part is not None:
+            kernels = kernels.shared_by(partial(_run_some, part))
+        for segment in task.segments:
+            # a state to write to: that of ``start`` belongs to a task that may run again
+            if start is None:
+                own = PartialResult(accumulator.zero())
+            elif part is None:
+                own = start.copied()
+            else:
+                own = start._replace(state=accumulator.joined([(part, start.state)]))
+            done = self._reduce(accumulator, own, segment, kernels)
+            if part is not None:
+                done = done._replace(state=accumulator.part(done.state, part))
+            yield done
 
     def _reduce(
         self,
         accumulator: Accumulator[Any, Any],
-        start: PartialResult,
+        done: PartialResult,
         segment: range,
         kernels: KernelSet,
         on_partial: OnPartial | None = None,
     ) -> PartialResult:
-        with self._pool.reader() as reader:
-            return reduce_segment(
-                reader,
-                accumulator,
-                start,
-                (self.blocks[number] for number in segment),
-                kernels.for_block,
-                self._pool.report,
-                on_partial,
-            )
+        """Return the partial result of some blocks after those of ``done``, which is written to."""
+        has_overflowed = False
+        # sums may overflow before it is known whether NaN, inf or large values are the cause
+        with self._pool.reader() as reader, np.errstate(all="ignore"):
+            reader.checks_integers = self.checks_integers
+            for number in segment:
+                first, stop = self.blocks[number]
+                omitted_before = reader.n_omitted
+                block = reader.read(first, stop)
+                if number + 1 in segment:
+                    reader.prefetch(*self.blocks[number + 1])
+                if block.n_rows:
+                    state = accumulator.update(done.state, block, kernels.for_block(block))
+                    done = done._replace(state=state)
+                    # the sums of large values stay infinite: then the rows in memory are checked
+                    is_suspect = not accumulator.is_finite(state)
+                    if is_suspect and not (has_overflowed and block.is_finite()):
+                        error = reader.not_finite(first, stop)
+                        if error is not None:
+                            raise error
+                        has_overflowed = True
+                done = done.with_block(block, reader.n_omitted - omitted_before, reader.rounded)
+                # released before the next read: a reader that makes new arrays would hold two
+                del block
+                self._pool.report(stop - first)
+                if on_partial is not None:
+                    on_partial(done)
+        return done
 
 
 @dataclass(frozen=True)
@@ -115,56 +134,15 @@ class ThreadsReducer:
     kernels: str
     policy: PartitionPolicy = HOST
 
-    def reduce(
-        self,
-        dataset: Dataset,
-        accumulator: Accumulator[Any, Any],
-        segments: list[range],
-        *,
-        start: PartialResult | None = None,
-        part: range | None = None,
-        checks_integers: bool = True,
-    ) -> list[PartialResult]:
-        """Return the partial result of each segment, as :class:`SegmentReducer` says."""
-        blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes, self.policy)
-        kernels = load_kernels(self.kernels)
-        if part is not None:
-            kernels = kernels.shared_by(partial(_run_some, part))
-        reader = BlockReader(dataset)
-        reader.checks_integers = checks_integers
-        try:
-            with one_blas_thread():
-                partials = [
-                    reduce_segment(
-                        reader,
-                        accumulator,
-                        _writable(accumulator, start, part),
-                        (blocks[number] for number in segment),
-                        kernels.for_block,
-                    )
-                    for segment in segments
-                ]
-            if part is None:
-                return partials
-            return [each._replace(state=accumulator.part(each.state, part)) for each in partials]
-        finally:
-            reader.close()
+    def reduce(self, task: Task) -> list[PartialResult]:
+        engine = ThreadsEngine(task.dataset, 1, kernels=self.kernels, policy=self.policy)
+        with one_blas_thread(), engine:
+            return list(engine.run_task(task))
 
     def describe_processor(self) -> str:
         """Return for which processor BLAS chose its kernels, once ours are loaded."""
         load_kernels(self.kernels)
         return blas_architecture()
-
-
-def _writable(
-    accumulator: Accumulator[Any, Any], start: PartialResult | None, part: range | None
-) -> PartialResult:
-    """Return a partial result to add to: ``start`` belongs to a task that may run again."""
-    if start is None:
-        return PartialResult(accumulator.zero())
-    if part is None:
-        return start.copied()
-    return start._replace(state=accumulator.joined([(part, start.state)]))
 
 
 def _run_some(part: range, task: Callable[[int], None], count: int) -> None:

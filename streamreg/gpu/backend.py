@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from streamreg.engines.backend import Backend, Rates
 from streamreg.engines.blas import one_blas_thread
 from streamreg.engines.partition import PartitionPolicy
 from streamreg.errors import MemoryLimitError, Parameter
 from streamreg.formatting import MIB, format_nbytes
 from streamreg.gpu.device import Gpu
 from streamreg.gpu.engine import GpuEngine
-from streamreg.gpu.memory_model import device_needs, host_terms
-from streamreg.planning.memory_model import Request, decoder_term, process_term
-from streamreg.planning.terms import Needs
+from streamreg.gpu.memory_model import gpu_needs
+from streamreg.planning.backend import Backend, Rates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from streamreg.accumulators.base import Accumulator
-    from streamreg.engines.backend import SegmentReducer
-    from streamreg.engines.base import Engine, PartialResult
-    from streamreg.planning.memory_model import FitBackend
-    from streamreg.planning.terms import Candidate, DeviceNeeds
+    from streamreg.engines.base import Engine, PartialResult, SegmentReducer, Task
+    from streamreg.planning.backend import Request
+    from streamreg.planning.terms import Candidate, DeviceNeeds, Needs
     from streamreg.sources.dataset import Dataset
 
 # Blocks: to queue one costs the host some tenths of a millisecond, in which a present bus transfers
@@ -38,29 +34,22 @@ GPU_PARTITION = PartitionPolicy(
     segment_nbytes=2048 * MIB,
     shares_large_states=False,
 )
-# not measured: the bus, memory and float64 units of a present GPU
-GPU_RATES = Rates(read_nbytes=1.5e9, memory_nbytes=2e12, flops=3e13)
 # tasks of one worker take turns on its GPU
 _TURN = Lock()
 
 
-class GpuBackend(Backend[Request, Needs, "Candidate"]):
+class GpuBackend(Backend):
     """The current GPU of this process, or of each worker of a cluster.
 
-    Parameters
-    ----------
-    host
-        The threads of the same process, with its limits.
-    device_limit
-        Bytes of the GPU that a fit may take; ``None`` is half of what is free. More than is free on
-        the GPU of this process raises :class:`MemoryLimitError`.
-    is_local
-        Whether the GPU is in this process. On workers, no blocks stay on the device.
+    A fit may take ``device_limit`` bytes of it; ``None`` is half of what is free. More than is free
+    on the GPU of this process raises :class:`MemoryLimitError`. On workers no blocks stay on the
+    device. ``host`` has the threads of the same process, with its limits.
     """
 
-    rates = GPU_RATES
+    # not measured: the bus, memory and float64 units of a present GPU
+    rates = Rates(read_nbytes=1.5e9, memory_nbytes=2e12, flops=3e13)
 
-    def __init__(self, host: FitBackend, device_limit: int | None, *, is_local: bool) -> None:
+    def __init__(self, host: Backend, device_limit: int | None, *, is_local: bool) -> None:
         self._host = host
         self.policy = GPU_PARTITION
         self.memory_limit = host.memory_limit
@@ -68,40 +57,33 @@ class GpuBackend(Backend[Request, Needs, "Candidate"]):
         self.caches_blocks = is_local
         if is_local or device_limit is None:
             free = Gpu().free_nbytes
-            if device_limit is not None and device_limit > free:
+            device_limit = free // 2 if device_limit is None else device_limit
+            if device_limit > free:
                 raise MemoryLimitError(
                     Parameter("device_memory_limit"),
                     f" is {format_nbytes(device_limit)} and the GPU has {format_nbytes(free)} "
                     "free: stop other programs that use it, or pass a lower one",
                 )
-            device_limit = free // 2 if device_limit is None else device_limit
         self._device_limit = device_limit
 
     def require_readable(self, dataset: Dataset) -> None:
         """Accept all rows, on the host and on the device."""
 
     def needs(self, request: Request, n_threads: int) -> Needs:
-        terms = (
-            *host_terms(request, self.policy, n_threads),
-            process_term(n_threads),
-            *decoder_term(request.costs, n_threads),
-        )
-        n_scans = request.solver.passes() if self.caches_blocks else 1
-        limit = self._device_limit
-        return Needs(terms, "cuda", device_needs(request, self.policy, n_threads, limit, n_scans))
+        n_passes = request.solver.footprint(request.problem).n_passes
+        n_scans = n_passes if self.caches_blocks else 1
+        return gpu_needs(request, self.policy, n_threads, self._device_limit, n_scans)
 
     def open(
-        self, dataset: Dataset, candidate: Candidate, kernels: str, on_rows: Callable[[int], None]
+        self, dataset: Dataset, candidate: Candidate, on_rows: Callable[[int], None]
     ) -> Engine:
-        del kernels  # they are CUDA's
         needs = _device_of(candidate)
         return GpuEngine(dataset, candidate.n_threads, on_rows, Gpu(), needs, self.policy)
 
-    def segment_reducer(self, candidate: Candidate, kernels: str) -> SegmentReducer:
-        del kernels
-        return GpuReducer(_device_of(candidate), self.policy)
+    def segment_reducer(self, candidate: Candidate) -> SegmentReducer:
+        return GpuReducer(_device_of(candidate))
 
-    def without_device(self, dataset: Dataset) -> FitBackend | None:
+    def without_device(self, dataset: Dataset) -> Backend | None:
         is_on_host = not any(source.is_cupy for source in dataset.sources())
         return self._host if self.caches_blocks and is_on_host else None
 
@@ -111,29 +93,15 @@ class GpuReducer:
     """Reduces segments on the GPU of a cluster's worker; one task at a time."""
 
     needs: DeviceNeeds
-    policy: PartitionPolicy
 
-    def reduce(
-        self,
-        dataset: Dataset,
-        accumulator: Accumulator[Any, Any],
-        segments: list[range],
-        *,
-        start: PartialResult | None = None,
-        part: range | None = None,
-        checks_integers: bool = True,
-    ) -> list[PartialResult]:
-        """Return the partial result of each segment, as :class:`SegmentReducer` says."""
-        del part  # a GPU makes whole states
-        n_slots = min(self.needs.n_slots, sum(map(len, segments)))
-        needs, checks = replace(self.needs, n_slots=n_slots), checks_integers
-        engine = GpuEngine(dataset, 1, lambda _: None, Gpu(), needs, self.policy)
+    def reduce(self, task: Task) -> list[PartialResult]:
+        engine = GpuEngine(task.dataset, 1, lambda _: None, Gpu(), self.needs, GPU_PARTITION)
+        engine.checks_integers = task.checks_integers
         with _TURN, one_blas_thread(), engine:
-            partials = engine.reduce_segments(accumulator, segments, start, checks_integers=checks)
-            return list(partials)
+            # whole states, whatever the part
+            return list(engine.reduce_segments(task.accumulator, task.segments, task.start))
 
     def describe_processor(self) -> str:
-        """Return the model of the GPU, and the version of CuPy."""
         return Gpu().kind
 
 

@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from streamreg.errors import (
     InputError,
     MemoryLimitError,
-    Message,
     Parameter,
     Remedy,
     StreamregError,
 )
 from streamreg.formatting import MIB, format_nbytes
-from streamreg.gpu.compile import compiler
+from streamreg.gpu.compile import DeviceArray, compiler
 from streamreg.gpu.fused_gram import compiled_centring
 from streamreg.gpu.fused_products import FusedProducts
 from streamreg.gpu.kernels import ArrayKernels
 from streamreg.kernels.states import GramState, MomentsState, ProductState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from streamreg.blocks import Array
 
-State = TypeVar("State")
+State = MomentsState | ProductState | GramState
+# waits for a copy of a state to the host, and returns it
+Fetch = Callable[[], State]
 
 # in the messages of CUDA's two interfaces and of cuBLAS
 _NO_MEMORY = ("MemoryAllocation", "OUT_OF_MEMORY", "ALLOC_FAILED")
-# states whose matrices are zeros before any row is added
-_ZERO_MATRICES = (GramState, MomentsState, ProductState)
 # of a state: to pin more takes longer than to copy to memory that is not pinned
 _MOST_PINNED_NBYTES = 32 * MIB
 
@@ -101,11 +101,9 @@ class Gpu:
             # a symmetric rank-k update in place
             self._cublas.syrk("N", rows.T, out=gram, alpha=1.0, beta=1.0, lower=True)
 
-        with self._translated_errors():
-            most = self.device.attributes["MaxSharedMemoryPerBlockOptin"]
         kernel = compiler(self.cupy)
-        fused = FusedProducts(self.cupy, kernel, most)
-        return ArrayKernels(self.cupy, add_gram, fused, compiled_centring(self.cupy, kernel))
+        fused, centre = FusedProducts(self.cupy, kernel), compiled_centring(self.cupy, kernel)
+        return ArrayKernels(self.cupy, add_gram, fused, centre)
 
     @contextmanager
     def working(self, limit_nbytes: int) -> Iterator[None]:
@@ -126,7 +124,21 @@ class Gpu:
         try:
             yield
         except self.cupy.cuda.memory.OutOfMemoryError as error:
-            raise MemoryLimitError(self._refused(error)) from error
+            limit, free = self._pool.get_limit(), self.cupy.cuda.runtime.memGetInfo()[0]
+            what = f"the GPU refused memory: {str(error).rstrip('.')}"
+            if free > limit - self._pool.total_bytes():
+                raise MemoryLimitError(
+                    f"{what}. The fit may take {format_nbytes(limit)}, and needs more than was "
+                    "planned: pass a higher ",
+                    Remedy("device_memory_limit"),
+                ) from error
+            raise MemoryLimitError(
+                f"{what}. {format_nbytes(free)} are free: stop other programs that use it, or pass "
+                "a lower ",
+                Remedy("device_memory_limit"),
+                ", or ",
+                Remedy("device", "cpu"),
+            ) from error
         # the errors of CUDA's interfaces, libraries and compiler have no common base
         except Exception as error:
             if not _is_cuda_error(error):
@@ -146,24 +158,6 @@ class Gpu:
                 Remedy("device", "cpu"),
             ) from error
 
-    def _refused(self, error: Exception) -> str:
-        """Return why memory was refused, and remedies."""
-        limit, free = self._pool.get_limit(), self.cupy.cuda.runtime.memGetInfo()[0]
-        what = f"the GPU refused memory: {str(error).rstrip('.')}"
-        if free > limit - self._pool.total_bytes():
-            return Message(
-                f"{what}. The fit may take {format_nbytes(limit)}, and needs more than was "
-                "planned: pass a higher ",
-                Remedy("device_memory_limit"),
-            )
-        return Message(
-            f"{what}. {format_nbytes(free)} are free: stop other programs that use it, or pass a "
-            "lower ",
-            Remedy("device_memory_limit"),
-            ", or ",
-            Remedy("device", "cpu"),
-        )
-
 
 def _is_cuda_error(error: Exception) -> bool:
     package = type(error).__module__.partition(".")[0]
@@ -172,72 +166,53 @@ def _is_cuda_error(error: Exception) -> bool:
     return is_bare or package in {"cupy", "cupy_backends"}
 
 
-class DeviceState(Generic[State]):
+class DeviceState:
     """A state in one piece of device memory, so that one copy brings it to the host.
 
-    It starts as a copy of ``host``, whose matrices are not sent if it is of no rows; kernels add to
-    it on ``stream``. The number of rows, ``state.n``, is on the host, because kernels branch on it.
+    It starts as a copy of ``host``, whose matrices are zeros, and not sent, if it is of no rows.
+    Kernels write to it in place, on ``stream``. The number of rows, ``state.n``, is on the host,
+    because kernels branch on it.
     """
 
-    def __init__(
-        self,
-        gpu: Gpu,
-        host: State,
-        stream: Any,  # noqa: ANN401
-        *,
-        is_of_no_rows: bool = False,
-    ) -> None:
-        self._gpu, self._stream = gpu, stream
-        self._fields: dict[str, Array] = host._asdict()  # type: ignore[attr-defined]
-        self._flat = gpu.cupy.empty(sum(field.size for field in self._fields.values()))
-        views = dict(_views(self._flat, self._fields))
-        is_zero = is_of_no_rows and isinstance(host, _ZERO_MATRICES)
-        for name, field in self._fields.items():
-            if is_zero and field.ndim > 1:
-                views[name].fill(0.0)
+    def __init__(self, gpu: Gpu, host: State, stream: Any) -> None:  # noqa: ANN401
+        self._gpu, self._stream, self._host = gpu, stream, host
+        self._flat = gpu.cupy.empty(sum(field.size for field in host))
+        state = _divided(self._flat, host)
+        part: DeviceArray
+        for part, field in zip(state, host, strict=True):
+            if field.ndim > 1 and not host.n:
+                part.fill(0.0)
             else:
-                views[name].set(field, stream=stream)
-        views["n"] = self._n = self._fields["n"].copy()
-        self.state: State = type(host)(**views)
+                part.set(field, stream=stream)
+        self.state = state._replace(n=host.n.copy())
 
-    def add(self, state: State) -> None:
-        """Raise :class:`TypeError` if an accumulator did not return the state that it was given."""
-        if state is not self.state:
-            raise TypeError(
-                f"on a GPU, {type(self.state).__name__} must be added to in place: return the "
-                "state that update and merge were given"
-            )
-
-    def send(self, stream: Any) -> Callable[[], State]:  # noqa: ANN401
-        """Queue a copy to the host, after all that is queued; return a function that waits for it.
-
-        ``stream`` is the stream of such copies.
-        """
-        size, nbytes = self._flat.size, self._flat.nbytes
-        if nbytes > _MOST_PINNED_NBYTES:
-            host = np.empty(size)
+    def send(self, stream: Any) -> Fetch:  # noqa: ANN401
+        """Queue a copy to the host on ``stream``, after all that is queued."""
+        if self._flat.nbytes > _MOST_PINNED_NBYTES:
+            host = np.empty(self._flat.size)
         else:
-            memory = self._gpu.cupy.cuda.alloc_pinned_memory(nbytes)
-            host = np.frombuffer(memory, np.float64, size)
+            memory = self._gpu.cupy.cuda.alloc_pinned_memory(self._flat.nbytes)
+            host = np.frombuffer(memory, np.float64, self._flat.size)
         stream.wait_event(self._stream.record())
         self._flat.get(stream=stream, out=host, blocking=False)
         sent = stream.record()
-        n = self._n.copy()
+        n = self.state.n.copy()
 
         def fetch() -> State:
             sent.synchronize()
-            return type(self.state)(**dict(_views(host, self._fields)) | {"n": n})
+            return _divided(host, self._host)._replace(n=n)
 
         return fetch
 
 
-def _views(flat: Array, fields: dict[str, Array]) -> Iterator[tuple[str, Any]]:
-    """Yield parts of a flat array with the shapes and memory orders of the fields."""
-    first = 0
-    for name, field in fields.items():
+def _divided(flat: Array, like: State) -> State:
+    """Return parts of a flat array, with the shapes and memory orders of the fields of a state."""
+    parts, first = [], 0
+    for field in like:
         part = flat[first : first + field.size]
         first += field.size
-        if field.flags.f_contiguous and not field.flags.c_contiguous:
-            yield name, part.reshape(field.shape[::-1]).T
-        else:
-            yield name, part.reshape(field.shape)
+        is_by_columns = field.flags.f_contiguous and not field.flags.c_contiguous
+        parts.append(
+            part.reshape(field.shape[::-1]).T if is_by_columns else part.reshape(field.shape)
+        )
+    return type(like)(*parts)

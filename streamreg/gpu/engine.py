@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from streamreg.engines.base import Engine, PartialResult, merge_in_order
+from streamreg.engines.base import Engine, PartialResult
 from streamreg.engines.reader_pool import ReaderPool
 from streamreg.gpu.device import DeviceState
 from streamreg.gpu.memory_model import whole_arrays
@@ -20,16 +21,16 @@ if TYPE_CHECKING:
 
     from streamreg.accumulators.base import Accumulator
     from streamreg.blocks import Block
-    from streamreg.engines.base import OnPartial
-    from streamreg.engines.partition import PartitionPolicy, Segments
-    from streamreg.gpu.device import Gpu
-    from streamreg.gpu.transfers import DeviceBlockCache, Filled
+    from streamreg.engines.base import Pass
+    from streamreg.engines.partition import PartitionPolicy
+    from streamreg.gpu.device import Fetch, Gpu
+    from streamreg.gpu.transfers import Slot
     from streamreg.planning.terms import DeviceNeeds
     from streamreg.sources.block_reader import BlockReader
     from streamreg.sources.dataset import Dataset
 
     # a block that a thread has read, and its counts, without a state
-    Read = tuple[Filled, PartialResult]
+    Read = tuple[Slot, Block, PartialResult]
 
 
 class GpuEngine(Engine):
@@ -39,8 +40,8 @@ class GpuEngine(Engine):
     segment is reduced; large states are merged on the device. The queueing thread waits for the
     device only at the end of segments, where NaN and inf are found.
 
-    CuPy arrays are reduced in place. The sums of Dask blocks are finished one by one, as tasks on a
-    cluster's workers have to, so that both give bitwise identical results.
+    The sums of Dask blocks are finished one by one, as tasks on a cluster's workers have to, and
+    bitwise identical to theirs.
     """
 
     def __init__(
@@ -53,14 +54,12 @@ class GpuEngine(Engine):
         policy: PartitionPolicy,
     ) -> None:
         super().__init__(dataset, on_rows, policy)
-        self._pool = ReaderPool(dataset, self.blocks, n_threads, on_rows)
+        self.pool = ReaderPool(dataset, self.blocks, n_threads, on_rows)
         self._gpu = gpu
         self._needs = needs
-        self._n_cached = needs.n_cached
         self._kernels = gpu.kernels()
-        self._cache: DeviceBlockCache | None = None
+        self._cache: Block | None = None
         self._cached_counts: dict[int, PartialResult] = {}
-        self._whole = whole_arrays(dataset)
         self._one_by_one = any(source.is_computed for source in dataset.sources())
 
     def _begin(self, stack: ExitStack) -> None:
@@ -71,170 +70,147 @@ class GpuEngine(Engine):
         if any(source.is_cupy for source in self._dataset.sources()):
             # rows may still be computed on other streams
             gpu.device.synchronize()
-        stack.enter_context(self._pool)
+        stack.enter_context(self.pool)
         stack.callback(self._release)
 
     def _release(self) -> None:
         self._cache = None
         self._kernels.forget()
 
-    def _run_pass(
-        self,
-        accumulator: Accumulator[Any, Any],
-        start: PartialResult,
-        segments: Segments,
-        on_partial: OnPartial | None,
-    ) -> PartialResult:
-        self._report_rows_before(start.n_blocks)
-        rest = segments.after(start.n_blocks)
-        if self.policy.is_large(accumulator.state_nbytes):
-            merged = self._merge_on_device(accumulator, start, rest, on_partial)
-        else:
-            with closing(self.reduce_segments(accumulator, rest)) as partials:
-                merged = merge_in_order(accumulator, start, partials, on_partial)
+    def _run_pass(self, work: Pass) -> PartialResult:
         self._kernels.forget()
-        return merged
+        self._report_rows_before(work.start.n_blocks)
+        if self.policy.is_large(work.accumulator.state_nbytes) and len(work.rest()) > 1:
+            return self._merge_on_device(work)
+        with closing(self.reduce_segments(work.accumulator, work.rest())) as partials:
+            return work.merge_in_order(partials)
 
     def reduce_segments(
         self,
         accumulator: Accumulator[Any, Any],
         segments: list[range],
         start: PartialResult | None = None,
-        *,
-        checks_integers: bool | None = None,
     ) -> Generator[PartialResult, None, None]:
         """Yield the partial result of each segment, while the next one is reduced.
 
         With ``start``, the partial result of the blocks before it, a single segment continues it.
         """
-        if checks_integers is None:
-            checks_integers = self._checks_integers
-        self._pool.checks_integers = checks_integers
 
-        def fetched(
-            fetch: Callable[[], Any], segment: range, counts: PartialResult
-        ) -> PartialResult:
+        def fetched(segment: range, fetch: Fetch, counts: PartialResult) -> PartialResult:
             state = fetch()
             self._require_finite(accumulator, state, segment)
             return counts._replace(state=state)
 
-        waiting: list[tuple[Callable[[], Any], range, PartialResult]] = []
+        waiting: list[tuple[range, Fetch, PartialResult]] = []
         with closing(self._states(accumulator, segments, start)) as states:
             for segment, state, counts in states:
-                waiting.append((state.send(self._transfers.fetching), segment, counts))
+                waiting.append((segment, state.send(self._transfers.fetching), counts))
                 if len(waiting) > 1:
                     yield fetched(*waiting.pop(0))
         for last in waiting:
             yield fetched(*last)
 
-    def _merge_on_device(
-        self,
-        accumulator: Accumulator[Any, Any],
-        start: PartialResult,
-        segments: list[range],
-        on_partial: OnPartial | None,
-    ) -> PartialResult:
+    def _merge_on_device(self, work: Pass) -> PartialResult:
         """Merge large states on the device; fetch the result at the end, or for ``on_partial``."""
-        merged, total = start, None
-        self._pool.checks_integers = self._checks_integers
+        accumulator, merged, _, on_partial = work
+        segments, transfers = work.rest(), self._transfers
+        with transfers.reducing:
+            total = DeviceState(self._gpu, merged.state, transfers.reducing)
         # sums may overflow: solvers check them
         with np.errstate(all="ignore"), closing(self._states(accumulator, segments)) as states:
-            for segment, device_state, counts in states:
-                with self._transfers.reducing:
-                    self._require_finite(accumulator, device_state.state, segment)
-                    if total is None and start.n_blocks:
-                        total = DeviceState(self._gpu, start.state, self._transfers.reducing)
-                    if total is None:
-                        total = device_state
-                    else:
-                        total.add(accumulator.merge(total.state, device_state.state))
+            for segment, state, counts in states:
+                with transfers.reducing:
+                    self._require_finite(accumulator, state.state, segment)
+                    accumulator.merge(total.state, state.state)
                 # released before the next one is made, because the plan counts two
-                del device_state
+                del state
                 merged = merged.followed_by(counts, merged.state)
+                if on_partial is not None or segment is segments[-1]:
+                    merged = merged._replace(state=total.send(transfers.fetching)())
                 if on_partial is not None:
-                    merged = merged._replace(state=total.send(self._transfers.fetching)())
                     on_partial(merged)
-        if total is None or on_partial is not None:
-            return merged
-        return merged._replace(state=total.send(self._transfers.fetching)())
+        return merged
 
     def _states(
         self,
         accumulator: Accumulator[Any, Any],
         segments: list[range],
         start: PartialResult | None = None,
-    ) -> Generator[tuple[range, DeviceState[Any], PartialResult], None, None]:
-        """Yield each segment, its state when all is queued, and its counts.
-
-        Meanwhile threads read blocks of the next segment.
-        """
+    ) -> Generator[tuple[range, DeviceState, PartialResult], None, None]:
+        """Yield each segment, its state when all is queued, and its counts; threads read ahead."""
         before = start or PartialResult(accumulator.zero())
         numbers = (number for segment in segments for number in segment)
         wanted = [number for number in numbers if number not in self._cached_counts]
-        stream, is_new = self._transfers.reducing, start is None
-        with closing(self._pool.read_in_order(wanted, self._fill, in_background=True)) as reads:
+        stream = self._transfers.reducing
+        with closing(self.pool.read_in_order(wanted, self._fill, in_background=True)) as reads:
             for segment in segments:
                 with stream:
-                    state = DeviceState(self._gpu, before.state, stream, is_of_no_rows=is_new)
+                    state = DeviceState(self._gpu, before.state, stream)
                     counts = self._queue(accumulator, state, segment, reads)
-                    self._kernels.finish(state.state)
+                    self._kernels.finish()
                 yield segment, state, before._replace(state=None).followed_by(counts, None)
                 del state
 
     def _queue(
         self,
         accumulator: Accumulator[Any, Any],
-        state: DeviceState[Any],
+        state: DeviceState,
         segment: range,
         reads: Iterator[Read],
     ) -> PartialResult:
         """Queue the reduction of a segment, and return the counts of its blocks."""
 
         def add(part: Block) -> None:
-            if part.n_rows:
-                state.add(accumulator.update(state.state, part, self._kernels.kernels))
+            accumulator.update(state.state, part, self._kernels.kernels)
 
         counts = PartialResult(None)
         while counts.n_blocks < len(segment):
             rest = segment[counts.n_blocks :]
-            if self._cache is not None and rest[0] in self._cache:
-                joined, n_blocks = self._cache.run(rest[:1] if self._one_by_one else rest)
+            if self._cache is not None and rest[0] in self._cached_counts:
+                joined, added = self._joined(self._cache, rest[:1] if self._one_by_one else rest)
                 add(joined)
-                for number in rest[:n_blocks]:
-                    counts = counts.followed_by(self._cached_counts[number], None)
-                self._on_rows(self.blocks[rest[n_blocks - 1]][1] - self.blocks[rest[0]][0])
             else:
-                filled, block_counts = next(reads)
-                with closing(self._arrived(rest[0], filled, block_counts)) as parts:
+                slot, block, added = next(reads)
+                place = self._place(rest[0], block, added)
+                with closing(self._transfers.sent(slot, block, place)) as parts:
                     for part in parts:
                         add(part)
-                counts = counts.followed_by(block_counts, None)
+            counts = counts.followed_by(added, None)
             if self._one_by_one:
-                self._kernels.finish(state.state)
+                self._kernels.finish()
         return counts
 
-    def _arrived(
-        self, number: int, filled: Filled, counts: PartialResult
-    ) -> Generator[Block, None, None]:
-        """Yield a block on the device: in the cache, or in a buffer, perhaps in parts."""
-        while number < self._n_cached and self._cache is None:
-            _, n_rows = self.blocks[self._n_cached - 1]
-            self._cache = self._transfers.cache(filled.block, n_rows, self._whole)
-            if self._cache is None:  # the device refused: the plan does not know what CUDA takes
-                self._n_cached //= 2
-        if number >= self._n_cached or self._cache is None:
-            yield from self._transfers.parts(filled)
-            return
+    def _joined(self, cache: Block, numbers: range) -> tuple[Block, PartialResult]:
+        """Return the first blocks, as far as they are contiguous in the cache, and their counts."""
+        first, past = self.blocks[numbers[0]]
+        starts, counts = [], PartialResult(None)
+        for number in numbers:
+            start, stop = self.blocks[number]
+            if number not in self._cached_counts or start != first + counts.n_rows:
+                break
+            starts.append(start - first)
+            counts, past = counts.followed_by(self._cached_counts[number], None), stop
+        self._on_rows(past - first)
+        rows = cache.rows(first, first + counts.n_rows)
+        return replace(rows, joints=tuple(starts[1:])), counts
+
+    def _place(self, number: int, block: Block, counts: PartialResult) -> Block | None:
+        """Return where a block is cached, at the number of its first row, if it is."""
+        if number >= self._needs.n_cached:
+            return None
+        if self._cache is None:
+            _, n_rows = self.blocks[self._needs.n_cached - 1]
+            self._cache = self._transfers.cache(block, n_rows, whole_arrays(self._dataset))
         self._cached_counts[number] = counts
-        place = self._cache.slot_for(number, filled.block)
-        self._transfers.copy(filled, place)
-        yield place
+        start, _ = self.blocks[number]
+        return self._cache.rows(start, start + block.n_rows)
 
     def _fill(self, reader: BlockReader, start: int, stop: int) -> Read:
         before = reader.n_omitted
-        filled = self._transfers.fill(partial(reader.read, start, stop))
+        reader.checks_integers = self.checks_integers
+        slot, block = self._transfers.fill(partial(reader.read, start, stop))
         n_omitted = reader.n_omitted - before
-        return filled, PartialResult(None).with_block(filled.block, n_omitted, reader.rounded)
+        return slot, block, PartialResult(None).with_block(block, n_omitted, reader.rounded)
 
     def _require_finite(
         self, accumulator: Accumulator[Any, Any], state: object, segment: range
@@ -242,6 +218,6 @@ class GpuEngine(Engine):
         # sums may overflow before it is known whether NaN, inf or large values are the cause
         with np.errstate(all="ignore"):
             is_finite = accumulator.is_finite(state)
-        error = None if is_finite else self._pool.not_finite(segment)
+        error = None if is_finite else self.pool.not_finite(segment)
         if error is not None:
             raise error

@@ -17,11 +17,8 @@ if TYPE_CHECKING:
     from streamreg.gpu.kernels import CentreTile
     from streamreg.kernels.base import Affine
 
-_SOURCE = "gram.cu"
 # as in gram.cu
 _THREADS, _CHUNK, _SPAN = 256, 256, 1024
-# which 32 bits can count
-_MOST_VALUES = 1 << 31
 
 
 def compiled_centring(cupy: CuPy, kernel: Compiler) -> CentreTile:
@@ -34,22 +31,21 @@ def compiled_centring(cupy: CuPy, kernel: Compiler) -> CentreTile:
         total: DeviceArray | None,
         out: DeviceArray,
     ) -> tuple[DeviceArray, DeviceArray]:
-        is_served = tile.dtype.char in TYPES and tile.flags.c_contiguous and columns.scale is None
-        if not is_served or columns.shift is None or tile.size >= _MOST_VALUES:
+        if tile.dtype.char not in TYPES or columns.scale is not None:
             return centre_tile(cupy, tile, columns, weight, total, out)
         n_rows, n_features = tile.shape
         n_chunks, dtype = -(-n_rows // _CHUNK), TYPES[tile.dtype.char]
         # a null pointer where each row counts once
         weights = np.uint64(0) if weight is None else weight
-        found = cupy.empty((2, n_chunks, n_features))
-        given = tile, columns.shift, weights, np.int64(n_rows), np.int32(n_features), found
+        partial_sums = cupy.empty((2, n_chunks, n_features))
+        given = tile, columns.shift, weights, np.int64(n_rows), np.int32(n_features), partial_sums
         n_blocks = -(-n_features // WARP) * n_chunks
-        add = kernel(_SOURCE, f"sum_columns<{dtype}>")
+        add = kernel("gram.cu", f"sum_columns<{dtype}>")
         add((n_blocks,), (_THREADS,), given, shared_mem=8 * 2 * _THREADS)
-        sums, varies = found[0].sum(axis=0), found[1].max(axis=0)
+        sums, varies = partial_sums[0].sum(axis=0), partial_sums[1].max(axis=0)
         mean = cupy.zeros(n_features) if total is None else sums / total
         sizes = np.int32(tile.size), np.int32(n_features)
-        write = kernel(_SOURCE, f"centre_rows<{dtype}>")
+        write = kernel("gram.cu", f"centre_rows<{dtype}>")
         n_blocks = -(-tile.size // _SPAN)
         write((n_blocks,), (_THREADS,), (tile, columns.shift, mean, weights, *sizes, out))
         return mean, varies

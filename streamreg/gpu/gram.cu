@@ -8,7 +8,7 @@ constexpr int SPAN = 1024;  // values that one block of the grid writes
 template <typename T>
 __global__ void __launch_bounds__(THREADS) sum_columns(
     const T* X, const double* origin, const double* weight, long long rows, int features,
-    double* found
+    double* partial_sums
 ) {
     extern __shared__ double shared[];  // (2, WARPS, WARP)
     const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
@@ -34,8 +34,8 @@ __global__ void __launch_bounds__(THREADS) sum_columns(
         sum += shared[w * WARP + lane];
         if (shared[THREADS + w * WARP + lane] != 0.0) varies = 1.0;
     }
-    found[chunk * features + column] = sum;
-    found[(chunks + chunk) * features + column] = varies;
+    partial_sums[chunk * features + column] = sum;
+    partial_sums[(chunks + chunk) * features + column] = varies;
 }
 
 // (x - origin - mean)·√s

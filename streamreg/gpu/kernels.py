@@ -14,7 +14,7 @@ import numpy as np
 
 from streamreg.kernels.base import AS_STORED, Affine, Kernels
 from streamreg.kernels.numpy import tiles
-from streamreg.kernels.states import ProductState, count, move_means
+from streamreg.kernels.states import count, move_means
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from streamreg.gpu.compile import CuPy, DeviceArray
     from streamreg.gpu.fused_products import FusedProducts
     from streamreg.kernels.base import Parallel, Scale
-    from streamreg.kernels.states import GramState, MomentsState
+    from streamreg.kernels.states import GramState, MomentsState, ProductState
 
     # (tile, columns, weight, Σ sᵢ, out) → mean, varies: see centre_tile
     CentreTile = Callable[[Any, Affine, Any, Any, Any], tuple[Any, Any]]
@@ -70,12 +70,10 @@ class ArrayKernels:
         self._add_gram = add_gram
         self._fused = fused
         self._centre = centre or partial(centre_tile, xp)
+        self.kernels = Kernels(
+            {"products": self.products, "moments": self.moments, "gram": self.gram}
+        )
         self._constants: dict[int, tuple[Float64, Any]] = {}
-
-    @property
-    def kernels(self) -> Kernels:
-        """The kernels, as accumulators take them."""
-        return Kernels({"products": self.products, "moments": self.moments, "gram": self.gram})
 
     def products(
         self,
@@ -133,8 +131,7 @@ class ArrayKernels:
             xp.add(state.cross, cross + ratio * xp.outer(y_delta, delta), out=state.cross)
             xp.multiply(z, z, out=z)
             xp.add(state.m2, s @ z + ratio * delta * delta, out=state.m2)
-            y_m2 = s @ (z_y * z_y) + ratio * y_delta * y_delta
-            xp.add(state.y_m2, y_m2, out=state.y_m2)
+            xp.add(state.y_m2, s @ (z_y * z_y) + ratio * y_delta * y_delta, out=state.y_m2)
             count(xp, state, len(tile), weight)
 
     def gram(
@@ -159,9 +156,7 @@ class ArrayKernels:
                 state.origin[...] = self._read(tile[:1], Affine(x_scale))[0]
                 state.y_origin[...] = self._read(tile_y[:1], Affine(y_scale))[0]
             rows, y_rows = xp.empty((n + 1, d)), xp.empty((n + 1, k))
-            total = None
-            if centred:
-                total = n if weight is None else weight.sum()
+            total = (n if weight is None else weight.sum()) if centred else None
             columns = Affine(self._on_device(x_scale), state.origin)
             y_columns = Affine(self._on_device(y_scale), state.y_origin)
             mean, varies = self._centre(tile, columns, weight, total, rows[:n])
@@ -179,10 +174,10 @@ class ArrayKernels:
             xp.add(state.y_m2, (y_rows * y_rows).sum(axis=0), out=state.y_m2)
             count(xp, state, n, weight)
 
-    def finish(self, state: object) -> None:
+    def finish(self) -> None:
         """Add the separate sums of the fused kernels to the state of a finished segment."""
-        if self._fused is not None and isinstance(state, ProductState):
-            self._fused.finish(state)
+        if self._fused is not None:
+            self._fused.finish()
 
     def forget(self) -> None:
         """Release the accumulators' arrays, and sums that were not finished."""
@@ -231,10 +226,7 @@ def centre_tile(
     if columns.scale is not None:
         xp.multiply(tile, columns.scale, out=out)
         tile = out
-    if columns.shift is not None:
-        xp.subtract(tile, columns.shift, out=out)
-    elif tile is not out:
-        out[...] = tile
+    xp.subtract(tile, columns.shift, out=out)
     varies = out.any(axis=0)
     mean = xp.zeros(out.shape[1])
     if total is not None:

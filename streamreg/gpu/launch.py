@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from streamreg.gpu.compile import Compiler
+
 WARP = 32
-# of narrower rows most of a warp would idle; wider ones do not fit the registers of a block
+# Of narrower rows most of a warp would idle. Wider ones do not fit the registers of a block.
 _LEAST_FEATURES, _MOST_FEATURES = 8, 4096
 _MOST_COLUMNS, _MOST_THREADS = 2, 512
-# columns of a thread: the more, the fewer steps it takes to add up the sums of threads
-_MANY_A_THREAD = 4
-# blocks of threads: two for each processor of the largest GPUs, more if blocks are small
+# The more columns a thread has, the fewer steps it takes to add up the sums of threads.
+_MANY_COLUMNS_PER_THREAD = 4
+# The largest GPUs get two blocks of threads for each processor, and more if blocks are small.
 _GRID, _MOST_GRIDS = 264, 8
-# of rows that are read twice, the second time from the L2 cache, which holds two tiles: 40 MiB or
-# more on present GPUs
+# Wide rows are read twice, the second time from the L2 cache. It holds two tiles, because it has
+# 40 MiB or more on present GPUs.
 _WIDE_TILE_NBYTES = 20 << 20
 _LEAST_WIDE, _MOST_WIDE_COLUMNS = 256, 8
-# blocks of threads that add up
+# This number of blocks of threads adds up.
 _WIDE_GRID = 1024
-# as in wide_products.cu
+# These are the constants of wide_products.cu.
 _WIDE_ROWS, _WIDE_THREADS, _SLICE, _BATCH = 4, 256, 4096, 64
-# shared memory of a block of threads that need not be asked for
-_USUAL_SHARED_NBYTES = 48 << 10
+# Every GPU has this much shared memory for a block of threads.
+_SHARED_NBYTES = 48 << 10
 TYPES = {"f": "float", "d": "double"}
 
 
@@ -43,87 +46,66 @@ class Shape(NamedTuple):
 class NarrowRows:
     """Rows that fit the registers of a block of threads, with one target."""
 
-    source = "products.cu"
-    # that the kernel needs beside the sums
-    room_nbytes = 0
+    workspace_nbytes = 0
 
     def __init__(self, shape: Shape) -> None:
-        n_features = shape.n_features
-        # columns of a thread
-        self._shape, self.a_thread = shape, 1
-        while n_features > self.a_thread * (
-            WARP if self.a_thread < _MANY_A_THREAD else _MOST_THREADS
-        ):
-            self.a_thread *= 2
-        # of a block
-        self.threads = -(-n_features // (WARP * self.a_thread)) * WARP
-        # sums that are separate until a segment ends
-        self.n_sums = _GRID * min(_MOST_GRIDS, _MOST_THREADS // self.threads)
-        # of a block of threads, at most
-        self.shared_nbytes = max(map(self._shared_nbytes, TYPES.values()))
+        d, self._n_columns, _ = shape
+        per_thread = 1
+        while d > per_thread * (WARP if per_thread < _MANY_COLUMNS_PER_THREAD else _MOST_THREADS):
+            per_thread *= 2
+        n_warps = -(-d // (WARP * per_thread))
+        self.columns_per_thread, self.threads_per_block = per_thread, n_warps * WARP
+        # Threads hold rows in registers, and prefetch as many: of float32 twice as many.
+        self._rows_at_once = 2 if per_thread <= _MANY_COLUMNS_PER_THREAD else 1
+        # Sums are separate until a segment ends.
+        self.n_sums = _GRID * min(_MOST_GRIDS, _MOST_THREADS // self.threads_per_block)
+        # A block of threads shares V, and twice the sums of its warps.
+        n_partial_sums = 2 * 2 * self._rows_at_once * n_warps
+        n_values = self._n_columns * (per_thread * self.threads_per_block + n_partial_sums)
+        self.shared_nbytes = 8 * n_values
 
-    def _shared_nbytes(self, dtype: str) -> int:
-        found = 2 * self._at_once(dtype) * (self.threads // WARP)
-        return 8 * self._shape.n_columns * (self.a_thread * self.threads + found)
-
-    def _at_once(self, dtype: str) -> int:
-        """Return the rows that threads hold in registers, and prefetch, at once."""
-        rows = 2 if self.a_thread <= _MANY_A_THREAD else 1
-        return 2 * rows if dtype == "float" else rows
-
-    def name(self, dtype: str) -> str:
-        """Return the instance of the template for rows of "float" or "double"."""
-        return f"fused<{dtype}, {self._shape.n_columns}, {self.a_thread}, {self._at_once(dtype)}>"
-
-    def queue(self, kernel: Any, given: tuple[Any, ...], sums: Any, room: Any) -> None:  # noqa: ANN401
+    def queue(self, kernel: Compiler, rows: tuple[Any, ...], memory: tuple[Any, Any]) -> None:
         """Queue the reduction of rows: X, y, weight, V, bias and the first row's number."""
-        del room
-        X = given[0]
-        n_rows, n_features = X.shape
-        shared_nbytes = self._shared_nbytes(TYPES[X.dtype.char])
-        if shared_nbytes > max(_USUAL_SHARED_NBYTES, kernel.max_dynamic_shared_size_bytes):
-            kernel.max_dynamic_shared_size_bytes = shared_nbytes
-        arguments = *given, np.int64(n_rows), np.int32(n_features), sums
-        kernel((self.n_sums,), (self.threads,), arguments, shared_mem=shared_nbytes)
+        X, (_, sums) = rows[0], memory
+        at_once = self._rows_at_once * 8 // X.dtype.itemsize
+        template = TYPES[X.dtype.char], self._n_columns, self.columns_per_thread, at_once
+        fused = kernel("products.cu", f"fused<{', '.join(map(str, template))}>")
+        arguments = *rows, np.int64(len(X)), np.int32(X.shape[1]), sums
+        grid, threads = (self.n_sums,), (self.threads_per_block,)
+        fused(grid, threads, arguments, shared_mem=self.shared_nbytes)
 
 
 class WideRows:
     """Rows of any width, and some targets: tiles that fit the L2 cache are read twice."""
-
-    source = "wide_products.cu"
 
     def __init__(self, shape: Shape) -> None:
         self._shape = shape
         self._column_blocks = -(-shape.n_features // _WIDE_THREADS)
         self._slices = -(-shape.n_features // _SLICE)
         self.n_sums = -(-_WIDE_GRID // self._column_blocks)
-        self.shared_nbytes = 8 * (2 * shape.n_columns + 1) * _BATCH
-        # dot products of two tiles of float32
-        most_rows = _tile_rows(shape.n_features, 4)
-        self.room_nbytes = 2 * 8 * most_rows * shape.n_columns * self._slices
+        # The workspace holds the dot products of two tiles of float32.
+        n_dots = _tile_rows(shape.n_features, 4) * shape.n_columns * self._slices
+        self.workspace_nbytes = 2 * 8 * n_dots
 
-    def name(self, dtype: str) -> str:
-        """Return the instance of the template for rows of "float" or "double"."""
-        return f"fused_wide<{dtype}, {self._shape.n_columns}>"
-
-    def queue(self, kernel: Any, given: tuple[Any, ...], sums: Any, room: Any) -> None:  # noqa: ANN401
-        """Queue the reduction of rows: X, y, weight, V, bias and the first row's number."""
-        X = given[0]
-        n_rows, n_features = X.shape
-        if not n_rows:
-            return
-        tile = _tile_rows(n_features, X.dtype.itemsize)
-        sizes = np.int32(n_features), np.int32(self._shape.n_targets), np.int32(self.n_sums)
-        # each launch adds up the tile before while it reads the next one
-        for turn, start in enumerate(range(-tile, n_rows, tile)):
-            before = 0 if start < 0 else min(tile, n_rows - start)
-            after = max(0, min(tile, n_rows - start - tile))
-            adding = self._column_blocks * self.n_sums if before else 0
-            reading = -(-after // _WIDE_ROWS) * self._slices
-            rows = np.int64(max(0, start)), np.int64(before), np.int64(after), np.int32(turn % 2)
-            arguments = *given, *rows, *sizes, np.int64(len(room) // 2), room, sums
-            grid = (adding + reading,)
-            kernel(grid, (_WIDE_THREADS,), arguments, shared_mem=self.shared_nbytes)
+    def queue(self, kernel: Compiler, rows: tuple[Any, ...], memory: tuple[Any, Any]) -> None:
+        X, (workspace, sums) = rows[0], memory
+        d, n_columns, n_targets = self._shape
+        fused = kernel("wide_products.cu", f"fused_wide<{TYPES[X.dtype.char]}, {n_columns}>")
+        tile = _tile_rows(d, X.dtype.itemsize)
+        sizes = np.int32(d), np.int32(n_targets), np.int32(self.n_sums)
+        shared_nbytes = 8 * (2 * n_columns + 1) * _BATCH
+        dots, next_dots = workspace.reshape(2, -1)
+        # Each launch adds up the tile before while it reads the next one.
+        for start in range(-tile, len(X), tile):
+            before = 0 if start < 0 else min(tile, len(X) - start)
+            after = max(0, min(tile, len(X) - start - tile))
+            n_adding_blocks = self._column_blocks * self.n_sums if before else 0
+            n_reading_blocks = -(-after // _WIDE_ROWS) * self._slices
+            grid = (n_adding_blocks + n_reading_blocks,)
+            part = np.int64(max(0, start)), np.int64(before), np.int64(after)
+            arguments = *rows, *part, *sizes, dots, next_dots, sums
+            fused(grid, (_WIDE_THREADS,), arguments, shared_mem=shared_nbytes)
+            dots, next_dots = next_dots, dots
 
 
 Launch = NarrowRows | WideRows
@@ -138,18 +120,20 @@ def launches_for(shape: Shape) -> list[Launch]:
     d, n_columns, n_targets = shape
     launches: list[Launch] = []
     if _LEAST_FEATURES <= d <= _MOST_FEATURES and n_targets == 1 and n_columns <= _MOST_COLUMNS:
-        launches.append(NarrowRows(shape))
+        narrow = NarrowRows(shape)
+        if narrow.shared_nbytes <= _SHARED_NBYTES:
+            launches.append(narrow)
     if d >= _LEAST_WIDE and n_columns <= _MOST_WIDE_COLUMNS:
         launches.append(WideRows(shape))
     return launches
 
 
 def partial_sums_nbytes(n_features: int, n_targets: int) -> int:
-    """Bytes of the separate sums, and of the room beside them, with any solver."""
-    # with a direction for each target, and without
+    """Bytes of the separate sums, and of the workspace beside them, with any solver."""
+    # Solvers have no direction, or one for each target.
     shapes = [Shape(n_features, m, n_targets) for m in (n_targets, 2 * n_targets)]
     nbytes = [
-        8 * launch.n_sums * shape.length + launch.room_nbytes
+        8 * launch.n_sums * shape.length + launch.workspace_nbytes
         for shape in shapes
         for launch in launches_for(shape)
     ]

@@ -1,16 +1,11 @@
 // Residuals, directions and their products with X, each row read from memory once.
 //
 // Block g of a grid of G blocks adds up, in order, the rows whose number, divided by ROWS, is g
-// modulo G, into sums of its own. So no bit depends on how many rows one launch gets. The sums of
-// the grid are added up in order at the end of a segment.
+// modulo G, into sums of its own. So no bit depends on how many rows one launch gets. CuPy adds up
+// the sums of the grid at the end of a segment.
 
 constexpr int ROWS = 4;  // of a group, which one block adds up
 constexpr unsigned ALL = 0xffffffffu;
-
-// Sums of one block of the grid: products (M, D), then sums (M,) of s·u, then of s·r², then of s.
-__host__ __device__ constexpr long long sums_of(int columns, long long features) {
-    return columns * features + columns + 2;
-}
 
 // Sums of COUNT values over a warp: lane l gets the sum of value l / (32 / COUNT). At each step a
 // lane passes on half of its values.
@@ -32,9 +27,9 @@ __device__ inline double sum_of_warp(double (&value)[COUNT], int lane) {
     return value[0];
 }
 
-// Each thread holds COLUMNS_A_THREAD columns of ROWS_AT_ONCE rows, of the next ones, and of the
+// Each thread holds COLUMNS_PER_THREAD columns of ROWS_AT_ONCE rows, of the next ones, and of the
 // products, in registers.
-template <typename T, int COLUMNS, int COLUMNS_A_THREAD, int ROWS_AT_ONCE>
+template <typename T, int COLUMNS, int COLUMNS_PER_THREAD, int ROWS_AT_ONCE>
 __global__ void __launch_bounds__(512) fused(
     const T* X, const double* y, const double* weight, const double* V, const double* bias,
     long long first, long long rows, int features, double* sums
@@ -43,19 +38,20 @@ __global__ void __launch_bounds__(512) fused(
     // V (COLUMNS, columns of all threads), zeros after the features; then the sums of warps, twice
     extern __shared__ double shared[];
     const int n_warps = blockDim.x / WARP, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
-    const int width = COLUMNS_A_THREAD * blockDim.x;
-    double* found = shared + COLUMNS * width;
+    const int width = COLUMNS_PER_THREAD * blockDim.x;
+    double* partial_sums = shared + COLUMNS * width;
     #pragma unroll
     for (int m = 0; m < COLUMNS; ++m)
         for (int at = threadIdx.x; at < width; at += blockDim.x)
             shared[m * width + at] = at < features ? V[(long long)m * features + at] : 0.0;
 
-    double* mine = sums + blockIdx.x * sums_of(COLUMNS, features);
-    double products[COLUMNS][COLUMNS_A_THREAD];
+    // sums of this block: products (M, D), then sums (M,) of s·u, then of s·r², then of s
+    double* mine = sums + blockIdx.x * (COLUMNS * (features + 1ll) + 2);
+    double products[COLUMNS][COLUMNS_PER_THREAD];
     #pragma unroll
     for (int m = 0; m < COLUMNS; ++m)
         #pragma unroll
-        for (int c = 0; c < COLUMNS_A_THREAD; ++c) {
+        for (int c = 0; c < COLUMNS_PER_THREAD; ++c) {
             const int column = threadIdx.x + c * blockDim.x;
             products[m][c] = column < features ? mine[m * features + column] : 0.0;
         }
@@ -71,7 +67,7 @@ __global__ void __launch_bounds__(512) fused(
     const int my_part = lane % SHARE;
     const double b = bias[my_m];
 
-    T next[ROWS_AT_ONCE][COLUMNS_A_THREAD];
+    T next[ROWS_AT_ONCE][COLUMNS_PER_THREAD];
     double next_y = 0.0, next_s = 1.0;
     auto load = [&](long long row) {
         #pragma unroll
@@ -79,7 +75,7 @@ __global__ void __launch_bounds__(512) fused(
             const bool is_there = row + r >= first && row + r < past;
             const T* from = X + (row + r - first) * features + threadIdx.x;
             #pragma unroll
-            for (int c = 0; c < COLUMNS_A_THREAD; ++c) {
+            for (int c = 0; c < COLUMNS_PER_THREAD; ++c) {
                 const int column = threadIdx.x + c * blockDim.x;
                 next[r][c] = is_there && column < features ? from[c * blockDim.x] : T(0);
             }
@@ -87,7 +83,8 @@ __global__ void __launch_bounds__(512) fused(
         const long long at = row + my_row;
         const bool is_there = at >= first && at < past;
         next_y = is_there && my_m == 0 ? y[at - first] : 0.0;
-        next_s = is_there && weight ? weight[at - first] : 1.0;
+        // rows before the first and after the last do not count
+        next_s = !is_there ? 0.0 : weight ? weight[at - first] : 1.0;
     };
     auto after = [&](long long row) {
         const long long one_more = row + ROWS_AT_ONCE;
@@ -100,18 +97,16 @@ __global__ void __launch_bounds__(512) fused(
     load(group * ROWS);
     __syncthreads();
     for (long long row = group * ROWS; row / ROWS * ROWS < past; row = after(row)) {
-        T x[ROWS_AT_ONCE][COLUMNS_A_THREAD];
+        T x[ROWS_AT_ONCE][COLUMNS_PER_THREAD];
         #pragma unroll
         for (int r = 0; r < ROWS_AT_ONCE; ++r)
             #pragma unroll
-            for (int c = 0; c < COLUMNS_A_THREAD; ++c) x[r][c] = next[r][c];
+            for (int c = 0; c < COLUMNS_PER_THREAD; ++c) x[r][c] = next[r][c];
         const double here_y = next_y, s = next_s;
         load(after(row));  // zeros after the last
-        double dot[COUNT];
+        double dot[COUNT] = {};
         #pragma unroll
-        for (int v = 0; v < COUNT; ++v) dot[v] = 0.0;
-        #pragma unroll
-        for (int c = 0; c < COLUMNS_A_THREAD; ++c)
+        for (int c = 0; c < COLUMNS_PER_THREAD; ++c)
             #pragma unroll
             for (int m = 0; m < COLUMNS; ++m) {
                 const double v = shared[m * width + threadIdx.x + c * blockDim.x];
@@ -120,7 +115,7 @@ __global__ void __launch_bounds__(512) fused(
                     dot[r * COLUMNS + m] = fma(widened(x[r][c]), v, dot[r * COLUMNS + m]);
             }
         const double of_warp = sum_of_warp<COUNT>(dot, lane);
-        double* here = found + turn * COUNT * n_warps;
+        double* here = partial_sums + turn * COUNT * n_warps;
         // the next turn writes to the other half, so that one barrier a turn suffices
         turn = 1 - turn;
         if (my_part == 0) here[lane / SHARE * n_warps + warp] = of_warp;
@@ -133,32 +128,25 @@ __global__ void __launch_bounds__(512) fused(
         u = my_m == 0 ? u - (here_y - b) : u + b;
         const double su = s * u;
         #pragma unroll
-        for (int r = 0; r < ROWS_AT_ONCE; ++r) {
-            const bool is_there = row + r >= first && row + r < past;
+        for (int r = 0; r < ROWS_AT_ONCE; ++r)
             #pragma unroll
             for (int m = 0; m < COLUMNS; ++m) {
                 const double weighed = __shfl_sync(ALL, su, (r * COLUMNS + m) * SHARE);
                 if (warp == 0 && m == 0) {
-                    const double plain = __shfl_sync(ALL, u, r * COLUMNS * SHARE);
-                    const double counted = __shfl_sync(ALL, s, r * COLUMNS * SHARE);
-                    if (is_there) {
-                        rr = fma(weighed, plain, rr);
-                        s_sum += counted;
-                    }
+                    rr = fma(weighed, __shfl_sync(ALL, u, r * COLUMNS * SHARE), rr);
+                    s_sum += __shfl_sync(ALL, s, r * COLUMNS * SHARE);
                 }
-                if (!is_there) continue;
                 u_sums[m] += weighed;
                 #pragma unroll
-                for (int c = 0; c < COLUMNS_A_THREAD; ++c)
+                for (int c = 0; c < COLUMNS_PER_THREAD; ++c)
                     products[m][c] = fma(weighed, widened(x[r][c]), products[m][c]);
             }
-        }
     }
 
     #pragma unroll
     for (int m = 0; m < COLUMNS; ++m)
         #pragma unroll
-        for (int c = 0; c < COLUMNS_A_THREAD; ++c) {
+        for (int c = 0; c < COLUMNS_PER_THREAD; ++c) {
             const int column = threadIdx.x + c * blockDim.x;
             if (column < features) mine[m * features + column] = products[m][c];
         }

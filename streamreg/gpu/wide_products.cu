@@ -20,16 +20,12 @@ __device__ void read_rows(
     const T* X, const double* V, long long rows, int features, double* dots, long long block
 ) {
     extern __shared__ double shared[];
-    double* found = shared;  // by each warp
+    double* partial_sums = shared;  // of each warp
     const long long slices = parts_of(features, SLICE);
     const long long row = block / slices * ROWS;
     const int slice = block % slices;
     const int past = features < (slice + 1) * SLICE ? features : (slice + 1) * SLICE;
-    double dot[ROWS][COLUMNS];
-    #pragma unroll
-    for (int r = 0; r < ROWS; ++r)
-        #pragma unroll
-        for (int m = 0; m < COLUMNS; ++m) dot[r][m] = 0.0;
+    double dot[ROWS][COLUMNS] = {};
     #pragma unroll 4
     for (int column = slice * SLICE + threadIdx.x; column < past; column += THREADS) {
         T x[ROWS];
@@ -51,12 +47,12 @@ __device__ void read_rows(
             #pragma unroll
             for (int step = WARP / 2; step > 0; step /= 2)
                 dot[r][m] += __shfl_down_sync(0xffffffffu, dot[r][m], step);
-            if (lane == 0) found[(r * COLUMNS + m) * WARPS + warp] = dot[r][m];
+            if (lane == 0) partial_sums[(r * COLUMNS + m) * WARPS + warp] = dot[r][m];
         }
     __syncthreads();
     if (threadIdx.x >= ROWS * COLUMNS || row + threadIdx.x / COLUMNS >= rows) return;
     double total = 0.0;
-    for (int w = 0; w < WARPS; ++w) total += found[threadIdx.x * WARPS + w];
+    for (int w = 0; w < WARPS; ++w) total += partial_sums[threadIdx.x * WARPS + w];
     dots[(row * COLUMNS + threadIdx.x) * slices + slice] = total;
 }
 
@@ -127,10 +123,10 @@ __device__ void add_rows(
             load(part + ROWS);  // unused after the last of a batch, but then cached
             #pragma unroll
             for (int r = 0; r < ROWS; ++r) {
-                if (row + r < 0 || row + r >= rows) continue;
                 const double* here = su + (part + r) * COLUMNS;
                 #pragma unroll
-                for (int m = 0; m < COLUMNS; ++m) products[m] = fma(here[m], widened(x[r]), products[m]);
+                for (int m = 0; m < COLUMNS; ++m)
+                    products[m] = fma(here[m], widened(x[r]), products[m]);
                 if (counts) total += ones[part + r];
                 else if (adds) total += here[at] * (squares ? u[(part + r) * COLUMNS + at] : 1.0);
             }
@@ -142,26 +138,25 @@ __device__ void add_rows(
     if (adds) totals[threadIdx.x] = total;
 }
 
-// Add up the `before` rows from `start` on, and compute dot products of the next `after` rows.
-// `dots` holds two tiles; `turn` is the number of the one that is added up.
+// Add up the `before` rows from `start` on, given their dot products, and compute those of the next
+// `after` rows.
 template <typename T, int COLUMNS>
 __global__ void __launch_bounds__(THREADS) fused_wide(
     const T* X, const double* y, const double* weight, const double* V, const double* bias,
-    long long first, long long start, long long before, long long after, int turn, int features,
-    int targets, int shares, long long room, double* dots, double* sums
+    long long first, long long start, long long before, long long after, int features, int targets,
+    int shares, const double* dots, double* next_dots, double* sums
 ) {
-    const long long adding = before ? parts_of(features, THREADS) * shares : 0;
+    const long long n_adding_blocks = before ? parts_of(features, THREADS) * shares : 0;
     const T* tile = X + start * features;
     // the two kinds of blocks alternate, so that both run at any time
-    const long long block = blockIdx.x * adding / gridDim.x;
-    if ((blockIdx.x + 1ll) * adding / gridDim.x > block)
+    const long long block = blockIdx.x * n_adding_blocks / gridDim.x;
+    if ((blockIdx.x + 1ll) * n_adding_blocks / gridDim.x > block)
         add_rows<T, COLUMNS>(
-            tile, y + start * targets, weight ? weight + start : nullptr, bias, dots + turn * room,
+            tile, y + start * targets, weight ? weight + start : nullptr, bias, dots,
             first + start, before, features, targets, shares, sums, block
         );
     else
         read_rows<T, COLUMNS>(
-            tile + before * features, V, after, features, dots + (1 - turn) * room,
-            blockIdx.x - block
+            tile + before * features, V, after, features, next_dots, blockIdx.x - block
         );
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,7 +14,6 @@ import pyarrow as pa
 
 from streamreg.errors import DataWarning, InputError, Message, Parameter, Remedy
 from streamreg.formatting import count
-from streamreg.ingest.levels import labels, one_hot, sorted_levels
 from streamreg.ingest.table import BATCH_NBYTES, IGNORE_COLUMN, MAX_NAMED, Table, open_table
 from streamreg.ingest.values import loses_digits
 from streamreg.output.staging import require_writable
@@ -62,26 +61,16 @@ def ingest(
     intercept. Nulls and NaN are missing values, and in CSV the texts NA, N/A, NaN, null, <NA> and
     the empty text. No type is guessed from the first rows of a CSV file: every value is checked.
 
+    y is (N,) for one ``target``, (N, K) for more. ``drop_missing`` leaves out rows with a missing
+    value in a column that is used. ``progress`` shows both passes; the number of rows is known in
+    the second only.
+
     Memory: up to 250 MiB and 25 kB a column for a table of any length. pyarrow reads 32 blocks of
     1 MiB ahead of a CSV file; rows are converted 2 MiB and written 8 MiB at a time.
 
-    Parameters
-    ----------
-    target
-        Columns of y: (N,) for one, (N, K) for more.
-    weight
-        The column of ``sample_weight``.
-    drop_missing
-        Leave out rows with a missing value in a column that is used.
-    progress
-        Shows both passes; the number of rows is known in the second only.
-
-    Raises
-    ------
-    InputError
-        Columns are unknown or nameless, not numbers, infinite, negative weights, have missing
-        values or more than 1,000 levels; the table is absent, empty or cannot be read; or ``out``
-        cannot be written.
+    An ``InputError`` says that the table is absent, empty or cannot be read, that ``out`` cannot be
+    written, or which columns are unknown or nameless, not numbers, infinite, negative weights, or
+    have missing values or more than 1,000 levels.
     """
     require_writable(out, overwrite=overwrite, inputs=[table])
     progress = progress or Progress()
@@ -89,10 +78,21 @@ def ingest(
     with closing(progress):
         survey = _survey(source, progress, drop_missing=drop_missing)
         features = _features(source, survey)
-        for message in survey.warnings(source):
+        if survey.inexact:
+            message = (
+                f"{source.path} has integers beyond 2**53 in {', '.join(survey.inexact)}; as "
+                "float64 they lose their last digits"
+            )
             warnings.warn(message, DataWarning, stacklevel=2)
+        for name, levels in survey.levels.items():
+            if len(levels) == 1:
+                message = (
+                    f"column {name} of {source.path} has one level only, {levels[0]!r}, and gives "
+                    "no column of X"
+                )
+                warnings.warn(message, DataWarning, stacklevel=2)
         names = {"feature_names": features, "target_names": list(source.targets)}
-        with new_group(out, names, overwrite=overwrite, inputs=[table]) as group:
+        with new_group(out, names, overwrite=overwrite) as group:
             _write(source, survey, group, len(features), progress)
     dropped = survey.n_rows - survey.n_complete
     return IngestReport(survey.n_rows, dropped, tuple(features), source.targets, Path(out))
@@ -106,24 +106,13 @@ class _Survey(NamedTuple):
     levels: dict[str, list[str]]
     inexact: list[str]
 
-    def warnings(self, source: Table) -> list[str]:
-        inexact = (
-            f"{source.path} has integers beyond 2**53 in {', '.join(self.inexact)}; "
-            "as float64 they lose their last digits"
-        )
-        return ([inexact] if self.inexact else []) + [
-            f"column {name} of {source.path} has one level only, {levels[0]!r}, and gives no "
-            "column of X"
-            for name, levels in self.levels.items()
-            if len(levels) == 1
-        ]
-
 
 def _features(source: Table, survey: _Survey) -> list[str]:
     """Return the names of the columns of X."""
-    features = [
-        label for name in source.features for label in labels(name, survey.levels.get(name))
-    ]
+    features = []
+    for name in source.features:
+        levels = survey.levels.get(name)
+        features += [name] if levels is None else [f"{name}={level}" for level in levels[1:]]
     if not features:
         raise InputError(
             f"{source.path} has no column left for X: of each of {', '.join(source.features)} "
@@ -141,7 +130,7 @@ def _features(source: Table, survey: _Survey) -> list[str]:
 
 def _survey(source: Table, progress: Progress, *, drop_missing: bool) -> _Survey:
     levels: dict[str, set[str]] = {name: set() for name in source.one_hot}
-    gaps: dict[str, list[int]] = {}  # by column: rows without a value, and the first of them
+    n_missing, first_missing = np.zeros((2, len(source.used)), dtype=int)  # of each column
     inexact: set[str] = set()
     n_rows = n_complete = 0
     progress.begin_pass(None)
@@ -149,10 +138,10 @@ def _survey(source: Table, progress: Progress, *, drop_missing: bool) -> _Survey
         values = source.values(batch, {}, start=n_rows)
         missing = np.isnan(values)
         complete = ~missing.any(axis=1)
+        new = (n_missing == 0) & missing.any(axis=0)
+        first_missing[new] = n_rows + missing[:, new].argmax(axis=0)
+        n_missing += missing.sum(axis=0)
         for at, name in enumerate(source.used):
-            if missing[:, at].any():
-                gap = gaps.setdefault(name, [0, n_rows + int(missing[:, at].argmax())])
-                gap[0] += int(missing[:, at].sum())
             if name in levels:
                 texts = source.texts(batch, name).filter(pa.array(complete))
                 levels[name].update(texts.unique().to_pylist())
@@ -170,25 +159,34 @@ def _survey(source: Table, progress: Progress, *, drop_missing: bool) -> _Survey
                 )
     if n_rows == 0:
         raise InputError(f"{source.path} has no rows")
-    if gaps and not (drop_missing and n_complete):
+    n_gaps = int(np.count_nonzero(n_missing))
+    if n_gaps and not (drop_missing and n_complete):
         # columns with the most missing values first
-        named = sorted(gaps.items(), key=lambda gap: -gap[1][0])[:MAX_NAMED]
-        lacks = {name: (f"{rows:,}, first", row) for name, (rows, row) in named}
-        drop = Message(
-            "Leave such rows out with ",
-            Remedy("drop_missing", value=True),
-            ", or such columns",
-        )
-        ignore = "No row would be left: leave out the columns that lack most"
+        order = np.argsort(-n_missing, kind="stable")[: min(MAX_NAMED, n_gaps)]
+        lacks = {
+            source.used[at]: (f"{n_missing[at]:,}, first", int(first_missing[at])) for at in order
+        }
+        cure = "No row would be left: leave out the columns that lack most"
+        if n_complete:
+            rows = Remedy("drop_missing", value=True)
+            cure = Message("Leave such rows out with ", rows, ", or such columns")
         raise InputError(
-            f"{source.path} lacks values in {n_rows - n_complete:,} of {count(n_rows, 'row')} "
-            f"and {count(len(gaps), 'column')}: {source.places(lacks)}. ",
-            drop if n_complete else ignore,
+            f"{source.path} lacks values in {n_rows - n_complete:,} of {count(n_rows, 'row')} and "
+            f"{count(n_gaps, 'column')}: {source.places(lacks)}. ",
+            cure,
             " with ",
             IGNORE_COLUMN,
         )
-    ordered = {name: sorted_levels(found) for name, found in levels.items()}
+    ordered = {name: _sorted_levels(found) for name, found in levels.items()}
     return _Survey(n_rows, n_complete, ordered, sorted(inexact))
+
+
+def _sorted_levels(levels: set[str]) -> list[str]:
+    """Return texts in alphabetical order, or in numerical order if all are numbers."""
+    ordered = sorted(levels)
+    with suppress(ValueError):
+        ordered.sort(key=float)
+    return ordered
 
 
 def _write(
@@ -202,6 +200,7 @@ def _write(
         name: RowAppender(create_array(group, name, (survey.n_complete, *shape)))
         for name, shape in row_shapes.items()
     }
+    codes = {name: np.arange(1, len(levels)) for name, levels in survey.levels.items()}
     first, last = len(source.features), len(source.features) + len(source.targets)
     # up to 1,000 levels make a row 1,000 times wider
     step = max(1, BATCH_NBYTES // (8 * n_features))
@@ -213,7 +212,7 @@ def _write(
         for start in range(0, len(values), step):
             rows = values[start : start + step]
             X = [
-                one_hot(rows[:, [at]], survey.levels.get(name))
+                rows[:, [at]] == codes[name] if name in codes else rows[:, [at]]
                 for at, name in enumerate(source.features)
             ]
             appenders["X"].append(np.hstack(X))

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
-from streamreg.errors import InputError, Message, Parameter, Remedy, Verbatim
+from streamreg.errors import InputError, Parameter, Remedy, Verbatim
 from streamreg.formatting import KIB, MIB
 from streamreg.ingest.values import MISSING, NotNumbersError, parse, widen
 from streamreg.signals import uninterrupted
@@ -185,9 +185,6 @@ def open_table(
 
     Raises ``InputError`` for an unreadable file, and for unknown, repeated and ambiguous names.
     """
-    target, one_hot, ignore = (
-        [names] if isinstance(names, str) else names for names in (target, one_hot, ignore)
-    )
     names = _names(path)
     if not target:
         raise InputError(
@@ -202,10 +199,9 @@ def open_table(
                 f"{path} has no column {name!r}; closest: {', '.join(map(repr, close))}{commas}"
             )
         if uses > 1:
-            raise InputError(
-                f"column {name!r} can be only one of ",
-                Message.joined(", ", map(Parameter, ("target", "one_hot", "ignore", "weight"))),
-            )
+            roles = ("target", "one_hot", "ignore", "weight")
+            listed = [part for role in roles for part in (", ", Parameter(role))][1:]
+            raise InputError(f"column {name!r} can be only one of ", *listed)
     apart = {*target, *ignore, *weights}
     features = tuple(name for name in names if name not in apart)
     if not features:
@@ -245,8 +241,7 @@ def _names(path: Path) -> list[str]:
         endings = ", ".join(_CSV + _PARQUET)
         raise InputError(f"{path} ends in none of {endings}; unpack, convert or rename it")
     with _reading(path):
-        is_csv = path.name.endswith(_CSV)
-        names = _csv_header(path) if is_csv else parquet.read_schema(path).names
+        names = _csv_header(path) if path.name.endswith(_CSV) else parquet.read_schema(path).names
     if not names:
         raise InputError(f"{path} is empty: it names no columns")
     for name, count in Counter(names).items():

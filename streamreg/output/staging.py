@@ -31,14 +31,9 @@ def require_writable(
 ) -> Path:
     """Return the real path of an output that can be written to ``path``.
 
-    Called before the first pass too, so that hours of reading do not end at a missing folder.
-
-    Raises
-    ------
-    InputError
-        ``path`` is a URL; it equals, contains or is inside one of the ``inputs``, of which URLs
-        are ignored; it exists; or its parent folder is missing or not writable. Only Zarr arrays
-        and groups are ever overwritten.
+    Called before the first pass too, so that hours of reading do not end at a missing folder. Only
+    Zarr arrays and groups are ever overwritten, and none that equals, contains or is inside one of
+    the ``inputs``, of which URLs are ignored.
     """
     text = os.fspath(path)
     if "://" in text:
@@ -70,11 +65,7 @@ def require_writable(
 
 @contextmanager
 def staged(
-    path: str | os.PathLike[str],
-    *,
-    overwrite: bool,
-    inputs: Iterable[str | os.PathLike[str]],
-    identity: str = "",
+    path: str | os.PathLike[str], *, overwrite: bool, identity: str = ""
 ) -> Iterator[tuple[Path, bool]]:
     """Yield a folder that is renamed to ``path`` when the ``with`` block succeeds.
 
@@ -82,7 +73,7 @@ def staged(
     raised an ``InputError``; a later call with the same identity yields it again, and true.
     Another process that writes to the folder is an ``InputError`` too.
     """
-    target = require_writable(path, overwrite=overwrite, inputs=inputs)
+    target = require_writable(path, overwrite=overwrite)
     claim = _Claim(_partial(target))
     is_filled = False
     try:
@@ -144,10 +135,9 @@ class _Claim:
         is_busy = False
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            is_busy = True
-        except OSError:
-            pass  # the file system has no locks
+        except OSError as error:
+            # else the file system has no locks
+            is_busy = isinstance(error, BlockingIOError)
         # another writer may have published the folder before it was locked
         at_path = self.folder.lstat() if self.folder.exists() else None
         if is_busy or at_path is None or not os.path.samestat(os.fstat(self._lock), at_path):

@@ -9,30 +9,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from streamreg.errors import InputError
-from streamreg.formatting import GIB, MIB
+from streamreg.formatting import MIB
 from streamreg.output.staging import staged
 from streamreg.signals import uninterrupted
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     import zarr
-    from numpy.typing import DTypeLike
 
     from streamreg.blocks import Array
 
 CHUNK_NBYTES = 8 * MIB
-_CHUNK_MAX_NBYTES = GIB  # blosc cannot write 2 GiB at once
 
 
 @contextmanager
 def new_group(
-    path: str | os.PathLike[str],
-    attributes: dict[str, Any] | None = None,
-    *,
-    overwrite: bool,
-    inputs: Iterable[str | os.PathLike[str]] = (),
+    path: str | os.PathLike[str], attributes: dict[str, Any] | None = None, *, overwrite: bool
 ) -> Iterator[zarr.Group]:
     """Yield an empty Zarr v3 group, which is renamed to ``path`` when the ``with`` block succeeds.
 
@@ -42,20 +36,13 @@ def new_group(
     """
     import zarr  # noqa: PLC0415  (imported only to write Zarr arrays)
 
-    with staged(path, overwrite=overwrite, inputs=inputs) as (partial, _):
+    with staged(path, overwrite=overwrite) as (partial, _):
         yield uninterrupted(zarr.create_group, partial, zarr_format=3, attributes=attributes)
 
 
 @contextmanager
 def new_array(
-    path: str | os.PathLike[str],
-    shape: tuple[int, ...],
-    dtype: DTypeLike = np.float64,
-    chunk_rows: int | None = None,
-    *,
-    overwrite: bool,
-    inputs: Iterable[str | os.PathLike[str]] = (),
-    identity: str = "",
+    path: str | os.PathLike[str], shape: tuple[int, ...], *, overwrite: bool, identity: str = ""
 ) -> Iterator[tuple[zarr.Array[Any], bool]]:
     """Yield a Zarr v3 array, as :func:`new_group`, with the chunks of :func:`create_array`.
 
@@ -64,34 +51,26 @@ def new_array(
     """
     import zarr  # noqa: PLC0415  (imported only to write Zarr arrays)
 
-    with staged(path, overwrite=overwrite, inputs=inputs, identity=identity) as (partial, is_old):
+    with staged(path, overwrite=overwrite, identity=identity) as (partial, is_resumed):
         array = None
-        if is_old:
+        if is_resumed:
             # zarr raises many kinds of errors for incomplete metadata
             with suppress(Exception):
                 array = zarr.open_array(partial, mode="r+")
-        is_resumed = array is not None
         if array is None:
-            layout = _layout(shape, dtype, chunk_rows)
-            array = uninterrupted(zarr.create_array, partial, **layout)
-        yield array, is_resumed
+            yield uninterrupted(zarr.create_array, partial, **_layout(shape)), False
+        else:
+            yield array, True
 
 
-def create_array(
-    group: zarr.Group,
-    name: str,
-    shape: tuple[int, ...],
-    dtype: DTypeLike = np.float64,
-    *,
-    chunk_rows: int | None = None,
-) -> zarr.Array[Any]:
-    """Return a new array of ``group``, (N,) or (N, D), in chunks of whole rows.
+def create_array(group: zarr.Group, name: str, shape: tuple[int, ...]) -> zarr.Array[Any]:
+    """Return a new float64 array of ``group``, (N,) or (N, D), in chunks of whole rows.
 
-    A chunk has ``chunk_rows`` rows, by default those that fit in 8 MiB; a row larger than 8 MiB is
-    split. Each chunk is compressed and has a crc32c. A chunk of zeros is written too, because a
-    missing chunk is an error for a reader.
+    A chunk has the rows that fit in 8 MiB; a row larger than 8 MiB is split. Each chunk is
+    compressed and has a crc32c. A chunk of zeros is written too, because a missing chunk is an
+    error for a reader.
     """
-    return uninterrupted(group.create_array, name, **_layout(shape, dtype, chunk_rows))
+    return uninterrupted(group.create_array, name, **_layout(shape))
 
 
 class RowAppender:
@@ -143,18 +122,15 @@ class RowAppender:
             )
 
 
-def _layout(shape: tuple[int, ...], dtype: DTypeLike, chunk_rows: int | None) -> dict[str, Any]:
+def _layout(shape: tuple[int, ...]) -> dict[str, Any]:
     from zarr.codecs import BloscCodec, Crc32cCodec  # noqa: PLC0415  (as zarr itself)
 
-    item_nbytes = np.dtype(dtype).itemsize
-    row_nbytes = max(1, math.prod(shape[1:])) * item_nbytes
-    fitting_rows = (CHUNK_NBYTES if chunk_rows is None else _CHUNK_MAX_NBYTES) // row_nbytes
-    rows = min(shape[0], fitting_rows, fitting_rows if chunk_rows is None else chunk_rows)
-    columns = [min(length, CHUNK_NBYTES // item_nbytes) for length in shape[1:]]
+    n_items = CHUNK_NBYTES // 8
+    longest = (n_items // max(1, math.prod(shape[1:])), n_items)
     return {
         "shape": shape,
-        "dtype": dtype,
-        "chunks": tuple(max(1, length) for length in (rows, *columns)),
+        "dtype": np.float64,
+        "chunks": tuple(max(1, min(lengths)) for lengths in zip(shape, longest, strict=False)),
         # A fit reads the data many times: decoding counts. GB/s of float64, one thread, page cache,
         # and in brackets how many times smaller (flights: 30 columns, two of them made one-hot):
         #                          flights      normal deviates   200 one-hot columns

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING
 
-from streamreg.engines.backend import Backend, Rates
-from streamreg.engines.partition import HOST, Segments
+from streamreg.engines.partition import HOST
 from streamreg.formatting import MIB, count, format_nbytes
 from streamreg.kernels import numba as numba_kernels
+from streamreg.planning.backend import Rates, Request
 from streamreg.planning.plan import Plan
 from streamreg.planning.rechunking import rechunking_advice
 from streamreg.planning.row_costs import RowCosts
 from streamreg.planning.terms import NUMBA, Candidate, Needs, Term, peak
 from streamreg.solvers.base import Problem
-from streamreg.solvers.registry import AUTO, SOLVERS, choose
+from streamreg.solvers.closed_form import ClosedForm
+from streamreg.solvers.conjugate_gradient import ConjugateGradient
+from streamreg.solvers.registry import AUTO, SOLVERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from streamreg.planning.backend import Backend
     from streamreg.solvers.base import Footprint, PassFootprint, Solver
     from streamreg.sources.dataset import Dataset
 
@@ -39,47 +42,32 @@ _PACKED_ROWS, _PACKED_MOST_NBYTES = 512, 2 * MIB
 _COPIED_STATES, _SAVING_NBYTES = 6, 4 * MIB
 # Of one thread of a common server: an NVMe disk or a light codec, memory, and BLAS.
 HOST_RATES = Rates(read_nbytes=1.5e9, memory_nbytes=8e9, flops=2e10)
-
-
-class Request(NamedTuple):
-    """What a plan asks a backend about: a solver's passes over some rows."""
-
-    dataset: Dataset
-    costs: RowCosts
-    problem: Problem
-    solver: Solver
-
-
-FitBackend: TypeAlias = "Backend[Request, Needs, Candidate]"
+# cg is chosen instead of the closed form, which has more digits, only if it is estimated to be
+# faster by this factor, because the data may need more passes than the typical number
+_CLEARLY_FASTER = 3.0
 
 
 def make_plan(
     dataset: Dataset,
-    backend: FitBackend,
+    backend: Backend,
     solver: str,
     build_solver: Callable[[str], Solver],
     *,
     saves: bool,
 ) -> Plan:
-    """Plan a fit; reads metadata only. On a cluster the plan is of each worker.
+    """Plan a fit, which perhaps saves checkpoints; reads metadata only.
 
-    Parameters
-    ----------
-    solver, build_solver
-        The solver asked for, perhaps ``"auto"``; and what returns a solver by its name.
-    saves
-        Whether the fit saves checkpoints.
+    ``solver`` may be ``"auto"``. On a cluster the plan is of each worker.
     """
     problem = Problem(dataset.n_features, max(1, dataset.n_targets))
 
-    def candidate(name: str, backend: FitBackend) -> Candidate:
+    def candidate(name: str, backend: Backend) -> Candidate:
         costs = RowCosts.of(dataset, backend.policy)
-        return _candidate(
-            Request(dataset, costs, problem, build_solver(name)), backend, saves=saves
-        )
+        request = Request(dataset, costs, problem, build_solver(name))
+        return _candidate(request, backend, saves=saves)
 
     candidates = {name: candidate(name, backend) for name in SOLVERS}
-    chosen = choose(candidates) if solver == AUTO else solver
+    chosen = _choose(candidates) if solver == AUTO else solver
     processor = None if candidates[chosen].fits else backend.without_device(dataset)
     return Plan(
         chosen=chosen,
@@ -92,6 +80,16 @@ def make_plan(
         fits_on_processor=processor is not None and candidate(chosen, processor).fits,
         worker_nbytes=backend.worker_nbytes,
     )
+
+
+def _choose(candidates: dict[str, Candidate]) -> str:
+    """Return the solver for ``"auto"``: the closed form if it fits, unless cg is clearly faster."""
+    exact, iterative = candidates[ClosedForm.name], candidates[ConjugateGradient.name]
+    # ``max_epochs`` may allow fewer passes than a fit usually takes
+    may_converge = iterative.passes > ConjugateGradient.typical_epochs
+    is_slow = exact.seconds > _CLEARLY_FASTER * iterative.seconds
+    is_better = iterative.fits and may_converge and is_slow
+    return iterative.solver if is_better or not exact.fits else exact.solver
 
 
 def process_term(threads: int) -> Term:
@@ -110,18 +108,17 @@ def decoder_term(costs: RowCosts, readers: int) -> list[Term]:
 def threads_needs(request: Request, n_threads: int) -> Needs:
     """Return what passes on threads of the host keep in memory."""
     _, costs, problem, solver = request
-    kernels = "numpy"
-    if solver.uses_row_kernels and numba_kernels.is_worth(costs.pass_nbytes):
-        kernels = "numba"
     passes = solver.footprint(problem).passes
     terms = max((_pass_terms(costs, problem, each, n_threads) for each in passes), key=peak)
-    if kernels == "numba" and numba_kernels.library_nbytes():
-        library = numba_kernels.library_nbytes()
+    if passes[0].multiplies_matrices or not numba_kernels.is_worth(costs.pass_nbytes):
+        return Needs(tuple(terms), "numpy")
+    library = numba_kernels.library_nbytes()
+    if library:
         terms.append(Term(NUMBA, library, "LLVM and compiled loops, loaded once"))
-    return Needs(tuple(terms), kernels)
+    return Needs(tuple(terms), "numba")
 
 
-def _candidate(request: Request, backend: FitBackend, *, saves: bool) -> Candidate:
+def _candidate(request: Request, backend: Backend, *, saves: bool) -> Candidate:
     """Return what a solver needs with as many threads as fit, or with the fewest if none do."""
     _, costs, problem, solver = request
     footprint = solver.footprint(problem)
@@ -137,21 +134,22 @@ def _candidate(request: Request, backend: FitBackend, *, saves: bool) -> Candida
         if fits:
             break
     needed_nbytes = peak(terms)
-    cache = None
-    if needs.device is None and backend.caches_blocks and solver.passes() > 1:
-        cache = _cache_term(costs, backend.memory_limit - needed_nbytes)
+    cache: list[Term] = []
+    if needs.device is None and backend.caches_blocks and footprint.n_passes > 1:
+        cache = _cache_terms(costs, backend.memory_limit - needed_nbytes)
     return Candidate(
         solver=solver.name,
+        objective=solver.objective,
         state_nbytes=max(each.state_nbytes for each in footprint.passes),
         needed_nbytes=needed_nbytes,
-        cache_nbytes=0 if cache is None else cache.nbytes,
+        cache_nbytes=peak(cache),
         bytes_per_pass=costs.pass_nbytes,
-        passes=solver.passes(),
-        is_exact=solver.exact_pass_count is not None,
-        seconds=_seconds(request, backend, n_threads, cache, needs),
+        passes=footprint.n_passes,
+        is_exact=footprint.is_exact,
+        seconds=_seconds(request, backend, n_threads, peak(cache), needs),
         fits=fits,
         reason=solver.summary if fits else _largest(terms, needs),
-        terms=tuple(terms if cache is None else [*terms, cache]),
+        terms=(*terms, *cache),
         n_threads=n_threads,
         kernels=needs.kernels,
         device=needs.device,
@@ -159,25 +157,24 @@ def _candidate(request: Request, backend: FitBackend, *, saves: bool) -> Candida
 
 
 def _seconds(
-    request: Request, backend: FitBackend, n_threads: int, cache: Term | None, needs: Needs
+    request: Request, backend: Backend, n_threads: int, cache_nbytes: int, needs: Needs
 ) -> float:
     """Return a rough estimate of a fit's time: bytes that are read, bytes in memory, and flop."""
-    _, costs, problem, solver = request
-    rates, work = backend.rates, solver.work(problem, costs.n_rows)
+    dataset, costs, problem, solver = request
+    rates, footprint = backend.rates, solver.footprint(problem)
     cached, reducers = costs.pass_nbytes, n_threads
     if needs.device is not None:
         # threads read, and one device reduces
         cached, reducers = cached * needs.device.n_cached // costs.n_blocks, 1
     elif costs.slot_nbytes:
-        cached = 0 if cache is None else min(cached, cache.nbytes)
+        cached = min(cached, cache_nbytes)
     read_nbytes, memory_nbytes = n_threads * rates.read_nbytes, reducers * rates.memory_nbytes
-    from_memory = cached / memory_nbytes
     first_pass = costs.pass_nbytes / (read_nbytes if costs.slot_nbytes else memory_nbytes)
-    later_pass = (costs.pass_nbytes - cached) / read_nbytes + from_memory
-    flops = work.pass_flops / (reducers * rates.flops)
-    passes = max(first_pass, flops) + (solver.passes() - 1) * max(later_pass, flops)
+    later_pass = (costs.pass_nbytes - cached) / read_nbytes + cached / memory_nbytes
+    flops = dataset.n_rows * footprint.row_flops / (reducers * rates.flops)
+    passes = max(first_pass, flops) + (footprint.n_passes - 1) * max(later_pass, flops)
     # solvers compute on the host
-    return passes / backend.n_processes + work.solve_flops / HOST_RATES.flops
+    return passes / backend.n_processes + footprint.solve_flops / HOST_RATES.flops
 
 
 def _largest(terms: list[Term], needs: Needs) -> str:
@@ -194,7 +191,7 @@ def _pass_terms(
 ) -> list[Term]:
     """Return what one pass on threads needs."""
     d, k = problem.n_features, problem.n_targets
-    n_segments = len(Segments.of(costs.n_blocks, costs.pass_nbytes, each.state_nbytes))
+    n_segments = HOST.n_segments(costs.n_blocks, costs.pass_nbytes, each.state_nbytes)
     # one thread reads a single segment; threads share the parts of its state
     readers = min(n_threads, n_segments)
     threads = readers if n_segments > 1 else min(n_threads, each.n_parts)
@@ -204,8 +201,9 @@ def _pass_terms(
     n_states = _states_in_flight(readers, n_segments)
     states = count(1 if each.earlier_nbytes else n_states, "state")
     state_nbytes = n_states * each.state_nbytes + each.earlier_nbytes
+    why = each.why or f"{format_nbytes(each.state_nbytes)} each"
     terms = [
-        Term(each.what, state_nbytes, f"{each.why}, {states}"),
+        Term(each.what, state_nbytes, f"{why}, {states}"),
         *costs.terms(readers),
         tiles,
         process_term(threads),
@@ -217,7 +215,7 @@ def _pass_terms(
         holes = 0 if costs.shared_nbytes else readers * _FRAGMENTATION_NBYTES
         heaps = min(3 * tiles.nbytes, tiles.nbytes + holes) + readers * _DECODER_NBYTES
         terms.append(Term("heaps", heaps, "decoders and fragmentation"))
-    if each.packs_panels:
+    if each.multiplies_matrices:
         packed = min(8 * d * _PACKED_ROWS, _PACKED_MOST_NBYTES)
         terms.append(Term("BLAS", threads * packed, "panels packed for multiplication"))
     return terms
@@ -230,15 +228,13 @@ def _checkpoint_term(footprint: Footprint) -> Term:
     return Term("checkpoint", copies + _SAVING_NBYTES, "states of passes that can be resumed")
 
 
-def _cache_term(costs: RowCosts, unused_nbytes: int) -> Term | None:
+def _cache_terms(costs: RowCosts, unused_nbytes: int) -> list[Term]:
     """Return the blocks that can be cached in what the limit leaves unused."""
-    slots = 0
-    if costs.slot_nbytes:
-        slots = min(costs.n_blocks, unused_nbytes // costs.slot_nbytes)
-    if slots <= 0:
-        return None
+    if not costs.slot_nbytes or unused_nbytes < costs.slot_nbytes:
+        return []
+    slots = min(costs.n_blocks, unused_nbytes // costs.slot_nbytes)
     why = f"{slots:,} of {costs.n_blocks:,} blocks, decoded"
-    return Term("cache", slots * costs.slot_nbytes, why)
+    return [Term("cache", slots * costs.slot_nbytes, why)]
 
 
 def _states_in_flight(readers: int, n_segments: int) -> int:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _HEADINGS = ("solver", "state", "needs", "with cache", "passes", "time", "fits")
 # words to the left; sizes to the right, so that they can be compared
-_WORDS = {0, 6}
+_ALIGNMENT = "<>>>>><"
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,9 @@ class Plan:
     def table(self) -> str:
         """Return one row a solver."""
         rows = [_HEADINGS, *(self._row(candidate) for candidate in self.candidates.values())]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if column in _WORDS else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in rows
-        ]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        cells = [f"{{:{side}{width}}}" for side, width in zip(_ALIGNMENT, widths, strict=True)]
+        lines = ["  ".join(cells).format(*row).rstrip() for row in rows]
         lines.insert(1, "─" * max(len(line) for line in lines))
         targets = f", K = {self.n_targets:,}" if self.n_targets > 1 else ""
         chosen = self.candidates[self.chosen]
@@ -115,7 +110,7 @@ class Plan:
     def less_demanding(self) -> Candidate | None:
         """Return the best solver of those that need less memory than the chosen one."""
         needed = self.candidates[self.chosen].needed_nbytes
-        others = [other for other in self.candidates.values() if other.needed_nbytes < needed]
+        others = [other for other in self._alternatives if other.needed_nbytes < needed]
         return _fewest_passes(others) if others else None
 
     @property
@@ -134,70 +129,42 @@ class Plan:
             "yes" if candidate.fits else "no",
         )
 
+    @property
+    def _alternatives(self) -> list[Candidate]:
+        """The candidates that minimise the same objective as the chosen one, and that one."""
+        objective = self.candidates[self.chosen].objective
+        return [other for other in self.candidates.values() if other.objective == objective]
+
     def _refusal(self) -> Message:
         """Return what the chosen solver needs, term by term, and which remedies fit."""
-        refused = self.candidates[self.chosen]
+        refused, limit = self.candidates[self.chosen], self.memory_limit
         if refused.device is not None and not refused.device.fits:
             return self._device_refusal(refused.device)
-        fitting_device = [
-            other for other in self.candidates.values() if other.device is None or other.device.fits
-        ]
-        fitting = [other for other in fitting_device if other.fits]
-        remedies, advice = self._other_solver(fitting), ""
-        if not fitting and refused.device is None:
-            remedies = self._without_numba(refused, fitting_device)
-        larger_workers = None
+        others = [each for each in self._alternatives if each.device is None or each.device.fits]
+        plain = [each for each in others if each.needed_without_numba_nbytes <= limit]
+        fitting = [each for each in plain if each.fits]
+        advice, remedies, larger_workers = "", [], None
         if self.worker_nbytes:
-            enough = -(-refused.needed_nbytes * self.worker_nbytes // self.memory_limit)
+            enough = -(-refused.needed_nbytes * self.worker_nbytes // limit)
             text = f"Start workers with {format_nbytes(enough, up=True)} of memory or more"
             larger_workers = Message(text)
-        if not fitting and not remedies:
-            advice = self.advice
+        if fitting:
+            best = _fewest_passes(fitting)
+            cost = _cost(best, best.needed_nbytes)
+            remedies = [Message("use ", Remedy("solver", best.solver, cost=cost))]
+        elif plain:
+            remedies = [_without_numba(refused, plain)]
+        else:
+            if self.advice:
+                advice = "\n  Or " + self.advice.replace("\n", "\n  ")
             if larger_workers is None:
-                remedies = self._least_limit(refused, fitting_device)
-        return itemised(
-            refused.solver,
-            self.memory_limit,
-            self._shape,
-            refused.terms,
-            remedies,
-            advice,
-            first_remedy=larger_workers,
-        )
-
-    @staticmethod
-    def _other_solver(fitting: Sequence[Candidate]) -> list[Message]:
-        if not fitting:
-            return []
-        best = _fewest_passes(fitting)
-        cost = _cost(best, best.needed_nbytes)
-        return [Message("use ", Remedy("solver", best.solver, cost=cost))]
-
-    def _without_numba(self, refused: Candidate, candidates: Sequence[Candidate]) -> list[Message]:
-        plain = [c for c in candidates if c.needed_without_numba_nbytes <= self.memory_limit]
-        if not plain:
-            return []
-        best = refused if refused in plain else _fewest_passes(plain)
-        solver: list[str | Remedy] = []
-        if best is not refused:
-            solver = ["use ", Remedy("solver", best.solver), " and "]
-        cost = _cost(best, best.needed_without_numba_nbytes)
-        setting = f"set NUMBA_DISABLE_JIT=1 in the environment, for slower kernels: {cost}"
-        return [Message(*solver, setting)]
-
-    @staticmethod
-    def _least_limit(refused: Candidate, candidates: Sequence[Candidate]) -> list[Message]:
-        """Return the limit that the least demanding solver needs, if it prints differently."""
-        least = min(candidates, key=lambda other: (other.needed_nbytes, other.passes))
-        limit = format_nbytes(least.needed_nbytes, up=True)
-        if limit == format_nbytes(refused.needed_nbytes, up=True):
-            return []
-        solver = Remedy("solver", least.solver)
-        return [Message(f"to {limit} with ", solver, ", the least that works")]
+                remedies = _least_limit(refused, others)
+        what, terms = refused.solver, refused.terms
+        return itemised(what, limit, self._shape, terms, remedies, first=larger_workers) + advice
 
     def _device_refusal(self, device: DeviceNeeds) -> Message:
         """Return why the GPU is too small, if the host is not."""
-        fitting = [other for other in self.candidates.values() if other.fits]
+        fitting = [other for other in self._alternatives if other.fits]
         remedies = []
         if fitting:
             remedies.append(Message("use ", Remedy("solver", _fewest_passes(fitting).solver)))
@@ -219,12 +186,12 @@ def itemised(
     shape: str,
     terms: Sequence[Term],
     remedies: Sequence[Message],
-    advice: str = "",
+    *,
     parameter: str = "memory_limit",
-    first_remedy: Message | None = None,
+    first: Message | None = None,
 ) -> Message:
     """Return the text of a ``MemoryLimitError``; all that it offers was planned, and fits."""
-    enough = format_nbytes(peak(list(terms)), up=True)
+    enough = format_nbytes(peak(terms), up=True)
     width = max(len(term.what) for term in terms)
     items = [
         f"  {term.what:<{width}}  {format_nbytes(term.nbytes):>10}   {term.why}\n"
@@ -232,18 +199,36 @@ def itemised(
         if term.nbytes
     ]
     raised = Message("Raise ", Remedy(parameter), f" to {enough}")
-    offers: list[str | Remedy] = ["  ", first_remedy or raised]
-    for remedy in remedies:
-        offers += [", or ", remedy]
+    others = [part for remedy in remedies for part in (", or ", remedy)]
     return Message(
         f"{what} needs {enough} but ",
         Remedy(parameter),
         f" is {format_nbytes(limit)} ({shape}; no data was read)\n",
         *items,
-        *offers,
+        "  ",
+        first or raised,
+        *others,
         ".",
-        *(f"\n  {line}" for line in f"Or {advice}".splitlines() if advice),
     )
+
+
+def _without_numba(refused: Candidate, plain: Sequence[Candidate]) -> Message:
+    best = refused if refused in plain else _fewest_passes(plain)
+    cost = _cost(best, best.needed_without_numba_nbytes)
+    setting = f"set NUMBA_DISABLE_JIT=1 in the environment, for slower kernels: {cost}"
+    if best is refused:
+        return Message(setting)
+    return Message("use ", Remedy("solver", best.solver), " and ", setting)
+
+
+def _least_limit(refused: Candidate, candidates: Sequence[Candidate]) -> list[Message]:
+    """Return the limit that the least demanding solver needs, if it prints differently."""
+    least = min(candidates, key=lambda other: (other.needed_nbytes, other.passes))
+    limit = format_nbytes(least.needed_nbytes, up=True)
+    if limit == format_nbytes(refused.needed_nbytes, up=True):
+        return []
+    solver = Remedy("solver", least.solver)
+    return [Message(f"to {limit} with ", solver, ", the least that works")]
 
 
 def _fewest_passes(candidates: Sequence[Candidate]) -> Candidate:

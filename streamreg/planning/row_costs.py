@@ -15,9 +15,8 @@ if TYPE_CHECKING:
 
 
 class RowCosts(NamedTuple):
-    """How many rows, in how many bytes, and what it takes to read them."""
+    """The blocks of a data set, and what it takes to read them."""
 
-    n_rows: int
     n_blocks: int
     block_rows: int  # of the largest block
     pass_nbytes: int
@@ -31,12 +30,11 @@ class RowCosts(NamedTuple):
         """Ask the sources; nothing is read."""
         blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes, policy)
         return cls(
-            n_rows=dataset.n_rows,
             n_blocks=len(blocks),
             block_rows=blocks.max_rows,
             pass_nbytes=dataset.pass_nbytes,
             reader_nbytes=dataset.reader_nbytes(blocks.max_rows),
-            shared_nbytes=dataset.shared_nbytes,
+            shared_nbytes=sum(source.shared_nbytes for source in dataset.sources()),
             decodes=not dataset.X.grid.divisible,
             slot_nbytes=0 if dataset.X.in_memory else slot_nbytes(dataset, blocks.max_rows),
         )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # the term that a fit can do without, with slower kernels
 NUMBA = "Numba"
@@ -48,6 +51,7 @@ class Candidate:
     """What one solver needs."""
 
     solver: str
+    objective: str  # that the solver minimises
     state_nbytes: int  # of one state of its largest accumulator
     needed_nbytes: int  # without which the fit does not run
     cache_nbytes: int  # of decoded blocks between passes, within the limit; the fit runs without
@@ -73,6 +77,6 @@ class Candidate:
         return self.needed_nbytes - sum(term.nbytes for term in self.terms if term.what == NUMBA)
 
 
-def peak(terms: tuple[Term, ...] | list[Term]) -> int:
+def peak(terms: Iterable[Term]) -> int:
     """Return the bytes of all terms together."""
     return sum(term.nbytes for term in terms)

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from streamreg.errors import Message, Parameter, Remedy
-from streamreg.solvers.losses import SquaredLoss
-from streamreg.solvers.penalties import L2Penalty, Penalty
 
 if TYPE_CHECKING:
     from streamreg.accumulators.base import Accumulator
@@ -23,8 +21,8 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-_SQUARED_LOSS, _NO_PENALTY = SquaredLoss(), L2Penalty()
 EPS = float(np.finfo(float).eps)
+LEAST_SQUARES = "least squares, with l2"
 
 
 class Reduce(Protocol):
@@ -36,9 +34,9 @@ class Reduce(Protocol):
 
 @dataclass(frozen=True)
 class Problem:
-    """The objective, with sᵢ = 1 for rows without weights: the sum of a loss and a penalty.
+    """The objective, with sᵢ = 1 for rows without weights.
 
-        f(w, b) = 1/(2 Σsᵢ) · Σᵢ sᵢ (xᵢ·w + b - yᵢ)²  +  penalty(w)
+        f(w, b) = 1/(2 Σsᵢ) · Σᵢ sᵢ (xᵢ·w + b - yᵢ)²  +  λ/2·‖w‖²
 
     The K targets are solved together. Without an intercept b is 0; it is never penalised.
     """
@@ -46,12 +44,12 @@ class Problem:
     n_features: int  # D
     n_targets: int  # K
     fit_intercept: bool = True
-    loss: SquaredLoss = _SQUARED_LOSS
-    penalty: Penalty = _NO_PENALTY
+    l2: float = 0.0  # λ
     feature_names: tuple[str, ...] | None = None
 
-    def columns(self, numbers: Numbers, most: int = 8) -> str:
+    def columns(self, numbers: Numbers) -> str:
         """Name columns for a message."""
+        most = 8
         names = self.feature_names
         shown = [f"{j} ({names[j]!r})" if names else str(j) for j in sorted(numbers)[:most]]
         more = f" and {len(numbers) - most:,} more" if len(numbers) > most else ""
@@ -114,8 +112,8 @@ Report = Callable[[EpochRecord], None]
 Iterate = TypeVar("Iterate", bound=NamedTuple)
 
 
-class IterateStore(Protocol):
-    """Saves the iterates of a solver, so that a fit can be resumed.
+class IterateStore:
+    """Saves the iterates of a solver, so that a fit can be resumed; this one saves nothing.
 
     A resumed fit runs the solver again, and saved passes return their saved results. A solver that
     saves iterates skips the passes between its first iterate and its last.
@@ -130,11 +128,7 @@ class IterateStore(Protocol):
         del iterate
 
 
-class NoIterateStore(IterateStore):
-    """Saves nothing."""
-
-
-NO_ITERATE_STORE = NoIterateStore()
+NO_ITERATE_STORE = IterateStore()
 
 
 @dataclass(frozen=True)
@@ -156,23 +150,20 @@ class PassFootprint(NamedTuple):
     scratch_nbytes: int  # of each thread
     earlier_nbytes: int = 0  # the state of an earlier pass
     n_parts: int = 1  # into which threads divide the work on one shared state
-    packs_panels: bool = False  # whether BLAS packs panels of matrices
+    multiplies_matrices: bool = False  # by BLAS, which packs panels; else row kernels run
     what: str = "sums"  # name of the state, as a plan prints it
     why: str = ""  # how its size is computed, as a plan prints it
 
 
 class Footprint(NamedTuple):
-    """Memory of a solver, known without data."""
+    """Memory and work of a solver, known without data."""
 
     passes: tuple[PassFootprint, ...]  # one for each kind of pass, the main one first
     solver_nbytes: int  # the solver's own vectors, and arrays that all threads share
-
-
-class Work(NamedTuple):
-    """Floating-point operations of a solver, for rough estimates of time."""
-
-    pass_flops: float
-    solve_flops: float = 0.0
+    n_passes: int  # exact, or a typical number
+    row_flops: float  # of a pass, for each row
+    solve_flops: float = 0.0  # between passes
+    is_exact: bool = False  # whether ``n_passes`` does not depend on the data
 
 
 class Solver(ABC):
@@ -180,20 +171,13 @@ class Solver(ABC):
 
     name: ClassVar[str]  # value of the parameter ``solver``
     summary: ClassVar[str]  # its strength, in a few words
-    exact_pass_count: ClassVar[int | None] = None  # if it does not depend on the data
-    uses_row_kernels: ClassVar[bool] = True  # False if its passes multiply matrices
+    # What it minimises. Another objective than this has no l2, and plans compare only solvers of
+    # the same one.
+    objective: ClassVar[str] = LEAST_SQUARES
 
     @abstractmethod
     def footprint(self, problem: Problem) -> Footprint:
-        """Bytes beyond the blocks."""
-
-    @abstractmethod
-    def work(self, problem: Problem, n_rows: int) -> Work:
-        """Operations of one pass, and of the work between passes."""
-
-    @abstractmethod
-    def passes(self) -> int:
-        """Return the number of passes: exact, or a typical one."""
+        """Return what it needs, and for how long."""
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that a checkpoint must agree on, as JSON values."""
@@ -201,10 +185,6 @@ class Solver(ABC):
 
     @abstractmethod
     def solve(
-        self,
-        problem: Problem,
-        reduce: Reduce,
-        report: Report,
-        iterates: IterateStore = NO_ITERATE_STORE,
+        self, problem: Problem, reduce: Reduce, report: Report, iterates: IterateStore
     ) -> Solution:
         """Minimise the objective."""

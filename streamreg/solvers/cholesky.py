@@ -76,20 +76,15 @@ class Factor:
         v = np.asfortranarray(right[self.pivots])
         if self.is_full:
             v[self.rank :] = 0.0
-            self._solve_triangles(v, lower=True)
+            _solve_triangles(self.matrix, v, self.rank, lower=True)
         else:
             v = self._rotate(v * self.units, "T")
             v[self.rank :] = 0.0
-            self._solve_triangles(v, lower=False)
+            _solve_triangles(self.matrix, v, self.rank, lower=False)
             v = self._rotate(v, "N") * self.units
         out = np.empty_like(v)
         out[self.pivots] = v
         return out
-
-    def _solve_triangles(self, v: Float64, *, lower: bool) -> None:
-        """Solve with LLᵀ, or with RRᵀ, in place."""
-        for transposed in (False, True):
-            blas.solve_triangle(self.matrix, v, size=self.rank, lower=lower, transposed=transposed)
 
     def _rotate(self, v: Float64, transposed: str) -> Float64:
         """Return Qv or Qᵀv."""
@@ -116,6 +111,11 @@ def _inverse_norm(lower: Float64, rank: int) -> float:
     v[1::2] = -1.0
     for _ in range(_INVERSE_ITERATIONS if rank else 0):
         v /= np.linalg.norm(v)
-        for transposed in (False, True):
-            blas.solve_triangle(lower, v, size=rank, lower=True, transposed=transposed)
+        _solve_triangles(lower, v, rank, lower=True)
     return float(np.linalg.norm(v)) if rank else 1.0
+
+
+def _solve_triangles(matrix: Float64, v: Float64, rank: int, *, lower: bool) -> None:
+    """Solve with LLᵀ, or with RRᵀ, in place."""
+    for transposed in (False, True):
+        blas.solve_triangle(matrix, v, size=rank, lower=lower, transposed=transposed)

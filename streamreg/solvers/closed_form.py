@@ -11,17 +11,15 @@ from streamreg.accumulators.base import Scaling
 from streamreg.accumulators.gradient import gradient_nbytes
 from streamreg.accumulators.gram import Gram
 from streamreg.accumulators.moments import Moments
-from streamreg.formatting import count
+from streamreg.formatting import MIB, count
 from streamreg.solvers.base import (
     EPS,
-    NO_ITERATE_STORE,
     EpochRecord,
     Footprint,
     PassFootprint,
     Solution,
     Solver,
     Status,
-    Work,
 )
 from streamreg.solvers.cholesky import Factor
 from streamreg.solvers.diagnostics import column_warnings, or_l2
@@ -42,7 +40,7 @@ _SMALL_CORRECTION = 1e-11
 _MOST_CORRECTIONS = 4
 # work space of LAPACK and BLAS beside XᵀX of a rank below D. Measured: 150 columns at D = 5,000,
 # 140 at 10,000; OpenBLAS takes no more than its own buffers
-_LAPACK_COLUMNS, _LAPACK_MOST_NBYTES = 192, 1 << 24
+_LAPACK_COLUMNS, _LAPACK_MOST_NBYTES = 192, 16 * MIB
 # nearly dependent columns are reported from this condition number of XᵀX
 _NEARLY_DEPENDENT = 1e10
 
@@ -64,8 +62,6 @@ class ClosedForm(Solver):
 
     name: ClassVar[str] = "closed_form"
     summary: ClassVar[str] = "one pass, exact"
-    exact_pass_count: ClassVar[int | None] = 1
-    uses_row_kernels: ClassVar[bool] = False
 
     def footprint(self, problem: Problem) -> Footprint:
         d, k = problem.n_features, problem.n_targets
@@ -74,7 +70,7 @@ class ClosedForm(Solver):
             gram.state_nbytes,
             gram.scratch_nbytes,
             n_parts=gram.n_parts,
-            packs_panels=True,
+            multiplies_matrices=True,
             what="XᵀX",
             why=f"{d:,}² × 8 bytes",  # noqa: RUF001
         )
@@ -83,27 +79,23 @@ class ClosedForm(Solver):
         others = (moments.state_nbytes, moments.scratch_nbytes), gradient_nbytes(d, k, k)
         passes = [later._replace(state_nbytes=a, scratch_nbytes=b) for a, b in others]
         lapack_nbytes = min(8 * d * _LAPACK_COLUMNS, _LAPACK_MOST_NBYTES)
-        return Footprint((first, *passes), 8 * d * (8 * k + 24) + lapack_nbytes)
-
-    def work(self, problem: Problem, n_rows: int) -> Work:
-        d, k = problem.n_features, problem.n_targets
-        return Work(pass_flops=n_rows * d * (d + 2.0 * k), solve_flops=d * d * (d / 3 + 2.0 * k))
-
-    def passes(self) -> int:
-        return 1
+        return Footprint(
+            (first, *passes),
+            solver_nbytes=8 * d * (8 * k + 24) + lapack_nbytes,
+            n_passes=1,
+            row_flops=d * (d + 2.0 * k),
+            solve_flops=d * d * (d / 3 + 2.0 * k),
+            is_exact=True,
+        )
 
     # values outside float64's range are checked for and reported
     @np.errstate(all="ignore")
     def solve(
-        self,
-        problem: Problem,
-        reduce: Reduce,
-        report: Report,
-        iterates: IterateStore = NO_ITERATE_STORE,
+        self, problem: Problem, reduce: Reduce, report: Report, iterates: IterateStore
     ) -> Solution:
         del iterates  # because a resumed fit needs the results of all its few passes
         moments, units, warnings = _gather(problem, reduce)
-        coordinates = _coordinates(problem, moments, units)
+        coordinates = _coordinates(problem, moments, units, reduce)
         sigma = coordinates.scale
         factor = Factor.of(
             _scaled(moments, sigma, penalty_root(problem, units)),
@@ -115,13 +107,12 @@ class ClosedForm(Solver):
         losses = [start_loss, start_loss - 0.5 * np.sum(theta[:-1] * right, axis=0)]
         report(EpochRecord(1, coordinates.user_loss(losses[0]), float("nan")))
         if factor.condition > _CORRECTED_ABOVE:
-            theta = _correct(coordinates, reduce, report, factor, theta, losses)
-        coefficients, intercept = coordinates.to_user(theta)
+            theta = _correct(coordinates, report, factor, theta, losses)
+        weights = coordinates.to_user(theta)
         warnings += column_warnings(problem, ~np.isfinite(sigma), moments.varies > 0)
         warnings += _dependence_warnings(problem, factor, sigma, moments.n)
         return Solution(
-            coefficients,
-            intercept,
+            *weights,
             Status.SOLVED if factor.is_full else Status.LEAST_NORM,
             len(losses) - 1,
             [coordinates.user_loss(np.maximum(loss, 0.0)) for loss in losses],
@@ -132,27 +123,27 @@ class ClosedForm(Solver):
 def _gather(problem: Problem, reduce: Reduce) -> tuple[GramResult, Scaling, list[str]]:
     """Run the pass, and again with scaling if squares left float64's range."""
     d, k = problem.n_features, problem.n_targets
-    result = reduce(Gram(d, k, centred=problem.fit_intercept))
+    result = reduce(Gram(d, k, problem.fit_intercept))
     variances = np.append(result.gram.diagonal() / result.s, result.y_variance)
     varies = np.append(result.varies, result.y_varies) > 0
-    units = Scaling(np.ones(d), np.ones(k))
-    warnings: list[str] = []
-    if (~np.isfinite(variances) | (varies & (variances < _SMALLEST_SQUARE))).any():
-        _, units, warnings = measure(problem, reduce)
-    if (units.x != 1).any() or (units.y != 1).any():
+    if not (~np.isfinite(variances) | (varies & (variances < _SMALLEST_SQUARE))).any():
+        return result, Scaling(np.ones(d), np.ones(k)), []
+    _, units, warnings = measure(problem, reduce)
+    if not units.is_one:
         del result  # frees D² numbers before the second pass
         result = reduce(Gram(d, k, problem.fit_intercept, units))
     return result, units, warnings
 
 
-def _coordinates(problem: Problem, moments: GramResult, units: Scaling) -> Coordinates:
+def _coordinates(
+    problem: Problem, moments: GramResult, units: Scaling, reduce: Reduce
+) -> Coordinates:
     """Return coordinates, scaled by powers of two, in which XᵀX has a diagonal near 1."""
     spread = np.sqrt(moments.gram.diagonal() / moments.s)
     _, exponents = np.frexp(np.hypot(spread, penalty_root(problem, units)))
     scale = np.where(is_constant(spread, moments.mean), np.inf, np.ldexp(1.0, exponents))
-    return Coordinates(
-        problem, units, moments.mean, moments.y_mean, scale, subtracts=problem.fit_intercept
-    )
+    centre, y_centre, subtracts = moments.mean, moments.y_mean, problem.fit_intercept
+    return Coordinates(problem, reduce, units, centre, y_centre, scale, subtracts=subtracts)
 
 
 def _scaled(moments: GramResult, sigma: Float64, penalty_root: Float64) -> Float64:
@@ -165,17 +156,12 @@ def _scaled(moments: GramResult, sigma: Float64, penalty_root: Float64) -> Float
 
 
 def _correct(
-    coordinates: Coordinates,
-    reduce: Reduce,
-    report: Report,
-    factor: Factor,
-    theta: Float64,
-    losses: list[Float64],
+    coordinates: Coordinates, report: Report, factor: Factor, theta: Float64, losses: list[Float64]
 ) -> Float64:
     """Repeat θ ← θ - (∇²f)⁻¹∇f until it converges; appends to ``losses``."""
     last = np.inf
     for _ in range(_MOST_CORRECTIONS):
-        loss, gradient, _ = coordinates.evaluate(reduce, theta)
+        loss, gradient, _ = coordinates.evaluate(theta)
         change = np.vstack([-factor.solve(gradient[:-1]), -gradient[-1:]])
         size = np.max(np.abs(theta), axis=0)
         share = np.max(np.max(np.abs(change), axis=0) / np.where(size > 0, size, np.inf))

@@ -11,7 +11,6 @@ from streamreg.solvers.base import EPS, Status
 from streamreg.solvers.iterative import IterativeSolver, line_search
 
 if TYPE_CHECKING:
-    from streamreg.solvers.base import Reduce
     from streamreg.solvers.iterative import Iterate
     from streamreg.solvers.standardization import Coordinates
 
@@ -40,8 +39,8 @@ class ConjugateGradient(IterativeSolver):
     summary: ClassVar[str] = "O(D) state, few passes"
     typical_epochs: ClassVar[int] = 40
 
-    def advance(self, coordinates: Coordinates, reduce: Reduce, iterate: Iterate) -> Iterate:
-        after = line_search(coordinates, reduce, iterate)
+    def advance(self, coordinates: Coordinates, iterate: Iterate) -> Iterate:
+        after = line_search(coordinates, iterate)
         before, now = iterate.gradient, after.gradient
         squared = np.sum(before * before, axis=0)
         beta = np.sum(now * (now - before), axis=0) / np.where(squared > 0, squared, 1.0)

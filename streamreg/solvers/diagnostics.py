@@ -27,16 +27,16 @@ _EQUAL = 1e-10
 
 def column_warnings(problem: Problem, constant: Mask, varies: Mask) -> Iterator[str]:
     """Name columns that get coefficient 0: constant, or constant to rounding."""
-    hidden = constant & varies & problem.fit_intercept
-    zeroed, lost = np.flatnonzero(constant & ~hidden), np.flatnonzero(hidden)
+    rounded = constant & varies & problem.fit_intercept
+    zeroed, hardly_vary = np.flatnonzero(constant & ~rounded), np.flatnonzero(rounded)
     what = "constant" if problem.fit_intercept else "zero in every row"
     if len(zeroed):
         verb = "is" if len(zeroed) == 1 else "are"
         yield f"{problem.columns(zeroed)} {verb} {what}; coefficients set to 0"
-    if len(lost):
-        verb = "varies" if len(lost) == 1 else "vary"
+    if len(hardly_vary):
+        verb = "varies" if len(hardly_vary) == 1 else "vary"
         yield (
-            f"{problem.columns(lost)} {verb} by no more than rounding, or only in rows that "
+            f"{problem.columns(hardly_vary)} {verb} by no more than rounding, or only in rows that "
             "count for nothing beside the weight of others; coefficients set to 0. Subtract a "
             "constant before columns are stored, or bring the weights closer together"
         )
@@ -87,14 +87,8 @@ def duplicate_warnings(
     Equal columns have equal correlations with y. If some do, one more pass computes the correlation
     of every column with a random mixture of them, which only equal columns share.
 
-    Parameters
-    ----------
-    gradient
-        (D + 1, K) ∇f at w = 0.
-    unit
-        (D,) factors that bring columns to deviation 1; 0 for constant columns.
-    curvature
-        Runs a pass and returns ∇²f·d, (D + 1, K), of a direction d of this shape.
+    ``gradient`` is ∇f at w = 0, (D + 1, K). ``unit`` (D,) brings columns to deviation 1, and is 0
+    for constant columns. ``curvature`` runs a pass and returns ∇²f·d of a direction d, (D + 1, K).
     """
     norms = np.linalg.norm(gradient, axis=0)
     if not norms.any():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -12,8 +12,6 @@ from streamreg.solvers.base import EPS, Status
 from streamreg.solvers.iterative import Iterate, IterativeSolver, line_search
 
 if TYPE_CHECKING:
-    from streamreg.blocks import Float64
-    from streamreg.solvers.base import Reduce
     from streamreg.solvers.standardization import Coordinates
 
 _LEAST_LANCZOS_STEPS, _MOST_LANCZOS_STEPS = 8, 40
@@ -23,58 +21,35 @@ _STEEP = 0.05
 
 
 @dataclass(frozen=True, eq=False)
-class SteepestDescent(IterativeSolver):
-    """Gradient descent with exact line search: w ← w - α∇f with α = ∇f·∇f / ∇f·∇²f·∇f.
+class GradientDescent(IterativeSolver):
+    """Gradient descent, w ← w - α∇f; it stops when an epoch lowers f by less than ``tol`` of it.
 
-    It stops when an epoch lowers the loss by less than ``tol`` of it.
+    Without a learning rate, α = ∇f·∇f / ∇f·∇²f·∇f: exact line search.
+
+    A given α converges if α < 2/λ, with λ the largest eigenvalue of ∇²f. Since
+    ∇f₊ = (I - α∇²f)∇f, the gradients of successive epochs show whether 2I - α∇²f is positive on
+    their span. If it is not, α is too large, even before the loss rises: ``solve`` raises
+    :class:`DivergenceError`.
     """
 
     name: ClassVar[str] = "gd"
     summary: ClassVar[str] = "O(D) state"
     typical_epochs: ClassVar[int] = 200
-
-    def identity(self) -> dict[str, Any]:
-        return {**super().identity(), "learning_rate": "auto"}
-
-    def advance(self, coordinates: Coordinates, reduce: Reduce, iterate: Iterate) -> Iterate:
-        after = line_search(coordinates, reduce, iterate)
-        return after._replace(direction=-after.gradient)
-
-    def verdict(self, before: Iterate, after: Iterate) -> Status | None:
-        del before
-        return _verdict(after, after.measured_loss, self.tol)
-
-    def doubts(self, last: Iterate, status: Status | None) -> list[str]:
-        cure = Message("pass less than ", Parameter("tol", Verbatim(f"{self.tol:g}")))
-        return _doubts(last, status, cure)
-
-
-@dataclass(frozen=True, eq=False)
-class ConstantStepDescent(IterativeSolver):
-    """The textbook update w ← w - α∇f with a given learning rate α.
-
-    It converges if α < 2/λ, with λ the largest eigenvalue of ∇²f. Since ∇f₊ = (I - α∇²f)∇f, the
-    gradients of successive epochs show whether 2I - α∇²f is positive on their span. If it is not,
-    α is too large, even before the loss rises.
-
-    Raises
-    ------
-    DivergenceError
-        From ``solve``: α is too large, or the loss left the finite numbers.
-    """
-
-    name: ClassVar[str] = "gd"
-    summary: ClassVar[str] = "O(D) state"
-    typical_epochs: ClassVar[int] = 200
-    learning_rate: float = 0.1
+    learning_rate: float | Literal["auto"] = "auto"
 
     def identity(self) -> dict[str, Any]:
         return {**super().identity(), "learning_rate": self.learning_rate}
 
-    def advance(self, coordinates: Coordinates, reduce: Reduce, iterate: Iterate) -> Iterate:
-        rate, before = self.learning_rate, iterate.gradient
+    def advance(self, coordinates: Coordinates, iterate: Iterate) -> Iterate:
+        if self.learning_rate == "auto":
+            after = line_search(coordinates, iterate)
+            return after._replace(direction=-after.gradient)
+        return self._constant_step(coordinates, iterate, self.learning_rate)
+
+    def _constant_step(self, coordinates: Coordinates, iterate: Iterate, rate: float) -> Iterate:
+        before = iterate.gradient
         theta = iterate.theta - rate * before
-        loss, gradient, _ = coordinates.evaluate(reduce, theta)
+        loss, gradient, _ = coordinates.evaluate(theta)
         decrease = 0.5 * rate * np.sum(before * (before + gradient), axis=0)
         after = iterate._replace(
             theta=theta,
@@ -87,34 +62,32 @@ class ConstantStepDescent(IterativeSolver):
             stalled=decrease <= 4 * EPS * iterate.loss,
             losses=np.append(iterate.losses, coordinates.user_loss(loss)),
         )
-        if not np.isfinite(loss).all() or self._is_unstable(iterate, after):
-            raise self._diverged(coordinates, reduce, iterate)
+        if not np.isfinite(loss).all() or _is_unstable(iterate, after):
+            raise self._diverged(coordinates, iterate)
         return after
 
     def verdict(self, before: Iterate, after: Iterate) -> Status | None:
-        return _verdict(after, before.loss, self.tol)
+        start = after.measured_loss if self.learning_rate == "auto" else before.loss
+        exact = after.fits_exactly
+        small = exact | after.arrived | (after.decrease < self.tol * start)
+        if small.all():
+            return Status.EXACT_FIT if exact.all() else Status.SMALL_DECREASE
+        return after.end_by_rounding if (small | after.stalled).all() else None
 
     def doubts(self, last: Iterate, status: Status | None) -> list[str]:
-        rate = Parameter("learning_rate", Verbatim(f"{self.learning_rate:g}"))
-        return _doubts(last, status, Message(rate, ' is small; pass more, or "auto"'))
+        if status is not Status.SMALL_DECREASE or last.relative_norm < _STEEP:
+            return []
+        if self.learning_rate == "auto":
+            cure = Message("pass less than ", Parameter("tol", Verbatim(f"{self.tol:g}")))
+        else:
+            rate = Parameter("learning_rate", Verbatim(f"{self.learning_rate:g}"))
+            cure = Message(rate, ' is small; pass more, or "auto"')
+        share = f"{last.relative_norm:.0%} of what it was at the start"
+        doubt = f"the last epoch hardly lowered the loss, yet its gradient is {share}"
+        return [f"{doubt}: this is no minimum. " + cure]
 
-    def _is_unstable(self, before: Iterate, after: Iterate) -> bool:
-        """Whether 2I - α∇²f is negative somewhere on the span of the last two gradients."""
-        last, now = -before.direction, before.gradient
-        # (2I - α∇²f) times either; the first epoch has no last gradient
-        last_image, now_image = (last + now) * bool(before.epoch), now + after.gradient
-        a = np.sum(last * last_image, axis=0)
-        b = np.sum(now * last_image, axis=0)
-        c = np.sum(now * now_image, axis=0)
-        squared = np.sum(now * now, axis=0)
-        # of sums over many rows; measured: 1e-12 of a gradient if all rows are equal
-        rounding = 1e5 * EPS * before.start_norm / np.sqrt(squared)
-        negative = c < -rounding * squared
-        indefinite = a * c - b * b < -rounding * np.sum(last * last, axis=0) * squared
-        return bool((negative | indefinite).any())
-
-    def _diverged(self, coordinates: Coordinates, reduce: Reduce, last: Iterate) -> DivergenceError:
-        eigenvalue = _largest_eigenvalue(coordinates, reduce, last)
+    def _diverged(self, coordinates: Coordinates, last: Iterate) -> DivergenceError:
+        eigenvalue = _largest_eigenvalue(coordinates, last)
         if not 0 < eigenvalue < np.inf:
             return self._out_of_range(last.epoch + 1)
         largest = 2 / eigenvalue
@@ -132,25 +105,23 @@ class ConstantStepDescent(IterativeSolver):
         return error
 
 
-def _verdict(after: Iterate, loss: Float64, tol: float) -> Status | None:
-    exact = after.fits_exactly
-    small = exact | after.arrived | (after.decrease < tol * loss)
-    if small.all():
-        return Status.EXACT_FIT if exact.all() else Status.SMALL_DECREASE
-    return after.end_by_rounding if (small | after.stalled).all() else None
+def _is_unstable(before: Iterate, after: Iterate) -> bool:
+    """Whether 2I - α∇²f is negative somewhere on the span of the last two gradients."""
+    last, now = -before.direction, before.gradient
+    # (2I - α∇²f) times either; the first epoch has no last gradient
+    last_image, now_image = (last + now) * bool(before.epoch), now + after.gradient
+    a = np.sum(last * last_image, axis=0)
+    b = np.sum(now * last_image, axis=0)
+    c = np.sum(now * now_image, axis=0)
+    squared = np.sum(now * now, axis=0)
+    # of sums over many rows; measured: 1e-12 of a gradient if all rows are equal
+    rounding = 1e5 * EPS * before.start_norm / np.sqrt(squared)
+    negative = c < -rounding * squared
+    indefinite = a * c - b * b < -rounding * np.sum(last * last, axis=0) * squared
+    return bool((negative | indefinite).any())
 
 
-def _doubts(last: Iterate, status: Status | None, cure: Message) -> list[str]:
-    if status is not Status.SMALL_DECREASE or last.relative_norm < _STEEP:
-        return []
-    share = f"{last.relative_norm:.0%} of what it was at the start"
-    return [
-        f"the last epoch hardly lowered the loss, yet its gradient is {share}: this is no minimum. "
-        + cure
-    ]
-
-
-def _largest_eigenvalue(coordinates: Coordinates, reduce: Reduce, last: Iterate) -> float:
+def _largest_eigenvalue(coordinates: Coordinates, last: Iterate) -> float:
     """Return an upper estimate of ∇²f's largest eigenvalue by the Lanczos method, a pass a step.
 
     It starts at the last gradient, in which a too large step amplified that eigenvector, plus
@@ -165,7 +136,7 @@ def _largest_eigenvalue(coordinates: Coordinates, reduce: Reduce, last: Iterate)
     matrix = np.zeros((_MOST_LANCZOS_STEPS + 1, _MOST_LANCZOS_STEPS + 1))
     for step in range(_MOST_LANCZOS_STEPS):
         direction[:, target] = q
-        product = coordinates.evaluate(reduce, last.theta, direction).curvature[:, target]
+        product = coordinates.evaluate(last.theta, direction).curvature[:, target]
         if not np.isfinite(product).all():
             return np.inf
         matrix[step, step] = q @ product

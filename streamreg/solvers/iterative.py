@@ -12,17 +12,14 @@ import numpy as np
 from streamreg.accumulators.gradient import gradient_nbytes
 from streamreg.accumulators.moments import Moments
 from streamreg.errors import DivergenceError, InputError, Parameter, Part, Remedy
-from streamreg.formatting import format_nbytes
 from streamreg.solvers.base import (
     EPS,
-    NO_ITERATE_STORE,
     EpochRecord,
     Footprint,
     PassFootprint,
     Solution,
     Solver,
     Status,
-    Work,
 )
 from streamreg.solvers.standardization import Coordinates, standardise
 
@@ -98,7 +95,7 @@ class IterativeSolver(Solver):
     init: Float64 | None = None  # w at the start, (D, K) in the user's units; ``None`` for zeros
 
     @abstractmethod
-    def advance(self, coordinates: Coordinates, reduce: Reduce, iterate: Iterate) -> Iterate:
+    def advance(self, coordinates: Coordinates, iterate: Iterate) -> Iterate:
         """Run one epoch."""
 
     @abstractmethod
@@ -114,23 +111,18 @@ class IterativeSolver(Solver):
         d, k = problem.n_features, problem.n_targets
         moments = Moments(d, k)
         # with a direction, without one, and the pass before the first epoch
-        passes = tuple(
-            PassFootprint(state, scratch, why=f"{format_nbytes(state)} each")
-            for state, scratch in (
-                gradient_nbytes(d, 2 * k, k),
-                gradient_nbytes(d, k, k),
-                (moments.state_nbytes, moments.scratch_nbytes),
-            )
+        return Footprint(
+            (
+                PassFootprint(*gradient_nbytes(d, 2 * k, k)),
+                PassFootprint(*gradient_nbytes(d, k, k)),
+                PassFootprint(moments.state_nbytes, moments.scratch_nbytes),
+            ),
+            solver_nbytes=8 * _VECTORS * (d + 1) * k,
+            # and one for the means and deviations
+            n_passes=min(self.typical_epochs, self.max_epochs) + 1,
+            # two products with X and two with its transpose: of the residual, and a direction
+            row_flops=8.0 * d * k,
         )
-        return Footprint(passes, solver_nbytes=8 * _VECTORS * (d + 1) * k)
-
-    def work(self, problem: Problem, n_rows: int) -> Work:
-        # two products with X and two with its transpose: of the residual, and along a direction
-        return Work(pass_flops=8.0 * n_rows * problem.n_features * problem.n_targets)
-
-    def passes(self) -> int:
-        # and one for the means and deviations
-        return min(self.typical_epochs, self.max_epochs) + 1
 
     def identity(self) -> dict[str, Any]:
         start = None if self.init is None else np.ascontiguousarray(self.init)
@@ -144,11 +136,7 @@ class IterativeSolver(Solver):
     # values outside float64's range are checked for and reported
     @np.errstate(all="ignore")
     def solve(
-        self,
-        problem: Problem,
-        reduce: Reduce,
-        report: Report,
-        iterates: IterateStore = NO_ITERATE_STORE,
+        self, problem: Problem, reduce: Reduce, report: Report, iterates: IterateStore
     ) -> Solution:
         coordinates, iterate, warnings = self._begin(problem, reduce)
         iterate = iterates.load(iterate)
@@ -161,19 +149,16 @@ class IterativeSolver(Solver):
         status = Status.SMALL_GRADIENT if iterate.arrived.all() else None
         while status is None and iterate.epoch < self.max_epochs:
             iterates.save(iterate)
-            before, iterate = iterate, self.advance(coordinates, reduce, iterate)
+            before, iterate = iterate, self.advance(coordinates, iterate)
             self._require_finite(iterate)
             report(EpochRecord(iterate.epoch, float(iterate.losses[-2]), iterate.relative_norm))
             status = self.verdict(before, iterate)
-        coefficients, intercept = coordinates.to_user(iterate.theta)
-        warnings += self.doubts(iterate, status)
         return Solution(
-            coefficients,
-            intercept,
+            *coordinates.to_user(iterate.theta),
             status or Status.OUT_OF_EPOCHS,
             iterate.epoch,
             iterate.losses.tolist(),
-            warnings,
+            warnings + self.doubts(iterate, status),
         )
 
     def _begin(self, problem: Problem, reduce: Reduce) -> tuple[Coordinates, Iterate, list[str]]:
@@ -182,12 +167,12 @@ class IterativeSolver(Solver):
         if self.standardize:
             coordinates, at_zero, warnings = standardise(problem, reduce)
         else:
-            coordinates, warnings = Coordinates.raw(problem), []
+            coordinates, warnings = Coordinates.raw(problem, reduce), []
         if self.init is not None:
             theta[:-1] = coordinates.weights_from_user(self.init)
         now = at_zero
         if now is None or self.init is not None:
-            now = coordinates.evaluate(reduce, theta)
+            now = coordinates.evaluate(theta)
         norms = [np.linalg.norm(e.gradient, axis=0) for e in (now, at_zero or now)]
         start_loss = np.maximum(now.loss, (at_zero or now).loss)
         # y is fitted already, or does not depend on X: the gradient is rounding
@@ -226,7 +211,7 @@ class IterativeSolver(Solver):
         )
 
 
-def line_search(coordinates: Coordinates, reduce: Reduce, iterate: Iterate) -> Iterate:
+def line_search(coordinates: Coordinates, iterate: Iterate) -> Iterate:
     """Run one pass and go to the least loss along the iterate's direction p.
 
     The step is α = -∇f·p / p·∇²f·p; the gradient becomes ∇f + α∇²f·p. Each pass recomputes f and
@@ -235,7 +220,7 @@ def line_search(coordinates: Coordinates, reduce: Reduce, iterate: Iterate) -> I
     The result still has direction p. A target is stalled if ∇f is far from its prediction.
     """
     p = iterate.direction
-    loss, gradient, curvature = coordinates.evaluate(reduce, iterate.theta, p)
+    loss, gradient, curvature = coordinates.evaluate(iterate.theta, p)
     slope = np.sum(gradient * p, axis=0)
     bend = np.sum(p * curvature, axis=0)
     # the direction of a target that has arrived is 0

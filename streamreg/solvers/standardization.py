@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from streamreg.accumulators.base import Scaling, power_of_two
+from streamreg.accumulators.gradient import Gradient
 from streamreg.accumulators.moments import Moments, MomentsResult
 from streamreg.errors import InputError
 from streamreg.kernels.base import Affine
@@ -46,6 +47,7 @@ class Coordinates:
     """The map between the user's units and those of a solver."""
 
     problem: Problem
+    reduce: Reduce
     units: Scaling  # multiply X and y as they are read; ones for ordinary data
     centre: Float64  # (D,) c, in the units; zeros if nothing is centred
     y_centre: Float64  # (K,) ȳ, likewise
@@ -53,20 +55,14 @@ class Coordinates:
     subtracts: bool  # the kernel subtracts c from each row, rather than c·Σr from the products
 
     @classmethod
-    def raw(cls, problem: Problem) -> Coordinates:
+    def raw(cls, problem: Problem, reduce: Reduce) -> Coordinates:
         """Return the user's own units."""
         d, k = problem.n_features, problem.n_targets
         units = Scaling(np.ones(d), np.ones(k))
-        return cls(problem, units, np.zeros(d), np.zeros(k), np.ones(d), subtracts=False)
+        return cls(problem, reduce, units, np.zeros(d), np.zeros(k), np.ones(d), subtracts=False)
 
     def to_user(self, theta: Float64) -> tuple[Float64, Float64]:
-        """Return w (D, K) and b (K,).
-
-        Raises
-        ------
-        InputError
-            A weight that is not negligible is outside float64's range.
-        """
+        """Return w (D, K) and b (K,); raise :class:`InputError` if float64 cannot hold one."""
         columns = theta[:-1] / self.scale[:, None]
         x, y = _exponents(self.units.x), _exponents(self.units.y)
         w = np.ldexp(columns, x[:, None] - y)
@@ -75,11 +71,11 @@ class Coordinates:
             b = np.zeros_like(b)
         matters = np.abs(theta[:-1]) > EPS * np.max(np.abs(theta[:-1]), axis=0)
         # a penalty may shrink a weight to 0
-        matters &= self.problem.penalty.is_zero
-        # written so that NaN counts as lost
-        lost = ~(np.abs(w) < np.inf) | (matters & (np.abs(w) < _TINY))
-        if lost.any():
-            numbers = np.flatnonzero(lost.any(axis=1))
+        matters &= not self.problem.l2
+        # written so that NaN is one of them
+        outside = ~(np.abs(w) < np.inf) | (matters & (np.abs(w) < _TINY))
+        if outside.any():
+            numbers = np.flatnonzero(outside.any(axis=1))
             raise InputError(
                 f"{self.problem.columns(numbers)} must have weights outside 1e-308 to 1e308, which "
                 "float64 cannot hold: the values are too small or too large beside those of y; "
@@ -97,9 +93,7 @@ class Coordinates:
         """Return f, summed over targets, in the user's units."""
         return float(np.sum(np.ldexp(loss, -2 * _exponents(self.units.y))))
 
-    def evaluate(
-        self, reduce: Reduce, theta: Float64, direction: Float64 | None = None
-    ) -> Evaluation:
+    def evaluate(self, theta: Float64, direction: Float64 | None = None) -> Evaluation:
         """Run one pass: f and ∇f at θ, and ∇²f along a direction."""
         k = self.problem.n_targets
         both = theta if direction is None else np.hstack([theta, direction])
@@ -108,12 +102,12 @@ class Coordinates:
         x_scale, y_scale = (None if (unit == 1).all() else unit for unit in self.units)
         x = Affine(x_scale, self.centre if self.subtracts else None)
         y = Affine(y_scale, self.y_centre if self.y_centre.any() else None)
-        result = reduce(self.problem.loss.statistic(columns, offset, k, x, y))
+        result = self.reduce(Gradient(columns, offset, k, x, y))
         penalised = penalty_root(self.problem, self.units)[:, None] * columns
         return Evaluation(
-            loss=self.problem.loss.value(result) + 0.5 * np.sum(penalised[:, :k] ** 2, axis=0),
-            gradient=self._derivative(result.gradient, result.bias, penalised[:, :k]),
-            curvature=self._derivative(result.product, result.product_bias, penalised[:, k:]),
+            loss=0.5 * result.rr + 0.5 * np.sum(penalised[:, :k] ** 2, axis=0),
+            gradient=self._derivative(result.gradient[:, :k], result.bias[:k], penalised[:, :k]),
+            curvature=self._derivative(result.gradient[:, k:], result.bias[k:], penalised[:, k:]),
         )
 
     def _derivative(self, products: Float64, sums: Float64, penalised: Float64) -> Float64:
@@ -126,7 +120,7 @@ class Coordinates:
 
 def penalty_root(problem: Problem, units: Scaling) -> Float64:
     """Return √λ of the penalty λ/2·‖w‖² for each column, (D,), in units."""
-    return np.asarray(np.minimum(np.sqrt(problem.penalty.curvature) * units.x, _MOST_PENALTY_ROOT))
+    return np.asarray(np.minimum(np.sqrt(problem.l2) * units.x, _MOST_PENALTY_ROOT))
 
 
 def _exponents(powers: Float64) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
@@ -160,18 +154,20 @@ def standardise(problem: Problem, reduce: Reduce) -> tuple[Coordinates, Evaluati
     constant = is_constant(spread, centre)
     far = (np.abs(centre) > _LARGE_MEAN * spread) & ~constant
     scale = _scales(spread, constant, penalty_root(problem, units))
-    coordinates = Coordinates(problem, units, centre, y_centre, scale, subtracts=bool(far.any()))
+    coordinates = Coordinates(
+        problem, reduce, units, centre, y_centre, scale, subtracts=bool(far.any())
+    )
     # r = -y + ȳ, so that the gradient is minus the covariance
     gradient = np.vstack([-cross / scale[:, None], np.zeros((1, k))])
     evaluation = Evaluation(0.5 * variance, gradient, np.empty((d + 1, 0)))
     warnings += column_warnings(problem, constant, moments.low < moments.high)
-    if problem.penalty.is_zero:
+    if not problem.l2:
         warnings += dependence_warnings(problem, moments, constant)
         warnings += duplicate_warnings(
             problem,
             gradient,
             np.where((spread > 0) & ~constant, scale / spread, 0.0),
-            lambda d: coordinates.evaluate(reduce, np.zeros_like(d), d).curvature,
+            lambda d: coordinates.evaluate(np.zeros_like(d), d).curvature,
         )
     return coordinates, evaluation, warnings
 
@@ -184,7 +180,7 @@ def measure(problem: Problem, reduce: Reduce) -> tuple[MomentsResult, Scaling, l
         power_of_two(np.maximum(np.abs(moments.low), np.abs(moments.high))),
         power_of_two(np.maximum(np.abs(moments.y_low), np.abs(moments.y_high))),
     )
-    if (units.x == 1).all() and (units.y == 1).all():
+    if units.is_one:
         return moments, units, []
     moments = reduce(Moments(d, k, units))
     return moments, units, list(outlier_warnings(problem, moments, units))

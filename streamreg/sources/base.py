@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from streamreg.formatting import count
 
@@ -71,21 +71,8 @@ class RowGrid:
         return [(chunk, max(low, start), min(high, stop)) for chunk, low, high in bounds]
 
 
-class Description(NamedTuple):
-    """What ``streamreg info`` shows of how a source is stored; empty where that is unknown."""
-
-    chunks: str | tuple[int, ...] = ""
-    chunk_size: str = ""
-    codecs: str = ""
-    checksum: str = ""
-
-
 class RowSource(ABC):
-    """An array of shape (N,) or (N, D) whose rows can be read, some at a time.
-
-    A source answers for itself: other packages ask it, and never compare its class. A new kind of
-    source implements ``open`` and ``reader_nbytes``, and overrides what differs from the defaults.
-    """
+    """An array of shape (N,) or (N, D) whose rows can be read, some at a time."""
 
     # what messages call the array: 'flights.zarr/X', X
     name: str
@@ -98,14 +85,17 @@ class RowSource(ABC):
     in_memory: bool = False
     # whether rows are CuPy's: in the memory of a GPU
     is_cupy: bool = False
-    # all rows, (N, D) or (N, K), if they are on a GPU in C order, ready to be reduced
-    whole: Array | None = None
+    # all rows, (N, D) or (N, K), if they are in GPU memory in C order, ready to be reduced
+    device_rows: Array | None = None
     # whether Dask computes the rows; on a cluster the workers compute ``delayed_chunks``
     is_computed: bool = False
     # how and where values are stored, as far as that may change an answer
     storage: str = ""
-    # whether the identity of the rows is a checksum of all of them, because they are quick to read
-    is_checked_whole: bool = False
+    # Whether the fingerprint of the rows is a checksum of all of them, because no file tells their
+    # version. To resume predictions it would cost as much as to predict them again.
+    fingerprint_reads_all_rows: bool = False
+    # whether coercion rounded an integer beyond 2^53, which float64 does not represent
+    is_rounded: bool = False
     # which version of each of its files was read; ``None`` if no file is watched
     stamps: FileStamps | None = None
     # why the workers of a cluster cannot open the source, after its name; empty if they can
@@ -141,11 +131,11 @@ class RowSource(ABC):
         """Bytes that one pass over all rows decodes."""
         return self.grid.n_rows * self.row_nbytes
 
-    def inputs(self) -> list[Path]:
+    def local_paths(self) -> list[Path]:
         """Return the local files and folders of the rows: no output may be written to them."""
         return []
 
-    def require_there(self) -> None:  # noqa: B027  (most need no check)
+    def require_exists(self) -> None:  # noqa: B027  (most need no check)
         """Raise :class:`InputError` if this process cannot find the rows."""
 
     def require_unchanged(self) -> None:  # noqa: B027  (most have no stamps)
@@ -155,15 +145,12 @@ class RowSource(ABC):
         """Name the array, and the chunk of a value if there are chunks, for a message."""
         return self.name
 
-    def describe(self) -> Description:
-        """Return what ``streamreg info`` shows: chunks, their size, codecs and checksums."""
-        return Description()
+    def describe(self) -> dict[str, Any]:
+        """Return what ``streamreg info`` shows, if known: chunks, chunk size, codecs, checksum."""
+        return {}
 
     def layout_advice(self, block_nbytes: int) -> list[str]:  # noqa: ARG002
-        """Return which layout would be read faster or more safely, a sentence each.
-
-        ``block_nbytes`` are those of the largest block that is read at once.
-        """
+        """Return which layout would suit blocks of up to ``block_nbytes`` better, in sentences."""
         return []
 
     def rechunk_advice(self, rows: int) -> str:
@@ -175,10 +162,7 @@ class RowSource(ABC):
         return None
 
     def holding(self, start: int, chunks: list[Any]) -> RowSource:  # noqa: ARG002
-        """Return the source with the rows from ``start`` on, in computed ``delayed_chunks``.
-
-        A source that the worker opens itself is returned unchanged.
-        """
+        """Return the source with the rows from ``start`` on, unless workers open it themselves."""
         return self
 
 
@@ -189,7 +173,7 @@ class Reader(ABC):
     def read(self, start: int, stop: int) -> Array:
         """Return rows ``start`` to ``stop``; they are valid until the next read."""
 
-    def expect(self, start: int, stop: int) -> None:  # noqa: B027  (most cannot)
+    def prefetch(self, start: int, stop: int) -> None:  # noqa: B027  (most cannot)
         """Let the system fetch these rows into the page cache, where it can."""
 
     def close(self) -> None:  # noqa: B027  (most have no files)
@@ -204,11 +188,7 @@ class ArrayGroup(ABC):
 
     @abstractmethod
     def member(self, name: str, *, optional: bool = False) -> object:
-        """Return an array, as a kind of source accepts it; ``None`` if absent and optional.
-
-        Raises :class:`InputError` if the group has no such array. Raises
-        :class:`DataCorruptionError` if the metadata of the array cannot be understood.
-        """
+        """Return an array, as a kind of source accepts it; ``None`` if absent and optional."""
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 class BlockReader:
     """Reads blocks of a data set, for one thread.
 
-    Rows of weight 0 are left out, and rows with NaN or inf if ``nan_policy`` is ``"omit"``. X and
-    y may be CuPy's. Weights are copied to the host, which decides which rows are left out.
+    Rows of weight 0 are left out, and rows with NaN or inf if ``nan_policy`` is ``"omit"``.
     """
 
     def __init__(self, dataset: Dataset) -> None:
@@ -37,27 +36,18 @@ class BlockReader:
         self._weight = readers.get("sample_weight")
         # rows left out for NaN or inf since the reader was opened
         self.n_omitted = 0
-        # names of X and y, if an integer was read that float64 cannot represent
-        self.rounded = set(dataset.rounded)
+        # names of X and y, if they hold an integer that float64 cannot represent
+        self.rounded = {rows.name for rows in (dataset.X, dataset.y) if rows and rows.is_rounded}
         # whether such integers are looked for
         self.checks_integers = True
 
     def read(self, start: int, stop: int) -> Block:
-        """Return rows ``start`` to ``stop``; they are valid until the next read.
-
-        Raises :class:`InputError` if a weight is negative or not finite. Raises
-        :class:`DataCorruptionError` if a chunk is absent or damaged.
-        """
+        """Return rows ``start`` to ``stop``; they are valid until the next read."""
         X, y, weight = self._read(start, stop)
-        keep = None
-        if weight is not None:
-            self._require_weights(weight, start)
-            if not weight.all():
-                keep = weight > 0
+        keep = None if weight is None else weight > 0
         if self._dataset.nan_policy == "omit":
             finite = finite_rows(X) & finite_rows(y)
-            counted = finite if keep is None else finite | ~keep
-            self.n_omitted += int(np.count_nonzero(~counted))
+            self.n_omitted += int(np.count_nonzero(~finite if keep is None else keep & ~finite))
             keep = finite if keep is None else keep & finite
         if keep is not None and not keep.all():
             X, y = taken(X, keep), taken(y, keep)
@@ -67,9 +57,9 @@ class BlockReader:
                 self.rounded.add(source.name)
         return Block(X, y, weight, start)
 
-    def expect(self, start: int, stop: int) -> None:
+    def prefetch(self, start: int, stop: int) -> None:
         """Let the system fetch these rows while others are reduced."""
-        self._X.expect(start, stop)
+        self._X.prefetch(start, stop)
 
     def not_finite(self, start: int, stop: int) -> InputError | None:
         """Return the error that names the first NaN or inf of these rows, if there is any."""
@@ -77,10 +67,8 @@ class BlockReader:
         X, y = on_host(X), on_host(y)
         counted = np.ones(len(X), bool) if weight is None else weight > 0
         for source, values in ((self._dataset.X, X), (self._dataset.y, y)):
-            if source is None or values.dtype.kind != "f":
-                continue
             bad = ~np.isfinite(values) & counted[:, None]
-            if not bad.any():
+            if source is None or not bad.any():
                 continue
             row, column = (int(at) for at in np.argwhere(bad)[0])
             what = "NaN" if np.isnan(values[row, column]) else "inf"
@@ -110,8 +98,8 @@ class BlockReader:
             y = narrow(self._y.read(start, stop)).reshape(len(X), -1)
         weight = None
         if self._weight is not None:
-            weight = on_host(self._weight.read(start, stop))
-            weight = np.ascontiguousarray(weight, dtype=np.float64)
+            weight = np.ascontiguousarray(on_host(self._weight.read(start, stop)), np.float64)
+            self._require_weights(weight, start)
         return X, y, weight
 
     def _require_weights(self, weight: Float64, start: int) -> None:

@@ -33,8 +33,7 @@ def finite_rows(values: Array) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Return a mask (n,) of the rows that have neither NaN nor inf."""
     if values.dtype.kind != "f":
         return np.ones(len(values), bool)
-    finite = namespace(values).isfinite(values).all(axis=1)
-    return np.asarray(on_host(finite))
+    return np.asarray(on_host(namespace(values).isfinite(values).all(axis=1)))
 
 
 def taken(values: Array, keep: np.ndarray[Any, np.dtype[np.bool_]]) -> Array:
@@ -79,29 +78,23 @@ def require_rows(source: RowSource, max_dimensions: int, allowed: str) -> None:
             )
 
 
-def as_rows(
-    values: Any,  # noqa: ANN401  (another library made them)
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    what: str,
-    *,
-    cupy: bool = False,
-) -> Array:
+def as_rows(values: Any, n_rows: int, source: RowSource, what: str) -> Array:  # noqa: ANN401
     """Return what a library computed as rows of NumPy or CuPy.
 
-    Raises :class:`InputError` if their shape, dtype or device is not what the array claims, or they
-    are masked or sparse: NumPy would broadcast, round or unmask them silently.
+    Raises :class:`InputError` if their shape, dtype or device is not what the source claims, or
+    they are masked or sparse: NumPy would broadcast, round or unmask them silently.
     """
+    shape, dtype = (n_rows, *source.shape[1:]), source.dtype
     if isinstance(values, np.ma.MaskedArray) and values.mask is not np.ma.nomask:
         raise InputError(f"{what}: masked arrays are not read; fill them with NaN")
     require_dense(values, what)
-    if is_cupy(values) != cupy:
+    if is_cupy(values) != source.is_cupy:
         came, claimed = ("CuPy", "NumPy") if is_cupy(values) else ("NumPy", "CuPy")
         raise InputError(
             f"{what}: the array returned rows of {came} but declares {claimed}; declare them to "
             f"Dask, as in map_blocks(..., meta={came.lower()}.empty((0, 0)))"
         )
-    rows: Array = values if cupy else np.asarray(values)
+    rows: Array = values if source.is_cupy else np.asarray(values)
     if rows.shape != shape:
         raise InputError(f"{what}: the array returned shape {rows.shape} but declares {shape}")
     if not np.can_cast(rows.dtype, dtype, "safe"):

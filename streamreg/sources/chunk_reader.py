@@ -12,7 +12,7 @@ from streamreg.sources.base import Reader
 
 if TYPE_CHECKING:
     from streamreg.blocks import Array
-    from streamreg.sources.base import RowGrid, RowSource
+    from streamreg.sources.base import RowSource
 
 
 class ViewReader(Reader):
@@ -28,18 +28,20 @@ class ViewReader(Reader):
 class ChunkReader(Reader):
     """Reads whole chunk rows, keeps the last one, and joins them if a block spans several."""
 
-    def __init__(self, grid: RowGrid, row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self._grid = grid
-        self._joined = RowBuffer(row_shape, dtype)
-        self._chunk: int | None = None
-        self._rows: Array | None = None
+    def __init__(self, source: RowSource) -> None:
+        self._source = source
+        # for ``load``, if it fills a buffer
+        self._buffer = RowBuffer(source.shape[1:], source.dtype)
+        self._joined = RowBuffer(source.shape[1:], source.dtype)
+        # the chunk that was loaded last, and its rows
+        self._loaded: tuple[int, Array] | None = None
 
     @abstractmethod
     def load(self, chunk: int) -> Array:
         """Return the rows of a chunk; they are valid until the next call."""
 
     def read(self, start: int, stop: int) -> Array:
-        spans = self._grid.spans(start, stop)
+        spans = self._source.grid.spans(start, stop)
         if len(spans) == 1:
             return self._part(*spans[0])
         joined = self._joined.rows(stop - start)
@@ -48,13 +50,12 @@ class ChunkReader(Reader):
         return joined
 
     def _part(self, chunk: int, start: int, stop: int) -> Array:
-        if self._rows is None or chunk != self._chunk:
+        if self._loaded is None or self._loaded[0] != chunk:
             # cleared first, because a load that fails may leave part of another chunk in the buffer
-            self._chunk, self._rows = None, None
-            self._rows = self.load(chunk)
-            self._chunk = chunk
-        offset = self._grid.rows(chunk)[0]
-        return self._rows[start - offset : stop - offset]
+            self._loaded = None
+            self._loaded = chunk, self.load(chunk)
+        offset = self._source.grid.rows(chunk)[0]
+        return self._loaded[1][start - offset : stop - offset]
 
 
 class RowBuffer:

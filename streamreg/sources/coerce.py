@@ -30,15 +30,12 @@ class Streamable(NamedTuple):
 
 
 def as_streamable(data: object, name: str) -> Streamable:
-    """Return data that can be read in blocks: unchanged if possible, else as a NumPy array.
-
-    Raises :class:`InputError` for what are not real numbers, sparse data, and a path of bytes.
-    """
+    """Return data that can be read in blocks: unchanged if possible, else as a NumPy array."""
     if isinstance(data, bytes):
         raise InputError(f"{name} is of type bytes; paths must be text: pass {name}.decode()")
     require_dense(data, name)
     is_objects = isinstance(data, np.ndarray) and data.dtype == object
-    if data is None or (is_streamable(data) and not is_objects):
+    if is_streamable(data) and not is_objects:
         return Streamable(data)
     if type(data).__module__.partition(".")[0] == "pandas":
         return _from_pandas(data, name)
@@ -70,45 +67,34 @@ def _from_pandas(data: Any, name: str) -> Streamable:  # noqa: ANN401  (pandas n
                 "drop it, or convert it with .astype(float); of categories make columns of 0 and 1 "
                 "with pandas.get_dummies"
             )
-    if data.shape[1] and all(isinstance(d, np.dtype) and d.kind in _REAL for d in data.dtypes):
-        common = np.result_type(*data.dtypes)
-        # integers that stay integers are checked when they are read
-        rounds = common.kind == "f" and any(
-            has_inexact(data.iloc[:, at].to_numpy()) for at in range(data.shape[1])
-        )
-        return Streamable(data.to_numpy(common), rounds)
-    columns: list[Any] = [
-        _as_floats(data.iloc[:, at].to_numpy(object), f"column {column!r} of {name}")
-        if dtype.kind == "O"
-        else _without_missing(data.iloc[:, at])
-        for at, (column, dtype) in enumerate(zip(data.columns, data.dtypes, strict=True))
-    ]
-    if not columns:
-        return Streamable(np.empty(data.shape))
-    rounds = any(column.is_rounded for column in columns)
-    return Streamable(np.stack([column.data for column in columns], axis=1), rounds)
-
-
-def _without_missing(series: Any) -> Streamable:  # noqa: ANN401
-    """Return the values of a column; missing ones become NaN."""
-    kind = series.dtype.kind
-    rounds = kind in "iu" and has_inexact(series.dropna().to_numpy(f"{kind}8"))
-    return Streamable(series.to_numpy(np.float64, na_value=np.nan), rounds)
+    rounds = False
+    if all(isinstance(dtype, np.dtype) and dtype.kind in _REAL for dtype in data.dtypes):
+        array = data.to_numpy(np.result_type(*data.dtypes) if data.shape[1] else float)
+    else:
+        columns: list[Any] = [
+            _as_floats(values.to_numpy(object), f"column {column!r} of {name}")
+            if values.dtype.kind == "O"
+            else Streamable(values.to_numpy(np.float64, na_value=np.nan))
+            for column, values in data.items()
+        ]
+        array = np.stack([column.data for column in columns], axis=1)
+        rounds = any(column.is_rounded for column in columns)
+    if array.dtype.kind == "f":  # integers that stay integers are checked when they are read
+        integers = (values.dropna() for _, values in data.items() if values.dtype.kind in "iu")
+        rounds |= any(has_inexact(each.to_numpy(f"{each.dtype.kind}8")) for each in integers)
+    return Streamable(array, rounds)
 
 
 def _rounds(data: Any, floats: Array) -> bool:  # noqa: ANN401
-    """Return whether an integer of a list, or of a data frame, was rounded to a float."""
-    if not (np.abs(floats) >= EXACT_INTEGERS).any():
+    """Return whether an integer of a list, or of a frame of polars, was rounded to a float."""
+    is_large = np.abs(floats) >= EXACT_INTEGERS
+    if not is_large.any():
         return False
-    if type(data).__module__.partition(".")[0] != "polars":
-        return _has_inexact_objects(np.asarray(data, object), floats)
-    columns = data.get_columns() if len(data.shape) > 1 else [data]
-    integers = (column.drop_nulls() for column in columns if column.dtype.is_integer())
-    return any(has_inexact(column.to_numpy()) for column in integers)
-
-
-def _has_inexact_objects(objects: Array, floats: Array) -> bool:
-    large = objects[np.abs(floats) >= EXACT_INTEGERS]
+    if type(data).__module__.partition(".")[0] == "polars":
+        columns = data.get_columns() if len(data.shape) > 1 else [data]
+        integers = (column.drop_nulls() for column in columns if column.dtype.is_integer())
+        return any(has_inexact(column.to_numpy()) for column in integers)
+    large = np.asarray(data, object)[is_large]
     return any(isinstance(value, Integral) and abs(int(value)) > EXACT_INTEGERS for value in large)
 
 
@@ -120,4 +106,4 @@ def _as_floats(objects: Array, name: str) -> Streamable:
         raise kind(
             f"{name} has objects that are not numbers: {error}; store integers or floats"
         ) from error
-    return Streamable(floats, _has_inexact_objects(objects, floats))
+    return Streamable(floats, _rounds(objects, floats))

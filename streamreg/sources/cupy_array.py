@@ -17,18 +17,11 @@ def open_rows(data: Array, name: str, _missing_chunks: str) -> RowSource:
     """Return the rows of a CuPy array; weights are copied to the host, which leaves rows out."""
     if name == "sample_weight":
         return ArraySource(on_host(data), name)
-    return DeviceArraySource(data, name)
+    source = ArraySource(data, name)
+    source.is_cupy = True
+    if data.ndim and data.size and data.flags.c_contiguous:
+        source.device_rows = data.reshape(len(data), -1)
+    return source
 
 
 KIND = Kind(is_cupy, open_rows)
-
-
-class DeviceArraySource(ArraySource):
-    """A CuPy array: its blocks are views."""
-
-    is_cupy = True
-
-    def __init__(self, array: Array, name: str) -> None:
-        super().__init__(array, name)
-        if array.ndim and array.size and array.flags.c_contiguous:
-            self.whole = array.reshape(len(array), -1)

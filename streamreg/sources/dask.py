@@ -7,7 +7,7 @@ Nothing is cached between chunk rows. If every chunk row needs all chunks, as in
 from __future__ import annotations
 
 import warnings
-from threading import Lock
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,11 +35,6 @@ _TASK_NBYTES = 2 * KIB
 _LIBRARY_NBYTES = 4 * MIB
 
 
-def claims(data: object) -> bool:
-    """Whether ``data`` is an object of Dask, which is not imported for the check."""
-    return type(data).__module__.partition(".")[0] == "dask"
-
-
 def open_rows(data: Any, name: str, _missing_chunks: str) -> RowSource:  # noqa: ANN401
     """Return the rows of a Dask array; other collections of Dask are refused."""
     import dask.array  # noqa: PLC0415  (imported only if there are Dask arrays)
@@ -52,7 +47,8 @@ def open_rows(data: Any, name: str, _missing_chunks: str) -> RowSource:  # noqa:
     return DaskSource(data, name)
 
 
-KIND = Kind(claims, open_rows)
+# Dask is not imported for the check
+KIND = Kind(lambda data: type(data).__module__.partition(".")[0] == "dask", open_rows)
 
 
 class DaskSource(RowSource):
@@ -75,14 +71,38 @@ class DaskSource(RowSource):
         self.is_cupy = is_cupy(self.array)
         # Dask derives the name from the tasks and their data
         self.storage = str(self.array.name)
-        self._chunk_rows: _ChunkRows | None = None
-        self._lock = Lock()
 
     def open(self) -> Reader:
-        with self._lock:
-            if self._chunk_rows is None:
-                self._chunk_rows = _ChunkRows(self.array, self.name)
-        return _DaskReader(self, self._chunk_rows)
+        _ = self.optimized  # warns, or refuses the array, before the first row is computed
+        return _DaskReader(self)
+
+    @cached_property
+    def optimized(self) -> tuple[dict[Any, Any], list[Any]]:
+        """The optimised tasks, and the key of each chunk row, which is computed by itself."""
+        import dask  # noqa: PLC0415  (imported only if there are Dask arrays)
+
+        array = self.array
+        if any(type(task).__module__.startswith("distributed.") for task in _tasks(array)):
+            # a client persisted them
+            raise InputError(
+                f"chunks of {self.name} are on a Dask cluster; pass its client as client, or "
+                "compute them in this process"
+            )
+        filled = (chunk for chunk, height in enumerate(array.chunks[0]) if height > 0)
+        keys = [(array.name, chunk, 0)[: 1 + array.ndim] for chunk in filled]
+        # of a chunk row in the middle
+        needed, of_all = len(array.dask.cull([keys[len(keys) // 2]])), len(array.dask)
+        if needed * len(keys) > _MOST_SHARES * of_all:
+            warnings.warn(
+                f"a chunk row of the Dask array {self.name} needs {needed:,} of {of_all:,} tasks, "
+                f"and each of {len(keys):,} chunk rows computes them again. Compute what they "
+                "share first, such as mean = x.mean(axis=0).compute() of x - mean, or pass "
+                "x.persist() if x fits in memory",
+                DataWarning,
+                stacklevel=2,
+            )
+        (optimized,) = dask.optimize(array)  # type: ignore[attr-defined,no-untyped-call]
+        return dict(optimized.__dask_graph__()), keys
 
     def reader_nbytes(self, block_rows: int) -> int:
         # The memory of tasks is unknown. Measured, with the chunk row before, which is still in
@@ -102,9 +122,9 @@ class DaskSource(RowSource):
 
     @property
     def shared_nbytes(self) -> int:
-        return _TASK_NBYTES * _n_tasks(self.array.dask) + _LIBRARY_NBYTES + heaps_nbytes(self)
+        return _TASK_NBYTES * len(self.array.dask) + _LIBRARY_NBYTES + heaps_nbytes(self)
 
-    def inputs(self) -> list[Path]:
+    def local_paths(self) -> list[Path]:
         # of all tasks: an array that was optimised has one layer
         paths = [input_path(task) for task in _tasks(self.array) if is_zarr(task)]
         return [path for path in paths if path is not None]
@@ -120,19 +140,13 @@ class DaskSource(RowSource):
             array = array.rechunk({0: tuple(stop - start for start, stop in bounds)})
         (array,) = dask.optimize(array)  # type: ignore[attr-defined,no-untyped-call]
         grid = RowGrid.irregular(array.chunks[0])
-        filled = [
-            chunk
-            for chunk, height in zip(array.to_delayed().ravel(), array.chunks[0], strict=True)
-            if height
-        ]
+        filled = array.to_delayed().ravel()[np.greater(array.chunks[0], 0)]
         return [[filled[chunk] for chunk, _, _ in grid.spans(*rows)] for rows in bounds]
 
     def _stored_nbytes(self) -> int:
-        """Bytes of a chunk row of the widest stored array that is read, in whole chunks of it.
-
-        ``dask.array.from_array`` and ``from_zarr`` make a layer of each array.
-        """
+        """Bytes of a chunk row of the widest stored array that is read, in whole chunks of it."""
         widest = 0
+        # dask.array.from_array and from_zarr make a layer of each array
         layers = self.array.dask.layers.values()
         for data in (_unwrapped(*layer.values()) for layer in layers if len(layer) == 1):
             if isinstance(data, Sliceable) and data.shape and not isinstance(data, np.ndarray):
@@ -150,77 +164,27 @@ def chunk_row(source: RowSource, row: int) -> str:
 
 
 def _unwrapped(task: Any) -> Any:  # noqa: ANN401
-    """Return the value of a task that Dask made only to hold data, else the task."""
+    # the value of a task that Dask made only to hold data
     return getattr(task, "value", task)
 
 
 def _tasks(array: Any) -> list[Any]:  # noqa: ANN401
-    """Return all tasks of an array, and its data."""
-    layers = array.dask.layers.values()
-    return [_unwrapped(task) for layer in layers for task in layer.values()]
-
-
-def _n_tasks(graph: Any) -> int:  # noqa: ANN401
-    """Return how many tasks a ``HighLevelGraph`` has."""
-    return sum(len(layer) for layer in graph.layers.values())
-
-
-class _ChunkRows:
-    """The optimised graph of an array, by which each chunk row is computed by itself."""
-
-    def __init__(self, array: Any, name: str) -> None:  # noqa: ANN401
-        import dask  # noqa: PLC0415  (imported only if there are Dask arrays)
-
-        if any(type(task).__module__.startswith("distributed.") for task in _tasks(array)):
-            # a client persisted them
-            raise InputError(
-                f"chunks of {name} are on a Dask cluster; pass its client as client, or "
-                "compute them in this process"
-            )
-        keys = _keys(array)
-        # of a chunk row in the middle
-        needed, of_all = _n_tasks(array.dask.cull([keys[len(keys) // 2]])), _n_tasks(array.dask)
-        if needed * len(keys) > _MOST_SHARES * of_all:
-            warnings.warn(
-                f"a chunk row of the Dask array {name} needs {needed:,} of {of_all:,} tasks, and "
-                f"each of {len(keys):,} chunk rows computes them again. Compute what they share "
-                "first, such as mean = x.mean(axis=0).compute() of x - mean, or pass x.persist() "
-                "if x fits in memory",
-                DataWarning,
-                stacklevel=2,
-            )
-        (optimized,) = dask.optimize(array)  # type: ignore[attr-defined,no-untyped-call]
-        self._graph: dict[Any, Any] = dict(optimized.__dask_graph__())
-        self._keys = _keys(optimized)
-
-    def compute(self, chunk: int) -> Any:  # noqa: ANN401  (an array, of NumPy or another library)
-        """Return the rows of a chunk, computed in this thread."""
-        import dask  # noqa: PLC0415
-        from dask.optimization import cull  # noqa: PLC0415
-
-        key = self._keys[chunk]
-        needed, _ = cull(self._graph, [key])  # type: ignore[no-untyped-call]
-        return dask.get(needed, key)  # type: ignore[attr-defined]
-
-
-def _keys(array: Any) -> list[Any]:  # noqa: ANN401
-    """Return the key of each chunk row that has rows."""
-    keys = array.__dask_keys__()
-    rows = [key[0] for key in keys] if array.ndim == 2 else keys  # noqa: PLR2004
-    return [key for key, height in zip(rows, array.chunks[0], strict=True) if height > 0]
+    return [_unwrapped(task) for task in array.dask.values()]
 
 
 class _DaskReader(ChunkReader):
-    def __init__(self, source: DaskSource, chunk_rows: _ChunkRows) -> None:
-        super().__init__(source.grid, source.shape[1:], source.dtype)
-        self._source = source
-        self._chunk_rows = chunk_rows
+    _source: DaskSource
 
     def load(self, chunk: int) -> Array:
+        import dask  # noqa: PLC0415  (imported only if there are Dask arrays)
+        from dask.optimization import cull  # noqa: PLC0415
+
         source = self._source
         start, stop = source.grid.rows(chunk)
+        graph, keys = source.optimized
         try:
-            value = self._chunk_rows.compute(chunk)
+            needed, _ = cull(graph, [keys[chunk]])  # type: ignore[no-untyped-call]
+            value = dask.get(needed, keys[chunk])  # type: ignore[attr-defined]
         except (StreamregError, MemoryError):
             raise
         # tasks raise anything; those that read files mostly raise OSError
@@ -229,11 +193,10 @@ class _DaskReader(ChunkReader):
             raise kind(
                 f"{source.place(start)} cannot be computed: {type(error).__name__}: {error}"
             ) from error
-        shape = (stop - start, *source.shape[1:])
-        return as_rows(value, shape, source.dtype, source.place(start), cupy=source.is_cupy)
+        return as_rows(value, stop - start, source, source.place(start))
 
     def read(self, start: int, stop: int) -> Array:
         if not self._source.is_cupy:
             return super().read(start, stop)
         # not into a buffer, because the device may still use the rows that were read before
-        return joined_cupy([self._part(*span) for span in self._grid.spans(start, stop)])
+        return joined_cupy([self._part(*span) for span in self._source.grid.spans(start, stop)])

@@ -25,8 +25,7 @@ class Dataset:
     """The rows of a regression: X (N, D), y (N,) or (N, K) and weights (N,), each from a source.
 
     ``y`` is ``None`` for prediction, ``weight`` if every row has weight 1. Rows with NaN or inf
-    are an error, or are left out if ``nan_policy`` is ``"omit"``. ``rounded`` names X or y if
-    coercion rounded integers beyond 2^53.
+    are an error, or are left out if ``nan_policy`` is ``"omit"``.
     """
 
     X: RowSource
@@ -35,7 +34,6 @@ class Dataset:
     feature_names: tuple[str, ...] | None = None
     target_names: tuple[str, ...] | None = None
     nan_policy: NanPolicy = "raise"
-    rounded: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         require_rows(self.X, 2, "(N, D)")
@@ -85,9 +83,9 @@ class Dataset:
         """Bytes that one pass over all rows decodes."""
         return sum(source.pass_nbytes for source in self.sources())
 
-    def inputs(self) -> list[Path]:
+    def local_paths(self) -> list[Path]:
         """Return the local files and folders of the rows: no output may be written to them."""
-        return [path for source in self.sources() for path in source.inputs()]
+        return [path for source in self.sources() for path in source.local_paths()]
 
     def reader_nbytes(self, block_rows: int) -> int:
         """Bytes that one reader holds while it reads blocks of at most ``block_rows`` rows."""
@@ -105,11 +103,6 @@ class Dataset:
         wide = (source for source in (self.X, self.y) if source and is_wide(source.dtype))
         narrowed = sum(8 * block_rows * math.prod(source.shape[1:]) for source in wide)
         return buffers + weights + copies + narrowed
-
-    @property
-    def shared_nbytes(self) -> int:
-        """Bytes that all readers together hold once."""
-        return sum(source.shared_nbytes for source in self.sources())
 
     def stamps(self) -> dict[str, FileStamps]:
         """Return which versions of files were read, of each array whose files are watched."""
@@ -134,11 +127,6 @@ class Dataset:
                 what = f"{source.name} is CuPy's, in the memory of a GPU: "
                 copy = f"cupy.asnumpy({name}), or {name}.map_blocks(cupy.asnumpy) of a Dask array"
                 raise InputError(what, remedy, copy)
-
-    def require_there(self) -> None:
-        """Raise :class:`InputError` if this process cannot find the rows."""
-        for source in self.sources():
-            source.require_there()
 
     def named(self) -> dict[str, RowSource]:
         """Return X, y and sample_weight by name, without those that are ``None``."""

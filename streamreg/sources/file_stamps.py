@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import zlib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    Stamps = np.ndarray[Any, np.dtype[np.uint32]]
-
 # Further files are not watched. A stamp takes 4 bytes of address space, and memory only once set.
 _MOST_FILES = 1 << 24
 # held to compare and set a stamp, because threads read the same files
@@ -27,13 +25,6 @@ _NOTING = threading.RLock()
 _USED = np.uint32(0x80000000)
 # the stamp of a file that is absent, where absent chunks are allowed
 _ABSENT = np.uint32(0xFFFFFFFF)
-
-
-class SeenFiles(NamedTuple):
-    """Files that were read: their numbers, and the stamps that they had."""
-
-    numbers: np.ndarray[Any, np.dtype[np.intp]]
-    stamps: Stamps
 
 
 class FileStamps:
@@ -45,21 +36,18 @@ class FileStamps:
     def __init__(self, shape: tuple[int, ...], describe: Callable[[tuple[int, ...]], str]) -> None:
         self._shape = shape
         self._describe = describe
-        self._values: Stamps | None = None
+        self._values: np.ndarray[Any, np.dtype[np.uint32]] | None = None
 
     @property
-    def values(self) -> Stamps:
-        """One stamp for each file that is watched."""
+    def values(self) -> np.ndarray[Any, np.dtype[np.uint32]]:
+        """One stamp for each file that is watched; made when the first file is read."""
         with _NOTING:
             if self._values is None:
                 self._values = np.zeros(min(_MOST_FILES, math.prod(self._shape)), np.uint32)
             return self._values
 
     def require_unchanged(self, path: Callable[[tuple[int, ...]], Path]) -> None:
-        """Check all files that were read before; ``path`` returns a file from its place.
-
-        Raises :class:`DataCorruptionError` if a file has changed since, or is absent now.
-        """
+        """Raise if a file that was read has changed; ``path`` returns a file from its place."""
         for number in np.flatnonzero(self.values):
             at = self._place(number)
             try:
@@ -108,21 +96,17 @@ class FileStamps:
                 self.values[number] = 0
         return not is_used
 
-    def seen(self) -> SeenFiles:
-        """Return which files were read, and their stamps."""
-        numbers = np.flatnonzero(self.values)
-        return SeenFiles(numbers, self.values[numbers])
+    def seen(self) -> dict[int, int]:
+        """Return the stamps of the files that were read, by the numbers of the files."""
+        return {int(number): int(self.values[number]) for number in np.flatnonzero(self.values)}
 
-    def meet(self, seen: SeenFiles) -> None:
-        """Record the files that another process read.
-
-        Raises :class:`DataCorruptionError` if it read another version of a file.
-        """
-        mine = self.values[seen.numbers]
-        differs = (mine != 0) & ((mine | _USED) != (seen.stamps | _USED))
-        if differs.any():
-            raise changed(self._describe(self._place(seen.numbers[differs.argmax()])))
-        self.values[seen.numbers] = mine | seen.stamps
+    def meet(self, seen: dict[int, int]) -> None:
+        """Record what another process read; raise if that was another version of a file."""
+        for number, stamp in seen.items():
+            mine = self.values[number]
+            if mine != 0 and mine | _USED != stamp | _USED:
+                raise changed(self._describe(self._place(number)))
+            self.values[number] |= stamp
 
     def __reduce__(self) -> tuple[type[FileStamps], tuple[Any, ...]]:
         # each worker has stamps of its own

@@ -18,23 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from streamreg.sources.base import RowSource
-    from streamreg.sources.dataset import Dataset
 
 # pieces of rows that are checked, if nothing else tells which values an array has
 _PIECE_NBYTES = MIB
 _PIECES = 3
 
 
-def dataset_identity(dataset: Dataset) -> dict[str, Any]:
-    """Return the identities of X, y and the weights."""
-    return {name: identity(source) for name, source in dataset.named().items()}
-
-
 def identity(source: RowSource) -> dict[str, Any]:
-    """Return what tells the rows of a source from others, as JSON values.
-
-    If no stamps tell its values, the state of its files or a checksum of all or some rows does.
-    """
+    """Return what tells the rows of a source from others, as JSON values."""
     grid = source.grid
     bounds = zlib.crc32(repr(grid.bounds).encode())
     known = {
@@ -43,10 +34,11 @@ def identity(source: RowSource) -> dict[str, Any]:
         "chunks": f"{len(grid):,} of {grid.chunk_rows:,} rows ({bounds:08x})",
         "codecs": source.storage,
     }
-    files = source.inputs()
+    files = source.local_paths()
     if source.stamps is not None:
         return known
-    if files and not source.is_checked_whole:
+    # without stamps, the state of its files or a checksum of all or some rows tells its values
+    if files and not source.fingerprint_reads_all_rows:
         known["files"] = [folder_state(path) for path in files]
     elif not source.is_computed:
         known["values"] = f"{_checksum(source):08x}"
@@ -55,9 +47,8 @@ def identity(source: RowSource) -> dict[str, Any]:
 
 def folder_state(folder: Path) -> str:
     """Return a checksum of the names, sizes and times of all files in a folder, or of one file."""
-    if folder.is_dir():
-        parents: Iterable[Any] = os.walk(folder, followlinks=True)
-    else:
+    parents: Iterable[Any] = os.walk(folder, followlinks=True)
+    if not folder.is_dir():
         parents = [(str(folder.parent), [], [folder.name])]
     checksum, seen = 0, set()
     for parent, folders, names in parents:
@@ -82,7 +73,7 @@ def _checksum(source: RowSource) -> int:
     n_rows = source.shape[0]
     rows = min(n_rows, max(1, _PIECE_NBYTES // source.row_nbytes))
     starts = [(n_rows - rows) * piece // (_PIECES - 1) for piece in range(_PIECES)]
-    if source.is_checked_whole:
+    if source.fingerprint_reads_all_rows:
         starts = list(range(0, n_rows, rows))
     checksum = 0
     with closing(source.open()) as reader:

@@ -13,7 +13,7 @@ from streamreg.errors import DataCorruptionError, InputError
 from streamreg.formatting import MIB, rows_text
 from streamreg.sources.base import Kind, Reader, RowGrid, RowSource
 from streamreg.sources.checks import as_rows
-from streamreg.sources.chunk_reader import ChunkReader, RowBuffer, heaps_nbytes, joined_nbytes
+from streamreg.sources.chunk_reader import ChunkReader, heaps_nbytes, joined_nbytes
 from streamreg.sources.zarr.metadata import printable
 
 if TYPE_CHECKING:
@@ -67,11 +67,7 @@ KIND = Kind(claims, open_rows)
 
 
 class SliceableSource(RowSource):
-    """Anything with ``shape``, ``dtype`` and slices.
-
-    Chunks, as HDF5 has them, are read whole, because a part of one costs as much; small ones are
-    read several at once.
-    """
+    """Anything with ``shape``, ``dtype`` and slices; a part of a chunk costs as much as all."""
 
     def __init__(self, array: Sliceable, name: str) -> None:
         dataset: Any = array
@@ -96,7 +92,7 @@ class SliceableSource(RowSource):
     def open(self) -> Reader:
         return _SliceReader(self)
 
-    def inputs(self) -> list[Path]:
+    def local_paths(self) -> list[Path]:
         return [file for file in [Path(self.file)] if file.is_file()]
 
     def reader_nbytes(self, block_rows: int) -> int:
@@ -131,11 +127,7 @@ class SliceableSource(RowSource):
         return chunk, int(self.array.id.get_access_plist().get_chunk_cache()[1])
 
     def fill(self, start: int, out: Array) -> None:
-        """Read rows from ``start`` on, as many as ``out`` has.
-
-        Raises :class:`DataCorruptionError` if the library cannot read them, or the array was
-        resized. Raises :class:`InputError` if they are not what ``shape`` and ``dtype`` say.
-        """
+        """Read rows from ``start`` on, as many as ``out`` has; refuse other shapes and dtypes."""
         stop = start + len(out)
         what, values = f"{rows_text(start, stop)} of {self.name}", out
         # locked until the values are copied, because a library may read only then
@@ -159,22 +151,19 @@ class SliceableSource(RowSource):
                     f"{shape}. Start again when nothing writes to it"
                 )
             if values is not out:
-                out[...] = as_rows(values, out.shape, out.dtype, what)
+                out[...] = as_rows(values, len(out), self, what)
 
 
 class _SliceReader(ChunkReader):
     """Reads chunk rows whole; without chunks, only the rows of each block."""
 
-    def __init__(self, source: SliceableSource) -> None:
-        super().__init__(source.grid, source.shape[1:], source.dtype)
-        self._source = source
-        self._buffer = RowBuffer(source.shape[1:], source.dtype)
+    _source: SliceableSource
 
     def read(self, start: int, stop: int) -> Array:
-        return self._fill(start, stop) if self._grid.divisible else super().read(start, stop)
+        return self._fill(start, stop) if self._source.grid.divisible else super().read(start, stop)
 
     def load(self, chunk: int) -> Array:
-        return self._fill(*self._grid.rows(chunk))
+        return self._fill(*self._source.grid.rows(chunk))
 
     def _fill(self, start: int, stop: int) -> Array:
         rows = self._buffer.rows(stop - start)

@@ -15,11 +15,6 @@ if TYPE_CHECKING:
     from streamreg.blocks import Array
 
 
-def claims(data: object) -> bool:
-    """Whether ``data`` is a NumPy array, in memory or mapped from a file."""
-    return isinstance(data, np.ndarray)
-
-
 def open_rows(data: Array, name: str, _missing_chunks: str) -> RowSource:
     """Return the rows of a NumPy array; masked values are refused."""
     if isinstance(data, np.ma.MaskedArray) and data.mask is not np.ma.nomask:
@@ -32,13 +27,14 @@ def open_rows(data: Array, name: str, _missing_chunks: str) -> RowSource:
     return memmap_rows(data, name) or ArraySource(data, name)
 
 
-KIND = Kind(claims, open_rows)
+# in memory, or mapped from a file
+KIND = Kind(lambda data: isinstance(data, np.ndarray), open_rows)
 
 
 class ArraySource(RowSource):
     """An array in memory: its blocks are views, nothing is copied."""
 
-    in_memory = is_checked_whole = True
+    in_memory = fingerprint_reads_all_rows = True
 
     def __init__(self, array: Array, name: str) -> None:
         self.array = array

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,15 +30,12 @@ def memmap_rows(array: Array, name: str) -> MemmapSource | None:
     A copy-on-write map is in memory, because its pages may differ from those of its file.
     """
     base: Any = array
-    mapped: np.memmap[Any, Any] | None = None
-    while isinstance(base, np.ndarray):
-        owner: Any = base.base
-        if isinstance(base, np.memmap) and isinstance(owner, mmap.mmap):
-            mapped = base
-        base = owner
-    if mapped is None or mapped.mode == "c" or mapped.filename is None:
-        return None
-    return MemmapSource(array, name, mapped) if array.size and array.ndim in {1, 2} else None
+    while isinstance(base, np.ndarray) and not isinstance(base.base, mmap.mmap):
+        base = base.base
+    is_file = isinstance(base, np.memmap) and base.mode != "c" and base.filename is not None
+    if is_file and array.size and array.ndim in {1, 2}:
+        return MemmapSource(array, name, base)
+    return None
 
 
 class MemmapSource(RowSource):
@@ -47,7 +45,7 @@ class MemmapSource(RowSource):
     """
 
     # a write through a map need not change the time of its file
-    is_checked_whole = True
+    fingerprint_reads_all_rows = True
 
     def __init__(self, array: Array, name: str, mapped: np.memmap[Any, Any]) -> None:
         self.array = array
@@ -61,7 +59,7 @@ class MemmapSource(RowSource):
         strides = [abs(stride) for stride in array.strides]
         self.by_columns = array.ndim > 1 and array.shape[1] > 1 and strides[1] > strides[0]
 
-    def inputs(self) -> list[Path]:
+    def local_paths(self) -> list[Path]:
         return [self.path]
 
     def open(self) -> Reader:
@@ -85,29 +83,24 @@ class MemmapSource(RowSource):
         return high - low
 
     def _open_file(self) -> int | None:
-        """Return the open file; ``None`` if the file of that name is no longer the mapped one.
-
-        Raises :class:`DataCorruptionError` if the file was shortened after it was mapped.
-        """
+        """Return the open file; ``None`` if the file of that name is no longer the mapped one."""
         low, high = byte_bounds(self.array)
-        try:
-            file = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            return None
-        try:
-            status = os.fstat(file)
-            is_mapped = _is_mapped(status, low)
-        except OSError:
-            is_mapped = False
-        if is_mapped and status.st_size >= high - self.address:
+        with ExitStack() as unused:
+            try:
+                file = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                unused.callback(os.close, file)
+                status = os.fstat(file)
+            except OSError:
+                return None
+            if not _is_mapped(status, low):
+                return None
+            if status.st_size < high - self.address:
+                raise DataCorruptionError(
+                    f"{self.path} has {count(status.st_size, 'byte')} where {self.name} needs "
+                    f"{high - self.address:,}; it was shortened after it was mapped"
+                )
+            unused.pop_all()
             return file
-        os.close(file)
-        if not is_mapped:
-            return None
-        raise DataCorruptionError(
-            f"{self.path} has {count(status.st_size, 'byte')} where {self.name} needs "
-            f"{high - self.address:,}; it was shortened after it was mapped"
-        )
 
 
 class _FileReader(Reader):
@@ -121,44 +114,38 @@ class _FileReader(Reader):
 
     def read(self, start: int, stop: int) -> Array:
         source, n_rows = self._source, stop - start
+        what = f"{rows_text(start, stop)} of {source.name}, mapped from {source.path},"
         lines, rows = source.array[start:stop], self._rows.rows(n_rows)
         copies = rows
         if source.by_columns:
             lines, copies = lines.T, rows.reshape(-1, n_rows)
         try:
             if source.array.flags.c_contiguous:
-                is_whole = self._fill(rows.reshape(-1).view(np.uint8), lines)
+                self._fill(rows.reshape(-1).view(np.uint8), lines)
             else:
-                is_whole = self._copy(lines, copies, source.lines_at_once(n_rows))
+                self._copy(lines, copies, source.lines_at_once(n_rows))
         except OSError as error:
-            raise self._error(start, stop, f"cannot be read: {error.strerror}") from error
-        if not is_whole:
-            raise self._error(start, stop, "are missing: it was truncated after it was mapped")
+            raise DataCorruptionError(f"{what} cannot be read: {error.strerror}") from error
+        except EOFError:
+            raise DataCorruptionError(
+                f"{what} are missing: it was truncated after it was mapped"
+            ) from None
         return copies.T if source.by_columns else rows
 
-    def _copy(self, lines: Array, copies: Array, step: int) -> bool:
+    def _copy(self, lines: Array, copies: Array, step: int) -> None:
         for line in range(0, len(lines), step):
-            piece = lines[line : line + step]
+            at = slice(line, line + step)
+            piece = lines[at]
             low, high = byte_bounds(piece)
             stored = self._piece.rows(high - low)
-            if not self._fill(stored, piece):
-                return False
+            self._fill(stored, piece)
             first = piece.ctypes.data - low
-            copies[line : line + step] = np.ndarray(
-                piece.shape, piece.dtype, stored.data, first, piece.strides
-            )
-        return True
+            copies[at] = np.ndarray(piece.shape, piece.dtype, stored.data, first, piece.strides)
 
-    def _fill(self, target: Array, piece: Array) -> bool:
+    def _fill(self, target: Array, piece: Array) -> None:
         """Fill ``target`` with the bytes of the file from the first to the last of a piece."""
         offset = byte_bounds(piece)[0] - self._source.address
-        return read_whole(self._file, offset, target.data)
-
-    def _error(self, start: int, stop: int, what: str) -> DataCorruptionError:
-        source = self._source
-        return DataCorruptionError(
-            f"{rows_text(start, stop)} of {source.name}, mapped from {source.path}, {what}"
-        )
+        read_whole(self._file, offset, target.data)
 
     def close(self) -> None:
         os.close(self._file)

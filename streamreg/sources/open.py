@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import compress
 from typing import TYPE_CHECKING
 
 from streamreg.errors import InputError, Remedy
@@ -29,8 +28,14 @@ def open_dataset(
     ``X`` alone may be a group, or the path of one, with ``X``, ``y`` and perhaps ``sample_weight``.
     Raises :class:`InputError` and :class:`DataCorruptionError`, as :class:`Kind` does.
     """
+
+    def source(data: object, name: str) -> RowSource:
+        data, is_rounded = as_streamable(data, name)
+        opened = open_source(data, name, missing_chunks=missing_chunks)
+        opened.is_rounded = is_rounded
+        return opened
+
     feature_names = target_names = None
-    X, X_rounded = as_streamable(X, "X")
     group = open_group(X) if y is None else None
     if group is not None:
         feature_names = group.feature_names
@@ -40,6 +45,7 @@ def open_dataset(
             y = group.member("y")
             if sample_weight is None:
                 sample_weight = group.member("sample_weight", optional=True)
+    rows = source(X, "X")
     if needs_y and y is None:
         raise InputError(
             "fit requires y to be passed, but the target y is None: pass ",
@@ -47,18 +53,11 @@ def open_dataset(
             ", or the path of a Zarr group that holds X and y",
         )
 
-    y, y_rounded = as_streamable(y, "y")
-    sample_weight, _ = as_streamable(sample_weight, "sample_weight")
-
-    def source(data: object, name: str) -> RowSource:
-        return open_source(data, name, missing_chunks=missing_chunks)
-
     return Dataset(
-        X=source(X, "X"),
+        X=rows,
         y=None if y is None else source(y, "y"),
         weight=None if sample_weight is None else source(sample_weight, "sample_weight"),
         feature_names=feature_names,
         target_names=target_names,
         nan_policy=nan_policy,
-        rounded=frozenset(compress(("X", "y"), (X_rounded, y_rounded))),
     )

@@ -29,13 +29,7 @@ _FOR_A_MOMENT = {
 
 
 def retried(read: Callable[P, Made], *given: P.args, **options: P.kwargs) -> Made:
-    """Return ``read(…)``; retry it if the system or a network fails for a moment.
-
-    Raises
-    ------
-    Exception
-        What ``read`` raised last, or at once if a retry would not help.
-    """
+    """Return ``read(…)``; retry it if the system or a network fails for a moment."""
     for pause in PAUSES:
         try:
             return read(*given, **options)
@@ -47,12 +41,11 @@ def retried(read: Callable[P, Made], *given: P.args, **options: P.kwargs) -> Mad
     return read(*given, **options)
 
 
-def read_whole(file: int, offset: int, target: memoryview) -> bool:
-    """Fill ``target`` from an open file; return false if the file ends before."""
+def read_whole(file: int, offset: int, target: memoryview) -> None:
+    """Fill ``target`` from an open file; raise :class:`EOFError` if the file ends before."""
     done = 0
     while done < len(target):
         n_read = retried(os.preadv, file, [target[done:]], offset + done)
         if n_read == 0:
-            return False
+            raise EOFError
         done += n_read
-    return True

@@ -62,9 +62,8 @@ def fit(data, y=None, **parameters):
 
 
 def answer(model):
-    return (
-        model.coef_.tobytes(), model.intercept_, model.n_iter_, model.loss_history_, model.status_,
-    )  # fmt: skip
+    numbers = model.intercept_, model.n_iter_, model.loss_history_
+    return model.coef_.tobytes(), *numbers, model.status_
 
 
 def stopping_after(epoch):
@@ -255,12 +254,21 @@ def test_fewer_epochs_than_were_run_are_refused(data, tmp_path):
 @pytest.mark.parametrize(
     "header",
     [
-        {"first": 3}, {"first": [1]}, {"first": [{}]}, {"later": None}, {"n_blocks": -1},
-        {"n_blocks": "9"}, {"n_blocks": 0.5}, {"n_omitted": None}, {"rounded": [[]]},
-        {"accumulator": 7}, {"accumulator": "Gram"}, {"n_blocks": 10**9},
+        {"first": 3},
+        {"first": [1]},
+        {"first": [{}]},
+        {"later": None},
+        {"n_blocks": -1},
+        {"n_blocks": "9"},
+        {"n_blocks": 0.5},
+        {"n_omitted": None},
+        {"rounded": [[]]},
+        {"accumulator": 7},
+        {"accumulator": "Gram"},
+        {"n_blocks": 10**9},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_a_header_with_wrong_values_is_damage(data, tmp_path, header):
     path = tmp_path / "a"
     stopped(data, path)
@@ -394,9 +402,8 @@ def test_two_fits_do_not_share_a_checkpoint(data, tmp_path):
         inside.set()
         assert may_end.wait(20)
 
-    first = threading.Thread(target=fit, args=(data,), kwargs={
-        "checkpoint": tmp_path / "a", "progress": wait,
-    })  # fmt: skip
+    parameters = {"checkpoint": tmp_path / "a", "progress": wait}
+    first = threading.Thread(target=fit, args=(data,), kwargs=parameters)
     first.start()
     try:
         assert inside.wait(20)
@@ -494,7 +501,7 @@ def test_a_signal_saves_a_fit_of_the_api(data, tmp_path, number, code):
     assert number == signal.SIGTERM or "to resume" in out
     reported = [int(line) for line in out.splitlines() if line.isdigit()]
     file = CheckpointFile(tmp_path / "a", {})
-    file._require_own = lambda _: None
+    file._require_own = lambda: None
     file.open()
     n_epochs = len(file.read("iterate/losses", like=np.zeros(1), grows=True)) - 1
     file.close()

@@ -13,6 +13,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
+from clusters import loopback_cluster
 from problems import lstsq
 from sklearn.base import clone
 
@@ -40,18 +41,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 
 @pytest.fixture(scope="module")
 def client():
-    distributed = pytest.importorskip("distributed")
-    with (
-        dask.config.set({"distributed.worker.daemon": True}),
-        distributed.LocalCluster(
-            n_workers=3,
-            threads_per_worker=1,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            memory_limit="1 GiB",
-        ) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
-    ):
+    with dask.config.set({"distributed.worker.daemon": True}), loopback_cluster() as client:
         yield client
 
 
@@ -167,9 +157,12 @@ def test_a_pass_with_a_large_state_starts_over_on_a_cluster_with_one_warning(cli
             assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
 
 
-def test_n_threads_with_a_client_is_a_warning(client, store):
-    with pytest.warns(DataWarning, match="n_threads=2 has no effect on a fit with client"):
+def test_n_threads_with_a_client_is_a_warning_at_the_line_of_the_user(client, store):
+    with pytest.warns(
+        DataWarning, match="n_threads=2 has no effect on a fit with client"
+    ) as warned:
         LinearRegression(client=client, n_threads=2, solver="closed_form").fit(store)
+    assert [warning.filename for warning in warned] == [__file__]
 
 
 def test_a_worker_that_connects_later_is_checked_too(client, store):

@@ -11,15 +11,12 @@ from synthetic_rows import Rows, Sum, only
 
 from streamreg.accumulators.gradient import Gradient
 from streamreg.accumulators.gram import Gram
-from streamreg.engines.base import PartialResult, reduce_segment
 from streamreg.engines.partition import Blocks
 from streamreg.engines.reader_pool import ReaderPool
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.errors import InputError
 from streamreg.formatting import MIB
-from streamreg.kernels import numpy as numpy_kernels
 from streamreg.sources import block_reader
-from streamreg.sources.block_reader import BlockReader
 from streamreg.sources.dataset import Dataset
 from streamreg.sources.in_memory import ArraySource
 from streamreg.sources.open import open_dataset
@@ -145,18 +142,10 @@ def test_blocks_come_in_order_and_only_a_few_ahead():
 
 
 def test_a_block_is_released_before_the_next_is_read():
-    dataset = only(Rows())
-    reader = BlockReader(dataset)
-    blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes)
     tracemalloc.start()
     try:
-        reduce_segment(
-            reader,
-            Sum(),
-            PartialResult(Sum().zero()),
-            blocks,
-            numpy_kernels.KERNELS.for_block,
-        )
+        with ThreadsEngine(only(Rows()), 1) as engine:
+            engine.reduce(Sum())
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import signal
 import subprocess
 import sys
 import textwrap
@@ -125,45 +124,55 @@ def test_blocks_that_are_not_asked_for_are_not_read():
 @pytest.mark.parametrize("state_nbytes", [8, 10**9])
 def test_an_interrupt_ends_a_pass(n_threads, state_nbytes):
     program = f"""
-        import sys, threading, time
+        import signal, sys, threading
         sys.path.insert(0, {str(Path(__file__).parents[1] / "support")!r})
         from synthetic_rows import Rows, Sum, only
         from streamreg.engines.threads import ThreadsEngine
-        def on_read(start):
-            if start > 4096:
-                print("reading", flush=True)
-            time.sleep(0.01)  # what a read takes
+
+        def interrupt():
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+        # when all threads are at work
+        meeting, met, read = threading.Barrier({n_threads}, action=interrupt), set(), []
+
+        def work():
+            if threading.get_ident() not in met:
+                met.add(threading.get_ident())
+                meeting.wait({PATIENCE})
+                assert engine._pool._stop.wait({PATIENCE})
+
         class Panels(Sum):
             def update(self, state, block, kernels):
-                kernels.parallel(lambda number: time.sleep(0.01), 4)
+                if {state_nbytes} > 8:
+                    kernels.parallel(lambda number: work(), 4)
                 return super().update(state, block, kernels)
+
+        def on_read(start):
+            read.append(start)
+            if {state_nbytes} == 8:
+                work()
+
+        engine = ThreadsEngine(only(Rows(on_read=on_read)), {n_threads})
         try:
-            with ThreadsEngine(only(Rows(on_read=on_read)), {n_threads}) as engine:
-                while True:
-                    engine.reduce(Panels({state_nbytes}))
+            with engine:
+                engine.reduce(Panels({state_nbytes}))
         except KeyboardInterrupt:
-            # interrupted between a thread's start and its note of it, the pool does not wait for
-            # that one, which ends by itself a moment later
-            for _ in range(200):
-                time.sleep(0.01)  # that one may not be joined: it counts as not started
-                if threading.active_count() == 1:
-                    break
-            print("ended with", threading.active_count(), flush=True)
+            # interrupted between a thread's start and its note of it, the pool does not wait for it
+            for thread in {{*threading.enumerate()}} - {{threading.main_thread()}}:
+                thread.join({PATIENCE})
+            print(len(read), threading.active_count())
             raise SystemExit(130)
     """
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, text=True
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
     )
-    with process:
-        assert process.stdout.readline() == "reading\n"
-        process.send_signal(signal.SIGINT)
-        try:
-            # a block is a matter of milliseconds
-            out, _ = process.communicate(timeout=3)
-        finally:
-            process.kill()
-    assert process.returncode == 130
-    assert out.splitlines()[-1] == "ended with 1"
+    assert ended.returncode == 130
+    n_read, n_threads_left = map(int, ended.stdout.split())
+    assert n_read < 32  # blocks of the pass
+    assert n_threads_left == 1
 
 
 # what is left behind

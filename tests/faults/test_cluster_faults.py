@@ -15,12 +15,12 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
+from clusters import loopback_cluster
 
 from streamreg import LinearRegression
 from streamreg.accumulators.gradient import Gradient
 from streamreg.accumulators.moments import Moments
 from streamreg.checkpoint.checkpoint import Checkpoint
-from streamreg.cluster import worker_tasks
 from streamreg.cluster.engine import ClusterEngine
 from streamreg.cluster.scheduler import Scheduler
 from streamreg.cluster.tasks import Tasks
@@ -48,16 +48,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture
 def cluster():
-    with (
-        distributed.LocalCluster(
-            n_workers=3,
-            threads_per_worker=1,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            memory_limit="1 GiB",
-        ) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
-    ):
+    with loopback_cluster() as client:
         yield client
 
 
@@ -98,7 +89,7 @@ def fake_time(client, kind=Scheduler):
 
 
 def tasks_of(scheduler, submit, **more):
-    return Tasks(scheduler, submit, "a sum", prefix="ours", holds="4 B", **more)
+    return Tasks(scheduler, submit, "a sum", "4 B", **more)
 
 
 def file_made(path, before=None):
@@ -234,11 +225,11 @@ def test_r7_a_result_on_a_worker_that_is_stopped_is_computed_by_another(cluster)
             os.kill(pids[at], signal.SIGSTOP)
         return future
 
-    suspects = set()
-    waiting = tasks_of(Scheduler(cluster), submit, patience=20.0, suspects=suspects)
+    scheduler = Scheduler(cluster)
+    waiting = tasks_of(scheduler, submit, patience=20.0)
     try:
         assert [*waiting.in_order([(sum, [1, 2])])] == [3]
-        assert suspects == {*stopped}
+        assert scheduler.suspects == {*stopped}
     finally:
         os.kill(pids[stopped[0]], signal.SIGCONT)
 
@@ -252,8 +243,8 @@ def test_r7_an_accumulator_on_a_worker_that_is_stopped_is_sent_to_the_others(clu
     pids, stopped = pids_of(cluster), []
 
     class StopsTheHolder(ClusterEngine):
-        def _send(self, accumulator, **where):
-            future = super()._send(accumulator, **where)
+        def _send(self, accumulator, workers):
+            future = super()._send(accumulator, workers)
             if not stopped:
                 with cluster.as_current():
                     distributed.wait([future])
@@ -291,11 +282,10 @@ def test_r7_a_call_that_hangs_is_made_by_another_worker_too(cluster, tmp_path):
             return "another"
         return file_made(tmp_path / "end")
 
-    suspects = set()
-    waiting = tasks_of(scheduler, submit, suspects=suspects)
+    waiting = tasks_of(scheduler, submit)
     try:
         assert [*waiting.in_order([(first_hangs,)])] == ["another"]
-        assert len(suspects) == 1
+        assert len(scheduler.suspects) == 1
     finally:
         (tmp_path / "end").touch()
 
@@ -304,10 +294,10 @@ def test_r7_a_suspected_worker_that_gives_a_result_is_no_suspect(cluster):
     def submit(*call, workers=None):
         return cluster.submit(*call, pure=False)
 
-    suspects = {*cluster.nthreads()}
-    waiting = tasks_of(Scheduler(cluster), submit, suspects=suspects)
-    assert [*waiting.in_order([(sum, [1, 2])])] == [3]
-    assert len(suspects) == 2
+    scheduler = Scheduler(cluster)
+    scheduler.suspects.update(cluster.nthreads())
+    assert [*tasks_of(scheduler, submit).in_order([(sum, [1, 2])])] == [3]
+    assert len(scheduler.suspects) == 2
 
 
 def test_r6_a_task_that_is_cancelled_is_submitted_again(cluster):
@@ -352,9 +342,11 @@ def processes(tmp_path):
     file = tmp_path / "scheduler.json"
     local = ["--scheduler-file", str(file), "--host", "127.0.0.1", "--no-dashboard"]
     command = [sys.executable, "-m", "distributed.cli.dask_scheduler", *local, "--port", "0"]
-    with subprocess.Popen(command, cwd=tmp_path) as process:
+    # a worker imports this file, and what it imports
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(command, cwd=tmp_path, env=env) as process:
         worker = [sys.executable, "-m", "distributed.cli.dask_worker", *local, "--no-nanny"]
-        with subprocess.Popen(worker, cwd=tmp_path) as working:
+        with subprocess.Popen(worker, cwd=tmp_path, env=env) as working:
             yield process, working, file
             for each in (working, process):
                 each.kill()
@@ -392,8 +384,8 @@ def test_r5_r6_a_task_may_take_hours_but_only_on_a_worker(processes, tmp_path, l
         scheduler = fake_time(client)
 
         def submit(*call, **where):
-            future = client.submit(*call, pure=False, key="ours", **where)
-            wait_until(lambda: "ours" in running_on(client))
+            future = scheduler.submit(*call, **where)
+            wait_until(lambda: future.key in running_on(client))
             if lost == "worker":
                 working.kill()
             else:
@@ -423,14 +415,15 @@ def test_r5_a_chain_that_takes_long_is_waited_for_while_its_tasks_end(cluster, t
             self.clock.now += 0.8 * self.patience
             return super().processing()
 
+    scheduler = fake_time(cluster, OneByOne)
+
     def submit(count, **where):
         future = None
         for number in range(count):
-            call = (file_made, tmp_path / str(number), future)
-            future = cluster.submit(*call, key=worker_tasks.new_key("ours"), **where)
-        return cluster.submit(str, future, key=worker_tasks.new_key("ours"), **where)
+            future = scheduler.submit(file_made, tmp_path / str(number), future, **where)
+        return scheduler.submit(str, future, **where)
 
-    waiting = tasks_of(fake_time(cluster, OneByOne), submit)
+    waiting = tasks_of(scheduler, submit)
     assert [*waiting.in_order([(8,)])] == ["None"]
     assert next(names) >= 8
 
@@ -451,10 +444,8 @@ def test_r7_what_others_have_done_on_a_shared_cluster_is_no_progress_of_ours(clu
             self.clock.now += next(steps) * self.patience
             return super().processing()
 
-    def submit(*call, **where):
-        return cluster.submit(*call, key=worker_tasks.new_key("ours"), **where)
-
-    waiting = tasks_of(fake_time(cluster, Shared), submit)
+    scheduler = fake_time(cluster, Shared)
+    waiting = tasks_of(scheduler, scheduler.submit)
     try:
         with pytest.raises(ClusterError, match=r"a sum: no task ended for 3\d s"):
             list(waiting.in_order([(file_made, tmp_path / "ours")]))
@@ -472,10 +463,7 @@ def test_r8_workers_that_come_and_go_change_no_bit(cluster, store):
 
 def test_r5_a_cluster_without_workers_is_an_error_before_the_fit(store):
     with (
-        distributed.LocalCluster(
-            n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0"
-        ) as empty,
-        distributed.Client(empty, set_as_default=False) as client,
+        loopback_cluster(0) as client,
         dask.config.set({"streamreg.no-progress-timeout": "5 s"}),
         pytest.raises(ClusterError, match="has had no worker for 5 s"),
     ):

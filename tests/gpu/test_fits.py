@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import zarr
 from device_fits import bits, fit, set_gpu_partition
-from fake_cupy import OutOfMemoryError
 
 from streamreg import LinearRegression
+from streamreg.accumulators.gradient import Gradient
 from streamreg.blocks import Block
 from streamreg.errors import (
     ClusterError,
@@ -20,10 +20,13 @@ from streamreg.errors import (
 )
 from streamreg.fit import plan
 from streamreg.formatting import MIB
+from streamreg.gpu import backend
 from streamreg.gpu import kernels as gpu_kernels
 from streamreg.gpu.device import Gpu
+from streamreg.gpu.engine import GpuEngine
 from streamreg.gpu.transfers import Transfers
 from streamreg.sources.block_reader import BlockReader
+from streamreg.sources.open import open_dataset
 
 SOLVERS = ["closed_form", "gd", "cg"]
 
@@ -113,16 +116,34 @@ def test_a_slot_is_not_filled_again_before_its_block_is_copied(cupy):
         Block(np.full((4, 8), value), np.full((4, 1), value), None, 0) for value in (1.0, 2.0)
     )
     cache = transfers.cache(one, 8, (None, None))
-    places = []
-    for number, block in enumerate((one, two)):
-        filled = transfers.fill(lambda block=block: block)
-        places.append(cache.slot_for(number, block))
-        transfers.copy(filled, places[-1])
-    joined, n_blocks = cache.run(range(2))
+    for block, place in ((one, cache.rows(0, 4)), (two, cache.rows(4, 8))):
+        list(transfers.sent(*transfers.fill(lambda block=block: block), place))
     with transfers.reducing:
-        assert [place.X.get()[0, 0] for place in places] == [1.0, 2.0]
-        assert joined.y.get()[:, 0].tolist() == [1.0] * 4 + [2.0] * 4
-    assert (n_blocks, joined.joints) == (2, (4,))
+        assert cache.X.get()[:, 0].tolist() == [1.0] * 4 + [2.0] * 4
+        assert cache.y.get()[:, 0].tolist() == [1.0] * 4 + [2.0] * 4
+
+
+def test_cached_blocks_that_are_contiguous_are_reduced_at_once(cupy):
+    X, y = np.ones((300_000, 8)), np.ones(300_000)
+    X[70_000] = np.nan  # so that the second block has a row less
+    X[-1] = np.nan
+    joints = []
+
+    class Noted(Gradient):
+        def update(self, state, block, kernels):
+            joints.append(block.joints)
+            return super().update(state, block, kernels)
+
+    needs = plan(X, y, device="cuda").candidates["cg"].device
+    dataset = open_dataset(X, y, nan_policy="omit")
+    engine = GpuEngine(dataset, 1, lambda _: None, Gpu(), needs, backend.GPU_PARTITION)
+    n = engine.blocks.max_rows
+    with engine:
+        expected = engine.reduce(Noted(np.ones((8, 1)), np.ones(1), 1)).result
+        assert joints == [()] * len(engine.blocks)
+        again = engine.reduce(Noted(np.ones((8, 1)), np.ones(1), 1)).result
+    assert joints[len(engine.blocks) :] == [(n,), (n, 2 * n, 3 * n)]
+    np.testing.assert_array_equal(expected.gradient, again.gradient)
 
 
 @pytest.mark.usefixtures("cupy")
@@ -183,24 +204,6 @@ def test_workers_without_limit_or_cupy_are_refused(client_here, store, monkeypat
     monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(ClusterError, match=r"2 workers of 2 cannot .*needs CuPy"):
         model.fit(store)
-
-
-def test_fewer_blocks_are_cached_if_the_device_refuses_memory(cupy, store, monkeypatch):
-    before, refused = cupy.empty, []
-
-    def empty(shape, dtype=float):
-        if np.ndim(shape) and len(shape) == 2 and shape[0] > 100_000:
-            refused.append(shape)
-            raise OutOfMemoryError
-        return before(shape, dtype)
-
-    parameters = {"solver": "cg", "device": "cuda"}
-    expected, all_sent = bits(fit(store / "X", store / "y", **parameters)), cupy.n_sent
-    monkeypatch.setattr(cupy, "empty", empty, raising=False)
-    assert bits(fit(store / "X", store / "y", **parameters)) == expected
-    assert refused
-    # six passes, with half of the blocks cached
-    assert all_sent < cupy.n_sent - all_sent < 5 * all_sent
 
 
 @pytest.fixture(scope="session")

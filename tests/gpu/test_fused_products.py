@@ -47,7 +47,7 @@ def reduced(gpu, X, y, weight, V, bias, bounds):
                 coefficients=np.asfortranarray(V),
                 bias=bias,
             )
-        loops.finish(on_device.state)
+        loops.finish()
         return on_device.send(gpu.cupy.cuda.Stream(non_blocking=True))()
 
 
@@ -76,14 +76,15 @@ def test_sums_equal_the_reference_and_no_partition_changes_them(gpu, d, dtype, n
         np.testing.assert_array_equal(getattr(whole, name), getattr(in_parts, name), err_msg=name)
 
 
-@pytest.mark.parametrize("d", [1024, 4096])
-def test_wide_rows_are_shared_by_as_many_threads_as_a_block_has(gpu, d):
+@pytest.mark.parametrize(("d", "n_columns"), [(1024, 2), (4096, 1)])
+def test_wide_rows_are_shared_by_as_many_threads_as_a_block_has(gpu, d, n_columns):
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((5, d)).astype("f4"), rng.standard_normal((5, 1))
-    V, bias = rng.standard_normal((d, 2)), rng.standard_normal(2)
-    way = launch.NarrowRows(launch.Shape(d, 2, 1))
-    assert way.threads <= 512
-    assert way.threads * way.a_thread >= d
+    V, bias = rng.standard_normal((d, n_columns)), rng.standard_normal(n_columns)
+    (way, _) = launch.launches_for(launch.Shape(d, n_columns, 1))
+    assert isinstance(way, launch.NarrowRows)
+    assert way.threads_per_block <= 512
+    assert way.threads_per_block * way.columns_per_thread >= d
     state = reduced(gpu, X, y, None, V, bias, (2,))
     expected = reference.products(X.astype(float), y, np.ones(5), V, bias)
     for name in ("products", "sums", "rr"):
@@ -116,14 +117,10 @@ def test_rows_of_any_width_and_some_targets(gpu, d, k, n_columns, dtype, weighte
         np.testing.assert_array_equal(getattr(whole, name), getattr(in_parts, name), err_msg=name)
 
 
-def test_another_kernel_runs_if_a_gpu_has_too_little_shared_memory():
-    shape = launch.Shape(4096, 2, 1)
-    narrow, wide = launch.launches_for(shape)
-    assert wide.shared_nbytes < 48 << 10 < 64 << 10 < narrow.shared_nbytes
-    for most, way in ((64 << 10, launch.WideRows), (227 << 10, launch.NarrowRows)):
-        assert isinstance(
-            fused_products.FusedProducts(None, None, most)._fitting_launch(shape), way
-        )
+def test_the_wide_kernel_runs_if_the_narrow_one_needs_more_shared_memory_than_all_gpus_have():
+    assert launch.NarrowRows(launch.Shape(4096, 2, 1)).shared_nbytes > 48 << 10
+    for n_columns, way in ((1, launch.NarrowRows), (2, launch.WideRows)):
+        assert isinstance(launch.launches_for(launch.Shape(4096, n_columns, 1))[0], way)
 
 
 def test_a_large_constant_part_of_y_costs_no_digits(gpu):
@@ -146,7 +143,7 @@ def test_a_large_constant_part_of_y_costs_no_digits(gpu):
 def test_kernels_serve_only_their_shapes(shape, n_columns, n_targets, is_served):
     block = Block(np.ones(shape), np.ones((10, n_targets)), None, 0)
     state = ProductState.zero(shape[1], n_targets, n_columns)
-    products = fused_products.FusedProducts(None, None, 1 << 17)
+    products = fused_products.FusedProducts(None, None)
     assert products.serves(block, state, Affine()) == is_served
     assert not products.serves(block, state, Affine(shift=np.ones(shape[1])))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from copy import deepcopy
 
 import dask.array as da
 import numpy as np
@@ -10,10 +11,15 @@ import pytest
 from device_fits import bits, fit, set_gpu_partition
 
 from streamreg import LinearRegression
+from streamreg.accumulators.gradient import Gradient
 from streamreg.errors import InputError
 from streamreg.fit import plan
 from streamreg.formatting import MIB
+from streamreg.gpu import backend
 from streamreg.gpu import kernels as gpu_kernels
+from streamreg.gpu.device import Gpu
+from streamreg.gpu.engine import GpuEngine
+from streamreg.sources.open import open_dataset
 
 SOLVERS = ["closed_form", "gd", "cg"]
 
@@ -126,6 +132,24 @@ def test_a_fit_of_rows_on_the_device_resumes_from_its_checkpoint(cupy, rows, tmp
         fit(*on_device, solver="cg", progress=stop, checkpoint=tmp_path / "a")
     expected = bits(fit(*on_device, solver="cg"))
     assert bits(fit(*on_device, solver="cg", checkpoint=tmp_path / "a")) == expected
+
+
+def test_a_pass_resumed_after_a_segment_leaves_rows_on_the_device_unchanged(cupy, rows):
+    on_device = cupy.asarray(rows[0]), cupy.asarray(rows[1])
+    needs = plan(*on_device, device="cuda").candidates["cg"].device
+    gradient, seen = Gradient(np.ones((20, 2)), np.ones(2), 2), []
+    found = []
+    for _ in range(2):
+        dataset = open_dataset(*on_device)
+        engine = GpuEngine(dataset, 1, lambda _: None, Gpu(), needs, backend.GPU_PARTITION)
+        with engine:
+            start = deepcopy(seen[0]) if seen else None
+            found.append(engine.reduce(gradient, start, lambda part: seen.append(deepcopy(part))))
+            found.append(engine.reduce(gradient))
+    for mine, theirs in zip(on_device, rows, strict=True):
+        np.testing.assert_array_equal(mine.get(), theirs)
+    for other in found[1:]:
+        np.testing.assert_array_equal(found[0].result.gradient, other.result.gradient)
 
 
 def test_the_processor_refuses_rows_on_a_device_and_says_what_to_do(cupy, rows):

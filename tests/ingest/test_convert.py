@@ -10,6 +10,7 @@ import pytest
 import zarr
 from problems import flights_csv
 from pyarrow import csv, parquet
+from table_files import message, write, written
 
 from streamreg.errors import DataWarning, InputError
 from streamreg.formatting import MIB
@@ -30,22 +31,6 @@ def flights(tmp_path_factory):
     return flights_csv(folder)
 
 
-def written(report):
-    group = zarr.open_group(report.path, mode="r")
-    return {name: array[:] for name, array in group.arrays()}
-
-
-def write(path, table):
-    """Put text, or a pandas frame, into the kind of file that the name says."""
-    if isinstance(table, str):
-        path.write_text(table)
-    elif path.suffix == ".parquet":
-        table.to_parquet(path)
-    else:
-        table.to_csv(path, index=False)
-    return path
-
-
 class Recorder(Progress):
     """Records passes and rows, and calls a function after each batch of rows."""
 
@@ -59,19 +44,6 @@ class Recorder(Progress):
     def rows(self, n_rows):
         self.passes[-1][1].append(n_rows)
         self.then(self.passes)
-
-
-def message(path, out, **options):
-    """Return the message that refuses a table, which must leave no file behind."""
-    with pytest.raises(InputError) as refusal:
-        ingest(path, out, **({"target": ["y"]} | options))
-    assert not list(out.parent.glob("out.zarr*"))
-    return refusal.value.args[0]
-
-
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out.zarr"
 
 
 def test_flights_are_ingested_as_pandas_reads_them(flights, out):

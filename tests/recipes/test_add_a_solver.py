@@ -6,7 +6,7 @@ problems", SIAM J. Imaging Sciences 2(1).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -14,44 +14,20 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import Lasso
 
-from streamreg import LinearRegression
-from streamreg.accumulators.gradient import gradient_nbytes
+from streamreg import InputError, LinearRegression, MemoryLimitError, plan
+from streamreg.accumulators.gradient import Gradient, gradient_nbytes
 from streamreg.accumulators.moments import Moments
 from streamreg.solvers import registry
 from streamreg.solvers.base import (
-    NO_ITERATE_STORE,
     EpochRecord,
     Footprint,
     PassFootprint,
     Solution,
     Solver,
     Status,
-    Work,
 )
-from streamreg.solvers.penalties import Penalty
 
-# 1. a penalty: its value, and what the solver asks of it
-
-
-@dataclass(frozen=True)
-class L1Penalty(Penalty):
-    """λ‖w‖₁, of the lasso."""
-
-    strength: float
-
-    @property
-    def is_zero(self):
-        return self.strength == 0
-
-    def value(self, w):
-        return self.strength * np.abs(w).sum(axis=0)
-
-    def proximal(self, w, step):
-        """Return argmin_v ½‖v - w‖² + step·λ‖v‖₁: w, shrunk towards 0."""
-        return np.sign(w) * np.maximum(np.abs(w) - step * self.strength, 0)
-
-
-# 2. a solver: what it needs, known without data, and how it asks for passes
+# 1. a solver: what it needs, known without data, and how it asks for passes
 
 
 class Iterate(NamedTuple):
@@ -65,12 +41,16 @@ class Iterate(NamedTuple):
 
 @dataclass(frozen=True)
 class Fista(Solver):
-    """Proximal gradient descent with momentum: an error of O(1/k²) after k epochs."""
+    """Proximal gradient descent with momentum: an error of O(1/k²) after k epochs.
+
+    It minimises f(w, b) + λ‖w‖₁, where f is half the mean of squared residuals.
+    """
 
     name = "fista"
+    objective = "the lasso"
     summary = "sparse weights, O(D) state"
 
-    penalty: L1Penalty
+    l1: float  # λ
     max_epochs: int
     tol: float
 
@@ -83,19 +63,14 @@ class Fista(Solver):
                 PassFootprint(moments.state_nbytes, moments.scratch_nbytes),
             ),
             solver_nbytes=8 * 8 * (d + 1) * k,
+            n_passes=min(200, self.max_epochs) + 1,
+            row_flops=4.0 * d * k,
         )
 
-    def work(self, problem, n_rows):
-        return Work(pass_flops=4.0 * n_rows * problem.n_features * problem.n_targets)
-
-    def passes(self):
-        return min(200, self.max_epochs) + 1
-
     def identity(self):
-        return {**super().identity(), "l1": self.penalty.strength, "tol": self.tol}
+        return {**super().identity(), "l1": self.l1, "tol": self.tol}
 
-    def solve(self, problem, reduce, report, iterates=NO_ITERATE_STORE):
-        problem = replace(problem, penalty=self.penalty)
+    def solve(self, problem, reduce, report, iterates):
         d, k = problem.n_features, problem.n_targets
         moments = reduce(Moments(d, k))
         # the trace of the Hessian bounds its largest eigenvalue; the intercept adds 1
@@ -114,10 +89,11 @@ class Fista(Solver):
         return Solution(now.w, now.b, status or Status.OUT_OF_EPOCHS, len(losses), losses)
 
     def _advance(self, problem, reduce, step, now):
-        at = problem.loss.statistic(now.w_ahead, now.b_ahead, problem.n_targets)
-        result = reduce(at)
-        loss = problem.loss.value(result) + problem.penalty.value(now.w_ahead)
-        w = self.penalty.proximal(now.w_ahead - step * result.gradient, step)
+        result = reduce(Gradient(now.w_ahead, now.b_ahead, problem.n_targets))
+        loss = 0.5 * result.rr + self.l1 * np.abs(now.w_ahead).sum(axis=0)
+        w = now.w_ahead - step * result.gradient
+        # argmin_v ½‖v - w‖² + step·λ‖v‖₁: w, shrunk towards 0
+        w = np.sign(w) * np.maximum(np.abs(w) - step * self.l1, 0)
         b = now.b_ahead - step * result.bias if problem.fit_intercept else now.b
         momentum = (1 + np.sqrt(1 + 4 * now.momentum**2)) / 2
         beyond = (now.momentum - 1) / momentum
@@ -131,7 +107,7 @@ class Fista(Solver):
         )
 
 
-# 3. a line in the registry
+# 2. a line in the registry
 
 
 @pytest.fixture(autouse=True)
@@ -139,7 +115,7 @@ def registered(monkeypatch):
     monkeypatch.setitem(
         registry.SOLVERS,
         "fista",
-        lambda settings: Fista(L1Penalty(0.1), settings.max_epochs, settings.tol),
+        lambda settings: Fista(0.1, settings.max_epochs, settings.tol),
     )
 
 
@@ -160,6 +136,20 @@ def test_the_weights_are_those_of_the_lasso_of_scikit_learn(problem, fit_interce
     np.testing.assert_allclose(model.intercept_, lasso.intercept_, atol=1e-6)
     assert np.array_equal(model.coef_ == 0, lasso.coef_ == 0)
     assert model.n_iter_ == len(model.loss_history_) < 1000
+
+
+def test_l2_is_refused_because_the_lasso_has_none(problem):
+    with pytest.raises(InputError, match=r'l2=1.0 has no effect with solver="fista", which min'):
+        LinearRegression(solver="fista", l2=1.0).fit(*problem)
+
+
+def test_a_refusal_offers_no_solver_of_another_objective(problem):
+    limit = plan(*problem).candidates["fista"].needed_nbytes
+    refused = plan(*problem, memory_limit=limit, solver="closed_form")
+    assert [name for name, each in refused.candidates.items() if each.fits] == ["fista"]
+    with pytest.raises(MemoryLimitError, match="Raise memory_limit to") as caught:
+        refused.require_fit()
+    assert "fista" not in str(caught.value)
 
 
 def test_threads_and_a_cluster_give_bitwise_identical_coefficients(problem, client_here, store):

@@ -13,7 +13,7 @@ from stores import read_all
 from streamreg import DataCorruptionError, InputError, LinearRegression
 from streamreg.sources import kinds
 from streamreg.sources.base import Kind, Reader, RowGrid, RowSource
-from streamreg.sources.chunk_reader import ChunkReader, RowBuffer, joined_nbytes
+from streamreg.sources.chunk_reader import ChunkReader, joined_nbytes
 
 # 1. a source, and a reader for one thread
 
@@ -55,7 +55,7 @@ class NpyFolderSource(RowSource):
     def reader_nbytes(self, block_rows: int) -> int:
         return self.grid.chunk_rows * self.row_nbytes + joined_nbytes(self, block_rows)
 
-    def inputs(self) -> list[Path]:
+    def local_paths(self) -> list[Path]:
         return [self.folder]
 
     def place(self, row: int, column: int = 0) -> str:  # noqa: ARG002
@@ -63,10 +63,7 @@ class NpyFolderSource(RowSource):
 
 
 class _NpyReader(ChunkReader):
-    def __init__(self, source: NpyFolderSource) -> None:
-        super().__init__(source.grid, source.shape[1:], source.dtype)
-        self._source = source
-        self._buffer = RowBuffer(source.shape[1:], source.dtype)
+    _source: NpyFolderSource
 
     def load(self, chunk: int) -> np.ndarray:
         shard = self._source.shards[chunk]

@@ -14,14 +14,12 @@ from streamreg import InputError, LinearRegression, plan
 from streamreg.accumulators.base import Accumulator
 from streamreg.solvers import registry
 from streamreg.solvers.base import (
-    NO_ITERATE_STORE,
     EpochRecord,
     Footprint,
     PassFootprint,
     Solution,
     Solver,
     Status,
-    Work,
 )
 
 # 1. a state: float64 arrays in a named tuple, which merge without the rows
@@ -107,20 +105,20 @@ class MarginalRegression(Solver):
 
     name = "marginal"
     summary = "uncorrelated columns, one pass, O(D) state"
-    exact_pass_count = 1
+    objective = "one regression a column"
 
     def footprint(self, problem):
         statistic = MarginalSlopes(problem.n_features, problem.n_targets)
         only = PassFootprint(statistic.state_nbytes, statistic.scratch_nbytes)
-        return Footprint((only,), solver_nbytes=2 * statistic.state_nbytes)
+        return Footprint(
+            (only,),
+            solver_nbytes=2 * statistic.state_nbytes,
+            n_passes=1,
+            row_flops=4.0 * problem.n_features * problem.n_targets,
+            is_exact=True,
+        )
 
-    def work(self, problem, n_rows):
-        return Work(pass_flops=4.0 * n_rows * problem.n_features * problem.n_targets)
-
-    def passes(self):
-        return 1
-
-    def solve(self, problem, reduce, report, iterates=NO_ITERATE_STORE):
+    def solve(self, problem, reduce, report, iterates):
         del iterates  # there are none: a resumed fit reads the saved result of its pass
         result = reduce(MarginalSlopes(problem.n_features, problem.n_targets))
         report(EpochRecord(1, np.nan, np.nan))

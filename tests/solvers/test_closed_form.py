@@ -10,13 +10,13 @@ from sklearn.linear_model import Ridge
 from streamreg.solvers.base import Problem
 from streamreg.solvers.closed_form import ClosedForm
 from streamreg.solvers.conjugate_gradient import ConjugateGradient
-from streamreg.solvers.gradient_descent import SteepestDescent
+from streamreg.solvers.gradient_descent import GradientDescent
 
 # The condition numbers below are at most 10 (standardised), so that ‖∇f‖ ≤ 1e-11·‖∇f at the
 # start‖ bounds the error of a weight, in deviations of its column, by about 10² · 1e-11.
 CG = ConjugateGradient(tol=1e-11)
 # a loss that falls by 1e-12 of itself leaves an error of √(10² · 1e-12), up to a factor
-GD = SteepestDescent(tol=1e-12, max_epochs=3000)
+GD = GradientDescent(tol=1e-12, max_epochs=3000)
 DIGITS = {ClosedForm(): 1e-9, CG: 1e-9, GD: 1e-4}
 SOLVERS = [pytest.param(solver, bound, id=solver.name) for solver, bound in DIGITS.items()]
 

@@ -12,10 +12,10 @@ from streamreg.errors import InputError
 from streamreg.solvers.base import Status
 from streamreg.solvers.closed_form import ClosedForm
 from streamreg.solvers.conjugate_gradient import ConjugateGradient
-from streamreg.solvers.gradient_descent import SteepestDescent
+from streamreg.solvers.gradient_descent import GradientDescent
 
 # test_closed_form.py explains the bounds
-CG, GD = ConjugateGradient(tol=1e-11), SteepestDescent(tol=1e-12, max_epochs=3000)
+CG, GD = ConjugateGradient(tol=1e-11), GradientDescent(tol=1e-12, max_epochs=3000)
 DIGITS = {ClosedForm(): 1e-9, CG: 1e-9, GD: 1e-4}
 SOLVERS = [pytest.param(solver, bound, id=solver.name) for solver, bound in DIGITS.items()]
 

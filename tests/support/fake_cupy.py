@@ -241,7 +241,6 @@ class Device:
     def __init__(self, cupy, number):
         assert number == 0
         self.id, self.synchronize = number, cupy.synchronize
-        self.attributes = {"MaxSharedMemoryPerBlockOptin": 227 << 10}
 
     def __enter__(self):
         return self

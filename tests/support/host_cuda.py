@@ -53,8 +53,7 @@ class RawModule:
 
         def launch(grid, block, arguments, shared_mem=0):
             assert block[0] % 32 == 0
-            # more must be requested
-            assert shared_mem <= max(48 << 10, launch.max_dynamic_shared_size_bytes)
+            assert shared_mem <= 48 << 10, "more must be requested"
             arrays = [each for each in arguments if not isinstance(each, np.integer)]
             arrays[0]._device.use(arrays)
             given = [_passed(each) for each in arguments]
@@ -65,7 +64,6 @@ class RawModule:
             assert found == 0, "written beyond the shared memory"
             arrays[-1]._device.written(arrays[-1])
 
-        launch.max_dynamic_shared_size_bytes = 0
         return launch
 
 

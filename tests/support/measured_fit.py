@@ -80,6 +80,7 @@ def _public_fit(X: Any, y: Any, weight: Any, case: dict[str, Any]) -> dict[str, 
 
 def _predict(X: Any, y: Any, _: Any, case: dict[str, Any]) -> dict[str, Any]:
     from streamreg import predict as prediction  # noqa: PLC0415
+    from streamreg.config import FitConfig  # noqa: PLC0415
     from streamreg.errors import MemoryLimitError  # noqa: PLC0415
     from streamreg.model import Model  # noqa: PLC0415
     from streamreg.sources.open import open_dataset  # noqa: PLC0415
@@ -91,11 +92,11 @@ def _predict(X: Any, y: Any, _: Any, case: dict[str, Any]) -> dict[str, Any]:
     out = [f"{case['path']}-{case['task']}"] if case["task"] == "predict_to" else []
     run = partial(getattr(prediction, case["task"]), model, dataset, *out)
     try:
-        run(memory_limit=1)
+        run(FitConfig(memory_limit=1))
     except MemoryLimitError as refusal:
         limit = parse_nbytes(re.search(r"Raise memory_limit to ([\d.]+ \w+)", str(refusal))[1])
     before = _begin()
-    run(memory_limit=limit)
+    run(FitConfig(memory_limit=limit))
     return {"measured": _nbytes("VmHWM") - before, "limit": limit}
 
 

@@ -10,8 +10,7 @@ import laws
 import numpy as np
 from laws import Rows
 
-from streamreg.solvers.base import Problem
-from streamreg.solvers.penalties import L2Penalty
+from streamreg.solvers.base import NO_ITERATE_STORE, Problem
 
 THREE_SEGMENTS = (1 / 5, 1 / 2)
 
@@ -38,9 +37,8 @@ class Reduce:
 def solve(solver, X, y, weight=None, *, l2=0.0, cuts=THREE_SEGMENTS, **problem):
     n_targets = 1 if np.ndim(y) == 1 else y.shape[1]
     reduce = Reduce(X, y, weight, cuts)
-    solution = solver.solve(
-        Problem(X.shape[1], n_targets, penalty=L2Penalty(l2), **problem), reduce, lambda _: None
-    )
+    problem = Problem(X.shape[1], n_targets, l2=l2, **problem)
+    solution = solver.solve(problem, reduce, lambda _: None, NO_ITERATE_STORE)
     return solution, reduce
 
 

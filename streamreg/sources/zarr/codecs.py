@@ -59,11 +59,7 @@ class ChunkCodec:
         return self.crc32c or self.frame_checksum
 
     def decode(self, encoded: memoryview, out: Array) -> None:
-        """Fill ``out``, a contiguous array of the whole chunk.
-
-        Raises :class:`DamagedChunkError` if a checksum differs, or the bytes are not those of a
-        chunk of this size.
-        """
+        """Fill ``out``, a contiguous array of the whole chunk; raise :class:`DamagedChunkError`."""
         if self.crc32c:
             encoded = without_checksum(encoded)
         values = out.reshape(-1).view(np.uint8)
@@ -93,12 +89,8 @@ class ChunkCodec:
 def parse_v3(codecs: Sequence[Mapping[str, Any]]) -> tuple[ChunkCodec, Literal["<", ">"]] | None:
     """Return the codec and byte order of a Zarr v3 codec list; ``None`` if it uses others."""
     chain = [(codec["name"], codec.get("configuration") or {}) for codec in codecs]
-    match chain:
-        case [*before, ("crc32c", _)]:
-            chain, crc32c = before, True
-        case _:
-            crc32c = False
-    match chain:
+    crc32c = chain[-1][0] == "crc32c"
+    match chain[:-1] if crc32c else chain:
         case [("bytes", layout)]:
             codec = ChunkCodec(crc32c=crc32c)
         case [("bytes", layout), (("zstd" | "blosc" | "gzip") as name, options)]:

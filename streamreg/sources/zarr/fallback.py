@@ -8,48 +8,35 @@ error is completed with the name of the chunk.
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from streamreg.errors import DataCorruptionError, InputError, Remedy, StreamregError
-from streamreg.formatting import KIB
-from streamreg.sources.chunk_reader import ChunkReader, RowBuffer
+from streamreg.sources.chunk_reader import ChunkReader
 from streamreg.sources.retries import retried
 from streamreg.sources.zarr.codecs import DamagedChunkError
 from streamreg.sources.zarr.layout import locate
 
 if TYPE_CHECKING:
-    from zarr.storage import StorePath
-
     from streamreg.blocks import Array
-    from streamreg.sources.zarr.layout import ShardIndex
     from streamreg.sources.zarr.stored import Place, StoredArray
 
 # zarr-python's async.concurrency: chunks that it reads and decodes at once
 _IN_FLIGHT = 10
-# bytes of a chunk that are compared with the fill value at once
-_COMPARED_NBYTES = 64 * KIB
 
 
 def fallback_nbytes(stored: StoredArray) -> int:
-    """Bytes of chunks that zarr-python holds during a read: as stored, decoded, and filtered.
-
-    And those of the read before, because its event loop frees them a little later.
-    """
+    """Bytes of chunks that zarr-python holds during a read: as stored, decoded, and filtered."""
+    # four times: those of the read before too, which its event loop frees a little later
     n_column_chunks, nbytes = stored.n_column_chunks, stored.chunk_nbytes
     # the chunks of a shard are joined before they are copied into the result
-    joined = 0 if stored.shard_shape is None else n_column_chunks * nbytes
+    joined = n_column_chunks * nbytes if stored.is_sharded else 0
     return 4 * nbytes * min(n_column_chunks, _IN_FLIGHT) + joined
 
 
 def require_checkable(stored: StoredArray) -> None:
-    """Refuse codecs behind which absent chunks cannot be detected.
-
-    Raises :class:`InputError` if shards are inside other codecs, or their index has an unusual
-    form.
-    """
+    """Refuse codecs behind which absent chunks cannot be detected."""
     chain = stored.document.get("codecs", [])
     names = [codec["name"] for codec in chain]
     if stored.missing_chunks == "fill" or "sharding_indexed" not in names:
@@ -69,99 +56,83 @@ def require_checkable(stored: StoredArray) -> None:
 class FallbackReader(ChunkReader):
     """Has zarr-python read whole rows of chunks into one buffer that it reuses."""
 
+    _source: StoredArray
+
     def __init__(self, stored: StoredArray) -> None:
-        super().__init__(stored.grid, stored.shape[1:], stored.dtype)
-        self._stored = stored
-        self._band = RowBuffer(stored.shape[1:], stored.dtype)
+        super().__init__(stored)
         # of the shards side by side
         self._indices: dict[Place, tuple[Array, int]] = {}
 
     def load(self, chunk: int) -> Array:
-        stored = self._stored
+        from zarr.core.buffer import default_buffer_prototype  # noqa: PLC0415  (as zarr itself)
+
+        stored, metadata = self._source, self._source.metadata
         start, stop = stored.grid.rows(chunk)
-        if stored.metadata is not None:
-            stored.metadata.require_unchanged()
-        band = self._band.rows(stop - start)
+        chunks = stored.side_by_side(chunk)
+        band = self._buffer.rows(stop - start)
+        buffer = default_buffer_prototype().nd_buffer.from_numpy_array(band)
         try:
-            if stored.metadata is not None:
+            if metadata is not None:
+                metadata.require_unchanged()
                 # before the read, because a read of a pipe would never return
-                self._require_chunks(chunk)
-            retried(self._read, slice(start, stop), band)
-            if stored.metadata is None:
-                self._require_chunks(chunk, band)
+                for at in chunks:
+                    self._require_chunk(at)
+            retried(stored.array.get_basic_selection, (slice(start, stop),), out=buffer)
+            if metadata is None:
+                for at in chunks:
+                    if at not in stored.found and self._holds_only_fill(stored.columns(band, at)):
+                        self._require_chunk(at)
+                        stored.found.add(at)
         except StreamregError:
             raise
         # zarr-python passes on what its stores and codecs raise, without the key of the chunk
         except Exception as error:
-            raise self._damage(chunk, error) from error
+            raise self._damage(chunks, error) from error
         return band
 
-    def _read(self, rows: slice, out: Array) -> None:
-        from zarr.core.buffer import default_buffer_prototype  # noqa: PLC0415  (as zarr itself)
-
-        buffer = default_buffer_prototype().nd_buffer.from_numpy_array(out)
-        self._stored.array.get_basic_selection((rows,), out=buffer)
-
-    def _damage(self, chunk: int, error: Exception) -> DataCorruptionError:
-        """Return the error that names which chunk of a row cannot be read, and why."""
-        stored, chunks = self._stored, self._stored.side_by_side(chunk)
-        # the store may fail again
-        with suppress(Exception):
+    def _damage(self, chunks: list[Place], error: Exception) -> DataCorruptionError:
+        stored, damaged = self._source, chunks[0]
+        for at in chunks:
+            bounds = (slice(i * n, (i + 1) * n) for i, n in zip(at, stored.chunks, strict=True))
             try:
-                self._require_chunks(chunk)
+                self._require_chunk(at)
+                stored.array[tuple(bounds)]
             except DataCorruptionError as exact:
                 return exact
-        damaged = chunks[0]
-        for at in chunks[1:] and chunks:
-            left = at[1] * stored.chunks[1]
-            try:
-                stored.array[slice(*stored.grid.rows(chunk)), left : left + stored.chunks[1]]
             except Exception:  # noqa: BLE001  (the same as before, of one chunk)
                 damaged = at
                 break
         return DataCorruptionError(
-            f"{stored.describe(damaged)} cannot be read: {type(error).__name__}: {error}. "
+            f"{stored.chunk_text(damaged)} cannot be read: {type(error).__name__}: {error}. "
             "Restore it from a copy, or rewrite it"
         )
 
-    def _require_chunks(self, chunk: int, band: Array | None = None) -> None:
-        """Raise if a chunk of a chunk row is absent.
-
-        With ``band``, the rows that were read, the store is asked only for chunks that hold
-        nothing but the fill value.
-        """
-        stored = self._stored
-        for at in stored.side_by_side(chunk):
-            if band is not None and (
-                at in stored.found or not self._holds_only_fill(stored.columns(band, at))
-            ):
-                continue
-            try:
-                is_there = self._is_there(*stored.split(at))
-            except DamagedChunkError as damage:
-                raise DataCorruptionError(
-                    f"{stored.describe(at)} is damaged: {damage}. "
-                    "Restore it from a copy, or rewrite it"
-                ) from damage
-            if is_there:
-                stored.found.add(at)
-            elif stored.missing_chunks == "error":
-                raise stored.missing(at)
+    def _require_chunk(self, at: Place) -> None:
+        """Raise if a chunk is absent and may not be, or the index of its shard is damaged."""
+        stored = self._source
+        try:
+            is_stored = self._is_stored(*stored.split(at))
+        except DamagedChunkError as damage:
+            raise DataCorruptionError(
+                f"{stored.chunk_text(at)} is damaged: {damage}. "
+                "Restore it from a copy, or rewrite it"
+            ) from damage
+        if not is_stored:
+            stored.refuse_missing(at)
 
     def _holds_only_fill(self, values: Array) -> bool:
-        """Whether all values are the fill value, as those of an absent chunk are."""
-        fill = self._stored.array.fill_value or 0
-        step = max(1, _COMPARED_NBYTES // max(1, values[:1].nbytes))
-        pieces = (values[row : row + step] for row in range(0, len(values), step))
+        fill = self._source.array.fill_value or 0
+        # the first row first, because it differs in most chunks
         return all(
-            (np.isnan(piece) if fill != fill else piece == fill).all()  # noqa: PLR0124  (NaN)
-            for piece in pieces
+            (np.isnan(rows) if fill != fill else rows == fill).all()  # noqa: PLR0124  (NaN)
+            for rows in (values[:1], values)
         )
 
-    def _is_there(self, file_at: Place, inner: Place) -> bool:
-        from zarr.core.sync import sync  # noqa: PLC0415  (as zarr itself)
+    def _is_stored(self, file_at: Place, inner: Place) -> bool:
+        from zarr.abc.store import RangeByteRequest  # noqa: PLC0415  (as zarr itself)
+        from zarr.core.sync import sync  # noqa: PLC0415
 
-        stored = self._stored
+        stored = self._source
         key = stored.key(file_at)
         path = stored.array.store_path / key
         if file_at not in self._indices:
@@ -173,16 +144,9 @@ class FallbackReader(ChunkReader):
                 return True
             if any(known[0] != file_at[0] for known in self._indices):
                 self._indices = {}
-            self._indices[file_at] = sync(_read_index(path, stored.shards))
-        index, shard_nbytes = self._indices[file_at]
-        return locate(index, inner, shard_nbytes) is not None
-
-
-async def _read_index(path: StorePath, shards: ShardIndex) -> tuple[Array, int]:
-    """Return the index of a shard, and the bytes of the shard."""
-    from zarr.abc.store import RangeByteRequest  # noqa: PLC0415  (as zarr itself)
-
-    nbytes = await path.store.getsize(path.path)
-    start = shards.offset(nbytes)
-    stored = await path.get(byte_range=RangeByteRequest(start, start + shards.nbytes))
-    return shards.parse(memoryview(b"" if stored is None else stored.to_bytes())), nbytes
+            nbytes = sync(path.store.getsize(path.path))
+            start = stored.shards.offset(nbytes)
+            index = sync(path.get(byte_range=RangeByteRequest(start, start + stored.shards.nbytes)))
+            content = memoryview(b"" if index is None else index.to_bytes())
+            self._indices[file_at] = stored.shards.parse(content), nbytes
+        return locate(*self._indices[file_at], inner) is not None

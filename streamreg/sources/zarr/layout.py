@@ -44,10 +44,7 @@ class ShardIndex:
         return 16 * math.prod(self.shape) + (4 if self.crc32c else 0)
 
     def offset(self, shard_nbytes: int) -> int:
-        """Return where the index begins in its shard.
-
-        Raises :class:`DamagedChunkError` if the shard is too small for its index.
-        """
+        """Return where the index begins in its shard; a shard smaller than its index is damaged."""
         if shard_nbytes < self.nbytes:
             raise DamagedChunkError(
                 f"its shard has {count(shard_nbytes, 'byte')}, fewer than its index"
@@ -55,10 +52,7 @@ class ShardIndex:
         return shard_nbytes - self.nbytes if self.at_end else 0
 
     def parse(self, stored: memoryview) -> Array:
-        """Return offset and size of each inner chunk, of shape (…, 2).
-
-        Raises :class:`DamagedChunkError` if its size or its checksum differs.
-        """
+        """Return offset and size of each inner chunk, of shape (…, 2), if the checksum agrees."""
         if len(stored) != self.nbytes:
             raise DamagedChunkError(f"its shard's index has {count(len(stored), 'byte')}")
         if self.crc32c:
@@ -66,11 +60,8 @@ class ShardIndex:
         return np.frombuffer(stored, "<u8").reshape(*self.shape, 2)
 
 
-def locate(index: Array, inner: tuple[int, ...], shard_nbytes: int) -> tuple[int, int] | None:
-    """Return the offset of a chunk in its shard, and its size; ``None`` if it is absent.
-
-    Raises :class:`DamagedChunkError` if the chunk would end beyond the shard.
-    """
+def locate(index: Array, shard_nbytes: int, inner: tuple[int, ...]) -> tuple[int, int] | None:
+    """Return the offset of a chunk in its shard, and its size; ``None`` if it is absent."""
     offset, nbytes = (int(value) for value in index[inner])
     if offset == nbytes == _NO_CHUNK:
         return None

@@ -1,4 +1,4 @@
-"""Zarr arrays and groups, opened after a check of their metadata."""
+"""Metadata of Zarr arrays and groups: checked before they are opened, and watched afterwards."""
 
 from __future__ import annotations
 
@@ -22,28 +22,6 @@ if TYPE_CHECKING:
 _SECRET = re.compile(r"://[^/@]*@")
 _DOCUMENTS = ("zarr.json", ".zarray", ".zgroup")
 _DOCUMENT_MAX_NBYTES = 16 * MIB
-
-
-def open_node(path: str | os.PathLike[str]) -> zarr.Array[Any] | zarr.Group:
-    """Open the array or group at a path or URL for reading; errors as for :class:`Kind`."""
-    import zarr  # noqa: PLC0415  (imported only if there are Zarr arrays)
-
-    text = os.fspath(path)
-    label = printable(text)
-    local = local_path(text)
-    if local is not None:
-        _require_metadata(local, label)
-        text = str(local)
-    try:
-        if local is not None and local.suffix == ".zip":
-            return zarr.open(zarr.storage.ZipStore(local, mode="r"), mode="r")
-        return zarr.open(text, mode="r")
-    # a damaged document makes zarr-python raise KeyError, TypeError, …
-    except Exception as error:
-        if isinstance(error, ImportError) or (local is None and isinstance(error, OSError)):
-            # the URL is empty, or its file system is not installed
-            raise InputError(f"nothing can be opened at {label}: {error}") from error
-        raise _not_understood(label, error) from error
 
 
 def open_group(data: object) -> ArrayGroup | None:
@@ -79,6 +57,51 @@ class ZarrGroup(ArrayGroup):
         raise InputError(f"the group {self._label} holds no array {name}; it holds: {children}")
 
 
+class ArrayMetadata:
+    """The metadata of an array in a local folder, as they were when the array was opened."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder = folder
+        self._name = name
+        version_2 = folder / ".zarray"
+        self._file = version_2 if version_2.exists() else folder / "zarr.json"
+        self._stamp = self._stat()
+        self._content = self._read()
+
+    def require_exists(self) -> None:
+        """Raise if this process cannot find the array, which another process opened."""
+        try:
+            self._file.read_bytes()
+        except OSError as error:
+            raise InputError(f"{str(self._file)!r}: {error.strerror}") from error
+
+    def require_unchanged(self) -> None:
+        """Raise if the array was resized or rewritten since it was opened."""
+        stamp = self._stat()
+        if stamp != self._stamp and self._read() != self._content:
+            raise DataCorruptionError(
+                f"{self._name} changed during the fit: it was resized, or rewritten. "
+                "Start again when nothing writes to it"
+            )
+        self._stamp = stamp
+
+    def _stat(self) -> tuple[int, int] | None:
+        try:
+            status = self._file.stat()
+        except OSError:
+            return None
+        return status.st_size, status.st_mtime_ns
+
+    def _read(self) -> object:
+        try:
+            content = json.loads(self._file.read_bytes())
+        except (OSError, ValueError):
+            return None
+        if isinstance(content, dict):
+            content.pop("attributes", None)  # these may change
+        return content
+
+
 def _names(value: Any) -> tuple[str, ...] | None:  # noqa: ANN401  (an attribute)
     """Return the names that an attribute lists; ``None`` if it is no list of texts."""
     is_list = isinstance(value, list) and all(isinstance(name, str) for name in value)
@@ -92,24 +115,34 @@ def is_zarr(data: object) -> bool:
 
 def opened(data: Any, name: str) -> tuple[Any, str]:  # noqa: ANN401  (a path, or a node of Zarr)
     """Return the array or group that ``data`` is or is the path of, and its name for messages."""
-    if isinstance(data, str | os.PathLike):
-        return open_node(data), printable(os.fspath(data))
-    folder = local_folder(data)
-    if folder is not None:
-        return data, printable(str(folder))
-    return data, f"{name} ({printable(str(data.store_path))})"
+    import zarr  # noqa: PLC0415  (imported only if there are Zarr arrays)
+
+    if not isinstance(data, str | os.PathLike):
+        folder = local_folder(data)
+        label = printable(str(folder or data.store_path))
+        return data, label if folder else f"{name} ({label})"
+    text = os.fspath(data)
+    label = printable(text)
+    if text.startswith("file://"):
+        text = unquote(urlsplit(text).path)
+    local = None if "://" in text else Path(text)
+    if local is not None:
+        _require_metadata(local, label)
+    is_zip = local is not None and local.suffix == ".zip"
+    try:
+        store = zarr.storage.ZipStore(text, mode="r") if is_zip else text
+        return zarr.open(store, mode="r"), label
+    # a damaged document makes zarr-python raise KeyError, TypeError, …
+    except Exception as error:
+        if isinstance(error, ImportError) or (local is None and isinstance(error, OSError)):
+            # the URL is empty, or its file system is not installed
+            raise InputError(f"nothing can be opened at {label}: {error}") from error
+        raise _not_understood(label, error) from error
 
 
 def child_names(group: zarr.Group) -> str:
     """Return the names of a group's arrays, for a message."""
     return ", ".join(sorted(group.array_keys())) or "nothing"
-
-
-def local_path(text: str) -> Path | None:
-    """Return the local path of a path or URL; ``None`` if it is not on this machine."""
-    if text.startswith("file://"):
-        return Path(unquote(urlsplit(text).path))
-    return None if "://" in text else Path(text)
 
 
 def local_folder(node: zarr.Array[Any] | zarr.Group) -> Path | None:
@@ -139,14 +172,13 @@ def _require_metadata(path: Path, label: str) -> None:
         if path.is_dir():
             _require_documents(path, label)
             return
-        if path.is_file() and path.suffix == ".zip":
-            return
-        exists = path.exists()
     except StreamregError:
         raise
     except OSError as error:
         raise InputError(f"{label} cannot be read: {error.strerror}") from error
-    if not exists:
+    if path.is_file() and path.suffix == ".zip":
+        return
+    if not path.exists():
         raise InputError(f"there is nothing at {label}; is the path spelled as on disk?")
     raise InputError(
         f"{label} is a file, not a Zarr array. Tables go through `streamreg ingest`",
@@ -160,7 +192,9 @@ def _require_documents(folder: Path, label: str) -> None:
     found = [folder / name for name in _DOCUMENTS if (folder / name).is_file()]
     if not found:
         none = f"it has none of {', '.join(_DOCUMENTS)}"
-        if _holds_chunks(folder):
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in islice(entries, 1000)]
+        if any(name == "c" or name.replace(".", "").isdecimal() for name in names):
             raise DataCorruptionError(
                 f"{label} holds chunks but no metadata: {none}. Restore its zarr.json, or .zarray"
             )
@@ -198,12 +232,6 @@ def _document(file: Path) -> dict[str, Any]:
                 f'write it as the text "{json.dumps(value)}"'
             )
     return document
-
-
-def _holds_chunks(folder: Path) -> bool:
-    with os.scandir(folder) as entries:
-        names = [entry.name for entry in islice(entries, 1000)]
-    return any(name == "c" or name.replace(".", "").isdecimal() for name in names)
 
 
 def _not_understood(label: str, error: Exception) -> StreamregError:

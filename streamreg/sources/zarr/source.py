@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from streamreg.errors import InputError
 from streamreg.formatting import MIB, count, format_nbytes
-from streamreg.sources.base import Description, Kind, Reader, RowSource
+from streamreg.sources.base import Kind, Reader, RowSource
 from streamreg.sources.chunk_reader import heaps_nbytes, joined_nbytes
 from streamreg.sources.file_stamps import FileStamps
 from streamreg.sources.zarr.fallback import FallbackReader, fallback_nbytes, require_checkable
@@ -49,89 +50,80 @@ def open_rows(data: Any, name: str, missing_chunks: str) -> RowSource:  # noqa: 
 KIND = Kind(claims, open_rows, open_group)
 
 
-class ZarrSource(RowSource):
+class ZarrSource(StoredArray):
     """The rows of a Zarr array: from its ``files`` if it has any, else read by zarr-python."""
+
+    why_unreachable_from_workers = ""
 
     def __init__(self, array: zarr.Array[Any], name: str, missing_chunks: str) -> None:
         from zarr.storage import MemoryStore  # noqa: PLC0415  (as in open_rows)
 
-        self.name = name
-        self.stored = stored = StoredArray(array, name, missing_chunks)
-        self.shape = stored.shape
-        self.dtype = stored.dtype
-        self.grid = stored.grid
-        names = ("codecs", "filters", "compressor", "order", "fill_value")
-        known = [stored.document.get(name) for name in names]
+        super().__init__(array, name, missing_chunks)
+        keys = ("codecs", "filters", "compressor", "order", "fill_value")
+        known = [self.document.get(key) for key in keys]
         self.storage = json.dumps([missing_chunks, *known], default=str)
-        in_memory = isinstance(array.store, MemoryStore)
-        self.why_unreachable_from_workers = (
-            "is a Zarr array in the memory of this process" if in_memory else ""
-        )
+        if isinstance(array.store, MemoryStore):
+            self.why_unreachable_from_workers = "is a Zarr array in the memory of this process"
         self.files: ChunkFiles | None = None
-        if stored.codec is None or stored.metadata is None:
-            require_checkable(stored)
+        if self.codec is None or self.metadata is None:
+            require_checkable(self)
             return
-        self.stamps = FileStamps(stored.files_shape, stored.describe_file)
-        self.files = ChunkFiles(stored, stored.codec, stored.metadata, self.stamps)
-        if stored.codec.is_plain:
+        self.stamps = FileStamps(self.files_shape, self.file_text)
+        self.files = ChunkFiles(self, self.codec, self.metadata, self.stamps)
+        if self.codec.is_plain:
             self.grid = replace(self.grid, divisible=True)
 
     def open(self) -> Reader:
-        return FallbackReader(self.stored) if self.files is None else LocalReader(self.files)
+        return FallbackReader(self) if self.files is None else LocalReader(self.files)
 
     def reader_nbytes(self, block_rows: int) -> int:
-        stored = self.stored
         index = 0
-        if stored.shards is not None:
-            index = stored.shards.nbytes * (1 if len(self.shape) == 1 else stored.files_shape[1])
-        moved_row = 0 if stored.one_chunk_a_row else stored.chunks[1] * self.dtype.itemsize
+        if self.shards is not None:
+            index = self.shards.nbytes * math.prod(self.files_shape[1:])
+        moved_row = 0 if self.one_chunk_a_row else self.chunks[1] * self.dtype.itemsize
         if self.files is not None and self.files.codec.is_plain:
             return block_rows * (self.row_nbytes + moved_row) + index
-        buffers = self._band_nbytes + index + joined_nbytes(self, block_rows)
+        rows = self.grid.chunk_rows
+        buffers = rows * self.row_nbytes + index + joined_nbytes(self, block_rows)
         if self.files is None:
-            return buffers + fallback_nbytes(stored)
-        return buffers + self.grid.chunk_rows * moved_row + self.files.max_encoded_nbytes
-
-    @property
-    def _band_nbytes(self) -> int:
-        """Bytes of a row of chunks."""
-        return self.grid.chunk_rows * self.row_nbytes
+            return buffers + fallback_nbytes(self)
+        return buffers + rows * moved_row + self.files.max_encoded_nbytes
 
     @property
     def shared_nbytes(self) -> int:
         return heaps_nbytes(self) if self.files is None else 0
 
-    def inputs(self) -> list[Path]:
-        return [] if self.stored.metadata is None else [self.stored.metadata.folder]
+    def local_paths(self) -> list[Path]:
+        return [] if self.metadata is None else [self.metadata.folder]
 
-    def require_there(self) -> None:
-        if self.stored.metadata is not None:
-            self.stored.metadata.require_there()
+    def require_exists(self) -> None:
+        if self.metadata is not None:
+            self.metadata.require_exists()
 
     def require_unchanged(self) -> None:
         if self.files is not None:
             self.files.stamps.require_unchanged(self.files.path)
 
     def place(self, row: int, column: int = 0) -> str:
-        at = [index // chunk for index, chunk in zip((row, column), self.stored.chunks)]  # noqa: B905
-        return self.stored.describe(tuple(at))
+        at = [index // chunk for index, chunk in zip((row, column), self.chunks)]  # noqa: B905
+        return self.chunk_text(tuple(at))
 
-    def describe(self) -> Description:
-        chunks, array = self.stored.chunks, self.stored.array
+    def describe(self) -> dict[str, Any]:
+        chunks, array = self.chunks, self.array
         names = [type(codec).__name__.removesuffix("Codec").lower() for codec in array.compressors]
         checksum = "unknown"
         if self.files is not None:
             checksum = "yes" if self.files.codec.has_checksum else "no"
-        return Description(
-            chunks=chunks if array.shards is None else f"{chunks} in {array.shards}",
-            chunk_size=format_nbytes(self.stored.chunk_nbytes),
-            codecs=", ".join(names) or "none",
-            checksum=checksum,
-        )
+        return {
+            "chunks": f"{chunks} in {array.shards}" if self.is_sharded else chunks,
+            "chunk size": format_nbytes(self.chunk_nbytes),
+            "codecs": ", ".join(names) or "none",
+            "checksum": checksum,
+        }
 
     def layout_advice(self, block_nbytes: int) -> list[str]:
         advice = []
-        band, n_columns = self._band_nbytes, self.stored.n_column_chunks
+        band, n_columns = self.grid.chunk_rows * self.row_nbytes, self.n_column_chunks
         size = format_nbytes(band)
         if self.files is None:
             advice.append(
@@ -159,14 +151,14 @@ class ZarrSource(RowSource):
         return advice
 
     def rechunk_advice(self, rows: int) -> str:
-        if self.stored.metadata is None:
+        if self.metadata is None:
             # its name may be no path
             return super().rechunk_advice(rows)
-        path = str(self.stored.metadata.folder)
+        path = str(self.metadata.folder)
         n_rows, n_columns = self.shape
         # a chunk may be declared larger than the array
-        height = min(self.stored.chunks[0], n_rows)
-        width = min(self.stored.chunks[1], n_columns)
+        height = min(self.chunks[0], n_rows)
+        width = min(self.chunks[1], n_columns)
         return f"""rewrite {self.name} in chunks of {count(rows, "row")}:
     import zarr
     old = zarr.open_array({path!r}, mode="r")

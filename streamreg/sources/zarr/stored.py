@@ -9,25 +9,21 @@ import numpy as np
 
 from streamreg.errors import DataCorruptionError, InputError, Remedy
 from streamreg.formatting import rows_text
-from streamreg.sources.base import RowGrid
+from streamreg.sources.base import RowGrid, RowSource
 from streamreg.sources.zarr import codecs
 from streamreg.sources.zarr.layout import ShardIndex
-from streamreg.sources.zarr.metadata import local_folder
-from streamreg.sources.zarr.versions import ArrayMetadata
+from streamreg.sources.zarr.metadata import ArrayMetadata, local_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import zarr
 
     from streamreg.blocks import Array
-    from streamreg.sources.chunk_reader import RowBuffer
 
     Place = tuple[int, ...]
 
 
-class StoredArray:
-    """An open Zarr array and its layout."""
+class StoredArray(RowSource):
+    """The layout of an open Zarr array, and the names of its chunks."""
 
     def __init__(self, array: zarr.Array[Any], name: str, missing_chunks: str) -> None:
         document: dict[str, Any] = array.metadata.to_dict()
@@ -44,11 +40,15 @@ class StoredArray:
         self.chunks = tuple(int(length) for length in array.chunks)
         n_rows, chunk_rows = (self.shape[0], self.chunks[0]) if self.shape else (0, 1)
         self.grid = RowGrid(n_rows=n_rows, chunk_rows=chunk_rows)
-        # in chunks; ``None`` if each chunk is a file of its own
-        self.shard_shape: Place | None = None
-        if array.shards is not None:
-            pairs = zip(array.shards, self.chunks, strict=True)
-            self.shard_shape = tuple(shard // chunk for shard, chunk in pairs)
+        self.is_sharded = array.shards is not None
+        files = array.shards or self.chunks
+        # along each axis: chunks in a stored file, and stored files
+        self.shard_shape = tuple(n // chunk for n, chunk in zip(files, self.chunks, strict=True))
+        self.files_shape = tuple(-(-n // file) for n, file in zip(self.shape, files, strict=True))
+        # chunks that are side by side
+        self.n_column_chunks = -(-self.shape[1] // self.chunks[1]) if len(self.shape) > 1 else 1
+        # whether a chunk has whole rows, so that no value need be moved
+        self.one_chunk_a_row = self.shape[1:] == self.chunks[1:]
         folder = local_folder(array)
         # of an array in a local folder; ``None`` in other stores
         self.metadata = None if folder is None else ArrayMetadata(folder, name)
@@ -56,9 +56,11 @@ class StoredArray:
         self.shards: ShardIndex | None = None
         # as stored, byte order included, if there is a codec
         self.dtype = np.dtype(array.dtype)
+        # of a decoded chunk
+        self.chunk_nbytes = math.prod(self.chunks) * self.dtype.itemsize
         # of each (inner) chunk; ``None`` if zarr-python reads the chunks
         self.codec = self._codec()
-        # chunks that hold only the fill value, and were found in the store
+        # chunks that hold only the fill value, and were looked for in the store
         self.found: set[Place] = set()
 
     def _codec(self) -> codecs.ChunkCodec | None:
@@ -67,7 +69,7 @@ class StoredArray:
         if self.document["zarr_format"] == 2:  # noqa: PLR2004
             return codecs.parse_v2(self.document) if is_file else None
         chain = self.document["codecs"]
-        if self.shard_shape is not None:
+        if self.is_sharded:
             self.shards = ShardIndex.of(chain[0], self.shard_shape)
             if self.shards is None or len(chain) > 1:
                 return None
@@ -78,32 +80,10 @@ class StoredArray:
         self.dtype = self.dtype.newbyteorder(parsed[1])
         return parsed[0]
 
-    @property
-    def files_shape(self) -> Place:
-        """How many stored chunks, or shards, there are along each axis."""
-        shards = self.shard_shape or (1,) * len(self.shape)
-        steps = zip(self.shape, self.chunks, shards, strict=True)
-        return tuple(-(-length // (chunk * n)) for length, chunk, n in steps)
-
-    @property
-    def chunk_nbytes(self) -> int:
-        """Bytes of a decoded chunk."""
-        return math.prod(self.chunks) * self.dtype.itemsize
-
-    @property
-    def n_column_chunks(self) -> int:
-        """How many chunks there are side by side."""
-        return 1 if len(self.shape) == 1 else -(-self.shape[1] // self.chunks[1])
-
-    @property
-    def one_chunk_a_row(self) -> bool:
-        """Whether a chunk has whole rows, so that no value need be moved."""
-        return self.shape[1:] == self.chunks[1:]
-
     def side_by_side(self, chunk_row: int) -> list[Place]:
         """Return the places in the grid of the chunks of a chunk row."""
-        columns = range(self.n_column_chunks)
-        return [(chunk_row, column)[: len(self.shape)] for column in columns]
+        ndim = len(self.shape)
+        return [(chunk_row, column)[:ndim] for column in range(self.n_column_chunks)]
 
     def columns(self, rows: Array, chunk: Place) -> Array:
         """Return the part of some rows that a chunk holds."""
@@ -112,22 +92,8 @@ class StoredArray:
         left = chunk[1] * self.chunks[1]
         return rows[:, left : left + self.chunks[1]]
 
-    def fill_rows(
-        self, chunk_row: int, out: Array, moved: RowBuffer, read: Callable[[Place, Array], None]
-    ) -> None:
-        """Fill rows of a chunk row; ``read`` fills those of a chunk, in its whole width."""
-        for chunk in self.side_by_side(chunk_row):
-            if self.one_chunk_a_row:
-                read(chunk, out)
-                return
-            part, target = moved.rows(len(out)), self.columns(out, chunk)
-            read(chunk, part)
-            target[...] = part[:, : target.shape[1]]
-
     def split(self, chunk: Place) -> tuple[Place, Place]:
         """Return the place of the stored object that holds a chunk, and the chunk's place in it."""
-        if self.shard_shape is None:
-            return chunk, ()
         pairs = [divmod(at, n) for at, n in zip(chunk, self.shard_shape, strict=True)]
         return tuple(outer for outer, _ in pairs), tuple(inner for _, inner in pairs)
 
@@ -135,22 +101,23 @@ class StoredArray:
         """Return the key of a stored chunk, or shard, from its place in their grid."""
         return self.array.metadata.encode_chunk_key(file_at)
 
-    def describe(self, chunk: Place) -> str:
+    def chunk_text(self, chunk: Place) -> str:
         """Name a chunk for a message: its key, the array and its rows."""
         rows = rows_text(*self.grid.rows(chunk[0]))
         file_at, inner = self.split(chunk)
-        shard = f"{inner} of shard " if inner else ""
+        shard = f"{inner} of shard " if self.is_sharded else ""
         return f"chunk {shard}{self.key(file_at)} of {self.name} ({rows})"
 
-    def describe_file(self, file_at: Place) -> str:
+    def file_text(self, file_at: Place) -> str:
         """Name a stored chunk or shard, by its place in their grid, for a message."""
-        shards = self.shard_shape or (1,) * len(file_at)
-        return self.describe(tuple(at * n for at, n in zip(file_at, shards, strict=True)))
+        first = (at * n for at, n in zip(file_at, self.shard_shape, strict=True))
+        return self.chunk_text(tuple(first))
 
-    def missing(self, chunk: Place) -> DataCorruptionError:
-        """Return the error for an absent chunk."""
-        return DataCorruptionError(
-            f"{self.describe(chunk)} is missing. Restore it, or pass ",
-            Remedy("missing_chunks", "fill"),
-            " if absent chunks mean the fill value",
-        )
+    def refuse_missing(self, chunk: Place) -> None:
+        """Raise for an absent chunk, unless it means the fill value."""
+        if self.missing_chunks != "fill":
+            raise DataCorruptionError(
+                f"{self.chunk_text(chunk)} is missing. Restore it, or pass ",
+                Remedy("missing_chunks", "fill"),
+                " if absent chunks mean the fill value",
+            ) from None

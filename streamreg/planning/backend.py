@@ -7,22 +7,17 @@ is imported only if a fit asks for it. Nothing else asks where a pass runs.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from streamreg.accumulators.base import Accumulator
-    from streamreg.engines.base import Engine, PartialResult
+    from streamreg.engines.base import Engine, SegmentReducer
     from streamreg.engines.partition import PartitionPolicy
+    from streamreg.planning.row_costs import RowCosts
+    from streamreg.planning.terms import Candidate, Needs
+    from streamreg.solvers.base import Problem, Solver
     from streamreg.sources.dataset import Dataset
-
-
-# of planning, which is above engines: the solver and rows that a plan asks about, what they need,
-# and what the plan grants
-Request = TypeVar("Request")
-Needs = TypeVar("Needs")
-Candidate = TypeVar("Candidate")
 
 
 class Rates(NamedTuple):
@@ -33,38 +28,16 @@ class Rates(NamedTuple):
     flops: float  # of matrix products
 
 
-class SegmentReducer(Protocol):
-    """Reduces segments in the calling thread; a cluster sends it to its workers, pickled."""
+class Request(NamedTuple):
+    """What a plan asks a backend about: a solver's passes over some rows."""
 
-    def reduce(
-        self,
-        dataset: Dataset,
-        accumulator: Accumulator[Any, Any],
-        segments: list[range],
-        *,
-        start: PartialResult | None = None,
-        part: range | None = None,
-        checks_integers: bool = True,
-    ) -> list[PartialResult]:
-        """Return the partial result of each segment.
-
-        Parameters
-        ----------
-        segments
-            As ranges of block numbers.
-        start
-            The partial result that a single segment continues; it is not written to.
-        part
-            Numbers of the parts of the state to work on, if not all.
-        checks_integers
-            Whether to look for integers that float64 cannot represent.
-        """
-
-    def describe_processor(self) -> str:
-        """Say on what kind of processor sums are made; raise if it cannot be used."""
+    dataset: Dataset
+    costs: RowCosts
+    problem: Problem
+    solver: Solver
 
 
-class Backend(ABC, Generic[Request, Needs, Candidate]):
+class Backend(ABC):
     """Where the passes of a fit run."""
 
     policy: PartitionPolicy
@@ -86,23 +59,20 @@ class Backend(ABC, Generic[Request, Needs, Candidate]):
         """Return what the passes of a solver keep in memory with this number of threads."""
 
     def load_kernels(self, kernels: str) -> str:
-        """Return the name of the kernels that a fit runs with, loaded if this process runs them.
-
-        It is part of a checkpoint's identity, because other kernels give other last bits.
-        """
+        """Return the name of the kernels that a fit runs with, loaded if this process runs them."""
         return kernels
 
     @abstractmethod
     def open(
-        self, dataset: Dataset, candidate: Candidate, kernels: str, on_rows: Callable[[int], None]
+        self, dataset: Dataset, candidate: Candidate, on_rows: Callable[[int], None]
     ) -> Engine:
         """Return the engine that runs the passes of a plan's candidate."""
 
     @abstractmethod
-    def segment_reducer(self, candidate: Candidate, kernels: str) -> SegmentReducer:
+    def segment_reducer(self, candidate: Candidate) -> SegmentReducer:
         """Return what reduces segments where this backend runs, for a cluster's workers."""
 
-    def without_device(self, dataset: Dataset) -> Backend[Request, Needs, Candidate] | None:
+    def without_device(self, dataset: Dataset) -> Backend | None:
         """Return the backend that reduces the rows without a device, if there is a choice."""
         del dataset
         return None

@@ -57,15 +57,15 @@ class CompileLoops(BuildHookInterface[Any]):
         """Return whether the loops of each level were compiled."""
         compiler = _system_compiler() or _zig()
         files = [str(file) for file in sorted(sources.glob("*.c"))]
+        reason = "there is no C compiler, and none could be installed"
         try:
-            if compiler is None:
-                raise OSError("there is no C compiler, and none could be installed")
             for level, flags in _levels().items():
                 library = str(built / f"loops_{level}.so")
-                command = [*compiler, *FLAGS, *flags, "-o", library, *files]
+                command = [*(compiler or ["cc"]), *FLAGS, *flags, "-o", library, *files]
                 subprocess.run(command, check=True, capture_output=True, text=True)
         except (OSError, subprocess.CalledProcessError) as error:
-            reason = getattr(error, "stderr", "") or str(error)
+            if compiler is not None:
+                reason = getattr(error, "stderr", "") or str(error)
             self.app.display_warning(
                 "streamreg: the loops could not be compiled, so that NumPy's serve, at about half "
                 f"the speed. {reason.strip()[-2000:]}"

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # what a block holds: any real dtype, NumPy's or CuPy's
 Array = NDArray[Any]
@@ -16,6 +19,15 @@ Float64 = NDArray[np.float64]
 ALIGNMENT = 256
 # float64 holds every integer up to here
 EXACT_INTEGERS = 2**53
+
+# of rows of files that a kernel reads at once: they are reduced while they are in the processor's
+# second-level cache
+_PIECE_NBYTES = 512 << 10
+
+
+def piece_nbytes(row_nbytes: int) -> int:
+    """Bytes of the memory into which a kernel reads rows of files: at least eight rows."""
+    return max(_PIECE_NBYTES, 8 * row_nbytes)
 
 
 def aligned(nbytes: int) -> int:
@@ -40,11 +52,32 @@ def on_host(array: Any) -> Array:  # noqa: ANN401
     return host
 
 
+@dataclass(frozen=True)
+class FileRows:
+    """Rows of X that are still in files, uncompressed and in C order: kernels can read them.
+
+    A slice of rows is read, into a buffer of the source's reader, and valid until the next read.
+    """
+
+    shape: tuple[int, int]  # (n, D)
+    dtype: np.dtype[Any]
+    files: NDArray[np.int64]  # (P,) the open file of each part
+    offsets: NDArray[np.int64]  # (P,) the first byte of each part in its file
+    bounds: NDArray[np.int64]  # (P + 1,) the first row of each part, then n
+    read: Callable[[int, int], Array]
+    piece: NDArray[np.uint8]  # memory of the reading thread, for rows in use
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> Array:
+        first, stop, _ = rows.indices(len(self))
+        return self.read(first, stop)
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """Consecutive rows, read at once."""
-
-    kind: ClassVar[str] = "dense"
 
     X: Array  # (n, D), any real dtype and byte order
     y: Array  # (n, K), any real dtype and byte order
@@ -53,96 +86,23 @@ class Block:
     joints: tuple[int, ...] = ()  # where each block but the first begins, if blocks were joined
 
     @property
+    def kind(self) -> Literal["dense", "file"]:
+        """Return which kernels can reduce it."""
+        return "file" if isinstance(self.X, FileRows) else "dense"
+
+    @property
     def n_rows(self) -> int:
         """Return n."""
         return len(self.X)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(n, D)."""
-        return self.X.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The dtype of X."""
-        return self.X.dtype
-
-    def X_rows(self, first: int, stop: int) -> Array:
-        """Return some rows of X, valid until the next call."""
-        return self.X[first:stop]
 
     def is_finite(self) -> bool:
         """Whether X and y hold neither NaN nor inf."""
         return all(
             values.dtype.kind != "f" or bool(np.isfinite(values).all())
-            for values in (self.X, self.y)
+            for values in (self.X[:], self.y)
         )
 
     def rows(self, first: int, stop: int) -> Block:
         """Return some rows, as views."""
         weight = None if self.weight is None else self.weight[first:stop]
         return Block(self.X[first:stop], self.y[first:stop], weight, self.start + first)
-
-
-class StoredRows(Protocol):
-    """Rows of files that are stored as they are in memory: in C order, without a codec."""
-
-    shape: tuple[int, int]  # (n, D)
-    dtype: np.dtype[Any]
-    files: NDArray[np.int64]  # (P,) the open file of each part
-    offsets: NDArray[np.int64]  # (P,) the first byte of each part in its file
-    bounds: NDArray[np.int64]  # (P + 1,) the first row of each part, then n
-
-    def read(self, first: int, stop: int) -> Array:
-        """Return some rows, valid until the next call; raise what the source's reader raises."""
-
-
-@dataclass(frozen=True, slots=True)
-class FileBlock:
-    """Consecutive rows whose X is still in its files: a kernel reads it a piece at a time.
-
-    Attributes
-    ----------
-    stored
-        X, (n, D).
-    y, weight, start
-        As of a :class:`Block`.
-    piece
-        Memory of the reader's thread for a piece of X.
-    """
-
-    kind: ClassVar[str] = "file"
-
-    stored: StoredRows
-    y: Array
-    weight: Float64 | None
-    start: int
-    piece: NDArray[np.uint8]
-
-    @property
-    def n_rows(self) -> int:
-        """Return n."""
-        return self.stored.shape[0]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(n, D)."""
-        return self.stored.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The dtype of X."""
-        return self.stored.dtype
-
-    @property
-    def X(self) -> Array:
-        """All rows of X, read into a buffer of the reader."""
-        return self.stored.read(0, self.n_rows)
-
-    def X_rows(self, first: int, stop: int) -> Array:
-        """Return some rows of X, valid until the next call."""
-        return self.stored.read(first, stop)
-
-    def is_finite(self) -> bool:
-        """Whether X and y hold neither NaN nor inf."""
-        return Block(self.X, self.y, self.weight, self.start).is_finite()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,10 +22,8 @@ from streamreg.errors import (
     Parameter,
     Part,
     Remedy,
-    warn,
 )
 from streamreg.formatting import format_nbytes
-from streamreg.kernels.registry import load_kernels
 from streamreg.machine import PeakMemory, available_nbytes, usable_cpus
 from streamreg.model import Model
 from streamreg.planning.backend import Backend
@@ -100,19 +98,6 @@ class ThreadsBackend(Backend):
 
     def needs(self, request: Request, n_threads: int) -> Needs:
         return threads_needs(request, n_threads)
-
-    def load_kernels(self, kernels: str) -> str:
-        try:
-            load_kernels(kernels)
-        # an installed Numba raises many types of errors if NumPy or LLVM do not suit it
-        except Exception as error:  # noqa: BLE001
-            warn(
-                f"Numba is installed but cannot be imported ({type(error).__name__}: {error}): "
-                "using the slower NumPy kernels. Reinstall or remove Numba, or set "
-                "NUMBA_DISABLE_JIT=1 in the environment"
-            )
-            return "numpy"
-        return kernels
 
     def open(
         self, dataset: Dataset, candidate: Candidate, on_rows: Callable[[int], None]
@@ -237,7 +222,6 @@ def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress | None =
     solver = config.build_solver(plan.chosen, config.initial_weights(problem))
     with _explain_refused_memory(plan), PeakMemory() as peak:
         # loaded within the measurement, because the plan counts them
-        candidate = replace(candidate, kernels=backend.load_kernels(candidate.kernels))
         # other kernels, or another partition, give other last bits
         identity = {
             "streamreg": __version__,

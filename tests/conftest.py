@@ -20,8 +20,8 @@ from stores import write_zarr
 from streamreg.gpu import fused_gram, fused_products, launch
 from streamreg.gpu import kernels as gpu_kernels
 from streamreg.gpu.device import Gpu
-from streamreg.kernels import numba as numba_kernels
 from streamreg.kernels import numpy as numpy_kernels
+from streamreg.kernels.registry import load_kernels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -90,15 +90,17 @@ def add_gram(rows, gram):
 
 # the GPU's loops, in NumPy's functions
 ARRAYS = gpu_kernels.ArrayKernels(np, add_gram).kernels
-_NUMPY, _NUMBA = (each.KERNELS.by_kind["dense"] for each in (numpy_kernels, numba_kernels))
 
 
-@pytest.fixture(params=[_NUMPY, _NUMBA, ARRAYS], ids=["numpy", "numba", "arrays"])
+@pytest.fixture(params=["numpy", "baseline", "v3", "v4", "neon", "arrays"])
 def kernels(request):
     """Each implementation of the loops that can run here without a GPU."""
-    if request.param is _NUMBA and not numba_kernels.is_installed():
-        pytest.skip("Numba is not installed")
-    return request.param
+    if request.param == "arrays":
+        return ARRAYS
+    try:
+        return load_kernels(request.param).by_kind["dense"]
+    except LookupError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(params=[False, True], ids=["one tile", "many tiles"])
@@ -107,7 +109,6 @@ def tile_sizes(request, monkeypatch):
     if request.param:
         monkeypatch.setattr(numpy_kernels, "_TILE_NBYTES", 1)
         monkeypatch.setattr(numpy_kernels, "_MIN_ROWS", 4)
-        monkeypatch.setattr(numba_kernels, "_TILE_NBYTES", 1)
         monkeypatch.setattr(gpu_kernels, "TILE_NBYTES", 1)
         monkeypatch.setattr(gpu_kernels, "_LEAST_ROWS", 3)
         monkeypatch.setattr(numpy_kernels, "_GRAM_TILE_NBYTES", 1)

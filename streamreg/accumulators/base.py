@@ -11,7 +11,7 @@ Laws of every accumulator (tests/support/laws.py):
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -33,6 +33,9 @@ _LARGEST, _SMALLEST = 2.0**300, 2.0**-300
 
 class Accumulator(ABC, Generic[State, Result]):
     """A statistic of all rows, accumulated block by block."""
+
+    # whether ``update`` looks at X only through kernels, which may read it from its files
+    reads_tiles: ClassVar[bool] = False
 
     @property
     @abstractmethod

@@ -37,6 +37,8 @@ class Gradient(Accumulator[ProductState, GradientResult]):
     digits; shifts subtract them.
     """
 
+    reads_tiles = True
+
     coefficients: Float64  # (D, M) [w], M = K; or [w, d], M = 2K
     intercept: Float64  # (M,) [b] or [b, e]
     n_targets: int  # K

@@ -54,6 +54,8 @@ class Gram(Accumulator[GramState, GramResult]):
     .. [1] Chan, Golub & LeVeque (1983), The American Statistician 37(3), 242-247.
     """
 
+    reads_tiles = True
+
     n_features: int  # D
     n_targets: int  # K
     centred: bool = True  # about the mean; False: about zero, for a fit without intercept

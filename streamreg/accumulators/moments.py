@@ -47,6 +47,8 @@ class Moments(Accumulator[MomentsState, MomentsResult]):
     .. [1] Chan, Golub & LeVeque (1983), The American Statistician 37(3), 242-247.
     """
 
+    reads_tiles = True
+
     n_features: int  # D
     n_targets: int  # K
     scaling: Scaling | None = None

@@ -43,6 +43,8 @@ class Score(Accumulator[ScoreState, ScoreResult]):
     float64's range.
     """
 
+    reads_tiles = True
+
     coefficients: Float64  # (D, K)
     intercept: Float64  # (K,)
     y_scale: Float64 | None = None  # (K,)
@@ -62,8 +64,7 @@ class Score(Accumulator[ScoreState, ScoreResult]):
         return ScoreState(np.zeros(()), *(np.zeros(k) for _ in range(5)))
 
     def update(self, state: ScoreState, block: Block, kernels: Kernels) -> ScoreState:
-        del kernels  # because the work is about y
-        rows = numpy_kernels.tile_rows(block.X.shape[1])
+        predict, rows = kernels.find("predict"), numpy_kernels.tile_rows(block.X.shape[1])
         unit = np.ones_like(self.intercept) if self.y_scale is None else self.y_scale
         smaller, larger = np.minimum(unit, 1.0), np.maximum(unit, 1.0)
         for X, tile_y, weight in numpy_kernels.tiles(block, rows):
@@ -71,7 +72,7 @@ class Score(Accumulator[ScoreState, ScoreResult]):
             high = np.abs(y).max(axis=0)
             # scaled down before the product and up after it, so that nothing overflows
             w, b = self.coefficients * smaller, self.intercept * smaller
-            predicted = numpy_kernels.predict(X, w, b)
+            predicted = predict(X, w, b)
             r = (y * smaller - predicted) * larger
             origin = state.y_origin if state.s else y[0] * unit
             z = y * unit - origin

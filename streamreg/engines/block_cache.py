@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from streamreg.blocks import Block, aligned
+from streamreg.blocks import Block, aligned, piece_nbytes
 from streamreg.sources.block_reader import BlockReader
 
 if TYPE_CHECKING:
@@ -43,16 +43,24 @@ class BlockCache:
         """Return the block that begins with this row, if it is cached."""
         return self._cached.get(start)
 
+    def slot(self, start: int) -> int | None:
+        """Return the slot of the block that begins with this row, if it is one of the subset."""
+        number = self._blocks.number_at(start)
+        slot = number * self._n_slots // len(self._blocks)
+        return slot if (number + 1) * self._n_slots // len(self._blocks) > slot else None
+
     def put(self, block: Block, n_omitted: int) -> None:
         """Copy a block into the cache, if it is one of the cached subset."""
-        number = self._blocks.number_at(block.start)
-        slot = number * self._n_slots // len(self._blocks)
-        is_chosen = (number + 1) * self._n_slots // len(self._blocks) > slot
-        flags = block.X.flags
-        if not is_chosen or not (flags.c_contiguous or flags.f_contiguous):
+        slot = self.slot(block.start)
+        if slot is None:
             return
         buffer = self._buffer[slot * self._slot_nbytes : (slot + 1) * self._slot_nbytes]
-        X, buffer = _copy_into(buffer, block.X)
+        if block.kind == "file":
+            X, buffer = _read_into(buffer, block)
+        elif block.X.flags.c_contiguous or block.X.flags.f_contiguous:
+            X, buffer = _copy_into(buffer, block.X)
+        else:
+            return
         y, buffer = _copy_into(buffer, block.y)
         weight = None if block.weight is None else _copy_into(buffer, block.weight)[0]
         self._cached[block.start] = _CachedBlock(Block(X, y, weight, block.start), n_omitted)
@@ -65,15 +73,16 @@ class CachingReader(BlockReader):
         super().__init__(dataset)
         self._cache = cache
 
-    def read(self, start: int, stop: int) -> Block:
+    def read(self, start: int, stop: int, *, in_files: bool = False) -> Block:
         cached = self._cache.get(start)
         if cached is not None:
             self.n_omitted += cached.n_omitted
             return cached.block
-        before = self.n_omitted
-        block = super().read(start, stop)
+        before, is_chosen = self.n_omitted, self._cache.slot(start) is not None
+        block = super().read(start, stop, in_files=in_files or is_chosen)
         self._cache.put(block, self.n_omitted - before)
-        return block
+        cached = self._cache.get(start)
+        return block if cached is None else cached.block
 
     def prefetch(self, start: int, stop: int) -> None:
         if self._cache.get(start) is None:
@@ -91,6 +100,16 @@ def slot_nbytes(dataset: Dataset, rows: int, of: Collection[str] | None = None) 
     return sum(
         aligned(rows * each) for name, each in row_nbytes.items() if of is None or name in of
     )
+
+
+def _read_into(buffer: Array, block: Block) -> tuple[Array, Array]:
+    """Read X to the beginning of a buffer, a piece at a time; return it and the rest."""
+    row_nbytes = block.X.shape[1] * block.X.dtype.itemsize
+    nbytes, step = block.n_rows * row_nbytes, piece_nbytes(row_nbytes) // row_nbytes
+    X = buffer[:nbytes].view(block.X.dtype).reshape(block.X.shape)
+    for start in range(0, block.n_rows, step):
+        X[start : start + step] = block.X[start : start + step]
+    return X, buffer[aligned(nbytes) :]
 
 
 def _copy_into(buffer: Array, values: Array) -> tuple[Array, Array]:

@@ -14,7 +14,7 @@ from streamreg.engines.blas import blas_architecture, one_blas_thread
 from streamreg.engines.block_cache import BlockCache, CachingReader
 from streamreg.engines.partition import HOST, PartitionPolicy
 from streamreg.engines.reader_pool import ReaderPool
-from streamreg.kernels.registry import load_kernels
+from streamreg.kernels.registry import best_kernels, load_kernels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,12 +40,12 @@ class ThreadsEngine(Engine):
         n_threads: int,
         on_rows: Callable[[int], None] = lambda _: None,
         *,
-        kernels: str = "numpy",
+        kernels: str | None = None,
         cache_nbytes: int = 0,
         policy: PartitionPolicy = HOST,
     ) -> None:
         super().__init__(dataset, on_rows, policy)
-        self._kernels = load_kernels(kernels)
+        self._kernels = load_kernels(kernels or best_kernels())
         cache = BlockCache(dataset, self.blocks, cache_nbytes)
         open_reader = partial(CachingReader, cache=cache)
         self._pool = ReaderPool(dataset, self.blocks, n_threads, on_rows, open_reader)
@@ -105,7 +105,7 @@ class ThreadsEngine(Engine):
             for number in segment:
                 first, stop = self.blocks[number]
                 omitted_before = reader.n_omitted
-                block = reader.read(first, stop)
+                block = reader.read(first, stop, in_files=accumulator.reads_tiles)
                 if number + 1 in segment:
                     reader.prefetch(*self.blocks[number + 1])
                 if block.n_rows:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from streamreg.blocks import Block, Float64
 
 # runs task(0) … task(count - 1), perhaps on several threads
 Parallel = Callable[[Callable[[int], None], int], None]
-Kernel = Callable[..., None]
+Kernel = Callable[..., Any]
 # factors of columns, (D,) or (K,); None means ones
 Scale: TypeAlias = "Float64 | None"
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from streamreg.blocks import FileBlock
+from streamreg.blocks import FileRows
 from streamreg.kernels import numpy as numpy_kernels
-from streamreg.kernels.base import AS_STORED, Affine, Kernels, KernelSet, Scale
+from streamreg.kernels.base import AS_STORED, Affine, Kernel, Kernels, KernelSet, Scale
 from streamreg.kernels.numpy import column, tile_rows
 from streamreg.kernels.states import count
 
@@ -110,7 +110,7 @@ class _Loops:
 
     def products(
         self,
-        block: Block | FileBlock,
+        block: Block,
         state: ProductState,
         *,
         coefficients: Float64,
@@ -123,7 +123,7 @@ class _Loops:
         V = np.ascontiguousarray(coefficients.T)
         added = bias.copy()
         added[:n_targets] = 0
-        tile = _tile(block.shape[1], _WIDENED_NBYTES)
+        tile = _tile(block.X.shape[1], _WIDENED_NBYTES)
         sums = _Products(n_columns, n_targets, _at(V), _at(added))
         sums.rr, sums.sums, sums.products = _at(state.rr), _at(state.sums), _at(state.products)
         sums.tile = _at(tile)
@@ -136,13 +136,11 @@ class _Loops:
             rows.reduce(add, read, sums)
             count(np, state, len(target), weight)
 
-    def moments(
-        self, block: Block | FileBlock, state: MomentsState, *, x_scale: Scale, y_scale: Scale
-    ) -> None:
+    def moments(self, block: Block, state: MomentsState, *, x_scale: Scale, y_scale: Scale) -> None:
         """Add a block to means and centred sums."""
-        n_features, n_targets = block.shape[1], len(state.y_mean)
-        if not state.n:
-            state.origin[...] = column(block.X_rows(0, 1)[0], Affine(x_scale))
+        n_features, n_targets = block.X.shape[1], len(state.y_mean)
+        if block.n_rows and not state.n:
+            state.origin[...] = column(block.X[:1][0], Affine(x_scale))
             state.y_origin[...] = column(block.y[0], Affine(y_scale))
         scratch = np.empty((2 + max(1, n_targets)) * (n_features + 1))
         tile = _tile(n_features, _MOMENTS_NBYTES)
@@ -164,7 +162,7 @@ class _Loops:
 
     def gram(
         self,
-        block: Block | FileBlock,
+        block: Block,
         state: GramState,
         parallel: Parallel,
         *,
@@ -224,7 +222,7 @@ class _Loops:
 
     def kernels(self) -> KernelSet:
         """Return the kernels, for rows in memory and in files."""
-        by_name = {
+        by_name: dict[str, Kernel] = {
             "products": self.products,
             "moments": self.moments,
             "gram": self.gram,
@@ -239,7 +237,7 @@ class _Span(NamedTuple):
     part: slice
     rows: _Rows
     stored: _Stored | None  # where they lie, if they are in files
-    block: Block | FileBlock
+    block: Block
     values: Array | None  # of which ``rows`` holds the address
 
     def reduce(self, add: Any, read: Any, sums: _Products | _Moments) -> None:  # noqa: ANN401
@@ -247,13 +245,12 @@ class _Span(NamedTuple):
         if self.stored is None:
             add(ctypes.byref(self.rows), ctypes.byref(sums))
         elif not read(ctypes.byref(self.rows), ctypes.byref(sums), ctypes.byref(self.stored)):
-            self._reduce_rest(add, sums)
+            self._reduce_rest(self.stored.done, add, sums)
 
-    def _reduce_rest(self, add: Any, sums: _Products | _Moments) -> None:  # noqa: ANN401
+    def _reduce_rest(self, done: int, add: Any, sums: _Products | _Moments) -> None:  # noqa: ANN401
         """Read the rest as the source's reader does, which retries, and says what is wrong."""
-        done = self.stored.done
         first = self.part.start + done
-        X = _readable(self.block.X_rows(first, first + self.rows.n - done))
+        X = _readable(self.block.X[first : first + self.rows.n - done])
         self.rows.values, self.rows.n = _at(X), len(X)
         sums.y += 8 * sums.k * done
         if sums.weight:
@@ -261,21 +258,21 @@ class _Span(NamedTuple):
         add(ctypes.byref(self.rows), ctypes.byref(sums))
 
 
-def _spans(block: Block | FileBlock, columns: Affine) -> Iterator[_Span]:
+def _spans(block: Block, columns: Affine) -> Iterator[_Span]:
     """Yield the rows of a block: of a file, in C order, or copied to it a tile at a time."""
-    if isinstance(block, FileBlock):
-        stored, found = block.stored, _Stored(len(block.stored.files))
+    if isinstance(block.X, FileRows):
+        stored, found = block.X, _Stored(len(block.X.files))
         found.files, found.offsets = _at(stored.files), _at(stored.offsets)
-        found.bounds, found.piece = _at(stored.bounds), _at(block.piece)
-        found.piece_nbytes = len(block.piece)
+        found.bounds, found.piece = _at(stored.bounds), _at(stored.piece)
+        found.piece_nbytes = len(stored.piece)
         for start in range(0, block.n_rows, _MOST_ROWS):
             stop = min(start + _MOST_ROWS, block.n_rows)
             found.first = start
-            rows = _Rows(None, stop - start, *_form(stored.dtype, block.shape[1], columns))
+            rows = _Rows(None, stop - start, *_form(stored.dtype, block.X.shape[1], columns))
             yield _Span(slice(start, stop), rows, found, block, None)
         return
     is_whole = block.X.flags.c_contiguous and block.X.dtype.newbyteorder("=") in _TYPE_NUMBERS
-    step = _MOST_ROWS if is_whole else min(_MOST_ROWS, tile_rows(block.shape[1]))
+    step = _MOST_ROWS if is_whole else min(_MOST_ROWS, tile_rows(block.X.shape[1]))
     for start in range(0, block.n_rows, step):
         part = slice(start, min(start + step, block.n_rows))
         values = _readable(block.X[part])

@@ -83,9 +83,9 @@ def load_library() -> Library | None:
 
 
 def describe() -> str:
-    """Return which loops run, for people: ``"compiled, x86-64-v4"``."""
+    """Return which loops run, for people: ``"compiled for x86-64-v4"``."""
     library = load_library()
     if library is None:
-        return "NumPy's (slower; nothing was compiled when streamreg was installed)"
+        return "NumPy's, which are slower: nothing was compiled when streamreg was installed"
     prefix = "x86-64-" if library.level in LEVELS["x86_64"] else ""
-    return f"compiled, {prefix}{library.level}"
+    return f"compiled for {prefix}{library.level}"

@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from streamreg.kernels.states import GramState, MomentsState, ProductState
 
     # of a tile: its mean less the origin (D,); sums about the mean: of squares (D,), with y (K, D)
-    CentreTile = Callable[
-        [Array, Affine, Float64 | None, float | None, Float64, Float64], Float64
-    ]
+    CentreTile = Callable[[Array, Affine, Float64 | None, float | None, Float64, Float64], Float64]
     Centred = tuple[Float64, Float64, Float64]
 
 _TILE_NBYTES = 1 << 20
@@ -66,8 +64,8 @@ def products(
 ) -> None:
     """Add u = XV + b, less y in its first K columns, and uᵀsX; V is (D, M), b (M,)."""
     n_targets, n_columns = len(state.rr), len(state.sums)
-    rows = min(tile_rows(block.shape[1]), block.n_rows)
-    room = room_for(block.dtype, block.shape[1], rows, x)
+    rows = min(tile_rows(block.X.shape[1]), block.n_rows)
+    room = room_for(block.X.dtype, block.X.shape[1], rows, x)
     u_room, added = np.empty((n_columns, rows)), np.empty_like(state.products)
     for tile, tile_y, weight in tiles(block, rows):
         z = widen(tile, room, x)
@@ -129,8 +127,8 @@ def moments_scratch_nbytes(n_features: int, n_targets: int) -> int:
 
 def moments(block: Block, state: MomentsState, *, x_scale: Scale, y_scale: Scale) -> None:
     """Add a block to means and centred sums."""
-    rows = min(tile_rows(block.shape[1]), block.n_rows)
-    room = np.empty((rows, block.shape[1]))
+    rows = min(tile_rows(block.X.shape[1]), block.n_rows)
+    room = np.empty((rows, block.X.shape[1]))
 
     def about_mean(tile: Array, y: Float64, s: Float64, total: float) -> Centred:
         _bound(tile, state.low, state.high)
@@ -206,7 +204,7 @@ def gram(
     so √(nₐ n_b / n) δ is appended to the tile as a row: one rank-k update does all.
     """
     centre = centre or centre_tile
-    n_features = block.shape[1]
+    n_features = block.X.shape[1]
     rows = min(gram_tile_rows(n_features), block.n_rows)
     room = np.empty((rows + 1, n_features))
     for tile, tile_y, weight in tiles(block, rows):
@@ -296,8 +294,7 @@ def tiles(block: Block, rows: int) -> Iterator[tuple[Array, Array, Float64 | Non
     """Yield X, y and weight of each tile."""
     for start in range(0, block.n_rows, max(1, rows)):
         part = slice(start, start + rows)
-        X = block.X_rows(start, start + rows)
-        yield X, block.y[part], None if block.weight is None else block.weight[part]
+        yield block.X[part], block.y[part], None if block.weight is None else block.weight[part]
 
 
 def room_for(dtype: np.dtype[Any], n_features: int, rows: int, columns: Affine) -> Float64:

@@ -58,10 +58,6 @@ class Backend(ABC):
     def needs(self, request: Request, n_threads: int) -> Needs:
         """Return what the passes of a solver keep in memory with this number of threads."""
 
-    def load_kernels(self, kernels: str) -> str:
-        """Return the name of the kernels that a fit runs with, loaded if this process runs them."""
-        return kernels
-
     @abstractmethod
     def open(
         self, dataset: Dataset, candidate: Candidate, on_rows: Callable[[int], None]

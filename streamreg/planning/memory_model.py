@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 from streamreg.engines.partition import HOST
 from streamreg.formatting import MIB, count, format_nbytes
-from streamreg.kernels import numba as numba_kernels
+from streamreg.kernels.numpy import gram_tile_rows
+from streamreg.kernels.registry import best_kernels
 from streamreg.planning.backend import Rates, Request
 from streamreg.planning.plan import Plan
 from streamreg.planning.rechunking import rechunking_advice
 from streamreg.planning.row_costs import RowCosts
-from streamreg.planning.terms import NUMBA, Candidate, Needs, Term, peak
+from streamreg.planning.terms import Candidate, Needs, Term, peak
 from streamreg.solvers.base import Problem
 from streamreg.solvers.closed_form import ClosedForm
 from streamreg.solvers.conjugate_gradient import ConjugateGradient
@@ -110,12 +111,7 @@ def threads_needs(request: Request, n_threads: int) -> Needs:
     _, costs, problem, solver = request
     passes = solver.footprint(problem).passes
     terms = max((_pass_terms(costs, problem, each, n_threads) for each in passes), key=peak)
-    if passes[0].multiplies_matrices or not numba_kernels.is_worth(costs.pass_nbytes):
-        return Needs(tuple(terms), "numpy")
-    library = numba_kernels.library_nbytes()
-    if library:
-        terms.append(Term(NUMBA, library, "LLVM and compiled loops, loaded once"))
-    return Needs(tuple(terms), "numba")
+    return Needs(tuple(terms), best_kernels())
 
 
 def _candidate(request: Request, backend: Backend, *, saves: bool) -> Candidate:
@@ -204,7 +200,7 @@ def _pass_terms(
     why = each.why or f"{format_nbytes(each.state_nbytes)} each"
     terms = [
         Term(each.what, state_nbytes, f"{why}, {states}"),
-        *costs.terms(readers),
+        *costs.terms(readers, gram_tile_rows(d) if each.multiplies_matrices else 0),
         tiles,
         process_term(threads),
     ]

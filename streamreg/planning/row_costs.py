@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from streamreg.blocks import piece_nbytes
 from streamreg.engines.block_cache import slot_nbytes
 from streamreg.engines.partition import Blocks
 from streamreg.formatting import format_nbytes
@@ -21,6 +22,8 @@ class RowCosts(NamedTuple):
     block_rows: int  # of the largest block
     pass_nbytes: int
     reader_nbytes: int
+    file_row_nbytes: int  # of X, if it may stay in its files; else 0
+    beside_nbytes: int  # of one reader, without X
     shared_nbytes: int
     decodes: bool  # whole chunks, rather than any rows straight into a buffer
     slot_nbytes: int  # of a cached block; 0 if all rows are in memory already
@@ -29,19 +32,31 @@ class RowCosts(NamedTuple):
     def of(cls, dataset: Dataset, policy: PartitionPolicy) -> RowCosts:
         """Ask the sources; nothing is read."""
         blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes, policy)
+        in_files, X = dataset.may_stay_in_files, dataset.X
+        reader_nbytes = dataset.reader_nbytes(blocks.max_rows)
         return cls(
             n_blocks=len(blocks),
             block_rows=blocks.max_rows,
             pass_nbytes=dataset.pass_nbytes,
-            reader_nbytes=dataset.reader_nbytes(blocks.max_rows),
+            reader_nbytes=reader_nbytes,
+            file_row_nbytes=X.row_nbytes if in_files else 0,
+            beside_nbytes=reader_nbytes - X.reader_nbytes(blocks.max_rows),
             shared_nbytes=sum(source.shared_nbytes for source in dataset.sources()),
             decodes=not dataset.X.grid.divisible,
             slot_nbytes=0 if dataset.X.in_memory else slot_nbytes(dataset, blocks.max_rows),
         )
 
-    def terms(self, readers: int) -> list[Term]:
-        """Return what this number of readers keep."""
-        each = format_nbytes(self.reader_nbytes)
-        blocks = Term("blocks", readers * self.reader_nbytes, f"{readers} at once, {each} each")
+    def terms(self, readers: int, tile_rows: int | None = None) -> list[Term]:
+        """Return what this number of readers keep.
+
+        Rows that may stay in their files are read ``tile_rows`` at a time, or with 0 as the
+        compiled loops read them; with ``None``, and all other rows, a block at a time.
+        """
+        nbytes, what = self.reader_nbytes, "at once"
+        if self.file_row_nbytes and tile_rows is not None:
+            piece = tile_rows * self.file_row_nbytes or piece_nbytes(self.file_row_nbytes)
+            nbytes, what = min(nbytes, self.beside_nbytes + piece), "read in pieces"
+        each = format_nbytes(nbytes)
+        blocks = Term("blocks", readers * nbytes, f"{readers} {what}, {each} each")
         shared = Term("reader", self.shared_nbytes, "tasks and heaps of the library that reads")
         return [blocks, shared] if self.shared_nbytes else [blocks]

@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# the term that a fit can do without, with slower kernels
-NUMBA = "Numba"
-
 
 class Term(NamedTuple):
     """One line of a plan: what takes the bytes, and of what they consist."""
@@ -70,11 +67,6 @@ class Candidate:
     def peak_nbytes(self) -> int:
         """Bytes that the fit adds to the process at most, with the block cache."""
         return self.needed_nbytes + self.cache_nbytes
-
-    @property
-    def needed_without_numba_nbytes(self) -> int:
-        """Bytes without which the fit does not run, with NumPy's kernels."""
-        return self.needed_nbytes - sum(term.nbytes for term in self.terms if term.what == NUMBA)
 
 
 def peak(terms: Iterable[Term]) -> int:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from streamreg.formatting import count
 
 if TYPE_CHECKING:
@@ -83,6 +85,9 @@ class RowSource(ABC):
 
     # whether a read returns a view of memory that holds the rows already
     in_memory: bool = False
+    # whether files hold the rows as memory would: uncompressed, in C order, whole rows; kernels may
+    # then read them (``Reader.parts``)
+    is_in_files: bool = False
     # whether rows are CuPy's: in the memory of a GPU
     is_cupy: bool = False
     # all rows, (N, D) or (N, K), if they are in GPU memory in C order, ready to be reduced
@@ -172,6 +177,13 @@ class Reader(ABC):
     @abstractmethod
     def read(self, start: int, stop: int) -> Array:
         """Return rows ``start`` to ``stop``; they are valid until the next read."""
+
+    def parts(self, start: int, stop: int) -> list[tuple[int, int, int]] | None:  # noqa: ARG002
+        """Return where rows lie if ``is_in_files``: open files, offsets in bytes, numbers of rows.
+
+        The files stay open until the next call. ``None`` if these rows have to be read.
+        """
+        return None
 
     def prefetch(self, start: int, stop: int) -> None:  # noqa: B027  (most cannot)
         """Let the system fetch these rows into the page cache, where it can."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from streamreg.blocks import Block, on_host
+from streamreg.blocks import Block, FileRows, on_host, piece_nbytes
 from streamreg.errors import InputError, Remedy
 from streamreg.formatting import count, rows_text
 from streamreg.sources.checks import finite_rows, has_inexact, is_wide, narrow, taken
@@ -38,11 +38,19 @@ class BlockReader:
         self.n_omitted = 0
         # names of X and y, if they hold an integer that float64 cannot represent
         self.rounded = {rows.name for rows in (dataset.X, dataset.y) if rows and rows.is_rounded}
+        # memory for pieces of rows that stay in their files
+        self._piece: Array | None = None
         # whether such integers are looked for
         self.checks_integers = True
 
-    def read(self, start: int, stop: int) -> Block:
-        """Return rows ``start`` to ``stop``; they are valid until the next read."""
+    def read(self, start: int, stop: int, *, in_files: bool = False) -> Block:
+        """Return rows ``start`` to ``stop``; they are valid until the next read.
+
+        With ``in_files``, X may stay in its files, from which kernels read it.
+        """
+        left = self._left_in_files(start, stop) if in_files else None
+        if left is not None:
+            return left
         X, y, weight = self._read(start, stop)
         keep = None if weight is None else weight > 0
         if self._dataset.nan_policy == "omit":
@@ -90,17 +98,47 @@ class BlockReader:
         """Close the readers of X, y and weights."""
         self._opened.close()
 
+    def _left_in_files(self, start: int, stop: int) -> Block | None:
+        """Return rows whose X stays in its files, if all count and none need be looked at."""
+        X = self._dataset.X
+        is_checked = self.checks_integers and X.dtype.kind in "iu" and X.dtype.itemsize == 8  # noqa: PLR2004
+        if not X.is_in_files or self._dataset.nan_policy == "omit" or is_checked:
+            return None
+        parts = self._X.parts(start, stop)
+        if parts is None:
+            return None
+        y, weight = self._read_beside(start, stop)
+        if weight is not None and not weight.all():
+            return None
+        if self.checks_integers and self._dataset.y is not None and has_inexact(y):
+            self.rounded.add(self._dataset.y.name)
+        if self._piece is None:
+            self._piece = np.empty(piece_nbytes(X.row_nbytes), np.uint8)
+        files, offsets, heights = np.array(parts, np.int64).T.copy()
+        rows = FileRows(
+            shape=(stop - start, X.shape[1]),
+            dtype=X.dtype,
+            files=files,
+            offsets=offsets,
+            bounds=np.concatenate([[0], np.cumsum(heights)]),
+            read=lambda first, last: self._X.read(start + first, start + last),
+            piece=self._piece,
+        )
+        return Block(cast("Array", rows), y, weight, start)
+
     def _read(self, start: int, stop: int) -> tuple[Array, Array, Float64 | None]:
-        X = narrow(self._X.read(start, stop))
-        if self._y is None:
-            y: Array = np.empty((len(X), 0))
-        else:
-            y = narrow(self._y.read(start, stop)).reshape(len(X), -1)
+        return narrow(self._X.read(start, stop)), *self._read_beside(start, stop)
+
+    def _read_beside(self, start: int, stop: int) -> tuple[Array, Float64 | None]:
+        """Return y, and weights if there are any."""
+        y: Array = np.empty((stop - start, 0))
+        if self._y is not None:
+            y = narrow(self._y.read(start, stop)).reshape(stop - start, -1)
         weight = None
         if self._weight is not None:
             weight = np.ascontiguousarray(on_host(self._weight.read(start, stop)), np.float64)
             self._require_weights(weight, start)
-        return X, y, weight
+        return y, weight
 
     def _require_weights(self, weight: Float64, start: int) -> None:
         bad = ~(np.isfinite(weight) & (weight >= 0))

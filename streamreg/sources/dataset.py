@@ -87,6 +87,11 @@ class Dataset:
         """Return the local files and folders of the rows: no output may be written to them."""
         return [path for source in self.sources() for path in source.local_paths()]
 
+    @property
+    def may_stay_in_files(self) -> bool:
+        """Whether X may stay in its files, from which kernels read it: every row counts."""
+        return self.X.is_in_files and self.weight is None and self.nan_policy == "raise"
+
     def reader_nbytes(self, block_rows: int) -> int:
         """Bytes that one reader holds while it reads blocks of at most ``block_rows`` rows."""
         buffers = 0

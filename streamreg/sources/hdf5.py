@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -88,9 +89,23 @@ class SliceableSource(RowSource):
             rows *= max(1, _SMALL_NBYTES // max(1, rows * self.row_nbytes))
         n_rows = self.shape[0] if self.shape else 0
         self.grid = RowGrid(n_rows=n_rows, chunk_rows=rows, divisible=self.chunks is None)
+        self.is_in_files = self.offset() is not None
 
     def open(self) -> Reader:
         return _SliceReader(self)
+
+    def offset(self) -> int | None:
+        """Return where HDF5 keeps contiguous rows in its file; ``None`` if it must read them.
+
+        Only of files that are open to be read: others may hold what is not written yet.
+        """
+        if not self.file or self.chunks is not None or len(self.shape) != 2:  # noqa: PLR2004
+            return None
+        if self.array.external or self.array.is_virtual or self.array.file.mode != "r":
+            return None
+        is_plain_file = self.array.file.driver == "sec2" and Path(self.file).is_file()
+        is_float_or_integer = self.dtype.kind in "iuf"
+        return self.array.id.getoffset() if is_plain_file and is_float_or_integer else None
 
     def local_paths(self) -> list[Path]:
         return [file for file in [Path(self.file)] if file.is_file()]
@@ -159,8 +174,31 @@ class _SliceReader(ChunkReader):
 
     _source: SliceableSource
 
+    def __init__(self, source: SliceableSource) -> None:
+        super().__init__(source)
+        # the descriptor of HDF5's file, if kernels read it
+        self._file: int | None = None
+
     def read(self, start: int, stop: int) -> Array:
         return self._fill(start, stop) if self._source.grid.divisible else super().read(start, stop)
+
+    def parts(self, start: int, stop: int) -> list[tuple[int, int, int]] | None:
+        if self._file is None:
+            try:
+                self._file = os.open(self._source.file, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                return None
+        with _READING:
+            offset = self._source.offset()
+        if offset is None:
+            return None
+        first = offset + start * self._source.row_nbytes
+        return [(self._file, first, stop - start)]
+
+    def close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
 
     def load(self, chunk: int) -> Array:
         return self._fill(*self._source.grid.rows(chunk))

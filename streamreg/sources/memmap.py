@@ -57,6 +57,7 @@ class MemmapSource(RowSource):
         # the address of byte 0 of the file
         self.address = byte_bounds(mapped)[0] - mapped.offset
         strides = [abs(stride) for stride in array.strides]
+        self.is_in_files = array.ndim == 2 and array.flags.c_contiguous  # noqa: PLR2004
         self.by_columns = array.ndim > 1 and array.shape[1] > 1 and strides[1] > strides[0]
 
     def local_paths(self) -> list[Path]:
@@ -131,6 +132,10 @@ class _FileReader(Reader):
                 f"{what} are missing: it was truncated after it was mapped"
             ) from None
         return copies.T if source.by_columns else rows
+
+    def parts(self, start: int, stop: int) -> list[tuple[int, int, int]] | None:
+        offset = byte_bounds(self._source.array[start:stop])[0] - self._source.address
+        return [(self._file, offset, stop - start)]
 
     def _copy(self, lines: Array, copies: Array, step: int) -> None:
         for line in range(0, len(lines), step):

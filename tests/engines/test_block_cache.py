@@ -17,7 +17,6 @@ from streamreg.engines.block_cache import BlockCache, CachingReader, slot_nbytes
 from streamreg.engines.partition import Blocks
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.formatting import MIB
-from streamreg.kernels import numba as numba_kernels
 from streamreg.sources.block_reader import BlockReader
 from streamreg.sources.open import open_dataset
 
@@ -99,7 +98,6 @@ def test_cached_blocks_change_no_bit(tmp_path_factory, dtype, weighted, omit, n_
         assert reader.n_omitted == plain.n_omitted
 
 
-@pytest.mark.skipif(not numba_kernels.is_installed(), reason="Numba is not installed")
 @pytest.mark.parametrize(("dtype", "y_dtype"), [("f8", "i1"), ("f4", "i1"), ("f8", "f4")])
 def test_cached_blocks_are_read_by_the_same_kernels(tmp_path, dtype, y_dtype):
     # rows and targets of odd sizes: the second slot must not begin where no float64 may lie
@@ -107,7 +105,7 @@ def test_cached_blocks_are_read_by_the_same_kernels(tmp_path, dtype, y_dtype):
     dataset = data_set(tmp_path / "a.zarr", X, 5001, y=X[:, 0].astype(y_dtype))
     results = []
     for room in (0, 100 * MIB):
-        with ThreadsEngine(dataset, 2, kernels="numba", cache_nbytes=room) as engine:
+        with ThreadsEngine(dataset, 2, cache_nbytes=room) as engine:
             for _ in range(2):
                 result = engine.reduce(Gradient(np.ones((101, 2)), np.zeros(2), 1)).result
             results.append(result.gradient.tobytes())

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamreg.blocks import Block, FileBlock
+from streamreg.blocks import Block, FileRows
 from streamreg.kernels.base import Affine
 from streamreg.kernels.library import LEVELS, load_level
 from streamreg.kernels.registry import load_kernels
@@ -19,39 +19,60 @@ from streamreg.kernels.states import MomentsState, ProductState
 
 FUSED = [level for level in ("v3", "v4", "neon") if load_level(level)]
 ALL = [level for level in ("baseline", *FUSED) if load_level(level)]
-DTYPES = ("?", "u1", "i1", "<u2", ">i2", "<i4", ">u4", "<i8", ">u8", "<f2", ">f2", "<f4", ">f4", "<f8", ">f8")  # fmt: skip
+DTYPES = [
+    "?",
+    "u1",
+    "i1",
+    "<u2",
+    ">i2",
+    "<i4",
+    ">u4",
+    "<i8",
+    ">u8",
+    "<f2",
+    ">f2",
+    "<f4",
+    ">f4",
+    "<f8",
+    ">f8",
+]
 
 pytestmark = pytest.mark.skipif(not ALL, reason="nothing was compiled when streamreg was installed")
 
 
-class Rows:
-    """Rows of files, as a source hands them to kernels."""
+class Stored:
+    """Rows in some files, as a source hands them to kernels."""
 
     def __init__(self, path, X, bounds):
-        self.shape, self.dtype = X.shape, X.dtype
-        self.X, self.reads = X, []
-        self.bounds = np.array(bounds, np.int64)
-        self.opened = []
+        self.X, self.reads, self.files = X, [], []
         for number, first in enumerate(bounds[:-1]):
             part = path / str(number)
             # some bytes before the rows, as files have headers
             part.write_bytes(b"header" + X[first : bounds[number + 1]].tobytes())
-            self.opened.append(os.open(part, os.O_RDONLY))
-        self.files = np.array(self.opened, np.int64)
-        self.offsets = np.full(len(self.files), 6, np.int64)
+            self.files.append(os.open(part, os.O_RDONLY))
+        self.rows = FileRows(
+            shape=X.shape,
+            dtype=X.dtype,
+            files=np.array(self.files, np.int64),
+            offsets=np.full(len(self.files), 6, np.int64),
+            bounds=np.array(bounds, np.int64),
+            read=self.read,
+            # a piece holds some tiles, and ends within a file
+            piece=np.empty(300_000, np.uint8),
+        )
 
     def read(self, first, stop):
         self.reads.append((first, stop))
         return self.X[first:stop]
 
     def close(self):
-        for file in self.opened:
+        for file in self.files:
             os.close(file)
 
 
 def reduced(level, block, *, columns=None, targets=1, scale=None, shift=None):
     """Return the states of all O(D) kernels."""
-    d, m = block.shape[1], columns or targets
+    d, m = block.X.shape[1], columns or targets
     rng = np.random.default_rng(7)
     products, moments = ProductState.zero(d, targets, m), MomentsState.zero(d, targets)
     kernels = load_kernels(level).for_block(block)
@@ -80,7 +101,7 @@ def dense_blocks(draw):
 @pytest.mark.skipif(len(FUSED) < 2, reason="this processor has one level with fused sums")
 @given(block=dense_blocks(), directed=st.booleans(), scaled=st.booleans(), shifted=st.booleans())
 def test_levels_with_fused_sums_give_the_same_bits(block, directed, scaled, shifted):
-    d, k = block.shape[1], block.y.shape[1]
+    d, k = block.X.shape[1], block.y.shape[1]
     how = {
         "columns": 2 * k if directed else k,
         "targets": k,
@@ -99,10 +120,8 @@ def test_rows_of_files_give_the_bits_of_rows_in_memory(tmp_path, level, dtype):
     rng = np.random.default_rng(0)
     X = (rng.standard_normal((20_000, 5)) * 50).astype(dtype)
     y, weight = rng.standard_normal((20_000, 1)), rng.uniform(0.5, 1.5, 20_000)
-    stored = Rows(tmp_path, X, [0, 7, 9_001, 20_000])
-    # a piece holds some tiles, and ends within a file
-    piece = np.empty(300_000, np.uint8)
-    in_files = reduced(level, FileBlock(stored, y, weight, 0, piece), columns=2)
+    stored = Stored(tmp_path, X, [0, 7, 9_001, 20_000])
+    in_files = reduced(level, Block(stored.rows, y, weight, 0), columns=2)
     for a, b in zip(in_files, reduced(level, Block(X, y, weight, 0), columns=2), strict=True):
         np.testing.assert_array_equal(a, b)
     # the origin, and nothing else, was read by the source's reader
@@ -114,10 +133,9 @@ def test_rows_of_files_give_the_bits_of_rows_in_memory(tmp_path, level, dtype):
 def test_rows_that_the_loop_cannot_read_are_read_again_by_the_source(tmp_path, level):
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((20_000, 5)), rng.standard_normal((20_000, 1))
-    stored = Rows(tmp_path, X, [0, 10_000, 20_000])
+    stored = Stored(tmp_path, X, [0, 10_000, 20_000])
     os.truncate(tmp_path / "1", 6 + 40 * 1_000)
-    piece = np.empty(300_000, np.uint8)
-    in_files = reduced(level, FileBlock(stored, y, None, 0, piece), columns=2)
+    in_files = reduced(level, Block(stored.rows, y, None, 0), columns=2)
     assert len(stored.reads) > 1
     for a, b in zip(in_files, reduced(level, Block(X, y, None, 0), columns=2), strict=True):
         np.testing.assert_array_equal(a, b)

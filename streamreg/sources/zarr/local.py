@@ -74,6 +74,22 @@ class LocalReader(ChunkReader):
             self._fill(chunk_row, rows[low - start : high - start], first)
         return rows
 
+    def parts(self, start: int, stop: int) -> list[tuple[int, int, int]] | None:
+        source, parts = self._source, []
+        spans = source.grid.spans(start, stop)
+        chunks = [source.side_by_side(chunk_row)[0] for chunk_row, _, _ in spans]
+        if len({source.split(chunk)[0] for chunk in chunks}) > 1:
+            return None  # only one file is open at a time
+        for (chunk_row, low, high), chunk in zip(spans, chunks, strict=True):
+            span = self._locate(chunk)
+            if span is None:
+                return None
+            self._require_size(chunk, span[2])
+            first = low - source.grid.rows(chunk_row)[0]
+            parts.append((span[0], span[1] + first * source.row_nbytes, high - low))
+            self._files.stamps.use(source.split(chunk)[0])
+        return parts
+
     def load(self, chunk: int) -> Array:
         band = self._buffer.rows(self._source.grid.chunk_rows)
         self._fill(chunk, band)
@@ -119,8 +135,7 @@ class LocalReader(ChunkReader):
         file, offset, nbytes = span
         expected, most = self._source.chunk_nbytes, self._files.max_encoded_nbytes
         if self._files.codec.is_plain:
-            if nbytes != expected:
-                raise self._error(chunk, f"has {count(nbytes, 'byte')} where {expected:,} belong")
+            self._require_size(chunk, nbytes)
             offset += first * (out.nbytes // len(out))
             self._read_into(chunk, file, offset, out.reshape(-1).view(np.uint8).data)
         else:
@@ -136,6 +151,11 @@ class LocalReader(ChunkReader):
             except DamagedChunkError as damage:
                 raise self._error(chunk, f"is damaged: {damage}") from damage
         self._files.stamps.use(self._source.split(chunk)[0])
+
+    def _require_size(self, chunk: Place, nbytes: int) -> None:
+        expected = self._source.chunk_nbytes
+        if nbytes != expected:
+            raise self._error(chunk, f"has {count(nbytes, 'byte')} where {expected:,} belong")
 
     def _locate(self, chunk: Place) -> tuple[int, int, int] | None:
         """Return open file, offset and size of a chunk; ``None`` if absent and allowed to be."""

@@ -72,6 +72,7 @@ class ZarrSource(StoredArray):
         self.files = ChunkFiles(self, self.codec, self.metadata, self.stamps)
         if self.codec.is_plain:
             self.grid = replace(self.grid, divisible=True)
+            self.is_in_files = len(self.shape) == 2 and self.one_chunk_a_row  # noqa: PLR2004
 
     def open(self) -> Reader:
         return FallbackReader(self) if self.files is None else LocalReader(self.files)

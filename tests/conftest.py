@@ -21,6 +21,7 @@ from streamreg.gpu import fused_gram, fused_products, launch
 from streamreg.gpu import kernels as gpu_kernels
 from streamreg.gpu.device import Gpu
 from streamreg.kernels import numpy as numpy_kernels
+from streamreg.kernels.base import Kernels
 from streamreg.kernels.registry import load_kernels
 
 if TYPE_CHECKING:
@@ -89,7 +90,9 @@ def add_gram(rows, gram):
 
 
 # the GPU's loops, in NumPy's functions
-ARRAYS = gpu_kernels.ArrayKernels(np, add_gram).kernels
+_ON_DEVICE = gpu_kernels.ArrayKernels(np, add_gram).kernels.by_name
+# scores run on the host only
+ARRAYS = Kernels({**_ON_DEVICE, "predict": numpy_kernels.predict})
 
 
 @pytest.fixture(params=["numpy", "baseline", "v3", "v4", "neon", "arrays"])

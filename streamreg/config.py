@@ -48,7 +48,8 @@ def _or_none(parse: Callable[[str, object], Result]) -> Callable[[str, object], 
 
 # all parameters but init, random_state and client, which are used as they are
 _PARSERS: dict[str, Callable[[str, Any], Any]] = {
-    "solver": partial(validate.choice, known=(AUTO, *SOLVERS)),
+    # when it is called, because solvers may be registered later
+    "solver": lambda name, value: validate.choice(name, value, (AUTO, *SOLVERS)),
     "fit_intercept": validate.flag,
     "l2": partial(
         validate.number, accepts=lambda l2: 0 <= l2 < np.inf, what="a finite number, 0 or more"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from streamreg.blocks import Float64
-    from streamreg.solvers.base import Problem, Solver
+    from streamreg.solvers.base import Solver
     from streamreg.sources.dataset import Dataset, NanPolicy
 
 Result = TypeVar("Result")
@@ -141,9 +141,8 @@ class FitConfig:
         )
         return SOLVERS[name](settings)
 
-    def initial_weights(self, problem: Problem) -> Float64 | None:
+    def initial_weights(self, d: int, k: int) -> Float64 | None:
         """Return w to start from, (D, K), in the user's units; ``None`` for zeros."""
-        d, k = problem.n_features, problem.n_targets
         if isinstance(self.init, str):
             if self.init == "zeros":
                 return None

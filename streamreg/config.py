@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from streamreg.blocks import Float64
-    from streamreg.solvers.base import Problem, Solver
+    from streamreg.solvers.base import Solver
     from streamreg.sources.dataset import Dataset, NanPolicy
 
 Result = TypeVar("Result")
@@ -48,7 +48,8 @@ def _or_none(parse: Callable[[str, object], Result]) -> Callable[[str, object], 
 
 # all parameters but init, random_state and client, which are used as they are
 _PARSERS: dict[str, Callable[[str, Any], Any]] = {
-    "solver": partial(validate.choice, known=(AUTO, *SOLVERS)),
+    # when it is called, because solvers may be registered later
+    "solver": lambda name, value: validate.choice(name, value, (AUTO, *SOLVERS)),
     "fit_intercept": validate.flag,
     "l2": partial(
         validate.number, accepts=lambda l2: 0 <= l2 < np.inf, what="a finite number, 0 or more"
@@ -140,9 +141,8 @@ class FitConfig:
         )
         return SOLVERS[name](settings)
 
-    def initial_weights(self, problem: Problem) -> Float64 | None:
+    def initial_weights(self, d: int, k: int) -> Float64 | None:
         """Return w to start from, (D, K), in the user's units; ``None`` for zeros."""
-        d, k = problem.n_features, problem.n_targets
         if isinstance(self.init, str):
             if self.init == "zeros":
                 return None

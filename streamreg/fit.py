@@ -212,14 +212,15 @@ def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress | None =
     backend = backend_of(config)
     plan = plan_fit(dataset, config, backend)
     candidate = plan.require_fit()
+    d, k = dataset.n_features, dataset.n_targets
+    solver = config.build_solver(plan.chosen, config.initial_weights(d, k))
     problem = Problem(
-        dataset.n_features,
-        dataset.n_targets,
+        d,
+        k,
         fit_intercept=config.fit_intercept,
-        l2=config.l2,
+        penalty=solver.penalty(config.l2),
         feature_names=dataset.feature_names,
     )
-    solver = config.build_solver(plan.chosen, config.initial_weights(problem))
     with _explain_refused_memory(plan), PeakMemory() as peak:
         # loaded within the measurement, because the plan counts them
         # other kernels, or another partition, give other last bits

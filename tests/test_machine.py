@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -105,14 +104,22 @@ def test_peak_memory_excludes_what_was_allocated_before():
 
 
 def test_peak_memory_is_sampled_below_the_high_water_mark():
-    highest = np.ones(128 * MIB // 8)
-    del highest
-    with PeakMemory() as peak:
-        block = np.ones(64 * MIB // 8)
-        while peak.added_nbytes < 60 * MIB:
-            time.sleep(0.001)  # until the sampler has seen the block
-        del block
-    assert 60 * MIB < peak.added_nbytes < 80 * MIB
+    # in a process of its own, in which nothing else is freed meanwhile
+    program = """
+import time
+import numpy as np
+from streamreg.machine import PeakMemory
+highest = np.ones(16 << 20)
+del highest
+with PeakMemory() as peak:
+    block = np.ones(8 << 20)
+    while peak.added_nbytes < 60 << 20:
+        time.sleep(0.001)  # until the sampler has seen the block
+    del block
+print(peak.added_nbytes)
+"""
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert 60 * MIB < int(out.stdout) < 80 * MIB
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is inherited on Linux")

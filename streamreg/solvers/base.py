@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from streamreg.errors import Message, Parameter, Remedy
+from streamreg.solvers.losses import SquaredLoss
+from streamreg.solvers.penalties import L2Penalty, Penalty
 
 if TYPE_CHECKING:
     from streamreg.accumulators.base import Accumulator
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 EPS = float(np.finfo(float).eps)
-LEAST_SQUARES = "least squares, with l2"
+LEAST_SQUARES = f"{SquaredLoss.name}, with {L2Penalty.name}"
+_SQUARED_LOSS, _NO_PENALTY = SquaredLoss(), L2Penalty()
 
 
 class Reduce(Protocol):
@@ -34,9 +37,7 @@ class Reduce(Protocol):
 
 @dataclass(frozen=True)
 class Problem:
-    """The objective, with sᵢ = 1 for rows without weights.
-
-        f(w, b) = 1/(2 Σsᵢ) · Σᵢ sᵢ (xᵢ·w + b - yᵢ)²  +  λ/2·‖w‖²
+    """The objective, f(w, b) = loss(w, b) + penalty(w).
 
     The K targets are solved together. Without an intercept b is 0; it is never penalised.
     """
@@ -44,7 +45,8 @@ class Problem:
     n_features: int  # D
     n_targets: int  # K
     fit_intercept: bool = True
-    l2: float = 0.0  # λ
+    loss: SquaredLoss = _SQUARED_LOSS
+    penalty: Penalty = _NO_PENALTY
     feature_names: tuple[str, ...] | None = None
 
     def columns(self, numbers: Numbers) -> str:
@@ -171,9 +173,15 @@ class Solver(ABC):
 
     name: ClassVar[str]  # value of the parameter ``solver``
     summary: ClassVar[str]  # its strength, in a few words
-    # What it minimises. Another objective than this has no l2, and plans compare only solvers of
-    # the same one.
-    objective: ClassVar[str] = LEAST_SQUARES
+
+    def penalty(self, l2: float) -> Penalty:
+        """Return the penalty of the objective, which is another one if a solver overrides this."""
+        return L2Penalty(l2)
+
+    @property
+    def objective(self) -> str:
+        """What it minimises; plans compare solvers of one objective, and others refuse ``l2``."""
+        return f"{SquaredLoss.name}, with {self.penalty(0.0).name}"
 
     @abstractmethod
     def footprint(self, problem: Problem) -> Footprint:

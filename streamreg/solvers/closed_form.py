@@ -23,7 +23,7 @@ from streamreg.solvers.base import (
 )
 from streamreg.solvers.cholesky import Factor
 from streamreg.solvers.diagnostics import column_warnings, or_l2
-from streamreg.solvers.standardization import Coordinates, is_constant, measure, penalty_root
+from streamreg.solvers.standardization import Coordinates, is_constant, measure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,7 +98,7 @@ class ClosedForm(Solver):
         coordinates = _coordinates(problem, moments, units, reduce)
         sigma = coordinates.scale
         factor = Factor.of(
-            _scaled(moments, sigma, penalty_root(problem, units)),
+            _scaled(moments, sigma, problem.penalty.root(units.x)),
             np.where(np.isfinite(sigma), sigma / units.x, 0.0),
         )
         right = moments.cross / sigma[:, None]
@@ -140,7 +140,7 @@ def _coordinates(
 ) -> Coordinates:
     """Return coordinates, scaled by powers of two, in which XᵀX has a diagonal near 1."""
     spread = np.sqrt(moments.gram.diagonal() / moments.s)
-    _, exponents = np.frexp(np.hypot(spread, penalty_root(problem, units)))
+    _, exponents = np.frexp(np.hypot(spread, problem.penalty.root(units.x)))
     scale = np.where(is_constant(spread, moments.mean), np.inf, np.ldexp(1.0, exponents))
     centre, y_centre, subtracts = moments.mean, moments.y_mean, problem.fit_intercept
     return Coordinates(problem, reduce, units, centre, y_centre, scale, subtracts=subtracts)

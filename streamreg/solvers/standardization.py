@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from streamreg.accumulators.base import Scaling, power_of_two
-from streamreg.accumulators.gradient import Gradient
 from streamreg.accumulators.moments import Moments, MomentsResult
 from streamreg.errors import InputError
 from streamreg.kernels.base import Affine
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
     from streamreg.solvers.base import Mask, Problem, Reduce
 
 _TINY = float(np.finfo(float).tiny)
-# a larger root of a penalty holds its coefficient at 0 as well; the square of this one is finite
-_MOST_PENALTY_ROOT = 2.0**500
 
 
 class Evaluation(NamedTuple):
@@ -71,7 +68,7 @@ class Coordinates:
             b = np.zeros_like(b)
         matters = np.abs(theta[:-1]) > EPS * np.max(np.abs(theta[:-1]), axis=0)
         # a penalty may shrink a weight to 0
-        matters &= not self.problem.l2
+        matters &= not self.problem.penalty.strength
         # written so that NaN is one of them
         outside = ~(np.abs(w) < np.inf) | (matters & (np.abs(w) < _TINY))
         if outside.any():
@@ -102,10 +99,11 @@ class Coordinates:
         x_scale, y_scale = (None if (unit == 1).all() else unit for unit in self.units)
         x = Affine(x_scale, self.centre if self.subtracts else None)
         y = Affine(y_scale, self.y_centre if self.y_centre.any() else None)
-        result = self.reduce(Gradient(columns, offset, k, x, y))
-        penalised = penalty_root(self.problem, self.units)[:, None] * columns
+        loss, penalty = self.problem.loss, self.problem.penalty
+        result = self.reduce(loss.accumulator(columns, offset, k, x, y))
+        penalised = penalty.root(self.units.x)[:, None] * columns
         return Evaluation(
-            loss=0.5 * result.rr + 0.5 * np.sum(penalised[:, :k] ** 2, axis=0),
+            loss=loss.value(result) + penalty.value(columns[:, :k], self.units.x[:, None]),
             gradient=self._derivative(result.gradient[:, :k], result.bias[:k], penalised[:, :k]),
             curvature=self._derivative(result.gradient[:, k:], result.bias[k:], penalised[:, k:]),
         )
@@ -113,14 +111,9 @@ class Coordinates:
     def _derivative(self, products: Float64, sums: Float64, penalised: Float64) -> Float64:
         if not self.subtracts:
             products = products - np.outer(self.centre, sums)
-        scale, root = self.scale[:, None], penalty_root(self.problem, self.units)[:, None]
+        scale, root = self.scale[:, None], self.problem.penalty.root(self.units.x)[:, None]
         inner = products / scale + root / scale * penalised
         return np.vstack([inner, sums if self.problem.fit_intercept else np.zeros_like(sums)])
-
-
-def penalty_root(problem: Problem, units: Scaling) -> Float64:
-    """Return √λ of the penalty λ/2·‖w‖² for each column, (D,), in units."""
-    return np.asarray(np.minimum(np.sqrt(problem.l2) * units.x, _MOST_PENALTY_ROOT))
 
 
 def _exponents(powers: Float64) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
@@ -153,7 +146,7 @@ def standardise(problem: Problem, reduce: Reduce) -> tuple[Coordinates, Evaluati
         variance = variance + moments.y_mean**2
     constant = is_constant(spread, centre)
     far = (np.abs(centre) > _LARGE_MEAN * spread) & ~constant
-    scale = _scales(spread, constant, penalty_root(problem, units))
+    scale = _scales(spread, constant, problem.penalty.root(units.x))
     coordinates = Coordinates(
         problem, reduce, units, centre, y_centre, scale, subtracts=bool(far.any())
     )
@@ -161,7 +154,7 @@ def standardise(problem: Problem, reduce: Reduce) -> tuple[Coordinates, Evaluati
     gradient = np.vstack([-cross / scale[:, None], np.zeros((1, k))])
     evaluation = Evaluation(0.5 * variance, gradient, np.empty((d + 1, 0)))
     warnings += column_warnings(problem, constant, moments.low < moments.high)
-    if not problem.l2:
+    if not problem.penalty.strength:
         warnings += dependence_warnings(problem, moments, constant)
         warnings += duplicate_warnings(
             problem,

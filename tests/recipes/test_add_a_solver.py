@@ -11,23 +11,46 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from problems import Reduce
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import Lasso
 
 from streamreg import InputError, LinearRegression, MemoryLimitError, plan
-from streamreg.accumulators.gradient import Gradient, gradient_nbytes
+from streamreg.accumulators.gradient import gradient_nbytes
 from streamreg.accumulators.moments import Moments
 from streamreg.solvers import registry
 from streamreg.solvers.base import (
+    NO_ITERATE_STORE,
     EpochRecord,
     Footprint,
     PassFootprint,
+    Problem,
     Solution,
     Solver,
     Status,
 )
+from streamreg.solvers.closed_form import ClosedForm
+from streamreg.solvers.conjugate_gradient import ConjugateGradient
+from streamreg.solvers.penalties import Penalty
 
-# 1. a solver: what it needs, known without data, and how it asks for passes
+# 1. a penalty: a sibling of l2
+
+
+@dataclass(frozen=True)
+class L1Penalty(Penalty):
+    """λ‖w‖₁, of the lasso."""
+
+    name = "l1"
+
+    def value(self, w, x_scale=1.0):
+        return self.strength * np.abs(x_scale * w).sum(axis=0)
+
+    def shrink(self, w, step):
+        """Return argmin_v ½‖v - w‖² + step·λ‖v‖₁."""
+        return np.sign(w) * np.maximum(np.abs(w) - step * self.strength, 0)
+
+
+# 2. a solver: what it needs, known without data, and how it asks for passes
 
 
 class Iterate(NamedTuple):
@@ -41,18 +64,18 @@ class Iterate(NamedTuple):
 
 @dataclass(frozen=True)
 class Fista(Solver):
-    """Proximal gradient descent with momentum: an error of O(1/k²) after k epochs.
-
-    It minimises f(w, b) + λ‖w‖₁, where f is half the mean of squared residuals.
-    """
+    """Proximal gradient descent with momentum: an error of O(1/k²) after k epochs."""
 
     name = "fista"
-    objective = "the lasso"
     summary = "sparse weights, O(D) state"
 
     l1: float  # λ
     max_epochs: int
     tol: float
+
+    def penalty(self, l2):
+        del l2  # a fit refuses it
+        return L1Penalty(self.l1)
 
     def footprint(self, problem):
         d, k = problem.n_features, problem.n_targets
@@ -89,11 +112,9 @@ class Fista(Solver):
         return Solution(now.w, now.b, status or Status.OUT_OF_EPOCHS, len(losses), losses)
 
     def _advance(self, problem, reduce, step, now):
-        result = reduce(Gradient(now.w_ahead, now.b_ahead, problem.n_targets))
-        loss = 0.5 * result.rr + self.l1 * np.abs(now.w_ahead).sum(axis=0)
-        w = now.w_ahead - step * result.gradient
-        # argmin_v ½‖v - w‖² + step·λ‖v‖₁: w, shrunk towards 0
-        w = np.sign(w) * np.maximum(np.abs(w) - step * self.l1, 0)
+        result = reduce(problem.loss.accumulator(now.w_ahead, now.b_ahead, problem.n_targets))
+        loss = problem.loss.value(result) + problem.penalty.value(now.w_ahead)
+        w = problem.penalty.shrink(now.w_ahead - step * result.gradient, step)
         b = now.b_ahead - step * result.bias if problem.fit_intercept else now.b
         momentum = (1 + np.sqrt(1 + 4 * now.momentum**2)) / 2
         beyond = (now.momentum - 1) / momentum
@@ -107,7 +128,7 @@ class Fista(Solver):
         )
 
 
-# 2. a line in the registry
+# 3. a line in the registry
 
 
 @pytest.fixture(autouse=True)
@@ -138,9 +159,26 @@ def test_the_weights_are_those_of_the_lasso_of_scikit_learn(problem, fit_interce
     assert model.n_iter_ == len(model.loss_history_) < 1000
 
 
+def test_the_loss_is_the_objective_of_the_lasso(problem):
+    X, y = problem
+    losses = LinearRegression(solver="fista", tol=1e-10).fit(X, y).loss_history_
+    lasso = Lasso(alpha=0.1, tol=1e-12).fit(X, y)
+    least = 0.5 * np.mean((lasso.predict(X) - y) ** 2) + 0.1 * np.abs(lasso.coef_).sum()
+    np.testing.assert_allclose([losses[0], losses[-1]], [0.5 * np.mean(y**2), least], rtol=1e-10)
+
+
 def test_l2_is_refused_because_the_lasso_has_none(problem):
-    with pytest.raises(InputError, match=r'l2=1.0 has no effect with solver="fista", which min'):
+    says = r'l2=1.0 has no effect with solver="fista", which minimises least squares, with l1'
+    with pytest.raises(InputError, match=says):
         LinearRegression(solver="fista", l2=1.0).fit(*problem)
+
+
+@pytest.mark.parametrize("solver", [ClosedForm(), ConjugateGradient()])
+def test_solvers_of_linear_equations_refuse_another_penalty(problem, solver):
+    X, y = problem
+    lasso = Problem(X.shape[1], 1, penalty=L1Penalty(0.1))
+    with pytest.raises(InputError, match="l1 is not a quadratic penalty"):
+        solver.solve(lasso, Reduce(X, y), lambda _: None, NO_ITERATE_STORE)
 
 
 def test_a_refusal_offers_no_solver_of_another_objective(problem):

@@ -11,6 +11,7 @@ import numpy as np
 from laws import Rows
 
 from streamreg.solvers.base import NO_ITERATE_STORE, Problem
+from streamreg.solvers.penalties import L2Penalty
 
 THREE_SEGMENTS = (1 / 5, 1 / 2)
 
@@ -37,7 +38,7 @@ class Reduce:
 def solve(solver, X, y, weight=None, *, l2=0.0, cuts=THREE_SEGMENTS, **problem):
     n_targets = 1 if np.ndim(y) == 1 else y.shape[1]
     reduce = Reduce(X, y, weight, cuts)
-    problem = Problem(X.shape[1], n_targets, l2=l2, **problem)
+    problem = Problem(X.shape[1], n_targets, penalty=L2Penalty(l2), **problem)
     solution = solver.solve(problem, reduce, lambda _: None, NO_ITERATE_STORE)
     return solution, reduce
 

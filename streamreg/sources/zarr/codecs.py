@@ -81,7 +81,7 @@ class ChunkCodec:
             return
         try:
             self.compressor.decode(encoded, values)
-        # numcodecs raises RuntimeError, ValueError and OSError
+        # numcodecs raises RuntimeError, ValueError and OSError, also if bytes of the chunk are left
         except Exception as error:
             raise DamagedChunkError(f"{codec_id} cannot decode it ({error})") from error
 

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numcodecs
 import numpy as np
+import pyarrow as pa
 import pytest
 import strategies as ours
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stores import read_all, write_zarr
-from zarr.codecs import GzipCodec, ShardingCodec, TransposeCodec, ZstdCodec
+from zarr.codecs import Crc32cCodec, GzipCodec, ShardingCodec, TransposeCodec, ZstdCodec
 
 from streamreg.errors import DataCorruptionError, InputError
 from streamreg.sources.block_reader import BlockReader
@@ -214,20 +215,82 @@ def test_a_version_2_array_without_fill_value_is_filled_with_zeros(store):
     assert same(filled, np.array([[1.0, 1], [1, 1], [0, 0], [0, 0]]))
 
 
-def test_streaming_zstd_frames_without_a_size_are_read(store):
-    # as other writers than numcodecs make them
-    pa = pytest.importorskip("pyarrow")
-    values = np.arange(4000.0).reshape(500, 8)
-    path = store(values, chunks=(500, 8), compressors=ZstdCodec())
+def zstd_stream(rows):
+    """Return a zstd frame without its size, as other writers than numcodecs make it."""
     sink = pa.BufferOutputStream()
     with pa.CompressedOutputStream(sink, "zstd") as stream:
-        stream.write(values.tobytes())
+        stream.write(rows.tobytes())
+    return sink.getvalue().to_pybytes()
+
+
+def test_streaming_zstd_frames_without_a_size_are_read(store):
+    values = np.arange(4000.0).reshape(500, 8)
+    path = store(values, chunks=(500, 8), compressors=ZstdCodec())
     chunk = Path(path, "c", "0", "0")
-    chunk.write_bytes(sink.getvalue().to_pybytes())
+    chunk.write_bytes(zstd_stream(values))
     assert same(read_all(open_source(path, "X")), values)
     chunk.write_bytes(chunk.read_bytes()[:-9])
     with pytest.raises(DataCorruptionError, match="c/0/0"):
         read_all(open_source(path, "X"))
+
+
+CHUNK_NBYTES = 250 * 8 * 8
+
+
+def claiming_a_chunk(codec, at):
+    """Return an encoder whose header claims the bytes of a whole chunk."""
+
+    def encode(rows):
+        frame = bytearray(codec.encode(rows))
+        frame[at : at + 4] = CHUNK_NBYTES.to_bytes(4, "little")
+        return frame
+
+    return encode
+
+
+SHORT_FRAMES = {
+    "none": (None, np.ndarray.tobytes, "bytes where 16,000 belong"),
+    "crc32c": (
+        Crc32cCodec(),
+        numcodecs.CRC32C(location="end").encode,
+        "bytes where the chunk has 16,000",
+    ),
+    "zstd stream": (numcodecs.Zstd(), zstd_stream, "zstd cannot decode it .*16000"),
+    "zstd": (numcodecs.Zstd(), None, "header claims .* where the chunk has 16,000"),
+    "blosc": (numcodecs.Blosc(), None, "header claims .* where the chunk has 16,000"),
+    "blosc that claims more": (
+        numcodecs.Blosc(),
+        claiming_a_chunk(numcodecs.Blosc(), 4),
+        "blosc cannot decode it",
+    ),
+    "lz4": (numcodecs.LZ4(), None, "header claims .* where the chunk has 16,000"),
+    "lz4 that claims more": (
+        numcodecs.LZ4(),
+        claiming_a_chunk(numcodecs.LZ4(), 0),
+        "lz4 cannot decode it",
+    ),
+    "gzip": (numcodecs.GZip(), None, "ends after .* decoded bytes where the chunk has 16,000"),
+    "zlib": (numcodecs.Zlib(), None, "ends after .* decoded bytes where the chunk has 16,000"),
+    "bz2, by zarr-python": (numcodecs.BZ2(), None, "cannot be read: .* cannot reshape"),
+}
+
+
+@pytest.mark.parametrize("n_rows", [1, 100, 249])
+@pytest.mark.parametrize("kind", SHORT_FRAMES)
+def test_a_chunk_that_decodes_to_fewer_rows_is_damaged(store, kind, n_rows):
+    codec, encode, says = SHORT_FRAMES[kind]
+    values = np.random.default_rng(0).integers(0, 9, (500, 8)).astype(float)
+    if isinstance(codec, Crc32cCodec):
+        layout, file = {"compressors": codec}, "c/1/0"
+    else:
+        layout, file = {"compressors": codec, "zarr_format": 2}, "1.0"
+    path = store(values, chunks=(250, 8), **layout)
+    Path(path, file).write_bytes((encode or codec.encode)(values[250 : 250 + n_rows]))
+    reader = open_source(path, "X").open()
+    # rows of the last chunk stay in the reader's buffer
+    assert same(reader.read(0, 250), values[:250])
+    with pytest.raises(DataCorruptionError, match=rf"{re.escape(file)} of .*{says}"):
+        reader.read(250, 500)
 
 
 def test_concatenated_gzip_streams_are_read(store):

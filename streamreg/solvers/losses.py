@@ -1,0 +1,25 @@
+"""Losses: the part of the objective that depends on the rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from streamreg.accumulators.gradient import Gradient
+
+if TYPE_CHECKING:
+    from streamreg.accumulators.gradient import GradientResult
+    from streamreg.blocks import Float64
+
+
+@dataclass(frozen=True)
+class SquaredLoss:
+    """1/(2 Σsᵢ) · Σᵢ sᵢ (xᵢ·w + b - yᵢ)², with sᵢ = 1 for rows without weights."""
+
+    name: ClassVar[str] = "least squares"
+    # of a pass: made of (w, b), it computes the loss and its derivatives there
+    accumulator: ClassVar[type[Gradient]] = Gradient
+
+    def value(self, result: GradientResult) -> Float64:
+        """Return the loss of each target, (K,)."""
+        return 0.5 * result.rr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from contextlib import suppress
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -105,7 +106,7 @@ class SliceableSource(RowSource):
             return None
         is_plain_file = self.array.file.driver == "sec2" and Path(self.file).is_file()
         is_float_or_integer = self.dtype.kind in "iuf"
-        return self.array.id.getoffset() if is_plain_file and is_float_or_integer else None
+        return self.array.id.get_offset() if is_plain_file and is_float_or_integer else None
 
     def local_paths(self) -> list[Path]:
         return [file for file in [Path(self.file)] if file.is_file()]
@@ -183,17 +184,15 @@ class _SliceReader(ChunkReader):
         return self._fill(start, stop) if self._source.grid.divisible else super().read(start, stop)
 
     def parts(self, start: int, stop: int) -> list[tuple[int, int, int]] | None:
-        if self._file is None:
-            try:
+        # what fails is told by the read
+        with suppress(OSError, ValueError, RuntimeError), _READING:
+            if self._file is None:
                 self._file = os.open(self._source.file, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError:
-                return None
-        with _READING:
             offset = self._source.offset()
-        if offset is None:
-            return None
-        first = offset + start * self._source.row_nbytes
-        return [(self._file, first, stop - start)]
+            if offset is not None:
+                first = offset + start * self._source.row_nbytes
+                return [(self._file, first, stop - start)]
+        return None
 
     def close(self) -> None:
         if self._file is not None:

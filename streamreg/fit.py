@@ -112,7 +112,7 @@ class ThreadsBackend(Backend):
         )
 
     def segment_reducer(self, candidate: Candidate) -> SegmentReducer:
-        return ThreadsReducer(candidate.kernels, self.policy)
+        return ThreadsReducer(candidate.kernels, self.policy, candidate.uses_blas)
 
 
 def backend_of(config: FitConfig) -> Backend:

@@ -23,6 +23,7 @@ from streamreg.errors import (
     MemoryLimitError,
     StreamregError,
 )
+from streamreg.kernels.library import describe_kernels
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -52,7 +53,7 @@ class _SignalError(BaseException):
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        show.write(f"streamreg {streamreg.__version__}")
+        show.write(f"streamreg {streamreg.__version__}\nkernels: {describe_kernels()}")
         raise typer.Exit
 
 
@@ -64,7 +65,10 @@ def options(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Show the version and the kernels.",
         ),
     ] = False,
 ) -> None:

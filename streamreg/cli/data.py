@@ -12,6 +12,7 @@ from streamreg.cli.options import Data, Json, MissingChunks, Overwrite, Progress
 from streamreg.config import FitConfig
 from streamreg.engines.partition import Blocks
 from streamreg.formatting import count, format_nbytes
+from streamreg.kernels.library import describe_kernels
 from streamreg.progress import progress_of
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def info(
     advice = dataset.X.layout_advice(largest * dataset.X.row_nbytes)
     if json:
         known = {"feature_names": dataset.feature_names, "target_names": dataset.target_names}
-        show.write_json({"arrays": rows, "advice": advice} | known)
+        show.write_json({"arrays": rows, "advice": advice, "kernels": describe_kernels()} | known)
         return
     headings = ("array", "shape", "dtype", "chunks", "chunk size", "codecs", "checksum")
     show.write_table(headings, [[str(row[heading]) for heading in headings] for row in rows])
@@ -96,6 +97,7 @@ def info(
         show.write(f"features: {', '.join(names[:12])}{more}")
     if dataset.target_names:
         show.write(f"targets: {', '.join(dataset.target_names)}")
+    show.write(f"kernels: {describe_kernels()}")
     for line in advice:
         show.write(f"advice: {line}")
 

@@ -8,7 +8,6 @@ from streamreg.cluster.engine import ClusterEngine
 from streamreg.cluster.scheduler import scheduler_of
 from streamreg.cluster.workers import job_for, require_fit_workers
 from streamreg.config import memory_limit_or_default
-from streamreg.engines.blas import blas_architecture
 from streamreg.errors import ClusterError, InputError, Message, Parameter, warn
 from streamreg.formatting import format_nbytes
 from streamreg.planning.backend import Backend
@@ -121,7 +120,7 @@ class ClusterBackend(Backend):
         """
         job = job_for(dataset, self.segment_reducer(candidate))
         # without GPUs a fit on this machine's processor is expected to give the same bits
-        ours = {blas_architecture()} if candidate.device is None else set()
+        ours = {job.reducer.describe_processor()} if candidate.device is None else set()
         require_fit_workers(self._scheduler, job, ours)
         return ClusterEngine(dataset, job, self._scheduler, on_rows, self.policy)
 

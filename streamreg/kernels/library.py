@@ -10,13 +10,12 @@ import ctypes
 import os
 import platform
 from functools import cache
-from importlib.resources import files
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from streamreg.errors import InputError
 
-# of the environment: the name of a level, or numpy; for tests, and to compare processors
+# of the environment: a level, or numpy; to compare processors, and for tests
 VARIABLE = "STREAMREG_KERNELS"
 NUMPY = "numpy"
 # levels of each kind of processor, the best first; the last runs on all of the kind
@@ -42,13 +41,13 @@ class Library(NamedTuple):
         return self.level != "baseline"
 
 
-def _folder() -> Path:
-    return files("streamreg.kernels") / "native"  # type: ignore[return-value]
+def _levels() -> tuple[str, ...]:
+    return LEVELS.get(platform.machine().lower(), ())
 
 
 def _load(level: str) -> Library | None:
     """Return the loops of a level; ``None`` if they were not compiled, or cannot be loaded."""
-    path = _folder() / f"loops_{level}.so"
+    path = Path(__file__).parent / "native" / f"loops_{level}.so"
     try:
         return Library(level, ctypes.CDLL(str(path)))
     except OSError:
@@ -58,7 +57,7 @@ def _load(level: str) -> Library | None:
 @cache
 def load_level(level: str) -> Library | None:
     """Return the loops of a level of this kind of processor; ``None`` if they cannot run here."""
-    levels = LEVELS.get(platform.machine().lower(), ())
+    levels = _levels()
     if level not in levels:
         return None
     least = _load(levels[-1])
@@ -71,21 +70,20 @@ def load_level(level: str) -> Library | None:
 @cache
 def load_library() -> Library | None:
     """Return the best loops for this processor; ``None`` if NumPy's serve."""
-    wanted = os.environ.get(VARIABLE, "")
-    if wanted == NUMPY:
-        return None
-    levels = LEVELS.get(platform.machine().lower(), ())
-    for level in [wanted] if wanted else levels:
-        library = load_level(level)
-        if library is not None:
-            return library
-    return None
+    known = [library for level in _levels() if (library := load_level(level)) is not None]
+    wanted = os.environ.get(VARIABLE)
+    if not wanted:
+        return known[0] if known else None
+    named = {NUMPY: None, **{library.level: library for library in known}}
+    if wanted not in named:
+        raise InputError(f"{VARIABLE} is {wanted!r}; this processor runs {', '.join(named)}")
+    return named[wanted]
 
 
-def describe() -> str:
+def describe_kernels() -> str:
     """Return which loops run, for people: ``"compiled for x86-64-v4"``."""
     library = load_library()
     if library is None:
-        return "NumPy's, which are slower: nothing was compiled when streamreg was installed"
+        return "NumPy's, which are slower; no compiled ones are installed"
     prefix = "x86-64-" if library.level in LEVELS["x86_64"] else ""
     return f"compiled for {prefix}{library.level}"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from streamreg.engines.partition import HOST
 from streamreg.formatting import MIB, count, format_nbytes
+from streamreg.kernels.library import NUMPY
 from streamreg.kernels.numpy import gram_tile_rows
 from streamreg.kernels.registry import best_kernels
 from streamreg.planning.backend import Rates, Request
@@ -93,9 +94,10 @@ def _choose(candidates: dict[str, Candidate]) -> str:
     return iterative.solver if is_better or not exact.fits else exact.solver
 
 
-def process_term(threads: int) -> Term:
-    """Return what the process itself adds, beside its data."""
-    return Term("process", _PROCESS_NBYTES + threads * _THREAD_NBYTES, "modules, stacks, heaps")
+def process_term(threads: int, *, in_memory: bool = False) -> Term:
+    """Return what the process itself adds, beside its data; less if those are in memory."""
+    modules = _PROCESS_NBYTES // 2 if in_memory else _PROCESS_NBYTES
+    return Term("process", modules + threads * _THREAD_NBYTES, "modules, stacks, heaps")
 
 
 def decoder_term(costs: RowCosts, readers: int) -> list[Term]:
@@ -111,7 +113,9 @@ def threads_needs(request: Request, n_threads: int) -> Needs:
     _, costs, problem, solver = request
     passes = solver.footprint(problem).passes
     terms = max((_pass_terms(costs, problem, each, n_threads) for each in passes), key=peak)
-    return Needs(tuple(terms), best_kernels())
+    kernels = best_kernels()
+    uses_blas = kernels == NUMPY or passes[0].multiplies_matrices
+    return Needs(tuple(terms), kernels, uses_blas)
 
 
 def _candidate(request: Request, backend: Backend, *, saves: bool) -> Candidate:
@@ -148,6 +152,7 @@ def _candidate(request: Request, backend: Backend, *, saves: bool) -> Candidate:
         terms=(*terms, *cache),
         n_threads=n_threads,
         kernels=needs.kernels,
+        uses_blas=needs.uses_blas,
         device=needs.device,
     )
 
@@ -202,7 +207,7 @@ def _pass_terms(
         Term(each.what, state_nbytes, f"{why}, {states}"),
         *costs.terms(readers, gram_tile_rows(d) if each.multiplies_matrices else 0),
         tiles,
-        process_term(threads),
+        process_term(threads, in_memory=not costs.slot_nbytes),
     ]
     if costs.decodes:
         # between the tiles of two blocks a chunk is decoded: its buffers take the memory that the

@@ -40,6 +40,7 @@ class Needs(NamedTuple):
 
     terms: tuple[Term, ...]
     kernels: str  # the name of the kernels that reduce the blocks
+    uses_blas: bool = False  # whether BLAS makes the sums, whose last bits depend on the processor
     device: DeviceNeeds | None = None
 
 
@@ -61,6 +62,7 @@ class Candidate:
     terms: tuple[Term, ...]
     n_threads: int  # that run passes: as many as fit, at least one
     kernels: str  # the name of the kernels that reduce the blocks
+    uses_blas: bool = False  # whether BLAS makes the sums, whose last bits depend on the processor
     device: DeviceNeeds | None = None
 
     @property

@@ -18,7 +18,6 @@ import zarr
 from zarr.codecs import BloscCodec, GzipCodec, TransposeCodec, ZstdCodec
 
 from streamreg.formatting import GIB, MIB, format_nbytes
-from streamreg.kernels import numba as numba_kernels
 from streamreg.output.zarr_writer import create_array, new_group
 from streamreg.validate import parse_nbytes
 
@@ -30,9 +29,7 @@ DATA_NBYTES = 64 * MIB
 CODECS = {"none": None, "zstd": ZstdCodec(), "blosc": BloscCodec(), "gzip": GzipCodec(level=1)}
 
 
-def measure(
-    kind, path, *, task="fit", weighted=False, nan_policy="raise", loads_numba=False, **settings
-):
+def measure(kind, path, *, task="fit", weighted=False, nan_policy="raise", **settings):
     settings = {"n_threads": 2, "memory_limit": "256 MiB", "max_epochs": 2, **settings}
     case = {
         "kind": kind,
@@ -40,7 +37,6 @@ def measure(
         "task": task,
         "weighted": weighted,
         "nan_policy": nan_policy,
-        "loads_numba": loads_numba,
         "settings": settings,
     }
     # a new interpreter, because a fork starts with the memory of this one
@@ -279,22 +275,12 @@ def test_fewer_rows_than_columns(data):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not numba_kernels.is_installed(), reason="Numba is not installed")
-def test_kernels_that_numba_compiles_for_the_first_time(data, tmp_path, monkeypatch):
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
-    path = data.zarr(100, dtype="float32")
-    check("zarr", path, solver="cg", memory_limit="240 MiB", loads_numba=True)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("codec", ["none", "zstd"])
-@pytest.mark.parametrize("loads_numba", [True, False], ids=["numba", "numpy"])
-def test_one_column_of_many_rows(data, codec, loads_numba):
+def test_one_column_of_many_rows(data, codec):
     # targets, residuals and weights are as large as the rows
     path = data.zarr(1, dtype="float32", codec=codec, chunk_nbytes=16 * MIB)
-    how = {"solver": "cg", "loads_numba": loads_numba}
-    memory = measure("zarr", path, memory_limit="2 GiB", **how)
-    check("zarr", path, memory_limit=memory["planned"] - memory["cache"], **how)
+    memory = measure("zarr", path, memory_limit="2 GiB", solver="cg")
+    check("zarr", path, memory_limit=memory["planned"] - memory["cache"], solver="cg")
 
 
 @pytest.mark.parametrize("task", ["predict", "predict_to", "score"])

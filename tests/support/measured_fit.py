@@ -16,14 +16,9 @@ from typing import Any
 import numpy as np
 import zarr
 
-from streamreg.kernels import numba as numba_kernels
-
 
 def main() -> None:
     case = json.loads(sys.argv[1])
-    if case["loads_numba"]:
-        # whatever the size of the data, which is a matter of speed
-        numba_kernels._WORTH_NBYTES = 0
     tasks = {"fit": _fit, "public_fit": _public_fit}
     rows = _load(case["kind"], case["path"], case["weighted"])
     print(json.dumps(tasks.get(case["task"], _predict)(*rows, case)))

@@ -31,11 +31,8 @@ def run(case: dict[str, Any]) -> None:
     """Plan, fit with the least limit, and print the figures."""
     import streamreg
     from streamreg import LinearRegression, MemoryLimitError
-    from streamreg.kernels import numba as numba_kernels
 
     warnings.simplefilter("ignore")
-    if numba_kernels.is_worth(case["pass_nbytes"]):
-        numba_kernels.load()
     how = {"solver": case["solver"], "max_epochs": case["epochs"]}
     peak_nbytes()
     before = peak_nbytes()

@@ -174,17 +174,15 @@ def one_epoch(path: Path, repeats: int) -> dict[str, Any]:
 
     from streamreg.accumulators.gradient import Gradient
     from streamreg.engines.threads import ThreadsEngine
-    from streamreg.kernels import numba as numba_kernels
     from streamreg.machine import usable_cpus
     from streamreg.sources.open import open_dataset
 
     dataset = open_dataset(path)
     d = dataset.n_features
     weights = np.random.default_rng(1).standard_normal((d, 2))
-    kernels = "numba" if numba_kernels.is_worth(dataset.pass_nbytes) else "numpy"
     X, y = da.from_zarr(f"{path}/X"), da.from_zarr(f"{path}/y")
     expression = X.T @ (X @ weights[:, 0] - y.rechunk((X.chunks[0],)))
-    with ThreadsEngine(dataset, usable_cpus(), kernels=kernels) as engine:
+    with ThreadsEngine(dataset, usable_cpus()) as engine:
         works = {
             "streamreg": lambda: engine.reduce(Gradient(weights, np.zeros(2), 1)),
             "dask.array": expression.compute,

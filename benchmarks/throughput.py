@@ -1,4 +1,4 @@
-"""Bytes a second of a gd epoch beside reading or decoding alone; flops a second of XᵀX beside BLAS.
+"""Bytes a second of epochs beside reading or decoding alone; flops a second of XᵀX beside BLAS.
 
 python benchmarks/throughput.py [--quick]
 """
@@ -23,9 +23,9 @@ from threadpoolctl import threadpool_limits
 
 from streamreg.accumulators.gradient import Gradient
 from streamreg.accumulators.gram import Gram
+from streamreg.blocks import piece_nbytes
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.kernels import blas
-from streamreg.kernels import numba as numba_kernels
 from streamreg.machine import usable_cpus
 from streamreg.sources.open import open_dataset
 
@@ -36,21 +36,21 @@ if TYPE_CHECKING:
 
     Row = dict[str, Any]
 
-# those that a large fit uses: compiled, if Numba is installed
-KERNELS = "numba" if numba_kernels.is_installed() else "numpy"
-_BUFFER_NBYTES = 2 << 20
+# columns of coefficients: gd multiplies with w, cg with w and a direction
+COLUMNS = {"gd": 1, "cg": 2}
 
 
 def read_only(files: list[Path], n_threads: int) -> Callable[[], None]:
-    """Return a pass that reads all bytes, 2 MiB at a time, into one buffer a thread."""
-    buffers = [bytearray(_BUFFER_NBYTES) for _ in range(n_threads)]
+    """Return a pass that reads all bytes into one buffer a thread, by the calls of the kernels."""
+    buffers = [bytearray(piece_nbytes(1)) for _ in range(n_threads)]
 
     def read(thread: int) -> None:
         view = memoryview(buffers[thread])
         for path in files[thread::n_threads]:
             file = os.open(path, os.O_RDONLY)
-            while os.readv(file, [view]):
-                pass
+            offset = 0
+            while n_read := os.preadv(file, [view], offset):
+                offset += n_read
             os.close(file)
 
     return on_threads(read, n_threads)
@@ -85,31 +85,33 @@ def on_threads(work: Callable[[int], None], n_threads: int) -> Callable[[], None
     return run
 
 
-def some_gradient(n_features: int) -> Gradient:
-    """Return what gd gathers in an epoch: loss, gradient and the product along a direction."""
-    rng = np.random.default_rng(1)
-    return Gradient(rng.standard_normal((n_features, 2)), np.zeros(2), 1)
+def some_gradient(n_features: int, solver: str) -> Gradient:
+    """Return what an epoch of a solver accumulates: loss, gradient, for cg also a product."""
+    rng, m = np.random.default_rng(1), COLUMNS[solver]
+    return Gradient(rng.standard_normal((n_features, m)), np.zeros(m), 1)
 
 
 def as_row(source: str, dtype: str, dataset: Dataset, seconds: dict[str, list[float]]) -> Row:
-    """Return rates, and the share of the time alone in that of the epoch."""
+    """Return rates, and the share of the time alone in that of the epochs."""
     size = dataset.n_rows * dataset.X.row_nbytes / 1e9
     return {
         "source": source,
         "dtype": dtype,
         "D": dataset.n_features,
         "threads": usable_cpus(),
-        "epoch GB/s": size / statistics.median(seconds["epoch"]),
         "alone GB/s": size / statistics.median(seconds["alone"]),
-        "share": ratio(seconds, "alone", "epoch"),
-        "NumPy's loops GB/s": size / statistics.median(seconds["numpy"]),
+        **{f"{name} GB/s": size / statistics.median(seconds[name]) for name in COLUMNS},
+        **{f"{name} share": ratio(seconds, "alone", name) for name in COLUMNS},
+        "gd, NumPy's kernels, GB/s": size / statistics.median(seconds["numpy"]),
     }
 
 
-def epochs(engines: dict[str, ThreadsEngine], n_features: int) -> dict[str, Callable[[], object]]:
-    """Return an epoch of each engine."""
-    gradient = some_gradient(n_features)
-    return {name: partial(engine.reduce, gradient) for name, engine in engines.items()}
+def epochs(
+    engine: ThreadsEngine, plain: ThreadsEngine, n_features: int
+) -> dict[str, Callable[[], object]]:
+    """Return an epoch of each solver, and of gd with NumPy's kernels."""
+    ours = {name: partial(engine.reduce, some_gradient(n_features, name)) for name in COLUMNS}
+    return {**ours, "numpy": partial(plain.reduce, some_gradient(n_features, "gd"))}
 
 
 def measure(
@@ -130,10 +132,10 @@ def measure(
         else decode_only(files, codec, chunk_nbytes, threads)
     )
     with (
-        ThreadsEngine(dataset, threads, kernels=KERNELS) as engine,
-        ThreadsEngine(dataset, threads) as plain,
+        ThreadsEngine(dataset, threads) as engine,
+        ThreadsEngine(dataset, threads, kernels="numpy") as plain,
     ):
-        ours = epochs({"epoch": engine, "numpy": plain}, n_features)
+        ours = epochs(engine, plain, n_features)
         seconds = turn_about({"alone": alone, **ours}, repeats)
     return as_row(codec, dtype, dataset, seconds)
 
@@ -148,15 +150,15 @@ def measure_cached(folder: Path, dtype: str, n_features: int, nbytes: int, repea
 
     def add(thread: int) -> None:
         part = np.array_split(X.ravel(), threads)[thread]
-        # a sum that no processor is too slow for
+        # compiled, and it reads each value once
         np.dot(part, part)
 
     # while an engine is open BLAS has one thread
     with (
-        ThreadsEngine(dataset, threads, kernels=KERNELS, cache_nbytes=2 * nbytes) as engine,
-        ThreadsEngine(dataset, threads, cache_nbytes=2 * nbytes) as plain,
+        ThreadsEngine(dataset, threads, cache_nbytes=2 * nbytes) as engine,
+        ThreadsEngine(dataset, threads, kernels="numpy", cache_nbytes=2 * nbytes) as plain,
     ):
-        ours = epochs({"epoch": engine, "numpy": plain}, n_features)
+        ours = epochs(engine, plain, n_features)
         seconds = turn_about({"alone": on_threads(add, threads), **ours}, repeats)
     return as_row("block cache", dtype, dataset, seconds)
 
@@ -208,7 +210,7 @@ def measure_small(repeats: int) -> list[Row]:
     X = np.random.default_rng(0).standard_normal((10_000, 10))
     y, w = X.sum(axis=1), np.random.default_rng(1).standard_normal(10)
     with ThreadsEngine(open_dataset(X, y), usable_cpus()) as engine:
-        (epoch,) = epochs({"epoch": engine}, 10).values()
+        epoch = partial(engine.reduce, some_gradient(10, "gd"))
         seconds = turn_about({"epoch": epoch, "arithmetic": lambda: X.T @ (X @ w - y)}, repeats)
 
     def importing(module: str) -> Callable[[], object]:
@@ -247,7 +249,7 @@ def main() -> None:
                     rows.append(measure(Path(folder), codec, dtype, n_features, nbytes, repeats))
             with tempfile.TemporaryDirectory() as folder:
                 rows.append(measure_cached(Path(folder), dtype, n_features, nbytes, repeats))
-    for n_features in (256,) if quick else (256, 1024, 4096):
+    for n_features in (256,) if quick else (256, 1024, 2048):
         with tempfile.TemporaryDirectory() as folder:
             gram.append(measure_gram(Path(folder), n_features, nbytes, repeats))
     keep("throughput", rows, quick=quick)
@@ -262,8 +264,8 @@ def _draw(rows: list[Row]) -> None:
         names = [f"{row['source']}, {row['dtype']}" for row in rows]
         at = np.arange(len(rows))
         axes.barh(at - 0.2, [row["alone GB/s"] for row in rows], 0.4, label="reading or decoding")
-        bars = axes.barh(at + 0.2, [row["epoch GB/s"] for row in rows], 0.4, label="gd epoch")
-        axes.bar_label(bars, [f"{row['share']:.0%}" for row in rows], padding=2, fontsize=8)
+        bars = axes.barh(at + 0.2, [row["gd GB/s"] for row in rows], 0.4, label="gd epoch")
+        axes.bar_label(bars, [f"{row['gd share']:.0%}" for row in rows], padding=2, fontsize=8)
         axes.set(yticks=at, yticklabels=names, xlabel="decoded GB/s, D = 256, page cache warm")
         axes.invert_yaxis()
         axes.legend(fontsize=8, loc=(0.52, 0.72))  # beside the shortest bars

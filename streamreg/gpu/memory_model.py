@@ -94,7 +94,7 @@ def gpu_needs(
         n_cached=n_cached,
         fits=left >= 0,
     )
-    return Needs(host_terms, "cuda", device)
+    return Needs(host_terms, "cuda", device=device)
 
 
 def whole_arrays(dataset: Dataset) -> tuple[Array | None, Array | None]:

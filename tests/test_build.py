@@ -1,0 +1,114 @@
+"""Wheels: with compiled kernels where a C compiler is found, and pure Python where none works."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from streamreg.formatting import MIB
+
+pytest.importorskip("hatchling")
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.skipif(
+    not (ROOT / "hatch_build.py").exists(), reason="the tests run without the source tree"
+)
+SOURCES = ("streamreg", "pyproject.toml", "hatch_build.py", "README.md", "LICENSE")
+FIT = """
+import json
+import numpy as np
+import streamreg
+from streamreg.kernels.registry import best_kernels
+X = np.random.default_rng(0).standard_normal((1000, 3))
+model = streamreg.LinearRegression(solver="cg").fit(X, X @ [1.0, 2.0, 3.0])
+print(json.dumps([streamreg.__file__, best_kernels(), model.coef_.round(6).tolist()]))
+"""
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """Return a copy of what wheels are built of, without what an editable install compiled."""
+    copy = tmp_path_factory.mktemp("sources")
+    listed = subprocess.run(
+        ["git", "-C", ROOT, "ls-files", *SOURCES], capture_output=True, text=True, check=True
+    )
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            (copy / name).write_bytes((ROOT / name).read_bytes())
+    return copy
+
+
+def build(sources, folder, **environment):
+    """Return the wheel, and what the build printed."""
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder]
+    variables = {key: value for key, value in os.environ.items() if key != "CC"}
+    done = subprocess.run(
+        command,
+        cwd=sources,
+        env={**variables, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (wheel,) = Path(folder).glob("*.whl")
+    return wheel, done.stdout + done.stderr
+
+
+def fit(wheel, folder):
+    """Fit with the package of a wheel; return the file of the package, kernels and weights."""
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    done = subprocess.run(
+        [sys.executable, "-c", FIT],
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    file, kernels, weights = json.loads(done.stdout)
+    assert Path(file).is_relative_to(folder)
+    assert weights == [1.0, 2.0, 3.0]
+    return kernels
+
+
+@pytest.mark.slow
+def test_a_wheel_has_compiled_kernels_in_less_than_a_mebibyte(sources, tmp_path):
+    wheel, _ = build(sources, tmp_path / "wheels")
+    assert "py3-none-" in wheel.name
+    assert not wheel.name.endswith("-any.whl")
+    assert wheel.stat().st_size < MIB
+    assert fit(wheel, tmp_path / "unpacked") in {"compiled", "baseline"}
+
+
+def test_without_a_compiler_the_build_says_so_once_and_numpys_kernels_serve(sources, tmp_path):
+    # the interpreter has no ziglang, or one that does not work
+    (tmp_path / "ziglang").mkdir()
+    (tmp_path / "ziglang" / "__main__.py").write_text("raise SystemExit(1)")
+    wheel, printed = build(
+        sources, tmp_path / "wheels", PATH=str(tmp_path), PYTHONPATH=str(tmp_path)
+    )
+    assert wheel.name.endswith("py3-none-any.whl")
+    assert printed.count("the loops could not be compiled") == 1
+    assert fit(wheel, tmp_path / "unpacked") == "numpy"
+
+
+def test_a_compiler_of_the_package_index_is_asked_for_where_the_system_has_none(monkeypatch):
+    spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
+    hatch_build = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hatch_build)
+    hook = hatch_build.CompileLoops(str(ROOT), {}, None, None, str(ROOT), "wheel")
+    monkeypatch.delenv("CC", raising=False)
+    assert hook.dependencies() == ([] if hatch_build._system_compiler() else [hatch_build.ZIG])
+    monkeypatch.setenv("PATH", "")
+    assert hook.dependencies() == [hatch_build.ZIG]

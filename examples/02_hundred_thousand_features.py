@@ -1,7 +1,7 @@
 """100,000 features: the closed form is refused, cg and gd fit in 256 MiB.
 
-XᵀX would be 100,000² numbers of 8 bytes, 74.5 GiB. Gradients are vectors of 0.8 MB: without Numba
-cg and gd add some tens of MiB; Numba and LLVM add up to 168 MiB.
+XᵀX would be 100,000² numbers of 8 bytes, 74.5 GiB. Gradients are vectors of 0.8 MB:
+cg and gd add some tens of MiB.
 
     python examples/02_hundred_thousand_features.py
 """

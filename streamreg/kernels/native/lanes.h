@@ -154,12 +154,22 @@ INLINE void store_float64(double *values, lanes v)
     EACH_PART memcpy(values + PART * i_, &v.at[i_], sizeof(part));
 }
 
-/* The sum of the lanes, always in this order. */
+/* The sum of the lanes, always in this order: of the halves, of their halves, of the last two. */
 INLINE double sum_of(lanes v)
 {
-    double x[N_LANES];
-    store_float64(x, v);
-    return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7]));
+#if defined(__AVX2__)
+#if PART == 8
+    const __m512d all = (__m512d)v.at[0];
+    const __m256d four = _mm256_add_pd(_mm512_castpd512_pd256(all), _mm512_extractf64x4_pd(all, 1));
+#else
+    const __m256d four = _mm256_add_pd((__m256d)v.at[0], (__m256d)v.at[1]);
+#endif
+    const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
+    return two[0] + two[1];
+#else
+    const part two = (v.at[0] + v.at[2]) + (v.at[1] + v.at[3]);
+    return two[0] + two[1];
+#endif
 }
 
 #endif

@@ -5,7 +5,7 @@ INLINE void predict_columns(int type, int n_rows, int n_columns, const struct ro
                             const double *v, const double *b, int64_t k, double *out)
 {
     double dots[ROWS][COLUMNS];
-    dot_rows(type, n_rows, n_columns, x, row, v, dots);
+    dot_rows(type, n_rows, n_columns, x, row, v, dots, 0);
     EACH_ROW EACH_COLUMN out[(row + r) * k + c] = dots[r][c] + b[c];
 }
 

@@ -66,7 +66,7 @@ class Checkpoint(IterateStore):
         self._dataset = dataset
         self._stamps = dataset.stamps()
         self._saved: list[dict[str, Any]] = []  # descriptions of saved passes not yet used
-        # before the first iterate, and after the last
+        # the passes before the first iterate, and those after the last
         self._passes: dict[str, list[_Pass]] = {"first": [], "later": []}
         self._iterate: NamedTuple | None = None
         self._n_done = 0  # complete passes among those to which the next one belongs

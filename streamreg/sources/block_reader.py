@@ -30,7 +30,7 @@ class BlockReader:
         with ExitStack() as opened:
             for name, source in dataset.named().items():
                 readers[name] = opened.enter_context(closing(source.open()))
-            # if one fails to open, those before it have been closed
+            # if one source cannot be opened, the stack closes the readers opened before it
             self._opened = opened.pop_all()
         self._X, self._y = readers["X"], readers.get("y")
         self._weight = readers.get("sample_weight")
@@ -38,7 +38,7 @@ class BlockReader:
         self.n_omitted = 0
         # names of X and y, if they hold an integer that float64 cannot represent
         self.rounded = {rows.name for rows in (dataset.X, dataset.y) if rows and rows.is_rounded}
-        # whether such integers are looked for
+        # whether ``read`` looks for such integers
         self.checks_integers = True
 
     def read(self, start: int, stop: int) -> Block:
@@ -58,7 +58,7 @@ class BlockReader:
         return Block(X, y, weight, start)
 
     def prefetch(self, start: int, stop: int) -> None:
-        """Let the system fetch these rows while others are reduced."""
+        """Ask the system to fetch these rows while other rows are reduced."""
         self._X.prefetch(start, stop)
 
     def not_finite(self, start: int, stop: int) -> InputError | None:

@@ -22,7 +22,7 @@ def is_wide(dtype: np.dtype[Any]) -> bool:
 
 
 def narrow(values: Array) -> Array:
-    """Return float64 of wider floats: values beyond float64 become inf, which is then found."""
+    """Return wider floats as float64; values beyond float64 become inf, which checks then find."""
     if not is_wide(values.dtype):
         return values
     with np.errstate(over="ignore", under="ignore"):
@@ -37,7 +37,7 @@ def finite_rows(values: Array) -> np.ndarray[Any, np.dtype[np.bool_]]:
 
 
 def taken(values: Array, keep: np.ndarray[Any, np.dtype[np.bool_]]) -> Array:
-    """Return the rows of a mask ``keep`` (n,) on the host, from the host or the device."""
+    """Return the rows that a mask ``keep`` (n,) selects; the mask is on the host, rows anywhere."""
     # indices instead of the mask: the host need not wait for the device to count its rows
     rows: Array = values[namespace(values).asarray(np.flatnonzero(keep))]
     return rows
@@ -114,7 +114,7 @@ def require_dense(data: object, name: str) -> None:
         )
 
 
-def joined_cupy(parts: list[Array]) -> Array:
+def concatenated(parts: list[Array]) -> Array:
     """Concatenate rows; a single array is returned unchanged."""
-    joined: Array = parts[0] if len(parts) == 1 else namespace(parts[0]).concatenate(parts)
-    return joined
+    whole: Array = parts[0] if len(parts) == 1 else namespace(parts[0]).concatenate(parts)
+    return whole

@@ -204,7 +204,7 @@ def test_columns_hidden_by_weights_are_not_called_constant(solver):
     weight = np.ones(500)
     weight[77] = 1e40
     messages = " ".join(solve(solver, X, y, weight=weight)[0].warnings)
-    assert "count for nothing beside the weight of others" in messages
+    assert "only in rows of negligible weight" in messages
     assert "constant; coefficients" not in messages
 
 

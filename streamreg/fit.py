@@ -336,9 +336,15 @@ def _require_rows(dataset: Dataset, reduction: Reduction[Any], n_omitted: int) -
             )
         return
     if n_omitted == dataset.n_rows:
-        why = Message("all hold NaN or inf, which ", Parameter("nan_policy", "omit"), " leaves out")
+        why = Message(
+            "all hold NaN or inf, and ", Parameter("nan_policy", "omit"), " leaves them out"
+        )
     elif n_omitted:
-        why = Message(f"{n_omitted:,} left out for NaN or inf, and all others of zero weight")
+        why = Message(
+            f"{n_omitted:,} were left out for NaN or inf, and all others have weight zero"
+        )
     else:
-        why = Message("all have a weight of zero")
-    raise InputError(f"no row of {dataset.X.name} is left to fit: of {dataset.n_rows:,} " + why)
+        why = Message("all have weight zero")
+    raise InputError(
+        f"no row of {dataset.X.name} is left to fit: of {dataset.n_rows:,} rows, " + why
+    )

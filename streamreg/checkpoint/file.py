@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from streamreg.blocks import Array
 
 _FORMAT, _VERSION = "streamreg-checkpoint", 2
-# the least time between two saves, which is also 20 times as long as the last save took
+# the time between two saves is at least this, and at least this multiple of the last save's time
 INTERVAL_SECONDS = 5.0
-_SHARE = 20
+_LEAST_MULTIPLE = 20
 
 
 class CheckpointFile:
@@ -98,7 +98,7 @@ class CheckpointFile:
             return False
         finally:
             took = time.monotonic() - began
-            self._due = time.monotonic() + max(INTERVAL_SECONDS, _SHARE * took)
+            self._due = time.monotonic() + max(INTERVAL_SECONDS, _LEAST_MULTIPLE * took)
         if self._archive is not None:
             self._archive.close()
         self._archive, self.header, self.failure = reopened, reopened.header, ""

@@ -38,8 +38,8 @@ class PartitionPolicy:
     many_segments: int = 32
     least_segment_nbytes: int = 16 * MIB
     # A pass has more segments if each has at least ``segment_nbytes``, and is at least
-    # ``states_a_segment`` times as large as a state. Measured as a share of reading alone: D = 256, 16 MiB 0.54, 32 MiB 0.61;
-    # D = 100,000, 16 states 0.38, 32 states 0.45.
+    # ``states_a_segment`` times as large as a state. Measured as a share of reading alone:
+    # D = 256, 16 MiB 0.54, 32 MiB 0.61; D = 100,000, 16 states 0.38, 32 states 0.45.
     segment_nbytes: int = 32 * MIB
     states_a_segment: int = 32
     most_segments: int = 1024

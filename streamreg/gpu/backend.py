@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from streamreg.planning.terms import Candidate, DeviceNeeds, Needs
     from streamreg.sources.dataset import Dataset
 
-# The host needs some tenths of a millisecond to queue a block, in which time a present bus transfers
-# 16 MiB; and as long to fetch a state at the end of a segment, in which time a present GPU reads
-# 1 GiB of its memory.
+# The host needs some tenths of a millisecond to queue a block: in this time a present bus transfers
+# 16 MiB. It needs as long to fetch the state of a segment: in this time a present GPU reads 1 GiB
+# of its memory.
 GPU_PARTITION = PartitionPolicy(
     block_nbytes=64 * MIB,
     piece_nbytes=64 * MIB,

@@ -172,7 +172,7 @@ class GpuEngine(Engine):
             else:
                 slot, block, added = next(reads)
                 place = self._place(rest[0], block, added)
-                with closing(self._transfers.sent(slot, block, place)) as parts:
+                with closing(self._transfers.send(slot, block, place)) as parts:
                     for part in parts:
                         add(part)
             counts = counts.followed_by(added, None)
@@ -200,7 +200,7 @@ class GpuEngine(Engine):
             return None
         if self._cache is None:
             _, n_rows = self.blocks[self._needs.n_cached - 1]
-            self._cache = self._transfers.cache(block, n_rows, whole_arrays(self._dataset))
+            self._cache = self._transfers.allocate_cache(block, n_rows, whole_arrays(self._dataset))
         self._cached_counts[number] = counts
         start, _ = self.blocks[number]
         return self._cache.rows(start, start + block.n_rows)

@@ -77,7 +77,9 @@ class Transfers:
             raise
         return slot, filled
 
-    def cache(self, like: Block, n_rows: int, whole: tuple[Array | None, Array | None]) -> Block:
+    def allocate_cache(
+        self, like: Block, n_rows: int, whole: tuple[Array | None, Array | None]
+    ) -> Block:
         """Return device memory for ``n_rows`` rows, with the dtypes and widths of ``like``.
 
         ``whole`` holds X and y if all their rows are on the device already; else ``None``.
@@ -90,7 +92,7 @@ class Transfers:
         self._copying.wait_event(self.reducing.record())
         return _block(arrays, 0)
 
-    def sent(self, slot: Slot, block: Block, place: Block | None) -> Generator[Block, None, None]:
+    def send(self, slot: Slot, block: Block, place: Block | None) -> Generator[Block, None, None]:
         """Yield a block on the device: in ``place``, its rows of the cache, or in a buffer.
 
         A block larger than a buffer is yielded in parts; each must be reduced before the next is

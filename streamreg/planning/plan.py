@@ -141,8 +141,8 @@ class Plan:
         if refused.device is not None and not refused.device.fits:
             return self._device_refusal(refused.device)
         others = [each for each in self._alternatives if each.device is None or each.device.fits]
-        plain = [each for each in others if each.needed_without_numba_nbytes <= limit]
-        fitting = [each for each in plain if each.fits]
+        without_numba = [each for each in others if each.needed_without_numba_nbytes <= limit]
+        fitting = [each for each in without_numba if each.fits]
         advice, remedies, larger_workers = "", [], None
         if self.worker_nbytes:
             enough = -(-refused.needed_nbytes * self.worker_nbytes // limit)
@@ -152,8 +152,8 @@ class Plan:
             best = _fewest_passes(fitting)
             cost = _cost(best, best.needed_nbytes)
             remedies = [Message("use ", Remedy("solver", best.solver, cost=cost))]
-        elif plain:
-            remedies = [_without_numba(refused, plain)]
+        elif without_numba:
+            remedies = [_without_numba(refused, without_numba)]
         else:
             if self.advice:
                 advice = "\n  Or " + self.advice.replace("\n", "\n  ")
@@ -212,8 +212,8 @@ def itemised(
     )
 
 
-def _without_numba(refused: Candidate, plain: Sequence[Candidate]) -> Message:
-    best = refused if refused in plain else _fewest_passes(plain)
+def _without_numba(refused: Candidate, fitting: Sequence[Candidate]) -> Message:
+    best = refused if refused in fitting else _fewest_passes(fitting)
     cost = _cost(best, best.needed_without_numba_nbytes)
     setting = f"set NUMBA_DISABLE_JIT=1 in the environment, for slower kernels: {cost}"
     if best is refused:

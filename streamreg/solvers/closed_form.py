@@ -94,7 +94,7 @@ class ClosedForm(Solver):
         self, problem: Problem, reduce: Reduce, report: Report, iterates: IterateStore
     ) -> Solution:
         del iterates  # because a resumed fit needs the results of all its few passes
-        moments, units, warnings = _gather(problem, reduce)
+        moments, units, warnings = _reduce_gram(problem, reduce)
         coordinates = _coordinates(problem, moments, units, reduce)
         sigma = coordinates.scale
         factor = Factor.of(
@@ -120,8 +120,8 @@ class ClosedForm(Solver):
         )
 
 
-def _gather(problem: Problem, reduce: Reduce) -> tuple[GramResult, Scaling, list[str]]:
-    """Run the pass, and again with scaling if squares left float64's range."""
+def _reduce_gram(problem: Problem, reduce: Reduce) -> tuple[GramResult, Scaling, list[str]]:
+    """Run the pass; run it again, with scaling, if squares left float64's range."""
     d, k = problem.n_features, problem.n_targets
     result = reduce(Gram(d, k, problem.fit_intercept))
     variances = np.append(result.gram.diagonal() / result.s, result.y_variance)

@@ -162,7 +162,7 @@ class RowSource(ABC):
         return None
 
     def holding(self, start: int, chunks: list[Any]) -> RowSource:  # noqa: ARG002
-        """Return the source with the rows from ``start`` on, unless workers open it themselves."""
+        """Return a source of these chunks, from row ``start`` on; or itself, if workers open it."""
         return self
 
 

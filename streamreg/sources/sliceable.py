@@ -1,4 +1,4 @@
-"""Arrays of other libraries that can be sliced: HDF5 datasets and all that looks like them."""
+"""Arrays of other libraries that can be sliced: HDF5 datasets, and whatever looks like NumPy's."""
 
 from __future__ import annotations
 

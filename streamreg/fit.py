@@ -34,7 +34,6 @@ from streamreg.progress import Progress
 from streamreg.signals import sigterm_as_exit
 from streamreg.solvers.base import LEAST_SQUARES, NO_ITERATE_STORE, Problem, Solution
 from streamreg.sources.fingerprint import identity as rows_identity
-from streamreg.sources.open import open_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -183,10 +182,7 @@ def plan(
     # a plan shows no progress, but accepts all parameters of an estimator
     parameters.pop("progress", None)
     config = FitConfig.parse(**parameters)
-    dataset = open_dataset(
-        X, y, sample_weight, missing_chunks=config.missing_chunks, nan_policy=config.nan_policy
-    )
-    return plan_fit(dataset, config)
+    return plan_fit(config.open_dataset(X, y, sample_weight), config)
 
 
 def plan_fit(dataset: Dataset, config: FitConfig, backend: Backend | None = None) -> Plan:
@@ -336,15 +332,10 @@ def _require_rows(dataset: Dataset, reduction: Reduction[Any], n_omitted: int) -
             )
         return
     if n_omitted == dataset.n_rows:
-        why = Message(
-            "all hold NaN or inf, and ", Parameter("nan_policy", "omit"), " leaves them out"
-        )
+        why = Message("all hold NaN or inf and ", Parameter("nan_policy", "omit"), " drops them")
     elif n_omitted:
-        why = Message(
-            f"{n_omitted:,} were left out for NaN or inf, and all others have weight zero"
-        )
+        why = Message(f"{n_omitted:,} were left out for NaN or inf, and the others have weight 0")
     else:
-        why = Message("all have weight zero")
-    raise InputError(
-        f"no row of {dataset.X.name} is left to fit: of {dataset.n_rows:,} rows, " + why
-    )
+        why = Message("all have weight 0")
+    what = f"no row of {dataset.X.name} is left to fit"
+    raise InputError(f"{what}: of {dataset.n_rows:,} rows, " + why)

@@ -93,8 +93,7 @@ class Accumulator(ABC, Generic[State, Result]):
 def merge_means(a: Means, b: Means) -> tuple[Float64, Float64, Float64] | None:
     """Add the counts and means of b to those of a: Chan, Golub & LeVeque (1983).
 
-    Returns nₐ n_b / n, δ = x̄_b - x̄ₐ and the δ of y; or ``None`` if a or b had no rows, and a is
-    then the merged state.
+    Returns nₐ n_b / n, δ = x̄_b - x̄ₐ and the δ of y; ``None`` if one has no rows: a is merged.
     """
     if not a.n:
         for mine, other in zip(a, b, strict=True):

@@ -176,10 +176,11 @@ class Checkpoint(IterateStore):
         name = f"{self._when}/{self._n_done}"
         if known["accumulator"] != type(accumulator).__name__:
             raise self.file.damaged(f"its pass {name} is of {known['accumulator']}")
-        zero = accumulator.zero()._asdict()
-        arrays = {each: self.file.read(f"{name}/{each}", like=zero[each]) for each in zero}
+        zero = accumulator.zero()
+        like = zero._asdict()
+        arrays = {each: self.file.read(f"{name}/{each}", like=like[each]) for each in like}
         partial = PartialResult(
-            accumulator.zero()._replace(**arrays),
+            zero._replace(**arrays),
             known["n_blocks"],
             known["n_rows"],
             float.fromhex(known["weight_sum"]),

@@ -200,7 +200,7 @@ class GpuEngine(Engine):
             return None
         if self._cache is None:
             _, n_rows = self.blocks[self._needs.n_cached - 1]
-            self._cache = self._transfers.allocate_cache(block, n_rows, whole_arrays(self._dataset))
+            self._cache = self._transfers.new_cache(block, n_rows, whole_arrays(self._dataset))
         self._cached_counts[number] = counts
         start, _ = self.blocks[number]
         return self._cache.rows(start, start + block.n_rows)

@@ -77,9 +77,7 @@ class Transfers:
             raise
         return slot, filled
 
-    def allocate_cache(
-        self, like: Block, n_rows: int, whole: tuple[Array | None, Array | None]
-    ) -> Block:
+    def new_cache(self, like: Block, n_rows: int, whole: tuple[Array | None, ...]) -> Block:
         """Return device memory for ``n_rows`` rows, with the dtypes and widths of ``like``.
 
         ``whole`` holds X and y if all their rows are on the device already; else ``None``.
@@ -95,9 +93,8 @@ class Transfers:
     def send(self, slot: Slot, block: Block, place: Block | None) -> Generator[Block, None, None]:
         """Yield a block on the device: in ``place``, its rows of the cache, or in a buffer.
 
-        A block larger than a buffer is yielded in parts; each must be reduced before the next is
-        taken. A part is whole tiles, so the result stays bitwise identical. Rows that are on the
-        device are not copied.
+        A block larger than a buffer comes in parts, each to be reduced before the next. A part is
+        whole tiles, so no bit changes. Rows that are on the device are not copied.
         """
         try:
             if place is None:

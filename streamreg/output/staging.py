@@ -42,17 +42,15 @@ def require_writable(
             "name a local folder and copy it from there"
         )
     target = Path(os.path.realpath(text))
-    for source in (os.fspath(each) for each in inputs):
+    for source in map(os.fspath, inputs):
         local = unquote(source.removeprefix("file://")) if source.startswith("file://") else source
-        if "://" in local:
-            continue
         read = Path(os.path.realpath(local))
-        for written in (target, _partial(target)):
-            if written == read or written in read.parents or read in written.parents:
-                raise InputError(
-                    f"output {text} would overwrite the input {source}: they are one folder, "
-                    "or one is inside the other; choose another name"
-                )
+        written = () if "://" in local else (target, _partial(target))
+        if any(path == read or path in read.parents or read in path.parents for path in written):
+            raise InputError(
+                f"output {text} would overwrite the input {source}: they are one folder, "
+                "or one is inside the other; choose another name"
+            )
     require_folder(target, f"output {text}")
     if target.exists() and not _is_zarr(target):
         raise InputError(

@@ -180,10 +180,7 @@ class Solver(ABC):
 
     @property
     def objective(self) -> str:
-        """What the solver minimises. A plan compares only solvers of the same objective.
-
-        A fit refuses the parameter ``l2`` if this is not least squares with l2.
-        """
+        """What the solver minimises; a plan compares only solvers that minimise the same."""
         return f"{SquaredLoss.name}, with {self.penalty(0.0).name}"
 
     @abstractmethod

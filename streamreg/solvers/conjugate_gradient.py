@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from streamreg.solvers.iterative import Iterate
     from streamreg.solvers.standardization import Coordinates
 
-# A gradient below this share of the first one is near rounding. It has stalled if it is not halved
-# within this number of epochs.
+# a gradient below this share of the first one has stalled if not halved in this number of epochs
 _NEAR_ROUNDING, _MOST_IDLE_EPOCHS = 1e-12, 150
 _LEAST_TOL = 16 * EPS
 

@@ -201,8 +201,7 @@ class LocalReader(ChunkReader):
         with suppress(OSError):
             self.close()
         remedy = "Restore it from a copy, with its time (cp -p)"
-        if self._source.shards is not None:
-            # the stamp may be of the damaged shard, so that no copy agrees with it
+        if self._source.shards is not None:  # the stamp may be that of the damaged shard
             remedy = "Restore it from a copy and start again: remove the checkpoint, if any"
         if self._files.stamps.forget_unused(self._source.split(chunk)[0]):
             # no row of the file was used, so a rewritten file may replace it

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Job(NamedTuple):
-    """What a task needs beside the accumulator and its part of the rows."""
+    """What a task needs besides the accumulator and the numbers of its blocks."""
 
     dataset: bytes  # pickled
     reducer: SegmentReducer

@@ -45,7 +45,7 @@ def tile_rows(n_features: int) -> int:
 
 
 def scratch_nbytes(n_features: int, n_columns: int, rows: int) -> int:
-    """Bytes that an update needs beside state and block, for blocks of this many rows."""
+    """Bytes that an update needs besides state and block, for blocks of this many rows."""
     alive = _TILES_ALIVE * n_features + 6 * n_columns + 4
     # a product with all rows of a tile, and coefficients as the product is read
     products = 2 * n_features * n_columns

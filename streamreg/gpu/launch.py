@@ -129,7 +129,7 @@ def launches_for(shape: Shape) -> list[Launch]:
 
 
 def partial_sums_nbytes(n_features: int, n_targets: int) -> int:
-    """Bytes of the separate sums, and of the workspace beside them, with any solver."""
+    """Bytes of the separate sums and of their workspace, enough for any solver."""
     # Solvers have no direction, or one for each target.
     shapes = [Shape(n_features, m, n_targets) for m in (n_targets, 2 * n_targets)]
     nbytes = [

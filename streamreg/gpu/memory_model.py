@@ -1,4 +1,4 @@
-"""Bytes of a GPU, and of the host beside it, computed before anything is read."""
+"""Bytes that a fit needs on a GPU, and on its host, computed before anything is read."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def require_writable(
             "name a local folder and copy it from there"
         )
     target = Path(os.path.realpath(text))
-    for source in map(os.fspath, inputs):
+    for source in (os.fspath(each) for each in inputs):
         local = unquote(source.removeprefix("file://")) if source.startswith("file://") else source
         read = Path(os.path.realpath(local))
         written = () if "://" in local else (target, _partial(target))

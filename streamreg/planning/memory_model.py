@@ -93,7 +93,7 @@ def _choose(candidates: dict[str, Candidate]) -> str:
 
 
 def process_term(threads: int) -> Term:
-    """Return what the process itself adds, beside its data."""
+    """Return what the process itself adds, apart from its data."""
     return Term("process", _PROCESS_NBYTES + threads * _THREAD_NBYTES, "modules, stacks, heaps")
 
 
@@ -195,7 +195,7 @@ def _pass_terms(
     # one thread reads a single segment; threads share the parts of its state
     readers = min(n_threads, n_segments)
     threads = readers if n_segments > 1 else min(n_threads, each.n_parts)
-    # a tile is at most a block and one row, of float64, with as many columns of sums beside it
+    # a tile is at most a block and one row, of float64; columns of sums are added to it
     block_nbytes = 8 * ((costs.block_rows + 1) * (d + 6 * k + 2) + d * (2 * k + 6))
     tiles = Term("tiles", readers * min(each.scratch_nbytes, block_nbytes), "float64 rows in use")
     n_states = _states_in_flight(readers, n_segments)

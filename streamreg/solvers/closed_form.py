@@ -38,8 +38,8 @@ _SMALLEST_SQUARE = 2.0**-600
 _CORRECTED_ABOVE = 1e6
 _SMALL_CORRECTION = 1e-11
 _MOST_CORRECTIONS = 4
-# work space of LAPACK and BLAS beside XᵀX of a rank below D. Measured: 150 columns at D = 5,000,
-# 140 at 10,000; OpenBLAS takes no more than its own buffers
+# work space of LAPACK and BLAS, besides XᵀX, if its rank is below D. Measured: 150 columns at
+# D = 5,000, 140 at 10,000; OpenBLAS takes no more than its own buffers
 _LAPACK_COLUMNS, _LAPACK_MOST_NBYTES = 192, 16 * MIB
 # nearly dependent columns are reported from this condition number of XᵀX
 _NEARLY_DEPENDENT = 1e10

@@ -75,7 +75,7 @@ class Coordinates:
             numbers = np.flatnonzero(outside.any(axis=1))
             raise InputError(
                 f"{self.problem.columns(numbers)} must have weights outside 1e-308 to 1e308, which "
-                "float64 cannot hold: the values are too small or too large beside those of y; "
+                "float64 cannot hold: the values are too small or too large for those of y; "
                 "store them in other units"
             )
         return w, b

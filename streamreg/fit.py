@@ -334,8 +334,8 @@ def _require_rows(dataset: Dataset, reduction: Reduction[Any], n_omitted: int) -
     if n_omitted == dataset.n_rows:
         why = Message("all hold NaN or inf and ", Parameter("nan_policy", "omit"), " drops them")
     elif n_omitted:
-        why = Message(f"{n_omitted:,} were left out for NaN or inf, and the others have weight 0")
+        why = Message(f"{n_omitted:,} were left out for NaN or inf, and the others have zero weight")
     else:
-        why = Message("all have weight 0")
+        why = Message("all have zero weight")
     what = f"no row of {dataset.X.name} is left to fit"
     raise InputError(f"{what}: of {dataset.n_rows:,} rows, " + why)

@@ -139,7 +139,7 @@ class ClusterEngine(Engine):
             return self._scheduler.submit(*call, workers=workers)
 
         segments, part = calls[0]
-        # seconds on a slow worker: a GPU, or a task of a whole pass, shows no progress until its end
+        # seconds on a slow worker, because a GPU, or a whole pass, shows no progress before it ends
         at_worst = sum(map(self._nbytes, segments)) / _SLOW_READING
         if part is not None:
             share = len(part) / accumulator.n_parts

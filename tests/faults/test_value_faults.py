@@ -89,12 +89,12 @@ for row, value in (("V17 negative", -0.5), ("V17 NaN", np.nan), ("V17 inf", np.i
         return lambda: fit(weight=changed(np.ones(N), 17, value))
 
 
-@FAULTS.row("V17 all zero", InputError, "no row of X is left to fit", "all have weight 0")
+@FAULTS.row("V17 all zero", InputError, "no row of X is left to fit", "all have zero weight")
 def _(_lab):
     return lambda: fit(weight=np.zeros(N), solver="cg")
 
 
-@FAULTS.row("V17 all zero, integers", InputError, "no row of X is left to fit", "all have weight 0")
+@FAULTS.row("V17 all zero, integers", InputError, "no row of X is left to fit", "all have zero weight")
 def _(_lab):
     return lambda: fit(weight=np.zeros(N, int))
 
@@ -103,7 +103,7 @@ def _(_lab):
     "V17 all zero or NaN",
     InputError,
     "of 1,003 rows, 3 were left out for NaN or inf",
-    "the others have weight 0",
+    "the others have zero weight",
 )
 def _(_lab):
     weight = changed(np.zeros(N), [1, 2, 3], 1)

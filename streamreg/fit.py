@@ -334,7 +334,7 @@ def _require_rows(dataset: Dataset, reduction: Reduction[Any], n_omitted: int) -
     if n_omitted == dataset.n_rows:
         why = Message("all hold NaN or inf and ", Parameter("nan_policy", "omit"), " drops them")
     elif n_omitted:
-        why = Message(f"{n_omitted:,} were left out for NaN or inf, and the others have zero weight")
+        why = Message(f"{n_omitted:,} left out for NaN or inf, and all others have zero weight")
     else:
         why = Message("all have zero weight")
     what = f"no row of {dataset.X.name} is left to fit"

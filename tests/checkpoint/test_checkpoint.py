@@ -40,7 +40,7 @@ class StopError(Exception):
 @pytest.fixture(autouse=True)
 def saved_after_each_block(monkeypatch):
     monkeypatch.setattr(checkpoint_file, "INTERVAL_SECONDS", 0.0)
-    monkeypatch.setattr(checkpoint_file, "_SHARE", 0)
+    monkeypatch.setattr(checkpoint_file, "_LEAST_MULTIPLE", 0)
 
 
 @pytest.fixture

@@ -94,7 +94,9 @@ def _(_lab):
     return lambda: fit(weight=np.zeros(N), solver="cg")
 
 
-@FAULTS.row("V17 all zero, integers", InputError, "no row of X is left to fit", "all have zero weight")
+@FAULTS.row(
+    "V17 all zero, integers", InputError, "no row of X is left to fit", "all have zero weight"
+)
 def _(_lab):
     return lambda: fit(weight=np.zeros(N, int))
 
@@ -102,8 +104,8 @@ def _(_lab):
 @FAULTS.row(
     "V17 all zero or NaN",
     InputError,
-    "of 1,003 rows, 3 were left out for NaN or inf",
-    "the others have zero weight",
+    "of 1,003 rows, 3 left out for NaN or inf",
+    "all others have zero weight",
 )
 def _(_lab):
     weight = changed(np.zeros(N), [1, 2, 3], 1)

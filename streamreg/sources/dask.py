@@ -18,7 +18,7 @@ from streamreg.formatting import KIB, MIB, rows_text
 from streamreg.sources.base import Kind, Reader, RowGrid, RowSource
 from streamreg.sources.checks import as_rows, concatenated
 from streamreg.sources.chunk_reader import ChunkReader, heaps_nbytes, joined_nbytes
-from streamreg.sources.sliceable import Sliceable, SliceableSource
+from streamreg.sources.hdf5 import Sliceable, SliceableSource
 from streamreg.sources.zarr.metadata import input_path, is_zarr
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from streamreg.errors import InputError
-from streamreg.sources import cupy_array, dask, in_memory, sliceable
-from streamreg.sources.sliceable import Sliceable
+from streamreg.sources import cupy_array, dask, hdf5, in_memory
+from streamreg.sources.hdf5 import Sliceable
 from streamreg.sources.zarr import source as zarr_source
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # The first kind that claims the data opens them. Zarr claims every path that no kind before it
 # claims, and the last kind claims all that can be sliced.
-KINDS = (dask.KIND, cupy_array.KIND, in_memory.KIND, zarr_source.KIND, sliceable.KIND)
+KINDS = (dask.KIND, cupy_array.KIND, in_memory.KIND, zarr_source.KIND, hdf5.KIND)
 
 
 def open_source(data: object, name: str, *, missing_chunks: str = "error") -> RowSource:

@@ -166,7 +166,7 @@ def test_hdf5_has_the_rows_of_numpy(hdf5, data):
 
 
 def test_hdf5_chunks_are_read_once_for_any_blocks(hdf5, monkeypatch):
-    monkeypatch.setattr("streamreg.sources.sliceable._SMALL_NBYTES", 0)
+    monkeypatch.setattr("streamreg.sources.hdf5._SMALL_NBYTES", 0)
     values = np.arange(600.0).reshape(60, 10)
     dataset = hdf5.create_dataset("chunked", data=values, chunks=(16, 5), compression="gzip")
     source = open_source(dataset, "X")

@@ -82,7 +82,22 @@ class Checkpoint(IterateStore):
             raise
         return self
 
+    def _require_same_fit(self) -> None:
+        differences = [
+            f"{name} was {then!r} and is {now!r}"
+            for name, then, now in _differences(
+                self.file.header.get("identity"), self.file.identity
+            )
+        ]
+        if differences:
+            raise CheckpointError(
+                f"{self.file.name} is of another fit: {'; '.join(differences)}. "
+                "Fit with the same data and parameters, pass another path, or remove it and "
+                f"{self.file.previous.name!r} to start over"
+            )
+
     def _resume(self) -> None:
+        self._require_same_fit()
         header = self.file.header
         for when in self._passes:
             known = header.get(when)
@@ -249,3 +264,14 @@ def _is_description(known: Any) -> bool:  # noqa: ANN401  (JSON)
         )
     except (ValueError, OverflowError):
         return False
+
+
+def _differences(then: Any, now: Any, name: str = "") -> list[tuple[str, Any, Any]]:  # noqa: ANN401
+    """Return what differs between two JSON documents: its name, and both values."""
+    if not (isinstance(then, dict) and isinstance(now, dict)):
+        return [] if then == now else [(name or "all", then, now)]
+    found = []
+    for key in sorted({*then, *now}):
+        label = key if name == "parameters" else f"{name} {key}".strip()
+        found += _differences(then.get(key), now.get(key), label)
+    return found

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from streamreg.blocks import EXACT_INTEGERS, is_cupy, namespace, on_host
-from streamreg.errors import InputError
-from streamreg.formatting import count
+from streamreg.errors import InputError, Remedy
+from streamreg.formatting import count, rows_text
 
 if TYPE_CHECKING:
     from streamreg.blocks import Array
@@ -48,6 +48,35 @@ def has_inexact(values: Array) -> bool:
     if values.dtype.kind not in "iu" or values.dtype.itemsize < 8 or not values.size:  # noqa: PLR2004
         return False
     return bool(values.max() > EXACT_INTEGERS or values.min() < -EXACT_INTEGERS)
+
+
+def not_finite(
+    source: RowSource,
+    values: Array,
+    counted: np.ndarray[Any, np.dtype[np.bool_]],
+    start: int,
+    names: tuple[str, ...] | None,
+) -> InputError | None:
+    """Return the error that names the first NaN or inf of rows from ``start`` on, if there is any.
+
+    ``counted`` (n,) says which of the rows count, ``names`` what the columns are called.
+    """
+    bad = ~np.isfinite(values) & counted[:, None]
+    if not bad.any():
+        return None
+    row, column = (int(at) for at in np.argwhere(bad)[0])
+    what = "NaN" if np.isnan(values[row, column]) else "inf"
+    if is_wide(source.dtype):
+        what += f" as float64, from {source.dtype}"
+    label = f"column {column}" + (f" ({names[column]!r})" if names else "")
+    place = source.place(start + row, column)
+    where = "" if place == source.name else f": {place}"
+    return InputError(
+        f"{source.name} has {what} in row {start + row:,}, {label}{where}. Input contains "
+        f"{count(int(bad.sum()), 'such value')} in {rows_text(start, start + len(values))}. "
+        "Replace what is not finite, or leave such rows out with ",
+        Remedy("nan_policy", "omit"),
+    )
 
 
 def require_rows(source: RowSource, max_dimensions: int, allowed: str) -> None:

@@ -46,9 +46,9 @@ def _or_none(parse: Callable[[str, object], Result]) -> Callable[[str, object], 
     return lambda name, value: None if value is None else parse(name, value)
 
 
-# all parameters but init, random_state and client, which are used as they are
+# parsers of all parameters but init, random_state and client, which are used as they are
 _PARSERS: dict[str, Callable[[str, Any], Any]] = {
-    # when it is called, because solvers may be registered later
+    # a function, because solvers may be registered after this module is imported
     "solver": lambda name, value: validate.choice(name, value, (AUTO, *SOLVERS)),
     "fit_intercept": validate.flag,
     "l2": partial(
@@ -72,7 +72,7 @@ _PARSERS: dict[str, Callable[[str, Any], Any]] = {
 
 @dataclass(frozen=True, eq=False)
 class FitConfig:
-    """The parameters of ``LinearRegression``, as numbers; :meth:`parse` makes them of texts."""
+    """The parameters of ``LinearRegression``, as numbers; :meth:`parse` also accepts texts."""
 
     solver: str = AUTO
     fit_intercept: bool = True
@@ -176,7 +176,7 @@ class FitConfig:
         if isinstance(seed, np.random.RandomState | np.random.Generator):
             return np.asarray(seed.standard_normal(shape))
         if seed is None and self.checkpoint is not None:
-            # the same when the fit is resumed
+            # the seed is the same when the fit is resumed
             seed = zlib.crc32(os.path.realpath(self.checkpoint).encode())
         try:
             return np.random.default_rng(seed).standard_normal(shape)

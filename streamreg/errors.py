@@ -162,8 +162,8 @@ class MemoryLimitError(MemoryError, StreamregError):
     During a fit it is raised if the system refuses memory that the limit allows.
     """
 
-    # MemoryError is the first base, because CPython calls its __new__ for no other class; tblib,
-    # with which Dask sends errors between processes, calls __new__ by itself
+    # MemoryError is the first base, because CPython calls its __new__ for no other class. tblib,
+    # with which Dask sends errors between processes, calls __new__ itself.
     __init__ = StreamregError.__init__
 
 

@@ -71,7 +71,7 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         generator for ``"random"``.
     memory_limit
         Bytes, or a text such as ``"512 MiB"``: what the fit may add to the process. ``None``: half
-        of what the process may still use, containers' limits respected. With ``client`` it is what
+        of what the system and containers still leave to the process. With ``client`` it is what
         the fit may add to each worker: at most, and by default, 60 % of the memory of the smallest;
         of workers without a limit, by default half of what this process may still use.
     n_threads
@@ -87,7 +87,7 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         ``score`` run in this process. Clones share it; pickles leave it out.
     checkpoint
         The path of a file to which the fit saves its state, every few seconds and when it is
-        interrupted. A fit of the same data and parameters resumes from it, to the same bits;
+        interrupted. A fit of the same data and parameters resumes from it, bitwise identical;
         limits, ``max_epochs`` and ``n_threads`` may differ. ``<path>.previous`` is the checkpoint
         before it, and ``<path>.lock`` keeps two fits from using one file.
     missing_chunks

@@ -32,7 +32,6 @@ from streamreg.progress import Progress
 from streamreg.signals import sigterm_as_exit
 from streamreg.solvers.base import LEAST_SQUARES, NO_ITERATE_STORE, Problem, Solution
 from streamreg.sources.fingerprint import identity as rows_identity
-from streamreg.sources.open import open_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -168,10 +167,7 @@ def plan(
     # a plan shows no progress, but accepts all parameters of an estimator
     parameters.pop("progress", None)
     config = FitConfig.parse(**parameters)
-    dataset = open_dataset(
-        X, y, sample_weight, missing_chunks=config.missing_chunks, nan_policy=config.nan_policy
-    )
-    return plan_fit(dataset, config)
+    return plan_fit(config.open_dataset(X, y, sample_weight), config)
 
 
 def plan_fit(dataset: Dataset, config: FitConfig, backend: Backend | None = None) -> Plan:
@@ -320,9 +316,10 @@ def _require_rows(dataset: Dataset, reduction: Reduction[Any], n_omitted: int) -
             )
         return
     if n_omitted == dataset.n_rows:
-        why = Message("all hold NaN or inf, which ", Parameter("nan_policy", "omit"), " leaves out")
+        why = Message("all hold NaN or inf and ", Parameter("nan_policy", "omit"), " drops them")
     elif n_omitted:
-        why = Message(f"{n_omitted:,} left out for NaN or inf, and all others of zero weight")
+        why = Message(f"{n_omitted:,} left out for NaN or inf, and all others have zero weight")
     else:
-        why = Message("all have a weight of zero")
-    raise InputError(f"no row of {dataset.X.name} is left to fit: of {dataset.n_rows:,} " + why)
+        why = Message("all have zero weight")
+    what = f"no row of {dataset.X.name} is left to fit"
+    raise InputError(f"{what}: of {dataset.n_rows:,} rows, " + why)

@@ -121,6 +121,6 @@ def _high_mark() -> int:
     """Return the peak resident memory of this process; 0 where the system does not say."""
     if sys.platform == "darwin":
         return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-    # not ru_maxrss on Linux, because a process inherits its parent's
+    # on Linux, ru_maxrss is no use, because a process inherits that of its parent
     lines = (_read(_STATUS) or "").splitlines()
     return next((int(line.split()[1]) * KIB for line in lines if line.startswith("VmHWM:")), 0)

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from streamreg.sources.block_reader import BlockReader
     from streamreg.sources.dataset import Dataset
 
-# of an output, while it is written: collected rows, and copies that zarr makes of them
+# chunks in memory while an output is written: collected rows, and the copies that zarr makes
 _CHUNKS_ALIVE = 4
 
 
@@ -165,7 +165,7 @@ class _Prediction:
         costs = RowCosts.of(rows, HOST)
 
         def terms(n_threads: int, output: Term = output) -> list[Term]:
-            # being computed, waiting for their turn, and being written
+            # blocks that are computed, wait for their turn, and are written
             ahead = 2 if n_threads == 1 else n_threads + 2
             scratch = numpy_kernels.predict_scratch_nbytes(model.n_features)
             made_nbytes = ahead * 8 * model.n_targets * costs.block_rows
@@ -204,7 +204,7 @@ class _Prediction:
             if self._nan_policy == "omit":
                 predictions[~np.isfinite(X).all(axis=1)] = np.nan
             else:
-                # no error if weights are so large that predictions overflow
+                # there is none if weights are so large that predictions overflow
                 error = reader.not_finite(start, stop)
                 if error is not None:
                     raise error
@@ -272,10 +272,12 @@ def _identity(model: Model, dataset: Dataset) -> str:
     if dataset.X.fingerprint_reads_all_rows:
         return ""
     weights = np.ascontiguousarray(model.coefficients), np.ascontiguousarray(model.intercept)
+    # without stamps, the identity of X has the state of its files already
+    paths = [] if dataset.X.stamps is None else dataset.X.local_paths()
     known = {
         "weights": [zlib.crc32(each.data) for each in weights],
         "X": identity(dataset.X),
-        "files": [folder_state(path) for path in dataset.X.local_paths()],
+        "files": [folder_state(path) for path in paths],
         "nan_policy": dataset.nan_policy,
     }
     return json.dumps(known)

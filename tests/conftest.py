@@ -61,7 +61,7 @@ def chunks_opened(tmp_path: Path) -> Iterator[Callable[[], list[str]]]:
 
     def chunks() -> list[str]:
         below = f"{tmp_path}{os.sep}"
-        # opening a folder locks or lists it; what was asked for and is not there counts too
+        # folders do not count, because they are opened only to be locked or listed; absent files do
         return [
             path
             for path in opened
@@ -121,7 +121,7 @@ def tile_sizes(request, monkeypatch):
 
 @pytest.fixture
 def client_here():
-    """A cluster whose workers are threads of this process, where a device may be made up."""
+    """A cluster whose workers are threads of this process, so that they can use a fake device."""
     options = {"threads_per_worker": 2, "processes": False, "memory_limit": "auto", "host": None}
     with loopback_cluster(2, **options) as client:
         yield client
@@ -131,7 +131,7 @@ def client_here():
 def cupy(monkeypatch):
     """A device without a GPU in the place of CuPy."""
     device = install(monkeypatch, FakeCuPy())
-    # there is nobody to compile for
+    # the fake device compiles nothing
     monkeypatch.setattr(fused_products, "launches_for", lambda _: [])
     monkeypatch.setattr(fused_gram, "TYPES", ())
     yield device
@@ -152,10 +152,10 @@ def gpu(monkeypatch, compiled):
         name_expressions=tuple(name_expressions), **given
     )
     install(monkeypatch, cupy)
-    # a few blocks of threads are as good as many, and take turns here
+    # a few blocks of threads are enough, because the host runs them one by one
     monkeypatch.setattr(launch, "_GRID", 3)
     monkeypatch.setattr(launch, "_MOST_GRIDS", 1)
     monkeypatch.setattr(launch, "_WIDE_GRID", 10)
-    # of some rows of a thousand numbers
+    # tiles of some rows of 1,000 numbers
     monkeypatch.setattr(launch, "_WIDE_TILE_NBYTES", 100_000)
     return Gpu()

@@ -1,4 +1,4 @@
-"""The flights: a real table, the same coefficients from every kind of source and every solver."""
+"""The flights table: each kind of source and each solver gives the coefficients of ``lstsq``."""
 
 import dask.array as da
 import h5py
@@ -52,14 +52,14 @@ def expected(rows):
 def least_squares(X, y):
     """Return the weights of standardised columns, and the deviation of each column."""
     centred = X - X.mean(axis=0)
-    # scaled before lstsq: its own digits are lost to columns of different size otherwise
+    # scaled first, because lstsq loses digits if columns have different sizes
     scale = X.std(axis=0)
     w = np.linalg.lstsq(centred / scale, y - y.mean(), rcond=None)[0]
     return w, scale
 
 
 def error(model, expected):
-    """Largest difference of coefficients times deviation, beside the largest of them."""
+    """Return the largest error of a standardised weight, relative to the largest weight."""
     w, scale = expected
     return np.max(np.abs(model.coef_ * scale - w)) / np.max(np.abs(w))
 
@@ -72,7 +72,7 @@ def test_solver_agrees_with_lstsq(solver, tol, data, expected):
 
 
 def test_gd_agrees_with_lstsq(rows, tmp_path):
-    # each tenth flight: gd takes some two thousand epochs, whatever the number of rows
+    # every tenth flight, because gd takes about 2,000 epochs for any number of rows
     X, y = (values[::10] for values in rows)
     group = zarr.create_group(tmp_path / "flights.zarr")
     group.create_array("X", data=X, chunks=(10_000, X.shape[1]))
@@ -118,25 +118,25 @@ def zarr_v2(table, rows, folder):
 
 @pytest.mark.parametrize("source", [parquet, hdf5, dask, numpy, memmap, zarr_v2])
 @pytest.mark.parametrize(("solver", "tol"), [("closed_form", 1e-8), ("cg", 1e-12)])
-def test_source_gives_the_same_coefficients(source, solver, tol, table, rows, expected, tmp_path):
+def test_source_agrees_with_lstsq(source, solver, tol, table, rows, expected, tmp_path):
     model = streamreg.LinearRegression(solver=solver, tol=tol, memory_limit=LIMIT)
     model.fit(*source(table, rows, tmp_path))
     assert error(model, expected) < 1e-9
 
 
-def test_score_and_predictions_are_those_of_numpy(data, rows, tmp_path):
+def test_score_and_predictions_agree_with_numpy(data, rows, tmp_path):
     X, y = rows
     model = streamreg.LinearRegression(memory_limit=LIMIT).fit(data)
     expected = X @ model.coef_ + model.intercept_
     written = zarr.open_array(model.predict(data, out=tmp_path / "yhat.zarr"), mode="r")
-    # another order of additions: rounding of some hundred terms
+    # NumPy adds in another order; each sum has about a hundred terms
     np.testing.assert_allclose(written[:], expected, rtol=0, atol=1e-9)
     r2 = 1 - np.sum((y - expected) ** 2) / np.sum((y - y.mean()) ** 2)
     assert model.score(data) == pytest.approx(r2, abs=1e-12)
 
 
-def test_dependent_columns_are_named(table, tmp_path):
-    # sched_dep_time is 100·hour + minute, and every flight left in the same year
+def test_a_warning_names_dependent_columns(table, tmp_path):
+    # sched_dep_time is 100·hour + minute, and year is constant
     report = ingest_table(
         table,
         tmp_path / "flights.zarr",

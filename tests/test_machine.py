@@ -104,7 +104,7 @@ def test_peak_memory_excludes_what_was_allocated_before():
 
 
 def test_peak_memory_is_sampled_below_the_high_water_mark():
-    # in a process of its own, in which nothing else is freed meanwhile
+    # in a new process, because this one may free other memory meanwhile
     program = """
 import time
 import numpy as np

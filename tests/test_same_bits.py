@@ -12,7 +12,7 @@ from streamreg import LinearRegression
 from streamreg.engines.partition import HOST, Blocks
 from streamreg.sources.open import open_dataset
 
-# epochs are limited here on purpose
+# these tests limit the epochs, so solvers do not converge
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 SOLVERS = {
@@ -104,7 +104,7 @@ def test_a_state_that_threads_share(stored, wide, tmp_path):
     if stored:
         zarr.create_array(store=tmp_path / "X.zarr", data=wide[0], chunks=(100, 2200))
         data = (str(tmp_path / "X.zarr"), wide[1])
-    # a penalty, since there are fewer rows than columns
+    # a penalty, because the data have fewer rows than columns
     assert_same_bits_all_ways(data, solver="closed_form", l2=0.5)
 
 

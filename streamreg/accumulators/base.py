@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 State = TypeVar("State")
 Result = TypeVar("Result")
 
-# beyond these, squares times a sum of weights up to 1e120 may leave float64's range
+# squares of values beyond these, times a sum of weights up to 1e120, may leave float64's range
 _LARGEST, _SMALLEST = 2.0**300, 2.0**-300
 
 
@@ -96,7 +96,7 @@ class Accumulator(ABC, Generic[State, Result]):
 def merge_means(a: Means, b: Means) -> tuple[Float64, Float64, Float64] | None:
     """Add the counts and means of b to those of a: Chan, Golub & LeVeque (1983).
 
-    Returns nₐ n_b / n, δ = x̄_b - x̄ₐ and the δ of y. ``None`` if one has no rows: a is then whole.
+    Returns nₐ n_b / n, δ = x̄_b - x̄ₐ and the δ of y; ``None`` if one has no rows: a is merged.
     """
     if not a.n:
         for mine, other in zip(a, b, strict=True):

@@ -66,12 +66,12 @@ class Score(Accumulator[ScoreState, ScoreResult]):
     def update(self, state: ScoreState, block: Block, kernels: Kernels) -> ScoreState:
         predict, rows = kernels.find("predict"), numpy_kernels.tile_rows(block.X.shape[1])
         unit = np.ones_like(self.intercept) if self.y_scale is None else self.y_scale
+        # scaled down before the product and up after it, so that nothing overflows
         smaller, larger = np.minimum(unit, 1.0), np.maximum(unit, 1.0)
+        w, b = self.coefficients * smaller, self.intercept * smaller
         for X, tile_y, weight in numpy_kernels.tiles(block, rows):
             y = tile_y.astype(np.float64)
             high = np.abs(y).max(axis=0)
-            # scaled down before the product and up after it, so that nothing overflows
-            w, b = self.coefficients * smaller, self.intercept * smaller
             predicted = predict(X, w, b)
             r = (y * smaller - predicted) * larger
             origin = state.y_origin if state.s else y[0] * unit

@@ -66,7 +66,7 @@ class Checkpoint(IterateStore):
         self._dataset = dataset
         self._stamps = dataset.stamps()
         self._saved: list[dict[str, Any]] = []  # descriptions of saved passes not yet used
-        # before the first iterate, and after the last
+        # the passes before the first iterate, and those after the last
         self._passes: dict[str, list[_Pass]] = {"first": [], "later": []}
         self._iterate: NamedTuple | None = None
         self._n_done = 0  # complete passes among those to which the next one belongs
@@ -82,7 +82,22 @@ class Checkpoint(IterateStore):
             raise
         return self
 
+    def _require_same_fit(self) -> None:
+        differences = [
+            f"{name} was {then!r} and is {now!r}"
+            for name, then, now in _differences(
+                self.file.header.get("identity"), self.file.identity
+            )
+        ]
+        if differences:
+            raise CheckpointError(
+                f"{self.file.name} is of another fit: {'; '.join(differences)}. "
+                "Fit with the same data and parameters, pass another path, or remove it and "
+                f"{self.file.previous.name!r} to start over"
+            )
+
     def _resume(self) -> None:
+        self._require_same_fit()
         header = self.file.header
         for when in self._passes:
             known = header.get(when)
@@ -176,10 +191,11 @@ class Checkpoint(IterateStore):
         name = f"{self._when}/{self._n_done}"
         if known["accumulator"] != type(accumulator).__name__:
             raise self.file.damaged(f"its pass {name} is of {known['accumulator']}")
-        zero = accumulator.zero()._asdict()
-        arrays = {each: self.file.read(f"{name}/{each}", like=zero[each]) for each in zero}
+        zero = accumulator.zero()
+        like = zero._asdict()
+        arrays = {each: self.file.read(f"{name}/{each}", like=like[each]) for each in like}
         partial = PartialResult(
-            accumulator.zero()._replace(**arrays),
+            zero._replace(**arrays),
             known["n_blocks"],
             known["n_rows"],
             float.fromhex(known["weight_sum"]),
@@ -248,3 +264,14 @@ def _is_description(known: Any) -> bool:  # noqa: ANN401  (JSON)
         )
     except (ValueError, OverflowError):
         return False
+
+
+def _differences(then: Any, now: Any, name: str = "") -> list[tuple[str, Any, Any]]:  # noqa: ANN401
+    """Return what differs between two JSON documents: its name, and both values."""
+    if not (isinstance(then, dict) and isinstance(now, dict)):
+        return [] if then == now else [(name or "all", then, now)]
+    found = []
+    for key in sorted({*then, *now}):
+        label = key if name == "parameters" else f"{name} {key}".strip()
+        found += _differences(then.get(key), now.get(key), label)
+    return found

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from streamreg.blocks import Array
 
 _FORMAT, _VERSION = "streamreg-checkpoint", 2
-# the least time between two saves, which is also 20 times as long as the last save took
+# the time between two saves is at least this, and at least this multiple of the last save's time
 INTERVAL_SECONDS = 5.0
-_SHARE = 20
+_LEAST_MULTIPLE = 20
 
 
 class CheckpointFile:
@@ -34,10 +34,10 @@ class CheckpointFile:
     def __init__(self, path: str | Path, identity: Mapping[str, Any]) -> None:
         self.path = Path(os.path.realpath(path))
         self.name = f"checkpoint {str(self.path)!r}"
-        self._previous = self.path.with_name(f"{self.path.name}.previous")
+        self.previous = self.path.with_name(f"{self.path.name}.previous")
         self._lock = FileLock(f"{self.path}.lock", timeout=0)
         # all that the answer depends on; tuples become lists, as in the file
-        self._identity = json.loads(json.dumps(identity))
+        self.identity = json.loads(json.dumps(identity))
         self._archive: Archive | None = None
         self._is_damaged = False
         self._due = time.monotonic() + INTERVAL_SECONDS
@@ -71,7 +71,7 @@ class CheckpointFile:
             self._archive = self._last_whole()
             if self._archive is not None:
                 self.header = self._archive.header
-                self._require_own()
+                self._require_format()
         except BaseException:
             self.close()
             raise
@@ -85,10 +85,10 @@ class CheckpointFile:
     def save(self, header: Mapping[str, Any], arrays: Mapping[str, Array | Stored]) -> bool:
         """Replace the file; if that fails, warn, keep the old one, and return ``False``."""
         began = time.monotonic()
-        own = {"format": _FORMAT, "version": _VERSION, "identity": self._identity}
+        own = {"format": _FORMAT, "version": _VERSION, "identity": self.identity}
         partial = self.path.with_name(f"{self.path.name}.partial")
         # a damaged file must not replace a whole one
-        previous = None if self._is_damaged else self._previous
+        previous = None if self._is_damaged else self.previous
         try:
             with atomic_write(partial, self.path, previous) as file:
                 write_archive(file, own | dict(header), arrays)
@@ -98,7 +98,7 @@ class CheckpointFile:
             return False
         finally:
             took = time.monotonic() - began
-            self._due = time.monotonic() + max(INTERVAL_SECONDS, _SHARE * took)
+            self._due = time.monotonic() + max(INTERVAL_SECONDS, _LEAST_MULTIPLE * took)
         if self._archive is not None:
             self._archive.close()
         self._archive, self.header, self.failure = reopened, reopened.header, ""
@@ -135,12 +135,12 @@ class CheckpointFile:
         """Return the error that the checkpoint is damaged."""
         return CheckpointError(
             f"{self.name} is damaged: {how}. Remove it and "
-            f"{self._previous.name!r} to start over; if it is no checkpoint, pass another path"
+            f"{self.previous.name!r} to start over; if it is no checkpoint, pass another path"
         )
 
     def _last_whole(self) -> Archive | None:
         damages = []
-        for path in (self.path, self._previous):
+        for path in (self.path, self.previous):
             try:
                 archive = Archive(path)
                 try:
@@ -164,7 +164,7 @@ class CheckpointFile:
             raise self.damaged(" and ".join(damages))
         return None
 
-    def _require_own(self) -> None:
+    def _require_format(self) -> None:
         header = self.header
         if header.get("format") != _FORMAT:
             raise CheckpointError(
@@ -175,17 +175,7 @@ class CheckpointFile:
             raise CheckpointError(
                 f"{self.name} has format version {header.get('version')!r}, and "
                 f"this version of streamreg reads {_VERSION}. Resume with the version that wrote "
-                f"it, or remove it and {self._previous.name!r} to start over"
-            )
-        differences = [
-            f"{name} was {then!r} and is {now!r}"
-            for name, then, now in _differences(header.get("identity"), self._identity)
-        ]
-        if differences:
-            raise CheckpointError(
-                f"{self.name} is of another fit: {'; '.join(differences)}. "
-                "Fit with the same data and parameters, pass another path, or remove it and "
-                f"{self._previous.name!r} to start over"
+                f"it, or remove it and {self.previous.name!r} to start over"
             )
 
     def _warn(self, error: OSError) -> None:
@@ -196,14 +186,3 @@ class CheckpointFile:
                 "the fit continues. Free space on its disk, or stop the fit and pass another path"
             )
         self.failure = str(error.strerror)
-
-
-def _differences(then: Any, now: Any, name: str = "") -> list[tuple[str, Any, Any]]:  # noqa: ANN401
-    """Return what differs between two JSON documents: its name, and both values."""
-    if not (isinstance(then, dict) and isinstance(now, dict)):
-        return [] if then == now else [(name or "all", then, now)]
-    found = []
-    for key in sorted({*then, *now}):
-        label = key if name == "parameters" else f"{name} {key}".strip()
-        found += _differences(then.get(key), now.get(key), label)
-    return found

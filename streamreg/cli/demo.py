@@ -25,7 +25,7 @@ from streamreg.progress import progress_of
 if TYPE_CHECKING:
     from streamreg.blocks import Float64
 
-# with these tolerances the weights of cg agree with the closed form's to nine digits, gd's to four
+# with these tolerances weights of cg agree with the closed form to nine digits, those of gd to four
 _TOLERANCES = {"closed_form": 1e-8, "gd": 1e-9, "cg": 1e-11}
 _HEADINGS = ("solver", "epochs", "time", "from first", "from truth", "peak", "planned", "limit")
 _WIDE_FEATURES = 100_000
@@ -47,7 +47,7 @@ def demo(
     config = FitConfig.parse(memory_limit=memory_limit, n_threads=n_threads)
     if keep is not None:
         keep.mkdir()
-    # not in the system's folder of temporary files, which may be in memory
+    # the working folder, because the system's folder of temporary files may be in memory
     temporary = TemporaryDirectory(prefix="streamreg-demo-", dir=".") if keep is None else None
     with temporary or nullcontext(str(keep)) as folder:
         try:

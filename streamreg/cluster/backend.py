@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from streamreg.planning.terms import Candidate, Needs
     from streamreg.sources.dataset import Dataset
 
-# of a worker's memory; above that Dask moves results to disk
+# share of a worker's memory above which Dask moves results to disk
 _USABLE_SHARE = 0.6
 
 
@@ -41,7 +41,7 @@ class ClusterBackend(Backend):
     InputError
         The client cannot be used, or its configuration makes no sense.
     ClusterError
-        No worker connects within the patience.
+        No worker connects within the scheduler's patience.
     """
 
     caches_blocks = False
@@ -116,7 +116,7 @@ class ClusterBackend(Backend):
         Raises
         ------
         ClusterError
-            A worker cannot open the data, or has other versions of packages that add up.
+            A worker cannot open the data, or has other versions of packages that compute sums.
         """
         job = job_for(dataset, self.segment_reducer(candidate))
         # without GPUs a fit on this machine's processor is expected to give the same bits

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # an accumulator above this size is sent once for all tasks of a pass, not with each
 _SHARED_NBYTES = 1 << 16
-# bytes and multiplications a second of a worker that is slow, but works
+# bytes and multiplications a second of a worker that is slow but not broken
 _SLOW_READING, _SLOW_MULTIPLYING = 1e7, 1e9
 # what one task reads and returns at most if it reduces several segments
 _READ_NBYTES, _RETURNED_NBYTES = 1 << 27, 1 << 24
@@ -51,7 +51,7 @@ class ClusterEngine(Engine):
         super().__init__(dataset, on_rows, policy)
         self._job = job
         self._scheduler = scheduler
-        # of Dask arrays, by name: the chunks of each block
+        # the chunks of each block of the Dask arrays, by the name of the array
         self._chunks = {
             name: chunks
             for name, source in dataset.named().items()
@@ -92,7 +92,7 @@ class ClusterEngine(Engine):
         self, accumulator: Accumulator[Any, Any], segments: list[range]
     ) -> Generator[PartialResult, None, None]:
         groups = self._grouped(segments, accumulator.state_nbytes)
-        # however the pass ends, no task is left
+        # closed, so that no task is left, however the pass ends
         with closing(self._run(accumulator, [(group, None) for group in groups])) as results:
             for group, done in zip(groups, results, strict=True):
                 for segment, partial in zip(group, done.partials, strict=True):
@@ -102,7 +102,7 @@ class ClusterEngine(Engine):
     def _reduce_in_parts(self, accumulator: Accumulator[Any, Any]) -> PartialResult:
         n_parts = accumulator.n_parts
         step = min(n_parts, self._scheduler.n_threads())
-        # one part in ``step``, because parts to the left are higher
+        # every ``step``-th part, because parts to the left are larger
         parts = [range(first, n_parts, step) for first in range(step)]
         calls = [([range(len(self.blocks))], part) for part in parts]
         counts = PartialResult(None)
@@ -127,7 +127,7 @@ class ClusterEngine(Engine):
         sent: dict[tuple[str, ...], Any] = {}
 
         def submit(segments: list[range], part: range | None, workers: list[str] | None) -> Any:  # noqa: ANN401
-            # workers that are chosen because another hangs may not need a copy from that one
+            # if another worker hangs, the chosen ones must not fetch the accumulator from it
             chosen = tuple(workers or ())
             if chosen not in sent:
                 sent[chosen] = self._send(accumulator, workers)
@@ -139,7 +139,7 @@ class ClusterEngine(Engine):
             return self._scheduler.submit(*call, workers=workers)
 
         segments, part = calls[0]
-        # seconds on a slow worker, because a GPU, or a task of a whole pass, gives no sign before
+        # seconds on a slow worker, because a GPU, or a whole pass, shows no progress before it ends
         at_worst = sum(map(self._nbytes, segments)) / _SLOW_READING
         if part is not None:
             share = len(part) / accumulator.n_parts
@@ -155,7 +155,7 @@ class ClusterEngine(Engine):
         )
         with closing(tasks.in_order(calls)) as results:
             for done in results:
-                worker_tasks.meet_files(self._dataset, done)
+                worker_tasks.merge_stamps(self._dataset, done)
                 yield done
 
     def _chained(self, job: Job, accumulator: Any, segment: range, part: range | None) -> Any:  # noqa: ANN401

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from streamreg.sources.base import Reader, RowSource
-from streamreg.sources.checks import as_rows, joined_cupy
+from streamreg.sources.checks import as_rows, concatenated
 from streamreg.sources.dask import chunk_row
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ class ShippedSource(RowSource):
 
     def _joined(self, rows: list[Array]) -> Array:
         if self.is_cupy or len(rows) == 1:
-            return joined_cupy(rows)
-        # in C order, as readers join chunks
+            return concatenated(rows)
+        # in C order, like the rows that a reader joins
         joined = np.empty((sum(map(len, rows)), *self.shape[1:]), self.dtype)
         return np.concatenate(rows, out=joined)
 

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from streamreg.cluster.scheduler import Scheduler
 
-# for each thread of the cluster, so that no thread waits for work
+# tasks in flight for each thread of the cluster, so that no thread waits for work
 TASKS_A_THREAD = 3
-# tasks in flight at least
+# the least number of tasks in flight
 _LEAST_WINDOW = 16
 # how often, within the patience, the scheduler is asked which tasks run
 _LOOKS = 60
@@ -58,9 +58,9 @@ class Tasks:
         self,
         scheduler: Scheduler,
         submit: Callable[..., Any],  # returns the future of a call, perhaps on some workers only
-        what: str,  # is waited for, in messages
+        what: str,  # what the client waits for, in messages
         holds: str,  # what a task holds in memory, in messages
-        patience: float | None = None,  # if it is not the scheduler's
+        patience: float | None = None,  # ``None`` means that of the scheduler
     ) -> None:
         self._scheduler, self._clock = scheduler, scheduler.clock
         self._submit_call = submit
@@ -139,11 +139,11 @@ class Tasks:
         self._suspects |= {at for at, theirs in processing.items() if keys & theirs}
         self._suspects |= self._scheduler.holding(keys)
         if self._suspects >= processing.keys():
-            # no worker is better than another
+            # all workers are suspected, so none is better than another
             self._suspects.clear()
         stuck = set().union(*(processing.get(at, ()) for at in self._suspects))
         for task in waiting:
-            # the first may be with no worker at all
+            # the first task may be on no worker at all
             if task is first or (not task.is_done and task.keys() & stuck):
                 self._submit(task)
 

@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 from streamreg.errors import ClusterError
 
-# leading numbers of versions that must agree, because other versions may add up in another order
+# how many numbers of a version must agree, because other versions may sum in another order
 _PACKAGES = {"streamreg": 3, "numpy": 2, "scipy": 2, "zarr": 1, "numcodecs": 2}
 
 

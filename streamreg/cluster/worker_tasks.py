@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Job(NamedTuple):
-    """What a task needs beside the accumulator and its part of the rows."""
+    """What a task needs besides the accumulator and the numbers of its blocks."""
 
     dataset: bytes  # pickled
     reducer: SegmentReducer
@@ -51,16 +51,16 @@ def reduce_segments(
     partial = None
     if before is not None:
         (partial,) = before.partials
-        meet_files(dataset, before)
+        merge_stamps(dataset, before)
     made = pickle.loads(accumulator)  # noqa: S301  (it came with the task)
     partials = job.reducer.reduce(Task(dataset, made, segments, partial, part, job.checks_integers))
     return Done(partials, {name: stamps.seen() for name, stamps in dataset.stamps().items()})
 
 
-def meet_files(dataset: Dataset, done: Done) -> None:
+def merge_stamps(dataset: Dataset, done: Done) -> None:
     """Raise :class:`DataCorruptionError` if a task read another version of a file."""
     for name, stamps in dataset.stamps().items():
-        stamps.meet(done.files[name])
+        stamps.merge(done.files[name])
 
 
 def probe(job: Job) -> str:

@@ -35,8 +35,8 @@ def require_fit_workers(scheduler: Scheduler, job: Job, processors: set[str]) ->
     """Refuse workers that cannot do the work; warn of those that may give other bits.
 
     ``processors`` are the kinds whose bits are expected. :class:`ClusterError`: no worker answers,
-    or one cannot open the data, has other versions of packages that add up, or lacks what its
-    device needs.
+    or one cannot open the data, has other versions of packages that compute sums, or lacks what
+    its device needs.
     """
     answers = _answers(scheduler, job)
     refusals = {at: probe.exception() for at, probe in answers.items() if probe.status == "error"}

@@ -71,7 +71,7 @@ class Task(NamedTuple):
     dataset: Dataset
     accumulator: Accumulator[Any, Any]
     segments: list[range]  # of block numbers
-    start: PartialResult | None = None  # that a single segment continues; it is not written to
+    start: PartialResult | None = None  # a single segment continues it, without writing to it
     part: range | None = None  # numbers of the parts of the state to work on, if not all
     checks_integers: bool = True  # whether to look for integers that float64 cannot represent
 
@@ -187,7 +187,7 @@ class Engine(ABC):
         n_blocks, nbytes = len(self.blocks), self._dataset.pass_nbytes
         n_segments = self.policy.n_segments(n_blocks, nbytes, accumulator.state_nbytes)
         work = Pass(accumulator, start, segments_of(n_blocks, n_segments), on_partial)
-        # only while passes run: a solver works with all threads of BLAS
+        # ends with the pass, because a solver works with all threads of BLAS
         with one_blas_thread():
             done = self._run_pass(work)
         self.checks_integers = False

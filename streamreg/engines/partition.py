@@ -1,7 +1,7 @@
 """The partition of a pass: which rows are read at once, and which blocks share one state.
 
-Both depend on the shape, chunks and dtype of the data and on the size of a state alone. They never
-depend on the memory limit or on the number of threads, so these change no bit of an answer.
+Both depend only on the shape, chunks and dtype of the data, and on the size of a state. The memory
+limit and the number of threads have no effect on them, and so change no bit of an answer.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ class PartitionPolicy:
 
     # chunks are joined, by a copy, up to this size
     block_nbytes: int = 2 * MIB
-    # Of chunks whose rows can be read piecemeal, a block reads this much, and reduces it while it
-    # is still in the processor's last-level cache. Measured at D = 256, as a share of reading
-    # alone: 2 MiB 0.54, 8 MiB 0.69.
+    # size of a block if any rows of a chunk can be read: it is reduced while it is still in the
+    # processor's last-level cache. Measured at D = 256, as a share of reading alone: 2 MiB 0.54,
+    # 8 MiB 0.69.
     piece_nbytes: int = 8 * MIB
-    # A fit is saved, and its work shared, in segments; each costs a state that is made, handed
-    # over and merged. A pass has this number of segments, unless one would be smaller than this.
+    # A fit is saved, and its work shared, by segments; each costs one state, made and merged.
+    # A pass has ``many_segments``, unless each would be smaller than ``least_segment_nbytes``.
     many_segments: int = 32
     least_segment_nbytes: int = 16 * MIB
-    # A pass has more segments as long as each is this large, and this number of times as large as
-    # a state. Measured as a share of reading alone: D = 256, 16 MiB 0.54, 32 MiB 0.61;
-    # D = 100,000, 16 states 0.38, 32 states 0.45.
+    # A pass has more segments if each has at least ``segment_nbytes``, and is at least
+    # ``states_a_segment`` times as large as a state. Measured as a share of reading alone:
+    # D = 256, 16 MiB 0.54, 32 MiB 0.61; D = 100,000, 16 states 0.38, 32 states 0.45.
     segment_nbytes: int = 32 * MIB
     states_a_segment: int = 32
     most_segments: int = 1024
@@ -53,7 +53,7 @@ class PartitionPolicy:
         return [_KERNEL_ROWS, *map(int, astuple(self))]
 
     def is_large(self, state_nbytes: int) -> bool:
-        """Whether a state of this size is kept once."""
+        """Whether a state of this size is too large to be copied."""
         return state_nbytes > self.large_state_nbytes
 
     def n_segments(self, n_blocks: int, pass_nbytes: int, state_nbytes: int) -> int:

@@ -1,4 +1,4 @@
-"""N readers on N threads: results in order, and whole again after a failed pass."""
+"""N readers on N threads; results come in order, and a failed pass leaves no trace."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class _StoppedError(Exception):
 class ReaderPool:
     """Reads the blocks of a data set on threads; use it as a context manager.
 
-    If a thread fails, the others stop after their present block. The next pass starts afresh. With
-    one thread, the caller's own does all. Each reader is used by one thread at a time. ``on_rows``
+    If a thread fails, the others stop after their present block, and the next pass can run. One
+    thread alone is the caller's own. Each reader is used by one thread at a time. ``on_rows``
     is called, from any thread, with the number of rows just done, for progress.
     """
 
@@ -68,7 +68,7 @@ class ReaderPool:
     ) -> Generator[Made, None, None]:
         """Yield ``read(reader, start, stop)`` of some blocks, in order.
 
-        With ``in_background`` a single thread is not the caller's own either.
+        With ``in_background`` even a single thread is not the caller's own.
         """
 
         def run(number: int) -> Made:

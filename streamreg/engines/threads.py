@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class ThreadsEngine(Engine):
-    """Runs passes on threads of this process; with one, on the caller's own.
+    """Runs passes on threads of this process; a single thread is the caller's own.
 
     Threads reduce segments, which are merged in order: the number of threads changes no bit. A
     state too large for one copy a thread is kept once, and threads share each update. Decoded
@@ -77,7 +77,7 @@ class ThreadsEngine(Engine):
         if part is not None:
             kernels = kernels.shared_by(partial(_run_some, part))
         for segment in task.segments:
-            # a state to write to: that of ``start`` belongs to a task that may run again
+            # a copy is written to, because ``start`` belongs to a task that may run again
             if start is None:
                 own = PartialResult(accumulator.zero())
             elif part is None:
@@ -97,7 +97,7 @@ class ThreadsEngine(Engine):
         kernels: KernelSet,
         on_partial: OnPartial | None = None,
     ) -> PartialResult:
-        """Return the partial result of some blocks after those of ``done``, which is written to."""
+        """Add blocks to the partial result ``done``, whose state is written to, and return it."""
         has_overflowed = False
         # sums may overflow before it is known whether NaN, inf or large values are the cause
         with self._pool.reader() as reader, np.errstate(all="ignore"):

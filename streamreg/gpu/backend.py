@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from streamreg.planning.terms import Candidate, DeviceNeeds, Needs
     from streamreg.sources.dataset import Dataset
 
-# Blocks: to queue one costs the host some tenths of a millisecond, in which a present bus transfers
-# 16 MiB. Segments: to fetch a state costs the host some tenths of a millisecond, in which a present
-# GPU reads 1 GiB of its memory.
+# The host needs some tenths of a millisecond to queue a block: in this time a present bus transfers
+# 16 MiB. It needs as long to fetch the state of a segment: in this time a present GPU reads 1 GiB
+# of its memory.
 GPU_PARTITION = PartitionPolicy(
     block_nbytes=64 * MIB,
     piece_nbytes=64 * MIB,
@@ -46,7 +46,7 @@ class GpuBackend(Backend):
     device. ``host`` has the threads of the same process, with its limits.
     """
 
-    # not measured: the bus, memory and float64 units of a present GPU
+    # figures of a present GPU, not measured: its bus, memory and float64 units
     rates = Rates(read_nbytes=1.5e9, memory_nbytes=2e12, flops=3e13)
 
     def __init__(self, host: Backend, device_limit: int | None, *, is_local: bool) -> None:

@@ -31,9 +31,9 @@ State = MomentsState | ProductState | GramState
 # waits for a copy of a state to the host, and returns it
 Fetch = Callable[[], State]
 
-# in the messages of CUDA's two interfaces and of cuBLAS
+# words for refused memory in the messages of CUDA's two interfaces and of cuBLAS
 _NO_MEMORY = ("MemoryAllocation", "OUT_OF_MEMORY", "ALLOC_FAILED")
-# of a state: to pin more takes longer than to copy to memory that is not pinned
+# a larger state is copied to memory that is not pinned, because pinning takes longer
 _MOST_PINNED_NBYTES = 32 * MIB
 
 
@@ -169,7 +169,7 @@ def _is_cuda_error(error: Exception) -> bool:
 class DeviceState:
     """A state in one piece of device memory, so that one copy brings it to the host.
 
-    It starts as a copy of ``host``, whose matrices are zeros, and not sent, if it is of no rows.
+    It starts as a copy of ``host``. If that has no rows, its matrices are zeros and are not sent.
     Kernels write to it in place, on ``stream``. The number of rows, ``state.n``, is on the host,
     because kernels branch on it.
     """

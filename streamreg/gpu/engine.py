@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 
 
 class GpuEngine(Engine):
-    """Runs passes on a GPU; a pass raises :class:`MemoryLimitError` if that refuses memory.
+    """Runs passes on a GPU; a pass raises :class:`MemoryLimitError` if the GPU refuses memory.
 
     A state is on the device while its segment is reduced, and is copied to the host while the next
     segment is reduced; large states are merged on the device. The queueing thread waits for the
     device only at the end of segments, where NaN and inf are found.
 
-    The sums of Dask blocks are finished one by one, as tasks on a cluster's workers have to, and
-    bitwise identical to theirs.
+    The sums of Dask blocks are finished one by one, because tasks on a cluster's workers must do
+    so: then both are bitwise identical.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class GpuEngine(Engine):
             else:
                 slot, block, added = next(reads)
                 place = self._place(rest[0], block, added)
-                with closing(self._transfers.sent(slot, block, place)) as parts:
+                with closing(self._transfers.send(slot, block, place)) as parts:
                     for part in parts:
                         add(part)
             counts = counts.followed_by(added, None)
@@ -181,7 +181,7 @@ class GpuEngine(Engine):
         return counts
 
     def _joined(self, cache: Block, numbers: range) -> tuple[Block, PartialResult]:
-        """Return the first blocks, as far as they are contiguous in the cache, and their counts."""
+        """Return the first of these blocks that are contiguous in the cache, and their counts."""
         first, past = self.blocks[numbers[0]]
         starts, counts = [], PartialResult(None)
         for number in numbers:
@@ -195,12 +195,12 @@ class GpuEngine(Engine):
         return replace(rows, joints=tuple(starts[1:])), counts
 
     def _place(self, number: int, block: Block, counts: PartialResult) -> Block | None:
-        """Return where a block is cached, at the number of its first row, if it is."""
+        """Return the rows of the cache that hold a block; ``None`` if it is not cached."""
         if number >= self._needs.n_cached:
             return None
         if self._cache is None:
             _, n_rows = self.blocks[self._needs.n_cached - 1]
-            self._cache = self._transfers.cache(block, n_rows, whole_arrays(self._dataset))
+            self._cache = self._transfers.new_cache(block, n_rows, whole_arrays(self._dataset))
         self._cached_counts[number] = counts
         start, _ = self.blocks[number]
         return self._cache.rows(start, start + block.n_rows)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from streamreg.gpu.kernels import CentreTile
     from streamreg.kernels.base import Affine
 
-# as in gram.cu
+# the same constants as in gram.cu
 _THREADS, _CHUNK, _SPAN = 256, 256, 1024
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     # (tile, columns, weight, Σ sᵢ, out) → mean, varies: see centre_tile
     CentreTile = Callable[[Any, Affine, Any, Any, Any], tuple[Any, Any]]
 
-# of a tile in float64: large, because each step of it costs the host some microseconds to queue
+# size of a tile in float64; large, because the host needs some microseconds to queue each step
 TILE_NBYTES = 64 << 20
 _LEAST_ROWS = 16
 # arrays as large as a tile that are alive at once
@@ -45,7 +45,7 @@ def tile_rows(n_features: int) -> int:
 
 
 def scratch_nbytes(n_features: int, n_columns: int, rows: int) -> int:
-    """Bytes that an update needs beside state and block, for blocks of this many rows."""
+    """Bytes that an update needs besides state and block, for blocks of this many rows."""
     alive = _TILES_ALIVE * n_features + 6 * n_columns + 4
     # a product with all rows of a tile, and coefficients as the product is read
     products = 2 * n_features * n_columns
@@ -189,7 +189,7 @@ class ArrayKernels:
         """Yield tiles; none spans two of the blocks that were joined."""
         for start, stop in pairwise((0, *block.joints, block.n_rows)):
             for tile, y, weight in tiles(block.rows(start, stop), tile_rows(block.X.shape[1])):
-                # a copy is always aligned, on which the order of a GPU's sums depends
+                # a copy, because it is aligned, and the order of a GPU's sums depends on alignment
                 yield tile, y, None if weight is None else weight.copy()
 
     def _read(self, values: Array, columns: Affine) -> DeviceArray:
@@ -206,7 +206,7 @@ class ArrayKernels:
         if not isinstance(array, np.ndarray):
             return array
         if id(array) not in self._constants:
-            # the host's array too, so that no other array gets its id
+            # the host's array is kept too, so that no other array can get its id
             self._constants[id(array)] = (array, self._xp.asarray(array))
         return self._constants[id(array)][1]
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from streamreg.gpu.compile import Compiler
 
 WARP = 32
-# Of narrower rows most of a warp would idle. Wider ones do not fit the registers of a block.
+# Narrower rows would leave most of a warp idle. Wider ones do not fit the registers of a block.
 _LEAST_FEATURES, _MOST_FEATURES = 8, 4096
 _MOST_COLUMNS, _MOST_THREADS = 2, 512
 # The more columns a thread has, the fewer steps it takes to add up the sums of threads.
@@ -21,7 +21,7 @@ _GRID, _MOST_GRIDS = 264, 8
 # 40 MiB or more on present GPUs.
 _WIDE_TILE_NBYTES = 20 << 20
 _LEAST_WIDE, _MOST_WIDE_COLUMNS = 256, 8
-# This number of blocks of threads adds up.
+# The number of blocks of threads that add up the sums.
 _WIDE_GRID = 1024
 # These are the constants of wide_products.cu.
 _WIDE_ROWS, _WIDE_THREADS, _SLICE, _BATCH = 4, 256, 4096, 64
@@ -129,7 +129,7 @@ def launches_for(shape: Shape) -> list[Launch]:
 
 
 def partial_sums_nbytes(n_features: int, n_targets: int) -> int:
-    """Bytes of the separate sums, and of the workspace beside them, with any solver."""
+    """Bytes of the separate sums and of their workspace, enough for any solver."""
     # Solvers have no direction, or one for each target.
     shapes = [Shape(n_features, m, n_targets) for m in (n_targets, 2 * n_targets)]
     nbytes = [

@@ -1,4 +1,4 @@
-"""Bytes of a GPU, and of the host beside it, computed before anything is read."""
+"""Bytes that a fit needs on a GPU, and on its host, computed before anything is read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # X, y and weights
 _MOST_ARRAYS = 3
-# blocks in transfer, beside one for each thread: read, waiting, and being copied
+# blocks in transfer, in addition to one for each thread: read, waiting, and being copied
 _SLOTS_AHEAD = 3
 # the workspace of cuBLAS on present GPUs
 _WORKSPACE_NBYTES = 64 * MIB
@@ -46,8 +46,8 @@ def gpu_needs(
     on_device = {name for name in named.keys() & {"X", "y"} if named[name].is_cupy}
     arrays = zip(("X", "y"), whole_arrays(dataset), strict=True)
     whole = {name for name, rows in arrays if rows is not None}
-    # of a block: arrays that come from the host, that are computed on the device when they are
-    # read, and that stay on the device between passes
+    # bytes of a block: its arrays that come from the host, those that are computed on the device
+    # when they are read, and those that stay on the device between passes
     sent, made, cached = (
         slot_nbytes(dataset, costs.block_rows, of=names)
         for names in (named.keys() - on_device, on_device - whole, named.keys() - whole)
@@ -75,7 +75,7 @@ def gpu_needs(
             Term("chunks", n_slots * made + readers, "computed on the GPU when they are read")
         )
     left = limit_nbytes * _SPARE // (_SPARE + 1) - peak(terms)
-    # a part of a block has the rows of a tile at least
+    # a part of a block has at least the rows of a tile
     least = -(-sent // costs.block_rows) * tile_rows(d) + _MOST_ARRAYS * ALIGNMENT
     buffer = min(sent, max(least, left // N_BUFFERS))
     terms.append(Term("buffers", N_BUFFERS * buffer, f"{N_BUFFERS} blocks in transfer"))

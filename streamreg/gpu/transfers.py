@@ -18,26 +18,26 @@ if TYPE_CHECKING:
     from streamreg.blocks import Array
     from streamreg.gpu.device import Gpu
 
-# on the device, so that one block is reduced while the next one is copied
+# buffers on the device: one block is reduced while the next one is copied
 N_BUFFERS = 2
 
 
 @dataclass
 class Slot:
-    """Memory for a block between the thread that reads it and the one that queues its reduction."""
+    """Host memory in which a thread leaves a block for the thread that queues its reduction."""
 
     buffer: Array  # pinned
-    done: Any  # the event that the block is reduced
-    block: Block | None = None  # lives until it is reduced, because arrays may be on the device
+    done: Any  # CUDA's event that the block is reduced
+    block: Block | None = None  # referenced until it is reduced: its arrays may be on the device
 
 
 class Transfers:
     """Blocks in transfer to the device.
 
-    Threads fill slots of ``pinned_nbytes``. One thread queues the copies to two buffers of
-    ``device_nbytes``, on one stream, and the reduction of the blocks on the stream ``reducing``;
-    states are copied to the host on ``fetching``. The queueing thread never waits for the device;
-    reading threads wait for a slot.
+    Threads read blocks into slots of ``pinned_nbytes``; they wait for a free slot. One thread
+    queues all other work and never waits for the device. Blocks are copied to two buffers of
+    ``device_nbytes`` on one stream, and reduced on the stream ``reducing``. States are copied to
+    the host on the stream ``fetching``.
     """
 
     def __init__(self, gpu: Gpu, n_slots: int, pinned_nbytes: int, device_nbytes: int) -> None:
@@ -47,13 +47,12 @@ class Transfers:
             # allocated outside CuPy's pool, which rounds sizes up
             memory = cuda.PinnedMemoryPointer(cuda.PinnedMemory(max(1, pinned_nbytes)), 0)
             buffer = np.frombuffer(memory, np.uint8, pinned_nbytes)
-            # an event, not a host function: events report a device that failed, functions are not
-            # called
+            # an event raises if the device failed; a host function would not be called
             self._slots.put(Slot(buffer, cuda.Event(block=True, disable_timing=True)))
         streams = (cuda.Stream(non_blocking=True) for _ in range(3))
         self._copying, self.reducing, self.fetching = streams
         buffers = [self._cupy.empty(device_nbytes, np.uint8) for _ in range(N_BUFFERS)]
-        # each with the event that its block is reduced
+        # each buffer, and the event that its block is reduced
         self._buffers = cycle([(each, cuda.Event(disable_timing=True)) for each in buffers])
 
     def fill(self, read: Callable[[], Block]) -> tuple[Slot, Block]:
@@ -64,7 +63,7 @@ class Transfers:
             slot.block = None
             with self._gpu.device:
                 block = read()
-                slot.block = filled = _laid_out(block, slot.buffer)
+                slot.block = filled = _placed_in_buffer(block, slot.buffer)
                 for target, values in zip(_arrays(filled), _arrays(block), strict=True):
                     if is_cupy(target):
                         self._gpu.require_own(target)
@@ -78,24 +77,24 @@ class Transfers:
             raise
         return slot, filled
 
-    def cache(self, like: Block, n_rows: int, whole: tuple[Array | None, Array | None]) -> Block:
-        """Return memory for rows that stay, with the dtypes and widths of ``like``.
+    def new_cache(self, like: Block, n_rows: int, whole: tuple[Array | None, ...]) -> Block:
+        """Return device memory for ``n_rows`` rows, with the dtypes and widths of ``like``.
 
-        ``whole`` is X and y, if all their rows are on the device already.
+        ``whole`` holds X and y if all their rows are on the device already; else ``None``.
         """
         arrays = [
             self._cupy.empty((n_rows, *each.shape[1:]), each.dtype) if rows is None else rows
             for each, rows in zip_longest(_arrays(like), whole)
         ]
-        # the memory may still be used by what was queued before
+        # work that was queued before may still use the memory
         self._copying.wait_event(self.reducing.record())
         return _block(arrays, 0)
 
-    def sent(self, slot: Slot, block: Block, place: Block | None) -> Generator[Block, None, None]:
-        """Yield a block on the device: in its place in the cache, or in a buffer.
+    def send(self, slot: Slot, block: Block, place: Block | None) -> Generator[Block, None, None]:
+        """Yield a block on the device: in ``place``, its rows of the cache, or in a buffer.
 
-        A block larger than a buffer comes in parts, each to be reduced before the next. Parts end
-        where tiles end, so that they change no bit. Rows on the device are reduced in place.
+        A block larger than a buffer comes in parts, each to be reduced before the next. A part is
+        whole tiles, so no bit changes. Rows that are on the device are not copied.
         """
         try:
             if place is None:
@@ -112,7 +111,7 @@ class Transfers:
         for stream in (self._copying, self.reducing, self.fetching):
             stream.synchronize()
         self._slots, self._buffers = SimpleQueue(), cycle([])
-        # of states
+        # the pinned memory of states
         self._cupy.get_default_pinned_memory_pool().free_all_blocks()
 
     def _parts(self, block: Block) -> Generator[Block, None, None]:
@@ -120,7 +119,7 @@ class Transfers:
         while start < block.n_rows:
             buffer, reduced = next(self._buffers)
             part = block.rows(start, start + _rows_that_fit(block, buffer.nbytes))
-            target = _laid_out(part, buffer)
+            target = _placed_in_buffer(part, buffer)
             self._copying.wait_event(reduced)
             self._copy(part, target)
             yield target
@@ -132,16 +131,16 @@ class Transfers:
         for to, values in zip(_arrays(target), _arrays(block), strict=True):
             if not is_cupy(values):
                 to.set(values, stream=self._copying)
-            elif to.data.ptr != values.data.ptr:  # type: ignore[attr-defined]  # else in its place
+            elif to.data.ptr != values.data.ptr:  # type: ignore[attr-defined]  # not its own memory
                 with self._copying:
                     to[...] = values
         self.reducing.wait_event(self._copying.record())
 
 
-def _laid_out(block: Block, buffer: Array) -> Block:
-    """Return a block of the same shape, in C order, with memory for the host's arrays in a buffer.
+def _placed_in_buffer(block: Block, buffer: Array) -> Block:
+    """Return a block of the same shape, in C order, with memory of a buffer; nothing is copied.
 
-    The buffer may be on the host or on the device; arrays on the device stay.
+    The buffer may be on the host or on the device. Arrays that are on the device stay there.
     """
     arrays, first = [], 0
     for array in _arrays(block):
@@ -155,7 +154,7 @@ def _laid_out(block: Block, buffer: Array) -> Block:
 
 
 def _rows_that_fit(block: Block, nbytes: int) -> int:
-    """Return how many rows fit a buffer: all, or those of as many tiles as fit."""
+    """Return how many rows fit a buffer: all rows, or else a whole number of tiles."""
     arrays = [array for array in _arrays(block) if not is_cupy(array)]
     if sum(aligned(array.nbytes) for array in arrays) <= nbytes:
         return block.n_rows

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from streamreg.errors import DataWarning, InputError, Message, Parameter, Remedy
+from streamreg.errors import DataWarning, InputError, Message, Remedy
 from streamreg.formatting import count
+from streamreg.ingest.levels import LevelsFound, feature_names
 from streamreg.ingest.table import BATCH_NBYTES, IGNORE_COLUMN, MAX_NAMED, Table, open_table
 from streamreg.ingest.values import loses_digits
 from streamreg.output.staging import require_writable
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import zarr
-
-
-_MAX_LEVELS = 1000
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,7 @@ def ingest(
     source = open_table(Path(table), target=target, one_hot=one_hot, ignore=ignore, weight=weight)
     with closing(progress):
         survey = _survey(source, progress, drop_missing=drop_missing)
-        features = _features(source, survey)
+        features = feature_names(source, survey.levels)
         if survey.inexact:
             message = (
                 f"{source.path} has integers beyond 2**53 in {', '.join(survey.inexact)}; as "
@@ -107,29 +104,8 @@ class _Survey(NamedTuple):
     inexact: list[str]
 
 
-def _features(source: Table, survey: _Survey) -> list[str]:
-    """Return the names of the columns of X."""
-    features = []
-    for name in source.features:
-        levels = survey.levels.get(name)
-        features += [name] if levels is None else [f"{name}={level}" for level in levels[1:]]
-    if not features:
-        raise InputError(
-            f"{source.path} has no column left for X: of each of {', '.join(source.features)} "
-            "there is one level only"
-        )
-    for name, copies in Counter(features).items():
-        if copies > 1:
-            raise InputError(
-                f"X would have {copies} columns named {name!r}: a column of {source.path}, and "
-                "a level of another; rename the column, or leave it out with ",
-                Parameter("ignore"),
-            )
-    return features
-
-
 def _survey(source: Table, progress: Progress, *, drop_missing: bool) -> _Survey:
-    levels: dict[str, set[str]] = {name: set() for name in source.one_hot}
+    levels = LevelsFound(source)
     n_missing, first_missing = np.zeros((2, len(source.used)), dtype=int)  # of each column
     inexact: set[str] = set()
     n_rows = n_complete = 0
@@ -144,19 +120,12 @@ def _survey(source: Table, progress: Progress, *, drop_missing: bool) -> _Survey
         for at, name in enumerate(source.used):
             if name in levels:
                 texts = source.texts(batch, name).filter(pa.array(complete))
-                levels[name].update(texts.unique().to_pylist())
+                levels.add(name, texts, n_rows + len(batch))
             elif loses_digits(batch[name], values[:, at]):
                 inexact.add(name)
         n_rows += len(batch)
         n_complete += int(complete.sum())
         progress.rows(len(batch))
-        for name, found in levels.items():
-            if len(found) > _MAX_LEVELS:
-                raise InputError(
-                    f"column {name} of {source.path} has more than {_MAX_LEVELS:,} levels in "
-                    f"{count(n_rows, 'row')}; group them, or leave it out with ",
-                    Remedy("ignore", name),
-                )
     if n_rows == 0:
         raise InputError(f"{source.path} has no rows")
     n_gaps = int(np.count_nonzero(n_missing))
@@ -177,16 +146,7 @@ def _survey(source: Table, progress: Progress, *, drop_missing: bool) -> _Survey
             " with ",
             IGNORE_COLUMN,
         )
-    ordered = {name: _sorted_levels(found) for name, found in levels.items()}
-    return _Survey(n_rows, n_complete, ordered, sorted(inexact))
-
-
-def _sorted_levels(levels: set[str]) -> list[str]:
-    """Return texts in alphabetical order, or in numerical order if all are numbers."""
-    ordered = sorted(levels)
-    with suppress(ValueError):
-        ordered.sort(key=float)
-    return ordered
+    return _Survey(n_rows, n_complete, levels.ordered(), sorted(inexact))
 
 
 def _write(

@@ -32,8 +32,8 @@ def require_writable(
     """Return the real path of an output that can be written to ``path``.
 
     Called before the first pass too, so that hours of reading do not end at a missing folder. Only
-    Zarr arrays and groups are ever overwritten, and none that equals, contains or is inside one of
-    the ``inputs``, of which URLs are ignored.
+    Zarr arrays and groups are overwritten. The output must not equal, contain or be inside one of
+    the ``inputs``; URLs among them are ignored.
     """
     text = os.fspath(path)
     if "://" in text:
@@ -45,12 +45,12 @@ def require_writable(
     for source in (os.fspath(each) for each in inputs):
         local = unquote(source.removeprefix("file://")) if source.startswith("file://") else source
         read = Path(os.path.realpath(local))
-        for written in () if "://" in local else (target, _partial(target)):
-            if written == read or written in read.parents or read in written.parents:
-                raise InputError(
-                    f"output {text} would overwrite the input {source}: they are one folder, "
-                    "or one is inside the other; choose another name"
-                )
+        written = () if "://" in local else (target, _partial(target))
+        if any(path == read or path in read.parents or read in path.parents for path in written):
+            raise InputError(
+                f"output {text} would overwrite the input {source}: they are one folder, "
+                "or one is inside the other; choose another name"
+            )
     require_folder(target, f"output {text}")
     if target.exists() and not _is_zarr(target):
         raise InputError(
@@ -69,15 +69,15 @@ def staged(
 ) -> Iterator[tuple[Path, bool]]:
     """Yield a folder that is renamed to ``path`` when the ``with`` block succeeds.
 
-    If the block fails, the folder is removed. With an ``identity`` it stays, unless the block
-    raised an ``InputError``; a later call with the same identity yields it again, and true.
-    Another process that writes to the folder is an ``InputError`` too.
+    If the block fails, the folder is removed; with an ``identity`` it is kept, unless the error is
+    an ``InputError``. A later call with the same identity yields the kept folder and true. If
+    another process writes to the folder, ``InputError`` is raised.
     """
     target = require_writable(path, overwrite=overwrite)
     claim = _Claim(_partial(target))
     is_filled = False
     try:
-        # an interrupt between making the folder and is_ours = True would leave the folder
+        # an interrupt after the folder is made and before ``is_ours`` is set would leave it there
         uninterrupted(claim.take, identity)
         yield claim.folder, claim.is_resumed
         is_filled = True
@@ -98,7 +98,7 @@ def staged(
 
 
 class _Claim:
-    """The folder of a partial output, locked against other writers."""
+    """The folder of a partial output, which this process locks against other writers."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -107,7 +107,7 @@ class _Claim:
         self._lock: int | None = None
 
     def take(self, identity: str) -> None:
-        """Make and lock the folder; one that an earlier writer left is resumed or cleared."""
+        """Make and lock the folder; if an earlier writer left it, resume or clear it."""
         self._make_and_lock()
         left = list(self.folder.iterdir())
         identity_file = self.folder / _IDENTITY
@@ -136,7 +136,7 @@ class _Claim:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            # else the file system has no locks
+            # any other error: the file system has no locks
             is_busy = isinstance(error, BlockingIOError)
         # another writer may have published the folder before it was locked
         at_path = self.folder.lstat() if self.folder.exists() else None

@@ -132,13 +132,13 @@ def _layout(shape: tuple[int, ...]) -> dict[str, Any]:
         "dtype": np.float64,
         "chunks": tuple(max(1, min(lengths)) for lengths in zip(shape, longest, strict=False)),
         # A fit reads the data many times: decoding counts. GB/s of float64, one thread, page cache,
-        # and in brackets how many times smaller (flights: 30 columns, two of them made one-hot):
+        # and in brackets the compression ratio (flights: 30 columns, two of them made one-hot):
         #                          flights      normal deviates   200 one-hot columns
         #   crc32c alone            9.7 (1)       10.5 (1)            11 (1)
         #   zstd 1, own checksum    2.0 (10)       1.5 (1.04)          9 (43)
         #   lz4 shuffled, crc32c    4.8 (6.1)      5.1 (1.06)          9 (18)
         #   lz4, crc32c             4.5 (5.4)     10.9 (1)            22 (33)
-        # so the last costs nothing where nothing can be saved, and else wins on any real disk.
+        # The last costs nothing if values cannot be compressed; else it is fastest on a real disk.
         "compressors": (BloscCodec(cname="lz4", clevel=5, shuffle="noshuffle"), Crc32cCodec()),
         "config": {"write_empty_chunks": True},
     }

@@ -42,12 +42,12 @@ class Backend(ABC):
 
     policy: PartitionPolicy
     memory_limit: int  # bytes that the fit may add to each process that runs passes
-    n_threads: int  # that run passes at most, in each of these processes
+    n_threads: int  # the most threads that run passes in each of these processes
     rates: Rates
     caches_blocks: bool = True  # whether decoded blocks can stay in memory between passes
-    n_processes: int = 1  # that run passes at the same time
-    uses_all_threads: bool = False  # rather than as many as fit the memory limit
-    # of the smallest worker, if the memory limit is a share of it
+    n_processes: int = 1  # processes that run passes at the same time
+    uses_all_threads: bool = False  # else as many threads as fit the memory limit
+    # memory of the smallest worker, if the memory limit is a share of it
     worker_nbytes: int | None = None
 
     @abstractmethod

@@ -26,23 +26,23 @@ if TYPE_CHECKING:
     from streamreg.solvers.base import Footprint, PassFootprint, Solver
     from streamreg.sources.dataset import Dataset
 
-# Of a fit of ten rows: what Python, NumPy and zarr load when they are first used. Measured on
+# What Python, NumPy and zarr load when they are first used. Measured in a fit of ten rows, on
 # Linux, glibc 2.36, Python 3.11: 1.5 to 3 MiB.
 _PROCESS_NBYTES = 4 * MIB
-# Of each thread: its stack, and what its heap keeps of small freed arrays. Measured: 0.3 to 1 MiB.
+# Stack of a thread, and what its heap keeps of small freed arrays. Measured: 0.3 to 1 MiB.
 _THREAD_NBYTES = MIB
-# Of each thread that decodes chunks: what zstd, blosc, HDF5 and zarr-python use for themselves.
+# What zstd, blosc, HDF5 and zarr-python use themselves, in each thread that decodes chunks.
 # Measured: 0.5 to 3 MiB, blosc most.
 _DECODER_NBYTES = 3 * MIB
-# Of each thread that decodes chunks: fragmentation of its heap.
+# Fragmentation of the heap of each thread that decodes chunks.
 _FRAGMENTATION_NBYTES = 4 * MIB
-# Of each thread in OpenBLAS: the panels that it packs. Measured: 0.3 MiB at D = 100, 1.9 MiB at
+# The panels that OpenBLAS packs in each thread. Measured: 0.3 MiB at D = 100, 1.9 MiB at
 # D = 1,000 and above.
 _PACKED_ROWS, _PACKED_MOST_NBYTES = 512, 2 * MIB
-# Of a checkpoint: states of the passes before a solver's loop, of the last one, of the present one,
-# the copy before and the next; and what writing needs, measured: 2 MiB.
+# States that a checkpoint keeps: of the passes before a solver's loop, of the last pass, of the
+# present one, its last copy and its next one. Writing needs memory too; measured: 2 MiB.
 _COPIED_STATES, _SAVING_NBYTES = 6, 4 * MIB
-# Of one thread of a common server: an NVMe disk or a light codec, memory, and BLAS.
+# Rates of one thread of a common server: an NVMe disk or a light codec, memory, and BLAS.
 HOST_RATES = Rates(read_nbytes=1.5e9, memory_nbytes=8e9, flops=2e10)
 # cg is chosen instead of the closed form, which has more digits, only if it is estimated to be
 # faster by this factor, because the data may need more passes than the typical number
@@ -196,7 +196,7 @@ def _pass_terms(
     # one thread reads a single segment; threads share the parts of its state
     readers = min(n_threads, n_segments)
     threads = readers if n_segments > 1 else min(n_threads, each.n_parts)
-    # a tile is at most a block and one row, of float64, with as many columns of sums beside it
+    # a tile is at most a block and one row, of float64; columns of sums are added to it
     block_nbytes = 8 * ((costs.block_rows + 1) * (d + 6 * k + 2) + d * (2 * k + 6))
     tiles = Term("tiles", readers * min(each.scratch_nbytes, block_nbytes), "float64 rows in use")
     n_states = _states_in_flight(readers, n_segments)

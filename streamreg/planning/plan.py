@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _HEADINGS = ("solver", "state", "needs", "with cache", "passes", "time", "fits")
-# words to the left; sizes to the right, so that they can be compared
+# words are aligned to the left, and sizes to the right, so that they can be compared
 _ALIGNMENT = "<>>>>><"
 
 
@@ -220,7 +220,7 @@ def _least_limit(refused: Candidate, candidates: Sequence[Candidate]) -> list[Me
 
 
 def _fewest_passes(candidates: Sequence[Candidate]) -> Candidate:
-    # of two with as many passes the last one: cg converges where gd does not
+    # if two have equally few passes, the last one, because cg converges where gd does not
     return min(reversed(candidates), key=lambda other: other.passes)
 
 

@@ -16,7 +16,7 @@ def rechunking_advice(dataset: Dataset, limit: int, candidates: list[Candidate])
     least = min(candidates, key=lambda candidate: candidate.peak_nbytes)
     blocks = sum(term.nbytes for term in least.terms if term.what == "blocks")
     room = limit - (least.peak_nbytes - blocks)
-    # encoded chunks, decoded chunks, chunks moved beside each other, and the block that joins them
+    # encoded chunks, decoded chunks, chunks copied to their columns, and the block that joins them
     rows = min(room, 8 * MIB) // (4 * dataset.X.row_nbytes)
     grid = dataset.X.grid
     # a chunk may be declared larger than the array

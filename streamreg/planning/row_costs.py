@@ -19,14 +19,14 @@ class RowCosts(NamedTuple):
     """The blocks of a data set, and what it takes to read them."""
 
     n_blocks: int
-    block_rows: int  # of the largest block
+    block_rows: int  # rows of the largest block
     pass_nbytes: int
     reader_nbytes: int
     file_row_nbytes: int  # of X, if it may stay in its files; else 0
     beside_nbytes: int  # of one reader, without X
     shared_nbytes: int
-    decodes: bool  # whole chunks, rather than any rows straight into a buffer
-    slot_nbytes: int  # of a cached block; 0 if all rows are in memory already
+    decodes: bool  # whether chunks are decoded whole; else any rows are read into a buffer
+    slot_nbytes: int  # memory of a cached block; 0 if all rows are in memory already
 
     @classmethod
     def of(cls, dataset: Dataset, policy: PartitionPolicy) -> RowCosts:

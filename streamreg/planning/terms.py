@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Term(NamedTuple):
-    """One line of a plan: what takes the bytes, and of what they consist."""
+    """One line of a plan: what takes the bytes, and how their number is computed."""
 
     what: str
     nbytes: int
@@ -23,9 +23,9 @@ class DeviceNeeds:
 
     limit_nbytes: int  # what the fit may take of the device
     terms: tuple[Term, ...]
-    buffer_nbytes: int  # of each buffer on the device, for a block or a part of one
+    buffer_nbytes: int  # each buffer on the device, for a block or a part of one
     n_slots: int  # blocks in transfer
-    pinned_nbytes: int  # of the host's memory, for each of them
+    pinned_nbytes: int  # pinned memory of the host for each of these blocks
     n_cached: int  # blocks that stay on the device between passes; the fit runs without
     fits: bool
 
@@ -49,10 +49,10 @@ class Candidate:
     """What one solver needs."""
 
     solver: str
-    objective: str  # that the solver minimises
-    state_nbytes: int  # of one state of its largest accumulator
-    needed_nbytes: int  # without which the fit does not run
-    cache_nbytes: int  # of decoded blocks between passes, within the limit; the fit runs without
+    objective: str  # what the solver minimises
+    state_nbytes: int  # one state of the solver's largest accumulator
+    needed_nbytes: int  # the fit does not run with less
+    cache_nbytes: int  # decoded blocks between passes, within the limit; the fit runs without them
     bytes_per_pass: int  # decoded bytes that a pass reads
     passes: int  # exact, or typical
     is_exact: bool  # whether ``passes`` is exact

@@ -67,10 +67,10 @@ class Status(Enum):
         "taken."
     )
     SMALL_GRADIENT = Message(
-        "The gradient fell below ", Parameter("tol"), " of what it was at the start."
+        "The norm of the gradient fell below ", Parameter("tol"), " times that at the start."
     )
     SMALL_DECREASE = Message(
-        "The last epoch lowered the loss by less than ", Parameter("tol"), " of it."
+        "The last epoch lowered the loss by less than ", Parameter("tol"), " times the loss."
     )
     EXACT_FIT = "The loss is zero to rounding."
     OUT_OF_EPOCHS = Message(
@@ -84,10 +84,10 @@ class Status(Enum):
         ".",
     )
     STALLED = Message(
-        "Rounding hides what is left to gain. The answer is as good as these data allow with this "
-        "solver; a larger ",
+        "The rest of the gradient is rounding. The answer is as good as these data allow with this "
+        "solver; with a larger ",
         Remedy("tol"),
-        " stops here without a warning.",
+        " the fit ends without a warning.",
     )
 
     @property
@@ -151,7 +151,7 @@ class PassFootprint(NamedTuple):
     state_nbytes: int
     scratch_nbytes: int  # of each thread
     earlier_nbytes: int = 0  # the state of an earlier pass
-    n_parts: int = 1  # into which threads divide the work on one shared state
+    n_parts: int = 1  # parts of one shared state, on which different threads work
     multiplies_matrices: bool = False  # by BLAS, which packs panels; else row kernels run
     what: str = "sums"  # name of the state, as a plan prints it
     why: str = ""  # how its size is computed, as a plan prints it
@@ -163,8 +163,8 @@ class Footprint(NamedTuple):
     passes: tuple[PassFootprint, ...]  # one for each kind of pass, the main one first
     solver_nbytes: int  # the solver's own vectors, and arrays that all threads share
     n_passes: int  # exact, or a typical number
-    row_flops: float  # of a pass, for each row
-    solve_flops: float = 0.0  # between passes
+    row_flops: float  # operations of one pass, for each row
+    solve_flops: float = 0.0  # operations between passes
     is_exact: bool = False  # whether ``n_passes`` does not depend on the data
 
 
@@ -175,17 +175,17 @@ class Solver(ABC):
     summary: ClassVar[str]  # its strength, in a few words
 
     def penalty(self, l2: float) -> Penalty:
-        """Return the penalty of the objective, which is another one if a solver overrides this."""
+        """Return the penalty of the objective: l2, unless a solver overrides this method."""
         return L2Penalty(l2)
 
     @property
     def objective(self) -> str:
-        """What it minimises; plans compare solvers of one objective, and others refuse ``l2``."""
+        """What the solver minimises; a plan compares only solvers that minimise the same."""
         return f"{SquaredLoss.name}, with {self.penalty(0.0).name}"
 
     @abstractmethod
     def footprint(self, problem: Problem) -> Footprint:
-        """Return what it needs, and for how long."""
+        """Return the memory, the passes and the operations that the solver needs."""
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that a checkpoint must agree on, as JSON values."""

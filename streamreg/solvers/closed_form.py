@@ -38,8 +38,8 @@ _SMALLEST_SQUARE = 2.0**-600
 _CORRECTED_ABOVE = 1e6
 _SMALL_CORRECTION = 1e-11
 _MOST_CORRECTIONS = 4
-# work space of LAPACK and BLAS beside XᵀX of a rank below D. Measured: 150 columns at D = 5,000,
-# 140 at 10,000; OpenBLAS takes no more than its own buffers
+# work space of LAPACK and BLAS, besides XᵀX, if its rank is below D. Measured: 150 columns at
+# D = 5,000, 140 at 10,000; OpenBLAS takes no more than its own buffers
 _LAPACK_COLUMNS, _LAPACK_MOST_NBYTES = 192, 16 * MIB
 # nearly dependent columns are reported from this condition number of XᵀX
 _NEARLY_DEPENDENT = 1e10
@@ -94,7 +94,7 @@ class ClosedForm(Solver):
         self, problem: Problem, reduce: Reduce, report: Report, iterates: IterateStore
     ) -> Solution:
         del iterates  # because a resumed fit needs the results of all its few passes
-        moments, units, warnings = _gather(problem, reduce)
+        moments, units, warnings = _reduce_gram(problem, reduce)
         coordinates = _coordinates(problem, moments, units, reduce)
         sigma = coordinates.scale
         factor = Factor.of(
@@ -120,8 +120,8 @@ class ClosedForm(Solver):
         )
 
 
-def _gather(problem: Problem, reduce: Reduce) -> tuple[GramResult, Scaling, list[str]]:
-    """Run the pass, and again with scaling if squares left float64's range."""
+def _reduce_gram(problem: Problem, reduce: Reduce) -> tuple[GramResult, Scaling, list[str]]:
+    """Run the pass; run it again, with scaling, if squares left float64's range."""
     d, k = problem.n_features, problem.n_targets
     result = reduce(Gram(d, k, problem.fit_intercept))
     variances = np.append(result.gram.diagonal() / result.s, result.y_variance)

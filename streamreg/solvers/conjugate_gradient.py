@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from streamreg.solvers.iterative import Iterate
     from streamreg.solvers.standardization import Coordinates
 
-# this near to rounding, a gradient that is not halved within _PATIENCE epochs has stalled
-_NEAR_ROUNDING, _PATIENCE = 1e-12, 150
+# a gradient below this share of the first one has stalled if not halved in this number of epochs
+_NEAR_ROUNDING, _MOST_IDLE_EPOCHS = 1e-12, 150
 _LEAST_TOL = 16 * EPS
 
 
@@ -45,15 +45,15 @@ class ConjugateGradient(IterativeSolver):
         squared = np.sum(before * before, axis=0)
         beta = np.sum(now * (now - before), axis=0) / np.where(squared > 0, squared, 1.0)
         direction = -now + np.maximum(beta, 0.0) * iterate.direction
-        # the predicted gradient may be smaller than rounding, so a smaller tol is never met
+        # no tol below _LEAST_TOL is met, because so small a predicted gradient is below rounding
         small = after.gradient_norm <= self.tol * after.start_norm
         small &= self.tol > _LEAST_TOL
         arrived = iterate.arrived | small | after.fits_exactly
         halved = after.gradient_norm < 0.5 * iterate.lowest_norm
         lowest = np.where(halved, after.gradient_norm, iterate.lowest_norm)
         idle = np.where(halved, 0, iterate.idle_epochs + 1)
-        tired = (idle >= _PATIENCE) & (lowest <= _NEAR_ROUNDING * after.start_norm)
-        stalled = iterate.stalled | after.stalled | tired
+        is_idle = (idle >= _MOST_IDLE_EPOCHS) & (lowest <= _NEAR_ROUNDING * after.start_norm)
+        stalled = iterate.stalled | after.stalled | is_idle
         return after._replace(
             direction=np.where(arrived | stalled, 0.0, direction),
             lowest_norm=lowest,

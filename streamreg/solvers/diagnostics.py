@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from streamreg.blocks import Float64
     from streamreg.solvers.base import Mask, Numbers, Problem
 
-# without intercept, columns this many deviations from zero are nearly multiples of each other
-_PARALLEL = 1e4
-# with fewer rows, one row often makes most of the spread
+# without intercept, two columns are nearly parallel if both means are above this many deviations
+_MOST_MEAN_DEVIATIONS = 1e4
+# with fewer rows, most of the spread often comes from one row
 _FEW_ROWS = 20
-# equal columns have sums that differ by rounding
-_EQUAL = 1e-10
+# values of equal columns differ by rounding only: less than this share of the largest value
+_EQUAL_SHARE = 1e-10
 
 
 def column_warnings(problem: Problem, constant: Mask, varies: Mask) -> Iterator[str]:
-    """Name columns that get coefficient 0: constant, or constant to rounding."""
-    rounded = constant & varies & problem.fit_intercept
-    zeroed, hardly_vary = np.flatnonzero(constant & ~rounded), np.flatnonzero(rounded)
+    """Name columns that get coefficient 0: constant, or, if they ``vary``, constant to rounding."""
+    rounding_only = constant & varies & problem.fit_intercept
+    zeroed, hardly_vary = np.flatnonzero(constant & ~rounding_only), np.flatnonzero(rounding_only)
     what = "constant" if problem.fit_intercept else "zero in every row"
     if len(zeroed):
         verb = "is" if len(zeroed) == 1 else "are"
@@ -36,33 +36,33 @@ def column_warnings(problem: Problem, constant: Mask, varies: Mask) -> Iterator[
     if len(hardly_vary):
         verb = "varies" if len(hardly_vary) == 1 else "vary"
         yield (
-            f"{problem.columns(hardly_vary)} {verb} by no more than rounding, or only in rows that "
-            "count for nothing beside the weight of others; coefficients set to 0. Subtract a "
-            "constant before columns are stored, or bring the weights closer together"
+            f"{problem.columns(hardly_vary)} {verb} by no more than rounding, or only in rows of "
+            "negligible weight; coefficients set to 0. Subtract a constant from such columns "
+            "before they are stored, or bring the weights closer together"
         )
 
 
 def dependence_warnings(problem: Problem, moments: MomentsResult, constant: Mask) -> Iterator[str]:
-    """Warn of too few rows, or of means that leave weights undetermined."""
+    """Warn if rows are too few, or means too large, to determine the weights."""
     if moments.n - problem.fit_intercept < np.count_nonzero(~constant):
         yield or_l2(
             f"{count(moments.n, 'row')} cannot determine the weights of "
-            f"{count(problem.n_features, 'column')}: the solver sought, among those that "
-            "fit, the weights of least norm in its units; leave columns out"
+            f"{count(problem.n_features, 'column')}: of all weights that fit, the solver sought "
+            "those of least norm in its units; leave columns out"
         )
-    parallel = np.abs(moments.mean) > _PARALLEL * moments.deviation
+    parallel = np.abs(moments.mean) > _MOST_MEAN_DEVIATIONS * moments.deviation
     numbers = np.flatnonzero(parallel & ~constant)
     if not problem.fit_intercept and len(numbers) > 1:
         yield Message(
-            f"{problem.columns(numbers)} have means over {_PARALLEL:,.0f} deviations from zero, so "
-            "that without an intercept they are nearly dependent: few digits of their weights are "
-            "right; subtract their means, or pass ",
+            f"{problem.columns(numbers)} have means over {_MOST_MEAN_DEVIATIONS:,.0f} deviations "
+            "from zero. Without an intercept they are nearly dependent, and few digits of their "
+            "weights are right; subtract their means, or pass ",
             Remedy("fit_intercept", value=True),
         )
 
 
 def outlier_warnings(problem: Problem, moments: MomentsResult, units: Scaling) -> Iterator[str]:
-    """Name columns of huge values whose spread comes nearly all from one row."""
+    """Name columns of huge values if nearly all of their spread comes from one row."""
     if moments.n < _FEW_ROWS:
         return
     x_range = moments.high * units.x - moments.low * units.x
@@ -74,8 +74,8 @@ def outlier_warnings(problem: Problem, moments: MomentsResult, units: Scaling) -
     places += ["y"] if y_lone.any() else []
     for place in places:
         yield (
-            f"one row makes nearly all of the spread of {place}, which is beyond 1e90: an outlier? "
-            "The other rows hardly count beside it"
+            f"nearly all of the spread of {place}, beyond 1e90, comes from one row. Is it an "
+            "outlier? Other rows have hardly any influence"
         )
 
 
@@ -84,8 +84,8 @@ def duplicate_warnings(
 ) -> Iterator[str]:
     """Name columns that are equal up to a factor and a constant.
 
-    Equal columns have equal correlations with y. If some do, one more pass computes the correlation
-    of every column with a random mixture of them, which only equal columns share.
+    Equal columns have equal correlations with y. If some columns do, one more pass computes their
+    correlations with a random mixture of them. In these, too, only equal columns are equal.
 
     ``gradient`` is ∇f at w = 0, (D + 1, K). ``unit`` (D,) brings columns to deviation 1, and is 0
     for constant columns. ``curvature`` runs a pass and returns ∇²f·d of a direction d, (D + 1, K).
@@ -93,17 +93,17 @@ def duplicate_warnings(
     norms = np.linalg.norm(gradient, axis=0)
     if not norms.any():
         return
-    # the correlation with a mixture of all targets
+    # one random mixture of all targets stands for y
     generator = np.random.default_rng(0)
     parts = generator.standard_normal(len(norms)) / np.where(norms > 0, norms, np.inf)
     with_y = -(gradient[:-1] @ parts) * unit
-    suspects = _alike(np.abs(with_y), np.flatnonzero(unit))
+    suspects = _with_equal_values(np.abs(with_y), np.flatnonzero(unit))
     if not len(suspects):
         return
     mixture = np.zeros_like(gradient)
     mixture[suspects, 0] = generator.standard_normal(len(suspects)) * unit[suspects]
     with_mixture = curvature(mixture)[:-1, 0] * unit
-    repeated = _alike(np.where(with_y < 0, -with_mixture, with_mixture), suspects)
+    repeated = _with_equal_values(np.where(with_y < 0, -with_mixture, with_mixture), suspects)
     if len(repeated):
         yield or_l2(
             f"{problem.columns(repeated)} are multiples of each other, up to a constant. Many "
@@ -117,8 +117,8 @@ def or_l2(advice: str) -> Message:
     return Message(f"{advice}, or pass ", Remedy("l2"), " > 0")
 
 
-def _alike(values: Float64, columns: Numbers) -> Numbers:
-    """Return the columns that share their value with another one."""
+def _with_equal_values(values: Float64, columns: Numbers) -> Numbers:
+    """Return those of ``columns`` whose value equals that of another one, to rounding."""
     order = columns[np.argsort(values[columns], kind="stable")]
-    close = np.diff(values[order]) <= _EQUAL * np.max(np.abs(values[columns]), initial=0.0)
+    close = np.diff(values[order]) <= _EQUAL_SHARE * np.max(np.abs(values[columns]), initial=0.0)
     return np.unique(np.concatenate([order[:-1][close], order[1:][close]]))

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 _LEAST_LANCZOS_STEPS, _MOST_LANCZOS_STEPS = 8, 40
 _LANCZOS_TOLERANCE = 1e-3
-# a fit that ends with a larger gradient, relative to the start, gets a warning
-_STEEP = 0.05
+# a fit that ends with a larger gradient than this share of the first one gets a warning
+_LARGE_GRADIENT = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +74,8 @@ class GradientDescent(IterativeSolver):
             return Status.EXACT_FIT if exact.all() else Status.SMALL_DECREASE
         return after.end_by_rounding if (small | after.stalled).all() else None
 
-    def doubts(self, last: Iterate, status: Status | None) -> list[str]:
-        if status is not Status.SMALL_DECREASE or last.relative_norm < _STEEP:
+    def early_stop_warnings(self, last: Iterate, status: Status | None) -> list[str]:
+        if status is not Status.SMALL_DECREASE or last.relative_norm < _LARGE_GRADIENT:
             return []
         if self.learning_rate == "auto":
             cure = Message("pass less than ", Parameter("tol", Verbatim(f"{self.tol:g}")))
@@ -83,7 +83,7 @@ class GradientDescent(IterativeSolver):
             rate = Parameter("learning_rate", Verbatim(f"{self.learning_rate:g}"))
             cure = Message(rate, ' is small; pass more, or "auto"')
         share = f"{last.relative_norm:.0%} of what it was at the start"
-        doubt = f"the last epoch hardly lowered the loss, yet its gradient is {share}"
+        doubt = f"the last epoch hardly lowered the loss, but its gradient is still {share}"
         return [f"{doubt}: this is no minimum. " + cure]
 
     def _diverged(self, coordinates: Coordinates, last: Iterate) -> DivergenceError:
@@ -108,13 +108,13 @@ class GradientDescent(IterativeSolver):
 def _is_unstable(before: Iterate, after: Iterate) -> bool:
     """Whether 2I - α∇²f is negative somewhere on the span of the last two gradients."""
     last, now = -before.direction, before.gradient
-    # (2I - α∇²f) times either; the first epoch has no last gradient
+    # 2I - α∇²f times each of them; before the first epoch there is no last gradient
     last_image, now_image = (last + now) * bool(before.epoch), now + after.gradient
     a = np.sum(last * last_image, axis=0)
     b = np.sum(now * last_image, axis=0)
     c = np.sum(now * now_image, axis=0)
     squared = np.sum(now * now, axis=0)
-    # of sums over many rows; measured: 1e-12 of a gradient if all rows are equal
+    # rounding of sums over many rows; measured: 1e-12 of a gradient if all rows are equal
     rounding = 1e5 * EPS * before.start_norm / np.sqrt(squared)
     negative = c < -rounding * squared
     indefinite = a * c - b * b < -rounding * np.sum(last * last, axis=0) * squared
@@ -145,7 +145,7 @@ def _largest_eigenvalue(coordinates: Coordinates, last: Iterate) -> float:
         values, vectors = np.linalg.eigh(matrix[: step + 1, : step + 1])
         residual = rest * abs(vectors[-1, -1])
         small = residual <= _LANCZOS_TOLERANCE * values[-1]
-        # a few steps at least, because a smaller eigenvalue may converge first
+        # some steps at least, because a smaller eigenvalue may converge first
         if (small and step >= _LEAST_LANCZOS_STEPS) or rest <= 1e-12 * values[-1]:
             break
         before, q = q, product / rest

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 # a gradient that differs from its prediction by more than this share is rounding
 _ROUNDING_DRIFT = 0.1
-# share of the loss that counts as an exact fit, if rounding stops the solver
-_NOTHING = 1e-20
-# θ, ∇f, the direction, ∇²f·d, both as columns of coefficients, the coordinates and temporaries
+# if rounding stops the solver, a loss below this share of the first one is an exact fit
+_EXACT_FIT_SHARE = 1e-20
+# arrays as large as θ: θ, ∇f, direction, ∇²f·d, coefficients [w, d], coordinates, temporaries
 _VECTORS = 24
 
 
@@ -44,7 +44,7 @@ class Iterate(NamedTuple):
     direction: Float64  # (D + 1, K) of the next epoch; of a constant step, of the last epoch
     loss: Float64  # (K,) f at θ
     measured_loss: Float64  # (K,) f at the θ of the last pass
-    # from gradients, because rounding hides a difference of losses long before the gradient
+    # computed from gradients, because a difference of losses is lost to rounding much earlier
     decrease: Float64  # (K,) of f in the last epoch
     start_norm: Float64  # (K,) ‖∇f‖ at the start, or at w = 0 if it is larger there
     start_loss: Float64  # (K,) f at the start, or at w = 0 if it is larger there
@@ -79,7 +79,7 @@ class Iterate(NamedTuple):
     @property
     def end_by_rounding(self) -> Status:
         """Status of a fit whose gradients are rounding."""
-        exact = self.measured_loss <= _NOTHING * self.start_loss
+        exact = self.measured_loss <= _EXACT_FIT_SHARE * self.start_loss
         return Status.EXACT_FIT if exact.all() else Status.STALLED
 
 
@@ -102,15 +102,15 @@ class IterativeSolver(Solver):
     def verdict(self, before: Iterate, after: Iterate) -> Status | None:
         """Return why the fit stops after the epoch between the two, or ``None``."""
 
-    def doubts(self, last: Iterate, status: Status | None) -> list[str]:
-        """Return warnings about a fit that met its tolerance too early."""
+    def early_stop_warnings(self, last: Iterate, status: Status | None) -> list[str]:
+        """Return warnings if the fit met its tolerance far from the minimum."""
         del last, status
         return []
 
     def footprint(self, problem: Problem) -> Footprint:
         d, k = problem.n_features, problem.n_targets
         moments = Moments(d, k)
-        # with a direction, without one, and the pass before the first epoch
+        # passes with a direction, without one, and the one before the first epoch
         return Footprint(
             (
                 PassFootprint(*gradient_nbytes(d, 2 * k, k)),
@@ -118,9 +118,9 @@ class IterativeSolver(Solver):
                 PassFootprint(moments.state_nbytes, moments.scratch_nbytes),
             ),
             solver_nbytes=8 * _VECTORS * (d + 1) * k,
-            # and one for the means and deviations
+            # one pass more, for the means and deviations
             n_passes=min(self.typical_epochs, self.max_epochs) + 1,
-            # two products with X and two with its transpose: of the residual, and a direction
+            # two products with X and two with Xᵀ: one each for the residual and a direction
             row_flops=8.0 * d * k,
         )
 
@@ -158,7 +158,7 @@ class IterativeSolver(Solver):
             status or Status.OUT_OF_EPOCHS,
             iterate.epoch,
             iterate.losses.tolist(),
-            warnings + self.doubts(iterate, status),
+            warnings + self.early_stop_warnings(iterate, status),
         )
 
     def _begin(self, problem: Problem, reduce: Reduce) -> tuple[Coordinates, Iterate, list[str]]:
@@ -222,13 +222,13 @@ def line_search(coordinates: Coordinates, iterate: Iterate) -> Iterate:
     p = iterate.direction
     loss, gradient, curvature = coordinates.evaluate(iterate.theta, p)
     slope = np.sum(gradient * p, axis=0)
-    bend = np.sum(p * curvature, axis=0)
+    p_curvature = np.sum(p * curvature, axis=0)
     # the direction of a target that has arrived is 0
-    step = np.where((bend > 0) & (slope < 0), -slope / bend, 0.0)
+    step = np.where((p_curvature > 0) & (slope < 0), -slope / p_curvature, 0.0)
     decrease = -0.5 * step * slope
     norm = np.linalg.norm(gradient, axis=0)
     off = np.linalg.norm(gradient - iterate.gradient, axis=0)
-    # the difference is exact to the last digit of its terms only; a rise is rounding
+    # the difference is exact to EPS·loss only; a loss above the last one is rounding
     least = np.minimum(np.maximum(loss - decrease, EPS * loss), iterate.loss)
     return iterate._replace(
         theta=iterate.theta + step * p,

@@ -17,7 +17,7 @@ class SquaredLoss:
     """1/(2 Σsᵢ) · Σᵢ sᵢ (xᵢ·w + b - yᵢ)², with sᵢ = 1 for rows without weights."""
 
     name: ClassVar[str] = "least squares"
-    # of a pass: made of (w, b), it computes the loss and its derivatives there
+    # built with (w, b); a pass computes the loss and its derivatives at that point
     accumulator: ClassVar[type[Gradient]] = Gradient
 
     def value(self, result: GradientResult) -> Float64:

@@ -27,7 +27,7 @@ class SolverSettings(NamedTuple):
     init: Float64 | None = None  # w at the start, (D, K) in the user's units
 
 
-# each solver is one entry: its name, and the function that builds it
+# the name of each solver, and the function that builds it
 SOLVERS: dict[str, Callable[[SolverSettings], Solver]] = {
     ClosedForm.name: lambda _: ClosedForm(),
     GradientDescent.name: lambda s: GradientDescent(

@@ -45,11 +45,11 @@ class Coordinates:
 
     problem: Problem
     reduce: Reduce
-    units: Scaling  # multiply X and y as they are read; ones for ordinary data
+    units: Scaling  # factors of X and y; ones if no square leaves float64's range
     centre: Float64  # (D,) c, in the units; zeros if nothing is centred
     y_centre: Float64  # (K,) ȳ, likewise
     scale: Float64  # (D,) σ; infinite for constant columns, whose coefficients stay 0
-    subtracts: bool  # the kernel subtracts c from each row, rather than c·Σr from the products
+    subtracts: bool  # whether the kernel subtracts c from rows; else c·Σr from the products
 
     @classmethod
     def raw(cls, problem: Problem, reduce: Reduce) -> Coordinates:
@@ -69,13 +69,13 @@ class Coordinates:
         matters = np.abs(theta[:-1]) > EPS * np.max(np.abs(theta[:-1]), axis=0)
         # a penalty may shrink a weight to 0
         matters &= not self.problem.penalty.strength
-        # written so that NaN is one of them
+        # not `>= inf`, because NaN must be refused too
         outside = ~(np.abs(w) < np.inf) | (matters & (np.abs(w) < _TINY))
         if outside.any():
             numbers = np.flatnonzero(outside.any(axis=1))
             raise InputError(
                 f"{self.problem.columns(numbers)} must have weights outside 1e-308 to 1e308, which "
-                "float64 cannot hold: the values are too small or too large beside those of y; "
+                "float64 cannot hold: the values are too small or too large for those of y; "
                 "store them in other units"
             )
         return w, b
@@ -125,7 +125,7 @@ def _exponents(powers: Float64) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
 _LARGE_MEAN = 32.0
 # columns whose deviations differ by a smaller factor are all divided by the same number, so that
 # the solution of least norm is that of the user's units
-_ALIKE = 4.0
+_SIMILAR_FACTOR = 4.0
 
 
 def standardise(problem: Problem, reduce: Reduce) -> tuple[Coordinates, Evaluation, list[str]]:
@@ -188,7 +188,7 @@ def _scales(spread: Float64, constant: Mask, root: Float64) -> Float64:
     """Return the roots of ∇²f's diagonal, (D,): without a penalty, the deviations."""
     scale = np.hypot(spread, root)
     varying = spread[~constant]
-    if len(varying) and not root.any() and varying.max() <= _ALIKE * varying.min():
+    if len(varying) and not root.any() and varying.max() <= _SIMILAR_FACTOR * varying.min():
         scale = np.full_like(spread, np.exp(np.mean(np.log(varying))))
     scale[constant] = np.inf
     return scale

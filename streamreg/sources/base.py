@@ -1,4 +1,4 @@
-"""What a source of rows is: its grid, its reader, and what it says of itself.
+"""What a source of rows is: its grid, its reader, and its description.
 
 To add a kind of source, write one file with a :class:`RowSource`, its :class:`Reader` and a
 :class:`Kind`; then name that kind in ``sources/kinds.py``.
@@ -34,7 +34,7 @@ class RowGrid:
     n_rows: int
     # rows of each chunk; the last may hold fewer
     chunk_rows: int
-    # for chunks of unequal height: the first row of each chunk, then N
+    # if chunks have unequal heights: the first row of each chunk, then N
     bounds: tuple[int, ...] | None = None
     # whether some rows of a chunk can be read without reading the rest of it
     divisible: bool = False
@@ -167,7 +167,7 @@ class RowSource(ABC):
         return None
 
     def holding(self, start: int, chunks: list[Any]) -> RowSource:  # noqa: ARG002
-        """Return the source with the rows from ``start`` on, unless workers open it themselves."""
+        """Return a source of these chunks, from row ``start`` on; or itself, if workers open it."""
         return self
 
 
@@ -186,7 +186,7 @@ class Reader(ABC):
         return None
 
     def prefetch(self, start: int, stop: int) -> None:  # noqa: B027  (most cannot)
-        """Let the system fetch these rows into the page cache, where it can."""
+        """Ask the system to fetch these rows into the page cache, if it can."""
 
     def close(self) -> None:  # noqa: B027  (most have no files)
         """Close files. Memory is freed with the reader."""

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from streamreg.blocks import Block, FileRows, on_host, piece_nbytes
-from streamreg.errors import InputError, Remedy
-from streamreg.formatting import count, rows_text
-from streamreg.sources.checks import finite_rows, has_inexact, is_wide, narrow, taken
+from streamreg.errors import InputError
+from streamreg.sources.checks import finite_rows, has_inexact, narrow, not_finite, taken
 
 if TYPE_CHECKING:
     from streamreg.blocks import Array, Float64
@@ -30,7 +29,7 @@ class BlockReader:
         with ExitStack() as opened:
             for name, source in dataset.named().items():
                 readers[name] = opened.enter_context(closing(source.open()))
-            # if one fails to open, those before it have been closed
+            # if one source cannot be opened, the stack closes the readers opened before it
             self._opened = opened.pop_all()
         self._X, self._y = readers["X"], readers.get("y")
         self._weight = readers.get("sample_weight")
@@ -40,7 +39,7 @@ class BlockReader:
         self.rounded = {rows.name for rows in (dataset.X, dataset.y) if rows and rows.is_rounded}
         # memory for pieces of rows that stay in their files
         self._piece: Array | None = None
-        # whether such integers are looked for
+        # whether ``read`` looks for such integers
         self.checks_integers = True
 
     def read(self, start: int, stop: int, *, in_files: bool = False) -> Block:
@@ -66,33 +65,18 @@ class BlockReader:
         return Block(X, y, weight, start)
 
     def prefetch(self, start: int, stop: int) -> None:
-        """Let the system fetch these rows while others are reduced."""
+        """Ask the system to fetch these rows while other rows are reduced."""
         self._X.prefetch(start, stop)
 
     def not_finite(self, start: int, stop: int) -> InputError | None:
         """Return the error that names the first NaN or inf of these rows, if there is any."""
         X, y, weight = self._read(start, stop)
-        X, y = on_host(X), on_host(y)
         counted = np.ones(len(X), bool) if weight is None else weight > 0
-        for source, values in ((self._dataset.X, X), (self._dataset.y, y)):
-            bad = ~np.isfinite(values) & counted[:, None]
-            if source is None or not bad.any():
-                continue
-            row, column = (int(at) for at in np.argwhere(bad)[0])
-            what = "NaN" if np.isnan(values[row, column]) else "inf"
-            if is_wide(source.dtype):
-                what += f" as float64, from {source.dtype}"
-            names = self._dataset.feature_names if source is self._dataset.X else None
-            label = f"column {column}" + (f" ({names[column]!r})" if names else "")
-            place = source.place(start + row, column)
-            where = "" if place == source.name else f": {place}"
-            return InputError(
-                f"{source.name} has {what} in row {start + row:,}, {label}{where}. Input "
-                f"contains {count(int(bad.sum()), 'such value')} in {rows_text(start, stop)}. "
-                "Replace what is not finite, or leave such rows out with ",
-                Remedy("nan_policy", "omit"),
-            )
-        return None
+        names = self._dataset.feature_names
+        error = not_finite(self._dataset.X, on_host(X), counted, start, names)
+        if error is None and self._dataset.y is not None:
+            error = not_finite(self._dataset.y, on_host(y), counted, start, None)
+        return error
 
     def close(self) -> None:
         """Close the readers of X, y and weights."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from streamreg.blocks import EXACT_INTEGERS, is_cupy, namespace, on_host
-from streamreg.errors import InputError
-from streamreg.formatting import count
+from streamreg.errors import InputError, Remedy
+from streamreg.formatting import count, rows_text
 
 if TYPE_CHECKING:
     from streamreg.blocks import Array
@@ -22,7 +22,7 @@ def is_wide(dtype: np.dtype[Any]) -> bool:
 
 
 def narrow(values: Array) -> Array:
-    """Return float64 of wider floats: values beyond float64 become inf, which is then found."""
+    """Return wider floats as float64; values beyond float64 become inf, which checks then find."""
     if not is_wide(values.dtype):
         return values
     with np.errstate(over="ignore", under="ignore"):
@@ -37,7 +37,7 @@ def finite_rows(values: Array) -> np.ndarray[Any, np.dtype[np.bool_]]:
 
 
 def taken(values: Array, keep: np.ndarray[Any, np.dtype[np.bool_]]) -> Array:
-    """Return the rows of a mask ``keep`` (n,) on the host, from the host or the device."""
+    """Return the rows that a mask ``keep`` (n,) selects; the mask is on the host, rows anywhere."""
     # indices instead of the mask: the host need not wait for the device to count its rows
     rows: Array = values[namespace(values).asarray(np.flatnonzero(keep))]
     return rows
@@ -48,6 +48,35 @@ def has_inexact(values: Array) -> bool:
     if values.dtype.kind not in "iu" or values.dtype.itemsize < 8 or not values.size:  # noqa: PLR2004
         return False
     return bool(values.max() > EXACT_INTEGERS or values.min() < -EXACT_INTEGERS)
+
+
+def not_finite(
+    source: RowSource,
+    values: Array,
+    counted: np.ndarray[Any, np.dtype[np.bool_]],
+    start: int,
+    names: tuple[str, ...] | None,
+) -> InputError | None:
+    """Return the error that names the first NaN or inf of rows from ``start`` on, if there is any.
+
+    ``counted`` (n,) says which of the rows count, ``names`` what the columns are called.
+    """
+    bad = ~np.isfinite(values) & counted[:, None]
+    if not bad.any():
+        return None
+    row, column = (int(at) for at in np.argwhere(bad)[0])
+    what = "NaN" if np.isnan(values[row, column]) else "inf"
+    if is_wide(source.dtype):
+        what += f" as float64, from {source.dtype}"
+    label = f"column {column}" + (f" ({names[column]!r})" if names else "")
+    place = source.place(start + row, column)
+    where = "" if place == source.name else f": {place}"
+    return InputError(
+        f"{source.name} has {what} in row {start + row:,}, {label}{where}. Input contains "
+        f"{count(int(bad.sum()), 'such value')} in {rows_text(start, start + len(values))}. "
+        "Replace what is not finite, or leave such rows out with ",
+        Remedy("nan_policy", "omit"),
+    )
 
 
 def require_rows(source: RowSource, max_dimensions: int, allowed: str) -> None:
@@ -114,7 +143,7 @@ def require_dense(data: object, name: str) -> None:
         )
 
 
-def joined_cupy(parts: list[Array]) -> Array:
+def concatenated(parts: list[Array]) -> Array:
     """Concatenate rows; a single array is returned unchanged."""
-    joined: Array = parts[0] if len(parts) == 1 else namespace(parts[0]).concatenate(parts)
-    return joined
+    whole: Array = parts[0] if len(parts) == 1 else namespace(parts[0]).concatenate(parts)
+    return whole

@@ -30,7 +30,7 @@ class ChunkReader(Reader):
 
     def __init__(self, source: RowSource) -> None:
         self._source = source
-        # for ``load``, if it fills a buffer
+        # filled by ``load``, unless that returns rows of another library
         self._buffer = RowBuffer(source.shape[1:], source.dtype)
         self._joined = RowBuffer(source.shape[1:], source.dtype)
         # the chunk that was loaded last, and its rows
@@ -74,8 +74,8 @@ class RowBuffer:
         return self._rows[:count]
 
 
-# glibc may retain freed memory of blocks up to this size (its largest dynamic mmap threshold)
-_GIVEN_BACK_NBYTES = 32 * MIB
+# glibc may retain freed blocks below this size (its largest dynamic mmap threshold)
+_FREED_AT_ONCE_NBYTES = 32 * MIB
 
 
 def joined_nbytes(source: RowSource, block_rows: int) -> int:
@@ -93,4 +93,4 @@ def heaps_nbytes(source: RowSource) -> int:
     number of readers. A block of 32 MiB or more goes back to the system at once.
     """
     nbytes = source.grid.chunk_rows * source.row_nbytes
-    return 2 * nbytes if nbytes < _GIVEN_BACK_NBYTES else 0
+    return 2 * nbytes if nbytes < _FREED_AT_ONCE_NBYTES else 0

@@ -16,7 +16,7 @@ from streamreg.blocks import is_cupy
 from streamreg.errors import DataCorruptionError, DataWarning, InputError, StreamregError
 from streamreg.formatting import KIB, MIB, rows_text
 from streamreg.sources.base import Kind, Reader, RowGrid, RowSource
-from streamreg.sources.checks import as_rows, joined_cupy
+from streamreg.sources.checks import as_rows, concatenated
 from streamreg.sources.chunk_reader import ChunkReader, heaps_nbytes, joined_nbytes
 from streamreg.sources.hdf5 import Sliceable, SliceableSource
 from streamreg.sources.zarr.metadata import input_path, is_zarr
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from streamreg.blocks import Array
 
-# A chunk row that needs more than this many times its share of all tasks shares work with most
-# others. Overlaps with the neighbours need up to 3 times.
+# A chunk row that needs more than this multiple of its share of all tasks repeats work of most
+# others. Overlaps with its neighbours need up to 3 times.
 _MOST_SHARES = 8
 # measured during the optimisation of a graph: 1.5 to 1.9 KiB
 _TASK_NBYTES = 2 * KIB
@@ -90,7 +90,7 @@ class DaskSource(RowSource):
             )
         filled = (chunk for chunk, height in enumerate(array.chunks[0]) if height > 0)
         keys = [(array.name, chunk, 0)[: 1 + array.ndim] for chunk in filled]
-        # of a chunk row in the middle
+        # the tasks of a chunk row in the middle
         needed, of_all = len(array.dask.cull([keys[len(keys) // 2]])), len(array.dask)
         if needed * len(keys) > _MOST_SHARES * of_all:
             warnings.warn(
@@ -109,7 +109,7 @@ class DaskSource(RowSource):
         # use: random numbers take 2 times the bytes of a chunk row; rows from Zarr, as they are or
         # standardised, 4 to 5 times; one column of 128 as much as all of them.
         chunk_row = self.grid.chunk_rows * self.row_nbytes
-        # what the heaps do not retain is free for the next chunk row
+        # memory that the heaps do not retain is free for the next chunk row
         stored = (4 if heaps_nbytes(self) else 2) * self._stored_nbytes()
         if self.is_cupy:
             return chunk_row + stored
@@ -125,7 +125,7 @@ class DaskSource(RowSource):
         return _TASK_NBYTES * len(self.array.dask) + _LIBRARY_NBYTES + heaps_nbytes(self)
 
     def local_paths(self) -> list[Path]:
-        # of all tasks: an array that was optimised has one layer
+        # all tasks are searched, because an optimised array has only one layer
         paths = [input_path(task) for task in _tasks(self.array) if is_zarr(task)]
         return [path for path in paths if path is not None]
 
@@ -198,5 +198,5 @@ class _DaskReader(ChunkReader):
     def read(self, start: int, stop: int) -> Array:
         if not self._source.is_cupy:
             return super().read(start, stop)
-        # not into a buffer, because the device may still use the rows that were read before
-        return joined_cupy([self._part(*span) for span in self._source.grid.spans(start, stop)])
+        # without a buffer, because the device may still use the rows that were read before
+        return concatenated([self._part(*span) for span in self._source.grid.spans(start, stop)])

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-# Further files are not watched. A stamp takes 4 bytes of address space, and memory only once set.
+# Files beyond this number are not watched. A stamp takes 4 bytes, of memory only once set.
 _MOST_FILES = 1 << 24
-# held to compare and set a stamp, because threads read the same files
-_NOTING = threading.RLock()
+# held while a stamp is compared and set, because threads read the same files
+_STAMPING = threading.RLock()
 # flag of a stamp: rows of the file were used
 _USED = np.uint32(0x80000000)
 # the stamp of a file that is absent, where absent chunks are allowed
@@ -41,7 +41,7 @@ class FileStamps:
     @property
     def values(self) -> np.ndarray[Any, np.dtype[np.uint32]]:
         """One stamp for each file that is watched; made when the first file is read."""
-        with _NOTING:
+        with _STAMPING:
             if self._values is None:
                 self._values = np.zeros(min(_MOST_FILES, math.prod(self._shape)), np.uint32)
             return self._values
@@ -64,7 +64,7 @@ class FileStamps:
                 raise changed(self._describe(at))
 
     def agree(self, file_at: tuple[int, ...], status: os.stat_result | None) -> bool:
-        """Whether a file is as it was when it was first opened; ``None`` is an absent file."""
+        """Whether a file is as it was when it was first opened; ``None`` means an absent file."""
         number = self._number(file_at)
         if number >= _MOST_FILES:
             return True
@@ -73,7 +73,7 @@ class FileStamps:
             # without the inode number, which some network file systems change
             checksum = zlib.crc32(f"{status.st_size} {status.st_mtime_ns}".encode())
             stamp = np.uint32(checksum % (int(_USED) - 1) or 1)
-        with _NOTING:
+        with _STAMPING:
             if self.values[number] == 0:
                 self.values[number] = stamp
             return bool((self.values[number] | _USED) == (stamp | _USED))
@@ -82,7 +82,7 @@ class FileStamps:
         """Record that rows of a file were used: from now on the file must not change."""
         number = self._number(file_at)
         if number < _MOST_FILES:
-            with _NOTING:
+            with _STAMPING:
                 self.values[number] |= _USED
 
     def forget_unused(self, file_at: tuple[int, ...]) -> bool:
@@ -90,7 +90,7 @@ class FileStamps:
         number = self._number(file_at)
         if number >= _MOST_FILES:
             return True
-        with _NOTING:
+        with _STAMPING:
             is_used = bool(self.values[number] >= _USED)
             if not is_used:
                 self.values[number] = 0
@@ -100,7 +100,7 @@ class FileStamps:
         """Return the stamps of the files that were read, by the numbers of the files."""
         return {int(number): int(self.values[number]) for number in np.flatnonzero(self.values)}
 
-    def meet(self, seen: dict[int, int]) -> None:
+    def merge(self, seen: dict[int, int]) -> None:
         """Record what another process read; raise if that was another version of a file."""
         for number, stamp in seen.items():
             mine = self.values[number]
@@ -109,7 +109,7 @@ class FileStamps:
             self.values[number] |= stamp
 
     def __reduce__(self) -> tuple[type[FileStamps], tuple[Any, ...]]:
-        # each worker has stamps of its own
+        # each worker begins with no stamps
         return FileStamps, (self._shape, self._describe)
 
     def _place(self, number: Any) -> tuple[int, ...]:  # noqa: ANN401  (an integer of NumPy)

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
     from streamreg.sources.base import RowSource
 
-# pieces of rows that are checked, if nothing else tells which values an array has
+# size and number of the pieces that a checksum reads, if nothing else identifies the values
 _PIECE_NBYTES = MIB
 _PIECES = 3
 
 
 def identity(source: RowSource) -> dict[str, Any]:
-    """Return what tells the rows of a source from others, as JSON values."""
+    """Return what distinguishes the rows of a source from other rows, as JSON values."""
     grid = source.grid
     bounds = zlib.crc32(repr(grid.bounds).encode())
     known = {
@@ -37,7 +37,7 @@ def identity(source: RowSource) -> dict[str, Any]:
     files = source.local_paths()
     if source.stamps is not None:
         return known
-    # without stamps, the state of its files or a checksum of all or some rows tells its values
+    # without stamps, the state of the files or a checksum of all or some rows identifies the values
     if files and not source.fingerprint_reads_all_rows:
         known["files"] = [folder_state(path) for path in files]
     elif not source.is_computed:
@@ -62,7 +62,7 @@ def folder_state(folder: Path) -> str:
                 status = file.stat()
             except OSError:
                 continue  # removed since it was listed, or a dangling link
-            # not the whole path: the folder may be renamed, or reached by a link
+            # a relative path, because the folder may be renamed, or reached by a link
             known = f"{os.path.relpath(file, folder)} {status.st_size} {status.st_mtime_ns}"
             # a sum, because a folder lists its files in any order
             checksum += zlib.crc32(known.encode("utf-8", "surrogateescape"))

@@ -1,4 +1,4 @@
-"""Arrays of other libraries that can be sliced: HDF5 datasets and all that looks like them."""
+"""Arrays of other libraries that can be sliced: HDF5 datasets, and whatever looks like NumPy's."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from streamreg.sources.zarr.metadata import printable
 if TYPE_CHECKING:
     from streamreg.blocks import Array
 
-# chunk rows of the grid of an array without chunks, which is read in pieces of any number of rows
+# height of the grid's chunks if an array has no chunks, so that any number of rows can be read
 _ANY_ROWS = 1 << 20
-# smaller chunk rows are read several at once: HDF5's own guess at chunks is some KiB
+# several chunk rows are read at once up to this size, because HDF5's own chunks have some KiB
 _SMALL_NBYTES = 2 * MIB
 # One array of another library is read at a time, because the arrays of one file share a library
 # that may not be thread safe: netCDF4's HDF5 crashes, and h5py has such a lock itself.
@@ -69,12 +69,12 @@ KIND = Kind(claims, open_rows)
 
 
 class SliceableSource(RowSource):
-    """Anything with ``shape``, ``dtype`` and slices; a part of a chunk costs as much as all."""
+    """Any array with ``shape``, ``dtype`` and slices; its chunks, if any, are read whole."""
 
     def __init__(self, array: Sliceable, name: str) -> None:
         dataset: Any = array
         self.array = dataset
-        # of an HDF5 dataset
+        # the path of the HDF5 file; empty for other arrays
         self.file = str(dataset.file.filename) if type(array).__module__.startswith("h5py.") else ""
         self.name = f"{name} ({printable(self.file + dataset.name)})" if self.file else name
         self.storage = str(getattr(array, "name", self.name))
@@ -118,7 +118,7 @@ class SliceableSource(RowSource):
             joined = joined_nbytes(self, block_rows)
         buffers = rows * self.row_nbytes + joined
         if not hasattr(self.array, "read_direct"):
-            # what the library returns, and what it made that from
+            # what the library returns, and what it computes that from
             return buffers + 2 * rows * self.row_nbytes
         chunk, cache = self._hdf5_chunk()
         # A chunk too large for the cache is decoded on the heap of each thread, which may retain
@@ -146,7 +146,7 @@ class SliceableSource(RowSource):
         """Read rows from ``start`` on, as many as ``out`` has; refuse other shapes and dtypes."""
         stop = start + len(out)
         what, values = f"{rows_text(start, stop)} of {self.name}", out
-        # locked until the values are copied, because a library may read only then
+        # locked until the values are copied, because a library may read as late as that
         with _READING:
             try:
                 shape = tuple(self.array.shape)

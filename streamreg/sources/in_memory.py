@@ -27,7 +27,7 @@ def open_rows(data: Array, name: str, _missing_chunks: str) -> RowSource:
     return memmap_rows(data, name) or ArraySource(data, name)
 
 
-# in memory, or mapped from a file
+# the rows may be in memory, or mapped from a file
 KIND = Kind(lambda data: isinstance(data, np.ndarray), open_rows)
 
 

@@ -1,4 +1,4 @@
-"""Memory-mapped files, read with ``pread``: mapped pages would count as memory of this process."""
+"""Memory-mapped files, read with ``pread``, because mapped pages count as memory of the process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from streamreg.sources.retries import read_whole
 if TYPE_CHECKING:
     from streamreg.blocks import Array
 
-# bytes of the file that are read at once where rows are not contiguous, unless one line has more
+# what one read of the file returns if rows are not contiguous; a longer line is read whole
 _PIECE_NBYTES = MIB
 
 
@@ -39,7 +39,7 @@ def memmap_rows(array: Array, name: str) -> MemmapSource | None:
 
 
 class MemmapSource(RowSource):
-    """A mapped file in any layout: C or Fortran order, some of its rows or columns.
+    """A mapped file, or some of its rows and columns, in C or Fortran order.
 
     A line is a row, or, if ``by_columns`` (Fortran order), a column of a block.
     """
@@ -73,8 +73,8 @@ class MemmapSource(RowSource):
             return block
         return block + max(_PIECE_NBYTES, self._line_nbytes(block_rows))
 
-    def lines_at_once(self, block_rows: int) -> int:
-        """Return how many lines of a block make a piece of the file."""
+    def lines_per_read(self, block_rows: int) -> int:
+        """Return how many lines of a block one read of the file returns."""
         step = abs(self.array.strides[1 if self.by_columns else 0])
         return max(1, (_PIECE_NBYTES - self._line_nbytes(block_rows)) // max(1, step))
 
@@ -84,12 +84,12 @@ class MemmapSource(RowSource):
         return high - low
 
     def _open_file(self) -> int | None:
-        """Return the open file; ``None`` if the file of that name is no longer the mapped one."""
+        """Open the file; return ``None`` if another file has taken the name of the mapped one."""
         low, high = byte_bounds(self.array)
-        with ExitStack() as unused:
+        with ExitStack() as on_failure:
             try:
                 file = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-                unused.callback(os.close, file)
+                on_failure.callback(os.close, file)
                 status = os.fstat(file)
             except OSError:
                 return None
@@ -100,12 +100,12 @@ class MemmapSource(RowSource):
                     f"{self.path} has {count(status.st_size, 'byte')} where {self.name} needs "
                     f"{high - self.address:,}; it was shortened after it was mapped"
                 )
-            unused.pop_all()
+            on_failure.pop_all()
             return file
 
 
 class _FileReader(Reader):
-    """Reads rows that are contiguous at once, others a piece at a time into C or Fortran order."""
+    """Reads contiguous rows in one call; copies others by pieces, in C or Fortran order."""
 
     def __init__(self, source: MemmapSource, file: int) -> None:
         self._source = source
@@ -124,7 +124,7 @@ class _FileReader(Reader):
             if source.array.flags.c_contiguous:
                 self._fill(rows.reshape(-1).view(np.uint8), lines)
             else:
-                self._copy(lines, copies, source.lines_at_once(n_rows))
+                self._copy(lines, copies, source.lines_per_read(n_rows))
         except OSError as error:
             raise DataCorruptionError(f"{what} cannot be read: {error.strerror}") from error
         except EOFError:
@@ -148,7 +148,7 @@ class _FileReader(Reader):
             copies[at] = np.ndarray(piece.shape, piece.dtype, stored.data, first, piece.strides)
 
     def _fill(self, target: Array, piece: Array) -> None:
-        """Fill ``target`` with the bytes of the file from the first to the last of a piece."""
+        """Fill ``target`` with the file's bytes from the first value of a piece to its last."""
         offset = byte_bounds(piece)[0] - self._source.address
         read_whole(self._file, offset, target.data)
 
@@ -157,7 +157,7 @@ class _FileReader(Reader):
 
 
 def _is_mapped(status: os.stat_result, address: int) -> bool:
-    """Whether this file is the one mapped at an address, not another that has taken its name."""
+    """Whether this file is the one that is mapped at an address."""
     try:
         maps = Path("/proc/self/maps").read_text()
     except OSError:

@@ -19,7 +19,7 @@ from streamreg.kernels.base import Affine
 
 # 80 bits on x86; elsewhere as good as float64, which the tolerances allow for
 Wide = np.longdouble
-# for sums of some tens of terms, each rounded a few times
+# relative error of sums of some tens of terms, each rounded a few times
 ROUNDING = 1e-13
 
 DTYPES = ("?", "u1", "<i8", ">i4", "<f2", ">f2", "<f4", ">f4", "<f8", ">f8")

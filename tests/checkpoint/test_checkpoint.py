@@ -40,7 +40,7 @@ class StopError(Exception):
 @pytest.fixture(autouse=True)
 def saved_after_each_block(monkeypatch):
     monkeypatch.setattr(checkpoint_file, "INTERVAL_SECONDS", 0.0)
-    monkeypatch.setattr(checkpoint_file, "_SHARE", 0)
+    monkeypatch.setattr(checkpoint_file, "_LEAST_MULTIPLE", 0)
 
 
 @pytest.fixture
@@ -428,7 +428,7 @@ class FailingDisk:
 
 
 def test_a_fit_survives_each_operation_that_fails_and_its_checkpoint_is_whole(data, tmp_path):
-    # in memory and on one scale, where a fit does little besides writing checkpoints
+    # data in memory and on one scale, so that a fit does little besides writing checkpoints
     X, y = zarr.open_array(data / "X")[:], zarr.open_array(data / "y")[:]
     parameters = {"standardize": False, "n_threads": 1}
     expected, fails, count = answer(fit(X, y, **parameters)), 0, 1

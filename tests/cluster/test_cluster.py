@@ -41,6 +41,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 
 @pytest.fixture(scope="module")
 def client():
+    # imported first, because at its end ``set`` would remove the settings that an import adds
+    pytest.importorskip("distributed")
     with dask.config.set({"distributed.worker.daemon": True}), loopback_cluster() as client:
         yield client
 

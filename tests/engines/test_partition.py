@@ -1,4 +1,4 @@
-"""Blocks and segments: each row once, in order, a function of the data alone."""
+"""Blocks and segments hold each row once, in order, and depend on the data alone."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def test_blocks_are_as_large_as_the_policy_and_the_chunks_allow(grid, row_nbytes
         assert stop - start <= rows or (start, stop) in chunks
     if grid.divisible:
         assert all(stop - start <= rows for start, stop in spans)
-    # two neighbours that fit together were joined
-    joined = [b[1] - a[0] for a, b in pairwise(spans)]
+    # two neighbours that fit in one block would have been joined
+    pair_heights = [b[1] - a[0] for a, b in pairwise(spans)]
     if grid.bounds is not None:
-        assert all(height > rows for height in joined)
+        assert all(height > rows for height in pair_heights)
 
 
 @given(st.integers(1, 10**6), st.integers(0, 10**12), st.integers(0, 64 * MIB))
@@ -76,17 +76,17 @@ def test_segments_hold_each_block_once_and_in_order(n_blocks, pass_nbytes, state
     assert all(start < stop for start, stop in bounds)
 
 
-def test_chunks_that_fill_a_block_to_the_row_are_joined():
+def test_chunks_that_fill_a_block_exactly_are_joined():
     grid = RowGrid.irregular((1, 2, 3, 4, 1))
     assert list(Blocks.of(grid, BLOCK_NBYTES // 3)) == [(0, 3), (3, 6), (6, 10), (10, 11)]
 
 
-def test_a_pass_keeps_a_large_state_once():
+def test_a_pass_with_a_state_above_32_mib_has_one_segment():
     assert HOST.n_segments(1000, 10**12, 33 * MIB) == 1
     assert HOST.n_segments(1000, 10**10, 31 * MIB) == 32
 
 
-def test_segments_of_much_data_are_many_but_large_beside_a_state():
+def test_segments_are_at_most_1024_and_each_at_least_32_times_as_large_as_a_state():
     assert HOST.n_segments(10**6, 10**12, 8) == 1024
     assert HOST.n_segments(10**6, 10**11, 30 * MIB) == 10**11 // (32 * 30 * MIB)
 
@@ -110,7 +110,7 @@ def test_a_pass_resumes_only_where_a_segment_begins():
             segments_after(segments, between)
 
 
-def test_more_rows_than_any_memory_holds_are_only_numbers():
+def test_the_partition_of_1e15_rows_takes_no_memory():
     blocks = Blocks.of(RowGrid(10**15, 1000, divisible=True), 8_000)
     assert len(blocks) == 10**12
     assert blocks[len(blocks) - 1] == (10**15 - 1000, 10**15)
@@ -119,7 +119,7 @@ def test_more_rows_than_any_memory_holds_are_only_numbers():
 
 
 def test_no_partition_depends_on_memory_or_threads():
-    # else the same data would give other bits on another machine
+    # else the last bits of a result would depend on the machine
     for function in (Blocks.of, PartitionPolicy.n_segments, segments_of):
         assert not {"memory_limit", "n_threads", "workers"} & set(
             inspect.signature(function).parameters
@@ -128,7 +128,7 @@ def test_no_partition_depends_on_memory_or_threads():
 
 
 @given(ours.heights(50))
-def test_grids_find_the_chunk_of_a_row(heights):
+def test_a_grid_finds_the_chunk_of_each_row(heights):
     grid = RowGrid.irregular(heights)
     assert len(grid) == sum(height > 0 for height in heights)
     for chunk in range(len(grid)):

@@ -42,7 +42,7 @@ def test_segments_are_merged_in_order_and_few_states_are_alive(n_threads):
         result = engine.reduce(accumulator).result
     assert result.total == total(source)
     assert result.segments == sorted(result.segments)
-    # merged, to be merged, and one more in progress than there are threads; never all segments
+    # states: merged, to be merged, and those in progress, one more than threads; never all segments
     assert accumulator.most_alive <= (2 if n_threads == 1 else min(n_threads, 3) + 2)
 
 
@@ -53,7 +53,7 @@ def test_a_slow_merge_holds_the_threads_back(n_threads):
 
     def slow(a, b):
         if n_threads > 1:
-            # as late as can be: all that was handed to the threads is done by then
+            # as late as possible: the threads have finished all that was submitted
             idle = threading.Barrier(n_threads)
             for waiting in [
                 engine._pool._threads.submit(idle.wait, PATIENCE) for _ in range(n_threads)
@@ -64,7 +64,7 @@ def test_a_slow_merge_holds_the_threads_back(n_threads):
     accumulator.merge = slow
     with ThreadsEngine(only(Rows(n_segments=n_segments)), n_threads) as engine:
         engine.reduce(accumulator)
-    # merged, to be merged, and one more than there are threads; never all segments
+    # states: merged, to be merged, and those in progress, one more than threads; never all segments
     assert accumulator.most_alive == (2 if n_threads == 1 else n_threads + 2) < n_segments
 
 

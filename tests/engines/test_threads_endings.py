@@ -42,7 +42,7 @@ def test_an_error_reaches_the_caller_and_stops_the_others(n_threads, segment):
         if start == segment * 8 * 4096:
             raise _BoomError
         if n_threads > segment:
-            # in the midst of a block when the error comes
+            # this thread is reading a block when another one fails
             assert engine._pool._stop.wait(PATIENCE)
 
     source = Rows(on_read=on_read)
@@ -53,7 +53,7 @@ def test_an_error_reaches_the_caller_and_stops_the_others(n_threads, segment):
     assert threading.active_count() == before
     assert not any(reader.is_open for reader in source.readers)
     if n_threads > segment:
-        # each thread ends with the block at which it is, and the pass at none of its 32
+        # each thread finishes its present block; the pass does not read all of its 32 blocks
         assert len(read) <= 3 * n_threads + segment
 
 
@@ -62,7 +62,7 @@ def test_an_error_does_not_wait_for_earlier_segments():
         if start == 8 * 4096:
             raise _BoomError
         if start == 4096:
-            # the second block of the first segment: read only if nobody stops that thread
+            # the second block of the first segment: read only if that thread is not stopped
             raise AssertionError
         assert engine._pool._stop.wait(PATIENCE)
 
@@ -175,7 +175,7 @@ def test_an_interrupt_ends_a_pass(n_threads, state_nbytes):
     assert n_threads_left == 1
 
 
-# what is left behind
+# what remains open or running after a pass
 
 
 def numbers(n=20_000, d=50):

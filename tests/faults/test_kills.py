@@ -33,7 +33,7 @@ def store(path, n_rows, n_features):
         ("closed_form", 500_000, 32, 5, 8),
         ("cg", 500_000, 32, 5, 8),
         ("gd", 500_000, 32, 5, 8),
-        # a state so large that there is one for all threads, saved after each block
+        # the state is so large that all threads share one, which is saved after each block
         ("closed_form", 2500, 2100, 3, 1),
     ],
 )

@@ -1,4 +1,4 @@
-"""Values, parameters and limits that are refused: rows V and C of the table of faults."""
+"""Refused values (rows V of the table of faults), and refused parameters and limits (rows C)."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def lab(tmp_path):
     return Lab(tmp_path)
 
 
-def at(values, where, what):
-    """Return a copy with one value, or several, changed."""
-    changed = np.array(values, dtype=float)
-    changed[where] = what
-    return changed
+def changed(values, where, new):
+    """Return a copy of ``values`` in which ``values[where]`` is ``new``."""
+    copy = np.array(values, dtype=float)
+    copy[where] = new
+    return copy
 
 
 def fit(X=X, y=NOISY, weight=None, **parameters):
@@ -41,35 +41,35 @@ FAULTS = Faults()
     reads=True,
 )  # fmt: skip
 def _(lab):
-    path = lab.store(at(X, ([723, 790], [2, 0]), np.nan))
+    path = lab.store(changed(X, ([723, 790], [2, 0]), np.nan))
     return lambda: fit(path)
 
 
 @FAULTS.row("V1 in y", InputError, r"y has NaN in row 1,002, column 0", 'nan_policy="omit"')
 def _(_lab):
-    return lambda: fit(y=at(Y, -1, np.nan))
+    return lambda: fit(y=changed(Y, -1, np.nan))
 
 
-@FAULTS.row("V1 all rows", InputError, "no row of X is left to fit: of 1,003 all hold NaN or inf")
+@FAULTS.row("V1 all rows", InputError, "left to fit: of 1,003 rows, all hold NaN or inf")
 def _(_lab):
-    return lambda: fit(at(X, np.s_[:, 1], np.nan), nan_policy="omit")
+    return lambda: fit(changed(X, np.s_[:, 1], np.nan), nan_policy="omit")
 
 
 @FAULTS.row("V1 in a row to predict", InputError, "X has NaN in row 5, column 3")
 def _(_lab):
     model = fit()
-    return lambda: model.predict(at(X, (5, 3), np.nan))
+    return lambda: model.predict(changed(X, (5, 3), np.nan))
 
 
 @FAULTS.row("V2 in X", InputError, r"X\.zarr has inf in row 0, column 0: chunk c/0/0", reads=True)
 def _(lab):
-    path = lab.store(at(X, (0, 0), np.inf))
+    path = lab.store(changed(X, (0, 0), np.inf))
     return lambda: fit(path, solver="cg")
 
 
 @FAULTS.row("V2 in y", InputError, "y has inf in row 400, column 0")
 def _(_lab):
-    return lambda: fit(y=at(Y, 400, -np.inf), solver="gd")
+    return lambda: fit(y=changed(Y, 400, -np.inf), solver="gd")
 
 
 @FAULTS.row(
@@ -82,19 +82,21 @@ def _(lab):
     return lambda: fit(path)
 
 
-for number, value in (("V17 negative", -0.5), ("V17 NaN", np.nan), ("V17 inf", np.inf)):
+for row, value in (("V17 negative", -0.5), ("V17 NaN", np.nan), ("V17 inf", np.inf)):
 
-    @FAULTS.row(number, InputError, "sample_weight is .* in row 17", "finite and not negative")
+    @FAULTS.row(row, InputError, "sample_weight is .* in row 17", "finite and not negative")
     def _(_lab, value=value):
-        return lambda: fit(weight=at(np.ones(N), 17, value))
+        return lambda: fit(weight=changed(np.ones(N), 17, value))
 
 
-@FAULTS.row("V17 all zero", InputError, "no row of X is left to fit", "weight of zero")
+@FAULTS.row("V17 all zero", InputError, "no row of X is left to fit", "all have zero weight")
 def _(_lab):
     return lambda: fit(weight=np.zeros(N), solver="cg")
 
 
-@FAULTS.row("V17 all zero, integers", InputError, "no row of X is left to fit", "weight of zero")
+@FAULTS.row(
+    "V17 all zero, integers", InputError, "no row of X is left to fit", "all have zero weight"
+)
 def _(_lab):
     return lambda: fit(weight=np.zeros(N, int))
 
@@ -102,24 +104,24 @@ def _(_lab):
 @FAULTS.row(
     "V17 all zero or NaN",
     InputError,
-    "of 1,003 3 left out for NaN or inf",
-    "all others of zero weight",
+    "of 1,003 rows, 3 left out for NaN or inf",
+    "all others have zero weight",
 )
 def _(_lab):
-    weight = at(np.zeros(N), [1, 2, 3], 1)
-    return lambda: fit(at(X, ([1, 2, 3], 0), np.nan), weight=weight, nan_policy="omit")
+    weight = changed(np.zeros(N), [1, 2, 3], 1)
+    return lambda: fit(changed(X, ([1, 2, 3], 0), np.nan), weight=weight, nan_policy="omit")
 
 
-for number, rate in (("nan", np.nan), ("inf", np.inf), ("0", 0), ("-1", -1), ("word", "fast")):
+for name, rate in (("nan", np.nan), ("inf", np.inf), ("0", 0), ("-1", -1), ("word", "fast")):
 
-    @FAULTS.row(f"C1 {number}", InputError, r"learning_rate=.* must be a number above 0")
+    @FAULTS.row(f"C1 {name}", InputError, r"learning_rate=.* must be a number above 0")
     def _(_lab, rate=rate):
         return lambda: fit(solver="gd", learning_rate=rate)
 
 
-for number, rate in (("1% too large", 2.02), ("ten times", 20.0), ("1e300", 1e300)):
+for name, rate in (("1% too large", 2.02), ("ten times", 20.0), ("1e300", 1e300)):
 
-    @FAULTS.row(f"C2 {number}", DivergenceError, "learning_rate=", "largest stable one is about")
+    @FAULTS.row(f"C2 {name}", DivergenceError, "learning_rate=", "largest stable one is about")
     def _(_lab, rate=rate):
         Z = np.linalg.qr(X - X.mean(axis=0))[0] * np.sqrt(N)
         # the Hessian is the identity: 2 is the largest stable rate
@@ -191,29 +193,29 @@ def _(_lab):
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.row)
-def test_row_is_refused(fault, lab, chunks_opened):
+def test_fault_raises_its_error(fault, lab, chunks_opened):
     assert_error(fault, lab, chunks_opened)
 
 
-def test_c2_the_named_rate_is_stable():
+def test_c2_the_learning_rate_that_the_error_offers_is_stable():
     with pytest.raises(DivergenceError) as caught:
         fit(solver="gd", learning_rate=1e6)
     assert fit(solver="gd", learning_rate=caught.value.largest_stable).converged_
 
 
-def test_c4_c5_the_remedies_that_are_named_work(lab):
+def test_c4_c5_each_offered_remedy_fits(lab):
     path = lab.store(np.tile(X, (1, 300)), chunks=(ROWS, 1200))
     with pytest.raises(MemoryLimitError) as caught:
         fit(path, solver="closed_form", memory_limit="16 MiB")
-    named = str(caught.value).rpartition("Raise memory_limit to ")[2].partition(",")[0]
-    named_plan = streamreg.plan(path, NOISY, solver="closed_form", memory_limit=named)
-    assert named_plan.candidates["closed_form"].fits
+    offered = str(caught.value).rpartition("Raise memory_limit to ")[2].partition(",")[0]
+    raised = streamreg.plan(path, NOISY, solver="closed_form", memory_limit=offered)
+    assert raised.candidates["closed_form"].fits
     plan = streamreg.plan(path, NOISY, solver="cg", memory_limit="16 MiB")
     assert plan.candidates["cg"].fits == ('use solver="cg"' in str(caught.value))
 
 
 @pytest.mark.parametrize("solver", ["cg", "gd"])
-def test_c9_not_converging_is_a_warning(solver):
+def test_c9_a_fit_that_does_not_converge_warns(solver):
     with pytest.warns(ConvergenceWarning, match=f"{solver} did not converge in 1 epoch\\."):
         model = fit(solver=solver, max_epochs=1, tol=1e-14)
     assert not model.converged_

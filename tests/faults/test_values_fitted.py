@@ -75,10 +75,10 @@ def cases():
     yield Case("V14", X, np.full(N, 2.5), plain=(X, np.zeros(N)))
     outlier, unit = at(X, (7, 1), 1e300), np.array([1, 2.0**-996, 1, 1])
     yield Case("V15", outlier, NOISY, plain=(outlier * unit, NOISY), unit=unit,
-               says="spread of column 1.*an outlier")  # fmt: skip
+               says="spread of column 1.*Is it an outlier")  # fmt: skip
     outlier = at(NOISY, 7, 1e300)
     yield Case("V15 in y", X, outlier, plain=(X, outlier * 2.0**-996), unit=2.0**996,
-               says="spread of y.*an outlier")  # fmt: skip
+               says="spread of y.*Is it an outlier")  # fmt: skip
     subnormal = X * 2.0**-1040
     yield Case("V16", subnormal, NOISY * 2.0**-500, plain=(subnormal * 2.0**1000 * 2.0**40, NOISY),
                unit=2.0**540)  # fmt: skip

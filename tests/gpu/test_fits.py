@@ -115,9 +115,9 @@ def test_a_slot_is_not_filled_again_before_its_block_is_copied(cupy):
     one, two = (
         Block(np.full((4, 8), value), np.full((4, 1), value), None, 0) for value in (1.0, 2.0)
     )
-    cache = transfers.cache(one, 8, (None, None))
+    cache = transfers.new_cache(one, 8, (None, None))
     for block, place in ((one, cache.rows(0, 4)), (two, cache.rows(4, 8))):
-        list(transfers.sent(*transfers.fill(lambda block=block: block), place))
+        list(transfers.send(*transfers.fill(lambda block=block: block), place))
     with transfers.reducing:
         assert cache.X.get()[:, 0].tolist() == [1.0] * 4 + [2.0] * 4
         assert cache.y.get()[:, 0].tolist() == [1.0] * 4 + [2.0] * 4

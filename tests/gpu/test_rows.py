@@ -56,7 +56,7 @@ def test_rows_on_the_device_give_the_bits_of_rows_on_the_host(cupy, rows, solver
     on_device = cupy.asarray(X), cupy.asarray(y)
     sent = cupy.n_sent
     assert bits(fit(*on_device, solver=solver)) == expected
-    # only states and coefficients, which are large beside the few rows of this test
+    # only states and coefficients are sent
     assert cupy.n_sent - sent < X.nbytes / 100
     for data in ((on_device[0], y), (X, on_device[1])):
         assert bits(fit(*data, solver=solver)) == expected

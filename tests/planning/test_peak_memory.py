@@ -236,7 +236,7 @@ def test_a_low_limit_leaves_fewer_threads(data):
 
 @pytest.mark.parametrize("solver", ["closed_form", "gd", "cg"])
 def test_a_public_fit_stays_within_the_limit(data, solver):
-    # with the modules that opening a store for the first time imports
+    # this includes the modules that are imported when a store is first opened
     memory = measure("zarr", data.zarr(1000, codec="zstd"), solver=solver, task="public_fit")
     assert memory["measured"] <= parse_nbytes("256 MiB")
 

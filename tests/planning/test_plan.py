@@ -286,7 +286,7 @@ def test_the_table_has_one_row_a_solver_and_80_columns(n, d, limit):
 
 
 def test_the_table_as_a_whole():
-    # sizes of the process and of tiles are measured, so that only those of the data stand here
+    # only sizes of the data are compared, because those of the process and of tiles are measured
     lines = str(plan(unread(20_000, 100_000), "2 GiB")).splitlines()
     assert re.match(rf"closed_form +74\.5 GiB +74\.6 GiB +74\.6 GiB +1 +{TIME} +no$", lines[4])
     assert re.match(rf"gd +{SIZE} +{SIZE} +2\.0 GiB +about 201 +{TIME} +yes$", lines[5])
@@ -332,7 +332,7 @@ def test_auto_chooses_by_estimated_time_where_both_solvers_fit():
     wide = plan(unread(200_000, 20_000), "64 GiB")
     assert all(candidate.fits for candidate in wide.candidates.values())
     assert wide.chosen == "cg"
-    # in three epochs cg would not converge
+    # three epochs are too few for cg to converge
     assert plan(unread(200_000, 20_000), "64 GiB", max_epochs=3).chosen == "closed_form"
 
 

@@ -150,7 +150,7 @@ def test_a_penalty_zeroes_tiny_columns_and_leaves_huge_columns_free(solver, boun
     X, y = table()
     powers = [664, -664, 0, 0, 0, 0]
     solution, _ = solve(solver, np.ldexp(X, powers), y, l2=0.1)
-    # column 1 is left out, column 0 is not penalised
+    # expected: column 1 has no weight, and column 0 has no penalty
     others = np.delete(X - X.mean(axis=0), 1, axis=1)
     penalty = np.sqrt(0.1 * len(X)) * np.diag([0.0, 1, 1, 1, 1])
     w = np.linalg.lstsq(
@@ -204,7 +204,7 @@ def test_columns_hidden_by_weights_are_not_called_constant(solver):
     weight = np.ones(500)
     weight[77] = 1e40
     messages = " ".join(solve(solver, X, y, weight=weight)[0].warnings)
-    assert "count for nothing beside the weight of others" in messages
+    assert "only in rows of negligible weight" in messages
     assert "constant; coefficients" not in messages
 
 

@@ -1,4 +1,4 @@
-"""Lists, data frames and sparse matrices: read as numbers, or refused with a sentence."""
+"""Lists, data frames and sparse matrices are read as numbers, or refused with a message."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("kind", [*REFUSED])
-def test_what_is_not_real_numbers_is_an_input_error(kind):
+def test_data_that_are_not_real_numbers_are_refused(kind):
     data, message = REFUSED[kind]
     with pytest.raises(InputError, match=message):
         LinearRegression().fit(data, Y)
@@ -60,13 +60,13 @@ def test_what_is_not_real_numbers_is_an_input_error(kind):
             LinearRegression().fit(VALUES, data)
 
 
-def test_sparse_chunks_are_refused():
+def test_sparse_dask_chunks_are_refused():
     lazy = da.from_array(VALUES).map_blocks(scipy.sparse.csr_matrix)
     with pytest.raises(InputError, match=r"chunk row 0 .* is sparse \(csr_matrix\)"):
         LinearRegression().fit(lazy, Y)
 
 
-# columns that are broadcast depend on each other
+# DataWarning: the columns of the broadcast array are equal
 @pytest.mark.filterwarnings("ignore::streamreg.DataWarning")
 @pytest.mark.parametrize(
     "data",
@@ -86,21 +86,21 @@ def test_sparse_chunks_are_refused():
         np.broadcast_to(VALUES[:, :1], (20, 3)),
     ],
 )
-def test_real_numbers_of_any_container_are_read(data):
+def test_real_numbers_in_any_container_are_read(data):
     expected = np.asarray(data, dtype=float)
     model, plain = LinearRegression().fit(data, Y), LinearRegression().fit(expected, Y)
     np.testing.assert_allclose(model.coef_, plain.coef_, rtol=1e-6)
     assert streamreg.plan(data, Y).n_features == expected.shape[1]
 
 
-BIG = np.arange(20) + 2**53 + 1
-SMALL = np.arange(20) - 10 + 2**53 - 20
+BEYOND = np.arange(20) + 2**53 + 1
+WITHIN = np.arange(20) - 10 + 2**53 - 20
 
 
-# of 2^53 and more a few integers beside each other are all but constant, and one is missing
+# DataWarning: consecutive integers near 2^53 are constant to rounding, and one value is missing
 @pytest.mark.filterwarnings("ignore::streamreg.DataWarning")
 @pytest.mark.parametrize(
-    "held",
+    "container",
     [
         frame,
         lambda column: pd.DataFrame({"a": column, "b": np.arange(20) ** 2}),
@@ -112,20 +112,20 @@ SMALL = np.arange(20) - 10 + 2**53 - 20
         lambda column: [*zip(column.tolist(), VALUES[:, 1].tolist(), strict=True)],
     ],
 )
-def test_integers_that_a_conversion_rounds_are_warned_of(held):
+def test_integers_of_x_that_a_conversion_rounds_give_a_warning(container):
     model = LinearRegression(nan_policy="omit")
     with pytest.warns(streamreg.DataWarning, match=r"^X holds integers beyond 2\^53"):
-        model.fit(held(BIG), Y)
+        model.fit(container(BEYOND), Y)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        model.fit(held(SMALL), Y)
+        model.fit(container(WITHIN), Y)
     assert not [str(each.message) for each in caught if "2^53" in str(each.message)]
 
 
 @pytest.mark.parametrize(
-    "y", [BIG, BIG.astype(object), pd.Series(BIG), pd.Series(BIG, dtype="Int64")]
+    "y", [BEYOND, BEYOND.astype(object), pd.Series(BEYOND), pd.Series(BEYOND, dtype="Int64")]
 )
-def test_rounded_integers_of_y_are_warned_of(y):
+def test_integers_of_y_that_a_conversion_rounds_give_one_warning(y):
     with pytest.warns(streamreg.DataWarning, match=r"^y holds integers beyond 2\^53") as caught:
         LinearRegression().fit(VALUES, y)
     assert len(caught) == 1
@@ -136,22 +136,22 @@ def test_a_path_of_bytes_is_refused():
         LinearRegression().fit(b"X.zarr")
 
 
-def test_missing_values_of_a_frame_are_nan():
-    holes = frame(pd.array([1, None] * 10, dtype="Int64"))
+def test_missing_values_of_a_frame_count_as_nan():
+    incomplete = frame(pd.array([1, None] * 10, dtype="Int64"))
     with pytest.raises(
         InputError, match=r"X has NaN in row 1, column 0 \('a'\)\. Input contains 10"
     ):
-        LinearRegression().fit(holes, Y)
+        LinearRegression().fit(incomplete, Y)
     with pytest.warns(
         streamreg.DataWarning, match="10 of 20 rows hold NaN or inf and were left out"
     ):
-        LinearRegression(nan_policy="omit", fit_intercept=False).fit(holes, Y)
+        LinearRegression(nan_policy="omit", fit_intercept=False).fit(incomplete, Y)
 
 
 @pytest.mark.skipif(np.finfo(np.longdouble).max == np.finfo(float).max, reason="no wider floats")
 @pytest.mark.parametrize("solver", ["closed_form", "cg", "gd"])
 @pytest.mark.parametrize("size", ["1e309", "1e4000"])
-def test_floats_beyond_float64_are_inf(solver, size):
+def test_floats_beyond_float64_count_as_inf(solver, size):
     wide = VALUES.astype(np.longdouble)
     np.testing.assert_allclose(LinearRegression().fit(wide, Y).coef_, [1, -2], rtol=1e-12)
     wide[3, 1] = np.longdouble(size)

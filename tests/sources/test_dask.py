@@ -60,7 +60,7 @@ def test_any_chunks_have_the_rows_of_numpy(data):
         assert f"chunk row {chunk} of the Dask array X" in source.place(row)
 
 
-# of many small chunks
+# DataWarning: the arrays have many small chunks
 @pytest.mark.filterwarnings("ignore:a chunk row of the Dask array X:streamreg.DataWarning")
 @given(st.data())
 def test_lazy_expressions_have_the_rows_of_numpy(data):

@@ -34,7 +34,7 @@ def nbytes(field):
 def read(source):
     reader = source.open()
     for start, stop in Blocks.of(source.grid, source.row_nbytes):
-        # as an engine does: it holds the block before during the next read
+        # like an engine, this holds a block during the next read
         block = reader.read(start, stop)
     reader.close()
 

@@ -302,7 +302,7 @@ class FakeCuPy(ModuleType):
         self.default = self._stream(non_blocking=True)
         self.faults, self.n_sent = [], 0
         self._noting = threading.RLock()  # readers use the device too
-        # for ranges of memory: which stream used them when, and which copies to them
+        # for each range of memory: which stream used it when, and which copies wrote to it
         self._uses, self._brought = {}, {}
         # cupy.cublas must be imported
         self.__path__ = []

@@ -84,7 +84,7 @@ def main(path, solver, n_fits, seed):
     folder, chance = Path(path).parent, random.Random(seed)
     # a resumed fit reports the rows of earlier runs for progress: count blocks that are read only
     ThreadsEngine._report_rows_before = lambda *_: None
-    checkpoint_file.INTERVAL_SECONDS, checkpoint_file._SHARE = 0.0, 0
+    checkpoint_file.INTERVAL_SECONDS, checkpoint_file._LEAST_MULTIPLE = 0.0, 0
     settings = FitConfig.parse(
         solver=solver,
         tol=1e-10,

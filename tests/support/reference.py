@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from streamreg.blocks import namespace
 
-# of any namespace
+# an array of any library
 AnyArray: TypeAlias = Any
 Sums: TypeAlias = dict[str, AnyArray]
 

@@ -41,7 +41,7 @@ class DamagedChunkError(Exception):
 class ChunkCodec:
     """How a chunk was encoded: by at most one compressor, then perhaps by crc32c."""
 
-    # of numcodecs
+    # a codec of numcodecs, or ``None``
     compressor: Any = None
     # whether the last four bytes are the checksum of all before them
     crc32c: bool = False
@@ -114,13 +114,13 @@ def parse_v2(metadata: Mapping[str, Any]) -> ChunkCodec | None:
 
 
 def _compressed(name: str, options: Mapping[str, Any], *, crc32c: bool = False) -> ChunkCodec:
-    # decoding needs the name alone, because the header of the frame has all else
+    # decoding needs only the name, because the header of the frame has all parameters
     compressor = numcodecs.get_codec({"id": name})
     return ChunkCodec(compressor, crc32c, name in _INFLATE_WINDOWS or bool(options.get("checksum")))
 
 
 def without_checksum(stored: memoryview, what: str = "") -> memoryview:
-    """Return the bytes before a crc32c checksum, which must be theirs."""
+    """Return the bytes before a crc32c checksum; raise if the checksum is not that of the bytes."""
     body, checksum = stored[:-_CRC_NBYTES], bytes(stored[-_CRC_NBYTES:])
     if len(checksum) < _CRC_NBYTES:
         raise DamagedChunkError(f"it has {count(len(stored), 'byte')}, too few for its checksum")
@@ -133,7 +133,7 @@ def without_checksum(stored: memoryview, what: str = "") -> memoryview:
 
 
 def _inflate(encoded: memoryview, out: memoryview, codec_id: str) -> None:
-    """Fill ``out`` from a gzip or zlib stream, a piece at a time and no byte more."""
+    """Fill ``out`` from a gzip or zlib stream, a piece at a time; more bytes are refused."""
     window = _INFLATE_WINDOWS[codec_id]
     stream = zlib.decompressobj(window)
     filled = 0

@@ -28,7 +28,7 @@ _IN_FLIGHT = 10
 
 def fallback_nbytes(stored: StoredArray) -> int:
     """Bytes of chunks that zarr-python holds during a read: as stored, decoded, and filtered."""
-    # four times: those of the read before too, which its event loop frees a little later
+    # four times: its event loop frees the chunks of a read only during the next one
     n_column_chunks, nbytes = stored.n_column_chunks, stored.chunk_nbytes
     # the chunks of a shard are joined before they are copied into the result
     joined = n_column_chunks * nbytes if stored.is_sharded else 0
@@ -54,13 +54,13 @@ def require_checkable(stored: StoredArray) -> None:
 
 
 class FallbackReader(ChunkReader):
-    """Has zarr-python read whole rows of chunks into one buffer that it reuses."""
+    """Reads chunk rows whole, by zarr-python, into one buffer."""
 
     _source: StoredArray
 
     def __init__(self, stored: StoredArray) -> None:
         super().__init__(stored)
-        # of the shards side by side
+        # index and size of each shard in the present row of shards, by place in the grid of files
         self._indices: dict[Place, tuple[Array, int]] = {}
 
     def load(self, chunk: int) -> Array:
@@ -69,18 +69,18 @@ class FallbackReader(ChunkReader):
         stored, metadata = self._source, self._source.metadata
         start, stop = stored.grid.rows(chunk)
         chunks = stored.side_by_side(chunk)
-        band = self._buffer.rows(stop - start)
-        buffer = default_buffer_prototype().nd_buffer.from_numpy_array(band)
+        rows = self._buffer.rows(stop - start)
+        buffer = default_buffer_prototype().nd_buffer.from_numpy_array(rows)
         try:
             if metadata is not None:
                 metadata.require_unchanged()
-                # before the read, because a read of a pipe would never return
+                # checked before the read, because a read of a pipe would never return
                 for at in chunks:
                     self._require_chunk(at)
             retried(stored.array.get_basic_selection, (slice(start, stop),), out=buffer)
             if metadata is None:
                 for at in chunks:
-                    if at not in stored.found and self._holds_only_fill(stored.columns(band, at)):
+                    if at not in stored.found and self._holds_only_fill(stored.columns(rows, at)):
                         self._require_chunk(at)
                         stored.found.add(at)
         except StreamregError:
@@ -88,7 +88,7 @@ class FallbackReader(ChunkReader):
         # zarr-python passes on what its stores and codecs raise, without the key of the chunk
         except Exception as error:
             raise self._damage(chunks, error) from error
-        return band
+        return rows
 
     def _damage(self, chunks: list[Place], error: Exception) -> DataCorruptionError:
         stored, damaged = self._source, chunks[0]
@@ -99,7 +99,7 @@ class FallbackReader(ChunkReader):
                 stored.array[tuple(bounds)]
             except DataCorruptionError as exact:
                 return exact
-            except Exception:  # noqa: BLE001  (the same as before, of one chunk)
+            except Exception:  # noqa: BLE001  (the same error, now of one chunk)
                 damaged = at
                 break
         return DataCorruptionError(
@@ -122,7 +122,7 @@ class FallbackReader(ChunkReader):
 
     def _holds_only_fill(self, values: Array) -> bool:
         fill = self._source.array.fill_value or 0
-        # the first row first, because it differs in most chunks
+        # the first row is checked first, because in most chunks it already differs
         return all(
             (np.isnan(rows) if fill != fill else rows == fill).all()  # noqa: PLR0124  (NaN)
             for rows in (values[:1], values)

@@ -32,7 +32,7 @@ _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
 @dataclass(frozen=True)
 class ChunkFiles:
-    """An array whose chunk files can be read; which version of it, and of each file, was read."""
+    """The files of a local array: their codec, and which versions of them were read."""
 
     stored: StoredArray
     codec: ChunkCodec
@@ -40,12 +40,12 @@ class ChunkFiles:
     stamps: FileStamps
 
     def path(self, file_at: Place) -> Path:
-        """Return the file of a stored chunk, or shard, from its place in their grid."""
+        """Return the path of a chunk or shard, given its place in the grid of files."""
         return self.metadata.folder / self.stored.key(file_at)
 
     @property
     def max_encoded_nbytes(self) -> int:
-        """Bytes that a stored chunk may have: values that cannot be compressed grow a little."""
+        """The largest size of a stored chunk: a codec enlarges values that it cannot compress."""
         return self.stored.chunk_nbytes * 9 // 8 + 1024
 
 
@@ -57,12 +57,12 @@ class LocalReader(ChunkReader):
     def __init__(self, files: ChunkFiles) -> None:
         super().__init__(files.stored)
         self._files = files
-        # for chunks narrower than a row
-        self._moved = RowBuffer(files.stored.chunks[1:], files.stored.dtype)
+        # a chunk that is narrower than a row, before it is copied to its columns
+        self._narrow = RowBuffer(files.stored.chunks[1:], files.stored.dtype)
         self._encoded = RowBuffer((), np.dtype(np.uint8))
-        # of the shards side by side
+        # the indices of the present row of shards, by place in the grid of files
         self._indices: dict[Place, Array] = {}
-        # of the file that was opened last: its place in the grid of files, and its descriptor
+        # place and descriptor of the file that was opened last
         self._open: tuple[Place, int] | None = None
 
     def read(self, start: int, stop: int) -> Array:
@@ -91,18 +91,18 @@ class LocalReader(ChunkReader):
         return parts
 
     def load(self, chunk: int) -> Array:
-        band = self._buffer.rows(self._source.grid.chunk_rows)
-        self._fill(chunk, band)
-        return band
+        rows = self._buffer.rows(self._source.grid.chunk_rows)
+        self._fill(chunk, rows)
+        return rows
 
     def prefetch(self, start: int, stop: int) -> None:
-        # only chunks that are read whole, and are files of their own
+        # a prefetch helps only if each chunk is a file, which is read whole
         is_whole_file = not self._files.codec.is_plain and self._source.shards is None
         if not is_whole_file or not hasattr(os, "posix_fadvise"):
             return
         for chunk_row, _, _ in self._source.grid.spans(start, stop):
             for chunk in self._source.side_by_side(chunk_row):
-                # the read raises its errors
+                # errors are left to the read that follows
                 with suppress(OSError):
                     file = os.open(self._files.path(chunk), _FLAGS)
                     try:
@@ -117,17 +117,17 @@ class LocalReader(ChunkReader):
             self._open = None
 
     def _fill(self, chunk_row: int, out: Array, first: int = 0) -> None:
-        """Fill ``out`` with a chunk row; if uncompressed, with its rows from ``first`` on."""
+        """Fill ``out`` with a chunk row, or, if it is uncompressed, with rows from ``first`` on."""
         for chunk in self._source.side_by_side(chunk_row):
             if self._source.one_chunk_a_row:
-                self._read(chunk, out, first)
+                self._read_chunk(chunk, out, first)
                 return
-            part, target = self._moved.rows(len(out)), self._source.columns(out, chunk)
-            self._read(chunk, part, first)
+            part, target = self._narrow.rows(len(out)), self._source.columns(out, chunk)
+            self._read_chunk(chunk, part, first)
             target[...] = part[:, : target.shape[1]]
 
-    def _read(self, chunk: Place, out: Array, first: int) -> None:
-        """Fill ``out``, which is contiguous and as wide as the chunk."""
+    def _read_chunk(self, chunk: Place, out: Array, first: int) -> None:
+        """Fill ``out``, which is contiguous and as wide as the chunk, as :meth:`_fill` does."""
         span = self._locate(chunk)
         if span is None:
             out[...] = self._source.array.fill_value or 0
@@ -142,8 +142,8 @@ class LocalReader(ChunkReader):
             if nbytes > most:
                 what = f"has {count(nbytes, 'byte')} where {expected:,} were encoded"
                 raise self._error(chunk, what)
-            # of the largest size: a buffer that grows fragments the heap, and pages that are never
-            # touched take no memory
+            # the largest size from the start, because a buffer that grows fragments the heap; pages
+            # that are never touched take no memory
             encoded = self._encoded.rows(most)[:nbytes].data
             self._read_into(chunk, file, offset, encoded)
             try:
@@ -158,7 +158,7 @@ class LocalReader(ChunkReader):
             raise self._error(chunk, f"has {count(nbytes, 'byte')} where {expected:,} belong")
 
     def _locate(self, chunk: Place) -> tuple[int, int, int] | None:
-        """Return open file, offset and size of a chunk; ``None`` if absent and allowed to be."""
+        """Return descriptor, offset and size of a chunk; ``None`` if it is absent, and may be."""
         file_at, inner = self._source.split(chunk)
         opened, shards = self._open_file(chunk, file_at), self._source.shards
         if opened is None or shards is None:
@@ -180,7 +180,7 @@ class LocalReader(ChunkReader):
         return None
 
     def _open_file(self, chunk: Place, file_at: Place) -> tuple[int, int, int] | None:
-        """Return what ``_locate`` returns for a chunk that is a file of its own."""
+        """Open the file that holds a chunk; return what ``_locate`` does, but of the whole file."""
         stamps, path = self._files.stamps, self._files.path(file_at)
         if self._open is None or self._open[0] != file_at:
             self.close()
@@ -221,9 +221,9 @@ class LocalReader(ChunkReader):
         with suppress(OSError):
             self.close()
         remedy = "Restore it from a copy, with its time (cp -p)"
-        if self._source.shards is not None:  # it may have been damaged before it was first read
+        if self._source.shards is not None:  # the stamp may be that of the damaged shard
             remedy = "Restore it from a copy and start again: remove the checkpoint, if any"
         if self._files.stamps.forget_unused(self._source.split(chunk)[0]):
-            # no row of it was used, so the file in its place may have another time
+            # no row of the file was used, so a rewritten file may replace it
             remedy = "Restore it from a copy, or rewrite it"
         return DataCorruptionError(f"{self._source.chunk_text(chunk)} {what}. {remedy}")

@@ -124,8 +124,8 @@ class ZarrSource(StoredArray):
 
     def layout_advice(self, block_nbytes: int) -> list[str]:
         advice = []
-        band, n_columns = self.grid.chunk_rows * self.row_nbytes, self.n_column_chunks
-        size = format_nbytes(band)
+        chunk_row_nbytes, n_columns = self.grid.chunk_rows * self.row_nbytes, self.n_column_chunks
+        size = format_nbytes(chunk_row_nbytes)
         if self.files is None:
             advice.append(
                 f"{self.name} is read by zarr-python (a remote store, or a codec that is not read "
@@ -141,11 +141,11 @@ class ZarrSource(StoredArray):
                 f"{n_columns} chunks are side by side: a block of rows needs all of them, {size}; "
                 "chunks of whole rows are read without moving a byte"
             )
-        if band > _LARGE_NBYTES and not self.grid.divisible:
+        if chunk_row_nbytes > _LARGE_NBYTES and not self.grid.divisible:
             advice.append(
                 f"a row of chunks is {size} and each thread must decode it whole; 8 MiB is enough"
             )
-        if band < min(_SMALL_NBYTES, block_nbytes) and len(self.grid) > 1:
+        if chunk_row_nbytes < min(_SMALL_NBYTES, block_nbytes) and len(self.grid) > 1:
             advice.append(
                 f"chunks of {size} cost more to open than to read; use some MiB, or shards"
             )

@@ -1,4 +1,4 @@
-"""A Zarr array as it is stored: what both ways of reading it need to know."""
+"""A Zarr array as it is stored: what its reader needs to know, whichever reader it is."""
 
 from __future__ import annotations
 
@@ -29,38 +29,38 @@ class StoredArray(RowSource):
         document: dict[str, Any] = array.metadata.to_dict()
         if document.get("chunk_grid", {}).get("name", "regular") != "regular":
             raise InputError(f"{name} has chunks of unequal size, which are not read; rechunk it")
-        # as zarr-python opened it
+        # zarr-python's array
         self.array = array
         self.document = document
         self.name = name
         # "error" or "fill": what an absent chunk means
         self.missing_chunks = missing_chunks
         self.shape = tuple(int(length) for length in array.shape)
-        # of the (inner) chunks
+        # shape of a chunk; in shards, of an inner chunk
         self.chunks = tuple(int(length) for length in array.chunks)
         n_rows, chunk_rows = (self.shape[0], self.chunks[0]) if self.shape else (0, 1)
         self.grid = RowGrid(n_rows=n_rows, chunk_rows=chunk_rows)
         self.is_sharded = array.shards is not None
         files = array.shards or self.chunks
-        # along each axis: chunks in a stored file, and stored files
+        # along each axis: the number of chunks in a stored file, and the number of stored files
         self.shard_shape = tuple(n // chunk for n, chunk in zip(files, self.chunks, strict=True))
         self.files_shape = tuple(-(-n // file) for n, file in zip(self.shape, files, strict=True))
-        # chunks that are side by side
+        # the number of chunks side by side in a chunk row
         self.n_column_chunks = -(-self.shape[1] // self.chunks[1]) if len(self.shape) > 1 else 1
-        # whether a chunk has whole rows, so that no value need be moved
+        # whether a chunk has whole rows, which are read without a copy
         self.one_chunk_a_row = self.shape[1:] == self.chunks[1:]
         folder = local_folder(array)
-        # of an array in a local folder; ``None`` in other stores
+        # ``None`` if the array is not in a local folder
         self.metadata = None if folder is None else ArrayMetadata(folder, name)
         # how the index of a shard is stored; ``None`` if only zarr-python can read it
         self.shards: ShardIndex | None = None
-        # as stored, byte order included, if there is a codec
+        # with a codec, the dtype has the byte order of the stored values
         self.dtype = np.dtype(array.dtype)
-        # of a decoded chunk
+        # size of a decoded chunk
         self.chunk_nbytes = math.prod(self.chunks) * self.dtype.itemsize
-        # of each (inner) chunk; ``None`` if zarr-python reads the chunks
+        # how each chunk, or inner chunk, is encoded; ``None`` if zarr-python reads the chunks
         self.codec = self._codec()
-        # chunks that hold only the fill value, and were looked for in the store
+        # chunks that hold only the fill value, and are known to be in the store
         self.found: set[Place] = set()
 
     def _codec(self) -> codecs.ChunkCodec | None:
@@ -93,12 +93,12 @@ class StoredArray(RowSource):
         return rows[:, left : left + self.chunks[1]]
 
     def split(self, chunk: Place) -> tuple[Place, Place]:
-        """Return the place of the stored object that holds a chunk, and the chunk's place in it."""
+        """Return the place of the file that holds a chunk, and the chunk's place in that file."""
         pairs = [divmod(at, n) for at, n in zip(chunk, self.shard_shape, strict=True)]
         return tuple(outer for outer, _ in pairs), tuple(inner for _, inner in pairs)
 
     def key(self, file_at: Place) -> str:
-        """Return the key of a stored chunk, or shard, from its place in their grid."""
+        """Return the key of a stored chunk, or of a shard, given its place in the grid of files."""
         return self.array.metadata.encode_chunk_key(file_at)
 
     def chunk_text(self, chunk: Place) -> str:
@@ -109,7 +109,7 @@ class StoredArray(RowSource):
         return f"chunk {shard}{self.key(file_at)} of {self.name} ({rows})"
 
     def file_text(self, file_at: Place) -> str:
-        """Name a stored chunk or shard, by its place in their grid, for a message."""
+        """Name a stored chunk or shard for a message, given its place in the grid of files."""
         first = (at * n for at, n in zip(file_at, self.shard_shape, strict=True))
         return self.chunk_text(tuple(first))
 

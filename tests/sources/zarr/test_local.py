@@ -80,9 +80,9 @@ def test_only_a_file_whose_rows_were_used_must_not_change(tmp_path):
     # what one used, and another only looked at, is the same file
     other = FileStamps((3,), str)
     other.agree((1,), before)
-    other.meet(stamps.seen())
+    other.merge(stamps.seen())
     assert not other.forget_unused((1,))
     other = FileStamps((3,), str)
     other.agree((1,), after)
     with pytest.raises(DataCorruptionError, match="changed during the fit"):
-        other.meet(stamps.seen())
+        other.merge(stamps.seen())

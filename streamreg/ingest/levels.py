@@ -1,0 +1,76 @@
+"""The levels of one-hot columns, and the columns of X that they become."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from streamreg.errors import InputError, Parameter, Remedy
+from streamreg.formatting import count
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import pyarrow as pa
+
+    from streamreg.ingest.table import Table
+
+_MAX_LEVELS = 1000
+
+
+class LevelsFound:
+    """The levels of each one-hot column of a table, collected batch by batch."""
+
+    def __init__(self, source: Table) -> None:
+        self._path = source.path
+        self._levels: dict[str, set[str]] = {name: set() for name in source.one_hot}
+
+    def __contains__(self, column: str) -> bool:
+        return column in self._levels
+
+    def add(self, column: str, texts: pa.Array, n_rows: int) -> None:
+        """Add the texts of some rows, ``n_rows`` of the table so far; refuse too many levels."""
+        found = self._levels[column]
+        found.update(texts.unique().to_pylist())
+        if len(found) > _MAX_LEVELS:
+            raise InputError(
+                f"column {column} of {self._path} has more than {_MAX_LEVELS:,} levels in "
+                f"{count(n_rows, 'row')}; group them, or leave it out with ",
+                Remedy("ignore", column),
+            )
+
+    def ordered(self) -> dict[str, list[str]]:
+        """Return the levels in alphabetical order, or in numerical order if all are numbers."""
+        return {name: _sorted(found) for name, found in self._levels.items()}
+
+
+def _sorted(levels: Iterable[str]) -> list[str]:
+    ordered = sorted(levels)
+    with suppress(ValueError):
+        ordered.sort(key=float)
+    return ordered
+
+
+def feature_names(source: Table, levels: Mapping[str, list[str]]) -> list[str]:
+    """Return the names of the columns of X: a one-hot column has one for each level but the first.
+
+    All levels would add up to the intercept.
+    """
+    features = []
+    for name in source.features:
+        known = levels.get(name)
+        features += [name] if known is None else [f"{name}={level}" for level in known[1:]]
+    if not features:
+        raise InputError(
+            f"{source.path} has no column left for X: of each of {', '.join(source.features)} "
+            "there is one level only"
+        )
+    for name, copies in Counter(features).items():
+        if copies > 1:
+            raise InputError(
+                f"X would have {copies} columns named {name!r}: a column of {source.path}, and "
+                "a level of another; rename the column, or leave it out with ",
+                Parameter("ignore"),
+            )
+    return features

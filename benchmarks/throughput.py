@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 
 from streamreg.accumulators.gradient import Gradient
 from streamreg.accumulators.gram import Gram
-from streamreg.blocks import piece_nbytes
+from streamreg.blocks import new_piece
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.kernels import blas
 from streamreg.machine import usable_cpus
@@ -42,10 +42,10 @@ COLUMNS = {"gd": 1, "cg": 2}
 
 def read_only(files: list[Path], n_threads: int) -> Callable[[], None]:
     """Return a pass that reads all bytes into one buffer a thread, by the calls of the kernels."""
-    buffers = [bytearray(piece_nbytes(1)) for _ in range(n_threads)]
+    buffers = [new_piece(1) for _ in range(n_threads)]
 
     def read(thread: int) -> None:
-        view = memoryview(buffers[thread])
+        view = buffers[thread].data
         for path in files[thread::n_threads]:
             file = os.open(path, os.O_RDONLY)
             offset = 0

@@ -20,14 +20,28 @@ ALIGNMENT = 256
 # float64 holds every integer up to here
 EXACT_INTEGERS = 2**53
 
-# of rows of files that a kernel reads at once: they are reduced while they are in the processor's
-# second-level cache
-_PIECE_NBYTES = 512 << 10
+# Of rows of files that a kernel reads at once: they are reduced while they are in the processor's
+# second-level cache. Measured at D = 128, as a share of reading alone: 128 KiB 0.84, 256 KiB 0.83,
+# 512 KiB 0.82, 2 MiB 0.80.
+_PIECE_NBYTES = 256 << 10
+_PAGE_NBYTES = 4096
 
 
 def piece_nbytes(row_nbytes: int) -> int:
     """Bytes of the memory into which a kernel reads rows of files: at least eight rows."""
     return max(_PIECE_NBYTES, 8 * row_nbytes)
+
+
+def new_piece(row_nbytes: int) -> NDArray[np.uint8]:
+    """Return that memory. It begins at a page, as the pages of the file do.
+
+    A few bytes after the beginning of a page, copies from the page cache are a quarter slower
+    (measured: 14 instead of 19 GB/s), because each load then waits for an earlier store.
+    """
+    nbytes = piece_nbytes(row_nbytes)
+    memory = np.empty(nbytes + _PAGE_NBYTES, np.uint8)
+    first = -memory.ctypes.data % _PAGE_NBYTES
+    return memory[first : first + nbytes]
 
 
 def aligned(nbytes: int) -> int:

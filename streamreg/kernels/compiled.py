@@ -48,6 +48,7 @@ class _Rows(ctypes.Structure):
         ("shift", ctypes.c_void_p),
         ("type", ctypes.c_int32),
         ("swapped", ctypes.c_int32),
+        ("in_cache", ctypes.c_int32),
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from streamreg.blocks import Block, FileRows, on_host, piece_nbytes
+from streamreg.blocks import Block, FileRows, new_piece, on_host
 from streamreg.errors import InputError
 from streamreg.sources.checks import finite_rows, has_inexact, narrow, not_finite, taken
 
@@ -97,7 +97,7 @@ class BlockReader:
         if self.checks_integers and self._dataset.y is not None and has_inexact(y):
             self.rounded.add(self._dataset.y.name)
         if self._piece is None:
-            self._piece = np.empty(piece_nbytes(X.row_nbytes), np.uint8)
+            self._piece = new_piece(X.row_nbytes)
         files, offsets, heights = np.array(parts, np.int64).T.copy()
         rows = FileRows(
             shape=(stop - start, X.shape[1]),

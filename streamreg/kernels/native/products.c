@@ -11,9 +11,9 @@
  * measured 1.1 to 1.4 times as fast for float32 with one column. */
 #define COPIED 512
 
-/* products += uᵀX for some rows and columns */
+/* products += uᵀX for some rows and columns; prefetches as much of `next`, as stored */
 INLINE void add_rows(int type, int n_rows, int n_columns, const struct rows *x, int64_t row,
-                     double u[ROWS][COLUMNS], double *products)
+                     double u[ROWS][COLUMNS], double *products, const char *next, int stored)
 {
     const int64_t d = x->d, first = row * d;
     lanes factors[ROWS][COLUMNS];
@@ -25,6 +25,8 @@ INLINE void add_rows(int type, int n_rows, int n_columns, const struct rows *x, 
         EACH_ROW
         {
             lanes values = load_lanes(type, x->values, first + r * d + j);
+            if (next)
+                __builtin_prefetch(next + (r * d + j) * size_of(stored));
             EACH_COLUMN sums[c] = fma_lanes(factors[r][c], values, sums[c]);
         }
         EACH_COLUMN store_float64(products + c * d + j, sums[c]);
@@ -38,37 +40,57 @@ INLINE void add_rows(int type, int n_rows, int n_columns, const struct rows *x, 
         }
 }
 
+/* Sums of some columns: kept in registers, because those of two threads may share a cache line. */
+struct sums {
+    double rr[COLUMNS];
+    double u[COLUMNS];
+};
+
 /* Some rows and columns: the dot products, then the sums. */
 INLINE void add_group(int type, int n_rows, int n_columns, const struct rows *x, int64_t row,
-                      const struct products *p, int64_t column, int64_t target_row)
+                      const struct products *p, int64_t column, int64_t target_row,
+                      struct sums *sums, int by_row)
 {
+    const int64_t d = x->d;
+    const double *coefficients = p->coefficients + column * d;
+    double *products = p->products + column * d;
     double u[ROWS][COLUMNS];
     double copy[ROWS * COPIED];
-    const int copies = type != FLOAT64 && x->d <= COPIED;
-    if (copies)
-        dot_rows(type, n_rows, n_columns, x, row, p->coefficients + column * x->d, u, copy);
-    else
-        dot_rows(type, n_rows, n_columns, x, row, p->coefficients + column * x->d, u, 0);
+    const int copies = type != FLOAT64 && d <= COPIED;
+    /* the next rows, which the processor would not prefetch by itself */
+    const char *next = row + 2 * n_rows <= x->n ? row_at(x, row + n_rows) : NULL;
+    const int together = by_row ? 1 : n_rows;
+    for (int r = 0; r < n_rows; r += together)
+        dot_rows(type, together, n_columns, x, row + r, coefficients, u + r,
+                 copies ? copy + r * d : NULL);
     EACH_ROW
     {
         const int64_t i = target_row + r;
+        const double s = p->weight ? p->weight[i] : 1.0;
         EACH_COLUMN
         {
             const int64_t at = column + c;
             const double value = at < p->k ? u[r][c] - p->y[i * p->k + at] : u[r][c] + p->bias[at];
-            const double weighted = p->weight ? p->weight[i] * value : value;
-            if (at < p->k)
-                p->rr[at] = fma_of(weighted, value, p->rr[at]);
-            p->sums[at] += weighted;
-            u[r][c] = weighted;
+            u[r][c] = s * value;
+            sums->rr[c] = fma_of(u[r][c], value, sums->rr[c]);
+            sums->u[c] += u[r][c];
         }
     }
     if (copies) {
-        const struct rows widened = {.values = copy, .n = n_rows, .d = x->d, .type = FLOAT64};
-        add_rows(FLOAT64, n_rows, n_columns, &widened, 0, u, p->products + column * x->d);
+        const struct rows widened = {.values = copy, .n = n_rows, .d = d, .type = FLOAT64};
+        add_rows(FLOAT64, n_rows, n_columns, &widened, 0, u, products, next, type);
     } else {
-        add_rows(type, n_rows, n_columns, x, row, u, p->products + column * x->d);
+        add_rows(type, n_rows, n_columns, x, row, u, products, next, type);
     }
+}
+
+/* Whether rows are read in the order of memory, as processors prefetch them, rather than four at a
+ * time. Measured, from memory: D = 64 to 256, 1.3 to 1.7 times as fast; shorter and longer rows, and
+ * rows in cache, 0.8 to 1.0 times. */
+INLINE int is_read_by_row(const struct rows *x)
+{
+    const int64_t row_nbytes = x->d * size_of(x->type);
+    return !x->in_cache && 512 <= row_nbytes && row_nbytes <= 2048;
 }
 
 /* Rows `start` to `stop` of x, of which the first has the target `target_row`. */
@@ -77,11 +99,26 @@ INLINE void add_columns(int type, int n_columns, const struct rows *x, int64_t s
 {
     /* as many as the sums of their dot products find registers */
     const int rows = PART < 8 && n_columns > 1 ? 2 : ROWS;
+    struct sums sums = {{0}, {0}};
+    EACH_COLUMN
+    {
+        sums.rr[c] = column + c < p->k ? p->rr[column + c] : 0;
+        sums.u[c] = p->sums[column + c];
+    }
     int64_t i = start;
+    if (is_read_by_row(x))
+        for (; i + rows <= stop; i += rows)
+            add_group(type, rows, n_columns, x, i, p, column, target_row + i - start, &sums, 1);
     for (; i + rows <= stop; i += rows)
-        add_group(type, rows, n_columns, x, i, p, column, target_row + i - start);
+        add_group(type, rows, n_columns, x, i, p, column, target_row + i - start, &sums, 0);
     for (; i < stop; i++)
-        add_group(type, 1, n_columns, x, i, p, column, target_row + i - start);
+        add_group(type, 1, n_columns, x, i, p, column, target_row + i - start, &sums, 0);
+    EACH_COLUMN
+    {
+        if (column + c < p->k)
+            p->rr[column + c] = sums.rr[c];
+        p->sums[column + c] = sums.u[c];
+    }
 }
 
 INLINE void add_type(int type, const struct rows *x, int64_t start, int64_t stop,
@@ -102,7 +139,7 @@ void add_products(const struct rows *x, const struct products *p)
         const int64_t stop = start + step < x->n ? start + step : x->n;
         if (!is_direct(x)) {
             widen(x, start, stop, p->tile);
-            struct rows tile = {.values = p->tile, .n = stop - start, .d = x->d, .type = FLOAT64};
+            struct rows tile = {.values = p->tile, .n = stop - start, .d = x->d, .type = FLOAT64, .in_cache = 1};
             add_type(FLOAT64, &tile, 0, tile.n, p, start);
         } else if (x->type == FLOAT64) {
             add_type(FLOAT64, x, start, stop, p, start);

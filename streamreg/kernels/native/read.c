@@ -65,6 +65,7 @@ INLINE int reduce(const struct rows *x, struct stored *from, int64_t step, const
         struct rows piece = *x;
         piece.values = from->piece;
         piece.n = rows;
+        piece.in_cache = 1;
         add(&piece, sums, from->done);
         from->done += rows;
     }

@@ -19,7 +19,8 @@ struct rows {
     const double *scale; /* (d,) or NULL: ones */
     const double *shift; /* (d,) or NULL: zeros */
     int32_t type;
-    int32_t swapped; /* whether in the other byte order */
+    int32_t swapped;  /* whether in the other byte order */
+    int32_t in_cache; /* whether they were just written to the cache */
 };
 
 /* Rows that loops read as they are: the rest is widened to float64 first, a tile at a time. */

@@ -181,17 +181,17 @@ class LocalReader(ChunkReader):
 
     def _open_file(self, chunk: Place, file_at: Place) -> tuple[int, int, int] | None:
         """Open the file that holds a chunk; return what ``_locate`` does, but of the whole file."""
-        stamps, path = self._files.stamps, self._files.path(file_at)
+        stamps = self._files.stamps
         if self._open is None or self._open[0] != file_at:
             self.close()
             self._files.metadata.require_unchanged()
         try:
             if self._open is None:
-                self._open = file_at, retried(os.open, path, _FLAGS)
+                self._open = file_at, retried(os.open, self._files.path(file_at), _FLAGS)
             file = self._open[1]
             status = os.fstat(file)
         except FileNotFoundError:
-            if path.is_symlink():
+            if self._files.path(file_at).is_symlink():
                 raise self._error(chunk, "is a link to a file that does not exist") from None
             self._source.refuse_missing(chunk)
             if not stamps.agree(file_at, None):

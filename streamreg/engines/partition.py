@@ -29,10 +29,9 @@ class PartitionPolicy:
 
     # chunks are joined, by a copy, up to this size
     block_nbytes: int = 2 * MIB
-    # size of a block if any rows of a chunk can be read: it is reduced while it is still in the
-    # processor's last-level cache. Measured at D = 256, as a share of reading alone: 2 MiB 0.54,
-    # 8 MiB 0.69.
-    piece_nbytes: int = 8 * MIB
+    # size of a block if any rows of a chunk can be read. Each costs some 0.2 ms in Python. Measured
+    # at D = 128, as a share of reading alone: 8 MiB 0.57, 16 MiB 0.64, 32 MiB 0.66.
+    piece_nbytes: int = 16 * MIB
     # A fit is saved, and its work shared, by segments; each costs one state, made and merged.
     # A pass has ``many_segments``, unless each would be smaller than ``least_segment_nbytes``.
     many_segments: int = 32

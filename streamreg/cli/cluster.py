@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from streamreg.cli import show
 from streamreg.errors import InputError
@@ -25,19 +26,44 @@ def connect(address: str, seconds: float = 10) -> Any:  # noqa: ANN401  (distrib
     if url.scheme not in backends:
         known = ", ".join(f"{name}://" for name in backends)
         raise InputError(f"--scheduler {address} begins with none of {known}")
+    if url.scheme != "inproc" and not _port(url):
+        raise InputError(
+            f"--scheduler {address} has no port from 1 to 65535; write tcp://HOST:PORT"
+        )
     if url.scheme == "tcp" and not _is_loopback(url.hostname or ""):
         show.warn(
             f"{address} is not encrypted, and everyone who reaches it can run code on its "
             "workers; use tls:// outside networks that you trust"
         )
     try:
+        # because a Client that fails to connect waits again, and prints a traceback, at its end
+        asyncio.run(_require_scheduler(address, seconds))
         return Client(  # type: ignore[no-untyped-call]
             address, timeout=seconds, set_as_default=False, name="streamreg"
         )
-    except (OSError, ValueError, TimeoutError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise InputError(
-            f"--scheduler {address} does not answer as a Dask scheduler within {seconds} s: {error}"
+            f"--scheduler {address} does not answer as a Dask scheduler within {seconds} s: "
+            f"{str(error) or 'no reply'}. Is `dask scheduler` running at that address?"
         ) from error
+
+
+async def _require_scheduler(address: str, seconds: float) -> None:
+    from distributed import Security, rpc  # noqa: PLC0415  (as in connect)
+
+    own = Security().get_connection_args("client")  # type: ignore[no-untyped-call]
+    server = rpc(address, connection_args=own)  # type: ignore[no-untyped-call]
+    async with asyncio.timeout(seconds), server:
+        kind = (await server.identity())["type"]
+    if kind != "Scheduler":
+        raise ValueError(f"it is a {kind}")
+
+
+def _port(url: SplitResult) -> int | None:
+    try:
+        return url.port
+    except ValueError:
+        return None
 
 
 def _is_loopback(host: str) -> bool:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import warnings
@@ -207,6 +208,28 @@ def test_an_address_of_no_kind_is_refused_in_a_sentence(ingested):
     assert (done.returncode, done.stdout) == (2, "")
     assert "--scheduler nonsense://x begins with none of " in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("address", ["foo", "tcp://localhost", "tcp://localhost:port"])
+def test_an_address_without_a_port_is_refused_at_once(address, ingested):
+    done = run("fit", "table.zarr", "--scheduler", address, cwd=ingested)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"--scheduler {address} has no port" in done.stderr
+    assert done.stderr.endswith("write tcp://HOST:PORT\n")
+
+
+@pytest.mark.parametrize("is_open", [False, True], ids=["closed port", "no Dask"])
+def test_where_no_scheduler_answers_the_program_ends_without_a_traceback(is_open, ingested):
+    program = "import sys; from streamreg.cli.cluster import connect; connect(sys.argv[1], 0.5)"
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if is_open:
+            server.listen()
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        command = [sys.executable, "-c", program, address]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    *_, last = done.stderr.splitlines()
+    assert last.endswith("Is `dask scheduler` running at that address?")
 
 
 def test_a_scheduler_that_does_not_answer_is_refused_in_a_sentence():

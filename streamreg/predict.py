@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 # chunks in memory while an output is written: collected rows, and the copies that zarr makes
 _CHUNKS_ALIVE = 4
+# names of columns in a message
+_MOST_NAMED = 3
 
 
 class Scores(NamedTuple):
@@ -252,12 +254,21 @@ def _output_term(model: Model, dataset: Dataset) -> Term:
 
 def _require_rows_of(what: str, model: Model, dataset: Dataset) -> None:
     """Refuse rows with other columns than the model, and rows on a GPU."""
+    given, known = dataset.feature_names, model.feature_names
     if dataset.n_features != model.n_features:
+        which = ""
+        if given is not None and known is not None:
+            missing = _names([name for name in known if name not in set(given)])
+            extra = _names([name for name in given if name not in set(known)])
+            which = (
+                f". {dataset.X.name} lacks {missing} of the model, and has {extra} that the model "
+                "does not know. Pass the columns of the fit, in their order"
+            )
+        # the first sentence is scikit-learn's
         raise InputError(
             f"X has {dataset.n_features} features, but LinearRegression is expecting "
-            f"{model.n_features} features as input"
+            f"{model.n_features} features as input{which}"
         )
-    given, known = dataset.feature_names, model.feature_names
     if given is not None and known is not None and given != known:
         j = next(j for j in range(len(known)) if given[j] != known[j])
         raise InputError(
@@ -265,6 +276,11 @@ def _require_rows_of(what: str, model: Model, dataset: Dataset) -> None:
             f"{known[j]!r} in its place; bring the columns into the order of the fit"
         )
     dataset.require_on_host(f"{what} runs on the processor. Pass ")
+
+
+def _names(names: list[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMED:,} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(map(repr, names[:_MOST_NAMED])) + more if names else "no column"
 
 
 def _identity(model: Model, dataset: Dataset) -> str:

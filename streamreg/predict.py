@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 # chunks in memory while an output is written: collected rows, and the copies that zarr makes
 _CHUNKS_ALIVE = 4
+# of formats that predictions are not written in
+_OTHER_SUFFIXES = frozenset({".npy", ".npz", ".csv", ".parquet", ".json", ".h5"})
 # names of columns in a message
 _MOST_NAMED = 3
 
@@ -100,6 +102,11 @@ def predict_to(
     or is inside one of the ``inputs`` or of the folders that X is read from.
     """
     path = require_writable(out, overwrite=overwrite, inputs=[*inputs, *dataset.local_paths()])
+    if path.suffix.lower() in _OTHER_SUFFIXES:
+        raise InputError(
+            f"predictions are written as a Zarr array, a folder; name it {path.stem + '.zarr'!r}, "
+            f"not {path.name!r}"
+        )
     work = _Prediction(model, dataset, _output_term(model, dataset), config)
     shape = (dataset.n_rows,) if model.one_target else (dataset.n_rows, model.n_targets)
     identity = _identity(model, dataset)

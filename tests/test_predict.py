@@ -133,6 +133,13 @@ def test_names_in_another_order_are_refused(tmp_path):
     assert predict(some_model(2), dataset, FitConfig()).shape == (10, 2)
 
 
+@pytest.mark.parametrize("name", ["p.npy", "p.npz", "p.csv", "p.parquet", "p.json", "p.h5"])
+def test_predictions_are_not_written_under_the_name_of_another_format(tmp_path, name):
+    with pytest.raises(InputError, match=rf"Zarr array, a folder; name it 'p\.zarr', not '{name}'"):
+        predict_to(some_model(), only_x(rows()), tmp_path / name, FitConfig())
+    assert list(tmp_path.iterdir()) == []
+
+
 def _zarr_array(path, X):
     array = zarr.create_array(path, data=X)
     return array, path

@@ -119,7 +119,7 @@ class Checkpoint(IterateStore):
         try:
             is_saved = not self._is_new or self._save(self._passes)
             if error is not None and self.file.header:
-                state = "the state of the fit" if is_saved else "an earlier state of the fit"
+                state = "The state of the fit" if is_saved else "An earlier state of the fit"
                 error.add_note(
                     f"{state} is saved in {str(self.file.path)!r}: start it again with the same "
                     "data and parameters to resume"

@@ -17,10 +17,11 @@ import pytest
 import zarr
 
 import streamreg
-from streamreg.cli import main
+from streamreg.cli import main, show
 from streamreg.cli.cluster import connect
 from streamreg.cli.fit import fit
-from streamreg.errors import InputError
+from streamreg.cluster.scheduler import given_up
+from streamreg.errors import InputError, MemoryLimitError
 
 
 @contextmanager
@@ -201,6 +202,17 @@ def test_a_missing_gpu_is_one_sentence_with_a_remedy(command, ingested):
     assert "--device cuda" in done.stderr
     assert "or pass --device cpu" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_error_and_its_notes_are_sentences_with_one_full_stop_each():
+    error = given_up("an answer", "The client is closing.")
+    error.add_note("A note")
+    assert ": The client is closing. Repair the cluster" in str(error)
+    assert show.text_of(error) == f"{error}. A note"
+    ended = MemoryLimitError("Raise it.")
+    assert show.text_of(ended) == "Raise it."
+    ended.add_note("A note")
+    assert show.text_of(ended) == "Raise it. A note"
 
 
 def test_an_address_of_no_kind_is_refused_in_a_sentence(ingested):

@@ -261,7 +261,7 @@ def test_a_fit_resumes_from_its_checkpoint(ingested):
         assert saved["coef"] == plain["coef"]
     refused = run(*arguments, "--checkpoint", "state", "--l2", "1", cwd=ingested)
     assert refused.returncode == 2
-    assert ": l2 was 0.0 and is 1.0" in refused.stderr
+    assert ": --l2 was 0.0 and is 1.0" in refused.stderr
 
 
 @pytest.mark.parametrize("command", ["fit", "plan", "score", "predict"])

@@ -215,6 +215,11 @@ def test_an_error_and_its_notes_are_sentences_with_one_full_stop_each():
     assert show.text_of(ended) == "Raise it. A note"
 
 
+@pytest.mark.parametrize("command", ["demo", "ingest", "info", "predict", "score"])
+def test_help_names_no_scheduler_where_there_is_no_such_option(command, tmp_path):
+    assert "--scheduler" not in run(command, "--help", cwd=tmp_path).stdout
+
+
 def test_an_address_of_no_kind_is_refused_in_a_sentence(ingested):
     done = run("fit", "table.zarr", "--scheduler", "nonsense://x", cwd=ingested)
     assert (done.returncode, done.stdout) == (2, "")

@@ -47,10 +47,6 @@ if TYPE_CHECKING:
 
 # chunks in memory while an output is written: collected rows, and the copies that zarr makes
 _CHUNKS_ALIVE = 4
-# of formats that predictions are not written in
-_OTHER_SUFFIXES = frozenset({".npy", ".npz", ".csv", ".parquet", ".json", ".h5"})
-# names of columns in a message
-_MOST_NAMED = 3
 
 
 class Scores(NamedTuple):
@@ -102,9 +98,9 @@ def predict_to(
     or is inside one of the ``inputs`` or of the folders that X is read from.
     """
     path = require_writable(out, overwrite=overwrite, inputs=[*inputs, *dataset.local_paths()])
-    if path.suffix.lower() in _OTHER_SUFFIXES:
+    if path.suffix.lower() in {".npy", ".npz", ".csv", ".parquet", ".json", ".h5"}:
         raise InputError(
-            f"predictions are written as a Zarr array, a folder; name it {path.stem + '.zarr'!r}, "
+            f"predictions are written as a Zarr array; name it '{path.stem}.zarr', "
             f"not {path.name!r}"
         )
     work = _Prediction(model, dataset, _output_term(model, dataset), config)
@@ -265,11 +261,10 @@ def _require_rows_of(what: str, model: Model, dataset: Dataset) -> None:
     if dataset.n_features != model.n_features:
         which = ""
         if given is not None and known is not None:
-            missing = _names([name for name in known if name not in set(given)])
-            extra = _names([name for name in given if name not in set(known)])
             which = (
-                f". {dataset.X.name} lacks {missing} of the model, and has {extra} that the model "
-                "does not know. Pass the columns of the fit, in their order"
+                f". {dataset.X.name} lacks {_beyond(known, given)} of the model, and has "
+                f"{_beyond(given, known)} that the model does not know. Pass the columns of the "
+                "fit, in their order"
             )
         # the first sentence is scikit-learn's
         raise InputError(
@@ -285,9 +280,11 @@ def _require_rows_of(what: str, model: Model, dataset: Dataset) -> None:
     dataset.require_on_host(f"{what} runs on the processor. Pass ")
 
 
-def _names(names: list[str]) -> str:
-    more = f" and {len(names) - _MOST_NAMED:,} more" if len(names) > _MOST_NAMED else ""
-    return ", ".join(map(repr, names[:_MOST_NAMED])) + more if names else "no column"
+def _beyond(columns: Sequence[str], others: Sequence[str]) -> str:
+    known = set(others)
+    names = [repr(name) for name in columns if name not in known]
+    more = f" and {len(names[3:]):,} more" if names[3:] else ""
+    return ", ".join(names[:3]) + more if names else "no column"
 
 
 def _identity(model: Model, dataset: Dataset) -> str:

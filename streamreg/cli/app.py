@@ -103,9 +103,7 @@ def _explain(error: BaseException) -> int:
         return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), _BAD_INPUT)
     if isinstance(error, OSError):
         where = f" {error.filename!r}" if error.filename else ""
-        show.say(
-            f"the system refused{where}: {show.sentences(error.strerror or str(error), *notes)}"
-        )
+        show.say(show.sentences(f"the system refused{where}: {error.strerror or error}", *notes))
         return _BAD_INPUT
     show_usage = getattr(error, "show", None)
     if show_usage is not None:  # an error of usage, which typer shows

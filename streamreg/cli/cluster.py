@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from streamreg.cli import show
 from streamreg.errors import InputError
@@ -26,10 +27,8 @@ def connect(address: str, seconds: float = 10) -> Any:  # noqa: ANN401  (distrib
     if url.scheme not in backends:
         known = ", ".join(f"{name}://" for name in backends)
         raise InputError(f"--scheduler {address} begins with none of {known}")
-    if url.scheme != "inproc" and not _port(url):
-        raise InputError(
-            f"--scheduler {address} has no port from 1 to 65535; write tcp://HOST:PORT"
-        )
+    if url.scheme != "inproc" and not re.search(r":\d{1,5}$", address):
+        raise InputError(f"--scheduler {address} has no port; write tcp://HOST:PORT")
     if url.scheme == "tcp" and not _is_loopback(url.hostname or ""):
         show.warn(
             f"{address} is not encrypted, and everyone who reaches it can run code on its "
@@ -41,7 +40,7 @@ def connect(address: str, seconds: float = 10) -> Any:  # noqa: ANN401  (distrib
         return Client(  # type: ignore[no-untyped-call]
             address, timeout=seconds, set_as_default=False, name="streamreg"
         )
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, OverflowError) as error:
         raise InputError(
             f"--scheduler {address} does not answer as a Dask scheduler within {seconds} s: "
             f"{str(error) or 'no reply'}. Is `dask scheduler` running at that address?"
@@ -51,19 +50,11 @@ def connect(address: str, seconds: float = 10) -> Any:  # noqa: ANN401  (distrib
 async def _require_scheduler(address: str, seconds: float) -> None:
     from distributed import Security, rpc  # noqa: PLC0415  (as in connect)
 
-    own = Security().get_connection_args("client")  # type: ignore[no-untyped-call]
-    server = rpc(address, connection_args=own)  # type: ignore[no-untyped-call]
+    server = rpc(address, connection_args=Security().get_connection_args("client"))  # type: ignore[no-untyped-call]
     async with asyncio.timeout(seconds), server:
         kind = (await server.identity())["type"]
     if kind != "Scheduler":
         raise ValueError(f"it is a {kind}")
-
-
-def _port(url: SplitResult) -> int | None:
-    try:
-        return url.port
-    except ValueError:
-        return None
 
 
 def _is_loopback(host: str) -> bool:

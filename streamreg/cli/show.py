@@ -40,8 +40,7 @@ def text_of(message: str | BaseException) -> str:
 
 def sentences(*texts: str) -> str:
     """Join sentences, of which some end with a full stop already."""
-    *others, last = texts
-    return "".join(f"{text.removesuffix('.')}. " for text in others) + last
+    return ". ".join([*(text.removesuffix(".") for text in texts[:-1]), texts[-1]])
 
 
 def write(text: str = "") -> None:

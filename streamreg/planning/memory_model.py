@@ -69,10 +69,6 @@ def make_plan(
     candidates = {name: candidate(name, backend) for name in SOLVERS}
     chosen = _choose(candidates) if solver == AUTO else solver
     names = (ClosedForm.name, ConjugateGradient.name) if solver == AUTO else (solver,)
-
-    def acceptable(dataset: Dataset) -> list[Candidate]:
-        return [candidate(name, backend, dataset) for name in names]
-
     processor = None if candidates[chosen].fits else backend.without_device(dataset)
     return Plan(
         chosen=chosen,
@@ -81,7 +77,11 @@ def make_plan(
         n_rows=dataset.n_rows,
         n_features=problem.n_features,
         n_targets=problem.n_targets,
-        advice=rechunking_advice(dataset, backend.memory_limit, acceptable),
+        advice=rechunking_advice(
+            dataset,
+            backend.memory_limit,
+            lambda rows: [candidate(name, backend, rows) for name in names],
+        ),
         fits_on_processor=processor is not None and candidate(chosen, processor).fits,
         worker_nbytes=backend.worker_nbytes,
     )

@@ -33,9 +33,8 @@ def rechunking_advice(
     n_pieces = -(-chunk_rows // rows)
     height = -(-chunk_rows // n_pieces)
     rewritten = replace(dataset, X=_Rewritten(dataset.X, height))
-    if not any(candidate.fits for candidate in plan(rewritten)):
-        return ""
-    return dataset.X.rechunk_advice(height)
+    fits = any(candidate.fits for candidate in plan(rewritten))
+    return dataset.X.rechunk_advice(height) if fits else ""
 
 
 class _Rewritten(RowSource):

@@ -199,7 +199,7 @@ class LocalReader(ChunkReader):
             what = "ended early: it is truncated, or being rewritten"
             raise self._error(chunk, what) from None
 
-    def _error(self, chunk: Place, what: str, other_remedy: str = "") -> DataCorruptionError:
+    def _error(self, chunk: Place, what: str, cure: str = "") -> DataCorruptionError:
         with suppress(OSError):
             self.close()
         remedy = "Restore it from a copy, with its time (cp -p)"
@@ -208,6 +208,4 @@ class LocalReader(ChunkReader):
         if self._files.stamps.forget_unused(self._source.split(chunk)[0]):
             # no row of the file was used, so a rewritten file may replace it
             remedy = "Restore it from a copy, or rewrite it"
-        return DataCorruptionError(
-            f"{self._source.chunk_text(chunk)} {what}. {other_remedy or remedy}"
-        )
+        return DataCorruptionError(f"{self._source.chunk_text(chunk)} {what}. {cure or remedy}")

@@ -124,7 +124,7 @@ def test_only_a_local_folder_is_quoted_as_a_path_in_rechunk_advice(store):
     write_zarr(memory, values, chunks=(20, 3))
     source = open_source(zarr.open_array(memory, mode="r"), "X")
     assert source.name.startswith("X (memory://")
-    advice = f"rewrite {source.name} in chunks of at most 5 rows, as a local Zarr array"
+    advice = f"rewrite {source.name} in chunks of at most 5 rows, as local Zarr"
     assert source.rechunk_advice(5) == advice
 
 

@@ -15,7 +15,7 @@ from streamreg.errors import InputError, MemoryLimitError
 from streamreg.formatting import as_json, count, format_nbytes
 from streamreg.machine import available_nbytes
 from streamreg.output.archive import Archive, parse_header, write_archive
-from streamreg.output.atomic import atomic_write
+from streamreg.output.atomic import atomic_write, require_folder
 from streamreg.validate import path_text
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class Model:
             )
         if not (np.isfinite(self.coefficients).all() and np.isfinite(self.intercept).all()):
             raise InputError("the model has weights that are NaN or inf; fit it again")
+        require_folder(path, f"model {str(path)!r}")
         header: dict[str, Any] = {
             "format": _FORMAT,
             "version": _VERSION,

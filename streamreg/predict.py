@@ -98,6 +98,11 @@ def predict_to(
     or is inside one of the ``inputs`` or of the folders that X is read from.
     """
     path = require_writable(out, overwrite=overwrite, inputs=[*inputs, *dataset.local_paths()])
+    if path.suffix.lower() in {".npy", ".npz", ".csv", ".parquet", ".json", ".h5"}:
+        raise InputError(
+            f"predictions are written as a Zarr array; name it '{path.stem}.zarr', "
+            f"not {path.name!r}"
+        )
     work = _Prediction(model, dataset, _output_term(model, dataset), config)
     shape = (dataset.n_rows,) if model.one_target else (dataset.n_rows, model.n_targets)
     identity = _identity(model, dataset)
@@ -252,12 +257,20 @@ def _output_term(model: Model, dataset: Dataset) -> Term:
 
 def _require_rows_of(what: str, model: Model, dataset: Dataset) -> None:
     """Refuse rows with other columns than the model, and rows on a GPU."""
+    given, known = dataset.feature_names, model.feature_names
     if dataset.n_features != model.n_features:
+        which = ""
+        if given is not None and known is not None:
+            which = (
+                f". {dataset.X.name} lacks {_beyond(known, given)} of the model, and has "
+                f"{_beyond(given, known)} that the model does not know. Pass the columns of the "
+                "fit, in their order"
+            )
+        # the first sentence is scikit-learn's
         raise InputError(
             f"X has {dataset.n_features} features, but LinearRegression is expecting "
-            f"{model.n_features} features as input"
+            f"{model.n_features} features as input{which}"
         )
-    given, known = dataset.feature_names, model.feature_names
     if given is not None and known is not None and given != known:
         j = next(j for j in range(len(known)) if given[j] != known[j])
         raise InputError(
@@ -265,6 +278,13 @@ def _require_rows_of(what: str, model: Model, dataset: Dataset) -> None:
             f"{known[j]!r} in its place; bring the columns into the order of the fit"
         )
     dataset.require_on_host(f"{what} runs on the processor. Pass ")
+
+
+def _beyond(columns: Sequence[str], others: Sequence[str]) -> str:
+    known = set(others)
+    names = [repr(name) for name in columns if name not in known]
+    more = f" and {len(names[3:]):,} more" if names[3:] else ""
+    return ", ".join(names[:3]) + more if names else "no column"
 
 
 def _identity(model: Model, dataset: Dataset) -> str:

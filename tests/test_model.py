@@ -100,7 +100,7 @@ def test_a_name_with_another_ending_is_refused(tmp_path):
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(InputError, match="No such file or directory"):
+    with pytest.raises(InputError, match=rf"has no folder; create '{tmp_path}/absent'"):
         some_model().save(tmp_path / "absent" / "model.json")
 
 

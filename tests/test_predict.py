@@ -97,6 +97,32 @@ def test_another_number_of_columns_is_refused():
         predict(some_model(3), only_x(rows(10, 4)), FitConfig())
 
 
+@pytest.mark.parametrize(
+    ("given", "known", "says"),
+    [
+        ("ab", "abcdefg", "lacks 'c', 'd', 'e' and 2 more of the model, and has no column that"),
+        ("azb", "ab", "lacks no column of the model, and has 'z' that the model does not know"),
+        ("ay", "abc", "lacks 'b', 'c' of the model, and has 'y' that the model does not know"),
+    ],
+)
+def test_missing_and_extra_columns_are_named(tmp_path, given, known, says):
+    path, names = tmp_path / "data.zarr", list(given)
+    group = zarr.create_group(path, attributes={"feature_names": names})
+    group.create_array("X", data=rows(10, len(names)))
+    group.create_array("y", data=np.zeros(10))
+    model = some_model(len(known), 1, feature_names=tuple(known))
+    sklearns = f"X has {len(given)} features, but LinearRegression is expecting {len(known)} "
+    for attempt in (
+        lambda: predict(model, only_x(str(path)), FitConfig()),
+        lambda: score(model, open_dataset(str(path)), FitConfig()),
+    ):
+        with pytest.raises(InputError) as caught:
+            attempt()
+        text = str(caught.value)
+        assert text.startswith(f"{sklearns}features as input. {path}/X {says}")
+        assert text.endswith("Pass the columns of the fit, in their order")
+
+
 def test_names_in_another_order_are_refused(tmp_path):
     group = zarr.create_group(tmp_path / "data.zarr", attributes={"feature_names": ["b", "a"]})
     group.create_array("X", data=rows(10, 2))
@@ -105,6 +131,13 @@ def test_names_in_another_order_are_refused(tmp_path):
         predict(some_model(2, feature_names=("a", "b")), dataset, FitConfig())
     assert predict(some_model(2, feature_names=("b", "a")), dataset, FitConfig()).shape == (10, 2)
     assert predict(some_model(2), dataset, FitConfig()).shape == (10, 2)
+
+
+@pytest.mark.parametrize("name", ["p.npy", "p.npz", "p.csv", "p.parquet", "p.json", "p.h5"])
+def test_predictions_are_not_written_under_the_name_of_another_format(tmp_path, name):
+    with pytest.raises(InputError, match=rf"Zarr array; name it 'p\.zarr', not '{name}'"):
+        predict_to(some_model(), only_x(rows()), tmp_path / name, FitConfig())
+    assert list(tmp_path.iterdir()) == []
 
 
 def _zarr_array(path, X):

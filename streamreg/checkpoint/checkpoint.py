@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from streamreg.checkpoint.file import CheckpointFile
 from streamreg.engines.base import PartialResult
-from streamreg.errors import CheckpointError, DataCorruptionError
+from streamreg.errors import CheckpointError, DataCorruptionError, Parameter, Part
 from streamreg.solvers.base import IterateStore
 
 if TYPE_CHECKING:
@@ -83,17 +83,16 @@ class Checkpoint(IterateStore):
         return self
 
     def _require_same_fit(self) -> None:
-        differences = [
-            f"{name} was {then!r} and is {now!r}"
-            for name, then, now in _differences(
-                self.file.header.get("identity"), self.file.identity
-            )
-        ]
+        differences: list[Part] = []
+        header = self.file.header
+        for name, then, now in _differences(header.get("identity"), self.file.identity):
+            differences += ["; ", name, f" was {then!r} and is {now!r}"]
         if differences:
             raise CheckpointError(
-                f"{self.file.name} is of another fit: {'; '.join(differences)}. "
-                "Fit with the same data and parameters, pass another path, or remove it and "
-                f"{self.file.previous.name!r} to start over"
+                f"{self.file.name} is of another fit: ",
+                *differences[1:],
+                ". Fit with the same data and parameters, pass another path, or remove it and "
+                f"{self.file.previous.name!r} to start over",
             )
 
     def _resume(self) -> None:
@@ -119,7 +118,7 @@ class Checkpoint(IterateStore):
         try:
             is_saved = not self._is_new or self._save(self._passes)
             if error is not None and self.file.header:
-                state = "the state of the fit" if is_saved else "an earlier state of the fit"
+                state = "The state of the fit" if is_saved else "An earlier state of the fit"
                 error.add_note(
                     f"{state} is saved in {str(self.file.path)!r}: start it again with the same "
                     "data and parameters to resume"
@@ -266,12 +265,12 @@ def _is_description(known: Any) -> bool:  # noqa: ANN401  (JSON)
         return False
 
 
-def _differences(then: Any, now: Any, name: str = "") -> list[tuple[str, Any, Any]]:  # noqa: ANN401
+def _differences(then: Any, now: Any, name: Part = "") -> list[tuple[Part, Any, Any]]:  # noqa: ANN401
     """Return what differs between two JSON documents: its name, and both values."""
     if not (isinstance(then, dict) and isinstance(now, dict)):
         return [] if then == now else [(name or "all", then, now)]
     found = []
     for key in sorted({*then, *now}):
-        label = key if name == "parameters" else f"{name} {key}".strip()
+        label = Parameter(key) if name == "parameters" else f"{name} {key}".strip()
         found += _differences(then.get(key), now.get(key), label)
     return found

@@ -100,14 +100,14 @@ def _explain(error: BaseException) -> int:
     notes = [show.text_of(note) for note in getattr(error, "__notes__", [])]
     if isinstance(error, _SignalError):
         (number,) = error.args
-        show.say(f"{_SIGNALS[number]}; {'. '.join(notes or ['nothing was left half written'])}")
+        show.say(show.sentences(_SIGNALS[number], *(notes or ["Nothing was left half written"])))
         return 128 + int(number)  # as shells do
     if isinstance(error, StreamregError):
         show.say(f"{type(error).__name__}: {show.text_of(error)}")
         return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), _BAD_INPUT)
     if isinstance(error, OSError):
         where = f" {error.filename!r}" if error.filename else ""
-        show.say(f"the system refused{where}: {'. '.join([error.strerror or str(error), *notes])}")
+        show.say(show.sentences(f"the system refused{where}: {error.strerror or error}", *notes))
         return _BAD_INPUT
     show_usage = getattr(error, "show", None)
     if show_usage is not None:  # an error of usage, which typer shows

@@ -50,7 +50,8 @@ _PARAMETERS = {
     ),
     "client": _option(
         str | None,
-        "A Dask scheduler, such as tcp://127.0.0.1:8786, whose workers run the passes.",
+        "A Dask scheduler, such as tcp://127.0.0.1:8786, whose workers run the passes: "
+        "--memory-limit is then of each worker, and --n-threads is refused.",
         "--scheduler",
     ),
     "checkpoint": _option(

@@ -33,16 +33,13 @@ NanPolicyOption = Annotated[
 MemoryLimit = Annotated[
     str | None,
     typer.Option(
-        help='Memory that the command may add to the process, such as "512 MiB"; with --scheduler, '
-        "to each worker.",
+        help='Memory that the command may add to the process, such as "512 MiB".',
         show_default="half of what is available",
     ),
 ]
 NThreads = Annotated[
     int | None,
-    typer.Option(
-        help="Threads that read and compute; not with --scheduler.", show_default="all cores"
-    ),
+    typer.Option(help="Threads that read and compute.", show_default="all cores"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Show the result as one JSON document.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]

@@ -34,8 +34,13 @@ def text_of(message: str | BaseException) -> str:
     """Return a text, or an error and its notes, with options in place of Python's parameters."""
     if isinstance(message, BaseException):
         text = message.args[0] if len(message.args) == 1 else str(message)
-        return ". ".join(map(text_of, [text, *getattr(message, "__notes__", [])]))
+        return sentences(*map(text_of, [text, *getattr(message, "__notes__", [])]))
     return message.for_command_line() if isinstance(message, Message) else str(message)
+
+
+def sentences(*texts: str) -> str:
+    """Join sentences, of which some end with a full stop already."""
+    return ". ".join([*(text.removesuffix(".") for text in texts[:-1]), texts[-1]])
 
 
 def write(text: str = "") -> None:

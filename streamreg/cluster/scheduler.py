@@ -113,7 +113,7 @@ def scheduler_of(client: Any) -> Scheduler:  # noqa: ANN401  (distributed publis
 def given_up(waited_for: str, why: str) -> ClusterError:
     """Return the error that ends a fit."""
     return ClusterError(
-        f"the fit stopped waiting for {waited_for}: {why}. Repair the cluster and start the fit "
-        "again, which resumes from its checkpoint, if it has one. A longer wait is set by "
-        "streamreg.no-progress-timeout in Dask's configuration"
+        f"the fit stopped waiting for {waited_for}: {why.removesuffix('.')}. "
+        "Repair the cluster and start the fit again, which resumes from its checkpoint, if it has "
+        "one. A longer wait is set by streamreg.no-progress-timeout in Dask's configuration"
     )

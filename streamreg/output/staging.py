@@ -87,7 +87,7 @@ def staged(
     except BaseException as error:
         if claim.is_ours and identity and (is_filled or not isinstance(error, InputError)):
             error.add_note(
-                f"what was written so far is kept in {str(claim.folder)!r}: do the same again to "
+                f"What was written so far is kept in {str(claim.folder)!r}: do the same again to "
                 "resume, or remove it"
             )
         elif claim.is_ours:

@@ -63,13 +63,14 @@ def make_plan(
     """
     problem = Problem(dataset.n_features, max(1, dataset.n_targets))
 
-    def candidate(name: str, backend: Backend) -> Candidate:
+    def candidate(name: str, backend: Backend, dataset: Dataset = dataset) -> Candidate:
         costs = RowCosts.of(dataset, backend.policy)
         request = Request(dataset, costs, problem, build_solver(name))
         return _candidate(request, backend, saves=saves)
 
     candidates = {name: candidate(name, backend) for name in SOLVERS}
     chosen = _choose(candidates) if solver == AUTO else solver
+    names = (ClosedForm.name, ConjugateGradient.name) if solver == AUTO else (solver,)
     processor = None if candidates[chosen].fits else backend.without_device(dataset)
     return Plan(
         chosen=chosen,
@@ -78,7 +79,11 @@ def make_plan(
         n_rows=dataset.n_rows,
         n_features=problem.n_features,
         n_targets=problem.n_targets,
-        advice=rechunking_advice(dataset, backend.memory_limit, list(candidates.values())),
+        advice=rechunking_advice(
+            dataset,
+            backend.memory_limit,
+            lambda rows: [candidate(name, backend, rows) for name in names],
+        ),
         fits_on_processor=processor is not None and candidate(chosen, processor).fits,
         worker_nbytes=backend.worker_nbytes,
     )

@@ -160,7 +160,7 @@ class RowSource(ABC):
 
     def rechunk_advice(self, rows: int) -> str:
         """Return how to rewrite the rows in chunks of ``rows`` rows, as a sentence or as code."""
-        return f"rewrite {self.name} in chunks of at most {count(rows, 'row')}"
+        return f"rewrite {self.name} in chunks of at most {count(rows, 'row')}, as local Zarr"
 
     def delayed_chunks(self, bounds: list[tuple[int, int]]) -> list[list[Any]] | None:  # noqa: ARG002
         """Return the chunks of each span of rows as values of Dask, if ``is_computed``."""

@@ -125,5 +125,5 @@ class FileStamps:
 def changed(what: str) -> DataCorruptionError:
     """Return the error that says that a fit must not mix two versions of a chunk."""
     return DataCorruptionError(
-        f"{what} changed during the fit. Start again when nothing writes to it"
+        f"{what} changed since it was first read. Start again when nothing writes to it"
     )

@@ -58,6 +58,8 @@ def claims(data: object) -> bool:
 
 def open_rows(data: Sliceable, name: str, _missing_chunks: str) -> RowSource:
     """Return the rows of an array that can be sliced; a closed HDF5 file is refused."""
+    if hasattr(data, "keys"):
+        raise InputError(f'{name} is an HDF5 {type(data).__name__}; pass a dataset, as file["X"]')
     try:
         return SliceableSource(data, name)
     # a closed HDF5 file has no shape; other libraries raise other errors

@@ -149,7 +149,7 @@ def test_the_checkpoint_of_a_complete_fit_is_refused_for_other_data(data, tmp_pa
     other = shutil.copytree(data, tmp_path / "other.zarr")
     zarr.open_array(other / "X", mode="r+")[:] *= 2
     with pytest.raises(
-        DataCorruptionError, match=r"c/0/0 of .*other\.zarr/X .* changed during"
+        DataCorruptionError, match=r"c/0/0 of .*other\.zarr/X .* changed since"
     ) as error:
         fit(other, solver=solver, checkpoint=tmp_path / "a")
     assert "with their times (cp -p)" in error.value.__notes__[0]
@@ -197,7 +197,7 @@ def test_rows_that_change_after_they_were_read_are_noticed_at_the_end(data, solv
         return block
 
     monkeypatch.setattr(BlockReader, "read", rewritten)
-    with pytest.raises(DataCorruptionError, match=r"c/0/0 of .* changed during the fit"):
+    with pytest.raises(DataCorruptionError, match=r"c/0/0 of .* changed since it was first read"):
         fit(data, solver=solver, max_epochs=1)
 
 
@@ -239,7 +239,7 @@ def test_an_absent_chunk_that_appears_is_a_change(data, tmp_path):
     fit(data, missing_chunks="fill", checkpoint=tmp_path / "a")
     fit(data, missing_chunks="fill", checkpoint=tmp_path / "a")
     (data / "X/c/2/0").write_bytes(chunk)
-    with pytest.raises(DataCorruptionError, match=r"c/2/0 of .* changed during the fit"):
+    with pytest.raises(DataCorruptionError, match=r"c/2/0 of .* changed since it was first read"):
         fit(data, missing_chunks="fill", checkpoint=tmp_path / "a")
 
 
@@ -303,7 +303,9 @@ def test_other_values_in_memory_are_refused(data, tmp_path, row):
 def test_a_chunk_rewritten_since_is_refused_by_its_key(data, tmp_path):
     stopped(data, tmp_path / "a")
     os.utime(data / "X/c/3/0", (1, 1))
-    with pytest.raises(DataCorruptionError, match=r"chunk c/3/0 of .*X .* changed during the fit"):
+    with pytest.raises(
+        DataCorruptionError, match=r"chunk c/3/0 of .*X .* changed since it was first read"
+    ):
         fit(data, checkpoint=tmp_path / "a")
 
 
@@ -327,7 +329,7 @@ def test_a_chunk_that_was_read_before_it_was_damaged_must_be_restored_with_its_t
     with pytest.raises(DataCorruptionError, match=r"c/3/0 .*with its time"):
         fit(data, checkpoint=tmp_path / "a")
     chunk.write_bytes(whole)
-    with pytest.raises(DataCorruptionError, match="changed during the fit"):
+    with pytest.raises(DataCorruptionError, match="changed since it was first read"):
         fit(data, checkpoint=tmp_path / "a")
     os.utime(chunk, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert answer(fit(data, checkpoint=tmp_path / "a")) == answer(fit(data))
@@ -337,7 +339,9 @@ def test_a_chunk_that_vanishes_is_a_change_and_not_the_fill_value(data):
     with closing(BlockReader(open_dataset(data, missing_chunks="fill"))) as reader:
         reader.read(0, N)
         (data / "X/c/2/0").unlink()
-        with pytest.raises(DataCorruptionError, match=r"c/2/0 of .* changed during the fit"):
+        with pytest.raises(
+            DataCorruptionError, match=r"c/2/0 of .* changed since it was first read"
+        ):
             reader.read(0, N)
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import warnings
@@ -16,10 +17,11 @@ import pytest
 import zarr
 
 import streamreg
-from streamreg.cli import main
+from streamreg.cli import main, show
 from streamreg.cli.cluster import connect
 from streamreg.cli.fit import fit
-from streamreg.errors import InputError
+from streamreg.cluster.scheduler import given_up
+from streamreg.errors import InputError, MemoryLimitError
 
 
 @contextmanager
@@ -202,11 +204,49 @@ def test_a_missing_gpu_is_one_sentence_with_a_remedy(command, ingested):
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_an_error_and_its_notes_are_sentences_with_one_full_stop_each():
+    error = given_up("an answer", "The client is closing.")
+    error.add_note("A note")
+    assert ": The client is closing. Repair the cluster" in str(error)
+    assert show.text_of(error) == f"{error}. A note"
+    ended = MemoryLimitError("Raise it.")
+    assert show.text_of(ended) == "Raise it."
+    ended.add_note("A note")
+    assert show.text_of(ended) == "Raise it. A note"
+
+
+@pytest.mark.parametrize("command", ["demo", "ingest", "info", "predict", "score"])
+def test_help_names_no_scheduler_where_there_is_no_such_option(command, tmp_path):
+    assert "--scheduler" not in run(command, "--help", cwd=tmp_path).stdout
+
+
 def test_an_address_of_no_kind_is_refused_in_a_sentence(ingested):
     done = run("fit", "table.zarr", "--scheduler", "nonsense://x", cwd=ingested)
     assert (done.returncode, done.stdout) == (2, "")
     assert "--scheduler nonsense://x begins with none of " in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("address", ["foo", "tcp://localhost", "tcp://localhost:port"])
+def test_an_address_without_a_port_is_refused_at_once(address, ingested):
+    done = run("fit", "table.zarr", "--scheduler", address, cwd=ingested)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"--scheduler {address} has no port" in done.stderr
+    assert done.stderr.endswith("write tcp://HOST:PORT\n")
+
+
+@pytest.mark.parametrize("is_open", [False, True], ids=["closed port", "no Dask"])
+def test_where_no_scheduler_answers_the_program_ends_without_a_traceback(is_open, ingested):
+    program = "import sys; from streamreg.cli.cluster import connect; connect(sys.argv[1], 0.5)"
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if is_open:
+            server.listen()
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        command = [sys.executable, "-c", program, address]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    *_, last = done.stderr.splitlines()
+    assert last.endswith("Is `dask scheduler` running at that address?")
 
 
 def test_a_scheduler_that_does_not_answer_is_refused_in_a_sentence():
@@ -226,7 +266,7 @@ def test_a_fit_resumes_from_its_checkpoint(ingested):
         assert saved["coef"] == plain["coef"]
     refused = run(*arguments, "--checkpoint", "state", "--l2", "1", cwd=ingested)
     assert refused.returncode == 2
-    assert ": l2 was 0.0 and is 1.0" in refused.stderr
+    assert ": --l2 was 0.0 and is 1.0" in refused.stderr
 
 
 @pytest.mark.parametrize("command", ["fit", "plan", "score", "predict"])

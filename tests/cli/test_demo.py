@@ -118,6 +118,6 @@ def test_a_signal_ends_the_demo_and_removes_its_files(number, code, says, tmp_pa
         process.send_signal(number)
         _, messages = process.communicate()
     assert process.returncode == code, messages
-    assert messages.splitlines()[-1] == f"streamreg: {says}; nothing was left half written"
+    assert messages.splitlines()[-1] == f"streamreg: {says}. Nothing was left half written"
     assert "Traceback" not in messages
     assert not list(tmp_path.iterdir())

@@ -61,8 +61,8 @@ COMMANDS = {
 @pytest.mark.parametrize(
     ("number", "code", "says"),
     [
-        (signal.SIGINT, 130, "streamreg: interrupted; "),
-        (signal.SIGTERM, 143, "streamreg: terminated; "),
+        (signal.SIGINT, 130, "streamreg: interrupted. "),
+        (signal.SIGTERM, 143, "streamreg: terminated. "),
     ],
 )
 @pytest.mark.parametrize("case", COMMANDS)
@@ -84,8 +84,8 @@ def test_a_signal_ends_a_command_with_a_sentence_and_no_partial_output(
     assert (output, "Traceback" in messages) == ("", False)
     last = messages.strip().splitlines()[-1]
     if case == "predict":
-        assert last.startswith(f"{says}what was written so far is kept in ")
+        assert last.startswith(f"{says}What was written so far is kept in ")
         shutil.rmtree(folder / "yhat.zarr.partial")
     else:
-        assert last == f"{says}nothing was left half written"
+        assert last == f"{says}Nothing was left half written"
     assert sorted(folder.iterdir()) == before

@@ -172,7 +172,12 @@ def _(lab):
     return _during(lambda _, path, __: zarr.open_array(path).resize((2000, D)))(lab, "zarr-python")
 
 
-@FAULTS.row("A20 rewritten", DataCorruptionError, f"c/10/0.*{LAST}.* changed during", reads=True)
+@FAULTS.row(
+    "A20 rewritten",
+    DataCorruptionError,
+    f"c/10/0.*{LAST}.* changed since it was first read",
+    reads=True,
+)
 def _(lab):
     def change(lab, path, reader):
         reader.read(1000, N)

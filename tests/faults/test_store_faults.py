@@ -180,8 +180,9 @@ def test_s11_a_chunk_that_must_not_be_read_is_named(layout):
         read_all(path)  # what is imported on first use may not be readable either
         lab.last_chunk(path).chmod(0)
         denied = pytest.raises(DataCorruptionError, match=rf"{LAST}.*[Pp]ermission")
-        with without_privileges(), denied:
+        with without_privileges(), denied as caught:
             read_all(path)
+        assert str(caught.value).endswith(". Give this user the right to read it")
 
 
 def test_s10_links_that_lead_somewhere_are_followed(lab):

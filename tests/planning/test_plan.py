@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -166,6 +167,35 @@ def test_a_tall_chunk_that_does_not_fit_comes_with_the_code_that_cuts_it(tmp_pat
 def test_no_rechunking_is_offered_where_chunks_are_not_to_blame():
     text = refused(unread(1000, 100_000, chunk_rows=1000), 1 * MIB, solver="cg")
     assert "rewrite" not in text
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_no_rechunking_is_offered_for_a_mapped_file_which_has_no_chunks(tmp_path, order):
+    X = np.asarray(np.random.default_rng(0).standard_normal((20_000, 6)), order=order)
+    np.save(tmp_path / "X.npy", X)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    limit = "8 MiB" if order == "F" else "7 MiB"
+    assert "rewrite" not in refused(open_dataset(mapped, X[:, 0].copy()), limit)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_rechunking_is_offered_only_if_the_fit_then_fits(tmp_path, solver):
+    zarr.create_array(tmp_path / "tall", shape=(200_000, 6), chunks=(200_000, 6), dtype="f8")
+    y = Unread((200_000,), name="y")
+    dataset = replace(open_dataset(str(tmp_path / "tall"), needs_y=False), y=y)
+    offered = []
+    for limit in range(12 * MIB, 40 * MIB, MIB // 4):
+        planned = plan(dataset, limit, solver=solver)
+        if not planned.advice:
+            continue
+        rows = int(re.search(r"chunks=\((\d+), 6\)", planned.advice)[1])
+        path = tmp_path / f"{rows}"
+        if not path.exists():
+            zarr.create_array(path, shape=(200_000, 6), chunks=(rows, 6), dtype="f8")
+        rewritten = replace(open_dataset(str(path), needs_y=False), y=y)
+        assert plan(rewritten, limit, solver=solver).require_fit()
+        offered.append(limit)
+    assert offered
 
 
 def test_the_advice_for_other_sources_names_the_height_of_chunks():

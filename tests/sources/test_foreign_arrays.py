@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streamreg import LinearRegression, MemoryLimitError
+from streamreg import InputError, LinearRegression, MemoryLimitError
+from streamreg.sources.kinds import open_source
 
 
 class Foreign:
@@ -42,3 +43,15 @@ def test_a_memory_error_of_an_array_is_not_reported_as_damage():
     message = "the system refused memory that closed_form needs: no room"
     with pytest.raises(MemoryLimitError, match=message):
         LinearRegression().fit(Refused(np.ones((10, 2))), np.ones(10))
+
+
+@pytest.mark.parametrize("kind", ["File", "Group"])
+def test_an_hdf5_file_or_group_is_refused_with_what_to_pass(tmp_path, kind):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "data.h5", "w") as file:
+        file["group/X"] = np.ones((3, 2))
+        data = file if kind == "File" else file["group"]
+        with pytest.raises(
+            InputError, match=rf'X is an HDF5 {kind}; pass a dataset, as file\["X"\]'
+        ):
+            open_source(data, "X")

@@ -102,10 +102,11 @@ class FallbackReader(ChunkReader):
             except Exception:  # noqa: BLE001  (the same error, now of one chunk)
                 damaged = at
                 break
-        return DataCorruptionError(
-            f"{stored.chunk_text(damaged)} cannot be read: {type(error).__name__}: {error}. "
-            "Restore it from a copy, or rewrite it"
-        )
+        remedy = "Restore it from a copy, or rewrite it"
+        if isinstance(error, PermissionError):
+            remedy = "Give this user the right to read it"
+        why = f"{type(error).__name__}: {error}"
+        return DataCorruptionError(f"{stored.chunk_text(damaged)} cannot be read: {why}. {remedy}")
 
     def _require_chunk(self, at: Place) -> None:
         """Raise if a chunk is absent and may not be, or the index of its shard is damaged."""

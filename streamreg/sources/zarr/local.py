@@ -198,7 +198,9 @@ class LocalReader(ChunkReader):
                 raise changed(self._source.chunk_text(chunk)) from None
             return None
         except OSError as error:
-            raise self._error(chunk, f"cannot be opened: {error.strerror}") from error
+            is_denied = isinstance(error, PermissionError)
+            remedy = "Give this user the right to read it" if is_denied else ""
+            raise self._error(chunk, f"cannot be opened: {error.strerror}", remedy) from error
         if not stat.S_ISREG(status.st_mode):
             raise self._error(chunk, "is not a regular file")
         if status.st_size == 0:
@@ -217,7 +219,7 @@ class LocalReader(ChunkReader):
             what = "ended early: it is truncated, or being rewritten"
             raise self._error(chunk, what) from None
 
-    def _error(self, chunk: Place, what: str) -> DataCorruptionError:
+    def _error(self, chunk: Place, what: str, cure: str = "") -> DataCorruptionError:
         with suppress(OSError):
             self.close()
         remedy = "Restore it from a copy, with its time (cp -p)"
@@ -226,4 +228,4 @@ class LocalReader(ChunkReader):
         if self._files.stamps.forget_unused(self._source.split(chunk)[0]):
             # no row of the file was used, so a rewritten file may replace it
             remedy = "Restore it from a copy, or rewrite it"
-        return DataCorruptionError(f"{self._source.chunk_text(chunk)} {what}. {remedy}")
+        return DataCorruptionError(f"{self._source.chunk_text(chunk)} {what}. {cure or remedy}")

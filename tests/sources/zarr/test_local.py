@@ -84,5 +84,5 @@ def test_only_a_file_whose_rows_were_used_must_not_change(tmp_path):
     assert not other.forget_unused((1,))
     other = FileStamps((3,), str)
     other.agree((1,), after)
-    with pytest.raises(DataCorruptionError, match="changed during the fit"):
+    with pytest.raises(DataCorruptionError, match="changed since it was first read"):
         other.merge(stamps.seen())

@@ -124,7 +124,8 @@ def test_only_a_local_folder_is_quoted_as_a_path_in_rechunk_advice(store):
     write_zarr(memory, values, chunks=(20, 3))
     source = open_source(zarr.open_array(memory, mode="r"), "X")
     assert source.name.startswith("X (memory://")
-    assert source.rechunk_advice(5) == f"rewrite {source.name} in chunks of at most 5 rows"
+    advice = f"rewrite {source.name} in chunks of at most 5 rows, as local Zarr"
+    assert source.rechunk_advice(5) == advice
 
 
 def test_an_array_in_memory_is_unreachable_from_workers(store):

@@ -188,8 +188,8 @@ def test_rows_that_change_after_they_were_read_are_noticed_at_the_end(data, solv
     read = []
     before = BlockReader.read
 
-    def rewritten(reader, start, stop):
-        block = before(reader, start, stop)
+    def rewritten(reader, start, stop, **how):
+        block = before(reader, start, stop, **how)
         if not read:
             chunk = data / "X/c/0/0"
             chunk.write_bytes(chunk.read_bytes())  # the same size, another time

@@ -34,6 +34,7 @@ from streamreg.errors import (
     MemoryLimitError,
 )
 from streamreg.formatting import MIB
+from streamreg.kernels.registry import best_kernels
 from streamreg.sources.open import open_dataset
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
@@ -149,7 +150,7 @@ def test_a_pass_with_a_large_state_starts_over_on_a_cluster_with_one_warning(cli
 
     with ThreadsEngine(dataset, 1, policy=policy) as engine:
         expected = engine.reduce(accumulator, None, save).result
-    job = job_for(dataset, ThreadsReducer("numpy", policy))
+    job = job_for(dataset, ThreadsReducer(best_kernels(), policy))
     with ClusterEngine(dataset, job, scheduler_of(client), lambda _: None, policy) as engine:
         with pytest.warns(DataWarning, match=r"a state of 1\.7 MiB is not saved within a pass"):
             resumed = engine.reduce(accumulator, partials[0], lambda _: None).result
@@ -169,7 +170,7 @@ def test_n_threads_with_a_client_is_a_warning_at_the_line_of_the_user(client, st
 
 def test_a_worker_that_connects_later_is_checked_too(client, store):
     dataset = open_dataset(store)
-    job = job_for(dataset, ThreadsReducer("numpy"))
+    job = job_for(dataset, ThreadsReducer(best_kernels()))
     job = job._replace(versions=versions() | {"numpy": "1.26"})
     with pytest.raises(ClusterError, match=r"a worker on .* has other versions: numpy"):
         worker_tasks.reduce_segments(job, pickle.dumps(Moments(60, 2)), [range(1)])
@@ -245,7 +246,7 @@ def test_a_path_that_workers_do_not_see_is_refused_by_their_names(client, store,
 
 
 def test_other_versions_on_workers_are_refused(client, store):
-    job = job_for(open_dataset(store), ThreadsReducer("numpy"))
+    job = job_for(open_dataset(store), ThreadsReducer(best_kernels()))
     job = job._replace(versions=job.versions | {"numpy": "1.26"})
     with pytest.raises(
         ClusterError, match=r"other versions: numpy .* \(the fit's process has 1\.26\)"
@@ -254,7 +255,7 @@ def test_other_versions_on_workers_are_refused(client, store):
 
 
 def test_processors_of_several_kinds_are_a_warning(client, store):
-    job = job_for(open_dataset(store), ThreadsReducer("numpy"))
+    job = job_for(open_dataset(store), ThreadsReducer(best_kernels()))
     with pytest.warns(DataWarning, match="processors of several kinds .*Z80"):
         require_fit_workers(scheduler_of(client), job, {"Z80"})
 
@@ -321,7 +322,7 @@ def test_an_interrupted_pass_leaves_no_task_even_while_its_error_is_referenced(c
     def leave(partial):
         raise KeyboardInterrupt
 
-    job = job_for(dataset, ThreadsReducer("numpy"))
+    job = job_for(dataset, ThreadsReducer(best_kernels()))
     with ClusterEngine(dataset, job, scheduler, lambda _: None) as engine:
         with pytest.raises(KeyboardInterrupt) as raised:
             engine.reduce(Moments(60, 2), None, leave)

@@ -27,6 +27,7 @@ from streamreg.cluster.tasks import Tasks
 from streamreg.cluster.workers import job_for
 from streamreg.engines.threads import ThreadsEngine, ThreadsReducer
 from streamreg.errors import ClusterError
+from streamreg.kernels.registry import best_kernels
 from streamreg.sources.open import open_dataset
 
 distributed = pytest.importorskip("distributed")
@@ -128,7 +129,7 @@ def test_r4_workers_killed_within_passes_change_no_bit(cluster, store, kind):
             n_killed += kill_one(cluster)
 
     dataset = open_dataset(X, y)
-    job, scheduler = job_for(dataset, ThreadsReducer("numpy")), Scheduler(cluster)
+    job, scheduler = job_for(dataset, ThreadsReducer(best_kernels())), Scheduler(cluster)
     with ClusterEngine(dataset, job, scheduler, kill_some) as engine:
         killed = [engine.reduce(Moments(64, 1)) for _ in range(5)]
     with ClusterEngine(dataset, job, scheduler, lambda _: None) as engine:
@@ -159,7 +160,7 @@ def test_r5_all_workers_lost_is_an_error_after_which_the_checkpoint_resumes(
     cluster, store, tmp_path
 ):
     dataset, accumulator = open_dataset(store), Moments(64, 1)
-    job = job_for(dataset, ThreadsReducer("numpy"))
+    job = job_for(dataset, ThreadsReducer(best_kernels()))
 
     def lose_all(n_rows):
         cluster.cluster.scale(0)
@@ -184,7 +185,10 @@ def test_r5_all_workers_lost_is_an_error_that_names_the_pass(cluster, store):
     wait_until(lambda: not cluster.nthreads())
     with (
         ClusterEngine(
-            dataset, job_for(dataset, ThreadsReducer("numpy")), fake_time(cluster), lambda _: None
+            dataset,
+            job_for(dataset, ThreadsReducer(best_kernels())),
+            fake_time(cluster),
+            lambda _: None,
         ) as engine,
         pytest.raises(
             ClusterError,
@@ -253,7 +257,7 @@ def test_r7_an_accumulator_on_a_worker_that_is_stopped_is_sent_to_the_others(clu
                 os.kill(pids[at], signal.SIGSTOP)
             return future
 
-    job, scheduler = job_for(dataset, ThreadsReducer("numpy")), Scheduler(cluster, 40.0)
+    job, scheduler = job_for(dataset, ThreadsReducer(best_kernels())), Scheduler(cluster, 40.0)
     try:
         with StopsTheHolder(dataset, job, scheduler, lambda _: None) as engine:
             on_cluster = engine.reduce(accumulator).result
@@ -359,7 +363,7 @@ def test_r6_a_scheduler_that_is_stopped_is_an_error_within_the_deadline(processe
         client.wait_for_workers(1, timeout=60)
         scheduler = Scheduler(client)
         with ClusterEngine(
-            dataset, job_for(dataset, ThreadsReducer("numpy")), scheduler, lambda _: None
+            dataset, job_for(dataset, ThreadsReducer(best_kernels())), scheduler, lambda _: None
         ) as engine:
             engine.reduce(Moments(64, 1))
             process.send_signal(signal.SIGSTOP)

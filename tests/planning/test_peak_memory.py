@@ -55,7 +55,8 @@ def check(kind, path, **how):
     memory.pop("cache", None)
     text = ", ".join(f"{name} {format_nbytes(nbytes)}" for name, nbytes in memory.items())
     assert memory["measured"] <= memory["planned"] <= memory["limit"], text
-    assert memory["planned"] <= 3 * memory["measured"], text
+    # 2 MiB more, as below: a fit that adds little differs by as much from one run to the next
+    assert memory["planned"] <= 3 * memory["measured"] + 2 * MIB, text
     # what the fit reports: its samples may miss a moment, and it starts a page or two apart
     assert abs(memory["reported"] - memory["measured"]) <= max(2 * MIB, 0.1 * memory["measured"]), (
         text

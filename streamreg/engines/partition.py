@@ -86,19 +86,21 @@ class Blocks:
         """Return the blocks of rows of this many bytes, stored in the chunks of ``grid``."""
         rows = max(1, policy.block_nbytes // row_nbytes)
         if grid.divisible:
-            rows = max(1, policy.piece_nbytes // row_nbytes // _KERNEL_ROWS) * _KERNEL_ROWS
+            rows = max(1, round(policy.piece_nbytes / row_nbytes / _KERNEL_ROWS)) * _KERNEL_ROWS
         if grid.bounds is not None:
             bounds = _joined(grid.bounds, rows)
             largest = max(b - a for a, b in pairwise(bounds))
             return cls(grid.n_rows, largest, largest, bounds)
         height = min(grid.chunk_rows, grid.n_rows)
-        if height <= rows:
-            group = rows // height * height
-            return cls(grid.n_rows, group, group)
         if not grid.divisible:
-            return cls(grid.n_rows, height, height)
+            group = max(1, rows // height) * height
+            return cls(grid.n_rows, group, group)
+        if height <= rows:
+            # as many as come nearest
+            group = round(rows / height) * height
+            return cls(grid.n_rows, group, group)
         # equal pieces of whole groups of rows that a kernel takes at a time
-        pieces = -(-height // rows)
+        pieces = max(1, round(height / rows))
         return cls(grid.n_rows, height, -(-height // (pieces * _KERNEL_ROWS)) * _KERNEL_ROWS)
 
     @property

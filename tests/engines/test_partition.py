@@ -51,8 +51,8 @@ def test_a_block_is_whole_chunks_or_a_piece_of_one(grid, row_nbytes):
 def test_blocks_are_as_large_as_the_policy_and_the_chunks_allow(grid, row_nbytes):
     rows = max(1, BLOCK_NBYTES // row_nbytes)
     if grid.divisible:
-        # kernels take four rows at a time
-        rows = max(4, PIECE_NBYTES // row_nbytes)
+        # to the nearest number of chunks, or of pieces of a chunk, of the four rows of a kernel
+        rows = max(4, 3 * PIECE_NBYTES // (2 * row_nbytes))
     spans = list(Blocks.of(grid, row_nbytes))
     chunks = [grid.rows(chunk) for chunk in range(len(grid))]
     for start, stop in spans:
@@ -79,6 +79,14 @@ def test_segments_hold_each_block_once_and_in_order(n_blocks, pass_nbytes, state
 def test_chunks_that_fill_a_block_exactly_are_joined():
     grid = RowGrid.irregular((1, 2, 3, 4, 1))
     assert list(Blocks.of(grid, BLOCK_NBYTES // 3)) == [(0, 3), (3, 6), (6, 10), (10, 11)]
+
+
+@pytest.mark.parametrize(("chunk_nbytes", "n_blocks"), [(8, 8), (16, 8), (20, 8), (32, 16)])
+def test_a_chunk_of_about_the_size_of_a_piece_is_not_divided(chunk_nbytes, n_blocks):
+    rows = chunk_nbytes * MIB // 1024
+    n_rows = rows * (16 if chunk_nbytes < 16 else 8)
+    # y takes 8 bytes a row more
+    assert len(Blocks.of(RowGrid(n_rows, rows, divisible=True), 1032)) == n_blocks
 
 
 def test_a_pass_with_a_state_above_32_mib_has_one_segment():

@@ -6,10 +6,14 @@ import errno
 import os
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
+import zarr
 
+from streamreg.accumulators.gradient import Gradient
 from streamreg.errors import DataCorruptionError, InputError
+from streamreg.kernels.registry import best_kernels, load_kernels
 from streamreg.sources.block_reader import BlockReader
 from streamreg.sources.kinds import open_source
 from streamreg.sources.open import open_dataset
@@ -72,3 +76,65 @@ def test_weights_that_are_negative_are_named_by_row(store):
     reader = BlockReader(open_dataset(store(np.ones((20, 2))), np.ones(20), weights))
     with pytest.raises(InputError, match=r"sample_weight is -1\.0 in row 13"):
         reader.read(0, 20)
+
+
+def _many_files(path, X):
+    group = zarr.create_group(path / "a.zarr")
+    group.create_array("X", data=X, chunks=(700, X.shape[1]), compressors=None)
+    return path / "a.zarr" / "X"
+
+
+def _many_shards(path, X):
+    group = zarr.create_group(path / "a.zarr")
+    chunks, shards = (300, X.shape[1]), (1_200, X.shape[1])
+    group.create_array("X", data=X, chunks=chunks, shards=shards, compressors=None)
+    return path / "a.zarr" / "X"
+
+
+def _mapped(path, X):
+    np.save(path / "a.npy", X)
+    return np.load(path / "a.npy", mmap_mode="r")
+
+
+def _contiguous(path, X):
+    with h5py.File(path / "a.h5", "w") as file:
+        file["X"] = X
+    return h5py.File(path / "a.h5")["X"]
+
+
+@pytest.mark.parametrize("written", [_many_files, _many_shards, _mapped, _contiguous])
+def test_rows_that_stay_in_their_files_are_those_that_are_read(tmp_path, written):
+    X = np.random.default_rng(0).standard_normal((5_000, 6))
+    dataset = open_dataset(written(tmp_path, X), X[:, 0])
+    reader = BlockReader(dataset)
+    coefficients, gradients = np.linspace(-1, 1, 6)[:, None], []
+    for in_files in (True, False):
+        accumulator = Gradient(coefficients, np.zeros(1), 1)
+        state = accumulator.zero()
+        for start, stop in [(0, 650), (650, 4_000), (4_000, 5_000)]:
+            block = reader.read(start, stop, in_files=in_files)
+            np.testing.assert_array_equal(block.X[:], X[start:stop])
+            # read again, because the rows of a block are valid until the next read
+            block = reader.read(start, stop, in_files=in_files)
+            kernels = load_kernels(best_kernels())
+            state = accumulator.update(state, block, kernels.for_block(block))
+        gradients.append(accumulator.finalize(state).gradient)
+    assert block.kind == "dense"
+    np.testing.assert_array_equal(*gradients)
+    reader.close()
+
+
+def test_rows_of_more_files_than_are_open_at_once_are_read(tmp_path):
+    X = np.random.default_rng(0).standard_normal((1_000, 3))
+    group = zarr.create_group(tmp_path / "a.zarr")
+    group.create_array("X", data=X, chunks=(10, 3), compressors=None)
+    reader = BlockReader(open_dataset(tmp_path / "a.zarr" / "X", X[:, 0]))
+    before = n_open_files()
+    block = reader.read(0, 600, in_files=True)
+    assert block.kind == "file"
+    assert n_open_files() == before + 60
+    block = reader.read(0, 1_000, in_files=True)
+    assert block.kind == "dense"
+    np.testing.assert_array_equal(block.X, X)
+    reader.close()
+    assert n_open_files() <= before

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # not blocking, because the open of a pipe would never return
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+# that are open at once, for the chunks of one block
+_MOST_FILES = 64
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,8 @@ class LocalReader(ChunkReader):
         self._encoded = RowBuffer((), np.dtype(np.uint8))
         # the indices of the present row of shards, by place in the grid of files
         self._indices: dict[Place, Array] = {}
-        # place and descriptor of the file that was opened last
-        self._open: tuple[Place, int] | None = None
+        # descriptors of open files, by place: those of the last chunk, or of the last ``parts``
+        self._open: dict[Place, int] = {}
 
     def read(self, start: int, stop: int) -> Array:
         if not self._files.codec.is_plain:
@@ -78,8 +80,10 @@ class LocalReader(ChunkReader):
         source, parts = self._source, []
         spans = source.grid.spans(start, stop)
         chunks = [source.side_by_side(chunk_row)[0] for chunk_row, _, _ in spans]
-        if len({source.split(chunk)[0] for chunk in chunks}) > 1:
-            return None  # only one file is open at a time
+        files = {source.split(chunk)[0] for chunk in chunks}
+        if len(files) > _MOST_FILES:
+            return None
+        self._close_all_but(files)
         for (chunk_row, low, high), chunk in zip(spans, chunks, strict=True):
             span = self._locate(chunk)
             if span is None:
@@ -112,9 +116,11 @@ class LocalReader(ChunkReader):
                         os.close(file)
 
     def close(self) -> None:
-        if self._open is not None:
-            os.close(self._open[1])
-            self._open = None
+        self._close_all_but(set())
+
+    def _close_all_but(self, files: set[Place]) -> None:
+        for file_at in self._open.keys() - files:
+            os.close(self._open.pop(file_at))
 
     def _fill(self, chunk_row: int, out: Array, first: int = 0) -> None:
         """Fill ``out`` with a chunk row, or, if it is uncompressed, with rows from ``first`` on."""
@@ -128,6 +134,7 @@ class LocalReader(ChunkReader):
 
     def _read_chunk(self, chunk: Place, out: Array, first: int) -> None:
         """Fill ``out``, which is contiguous and as wide as the chunk, as :meth:`_fill` does."""
+        self._close_all_but({self._source.split(chunk)[0]})
         span = self._locate(chunk)
         if span is None:
             out[...] = self._source.array.fill_value or 0
@@ -182,13 +189,11 @@ class LocalReader(ChunkReader):
     def _open_file(self, chunk: Place, file_at: Place) -> tuple[int, int, int] | None:
         """Open the file that holds a chunk; return what ``_locate`` does, but of the whole file."""
         stamps = self._files.stamps
-        if self._open is None or self._open[0] != file_at:
-            self.close()
-            self._files.metadata.require_unchanged()
         try:
-            if self._open is None:
-                self._open = file_at, retried(os.open, self._files.path(file_at), _FLAGS)
-            file = self._open[1]
+            if file_at not in self._open:
+                self._files.metadata.require_unchanged()
+                self._open[file_at] = retried(os.open, self._files.path(file_at), _FLAGS)
+            file = self._open[file_at]
             status = os.fstat(file)
         except FileNotFoundError:
             if self._files.path(file_at).is_symlink():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 RESULTS = Path(__file__).parent / "results"
 CODECS: dict[str, Any] = {
@@ -165,5 +167,27 @@ def picture(name: str, columns: int) -> Iterator[Sequence[Axes]]:
     plt.close(figure)
 
 
+def plain(number: float) -> str:
+    """Return three significant digits without an exponent: ``"3,160"``, ``"0.0316"``."""
+    rounded = float(f"{number:.3g}")
+    decimals = 2 - math.floor(math.log10(abs(rounded))) if rounded else 0
+    text = f"{rounded:,.{max(0, decimals)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def label_logarithmic(axis: Axis) -> None:
+    """Label 1, 2 and 5 of each power of ten, or the powers alone if there are many, as numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = axis.get_view_interval()
+    subs = (1.0,) if high / low > 1e3 else (1.0, 2.0, 5.0)  # noqa: PLR2004
+    axis.set_major_locator(LogLocator(subs=subs, numticks=12))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def _cell(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return f"{value:,}" if isinstance(value, int) else str(value)
+    # an error of 1e-13, say, is not written out
+    return plain(value) if value == 0 or abs(value) >= 1e-4 else f"{value:.1e}"  # noqa: PLR2004

@@ -18,7 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import case_of_this_process, in_new_process, keep, peak_nbytes, picture, write_store
+from harness import (
+    case_of_this_process,
+    in_new_process,
+    keep,
+    label_logarithmic,
+    peak_nbytes,
+    picture,
+    write_store,
+)
 
 from streamreg.formatting import format_nbytes
 
@@ -153,7 +161,10 @@ def _draw(by_width: list[dict[str, Any]], by_height: list[dict[str, Any]]) -> No
                 fontsize=8,
                 color="gray",
             )
-            axes.set(xscale="log", yscale="log", xlabel=label, ylabel="peak memory added, MiB")
+            axes.set(xscale="log", yscale="log", ylabel="peak memory added, MiB")
+            axes.set_xlabel("columns (D)" if label == "D" else "rows (N)")
+            for axis in (axes.xaxis, axes.yaxis):
+                label_logarithmic(axis)
         panels[0].legend(fontsize=7)
 
 

@@ -24,8 +24,10 @@ from harness import (
     case_of_this_process,
     in_new_process,
     keep,
+    label_logarithmic,
     peak_nbytes,
     picture,
+    plain,
     ratio,
     turn_about,
     write_store,
@@ -257,10 +259,11 @@ def _draw(rows: list[dict[str, Any]]) -> None:
             (memory_axes, "added MiB", "memory added, MiB"),
         ):
             bars = axes.barh(names, [row[key] for row in rows], color=colours)
-            axes.bar_label(bars, fmt="%.3g", padding=2, fontsize=8)
+            axes.bar_label(bars, fmt=plain, padding=2, fontsize=8)
             axes.set(xscale="log", xlabel=label)
             axes.invert_yaxis()
-            axes.margins(x=0.2)
+            axes.margins(x=0.25)
+            label_logarithmic(axes.xaxis)
         memory_axes.set_yticks([])
 
 

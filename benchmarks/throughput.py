@@ -240,7 +240,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small data, and nothing is written")
     quick = parser.parse_args().quick
     nbytes, repeats = (16 << 20, 1) if quick else (1 << 29, 7)
-    widths = (256,) if quick else (16, 256, 4096, 100_000)
+    widths = (256,) if quick else (16, 128, 256, 4096, 100_000)
     rows, gram = [], []
     for n_features in widths:
         for dtype in ("float64", "float32"):

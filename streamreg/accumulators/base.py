@@ -56,8 +56,8 @@ class Accumulator(ABC, Generic[State, Result]):
         """Add a block to a state.
 
         ``kernels`` holds the loops for the block's kind and device. If a state is too large for one
-        copy a thread, ``kernels.parallel(task, count)`` runs ``task(0) … task(count - 1)`` on
-        several threads.
+        copy a thread, ``kernels.parallel.run(task, count, prepare)`` runs
+        ``task(0) … task(count - 1)`` on several threads, and ``prepare()`` beside them.
         """
 
     @property

@@ -43,7 +43,7 @@ class ReaderPool:
     ) -> None:
         self._dataset = dataset
         self._blocks = blocks
-        self._n_threads = n_threads
+        self.n_threads = n_threads
         self._on_rows = on_rows
         self._open_reader = open_reader
         self._idle: list[BlockReader] = []
@@ -51,7 +51,7 @@ class ReaderPool:
         self._stop = threading.Event()
 
     def __enter__(self) -> Self:
-        self._threads = ThreadPoolExecutor(self._n_threads, thread_name_prefix="streamreg")
+        self._threads = ThreadPoolExecutor(self.n_threads, thread_name_prefix="streamreg")
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -84,13 +84,13 @@ class ReaderPool:
         self, run: Callable[[Item], Made], items: Iterable[Item], *, in_background: bool = False
     ) -> Generator[Made, None, None]:
         """Yield ``run(item)`` in order; one more item is in progress than there are threads."""
-        if self._n_threads == 1 and not in_background:
+        if self.n_threads == 1 and not in_background:
             yield from map(run, items)
             return
         running: deque[Future[Made]] = deque()
         try:
             for item in items:
-                if len(running) > self._n_threads:
+                if len(running) > self.n_threads:
                     yield running.popleft().result()
                 running.append(self._threads.submit(self._stop_others_on_failure, run, item))
             while running:
@@ -100,13 +100,10 @@ class ReaderPool:
         finally:
             self._stop_all(running)
 
-    def share(self, task: Callable[[int], None], count: int) -> None:
-        """Run ``task(0) … task(count - 1)`` on the threads."""
-        if count == 1 or self._n_threads == 1:
-            for number in range(count):
-                task(number)
-            return
-        running = [self._threads.submit(task, number) for number in range(count)]
+    def share(self, task: Callable[[int], None], count: int, prepare: Callable[[], None]) -> None:
+        """Run ``task(0) … task(count - 1)`` on the threads, and ``prepare()`` beside them."""
+        running = [self._threads.submit(prepare)]
+        running += [self._threads.submit(task, number) for number in range(count)]
         try:
             for future in running:
                 future.result()

@@ -14,6 +14,7 @@ from streamreg.engines.blas import blas_architecture, one_blas_thread
 from streamreg.engines.block_cache import BlockCache, CachingReader
 from streamreg.engines.partition import HOST, PartitionPolicy
 from streamreg.engines.reader_pool import ReaderPool
+from streamreg.kernels.base import Parallel
 from streamreg.kernels.registry import best_kernels, load_kernels
 
 if TYPE_CHECKING:
@@ -59,7 +60,9 @@ class ThreadsEngine(Engine):
             # the plan counts the buffers of one reader for such a pass
             self._pool.close_readers(keep=1)
             rest = range(work.start.n_blocks, len(self.blocks))
-            kernels = self._kernels.shared_by(self._pool.share)
+            kernels = self._kernels
+            if self._pool.n_threads > 1:
+                kernels = kernels.shared_by(Parallel(self._pool.share, n_tiles=2))
             return self._reduce(work.accumulator, work.start, rest, kernels, work.on_partial)
 
         def run(segment: range) -> PartialResult:
@@ -75,7 +78,7 @@ class ThreadsEngine(Engine):
         accumulator, start, part = task.accumulator, task.start, task.part
         kernels = self._kernels
         if part is not None:
-            kernels = kernels.shared_by(partial(_run_some, part))
+            kernels = kernels.shared_by(Parallel(partial(_run_some, part)))
         for segment in task.segments:
             # a copy is written to, because ``start`` belongs to a task that may run again
             if start is None:
@@ -146,8 +149,11 @@ class ThreadsReducer:
         return blas_architecture() if self.uses_blas else self.kernels
 
 
-def _run_some(part: range, task: Callable[[int], None], count: int) -> None:
-    """Run the tasks of some parts of a state."""
+def _run_some(
+    part: range, task: Callable[[int], None], count: int, prepare: Callable[[], None]
+) -> None:
+    """Run the tasks of some parts of a state, then ``prepare()``."""
     for number in part:
         if number < count:
             task(number)
+    prepare()

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 if TYPE_CHECKING:
     from streamreg.blocks import Block, Float64
 
-# runs task(0) … task(count - 1), perhaps on several threads
-Parallel = Callable[[Callable[[int], None], int], None]
 Kernel = Callable[..., Any]
 # factors of columns, (D,) or (K,); None means ones
 Scale: TypeAlias = "Float64 | None"
@@ -25,17 +23,29 @@ class Affine(NamedTuple):
 AS_STORED = Affine()
 
 
-def serial(task: Callable[[int], None], count: int) -> None:
-    """Run ``task(0) … task(count - 1)`` one after another."""
+class Parallel(NamedTuple):
+    """How the parts of an update run."""
+
+    # (task, count, prepare): task(0) … task(count - 1), perhaps on several threads; then, or beside
+    # them, prepare(), of what follows
+    run: Callable[[Callable[[int], None], int, Callable[[], None]], None]
+    n_tiles: int = 1  # in memory at once: two, if prepare() runs beside the tasks
+
+
+def _one_by_one(task: Callable[[int], None], count: int, prepare: Callable[[], None]) -> None:
     for number in range(count):
         task(number)
+    prepare()
+
+
+SERIAL = Parallel(_one_by_one)
 
 
 class Kernels(NamedTuple):
     """The kernels for one kind of block, by name, and what runs the parts of an update."""
 
     by_name: Mapping[str, Kernel]
-    parallel: Parallel = serial
+    parallel: Parallel = SERIAL
 
     def find(self, name: str) -> Kernel:
         """Return the kernel of that name, such as ``"products"``, ``"moments"`` or ``"gram"``."""

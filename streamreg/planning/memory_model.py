@@ -203,7 +203,10 @@ def _pass_terms(
     threads = readers if n_segments > 1 else min(n_threads, each.n_parts)
     # a tile is at most a block and one row, of float64; columns of sums are added to it
     block_nbytes = 8 * ((costs.block_rows + 1) * (d + 6 * k + 2) + d * (2 * k + 6))
-    tiles = Term("tiles", readers * min(each.scratch_nbytes, block_nbytes), "float64 rows in use")
+    # beside a tile that threads multiply together, the next one is prepared
+    is_shared = each.multiplies_matrices and n_segments == 1 and n_threads > 1
+    n_tiles = 2 if is_shared else readers
+    tiles = Term("tiles", n_tiles * min(each.scratch_nbytes, block_nbytes), "float64 rows in use")
     n_states = _states_in_flight(readers, n_segments)
     states = count(1 if each.earlier_nbytes else n_states, "state")
     state_nbytes = n_states * each.state_nbytes + each.earlier_nbytes

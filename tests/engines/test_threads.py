@@ -119,7 +119,7 @@ def test_threads_share_the_panels_of_a_large_state():
                 if number < 2:
                     meet.wait(PATIENCE)
 
-            kernels.parallel(task, 5)
+            kernels.parallel.run(task, 5, lambda: None)
             return super().update(state, block, kernels)
 
     source = Rows()

@@ -101,7 +101,7 @@ def test_an_error_in_a_panel_ends_the_pass():
                 if number == 3:
                     raise _BoomError
 
-            kernels.parallel(task, 5)
+            kernels.parallel.run(task, 5, lambda: None)
             return state
 
     before = threading.active_count()
@@ -144,7 +144,7 @@ def test_an_interrupt_ends_a_pass(n_threads, state_nbytes):
         class Panels(Sum):
             def update(self, state, block, kernels):
                 if {state_nbytes} > 8:
-                    kernels.parallel(lambda number: work(), 4)
+                    kernels.parallel.run(lambda number: work(), 4, lambda: None)
                 return super().update(state, block, kernels)
 
         def on_read(start):

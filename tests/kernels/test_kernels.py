@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from streamreg.blocks import Block
 from streamreg.kernels import blas
 from streamreg.kernels import numpy as numpy_kernels
-from streamreg.kernels.base import Affine, serial
+from streamreg.kernels.base import SERIAL, Affine
 from streamreg.kernels.registry import best_kernels, load_kernels
 from streamreg.kernels.states import GramState, MomentsState, ProductState
 
@@ -127,7 +127,7 @@ def test_columns_near_the_ends_of_float64s_range_can_be_scaled():
     X = np.array([[1e200, 1e-200], [3e200, -1e-200], [2e200, 4e-200]])
     scale = 2.0 ** np.array([-664, 664])
     state = GramState.zero(2, 1)
-    numpy_kernels.gram(Block(X, X[:, :1], None, 0), state, serial, centred=True, x_scale=scale,
+    numpy_kernels.gram(Block(X, X[:, :1], None, 0), state, SERIAL, centred=True, x_scale=scale,
              y_scale=scale[:1])  # fmt: skip
     expected = reference.gram(X * scale, (X * scale)[:, :1], np.ones(3), centred=True)
     np.testing.assert_allclose(state.gram.diagonal(), expected["gram"].diagonal(), rtol=1e-14)

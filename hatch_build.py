@@ -9,6 +9,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,21 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 NATIVE = Path("streamreg/kernels/native")
 # for any processor of the kind, with the same bits for the same sums: see lanes.h
-FLAGS = ("-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fPIC", "-shared", "-g0", "-s")
+FLAGS = (
+    "-std=c11",
+    "-O3",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fvisibility=hidden",
+    "-fPIC",
+    "-shared",
+    "-g0",
+    "-s",
+)
 X86 = {
     "baseline": (),
-    "v3": ("-mavx2", "-mfma", "-mf16c"),
-    "v4": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma", "-mf16c"),
+    "v3": ("-mavx2", "-mfma"),
+    "v4": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma"),
 }
 ARM = {"neon": ()}
 LEVELS = {"x86_64": X86, "amd64": X86, "aarch64": ARM, "arm64": ARM}
@@ -50,33 +61,62 @@ class CompileLoops(BuildHookInterface[Any]):
             for library in built.glob("*.so"):
                 build_data["force_include"][str(library)] = str(NATIVE / library.name)
             build_data["pure_python"] = False
-            tag = sysconfig.get_platform().replace("-", "_").replace(".", "_")
-            build_data["tag"] = f"py3-none-{tag}"
+            build_data["tag"] = f"py3-none-{_tag()}"
 
     def _compile(self, sources: Path, built: Path) -> bool:
-        """Return whether the loops of each level were compiled."""
-        compiler = _system_compiler() or _zig()
-        files = [str(file) for file in sorted(sources.glob("*.c"))]
-        reason = "there is no C compiler, and none could be installed"
-        try:
-            for level, flags in _levels().items():
-                library = str(built / f"loops_{level}.so")
-                command = [*(compiler or ["cc"]), *FLAGS, *flags, "-o", library, *files]
-                subprocess.run(command, check=True, capture_output=True, text=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            if compiler is not None:
-                reason = getattr(error, "stderr", "") or str(error)
-            self.app.display_warning(
-                "streamreg: the loops could not be compiled, so that NumPy's serve, at about half "
-                f"the speed. {reason.strip()[-2000:]}"
-            )
-            return False
-        return bool(_levels())
+        """Compile the loops of each level; return whether there are any."""
+        for old in built.glob("*.so"):
+            old.unlink()
+        compiler, reasons = _system_compiler() or _zig(), []
+        if compiler is None:
+            reasons = ["there is no C compiler, and none could be installed"]
+        for level in _levels() if compiler else {}:
+            try:
+                subprocess.run(
+                    compile_command(compiler, level, sources, built),
+                    check=True,
+                    capture_output=True,
+                    text=True,
+                )
+            except (OSError, subprocess.CalledProcessError) as error:
+                reasons.append(f"{level}: {getattr(error, 'stderr', '') or error}".strip())
+        is_any = any(built.glob("*.so"))
+        if reasons and _levels():
+            what = "some loops could not be compiled, so that slower ones serve"
+            if not is_any:
+                what = "the loops could not be compiled, so that NumPy's serve, at half the speed"
+            self.app.display_warning(f"streamreg: {what}. {' '.join(reasons)[-2000:]}")
+        return is_any
+
+
+def compile_command(compiler: list[str], level: str, sources: Path, built: Path) -> list[str]:
+    """Return the command that compiles the loops of a level."""
+    files = sorted([*sources.glob("*.c"), *sources.glob("*.h")])
+    # by which streamreg/kernels/library.py knows whether the loops are those of its sources
+    checksum = zlib.crc32(b"".join(file.read_bytes() for file in files))
+    units = [str(file) for file in files if file.suffix == ".c"]
+    library = str(built / f"loops_{level}.so")
+    flags = [*FLAGS, f"-DSOURCES={checksum}u", *_levels()[level]]
+    return [*compiler, *flags, "-o", library, *units]
+
+
+def _machine() -> str:
+    """Return the kind of processor to build for; empty if it is not that of this machine."""
+    here = platform.machine().lower()
+    asked = sysconfig.get_platform().lower()
+    return here if asked.endswith((here, "-universal2")) else ""
+
+
+def _tag() -> str:
+    """Return the platform tag of a wheel with loops for this kind of processor."""
+    here = sysconfig.get_platform().replace("universal2", platform.machine())
+    return here.replace("-", "_").replace(".", "_")
 
 
 def _levels() -> dict[str, tuple[str, ...]]:
-    """Return the flags of each level of instructions of this kind of processor."""
-    return LEVELS.get(platform.machine().lower(), {})
+    """Return the flags of each level of instructions of the processor to build for."""
+    # pieces.c is for POSIX
+    return {} if sys.platform == "win32" else LEVELS.get(_machine(), {})
 
 
 def _system_compiler() -> list[str] | None:
@@ -86,9 +126,13 @@ def _system_compiler() -> list[str] | None:
 
 
 def _zig() -> list[str] | None:
-    """Return the compiler of the package ``ziglang``, for the oldest processor of the kind."""
-    machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower())
-    machine = machine or platform.machine().lower()
+    """Return the compiler of the package ``ziglang``, for the oldest processor of the kind.
+
+    ``None`` if it does not work here, or cannot make libraries for this system.
+    """
+    if sys.platform != "darwin" and platform.libc_ver()[0] != "glibc":
+        return None
+    machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(_machine(), _machine())
     system = "macos" if sys.platform == "darwin" else "linux-gnu.2.17"
     baseline = "x86_64" if machine == "x86_64" else "baseline"
     zig = [sys.executable, "-m", "ziglang", "cc", "-target", f"{machine}-{system}"]

@@ -8,8 +8,9 @@ holds the interpreter's lock. The plainest form of each kernel is in ``kernels/n
 from __future__ import annotations
 
 import ctypes
-from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from ctypes import byref
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,90 +24,54 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from streamreg.blocks import Array, Block, Float64
-    from streamreg.kernels.base import Parallel
     from streamreg.kernels.library import Library
-    from streamreg.kernels.states import GramState, MomentsState, ProductState
+    from streamreg.kernels.states import MomentsState, ProductState
 
 # the stored types, in the order of `enum type` in rows.h
 _TYPES = ("f8", "f4", "f2", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
 _TYPE_NUMBERS = {np.dtype(name): number for number, name in enumerate(_TYPES)}
 _TYPE_NUMBERS[np.dtype(bool)] = _TYPES.index("u1")
-# of a tile that is widened, as rows.h and moments.c have it
-_WIDENED_NBYTES, _MOMENTS_NBYTES = 32 << 10, 256 << 10
-# rows at a time, because their targets are copied
+# rows at a time, because y is copied
 _MOST_ROWS = 1 << 14
 
 
-class _Rows(ctypes.Structure):
-    """``struct rows`` of rows.h."""
-
-    _fields_ = (
-        ("values", ctypes.c_void_p),
-        ("n", ctypes.c_int64),
-        ("d", ctypes.c_int64),
-        ("scale", ctypes.c_void_p),
-        ("shift", ctypes.c_void_p),
-        ("type", ctypes.c_int32),
-        ("swapped", ctypes.c_int32),
-        ("in_cache", ctypes.c_int32),
-    )
+def _struct(name: str, fields: str) -> type[ctypes.Structure]:
+    """Return a struct of C: ``*`` marks a pointer, all others are integers of 64 bits."""
+    types = [
+        (field.strip("*"), ctypes.c_void_p if field[0] == "*" else ctypes.c_int64)
+        for field in fields.split()
+    ]
+    return type(name, (ctypes.Structure,), {"_fields_": types})
 
 
-class _Products(ctypes.Structure):
-    """``struct products`` of products.h."""
+# in the order of the structs of native/*.h and native/*.c, where the fields are described
+_Rows = _struct("rows", "*values n d *scale *shift type swapped in_cache")
+_Files = _struct("files", "n_parts *files *offsets *bounds first piece_nbytes *piece piece_rows")
+_Products = _struct("products", "m k *coefficients *bias *y *weight *rr *sums *products *scratch")
+_Moments = _struct(
+    "moments", "k *y *weight *origin *s *mean *m2 *low *high *y_mean *y_m2 *cross *scratch"
+)
 
-    _fields_ = (
-        ("m", ctypes.c_int64),
-        ("k", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("coefficients", "bias", "y", "weight")),
-        *((name, ctypes.c_void_p) for name in ("rr", "sums", "products", "tile")),
-    )
-
-
-class _Moments(ctypes.Structure):
-    """``struct moments`` of moments.h."""
-
-    _fields_ = (
-        ("k", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("y", "weight", "origin", "s", "mean", "m2")),
-        *((name, ctypes.c_void_p) for name in ("low", "high", "y_mean", "y_m2", "cross")),
-        *((name, ctypes.c_void_p) for name in ("scratch", "tile")),
-    )
-
-
-class _Stored(ctypes.Structure):
-    """``struct stored`` of read.c."""
-
-    _fields_ = (
-        ("n_parts", ctypes.c_int64),
-        ("files", ctypes.c_void_p),
-        ("offsets", ctypes.c_void_p),
-        ("bounds", ctypes.c_void_p),
-        ("first", ctypes.c_int64),
-        ("piece_nbytes", ctypes.c_int64),
-        ("piece", ctypes.c_void_p),
-        ("done", ctypes.c_int64),
-    )
-
-
-_POINTER = ctypes.c_void_p
+_POINTER, _INT64 = ctypes.c_void_p, ctypes.c_int64
 _ARGUMENTS = {
-    "add_products": [_POINTER] * 2,
-    "add_moments": [_POINTER] * 2,
-    "read_products": [_POINTER] * 3,
-    "read_moments": [_POINTER] * 3,
+    "add_products": [_POINTER] * 3,
+    "add_moments": [_POINTER] * 3,
+    "products_scratch": [_INT64],
+    "moments_scratch": [_INT64] * 2,
     "centre": [_POINTER, _POINTER, ctypes.c_double, _POINTER, _POINTER, _POINTER],
-    "predict": [_POINTER] * 3 + [ctypes.c_int64] + [_POINTER] * 2,
+    "predict": [_POINTER] * 3 + [_INT64] + [_POINTER] * 2,
 }
 
 
 class _Loops:
-    """The kernels of one library, as accumulators call them."""
+    """The loops of one library, as kernels."""
 
     def __init__(self, library: Library) -> None:
         functions = library.functions
         for name, arguments in _ARGUMENTS.items():
-            getattr(functions, name).argtypes = arguments
+            function = getattr(functions, name)
+            function.argtypes = arguments
+            function.restype = None if name in {"centre", "predict"} else _INT64
         self._functions = functions
 
     def products(
@@ -124,17 +89,15 @@ class _Loops:
         V = np.ascontiguousarray(coefficients.T)
         added = bias.copy()
         added[:n_targets] = 0
-        tile = _tile(block.X.shape[1], _WIDENED_NBYTES)
+        scratch = np.empty(self._functions.products_scratch(block.X.shape[1]))
         sums = _Products(n_columns, n_targets, _at(V), _at(added))
         sums.rr, sums.sums, sums.products = _at(state.rr), _at(state.sums), _at(state.products)
-        sums.tile = _at(tile)
-        add, read = self._functions.add_products, self._functions.read_products
-        for rows in _spans(block, x):
+        sums.scratch = _at(scratch)
+        for part in _parts(block):
             # y - b first: both may be large and close, and their difference is then exact
-            target = column(block.y[rows.part], y) - bias[:n_targets]
-            weight = None if block.weight is None else block.weight[rows.part]
-            sums.y, sums.weight = _at(target), _at(weight)
-            rows.reduce(add, read, sums)
+            target = column(block.y[part], y) - bias[:n_targets]
+            weight = None if block.weight is None else block.weight[part]
+            _add(self._functions.add_products, block, part, x, sums, target, weight)
             count(np, state, len(target), weight)
 
     def moments(self, block: Block, state: MomentsState, *, x_scale: Scale, y_scale: Scale) -> None:
@@ -143,46 +106,22 @@ class _Loops:
         if block.n_rows and not state.n:
             state.origin[...] = column(block.X[:1][0], Affine(x_scale))
             state.y_origin[...] = column(block.y[0], Affine(y_scale))
-        scratch = np.empty((2 + max(1, n_targets)) * (n_features + 1))
-        tile = _tile(n_features, _MOMENTS_NBYTES)
+        scratch = np.empty(self._functions.moments_scratch(n_features, n_targets))
         sums = _Moments(n_targets)
         for name in ("origin", "s", "mean", "m2", "low", "high", "y_mean", "y_m2", "cross"):
             setattr(sums, name, _at(getattr(state, name)))
-        sums.scratch, sums.tile = _at(scratch), _at(tile)
-        add, read = self._functions.add_moments, self._functions.read_moments
-        for rows in _spans(block, Affine(x_scale)):
-            stored_y = block.y[rows.part]
+        sums.scratch = _at(scratch)
+        for part in _parts(block):
+            stored_y = block.y[part]
             if n_targets:
                 np.minimum(state.y_low, stored_y.min(axis=0), out=state.y_low)
                 np.maximum(state.y_high, stored_y.max(axis=0), out=state.y_high)
             target = column(stored_y, Affine(y_scale, state.y_origin))
-            weight = None if block.weight is None else block.weight[rows.part]
-            sums.y, sums.weight = _at(target), _at(weight)
-            rows.reduce(add, read, sums)
+            weight = None if block.weight is None else block.weight[part]
+            _add(self._functions.add_moments, block, part, Affine(x_scale), sums, target, weight)
             state.n[...] += len(target)
 
-    def gram(
-        self,
-        block: Block,
-        state: GramState,
-        parallel: Parallel,
-        *,
-        centred: bool,
-        x_scale: Scale,
-        y_scale: Scale,
-    ) -> None:
-        """Add a block to second moments about the mean, or about zero; BLAS multiplies tiles."""
-        numpy_kernels.gram(
-            block,
-            state,
-            parallel,
-            centred=centred,
-            x_scale=x_scale,
-            y_scale=y_scale,
-            centre=self._centre,
-        )
-
-    def _centre(
+    def centre(
         self,
         tile: Array,
         columns: Affine,
@@ -195,7 +134,7 @@ class _Loops:
         mean = np.zeros(len(varies))
         tile = _readable(tile)
         self._functions.centre(
-            ctypes.byref(_rows(tile, columns)),
+            byref(_rows(tile, columns)),
             _at(weight),
             total or 1.0,
             _at(None if total is None else mean),
@@ -207,77 +146,72 @@ class _Loops:
     def predict(self, X: Array, coefficients: Float64, intercept: Float64) -> Float64:
         """Return Xw + b, (n, K) float64; w is (D, K), b (K,)."""
         out = np.empty((len(X), len(intercept)))
-        w, tile = np.ascontiguousarray(coefficients.T), _tile(X.shape[1], _WIDENED_NBYTES)
+        w = np.ascontiguousarray(coefficients.T)
+        scratch = np.empty(self._functions.products_scratch(X.shape[1]))
         step = len(X) if X.flags.c_contiguous else tile_rows(X.shape[1])
         for start in range(0, len(X), max(1, step)):
             rows = _readable(X[start : start + step])
             self._functions.predict(
-                ctypes.byref(_rows(rows, AS_STORED)),
+                byref(_rows(rows, AS_STORED)),
                 _at(w),
                 _at(intercept),
                 len(intercept),
                 _at(out[start:]),
-                _at(tile),
+                _at(scratch),
             )
         return out
 
-    def kernels(self) -> KernelSet:
-        """Return the kernels, for rows in memory and in files."""
-        by_name: dict[str, Kernel] = {
-            "products": self.products,
-            "moments": self.moments,
-            "gram": self.gram,
-            "predict": self.predict,
-        }
-        return KernelSet({"dense": Kernels(by_name), "file": Kernels(by_name)})
+
+@cache
+def kernels_of(library: Library) -> KernelSet:
+    """Return the kernels that run the loops of a library, for rows in memory and in files."""
+    loops = _Loops(library)
+    by_name: dict[str, Kernel] = {
+        "products": loops.products,
+        "moments": loops.moments,
+        # BLAS multiplies
+        "gram": partial(numpy_kernels.gram, centre=loops.centre),
+        "predict": loops.predict,
+    }
+    return KernelSet({"dense": Kernels(by_name), "file": Kernels(by_name)})
 
 
-class _Span(NamedTuple):
-    """Some rows of a block, for one call of a loop."""
-
-    part: slice
-    rows: _Rows
-    stored: _Stored | None  # where they lie, if they are in files
-    block: Block
-    values: Array | None  # of which ``rows`` holds the address
-
-    def reduce(self, add: Any, read: Any, sums: _Products | _Moments) -> None:  # noqa: ANN401
-        """Add the rows to some sums, whose ``y`` and ``weight`` are those of these rows."""
-        if self.stored is None:
-            add(ctypes.byref(self.rows), ctypes.byref(sums))
-        elif not read(ctypes.byref(self.rows), ctypes.byref(sums), ctypes.byref(self.stored)):
-            self._reduce_rest(self.stored.done, add, sums)
-
-    def _reduce_rest(self, done: int, add: Any, sums: _Products | _Moments) -> None:  # noqa: ANN401
-        """Read the rest as the source's reader does, which retries, and says what is wrong."""
-        first = self.part.start + done
-        X = _readable(self.block.X[first : first + self.rows.n - done])
-        self.rows.values, self.rows.n = _at(X), len(X)
-        sums.y += 8 * sums.k * done
-        if sums.weight:
-            sums.weight += 8 * done
-        add(ctypes.byref(self.rows), ctypes.byref(sums))
+def _parts(block: Block) -> Iterator[slice]:
+    for start in range(0, block.n_rows, _MOST_ROWS):
+        yield slice(start, min(start + _MOST_ROWS, block.n_rows))
 
 
-def _spans(block: Block, columns: Affine) -> Iterator[_Span]:
-    """Yield the rows of a block: of a file, in C order, or copied to it a tile at a time."""
-    if isinstance(block.X, FileRows):
-        stored, found = block.X, _Stored(len(block.X.files))
-        found.files, found.offsets = _at(stored.files), _at(stored.offsets)
-        found.bounds, found.piece = _at(stored.bounds), _at(stored.piece)
-        found.piece_nbytes = len(stored.piece)
-        for start in range(0, block.n_rows, _MOST_ROWS):
-            stop = min(start + _MOST_ROWS, block.n_rows)
-            found.first = start
-            rows = _Rows(None, stop - start, *_form(stored.dtype, block.X.shape[1], columns))
-            yield _Span(slice(start, stop), rows, found, block, None)
-        return
-    is_whole = block.X.flags.c_contiguous and block.X.dtype.newbyteorder("=") in _TYPE_NUMBERS
-    step = _MOST_ROWS if is_whole else min(_MOST_ROWS, tile_rows(block.X.shape[1]))
-    for start in range(0, block.n_rows, step):
-        part = slice(start, min(start + step, block.n_rows))
-        values = _readable(block.X[part])
-        yield _Span(part, _rows(values, columns), None, block, values)
+def _add(
+    add: Any,  # noqa: ANN401  (a function of C)
+    block: Block,
+    part: slice,
+    columns: Affine,
+    sums: ctypes.Structure,
+    target: Float64,
+    weight: Float64 | None,
+) -> None:
+    """Add some rows of a block, with their targets and weights, to sums."""
+    sums.y, sums.weight = _at(target), _at(weight)
+    X, n, done = block.X, len(target), 0
+    step = n if _is_readable(X) else tile_rows(X.shape[1])
+    if isinstance(X, FileRows):
+        files = _Files(len(X.files), X.files.ctypes.data, X.offsets.ctypes.data)
+        files.bounds, files.first = X.bounds.ctypes.data, part.start
+        files.piece_nbytes, files.piece = len(X.piece), X.piece.ctypes.data
+        rows = _Rows(None, n, *_form(X.dtype, X.shape[1], columns))
+        done, step = add(byref(rows), byref(sums), byref(files)), files.piece_rows
+    # rows in memory; and of files what could not be read: the source's reader retries, and says why
+    while done < n:
+        values = _readable(X[part.start + done : min(part.start + done + step, part.stop)])
+        sums.y, sums.weight = _at(target[done:]), _at(None if weight is None else weight[done:])
+        done += add(byref(_rows(values, columns)), byref(sums), None)
+
+
+def _is_readable(X: Array | FileRows) -> bool:
+    """Whether loops read these rows where they are."""
+    if isinstance(X, FileRows):
+        return False
+    return X.flags.c_contiguous and X.dtype.newbyteorder("=") in _TYPE_NUMBERS
 
 
 def _readable(X: Array) -> Array:
@@ -287,31 +221,22 @@ def _readable(X: Array) -> Array:
     return np.ascontiguousarray(X)
 
 
-def _rows(X: Array, columns: Affine) -> _Rows:
-    rows = _Rows(None, len(X), *_form(X.dtype, X.shape[1], columns))
-    rows.values = _at(X)
-    return rows
+def _rows(X: Array, columns: Affine) -> ctypes.Structure:
+    return _Rows(X.ctypes.data, len(X), *_form(X.dtype, X.shape[1], columns))
 
 
 def _form(
     dtype: np.dtype[Any], n_features: int, columns: Affine
-) -> tuple[int, int | None, int | None, int, int]:
+) -> tuple[int, int | None, int | None, int, bool]:
     """Return D and what follows it in ``struct rows``."""
     number = _TYPE_NUMBERS[dtype.newbyteorder("=")]
-    return n_features, _at(columns.scale), _at(columns.shift), number, int(not dtype.isnative)
+    return n_features, _at(columns.scale), _at(columns.shift), number, not dtype.isnative
 
 
-def _tile(n_features: int, nbytes: int) -> Float64:
-    """Return memory for a widened tile of these bytes, or of eight rows."""
-    return np.empty(max(nbytes // 8, 8 * n_features))
-
-
-def _at(array: Array | None) -> int | None:
-    """Return the address of an array in C order."""
-    return None if array is None else array.ctypes.data
-
-
-@cache
-def kernels_of(library: Library) -> KernelSet:
-    """Return the kernels that run the loops of a library."""
-    return _Loops(library).kernels()
+def _at(array: Float64 | None) -> int | None:
+    """Return the address of numbers, as the loops expect them."""
+    if array is None:
+        return None
+    if array.dtype != np.float64 or not array.flags.c_contiguous:
+        raise TypeError(f"loops read float64 in C order, not {array.dtype} of {array.strides}")
+    return array.ctypes.data

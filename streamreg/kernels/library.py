@@ -9,6 +9,8 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import warnings
+import zlib
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +27,8 @@ LEVELS = {
     "aarch64": ("neon",),
     "arm64": ("neon",),
 }
-# of which a processor says whether it has them
+_NATIVE = Path(__file__).parent / "native"
+# by what `best_level` of processor.c returns
 _LEVEL_OF_PROCESSOR = {4: "v4", 3: "v3", 0: "baseline"}
 
 
@@ -47,11 +50,28 @@ def _levels() -> tuple[str, ...]:
 
 def _load(level: str) -> Library | None:
     """Return the loops of a level; ``None`` if they were not compiled, or cannot be loaded."""
-    path = Path(__file__).parent / "native" / f"loops_{level}.so"
+    path = _NATIVE / f"loops_{level}.so"
     try:
-        return Library(level, ctypes.CDLL(str(path)))
+        functions = ctypes.CDLL(str(path))
     except OSError:
         return None
+    if hasattr(functions, "sources"):
+        functions.sources.restype = ctypes.c_uint32
+        if functions.sources() == _checksum():
+            return Library(level, functions)
+    # arguments may differ: such loops could write anywhere
+    warnings.warn(
+        f"{path.name} was compiled of other sources and is not used; install streamreg again",
+        stacklevel=2,
+    )
+    return None
+
+
+@cache
+def _checksum() -> int:
+    """Return the checksum of the sources, as ``hatch_build.py`` compiles it in."""
+    files = sorted([*_NATIVE.glob("*.c"), *_NATIVE.glob("*.h")])
+    return zlib.crc32(b"".join(file.read_bytes() for file in files))
 
 
 @cache
@@ -84,6 +104,8 @@ def describe_kernels() -> str:
     """Return which loops run, for people: ``"compiled for x86-64-v4"``."""
     library = load_library()
     if library is None:
-        return "NumPy's, which are slower; no compiled ones are installed"
+        is_wanted = os.environ.get(VARIABLE) == NUMPY
+        why = f"{VARIABLE} asks for them" if is_wanted else "no compiled ones are installed"
+        return f"NumPy's, which are slower; {why}"
     prefix = "x86-64-" if library.level in LEVELS["x86_64"] else ""
     return f"compiled for {prefix}{library.level}"

@@ -3,10 +3,10 @@
 
 /* Write the n rows of x to `out` as (x·scale - shift - mean)·√s, and their mean to `mean` (d,).
  *
- * Columns that differ from their shift are marked in `varies` (d,), unless it is NULL. `weight` is (n,) or NULL,
- * `total` its sum, or n. Without `mean`, nothing is subtracted but the shift.
+ * Columns that differ from their shift are marked in `varies` (d,), unless it is NULL. `weight` is
+ * (n,) or NULL, `total` its sum, or n. Without `mean`, nothing is subtracted but the shift.
  */
-void centre(const struct rows *x, const double *weight, double total, double *mean, double *varies,
+EXPORT void centre(const struct rows *x, const double *weight, double total, double *mean, double *varies,
             double *out)
 {
     const int64_t n = x->n, d = x->d;

@@ -39,7 +39,7 @@ INLINE two normalised(two sum)
 
 /* Add r = xw - y, in two floats, and s r x; `w`, `y` and `products` are pairs of a high part and a
  * low part, (2, d), (2, n) and (2, d); `sums` is (4,): Σ s r² and Σ s r. `tile` holds one row. */
-void add_compensated(const struct rows *x, const double *w, const double *y, const double *weight,
+EXPORT void add_compensated(const struct rows *x, const double *w, const double *y, const double *weight,
                      double *sums, double *products, double *tile)
 {
     const int64_t d = x->d;

@@ -4,9 +4,7 @@
 
 #include "rows.h"
 
-#define ROWS 4
 #define COLUMNS 2
-#define EACH_ROW _Pragma("GCC unroll 4") for (int r = 0; r < n_rows; r++)
 #define EACH_COLUMN _Pragma("GCC unroll 2") for (int c = 0; c < n_columns; c++)
 
 /* xV; `v` is (n_columns, d). Eight lanes are summed along the row, then the rest of the row.

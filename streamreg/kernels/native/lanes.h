@@ -12,29 +12,31 @@
 
 #if defined(__AVX512F__)
 #include <immintrin.h>
-#define PART 8
+#define REGISTER_LANES 8
 #elif defined(__AVX2__)
 #include <immintrin.h>
-#define PART 4
+#define REGISTER_LANES 4
 #elif defined(__ARM_NEON)
 #include <arm_neon.h>
-#define PART 2
+#define REGISTER_LANES 2
 #else
-#define PART 2
+#define REGISTER_LANES 2
 #endif
 
 #define N_LANES 8
-#define N_PARTS (N_LANES / PART)
+#define N_REGISTERS (N_LANES / REGISTER_LANES)
+/* what Python calls; other names stay within the library */
+#define EXPORT __attribute__((visibility("default")))
 #define INLINE static inline __attribute__((always_inline))
-#define EACH_PART _Pragma("GCC unroll 4") for (int i_ = 0; i_ < N_PARTS; i_++)
-#define EACH_IN_PART _Pragma("GCC unroll 8") for (int i_ = 0; i_ < PART; i_++)
+#define EACH_REGISTER _Pragma("GCC unroll 4") for (int i_ = 0; i_ < N_REGISTERS; i_++)
+#define EACH_LANE _Pragma("GCC unroll 8") for (int i_ = 0; i_ < REGISTER_LANES; i_++)
 
 /* what one register holds */
-typedef double part __attribute__((vector_size(8 * PART)));
-typedef float float_part __attribute__((vector_size(4 * PART)));
+typedef double vector __attribute__((vector_size(8 * REGISTER_LANES)));
+typedef float float_vector __attribute__((vector_size(4 * REGISTER_LANES)));
 
 typedef struct {
-    part at[N_PARTS];
+    vector at[N_REGISTERS];
 } lanes;
 
 /* a·b + c of one number */
@@ -47,14 +49,14 @@ INLINE double fma_of(double a, double b, double c)
 #endif
 }
 
-INLINE part fma_part(part a, part b, part c)
+INLINE vector fma_vector(vector a, vector b, vector c)
 {
 #if defined(__AVX512F__)
-    return (part)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+    return (vector)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
 #elif defined(__AVX2__)
-    return (part)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+    return (vector)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
 #elif defined(__ARM_NEON)
-    return (part)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
+    return (vector)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
 #else
     return a * b + c;
 #endif
@@ -63,102 +65,103 @@ INLINE part fma_part(part a, part b, part c)
 /* a·b + c of each lane */
 INLINE lanes fma_lanes(lanes a, lanes b, lanes c)
 {
-    EACH_PART c.at[i_] = fma_part(a.at[i_], b.at[i_], c.at[i_]);
+    EACH_REGISTER c.at[i_] = fma_vector(a.at[i_], b.at[i_], c.at[i_]);
     return c;
 }
 
 INLINE lanes add_lanes(lanes a, lanes b)
 {
-    EACH_PART a.at[i_] += b.at[i_];
+    EACH_REGISTER a.at[i_] += b.at[i_];
     return a;
 }
 
 INLINE lanes subtract_lanes(lanes a, lanes b)
 {
-    EACH_PART a.at[i_] -= b.at[i_];
+    EACH_REGISTER a.at[i_] -= b.at[i_];
     return a;
 }
 
 INLINE lanes multiply_lanes(lanes a, lanes b)
 {
-    EACH_PART a.at[i_] *= b.at[i_];
+    EACH_REGISTER a.at[i_] *= b.at[i_];
     return a;
 }
 
 /* The smaller and the larger of each lane; of b where a is NaN. */
-INLINE part min_part(part a, part b)
+INLINE vector min_vector(vector a, vector b)
 {
 #if defined(__AVX512F__)
-    return (part)_mm512_min_pd((__m512d)a, (__m512d)b);
+    return (vector)_mm512_min_pd((__m512d)a, (__m512d)b);
 #elif defined(__AVX2__)
-    return (part)_mm256_min_pd((__m256d)a, (__m256d)b);
+    return (vector)_mm256_min_pd((__m256d)a, (__m256d)b);
 #else
-    EACH_IN_PART a[i_] = a[i_] < b[i_] ? a[i_] : b[i_];
+    EACH_LANE a[i_] = a[i_] < b[i_] ? a[i_] : b[i_];
     return a;
 #endif
 }
 
-INLINE part max_part(part a, part b)
+INLINE vector max_vector(vector a, vector b)
 {
 #if defined(__AVX512F__)
-    return (part)_mm512_max_pd((__m512d)a, (__m512d)b);
+    return (vector)_mm512_max_pd((__m512d)a, (__m512d)b);
 #elif defined(__AVX2__)
-    return (part)_mm256_max_pd((__m256d)a, (__m256d)b);
+    return (vector)_mm256_max_pd((__m256d)a, (__m256d)b);
 #else
-    EACH_IN_PART a[i_] = a[i_] > b[i_] ? a[i_] : b[i_];
+    EACH_LANE a[i_] = a[i_] > b[i_] ? a[i_] : b[i_];
     return a;
 #endif
 }
 
 INLINE lanes min_lanes(lanes a, lanes b)
 {
-    EACH_PART a.at[i_] = min_part(a.at[i_], b.at[i_]);
+    EACH_REGISTER a.at[i_] = min_vector(a.at[i_], b.at[i_]);
     return a;
 }
 
 INLINE lanes max_lanes(lanes a, lanes b)
 {
-    EACH_PART a.at[i_] = max_part(a.at[i_], b.at[i_]);
+    EACH_REGISTER a.at[i_] = max_vector(a.at[i_], b.at[i_]);
     return a;
 }
 
 INLINE lanes all_lanes(double value)
 {
     lanes v;
-    part zero = {0};
-    EACH_PART v.at[i_] = zero + value;
+    vector zero = {0};
+    EACH_REGISTER v.at[i_] = zero + value;
     return v;
 }
 
-INLINE lanes load_float64(const double *values)
+/* Values need not be aligned. */
+INLINE lanes load_float64(const void *values)
 {
     lanes v;
-    EACH_PART memcpy(&v.at[i_], values + PART * i_, sizeof(part));
+    EACH_REGISTER memcpy(&v.at[i_], (const char *)values + i_ * sizeof(vector), sizeof(vector));
     return v;
 }
 
-INLINE lanes load_float32(const float *values)
+INLINE lanes load_float32(const void *values)
 {
     lanes v;
-    EACH_PART
+    EACH_REGISTER
     {
-        float_part narrow;
-        memcpy(&narrow, values + PART * i_, sizeof narrow);
-        v.at[i_] = __builtin_convertvector(narrow, part);
+        float_vector narrow;
+        memcpy(&narrow, (const char *)values + i_ * sizeof narrow, sizeof narrow);
+        v.at[i_] = __builtin_convertvector(narrow, vector);
     }
     return v;
 }
 
 INLINE void store_float64(double *values, lanes v)
 {
-    EACH_PART memcpy(values + PART * i_, &v.at[i_], sizeof(part));
+    EACH_REGISTER memcpy(values + REGISTER_LANES * i_, &v.at[i_], sizeof(vector));
 }
 
 /* The sum of the lanes, always in this order: of the halves, of their halves, of the last two. */
 INLINE double sum_of(lanes v)
 {
 #if defined(__AVX2__)
-#if PART == 8
+#if REGISTER_LANES == 8
     const __m512d all = (__m512d)v.at[0];
     const __m256d four = _mm256_add_pd(_mm512_castpd512_pd256(all), _mm512_extractf64x4_pd(all, 1));
 #else
@@ -167,7 +170,7 @@ INLINE double sum_of(lanes v)
     const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
     return two[0] + two[1];
 #else
-    const part two = (v.at[0] + v.at[2]) + (v.at[1] + v.at[3]);
+    const vector two = (v.at[0] + v.at[2]) + (v.at[1] + v.at[3]);
     return two[0] + two[1];
 #endif
 }

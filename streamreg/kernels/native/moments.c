@@ -5,10 +5,37 @@
  *
  *     x̄ = x̄ₐ + (n_b / n) δ        M₂ = M₂ₐ + M₂_b + (nₐ n_b / n) δ²
  */
-#include "moments.h"
+#include "pieces.h"
 
-#define ROWS 4
-#define EACH_ROW _Pragma("GCC unroll 4") for (int r = 0; r < n_rows; r++)
+/* The fields of `MomentsState` in kernels/states.py, for d features and k targets. */
+struct moments {
+    int64_t k;
+    const double *y;      /* (n, k) y less its origin */
+    const double *weight; /* (n,)   s, or NULL: ones */
+    const double *origin; /* (d,)   o, of scaled values */
+    double *s;            /* ()     Σ s */
+    double *mean;         /* (d,)   x̄ - o */
+    double *m2;           /* (d,)   Σ s (x - x̄)² */
+    double *low;          /* (d,)   min x, never scaled */
+    double *high;         /* (d,)   max x, never scaled */
+    double *y_mean;       /* (k,)   ȳ less the origin of y */
+    double *y_m2;         /* (k,)   Σ s (y - ȳ)² */
+    double *cross;        /* (k, d) Σ s (y - ȳ)(x - x̄) */
+    double *scratch;      /* `moments_scratch` values */
+};
+
+/* Rows of a tile, 256 KiB of float64 or 8 rows: they depend on nothing but d. */
+INLINE int64_t tile_rows(int64_t d)
+{
+    const int64_t rows = d ? (256 << 10) / (8 * d) : 8;
+    return rows < 8 ? 8 : rows - rows % 4;
+}
+
+/* Sums of a tile: the means, squares and products with y of d features, and k means of y. */
+INLINE int64_t sums_of_tile(int64_t d, int64_t k)
+{
+    return (2 + (k ? k : 1)) * d + k;
+}
 
 /* A tile: its rows, how they are read, and its sums. */
 struct tile {
@@ -150,9 +177,13 @@ static void merge(const struct tile *t, const struct moments *m)
     *m->s += t->total;
 }
 
-void add_moments(const struct rows *x, const struct moments *m)
+static void add(const void *sums, const struct rows *x, int64_t row)
 {
-    const int64_t d = x->d, step = moments_rows(d);
+    struct moments rest = *(const struct moments *)sums;
+    const struct moments *m = &rest;
+    rest.y += row * rest.k;
+    rest.weight = rest.weight ? rest.weight + row : NULL;
+    const int64_t d = x->d, step = tile_rows(d), n_sums = sums_of_tile(d, m->k);
     const int direct = x->type <= FLOAT32 && !x->swapped;
     for (int64_t start = 0; start < x->n; start += step) {
         const int64_t stop = start + step < x->n ? start + step : x->n;
@@ -160,9 +191,9 @@ void add_moments(const struct rows *x, const struct moments *m)
             .values = row_at(x, start), .n = stop - start, .d = d, .scale = x->scale,
             .y = m->y + start * m->k, .weight = m->weight ? m->weight + start : NULL,
             .mean = m->scratch, .squares = m->scratch + d, .cross = m->scratch + 2 * d,
-            .y_mean = m->scratch + (2 + (m->k ? m->k : 1)) * d,
+            .y_mean = m->scratch + n_sums - m->k,
         };
-        memset(m->scratch, 0, ((2 + (m->k ? m->k : 1)) * d + m->k) * sizeof(double));
+        memset(m->scratch, 0, n_sums * sizeof(double));
         for (int64_t i = 0; i < t.n; i++) {
             t.total += weight_of(&t, i);
             for (int64_t k = 0; k < m->k; k++)
@@ -173,8 +204,8 @@ void add_moments(const struct rows *x, const struct moments *m)
         if (!direct) {
             struct rows stored = *x;
             stored.scale = NULL;
-            widen(&stored, start, stop, m->tile);
-            t.values = m->tile;
+            widen(&stored, start, stop, m->scratch + n_sums);
+            t.values = m->scratch + n_sums;
         }
         if (direct && x->type == FLOAT32)
             x->scale ? sum_rows(FLOAT32, 1, &t, m) : sum_rows(FLOAT32, 0, &t, m);
@@ -182,4 +213,17 @@ void add_moments(const struct rows *x, const struct moments *m)
             x->scale ? sum_rows(FLOAT64, 1, &t, m) : sum_rows(FLOAT64, 0, &t, m);
         merge(&t, m);
     }
+}
+
+/* Values of scratch memory: the sums of a tile, and a tile that is widened. */
+EXPORT int64_t moments_scratch(int64_t d, int64_t k)
+{
+    return sums_of_tile(d, k) + tile_rows(d) * d;
+}
+
+/* Returns how many rows were added: fewer if files could not be read. Of files whole tiles are
+ * read, so that the bits are those of rows in memory. */
+EXPORT int64_t add_moments(const struct rows *x, const struct moments *m, struct files *from)
+{
+    return add_pieces(x, from, tile_rows(x->d), m, add);
 }

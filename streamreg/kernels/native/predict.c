@@ -30,8 +30,8 @@ INLINE void predict_type(int type, const struct rows *x, const double *v, const 
     }
 }
 
-/* Write Xw + b to `out` (n, k); `v` is wᵀ (k, d), `b` (k,), `tile` as in products.h. */
-void predict(const struct rows *x, const double *v, const double *b, int64_t k, double *out,
+/* Write Xw + b to `out` (n, k); `v` is wᵀ (k, d), `b` (k,), `tile` as the scratch of products. */
+EXPORT void predict(const struct rows *x, const double *v, const double *b, int64_t k, double *out,
              double *tile)
 {
     const int64_t step = k <= COLUMNS && is_direct(x) ? x->n : widened_rows(x->d);

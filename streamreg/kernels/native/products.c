@@ -5,7 +5,21 @@
  * So the bits depend neither on how many rows are taken at a time nor on the processor.
  */
 #include "dots.h"
-#include "products.h"
+#include "pieces.h"
+
+/* What is multiplied with the rows, and the sums; m columns, of which the first k have targets. */
+struct products {
+    int64_t m;
+    int64_t k;
+    const double *coefficients; /* (m, d) V */
+    const double *bias;         /* (m,)   added to xV; zeros for the first k, whose b is in y */
+    const double *y;            /* (n, k) y - b */
+    const double *weight;       /* (n,)   s, or NULL: ones */
+    double *rr;                 /* (k,)   Σ s r² */
+    double *sums;               /* (m,)   Σ s u */
+    double *products;           /* (m, d) Σ s u x */
+    double *scratch;            /* `products_scratch` values */
+};
 
 /* Narrow rows of at most this many values are widened once, into 16 KiB of the first-level cache:
  * measured 1.1 to 1.4 times as fast for float32 with one column. */
@@ -98,7 +112,7 @@ INLINE void add_columns(int type, int n_columns, const struct rows *x, int64_t s
                         const struct products *p, int64_t column, int64_t target_row)
 {
     /* as many as the sums of their dot products find registers */
-    const int rows = PART < 8 && n_columns > 1 ? 2 : ROWS;
+    const int rows = REGISTER_LANES < 8 && n_columns > 1 ? 2 : ROWS;
     struct sums sums = {{0}, {0}};
     EACH_COLUMN
     {
@@ -131,15 +145,21 @@ INLINE void add_type(int type, const struct rows *x, int64_t start, int64_t stop
         add_columns(type, 1, x, start, stop, p, column, target_row);
 }
 
-void add_products(const struct rows *x, const struct products *p)
+static void add(const void *sums, const struct rows *x, int64_t row)
 {
+    struct products rest = *(const struct products *)sums;
+    const struct products *p = &rest;
+    rest.y += row * rest.k;
+    rest.weight = rest.weight ? rest.weight + row : NULL;
     /* with more columns a tile is read once for each pair of them, from the cache */
     const int64_t step = p->m <= COLUMNS && is_direct(x) ? x->n : widened_rows(x->d);
     for (int64_t start = 0; start < x->n; start += step) {
         const int64_t stop = start + step < x->n ? start + step : x->n;
         if (!is_direct(x)) {
-            widen(x, start, stop, p->tile);
-            struct rows tile = {.values = p->tile, .n = stop - start, .d = x->d, .type = FLOAT64, .in_cache = 1};
+            widen(x, start, stop, p->scratch);
+            struct rows tile = {
+                .values = p->scratch, .n = stop - start, .d = x->d, .type = FLOAT64, .in_cache = 1,
+            };
             add_type(FLOAT64, &tile, 0, tile.n, p, start);
         } else if (x->type == FLOAT64) {
             add_type(FLOAT64, x, start, stop, p, start);
@@ -147,4 +167,17 @@ void add_products(const struct rows *x, const struct products *p)
             add_type(FLOAT32, x, start, stop, p, start);
         }
     }
+}
+
+/* Values of scratch memory, for rows that are widened. */
+EXPORT int64_t products_scratch(int64_t d)
+{
+    return widened_rows(d) * d;
+}
+
+/* Returns how many rows were added: fewer if files could not be read. */
+EXPORT int64_t add_products(const struct rows *x, const struct products *p, struct files *from)
+{
+    const int64_t fits = from ? from->piece_nbytes / (x->d * size_of(x->type)) : ROWS;
+    return add_pieces(x, from, fits < ROWS ? 1 : ROWS, p, add);
 }

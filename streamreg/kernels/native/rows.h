@@ -4,7 +4,11 @@
 
 #include "lanes.h"
 
-/* The stored types, in the order of `_TYPES` in kernels/native.py. */
+/* rows that loops take at a time */
+#define ROWS 4
+#define EACH_ROW _Pragma("GCC unroll 4") for (int r = 0; r < n_rows; r++)
+
+/* The stored types, in the order of `_TYPES` in kernels/compiled.py. */
 enum type {
     FLOAT64, FLOAT32, FLOAT16,
     INT8, INT16, INT32, INT64,
@@ -18,28 +22,15 @@ struct rows {
     int64_t d;
     const double *scale; /* (d,) or NULL: ones */
     const double *shift; /* (d,) or NULL: zeros */
-    int32_t type;
-    int32_t swapped;  /* whether in the other byte order */
-    int32_t in_cache; /* whether they were just written to the cache */
+    int64_t type;
+    int64_t swapped;  /* whether in the other byte order */
+    int64_t in_cache; /* whether they were just written to the cache */
 };
 
 /* Rows that loops read as they are: the rest is widened to float64 first, a tile at a time. */
 INLINE int is_direct(const struct rows *x)
 {
     return x->type <= FLOAT32 && !x->swapped && !x->scale && !x->shift;
-}
-
-/* `type` is a constant where this is used, so that nothing is left of the choice. */
-INLINE lanes load_lanes(int type, const void *values, int64_t at)
-{
-    if (type == FLOAT64)
-        return load_float64((const double *)values + at);
-    return load_float32((const float *)values + at);
-}
-
-INLINE double load_one(int type, const void *values, int64_t at)
-{
-    return type == FLOAT64 ? ((const double *)values)[at] : ((const float *)values)[at];
 }
 
 INLINE int64_t size_of(int type)
@@ -50,6 +41,24 @@ INLINE int64_t size_of(int type)
     case FLOAT16: case INT16: case UINT16: return 2;
     default: return 1;
     }
+}
+
+/* `type` is a constant where this is used, so that nothing is left of the choice. */
+INLINE lanes load_lanes(int type, const void *values, int64_t at)
+{
+    const char *first = (const char *)values + at * size_of(type);
+    return type == FLOAT64 ? load_float64(first) : load_float32(first);
+}
+
+INLINE double load_one(int type, const void *values, int64_t at)
+{
+    double wide;
+    float narrow;
+    if (type == FLOAT64)
+        memcpy(&wide, (const char *)values + at * 8, 8);
+    else
+        memcpy(&narrow, (const char *)values + at * 4, 4), wide = narrow;
+    return wide;
 }
 
 INLINE const void *row_at(const struct rows *x, int64_t row)
@@ -63,7 +72,7 @@ void widen(const struct rows *x, int64_t start, int64_t stop, double *out);
 /* Rows of a tile that is widened: 32 KiB, which stay in the first-level cache. */
 INLINE int64_t widened_rows(int64_t d)
 {
-    int64_t rows = (32 << 10) / (8 * d);
+    const int64_t rows = d ? (32 << 10) / (8 * d) : 4;
     return rows < 4 ? 4 : rows - rows % 4;
 }
 

@@ -6,19 +6,17 @@ INLINE uint16_t swap_2(uint16_t bits) { return __builtin_bswap16(bits); }
 INLINE uint32_t swap_4(uint32_t bits) { return __builtin_bswap32(bits); }
 INLINE uint64_t swap_8(uint64_t bits) { return __builtin_bswap64(bits); }
 
-/* The value of a half: its bits shifted to those of a float, whose exponent has another bias. */
+/* The value of a half. Not by arithmetic with subnormal floats, which a library in the same process
+ * may have told the processor to take for zeros. */
 INLINE double half_of(uint16_t bits)
 {
-    uint32_t wide = (uint32_t)(bits & 0x7fff) << 13;
-    float value;
+    const uint64_t exponent = bits >> 10 & 31, mantissa = bits & 0x3ff;
+    const uint64_t biased = exponent == 31 ? 0x7ff : exponent + 1023 - 15;
+    const uint64_t wide = biased << 52 | mantissa << 42;
+    double value;
     memcpy(&value, &wide, sizeof value);
-    value *= 0x1p112f;
-    memcpy(&wide, &value, sizeof wide);
-    /* infinity and NaN */
-    wide |= (bits & 0x7c00) == 0x7c00 ? 0x7f800000u : 0;
-    wide |= (uint32_t)(bits & 0x8000) << 16;
-    memcpy(&value, &wide, sizeof value);
-    return value;
+    value = exponent ? value : (double)(int32_t)mantissa * 0x1p-24;
+    return bits & 0x8000 ? -value : value;
 }
 
 #define WIDEN(NAME, BITS, SIZE, TYPE, VALUE_OF)                                     \

@@ -32,6 +32,11 @@ def piece_nbytes(row_nbytes: int) -> int:
     return max(_PIECE_NBYTES, 8 * row_nbytes)
 
 
+def piece_rows(row_nbytes: int) -> int:
+    """Rows that fit in a piece."""
+    return piece_nbytes(row_nbytes) // max(1, row_nbytes)
+
+
 def new_piece(row_nbytes: int) -> NDArray[np.uint8]:
     """Return that memory. It begins at a page, as the pages of the file do.
 
@@ -42,6 +47,11 @@ def new_piece(row_nbytes: int) -> NDArray[np.uint8]:
     memory = np.empty(nbytes + _PAGE_NBYTES, np.uint8)
     first = -memory.ctypes.data % _PAGE_NBYTES
     return memory[first : first + nbytes]
+
+
+def is_read_in_place(dtype: np.dtype[Any]) -> bool:
+    """Whether kernels read values of this dtype where they are, in files as well."""
+    return dtype.kind in "biuf" and dtype.itemsize <= 8  # noqa: PLR2004
 
 
 def aligned(nbytes: int) -> int:
@@ -70,7 +80,8 @@ def on_host(array: Any) -> Array:  # noqa: ANN401
 class FileRows:
     """Rows of X that are still in files, uncompressed and in C order: kernels can read them.
 
-    A slice of rows is read, into a buffer of the source's reader, and valid until the next read.
+    Without parts (P = 0) kernels take slices. A slice of rows is read, into a buffer of the
+    source's reader, and valid until the next read.
     """
 
     shape: tuple[int, int]  # (n, D)
@@ -111,9 +122,12 @@ class Block:
 
     def is_finite(self) -> bool:
         """Whether X and y hold neither NaN nor inf."""
+        # a piece at a time, because the rows may be in files
+        step = piece_rows(self.X.shape[1] * self.X.dtype.itemsize)
+        pieces = (self.X[start : start + step] for start in range(0, self.n_rows, step))
         return all(
             values.dtype.kind != "f" or bool(np.isfinite(values).all())
-            for values in (self.X[:], self.y)
+            for values in (*pieces, self.y)
         )
 
     def rows(self, first: int, stop: int) -> Block:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from streamreg.blocks import Block, aligned, piece_nbytes
+from streamreg.blocks import Block, aligned, piece_rows
 from streamreg.sources.block_reader import BlockReader
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def slot_nbytes(dataset: Dataset, rows: int, of: Collection[str] | None = None) 
 def _read_into(buffer: Array, block: Block) -> tuple[Array, Array]:
     """Read X to the beginning of a buffer, a piece at a time; return it and the rest."""
     row_nbytes = block.X.shape[1] * block.X.dtype.itemsize
-    nbytes, step = block.n_rows * row_nbytes, piece_nbytes(row_nbytes) // row_nbytes
+    nbytes, step = block.n_rows * row_nbytes, piece_rows(row_nbytes)
     X = buffer[:nbytes].view(block.X.dtype).reshape(block.X.shape)
     for start in range(0, block.n_rows, step):
         X[start : start + step] = block.X[start : start + step]

@@ -88,9 +88,8 @@ class BlockReader:
         is_checked = self.checks_integers and X.dtype.kind in "iu" and X.dtype.itemsize == 8  # noqa: PLR2004
         if not X.is_in_files or self._dataset.nan_policy == "omit" or is_checked:
             return None
-        parts = self._X.parts(start, stop)
-        if parts is None:
-            return None
+        # without parts kernels call ``read``, for a piece at a time
+        parts = self._X.parts(start, stop) or []
         y, weight = self._read_beside(start, stop)
         if weight is not None and not weight.all():
             return None
@@ -98,7 +97,7 @@ class BlockReader:
             self.rounded.add(self._dataset.y.name)
         if self._piece is None:
             self._piece = new_piece(X.row_nbytes)
-        files, offsets, heights = np.array(parts, np.int64).T.copy()
+        files, offsets, heights = np.array(parts, np.int64).reshape(-1, 3).T.copy()
         rows = FileRows(
             shape=(stop - start, X.shape[1]),
             dtype=X.dtype,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from streamreg.blocks import is_read_in_place
 from streamreg.errors import DataCorruptionError, InputError
 from streamreg.formatting import MIB, rows_text
 from streamreg.sources.base import Kind, Reader, RowGrid, RowSource
@@ -106,9 +107,14 @@ class SliceableSource(RowSource):
             return None
         if self.array.external or self.array.is_virtual or self.array.file.mode != "r":
             return None
-        is_plain_file = self.array.file.driver == "sec2" and Path(self.file).is_file()
-        is_float_or_integer = self.dtype.kind in "iuf"
-        return self.array.id.get_offset() if is_plain_file and is_float_or_integer else None
+        import h5py  # noqa: PLC0415  (imported already, for the array)
+
+        # other stored types, such as integers of 12 bits, are converted by HDF5
+        is_stored = is_read_in_place(self.dtype) and (
+            self.array.id.get_type() == h5py.h5t.py_create(self.dtype)
+        )
+        is_plain_file = self.array.file.driver == "sec2"
+        return self.array.id.get_offset() if is_plain_file and is_stored else None
 
     def local_paths(self) -> list[Path]:
         return [file for file in [Path(self.file)] if file.is_file()]
@@ -189,7 +195,8 @@ class _SliceReader(ChunkReader):
         # what fails is told by the read
         with suppress(OSError, ValueError, RuntimeError), _READING:
             if self._file is None:
-                self._file = os.open(self._source.file, os.O_RDONLY | os.O_CLOEXEC)
+                # of the file that is open, whatever has its name now
+                self._file = os.dup(self._source.array.file.id.get_vfd_handle())
             offset = self._source.offset()
             if offset is not None:
                 first = offset + start * self._source.row_nbytes

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
+from streamreg.blocks import is_read_in_place
 from streamreg.errors import DataCorruptionError
 from streamreg.formatting import MIB, count, rows_text
 from streamreg.sources.base import Reader, RowGrid, RowSource
@@ -57,7 +58,8 @@ class MemmapSource(RowSource):
         # the address of byte 0 of the file
         self.address = byte_bounds(mapped)[0] - mapped.offset
         strides = [abs(stride) for stride in array.strides]
-        self.is_in_files = array.ndim == 2 and array.flags.c_contiguous  # noqa: PLR2004
+        is_in_order = array.ndim == 2 and array.flags.c_contiguous  # noqa: PLR2004
+        self.is_in_files = is_in_order and is_read_in_place(array.dtype)
         self.by_columns = array.ndim > 1 and array.shape[1] > 1 and strides[1] > strides[0]
 
     def local_paths(self) -> list[Path]:

@@ -116,25 +116,80 @@ def test_rows_that_stay_in_their_files_are_those_that_are_read(tmp_path, written
             np.testing.assert_array_equal(block.X[:], X[start:stop])
             # read again, because the rows of a block are valid until the next read
             block = reader.read(start, stop, in_files=in_files)
-            kernels = load_kernels(best_kernels())
-            state = accumulator.update(state, block, kernels.for_block(block))
+            kernels = load_kernels(best_kernels()).for_block(block)
+            state = accumulator.update(state, block, kernels)
         gradients.append(accumulator.finalize(state).gradient)
     assert block.kind == "dense"
     np.testing.assert_array_equal(*gradients)
     reader.close()
 
 
-def test_rows_of_more_files_than_are_open_at_once_are_read(tmp_path):
-    X = np.random.default_rng(0).standard_normal((1_000, 3))
+def test_rows_of_more_files_than_are_open_at_once_are_read_in_pieces(tmp_path):
+    X = np.random.default_rng(0).standard_normal((20_000, 40))
     group = zarr.create_group(tmp_path / "a.zarr")
-    group.create_array("X", data=X, chunks=(10, 3), compressors=None)
+    group.create_array("X", data=X, chunks=(100, 40), compressors=None)
     reader = BlockReader(open_dataset(tmp_path / "a.zarr" / "X", X[:, 0]))
     before = n_open_files()
-    block = reader.read(0, 600, in_files=True)
-    assert block.kind == "file"
+    assert len(reader.read(0, 6_000, in_files=True).X.files) == 60
     assert n_open_files() == before + 60
-    block = reader.read(0, 1_000, in_files=True)
-    assert block.kind == "dense"
-    np.testing.assert_array_equal(block.X, X)
+    block = reader.read(0, 20_000, in_files=True)
+    assert block.kind == "file"
+    assert len(block.X.files) == 0
+    assert block.is_finite()
+    assert_gradient(reader.read(0, 20_000, in_files=True), X)
+    # a piece, and never the whole block
+    assert reader._X._buffer.rows(0).base.nbytes <= 300_000
     reader.close()
     assert n_open_files() <= before
+
+
+def assert_gradient(block, X):
+    accumulator = Gradient(np.ones((X.shape[1], 1)), np.zeros(1), 1)
+    kernels = load_kernels(best_kernels()).for_block(block)
+    state = accumulator.update(accumulator.zero(), block, kernels)
+    expected = X.T @ (X.sum(axis=1) - X[:, 0]) / len(X)
+    np.testing.assert_allclose(accumulator.finalize(state).gradient[:, 0], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("change", ["replaced", "another folder"])
+def test_kernels_read_the_hdf5_file_that_is_open(tmp_path, monkeypatch, change):
+    X = np.random.default_rng(0).standard_normal((5_000, 4))
+    monkeypatch.chdir(tmp_path)
+    for name, rows in (("a.h5", X), ("b.h5", 2 * X)):
+        with h5py.File(name, "w") as file:
+            file["X"] = rows
+    (tmp_path / "other").mkdir()
+    (tmp_path / "b.h5").replace(tmp_path / "other" / "a.h5")
+    with h5py.File("a.h5") as file:
+        reader = BlockReader(open_dataset(file["X"], X[:, 0]))
+        if change == "replaced":
+            (tmp_path / "other" / "a.h5").replace(tmp_path / "a.h5")
+        else:
+            monkeypatch.chdir(tmp_path / "other")
+        block = reader.read(0, 5_000, in_files=True)
+        assert len(block.X.files) == 1
+        assert_gradient(block, X)
+        reader.close()
+
+
+def test_hdf5_converts_a_stored_type_that_is_not_the_arrays_dtype(tmp_path):
+    # 12 bits of 16, from the fourth on
+    stored = h5py.h5t.STD_U16LE.copy()
+    stored.set_precision(12)
+    stored.set_offset(4)
+    X = np.random.default_rng(0).integers(0, 4_000, (5_000, 3), np.uint16)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        array = h5py.h5d.create(file.id, b"X", stored, h5py.h5s.create_simple(X.shape))
+        array.write(h5py.h5s.ALL, h5py.h5s.ALL, X)
+    with h5py.File(tmp_path / "a.h5") as file:
+        reader = BlockReader(open_dataset(file["X"], X[:, 0]))
+        assert_gradient(reader.read(0, 5_000, in_files=True), X.astype(float))
+        reader.close()
+
+
+def test_long_doubles_of_a_mapped_file_are_converted(tmp_path):
+    X = np.random.default_rng(0).standard_normal((5_000, 3)).astype(np.longdouble)
+    np.save(tmp_path / "a.npy", X)
+    reader = BlockReader(open_dataset(np.load(tmp_path / "a.npy", mmap_mode="r"), np.ones(5_000)))
+    assert reader.read(0, 5_000, in_files=True).kind == "dense"
+    reader.close()

@@ -6,17 +6,24 @@ INLINE uint16_t swap_2(uint16_t bits) { return __builtin_bswap16(bits); }
 INLINE uint32_t swap_4(uint32_t bits) { return __builtin_bswap32(bits); }
 INLINE uint64_t swap_8(uint64_t bits) { return __builtin_bswap64(bits); }
 
-/* The value of a half. Not by arithmetic with subnormal floats, which a library in the same process
- * may have told the processor to take for zeros. */
+/* The value of a half. Subnormal halves are 2⁻¹⁴(1 + m/2¹⁰) - 2⁻¹⁴: arithmetic with normal numbers,
+ * because a library in the same process may have told the processor to take others for zeros. */
 INLINE double half_of(uint16_t bits)
 {
-    const uint64_t exponent = bits >> 10 & 31, mantissa = bits & 0x3ff;
-    const uint64_t biased = exponent == 31 ? 0x7ff : exponent + 1023 - 15;
-    const uint64_t wide = biased << 52 | mantissa << 42;
-    double value;
+    const uint64_t magnitude = bits & 0x7fff, sign = bits & 0x8000;
+    const uint64_t subnormal = magnitude < 0x400 ? (uint64_t)(1023 - 14) << 52 : 0;
+    /* infinity and NaN have the largest exponent of either type */
+    const uint64_t bias = magnitude >= 0x7c00 ? 2047 - 31 : 1023 - 15;
+    const uint64_t wide = (magnitude << 42) + (subnormal ? subnormal : bias << 52);
+    double value, less;
     memcpy(&value, &wide, sizeof value);
-    value = exponent ? value : (double)(int32_t)mantissa * 0x1p-24;
-    return bits & 0x8000 ? -value : value;
+    memcpy(&less, &subnormal, sizeof less);
+    value -= less;
+    uint64_t out;
+    memcpy(&out, &value, sizeof out);
+    out |= sign << 48;
+    memcpy(&value, &out, sizeof value);
+    return value;
 }
 
 #define WIDEN(NAME, BITS, SIZE, TYPE, VALUE_OF)                                     \

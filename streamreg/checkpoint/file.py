@@ -53,7 +53,7 @@ class CheckpointFile:
         """Lock out other fits, and open the last checkpoint that is whole, if there is any.
 
         ``InputError``: nothing can be written to the path, or another fit uses it.
-        ``CheckpointError``: the file belongs to another fit, or is damaged.
+        ``CheckpointError``: the file is damaged, no checkpoint, or of another format version.
         """
         if self.path.is_dir():
             raise InputError(f"{self.name} is a folder; pass the path of a file")

@@ -87,11 +87,6 @@ class RowAppender:
 
     def append(self, rows: Array) -> None:
         """Add rows, (n,) or (n, D)."""
-        if rows.shape[1:] != self._array.shape[1:]:
-            raise InputError(
-                f"rows of shape {rows.shape[1:]} do not belong in {self._array.name}, "
-                f"whose rows have shape {self._array.shape[1:]}"
-            )
         self._require_count(self._written + self._filled + len(rows), complete=False)
         while len(rows):
             piece = rows[: len(self._buffer) - self._filled]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Files beyond this number are not watched. A stamp takes 4 bytes, of memory only once set.
 _MOST_FILES = 1 << 24
 # held while a stamp is compared and set, because threads read the same files
-_STAMPING = threading.RLock()
+_STAMPING = threading.Lock()
 # flag of a stamp: rows of the file were used
 _USED = np.uint32(0x80000000)
 # the stamp of a file that is absent, where absent chunks are allowed
@@ -36,15 +36,8 @@ class FileStamps:
     def __init__(self, shape: tuple[int, ...], describe: Callable[[tuple[int, ...]], str]) -> None:
         self._shape = shape
         self._describe = describe
-        self._values: np.ndarray[Any, np.dtype[np.uint32]] | None = None
-
-    @property
-    def values(self) -> np.ndarray[Any, np.dtype[np.uint32]]:
-        """One stamp for each file that is watched; made when the first file is read."""
-        with _STAMPING:
-            if self._values is None:
-                self._values = np.zeros(min(_MOST_FILES, math.prod(self._shape)), np.uint32)
-            return self._values
+        # one stamp for each file that is watched
+        self.values = np.zeros(min(_MOST_FILES, math.prod(shape)), np.uint32)
 
     def require_unchanged(self, path: Callable[[tuple[int, ...]], Path]) -> None:
         """Raise if a file that was read has changed; ``path`` returns a file from its place."""
@@ -116,10 +109,7 @@ class FileStamps:
         return tuple(int(at) for at in np.unravel_index(number, self._shape))
 
     def _number(self, file_at: tuple[int, ...]) -> int:
-        number = 0
-        for at, length in zip(file_at, self._shape, strict=True):
-            number = number * length + at
-        return number
+        return int(np.ravel_multi_index(file_at, self._shape))
 
 
 def changed(what: str) -> DataCorruptionError:

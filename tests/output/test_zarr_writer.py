@@ -378,10 +378,3 @@ def test_another_count_of_rows_is_refused(count):
     with pytest.raises(InputError, match=f"made for 10 rows but {count} came"):  # noqa: PT012
         appender.append(np.zeros(count))
         appender.close()
-
-
-@pytest.mark.parametrize("rows", [np.zeros(3), np.zeros((3, 1)), np.zeros((3, 2, 1))])
-def test_rows_of_another_shape_are_refused_not_broadcast(rows):
-    appender = RowAppender(WatchedArray((10, 2), (4, 2)))
-    with pytest.raises(InputError, match="whose rows have shape"):
-        appender.append(rows)

@@ -254,7 +254,6 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         return None if names is None else tuple(names)
 
     def _set_fitted(self, fitted: Model) -> None:
-        """Set the attributes of a fitted estimator."""
         one, names = fitted.one_target, fitted.feature_names
         self.coef_ = fitted.coefficients[0] if one else fitted.coefficients
         self.intercept_ = float(fitted.intercept[0]) if one else fitted.intercept

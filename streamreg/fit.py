@@ -15,14 +15,7 @@ from streamreg.config import FitConfig, memory_limit_or_default
 from streamreg.engines.blas import blas_threads_of_solver
 from streamreg.engines.partition import HOST
 from streamreg.engines.threads import ThreadsEngine, ThreadsReducer
-from streamreg.errors import (
-    InputError,
-    MemoryLimitError,
-    Message,
-    Parameter,
-    Part,
-    Remedy,
-)
+from streamreg.errors import InputError, MemoryLimitError, Message, Parameter, Part, Remedy
 from streamreg.formatting import format_nbytes
 from streamreg.machine import PeakMemory, available_nbytes, usable_cpus
 from streamreg.model import Model
@@ -41,7 +34,6 @@ if TYPE_CHECKING:
     from streamreg.planning.backend import OnRows, Request
     from streamreg.planning.plan import Plan
     from streamreg.planning.terms import Candidate, Needs
-    from streamreg.solvers.base import Reduce
     from streamreg.sources.dataset import Dataset
 
 Result = TypeVar("Result")
@@ -228,7 +220,16 @@ def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress = NO_PRO
             checkpoint = stack.enter_context(Checkpoint(config.checkpoint, identity, dataset))
         engine = stack.enter_context(backend.open(dataset, candidate, progress.rows))
         stack.callback(progress.close)
-        reduce = _reduce_with(dataset, engine, progress, checkpoint)
+
+        def reduce(accumulator: Accumulator[Any, Result]) -> Result:
+            progress.begin_pass(dataset.n_rows)
+            if checkpoint is None:
+                reduction = engine.reduce(accumulator)
+            else:
+                reduction = checkpoint.reduce(engine, accumulator)
+            _require_rows(dataset, reduction, engine.n_omitted)
+            return reduction.result
+
         with blas_threads_of_solver(dataset.n_features):
             solution = solver.solve(problem, reduce, progress.epoch, checkpoint or NO_ITERATE_STORE)
         # a file that changed after its last read is noticed here
@@ -241,23 +242,6 @@ def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress = NO_PRO
         [*solution.warnings, *engine.rounding_warnings(), *engine.omission_warnings()],
         None if checkpoint is None else checkpoint.error_if_unsaved(),
     )
-
-
-def _reduce_with(
-    dataset: Dataset, engine: Engine, progress: Progress, checkpoint: Checkpoint | None
-) -> Reduce:
-    """Return the function with which a solver runs passes."""
-
-    def reduce(accumulator: Accumulator[Any, Result]) -> Result:
-        progress.begin_pass(dataset.n_rows)
-        if checkpoint is None:
-            reduction = engine.reduce(accumulator)
-        else:
-            reduction = checkpoint.reduce(engine, accumulator)
-        _require_rows(dataset, reduction, engine.n_omitted)
-        return reduction.result
-
-    return reduce
 
 
 @contextmanager
@@ -296,10 +280,13 @@ def _require_rows(dataset: Dataset, reduction: Reduction[Any], n_omitted: int) -
             )
         return
     if n_omitted == dataset.n_rows:
-        why = Message("all hold NaN or inf and ", Parameter("nan_policy", "omit"), " drops them")
+        why: Part = Message(
+            "all hold NaN or inf and ", Parameter("nan_policy", "omit"), " drops them"
+        )
     elif n_omitted:
-        why = Message(f"{n_omitted:,} left out for NaN or inf, and all others have zero weight")
+        why = f"{n_omitted:,} left out for NaN or inf, and all others have zero weight"
     else:
-        why = Message("all have zero weight")
-    what = f"no row of {dataset.X.name} is left to fit"
-    raise InputError(f"{what}: of {dataset.n_rows:,} rows, " + why)
+        why = "all have zero weight"
+    raise InputError(
+        f"no row of {dataset.X.name} is left to fit: of {dataset.n_rows:,} rows, ", why
+    )

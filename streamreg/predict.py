@@ -106,8 +106,8 @@ def predict_to(
     work = _Prediction(model, dataset, _output_term(model, dataset), config)
     shape = (dataset.n_rows,) if model.one_target else (dataset.n_rows, model.n_targets)
     identity = _identity(model, dataset)
-    with new_array(path, shape, overwrite=overwrite, identity=identity) as (array, is_resumed):
-        done = _rows_written(array) if is_resumed else 0
+    with new_array(path, shape, overwrite=overwrite, identity=identity) as array:
+        done = _rows_written(array)
         appender = RowAppender(array, done)
         with closing(work.blocks(progress, done)) as blocks:
             for start, rows in blocks:

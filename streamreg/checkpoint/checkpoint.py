@@ -73,10 +73,10 @@ class Checkpoint(IterateStore):
         self.file = CheckpointFile(path, {**identity, "data": data})
         self._dataset = dataset
         self._stamps = dataset.stamps()
-        self._known: dict[str, list[_Pass]] = {}  # the passes in the file, without their states
-        self._saved: list[_Pass] = []  # those of them not yet used
         # the passes before the first iterate, and those after the last
         self._passes: dict[str, list[_Pass]] = {"first": [], "later": []}
+        # the saved ones that are not yet used, without their states
+        self._saved: dict[str, list[_Pass]] = {"first": [], "later": []}
         self._iterate: NamedTuple | None = None
         self._n_done = 0  # complete passes among those to which the next one belongs
         self._is_new = self._is_lost = False
@@ -106,12 +106,11 @@ class Checkpoint(IterateStore):
 
     def _resume(self) -> None:
         self._require_same_fit()
-        for when in self._passes:
+        for when in self._saved:
             try:
-                self._known[when] = [_Pass.parse(known) for known in self.file.header[when]]
+                self._saved[when] = [_Pass.parse(known) for known in self.file.header[when]]
             except (KeyError, OverflowError, TypeError, ValueError) as error:
                 raise self.file.damaged(f"its list of passes ({when}) is not one") from error
-        self._saved = self._known["first"]
         for name, stamps in self._stamps.items():
             stamps.values[...] = self.file.read(f"stamps/{name}", like=stamps.values)
         try:
@@ -172,7 +171,7 @@ class Checkpoint(IterateStore):
 
     def load(self, iterate: Iterate) -> Iterate:
         """Return the last saved iterate, or the given one if none was saved."""
-        if self._saved or not self.file.header.get("has_iterate"):
+        if self._saved["first"] or not self.file.header.get("has_iterate"):
             return iterate
         # the losses are longer than at the start
         saved = iterate._replace(
@@ -181,21 +180,20 @@ class Checkpoint(IterateStore):
                 for name, value in iterate._asdict().items()
             }
         )
-        self._saved, self._n_done = self._known["later"], 0
-        self._iterate = saved
+        self._iterate, self._n_done = saved, 0
         return saved
 
     def save(self, iterate: NamedTuple) -> None:
         """Save an iterate; passes between the first iterate and this one are not needed."""
-        if not self._saved:
+        if not self._saved[self._when]:
             self._iterate, self._n_done, self._is_lost = iterate, 0, False
             self._passes = self._passes | {"later": []}
 
     def _take(self, accumulator: Accumulator[Any, Any], *, is_large: bool) -> PartialResult | None:
         """Return the saved partial result of this pass, if there is one."""
-        if not self._saved:
+        if not self._saved[self._when]:
             return None
-        known = self._saved.pop(0)
+        known = self._saved[self._when].pop(0)
         name = f"{self._when}/{self._n_done}"
         if known.accumulator != type(accumulator).__name__:
             raise self.file.damaged(f"its pass {name} is of {known.accumulator}")

@@ -142,12 +142,7 @@ class CheckpointFile:
         damages = []
         for path in (self.path, self.previous):
             try:
-                archive = Archive(path)
-                try:
-                    archive.require_whole()
-                except NotAnArchiveError:
-                    archive.close()
-                    raise
+                archive = Archive(path, checks_all=True)
             except FileNotFoundError:
                 continue
             except (OSError, NotAnArchiveError) as damage:

@@ -68,9 +68,8 @@ class GpuBackend(Backend):
         """Accept all rows, on the host and on the device."""
 
     def needs(self, request: Request, n_threads: int) -> Needs:
-        n_passes = request.solver.footprint(request.problem).n_passes
-        n_scans = n_passes if self.caches_blocks else 1
-        return gpu_needs(request, self.policy, n_threads, self._device_limit, n_scans)
+        limit, caches = self._device_limit, self.caches_blocks
+        return gpu_needs(request, self.policy, n_threads, limit, caches=caches)
 
     def open(self, dataset: Dataset, candidate: Candidate, on_rows: OnRows) -> Engine:
         needs = _device_of(candidate)

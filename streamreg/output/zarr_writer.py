@@ -43,11 +43,11 @@ def new_group(
 @contextmanager
 def new_array(
     path: str | os.PathLike[str], shape: tuple[int, ...], *, overwrite: bool, identity: str = ""
-) -> Iterator[tuple[zarr.Array[Any], bool]]:
+) -> Iterator[zarr.Array[Any]]:
     """Yield a Zarr v3 array, as :func:`new_group`, with the chunks of :func:`create_array`.
 
-    With an ``identity`` an interrupt does not remove the partial array. The second value is whether
-    the array is such a partial array of the same identity.
+    With an ``identity`` an interrupt does not remove the partial array: the next call with the same
+    identity yields it again.
     """
     import zarr  # noqa: PLC0415  (imported only to write Zarr arrays)
 
@@ -58,9 +58,8 @@ def new_array(
             with suppress(Exception):
                 array = zarr.open_array(partial, mode="r+")
         if array is None:
-            yield uninterrupted(zarr.create_array, partial, **_layout(shape)), False
-        else:
-            yield array, True
+            array = uninterrupted(zarr.create_array, partial, **_layout(shape))
+        yield array
 
 
 def create_array(group: zarr.Group, name: str, shape: tuple[int, ...]) -> zarr.Array[Any]:

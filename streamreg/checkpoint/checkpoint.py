@@ -50,7 +50,7 @@ class _Pass(NamedTuple):
 
     @classmethod
     def parse(cls, known: dict[str, Any]) -> _Pass:
-        """Return what :meth:`described` describes; for anything else raise one of many errors."""
+        """Return the pass that ``known`` describes, without its state; damage raises any error."""
         names = ("n_blocks", "n_rows", "n_omitted")
         n_blocks, n_rows, n_omitted = (operator.index(known[name]) for name in names)
         weight_sum = float.fromhex(known["weight_sum"])

@@ -134,7 +134,9 @@ class LocalReader(ChunkReader):
 
     def _read_chunk(self, chunk: Place, out: Array, first: int) -> None:
         """Fill ``out``, which is contiguous and as wide as the chunk, as :meth:`_fill` does."""
-        self._close_all_but({self._source.split(chunk)[0]})
+        # those of the last ``parts`` stay open, because kernels read them after a look at one row
+        if self._source.split(chunk)[0] not in self._open:
+            self._close_all_but(set())
         span = self._locate(chunk)
         if span is None:
             out[...] = self._source.array.fill_value or 0

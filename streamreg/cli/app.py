@@ -120,6 +120,5 @@ def _explain(error: BaseException) -> int:
     return _DEFECT
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    del frame
+def _stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
     raise _SignalError(signal.Signals(number))

@@ -68,7 +68,6 @@ class Backend(ABC):
     def segment_reducer(self, candidate: Candidate) -> SegmentReducer:
         """Return what reduces segments where this backend runs, for a cluster's workers."""
 
-    def without_device(self, dataset: Dataset) -> Backend | None:
+    def without_device(self, dataset: Dataset) -> Backend | None:  # noqa: ARG002
         """Return the backend that reduces the rows without a device, if there is a choice."""
-        del dataset
         return None

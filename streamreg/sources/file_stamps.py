@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Files beyond this number are not watched. A stamp takes 4 bytes, of memory only once set.
 _MOST_FILES = 1 << 24
 # held while a stamp is compared and set, because threads read the same files
-_STAMPING = threading.Lock()
+_STAMPING = threading.RLock()
 # flag of a stamp: rows of the file were used
 _USED = np.uint32(0x80000000)
 # the stamp of a file that is absent, where absent chunks are allowed
@@ -36,8 +36,15 @@ class FileStamps:
     def __init__(self, shape: tuple[int, ...], describe: Callable[[tuple[int, ...]], str]) -> None:
         self._shape = shape
         self._describe = describe
-        # one stamp for each file that is watched
-        self.values = np.zeros(min(_MOST_FILES, math.prod(shape)), np.uint32)
+        self._values: np.ndarray[Any, np.dtype[np.uint32]] | None = None
+
+    @property
+    def values(self) -> np.ndarray[Any, np.dtype[np.uint32]]:
+        """One stamp for each file that is watched; made when the first file is read."""
+        with _STAMPING:
+            if self._values is None:
+                self._values = np.zeros(min(_MOST_FILES, math.prod(self._shape)), np.uint32)
+            return self._values
 
     def require_unchanged(self, path: Callable[[tuple[int, ...]], Path]) -> None:
         """Raise if a file that was read has changed; ``path`` returns a file from its place."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,21 +86,22 @@ class MemmapSource(RowSource):
     def _open_file(self) -> int | None:
         """Open the file; return ``None`` if another file has taken the name of the mapped one."""
         low, high = byte_bounds(self.array)
-        try:
-            file = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            return None
-        status, needed = os.fstat(file), high - self.address
-        is_mapped = _is_mapped(status, low)
-        if is_mapped and status.st_size >= needed:
+        with ExitStack() as on_failure:
+            try:
+                file = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                on_failure.callback(os.close, file)
+                status = os.fstat(file)
+            except OSError:
+                return None
+            if not _is_mapped(status, low):
+                return None
+            if status.st_size < high - self.address:
+                raise DataCorruptionError(
+                    f"{self.path} has {count(status.st_size, 'byte')} where {self.name} needs "
+                    f"{high - self.address:,}; it was shortened after it was mapped"
+                )
+            on_failure.pop_all()
             return file
-        os.close(file)
-        if is_mapped:
-            raise DataCorruptionError(
-                f"{self.path} has {count(status.st_size, 'byte')} where {self.name} needs "
-                f"{needed:,}; it was shortened after it was mapped"
-            )
-        return None
 
 
 class _FileReader(Reader):

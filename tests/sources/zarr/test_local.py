@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -45,6 +47,23 @@ def test_the_next_chunk_is_fetched_ahead(tmp_path, monkeypatch, layout, expected
     }
     assert [files[inode] for inode, *_ in asked] == [*expected]
     assert {advice for *_, advice in asked} <= {os.POSIX_FADV_WILLNEED}
+
+
+def test_threads_that_read_at_once_share_the_stamps(tmp_path, monkeypatch):
+    zeros, made, both = np.zeros, [], threading.Barrier(2)
+
+    def made_slowly(*given):
+        made.append(given)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.5)  # for another thread that does the same
+        return zeros(*given)
+
+    monkeypatch.setattr(np, "zeros", made_slowly)
+    stamps, status = FileStamps((2,), str), tmp_path.stat()
+    with ThreadPoolExecutor(2) as pool:
+        assert all(pool.map(lambda at: stamps.agree((at,), status), range(2)))
+    assert len(made) == 1
+    assert len(stamps.seen()) == 2
 
 
 def test_only_a_file_whose_rows_were_used_must_not_change(tmp_path):

@@ -191,9 +191,10 @@ class LocalReader(ChunkReader):
     def _open_file(self, chunk: Place, file_at: Place) -> tuple[int, int, int] | None:
         """Open the file that holds a chunk; return what ``_locate`` does, but of the whole file."""
         stamps = self._files.stamps
+        if file_at not in self._open:
+            self._files.metadata.require_unchanged()
         try:
             if file_at not in self._open:
-                self._files.metadata.require_unchanged()
                 self._open[file_at] = retried(os.open, self._files.path(file_at), _FLAGS)
             file = self._open[file_at]
             status = os.fstat(file)

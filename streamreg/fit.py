@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,34 +15,25 @@ from streamreg.config import FitConfig, memory_limit_or_default
 from streamreg.engines.blas import blas_threads_of_solver
 from streamreg.engines.partition import HOST
 from streamreg.engines.threads import ThreadsEngine, ThreadsReducer
-from streamreg.errors import (
-    InputError,
-    MemoryLimitError,
-    Message,
-    Parameter,
-    Part,
-    Remedy,
-)
+from streamreg.errors import InputError, MemoryLimitError, Message, Parameter, Part, Remedy
 from streamreg.formatting import format_nbytes
 from streamreg.machine import PeakMemory, available_nbytes, usable_cpus
 from streamreg.model import Model
 from streamreg.planning.backend import Backend
 from streamreg.planning.memory_model import HOST_RATES, make_plan, threads_needs
-from streamreg.progress import Progress
+from streamreg.progress import NO_PROGRESS, Progress
 from streamreg.signals import sigterm_as_exit
 from streamreg.solvers.base import LEAST_SQUARES, NO_ITERATE_STORE, Problem, Solution
-from streamreg.sources.fingerprint import identity as rows_identity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from streamreg.accumulators.base import Accumulator
     from streamreg.engines.base import Engine, Reduction, SegmentReducer
     from streamreg.errors import CheckpointError
-    from streamreg.planning.backend import Request
+    from streamreg.planning.backend import OnRows, Request
     from streamreg.planning.plan import Plan
     from streamreg.planning.terms import Candidate, Needs
-    from streamreg.solvers.base import Reduce
     from streamreg.sources.dataset import Dataset
 
 Result = TypeVar("Result")
@@ -98,9 +89,7 @@ class ThreadsBackend(Backend):
     def needs(self, request: Request, n_threads: int) -> Needs:
         return threads_needs(request, n_threads)
 
-    def open(
-        self, dataset: Dataset, candidate: Candidate, on_rows: Callable[[int], None]
-    ) -> Engine:
+    def open(self, dataset: Dataset, candidate: Candidate, on_rows: OnRows) -> Engine:
         return ThreadsEngine(
             dataset,
             candidate.n_threads,
@@ -192,7 +181,7 @@ def plan_fit(dataset: Dataset, config: FitConfig, backend: Backend | None = None
     return plan
 
 
-def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress | None = None) -> Fit:
+def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress = NO_PROGRESS) -> Fit:
     """Fit a data set.
 
     Raises
@@ -204,7 +193,6 @@ def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress | None =
     """
     if dataset.y is None:
         raise InputError("a fit needs y")
-    progress = progress or Progress()
     backend = backend_of(config)
     plan = plan_fit(dataset, config, backend)
     candidate = plan.require_fit()
@@ -217,7 +205,7 @@ def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress | None =
         penalty=solver.penalty(config.l2),
         feature_names=dataset.feature_names,
     )
-    with _explain_refused_memory(plan), PeakMemory() as peak:
+    with _explain_refused_memory(plan), PeakMemory() as peak, ExitStack() as stack:
         # loaded within the measurement, because the plan counts them
         # other kernels, or another partition, give other last bits
         identity = {
@@ -226,20 +214,26 @@ def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress | None =
             "kernels": candidate.kernels,
             "partition": backend.policy.identity(),
         }
-        with (
-            _checkpoint(dataset, config.checkpoint, identity) as checkpoint,
-            backend.open(dataset, candidate, progress.rows) as engine,
-        ):
-            reduce = _reduce_with(dataset, engine, progress, checkpoint)
-            try:
-                with blas_threads_of_solver(dataset.n_features):
-                    solution = solver.solve(
-                        problem, reduce, progress.epoch, checkpoint or NO_ITERATE_STORE
-                    )
-                # a file that changed after its last read is noticed here
-                dataset.require_unchanged()
-            finally:
-                progress.close()
+        checkpoint = None
+        if config.checkpoint is not None:
+            stack.enter_context(sigterm_as_exit())
+            checkpoint = stack.enter_context(Checkpoint(config.checkpoint, identity, dataset))
+        engine = stack.enter_context(backend.open(dataset, candidate, progress.rows))
+        stack.callback(progress.close)
+
+        def reduce(accumulator: Accumulator[Any, Result]) -> Result:
+            progress.begin_pass(dataset.n_rows)
+            if checkpoint is None:
+                reduction = engine.reduce(accumulator)
+            else:
+                reduction = checkpoint.reduce(engine, accumulator)
+            _require_rows(dataset, reduction, engine.n_omitted)
+            return reduction.result
+
+        with blas_threads_of_solver(dataset.n_features):
+            solution = solver.solve(problem, reduce, progress.epoch, checkpoint or NO_ITERATE_STORE)
+        # a file that changed after its last read is noticed here
+        dataset.require_unchanged()
     return Fit(
         solution,
         plan,
@@ -248,36 +242,6 @@ def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress | None =
         [*solution.warnings, *engine.rounding_warnings(), *engine.omission_warnings()],
         None if checkpoint is None else checkpoint.error_if_unsaved(),
     )
-
-
-@contextmanager
-def _checkpoint(
-    dataset: Dataset, path: str | None, identity: dict[str, Any]
-) -> Iterator[Checkpoint | None]:
-    """Yield the fit's checkpoint, if one was asked for; otherwise nothing is read."""
-    if path is None:
-        yield None
-        return
-    identity["data"] = {name: rows_identity(source) for name, source in dataset.named().items()}
-    with sigterm_as_exit(), Checkpoint(path, identity, dataset) as opened:
-        yield opened
-
-
-def _reduce_with(
-    dataset: Dataset, engine: Engine, progress: Progress, checkpoint: Checkpoint | None
-) -> Reduce:
-    """Return the function with which a solver runs passes."""
-
-    def reduce(accumulator: Accumulator[Any, Result]) -> Result:
-        progress.begin_pass(dataset.n_rows)
-        if checkpoint is None:
-            reduction = engine.reduce(accumulator)
-        else:
-            reduction = checkpoint.reduce(engine, accumulator)
-        _require_rows(dataset, reduction, engine.n_omitted)
-        return reduction.result
-
-    return reduce
 
 
 @contextmanager
@@ -316,10 +280,13 @@ def _require_rows(dataset: Dataset, reduction: Reduction[Any], n_omitted: int) -
             )
         return
     if n_omitted == dataset.n_rows:
-        why = Message("all hold NaN or inf and ", Parameter("nan_policy", "omit"), " drops them")
+        why: Part = Message(
+            "all hold NaN or inf and ", Parameter("nan_policy", "omit"), " drops them"
+        )
     elif n_omitted:
-        why = Message(f"{n_omitted:,} left out for NaN or inf, and all others have zero weight")
+        why = f"{n_omitted:,} left out for NaN or inf, and all others have zero weight"
     else:
-        why = Message("all have zero weight")
-    what = f"no row of {dataset.X.name} is left to fit"
-    raise InputError(f"{what}: of {dataset.n_rows:,} rows, " + why)
+        why = "all have zero weight"
+    raise InputError(
+        f"no row of {dataset.X.name} is left to fit: of {dataset.n_rows:,} rows, ", why
+    )

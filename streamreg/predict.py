@@ -28,7 +28,7 @@ from streamreg.planning.memory_model import process_term
 from streamreg.planning.plan import itemised
 from streamreg.planning.row_costs import RowCosts
 from streamreg.planning.terms import Term, peak
-from streamreg.progress import Progress
+from streamreg.progress import NO_PROGRESS, Progress
 from streamreg.sources.fingerprint import folder_state, identity
 from streamreg.sources.kinds import open_source
 
@@ -61,7 +61,7 @@ def predict(
     model: Model,
     dataset: Dataset,
     config: FitConfig,
-    progress: Progress | None = None,
+    progress: Progress = NO_PROGRESS,
 ) -> Float64:
     """Return predictions in memory, (N,) or (N, K).
 
@@ -83,7 +83,7 @@ def predict_to(
     dataset: Dataset,
     out: str | os.PathLike[str],
     config: FitConfig,
-    progress: Progress | None = None,
+    progress: Progress = NO_PROGRESS,
     *,
     overwrite: bool = False,
     inputs: Sequence[str | os.PathLike[str]] = (),
@@ -106,8 +106,8 @@ def predict_to(
     work = _Prediction(model, dataset, _output_term(model, dataset), config)
     shape = (dataset.n_rows,) if model.one_target else (dataset.n_rows, model.n_targets)
     identity = _identity(model, dataset)
-    with new_array(path, shape, overwrite=overwrite, identity=identity) as (array, is_resumed):
-        done = _rows_written(array) if is_resumed else 0
+    with new_array(path, shape, overwrite=overwrite, identity=identity) as array:
+        done = _rows_written(array)
         appender = RowAppender(array, done)
         with closing(work.blocks(progress, done)) as blocks:
             for start, rows in blocks:
@@ -121,7 +121,7 @@ def score(
     model: Model,
     dataset: Dataset,
     config: FitConfig,
-    progress: Progress | None = None,
+    progress: Progress = NO_PROGRESS,
 ) -> Scores:
     """Return R² of each target, streamed; NaN for a constant target.
 
@@ -138,7 +138,6 @@ def score(
     costs = RowCosts.of(dataset, HOST)
     terms = partial(_terms, model, costs, accumulator.scratch_nbytes)
     n_threads = _threads_that_fit("score", dataset, terms, config)
-    progress = progress or Progress()
     with closing(progress), ThreadsEngine(dataset, n_threads, progress.rows) as engine:
         progress.begin_pass(dataset.n_rows)
         reduction = engine.reduce(accumulator)
@@ -185,13 +184,12 @@ class _Prediction:
         self._intercept = model.intercept
 
     def blocks(
-        self, progress: Progress | None, n_rows_done: int = 0
+        self, progress: Progress, n_rows_done: int = 0
     ) -> Generator[tuple[int, Float64], None, None]:
         """Yield the first row and the predictions, (n, K), of blocks that are not done."""
         rows = self._rows
         blocks = Blocks.of(rows.X.grid, rows.row_nbytes)
         first = blocks.number_at(n_rows_done) if n_rows_done < blocks.n_rows else len(blocks)
-        progress = progress or Progress()
         with (
             closing(progress),
             one_blas_thread(),

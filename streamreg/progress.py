@@ -30,6 +30,9 @@ class Progress:
         """Stop, because the work is done or has failed."""
 
 
+NO_PROGRESS = Progress()
+
+
 class EpochCallback(Progress):
     """Calls a function with each epoch's record."""
 
@@ -120,5 +123,5 @@ def progress_of(choice: object, name: str) -> Progress:
     if callable(choice):
         return EpochCallback(choice)
     if not choice:
-        return Progress()
+        return NO_PROGRESS
     return Bars(name) if sys.stderr.isatty() else Lines(name)

@@ -8,12 +8,14 @@ identical answers.
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from streamreg.checkpoint.file import CheckpointFile
 from streamreg.engines.base import PartialResult
 from streamreg.errors import CheckpointError, DataCorruptionError, Parameter, Part
 from streamreg.solvers.base import IterateStore
+from streamreg.sources.fingerprint import identity as rows_identity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,16 +28,6 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 Iterate = TypeVar("Iterate", bound=NamedTuple)
 
-# the description of a pass in the file
-_KINDS = {
-    "accumulator": str,
-    "n_blocks": int,
-    "n_rows": int,
-    "weight_sum": str,  # hexadecimal, because JSON has no infinity
-    "n_omitted": int,
-    "rounded": list,
-}
-
 
 class _Pass(NamedTuple):
     """The partial result of one pass."""
@@ -45,29 +37,46 @@ class _Pass(NamedTuple):
     is_large: bool
 
     def described(self) -> dict[str, Any]:
-        """Return all but the state, by the names of ``_KINDS``."""
-        own = {
+        """Return all but the state, as in JSON."""
+        partial = self.partial
+        return {
             "accumulator": self.accumulator,
-            "weight_sum": float(self.partial.weight_sum).hex(),
-            "rounded": sorted(self.partial.rounded),
+            "n_blocks": partial.n_blocks,
+            "n_rows": partial.n_rows,
+            "weight_sum": float(partial.weight_sum).hex(),  # because JSON has no infinity
+            "n_omitted": partial.n_omitted,
+            "rounded": sorted(partial.rounded),
         }
-        return {name: own.get(name, getattr(self.partial, name, None)) for name in _KINDS}
+
+    @classmethod
+    def parse(cls, known: dict[str, Any]) -> _Pass:
+        """Return the pass that ``known`` describes, without its state; damage raises any error."""
+        names = ("n_blocks", "n_rows", "n_omitted")
+        n_blocks, n_rows, n_omitted = (operator.index(known[name]) for name in names)
+        weight_sum = float.fromhex(known["weight_sum"])
+        if not weight_sum >= 0 or min(n_blocks, n_rows, n_omitted) < 0:
+            raise ValueError("a number is negative")
+        rounded = frozenset(known["rounded"])
+        partial = PartialResult(None, n_blocks, n_rows, weight_sum, n_omitted, rounded)
+        return cls(known["accumulator"], partial, is_large=False)
 
 
 class Checkpoint(IterateStore):
     """The checkpoint of one fit; use it as a context manager around the fit.
 
-    Entering the context raises what :meth:`CheckpointFile.open` raises, and ``DataCorruptionError``
-    if a file that was read before has changed.
+    Entering the context raises what :meth:`CheckpointFile.open` raises, ``CheckpointError`` if the
+    file belongs to another fit, and ``DataCorruptionError`` if data that were read have changed.
     """
 
     def __init__(self, path: str | Path, identity: Mapping[str, Any], dataset: Dataset) -> None:
-        self.file = CheckpointFile(path, identity)
+        data = {name: rows_identity(source) for name, source in dataset.named().items()}
+        self.file = CheckpointFile(path, {**identity, "data": data})
         self._dataset = dataset
         self._stamps = dataset.stamps()
-        self._saved: list[dict[str, Any]] = []  # descriptions of saved passes not yet used
         # the passes before the first iterate, and those after the last
         self._passes: dict[str, list[_Pass]] = {"first": [], "later": []}
+        # the saved ones that are not yet used, without their states
+        self._saved: dict[str, list[_Pass]] = {"first": [], "later": []}
         self._iterate: NamedTuple | None = None
         self._n_done = 0  # complete passes among those to which the next one belongs
         self._is_new = self._is_lost = False
@@ -97,12 +106,11 @@ class Checkpoint(IterateStore):
 
     def _resume(self) -> None:
         self._require_same_fit()
-        header = self.file.header
-        for when in self._passes:
-            known = header.get(when)
-            if not isinstance(known, list) or not all(map(_is_description, known)):
-                raise self.file.damaged(f"its list of passes ({when}) is not one")
-        self._saved = list(header["first"])
+        for when in self._saved:
+            try:
+                self._saved[when] = [_Pass.parse(known) for known in self.file.header[when]]
+            except (KeyError, OverflowError, TypeError, ValueError) as error:
+                raise self.file.damaged(f"its list of passes ({when}) is not one") from error
         for name, stamps in self._stamps.items():
             stamps.values[...] = self.file.read(f"stamps/{name}", like=stamps.values)
         try:
@@ -163,7 +171,7 @@ class Checkpoint(IterateStore):
 
     def load(self, iterate: Iterate) -> Iterate:
         """Return the last saved iterate, or the given one if none was saved."""
-        if self._saved or not self.file.header.get("has_iterate"):
+        if self._saved["first"] or not self.file.header.get("has_iterate"):
             return iterate
         # the losses are longer than at the start
         saved = iterate._replace(
@@ -172,35 +180,27 @@ class Checkpoint(IterateStore):
                 for name, value in iterate._asdict().items()
             }
         )
-        self._saved, self._n_done = list(self.file.header["later"]), 0
-        self._iterate = saved
+        self._iterate, self._n_done = saved, 0
         return saved
 
     def save(self, iterate: NamedTuple) -> None:
         """Save an iterate; passes between the first iterate and this one are not needed."""
-        if not self._saved:
+        if not self._saved[self._when]:
             self._iterate, self._n_done, self._is_lost = iterate, 0, False
             self._passes = self._passes | {"later": []}
 
     def _take(self, accumulator: Accumulator[Any, Any], *, is_large: bool) -> PartialResult | None:
         """Return the saved partial result of this pass, if there is one."""
-        if not self._saved:
+        if not self._saved[self._when]:
             return None
-        known = self._saved.pop(0)
+        known = self._saved[self._when].pop(0)
         name = f"{self._when}/{self._n_done}"
-        if known["accumulator"] != type(accumulator).__name__:
-            raise self.file.damaged(f"its pass {name} is of {known['accumulator']}")
+        if known.accumulator != type(accumulator).__name__:
+            raise self.file.damaged(f"its pass {name} is of {known.accumulator}")
         zero = accumulator.zero()
         like = zero._asdict()
         arrays = {each: self.file.read(f"{name}/{each}", like=like[each]) for each in like}
-        partial = PartialResult(
-            zero._replace(**arrays),
-            known["n_blocks"],
-            known["n_rows"],
-            float.fromhex(known["weight_sum"]),
-            known["n_omitted"],
-            frozenset(known["rounded"]),
-        )
+        partial = known.partial._replace(state=zero._replace(**arrays))
         # the engine writes to what it gets
         own = partial if is_large else partial.copied()
         saved = self._in_file(name, _Pass(type(accumulator).__name__, own, is_large))
@@ -249,20 +249,6 @@ class Checkpoint(IterateStore):
         state = each.partial.state
         fields = (self.file.stored(f"{name}/{field}") for field in state._fields)
         return each._replace(partial=each.partial._replace(state=type(state)(*fields)))
-
-
-def _is_description(known: Any) -> bool:  # noqa: ANN401  (JSON)
-    """Whether this is what :meth:`_Pass.described` returns."""
-    if not isinstance(known, dict) or {name: type(known[name]) for name in known} != _KINDS:
-        return False
-    try:
-        return (
-            min(known["n_blocks"], known["n_rows"], known["n_omitted"]) >= 0
-            and all(isinstance(name, str) for name in known["rounded"])
-            and float.fromhex(known["weight_sum"]) >= 0
-        )
-    except (ValueError, OverflowError):
-        return False
 
 
 def _differences(then: Any, now: Any, name: Part = "") -> list[tuple[Part, Any, Any]]:  # noqa: ANN401

@@ -53,7 +53,7 @@ class CheckpointFile:
         """Lock out other fits, and open the last checkpoint that is whole, if there is any.
 
         ``InputError``: nothing can be written to the path, or another fit uses it.
-        ``CheckpointError``: the file belongs to another fit, or is damaged.
+        ``CheckpointError``: the file is damaged, no checkpoint, or of another format version.
         """
         if self.path.is_dir():
             raise InputError(f"{self.name} is a folder; pass the path of a file")
@@ -142,12 +142,7 @@ class CheckpointFile:
         damages = []
         for path in (self.path, self.previous):
             try:
-                archive = Archive(path)
-                try:
-                    archive.require_whole()
-                except NotAnArchiveError:
-                    archive.close()
-                    raise
+                archive = Archive(path, checks_all=True)
             except FileNotFoundError:
                 continue
             except (OSError, NotAnArchiveError) as damage:

@@ -6,7 +6,7 @@ import signal
 import sys
 import traceback
 import warnings
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
     for number in _SIGNALS:
         # not KeyboardInterrupt, which typer turns into a silent exit
         signal.signal(number, _stop)
-    warnings.showwarning = _show_warning
+    warnings.showwarning = lambda message, *_, **__: show.warn(message)
     warnings.simplefilter("always", DataWarning)
     try:
         code = app([each for each in given if each != "--debug"], standalone_mode=False) or 0
@@ -120,11 +120,5 @@ def _explain(error: BaseException) -> int:
     return _DEFECT
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    del frame
+def _stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
     raise _SignalError(signal.Signals(number))
-
-
-def _show_warning(message: Warning | str, *context: Any, **more: Any) -> None:  # noqa: ANN401
-    del context, more
-    show.warn(message)

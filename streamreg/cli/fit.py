@@ -57,7 +57,12 @@ def fit(
 ) -> None:
     """Fit a data set; exits with 4 if the tolerance was not reached."""
     if out is not None:
-        require_model_path(out, overwrite=overwrite)
+        # before any pass, because a file that cannot be written would lose the model
+        if out.suffix not in {".json", ".npz"}:
+            raise InputError(f"--out {out} must end in .json or .npz")
+        require_folder(out, f"--out {out}")
+        if out.exists() and not overwrite:
+            raise InputError(f"--out {out} exists; pass --overwrite to replace it")
         if config.checkpoint is not None and out.resolve() == Path(config.checkpoint).resolve():
             raise InputError(f"--out and --checkpoint are both {out}; choose two files")
     result = fitting.fit_dataset(dataset, config, progress_of(progress, "fit"))
@@ -76,15 +81,6 @@ def fit(
         why = show.text_of(result.solution.status.value)
         show.say(f"{result.plan.chosen} did not converge. {why}")
         raise typer.Exit(_NOT_CONVERGED)
-
-
-def require_model_path(out: Path, *, overwrite: bool) -> None:
-    """Refuse, before any pass, a model file that could not be written after it."""
-    if out.suffix not in {".json", ".npz"}:
-        raise InputError(f"--out {out} must end in .json or .npz")
-    require_folder(out, f"--out {out}")
-    if out.exists() and not overwrite:
-        raise InputError(f"--out {out} exists; pass --overwrite to replace it")
 
 
 def _document(model: Model, result: Fit, out: Path | None) -> dict[str, Any]:

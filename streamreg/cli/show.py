@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -21,8 +21,7 @@ _MIN_WIDTH = 100
 
 def say(message: str) -> None:
     """Write a message to standard error."""
-    sys.stderr.write(f"streamreg: {message}\n")
-    sys.stderr.flush()
+    typer.echo(f"streamreg: {message}", err=True)
 
 
 def warn(message: str | Warning) -> None:
@@ -45,8 +44,7 @@ def sentences(*texts: str) -> str:
 
 def write(text: str = "") -> None:
     """Write a line of the result to standard output."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    typer.echo(text)
 
 
 def write_json(document: dict[str, Any]) -> None:

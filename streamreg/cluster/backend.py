@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from streamreg.config import FitConfig
     from streamreg.engines.base import Engine, SegmentReducer
-    from streamreg.planning.backend import Request
+    from streamreg.planning.backend import OnRows, Request
     from streamreg.planning.terms import Candidate, Needs
     from streamreg.sources.dataset import Dataset
 
@@ -108,9 +108,7 @@ class ClusterBackend(Backend):
     def needs(self, request: Request, n_threads: int) -> Needs:
         return self._worker.needs(request, n_threads)
 
-    def open(
-        self, dataset: Dataset, candidate: Candidate, on_rows: Callable[[int], None]
-    ) -> Engine:
+    def open(self, dataset: Dataset, candidate: Candidate, on_rows: OnRows) -> Engine:
         """Return the engine of a fit, once all workers have said that they can do the work.
 
         Raises

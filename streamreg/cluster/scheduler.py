@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 import uuid
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from streamreg.errors import ClusterError, InputError
@@ -14,27 +15,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+@dataclass(eq=False)
 class Scheduler:
     """The scheduler of a ``distributed.Client``, for one fit."""
 
-    def __init__(
-        self,
-        client: Any,  # noqa: ANN401  (distributed publishes no types)
-        patience: float = 300.0,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        tick_seconds: float = 0.5,
-    ) -> None:
-        self.client = client
-        # seconds without progress after which the fit gives the cluster up
-        self.patience = patience
-        self.clock = clock
-        self.tick_seconds = tick_seconds  # how often a wait looks at the clock
-        # Only the keys of this fit's tasks begin with it. Dask makes one group of all keys with
-        # the same first word.
-        self.prefix = f"streamreg-{uuid.uuid4().hex}"
-        # addresses of workers that hang: they are given no new tasks
-        self.suspects: set[str] = set()
+    client: Any  # distributed publishes no types
+    # seconds without progress after which the fit gives the cluster up
+    patience: float = 300.0
+    clock: Callable[[], float] = time.monotonic
+    tick_seconds: float = 0.5  # how often a wait looks at the clock
+    # Only the keys of this fit's tasks begin with it. Dask makes one group of all keys with the
+    # same first word.
+    prefix: str = field(default_factory=lambda: f"streamreg-{uuid.uuid4().hex}")
+    # addresses of workers that hang: they are given no new tasks
+    suspects: set[str] = field(default_factory=set)
 
     def submit(self, *call: Any, workers: list[str] | None = None) -> Any:  # noqa: ANN401
         """Submit a call, perhaps to some workers only, and return its future."""

@@ -47,12 +47,10 @@ class ShippedSource(RowSource):
     def open(self) -> Reader:
         return self._reader
 
-    def reader_nbytes(self, block_rows: int) -> int:
-        del block_rows  # the memory is Dask's
+    def reader_nbytes(self, block_rows: int) -> int:  # noqa: ARG002  (the memory is Dask's)
         return 0
 
-    def place(self, row: int, column: int = 0) -> str:
-        del column
+    def place(self, row: int, column: int = 0) -> str:  # noqa: ARG002
         return chunk_row(self, row)
 
 

@@ -16,10 +16,8 @@ from streamreg.gpu.memory_model import gpu_needs
 from streamreg.planning.backend import Backend, Rates
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from streamreg.engines.base import Engine, PartialResult, SegmentReducer, Task
-    from streamreg.planning.backend import Request
+    from streamreg.planning.backend import OnRows, Request
     from streamreg.planning.terms import Candidate, DeviceNeeds, Needs
     from streamreg.sources.dataset import Dataset
 
@@ -70,13 +68,10 @@ class GpuBackend(Backend):
         """Accept all rows, on the host and on the device."""
 
     def needs(self, request: Request, n_threads: int) -> Needs:
-        n_passes = request.solver.footprint(request.problem).n_passes
-        n_scans = n_passes if self.caches_blocks else 1
-        return gpu_needs(request, self.policy, n_threads, self._device_limit, n_scans)
+        limit, caches = self._device_limit, self.caches_blocks
+        return gpu_needs(request, self.policy, n_threads, limit, caches=caches)
 
-    def open(
-        self, dataset: Dataset, candidate: Candidate, on_rows: Callable[[int], None]
-    ) -> Engine:
+    def open(self, dataset: Dataset, candidate: Candidate, on_rows: OnRows) -> Engine:
         needs = _device_of(candidate)
         return GpuEngine(dataset, candidate.n_threads, on_rows, Gpu(), needs, self.policy)
 

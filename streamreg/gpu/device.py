@@ -8,13 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from streamreg.errors import (
-    InputError,
-    MemoryLimitError,
-    Parameter,
-    Remedy,
-    StreamregError,
-)
+from streamreg.errors import InputError, MemoryLimitError, Parameter, Remedy, StreamregError
 from streamreg.formatting import MIB, format_nbytes
 from streamreg.gpu.compile import DeviceArray, compiler
 from streamreg.gpu.fused_gram import compiled_centring

@@ -138,7 +138,7 @@ class ArrayKernels:
         self,
         block: Block,
         state: GramState,
-        parallel: Parallel,
+        parallel: Parallel,  # noqa: ARG002  (a device shares the work by itself)
         *,
         centred: bool,
         x_scale: Scale,
@@ -148,7 +148,6 @@ class ArrayKernels:
 
         √(nₐ n_b / n) δ is appended to the tile as a row, as on the processor.
         """
-        del parallel  # a device shares the work by itself
         xp, d, k = self._xp, len(state.origin), len(state.y_origin)
         for tile, tile_y, weight in self._tiles(block):
             n = len(tile)

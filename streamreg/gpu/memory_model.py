@@ -33,13 +33,13 @@ _HOST_STATES, _LARGE_HOST_STATES = 5, 3
 
 
 def gpu_needs(
-    request: Request, policy: PartitionPolicy, n_threads: int, limit_nbytes: int, n_scans: int
+    request: Request, policy: PartitionPolicy, n_threads: int, limit_nbytes: int, *, caches: bool
 ) -> Needs:
-    """Return what a fit that scans its blocks ``n_scans`` times needs of both memories."""
+    """Return what a fit needs of both memories, if it ``caches`` blocks on the device or not."""
     dataset, costs, problem, solver = request
-    d, k, passes = problem.n_features, problem.n_targets, solver.footprint(problem).passes
-    state = max(each.state_nbytes for each in passes)
-    earlier = max(each.earlier_nbytes for each in passes)
+    d, k, footprint = problem.n_features, problem.n_targets, solver.footprint(problem)
+    state = max(each.state_nbytes for each in footprint.passes)
+    earlier = max(each.earlier_nbytes for each in footprint.passes)
     n_slots = min(costs.n_blocks, n_threads + _SLOTS_AHEAD)
     named = dataset.named()
     # weights are always checked on the host
@@ -80,7 +80,9 @@ def gpu_needs(
     buffer = min(sent, max(least, left // N_BUFFERS))
     terms.append(Term("buffers", N_BUFFERS * buffer, f"{N_BUFFERS} blocks in transfer"))
     left -= N_BUFFERS * buffer
-    n_cached = min(costs.n_blocks, max(0, left) // max(1, cached)) if n_scans > 1 else 0
+    n_cached = 0
+    if caches and footprint.n_passes > 1:
+        n_cached = min(costs.n_blocks, max(0, left) // max(1, cached))
     if n_cached:
         why = f"{n_cached:,} of {costs.n_blocks:,} blocks"
         terms.append(Term("cache", n_cached * cached, why))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +10,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from streamreg.errors import DataWarning, InputError, Message, Remedy
+from streamreg.errors import InputError, Message, Remedy, warn
 from streamreg.formatting import count
-from streamreg.ingest.levels import LevelsFound, feature_names
+from streamreg.ingest.levels import feature_names, in_order, require_few
 from streamreg.ingest.table import BATCH_NBYTES, IGNORE_COLUMN, MAX_NAMED, Table, open_table
 from streamreg.ingest.values import loses_digits
 from streamreg.output.staging import require_writable
 from streamreg.output.zarr_writer import RowAppender, create_array, new_group
-from streamreg.progress import Progress
+from streamreg.progress import NO_PROGRESS, Progress
 
 if TYPE_CHECKING:
     import os
@@ -48,7 +47,7 @@ def ingest(
     weight: str | None = None,
     drop_missing: bool = False,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = NO_PROGRESS,
 ) -> IngestReport:
     """Write a table (.csv, .csv.gz, .parquet, .pq) as a data set: X, y and sample_weight if any.
 
@@ -70,24 +69,21 @@ def ingest(
     have missing values or more than 1,000 levels.
     """
     require_writable(out, overwrite=overwrite, inputs=[table])
-    progress = progress or Progress()
     source = open_table(Path(table), target=target, one_hot=one_hot, ignore=ignore, weight=weight)
     with closing(progress):
         survey = _survey(source, progress, drop_missing=drop_missing)
         features = feature_names(source, survey.levels)
         if survey.inexact:
-            message = (
+            warn(
                 f"{source.path} has integers beyond 2**53 in {', '.join(survey.inexact)}; as "
                 "float64 they lose their last digits"
             )
-            warnings.warn(message, DataWarning, stacklevel=2)
         for name, levels in survey.levels.items():
             if len(levels) == 1:
-                message = (
+                warn(
                     f"column {name} of {source.path} has one level only, {levels[0]!r}, and gives "
                     "no column of X"
                 )
-                warnings.warn(message, DataWarning, stacklevel=2)
         names = {"feature_names": features, "target_names": list(source.targets)}
         with new_group(out, names, overwrite=overwrite) as group:
             _write(source, survey, group, len(features), progress)
@@ -105,7 +101,7 @@ class _Survey(NamedTuple):
 
 
 def _survey(source: Table, progress: Progress, *, drop_missing: bool) -> _Survey:
-    levels = LevelsFound(source)
+    levels: dict[str, set[str]] = {name: set() for name in source.one_hot}
     n_missing, first_missing = np.zeros((2, len(source.used)), dtype=int)  # of each column
     inexact: set[str] = set()
     n_rows = n_complete = 0
@@ -120,11 +116,12 @@ def _survey(source: Table, progress: Progress, *, drop_missing: bool) -> _Survey
         for at, name in enumerate(source.used):
             if name in levels:
                 texts = source.texts(batch, name).filter(pa.array(complete))
-                levels.add(name, texts, n_rows + len(batch))
+                levels[name].update(texts.unique().to_pylist())
             elif loses_digits(batch[name], values[:, at]):
                 inexact.add(name)
         n_rows += len(batch)
         n_complete += int(complete.sum())
+        require_few(levels, source, n_rows)
         progress.rows(len(batch))
     if n_rows == 0:
         raise InputError(f"{source.path} has no rows")
@@ -146,7 +143,8 @@ def _survey(source: Table, progress: Progress, *, drop_missing: bool) -> _Survey
             " with ",
             IGNORE_COLUMN,
         )
-    return _Survey(n_rows, n_complete, levels.ordered(), sorted(inexact))
+    ordered = {name: in_order(found) for name, found in levels.items()}
+    return _Survey(n_rows, n_complete, ordered, sorted(inexact))
 
 
 def _write(

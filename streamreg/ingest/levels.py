@@ -12,40 +12,24 @@ from streamreg.formatting import count
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    import pyarrow as pa
-
     from streamreg.ingest.table import Table
 
 _MAX_LEVELS = 1000
 
 
-class LevelsFound:
-    """The levels of each one-hot column of a table, collected batch by batch."""
-
-    def __init__(self, source: Table) -> None:
-        self._path = source.path
-        self._levels: dict[str, set[str]] = {name: set() for name in source.one_hot}
-
-    def __contains__(self, column: str) -> bool:
-        return column in self._levels
-
-    def add(self, column: str, texts: pa.Array, n_rows: int) -> None:
-        """Add the texts of some rows, ``n_rows`` of the table so far; refuse too many levels."""
-        found = self._levels[column]
-        found.update(texts.unique().to_pylist())
+def require_few(levels: Mapping[str, set[str]], source: Table, n_rows: int) -> None:
+    """Refuse a one-hot column with too many levels in the first rows of a table."""
+    for column, found in levels.items():
         if len(found) > _MAX_LEVELS:
             raise InputError(
-                f"column {column} of {self._path} has more than {_MAX_LEVELS:,} levels in "
+                f"column {column} of {source.path} has more than {_MAX_LEVELS:,} levels in "
                 f"{count(n_rows, 'row')}; group them, or leave it out with ",
                 Remedy("ignore", column),
             )
 
-    def ordered(self) -> dict[str, list[str]]:
-        """Return the levels in alphabetical order, or in numerical order if all are numbers."""
-        return {name: _sorted(found) for name, found in self._levels.items()}
 
-
-def _sorted(levels: Iterable[str]) -> list[str]:
+def in_order(levels: Iterable[str]) -> list[str]:
+    """Return levels in alphabetical order, or in numerical order if all are numbers."""
     ordered = sorted(levels)
     with suppress(ValueError):
         ordered.sort(key=float)

@@ -61,10 +61,11 @@ def write_archive(
 class Archive:
     """Read an archive, whose ``header`` is the JSON object that was written with the arrays.
 
-    A file without a whole header is a :class:`NotAnArchiveError`. Arrays are checked when read.
+    A file without a whole header is a :class:`NotAnArchiveError`. Arrays are checked when read, or
+    at once if ``checks_all``.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, checks_all: bool = False) -> None:
         self._file = open_regular(path)
         try:
             with _one_kind_of_error():
@@ -74,16 +75,12 @@ class Archive:
                     if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > nbytes:
                         raise NotAnArchiveError(f"{entry.filename!r} is compressed")  # noqa: TRY301
                 self.header = parse_header(self.read(_HEADER).tobytes())
+                damaged = self._zip.testzip() if checks_all else None
+                if damaged is not None:
+                    raise NotAnArchiveError(f"{damaged!r} has another checksum")  # noqa: TRY301
         except BaseException:
             self._file.close()
             raise
-
-    def require_whole(self) -> None:
-        """Read all arrays; raise :class:`NotAnArchiveError` if one is damaged."""
-        with _one_kind_of_error():
-            damaged = self._zip.testzip()
-            if damaged is not None:
-                raise NotAnArchiveError(f"{damaged!r} has another checksum")
 
     def close(self) -> None:
         """Close the file."""

@@ -43,11 +43,11 @@ def new_group(
 @contextmanager
 def new_array(
     path: str | os.PathLike[str], shape: tuple[int, ...], *, overwrite: bool, identity: str = ""
-) -> Iterator[tuple[zarr.Array[Any], bool]]:
+) -> Iterator[zarr.Array[Any]]:
     """Yield a Zarr v3 array, as :func:`new_group`, with the chunks of :func:`create_array`.
 
-    With an ``identity`` an interrupt does not remove the partial array. The second value is whether
-    the array is such a partial array of the same identity.
+    With an ``identity`` an interrupt does not remove the partial array: the next call with the same
+    identity yields it again.
     """
     import zarr  # noqa: PLC0415  (imported only to write Zarr arrays)
 
@@ -58,9 +58,8 @@ def new_array(
             with suppress(Exception):
                 array = zarr.open_array(partial, mode="r+")
         if array is None:
-            yield uninterrupted(zarr.create_array, partial, **_layout(shape)), False
-        else:
-            yield array, True
+            array = uninterrupted(zarr.create_array, partial, **_layout(shape))
+        yield array
 
 
 def create_array(group: zarr.Group, name: str, shape: tuple[int, ...]) -> zarr.Array[Any]:
@@ -87,11 +86,6 @@ class RowAppender:
 
     def append(self, rows: Array) -> None:
         """Add rows, (n,) or (n, D)."""
-        if rows.shape[1:] != self._array.shape[1:]:
-            raise InputError(
-                f"rows of shape {rows.shape[1:]} do not belong in {self._array.name}, "
-                f"whose rows have shape {self._array.shape[1:]}"
-            )
         self._require_count(self._written + self._filled + len(rows), complete=False)
         while len(rows):
             piece = rows[: len(self._buffer) - self._filled]

@@ -7,17 +7,19 @@ is imported only if a fit asks for it. Nothing else asks where a pass runs.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from streamreg.engines.base import Engine, SegmentReducer
     from streamreg.engines.partition import PartitionPolicy
     from streamreg.planning.row_costs import RowCosts
     from streamreg.planning.terms import Candidate, Needs
     from streamreg.solvers.base import Problem, Solver
     from streamreg.sources.dataset import Dataset
+
+# called, from any thread, with the number of rows just done, for progress
+OnRows = Callable[[int], None]
 
 
 class Rates(NamedTuple):
@@ -59,16 +61,13 @@ class Backend(ABC):
         """Return what the passes of a solver keep in memory with this number of threads."""
 
     @abstractmethod
-    def open(
-        self, dataset: Dataset, candidate: Candidate, on_rows: Callable[[int], None]
-    ) -> Engine:
+    def open(self, dataset: Dataset, candidate: Candidate, on_rows: OnRows) -> Engine:
         """Return the engine that runs the passes of a plan's candidate."""
 
     @abstractmethod
     def segment_reducer(self, candidate: Candidate) -> SegmentReducer:
         """Return what reduces segments where this backend runs, for a cluster's workers."""
 
-    def without_device(self, dataset: Dataset) -> Backend | None:
+    def without_device(self, dataset: Dataset) -> Backend | None:  # noqa: ARG002
         """Return the backend that reduces the rows without a device, if there is a choice."""
-        del dataset
         return None

@@ -142,19 +142,21 @@ class Plan:
             return self._device_refusal(refused.device)
         others = [each for each in self._alternatives if each.device is None or each.device.fits]
         fitting = [each for each in others if each.fits]
-        advice, remedies, larger_workers = "", [], None
+        advice, remedies, larger_workers = "", [], ""
         if self.worker_nbytes:
             enough = -(-refused.needed_nbytes * self.worker_nbytes // limit)
-            text = f"Start workers with {format_nbytes(enough, up=True)} of memory or more"
-            larger_workers = Message(text)
+            larger_workers = (
+                f"Start workers with {format_nbytes(enough, up=True)} of memory or more"
+            )
         if fitting:
             best = _fewest_passes(fitting)
-            cost = _cost(best, best.needed_nbytes)
+            passes = "1 pass" if best.passes == 1 else f"about {best.passes:,} passes"
+            cost = f"{format_nbytes(best.needed_nbytes, up=True)}, {passes}"
             remedies = [Message("use ", Remedy("solver", best.solver, cost=cost))]
         else:
             if self.advice:
                 advice = "\n  Or " + self.advice.replace("\n", "\n  ")
-            if larger_workers is None:
+            if not larger_workers:
                 remedies = _least_limit(refused, others)
         what, terms = refused.solver, refused.terms
         return itemised(what, limit, self._shape, terms, remedies, first=larger_workers) + advice
@@ -185,7 +187,7 @@ def itemised(
     remedies: Sequence[Message],
     *,
     parameter: str = "memory_limit",
-    first: Message | None = None,
+    first: str = "",
 ) -> Message:
     """Return the text of a ``MemoryLimitError``; all that it offers was planned, and fits."""
     enough = format_nbytes(peak(terms), up=True)
@@ -222,8 +224,3 @@ def _least_limit(refused: Candidate, candidates: Sequence[Candidate]) -> list[Me
 def _fewest_passes(candidates: Sequence[Candidate]) -> Candidate:
     # if two have equally few passes, the last one, because cg converges where gd does not
     return min(reversed(candidates), key=lambda other: other.passes)
-
-
-def _cost(candidate: Candidate, nbytes: int) -> str:
-    passes = "1 pass" if candidate.passes == 1 else f"about {candidate.passes:,} passes"
-    return f"{format_nbytes(nbytes, up=True)}, {passes}"

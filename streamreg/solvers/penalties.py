@@ -32,7 +32,7 @@ class Penalty(ABC):
     def value(self, w: Float64, x_scale: Float64 | float = 1.0) -> Float64:
         """Return the penalty of each target, (K,), at x_scale·w, (D, K)."""
 
-    def root(self, x_scale: Float64 | float) -> Float64:
+    def root(self, x_scale: Float64 | float) -> Float64:  # noqa: ARG002
         """Return √λ·x_scale of a penalty λ/2·‖x_scale·w‖².
 
         Raises
@@ -40,7 +40,6 @@ class Penalty(ABC):
         InputError
             The penalty is another one, so that no linear equations give the minimum.
         """
-        del x_scale
         raise InputError(f"{self.name} is not a quadratic penalty; this solver needs one, as l2 is")
 
 

@@ -6,14 +6,13 @@ Nothing is cached between chunk rows. If every chunk row needs all chunks, as in
 
 from __future__ import annotations
 
-import warnings
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from streamreg.blocks import is_cupy
-from streamreg.errors import DataCorruptionError, DataWarning, InputError, StreamregError
+from streamreg.errors import DataCorruptionError, InputError, StreamregError, warn
 from streamreg.formatting import KIB, MIB, rows_text
 from streamreg.sources.base import Kind, Reader, RowGrid, RowSource
 from streamreg.sources.checks import as_rows, concatenated
@@ -93,13 +92,11 @@ class DaskSource(RowSource):
         # the tasks of a chunk row in the middle
         needed, of_all = len(array.dask.cull([keys[len(keys) // 2]])), len(array.dask)
         if needed * len(keys) > _MOST_SHARES * of_all:
-            warnings.warn(
+            warn(
                 f"a chunk row of the Dask array {self.name} needs {needed:,} of {of_all:,} tasks, "
                 f"and each of {len(keys):,} chunk rows computes them again. Compute what they "
                 "share first, such as mean = x.mean(axis=0).compute() of x - mean, or pass "
-                "x.persist() if x fits in memory",
-                DataWarning,
-                stacklevel=2,
+                "x.persist() if x fits in memory"
             )
         (optimized,) = dask.optimize(array)  # type: ignore[attr-defined,no-untyped-call]
         return dict(optimized.__dask_graph__()), keys

@@ -65,35 +65,27 @@ class FileStamps:
 
     def agree(self, file_at: tuple[int, ...], status: os.stat_result | None) -> bool:
         """Whether a file is as it was when it was first opened; ``None`` means an absent file."""
-        number = self._number(file_at)
-        if number >= _MOST_FILES:
-            return True
-        stamp = _ABSENT
+        known, stamp = self._stamp(file_at), _ABSENT
         if status is not None:
             # without the inode number, which some network file systems change
             checksum = zlib.crc32(f"{status.st_size} {status.st_mtime_ns}".encode())
             stamp = np.uint32(checksum % (int(_USED) - 1) or 1)
         with _STAMPING:
-            if self.values[number] == 0:
-                self.values[number] = stamp
-            return bool((self.values[number] | _USED) == (stamp | _USED))
+            known[known == 0] = stamp
+            return bool((known | _USED == stamp | _USED).all())
 
     def use(self, file_at: tuple[int, ...]) -> None:
         """Record that rows of a file were used: from now on the file must not change."""
-        number = self._number(file_at)
-        if number < _MOST_FILES:
-            with _STAMPING:
-                self.values[number] |= _USED
+        with _STAMPING:
+            self._stamp(file_at)[...] |= _USED
 
     def forget_unused(self, file_at: tuple[int, ...]) -> bool:
         """Forget the stamp of a file; return false, without effect, if rows of it were used."""
-        number = self._number(file_at)
-        if number >= _MOST_FILES:
-            return True
+        known = self._stamp(file_at)
         with _STAMPING:
-            is_used = bool(self.values[number] >= _USED)
+            is_used = bool((known >= _USED).any())
             if not is_used:
-                self.values[number] = 0
+                known[...] = 0
         return not is_used
 
     def seen(self) -> dict[int, int]:
@@ -115,11 +107,10 @@ class FileStamps:
     def _place(self, number: Any) -> tuple[int, ...]:  # noqa: ANN401  (an integer of NumPy)
         return tuple(int(at) for at in np.unravel_index(number, self._shape))
 
-    def _number(self, file_at: tuple[int, ...]) -> int:
-        number = 0
-        for at, length in zip(file_at, self._shape, strict=True):
-            number = number * length + at
-        return number
+    def _stamp(self, file_at: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.uint32]]:
+        """Return the stamp of a file as a view, of length 1, or 0 if the file is not watched."""
+        number = int(np.ravel_multi_index(file_at, self._shape))
+        return self.values[number : number + 1]
 
 
 def changed(what: str) -> DataCorruptionError:

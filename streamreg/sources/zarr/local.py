@@ -134,7 +134,9 @@ class LocalReader(ChunkReader):
 
     def _read_chunk(self, chunk: Place, out: Array, first: int) -> None:
         """Fill ``out``, which is contiguous and as wide as the chunk, as :meth:`_fill` does."""
-        self._close_all_but({self._source.split(chunk)[0]})
+        # those of the last ``parts`` stay open, because kernels read them after a look at one row
+        if self._source.split(chunk)[0] not in self._open:
+            self._close_all_but(set())
         span = self._locate(chunk)
         if span is None:
             out[...] = self._source.array.fill_value or 0
@@ -189,9 +191,10 @@ class LocalReader(ChunkReader):
     def _open_file(self, chunk: Place, file_at: Place) -> tuple[int, int, int] | None:
         """Open the file that holds a chunk; return what ``_locate`` does, but of the whole file."""
         stamps = self._files.stamps
+        if file_at not in self._open:
+            self._files.metadata.require_unchanged()
         try:
             if file_at not in self._open:
-                self._files.metadata.require_unchanged()
                 self._open[file_at] = retried(os.open, self._files.path(file_at), _FLAGS)
             file = self._open[file_at]
             status = os.fstat(file)

@@ -1,4 +1,4 @@
-"""Chunk files: which of them the system is asked to fetch ahead."""
+"""Chunk files: which of them are fetched ahead, watched, and left open."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from streamreg.accumulators.gradient import Gradient
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.errors import DataCorruptionError
 from streamreg.sources.file_stamps import FileStamps
+from streamreg.sources.kinds import open_source
 from streamreg.sources.open import open_dataset
 
 
@@ -86,3 +87,14 @@ def test_only_a_file_whose_rows_were_used_must_not_change(tmp_path):
     other.agree((1,), after)
     with pytest.raises(DataCorruptionError, match="changed since it was first read"):
         other.merge(stamps.seen())
+
+
+def test_a_look_at_one_row_leaves_the_files_of_a_block_open(tmp_path):
+    # another thread could open another file with the number of a closed one
+    X = np.arange(24.0).reshape(12, 2)
+    zarr.create_array(store=tmp_path / "X.zarr", data=X, chunks=(4, 2), compressors=None)
+    with contextlib.closing(open_source(tmp_path / "X.zarr", "X").open()) as reader:
+        parts = reader.parts(0, 12)
+        np.testing.assert_array_equal(reader.read(0, 1), X[:1])
+        read = [os.pread(file, 16 * n_rows, offset) for file, offset, n_rows in parts]
+    assert b"".join(read) == X.tobytes()

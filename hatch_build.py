@@ -16,7 +16,8 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 NATIVE = Path("streamreg/kernels/native")
-# for any processor of the kind, with the same bits for the same sums: see lanes.h
+# No -march: each level runs on every processor that has its instructions. The same sums give the
+# same bits: see lanes.h.
 FLAGS = (
     "-std=c11",
     "-O3",
@@ -48,7 +49,7 @@ class CompileLoops(BuildHookInterface[Any]):
         return [ZIG] if is_needed else []
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile; where that fails, say so and install without: NumPy's loops serve."""
+        """Compile the loops. If that fails, warn and build without them; NumPy's are then used."""
         if self.target_name != "wheel":
             return
         sources = Path(self.root) / NATIVE
@@ -64,7 +65,7 @@ class CompileLoops(BuildHookInterface[Any]):
             build_data["tag"] = f"py3-none-{_tag()}"
 
     def _compile(self, sources: Path, built: Path) -> bool:
-        """Compile the loops of each level; return whether there are any."""
+        """Compile the loops of each level; return whether at least one level was compiled."""
         for old in built.glob("*.so"):
             old.unlink()
         compiler, reasons = _system_compiler() or _zig(), []
@@ -82,9 +83,9 @@ class CompileLoops(BuildHookInterface[Any]):
                 reasons.append(f"{level}: {getattr(error, 'stderr', '') or error}".strip())
         is_any = any(built.glob("*.so"))
         if reasons and _levels():
-            what = "some loops could not be compiled, so that slower ones serve"
+            what = "some loops could not be compiled, so slower ones are used"
             if not is_any:
-                what = "the loops could not be compiled, so that NumPy's serve, at half the speed"
+                what = "the loops could not be compiled, so NumPy's are used, at half the speed"
             self.app.display_warning(f"streamreg: {what}. {' '.join(reasons)[-2000:]}")
         return is_any
 
@@ -92,7 +93,7 @@ class CompileLoops(BuildHookInterface[Any]):
 def compile_command(compiler: list[str], level: str, sources: Path, built: Path) -> list[str]:
     """Return the command that compiles the loops of a level."""
     files = sorted([*sources.glob("*.c"), *sources.glob("*.h")])
-    # by which streamreg/kernels/library.py knows whether the loops are those of its sources
+    # streamreg/kernels/library.py loads loops only if this is the checksum of the installed sources
     checksum = zlib.crc32(b"".join(file.read_bytes() for file in files))
     units = [str(file) for file in files if file.suffix == ".c"]
     library = str(built / f"loops_{level}.so")
@@ -126,9 +127,9 @@ def _system_compiler() -> list[str] | None:
 
 
 def _zig() -> list[str] | None:
-    """Return the compiler of the package ``ziglang``, for the oldest processor of the kind.
+    """Return the compiler of the package ``ziglang``, for the oldest processor of its architecture.
 
-    ``None`` if it does not work here, or cannot make libraries for this system.
+    ``None`` if it does not run on this machine, or cannot build libraries for this system.
     """
     if sys.platform != "darwin" and platform.libc_ver()[0] != "glibc":
         return None

@@ -96,7 +96,7 @@ def test_a_wheel_has_compiled_kernels_in_less_than_a_mebibyte(sources, tmp_path)
     assert fit(wheel, tmp_path / "unpacked") == expected
 
 
-def test_without_a_compiler_the_build_says_so_once_and_numpys_kernels_serve(sources, tmp_path):
+def test_without_a_compiler_the_build_warns_once_and_numpys_kernels_are_used(sources, tmp_path):
     # the interpreter has no ziglang, or one that does not work
     (tmp_path / "ziglang").mkdir()
     (tmp_path / "ziglang" / "__main__.py").write_text("raise SystemExit(1)")

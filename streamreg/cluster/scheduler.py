@@ -31,7 +31,7 @@ class Scheduler:
     suspects: set[str] = field(default_factory=set)
 
     def submit(self, *call: Any, workers: list[str] | None = None) -> Any:  # noqa: ANN401
-        """Submit a call, perhaps to some workers only, and return its future."""
+        """Submit a call, to any worker or to ``workers`` only, and return its future."""
         return self.client.submit(*call, pure=False, key=self.new_key(), workers=workers)
 
     def new_key(self) -> str:

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 TASKS_A_THREAD = 3
 # the least number of tasks in flight
 _LEAST_WINDOW = 16
-# how often, within the patience, the scheduler is asked which tasks run
+# the scheduler is asked which tasks run this many times within its patience
 _LOOKS = 60
-# part of the patience without progress after which a worker is suspected to hang
+# a worker is suspected to hang if no task ends for this share of the patience
 _SUSPICION = 1 / 20
 
 
@@ -57,7 +57,7 @@ class Tasks:
     def __init__(
         self,
         scheduler: Scheduler,
-        submit: Callable[..., Any],  # returns the future of a call, perhaps on some workers only
+        submit: Callable[..., Any],  # returns a call's future; ``workers`` limits where it runs
         what: str,  # what the client waits for, in messages
         holds: str,  # what a task holds in memory, in messages
         patience: float | None = None,  # ``None`` means that of the scheduler
@@ -97,7 +97,7 @@ class Tasks:
                 task.release()
 
     def _first_result(self, waiting: deque[_Task]) -> Any:  # noqa: ANN401  (as the call returns)
-        # the time that the caller took is not the cluster's
+        # the time that the caller spent between results does not count as time without progress
         self._note_progress()
         while not waiting[0].is_done:
             with suppress(Empty):
@@ -112,8 +112,8 @@ class Tasks:
     def _look(self, waiting: deque[_Task]) -> None:
         """Ask the scheduler, from time to time, which tasks run.
 
-        A task that ran at the last look and does not run now is progress, because a result may need
-        a chain of tasks. Tasks of others who share the cluster do not count.
+        A task that ran at the last look but not now counts as progress, because a result may need
+        a chain of tasks. Tasks of other users of the cluster do not count.
         """
         if self._clock() - self._looked < self._scheduler.patience / _LOOKS:
             return
@@ -124,7 +124,7 @@ class Tasks:
             self._note_progress()
         self._running, self._looked = running, self._clock()
         idle = self._looked - self._last_progress
-        # a task may take long, but not without any worker
+        # a task may take longer than the scheduler's patience, but only while a worker is connected
         if idle > (self._patience if processing else self._scheduler.patience):
             connected = count(len(processing), "worker")
             why = f"no task ended for {idle:.0f} s, with {connected} connected"
@@ -134,7 +134,7 @@ class Tasks:
             self._suspicion = 2 * idle
 
     def _submit_elsewhere(self, waiting: deque[_Task], processing: dict[str, set[str]]) -> None:
-        """Submit the first task, and all that the workers of the first have, to other workers."""
+        """Suspect the first task's workers; submit it and the suspects' tasks to other workers."""
         first, keys = waiting[0], waiting[0].keys()
         self._suspects |= {at for at, theirs in processing.items() if keys & theirs}
         self._suspects |= self._scheduler.holding(keys)
@@ -170,7 +170,7 @@ class Tasks:
             if isinstance(error, TimeoutError):
                 self._suspects |= self._scheduler.holding({future.key})
             task.futures.remove(future)
-            # Dask runs a chain of the same keys again only after their release
+            # Dask computes a chain again under the same keys only after its future is released
             future.release()
             self._submit(task)
             return
@@ -184,7 +184,7 @@ class Tasks:
     def _failed(self, error: Exception) -> ClusterError:
         from distributed import KilledWorker  # noqa: PLC0415  (an extra)
 
-        cure = "if rows come from a Dask array, see that it can be computed"
+        cure = "if rows come from a Dask array, check that it can be computed"
         if isinstance(error, KilledWorker | MemoryError):
             cure = f"give the workers more memory, or fewer threads: a task holds {self._holds}"
         return ClusterError(

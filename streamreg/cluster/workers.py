@@ -42,7 +42,7 @@ def require_fit_workers(scheduler: Scheduler, job: Job, processors: set[str]) ->
     refusals = {at: probe.exception() for at, probe in answers.items() if probe.status == "error"}
     if refusals:
         at, error = next(iter(refusals.items()))
-        why = str(error) + "; see that it has the same version of streamreg, and its device's needs"
+        why = str(error) + "; give the worker the same streamreg version and what its device needs"
         raise ClusterError(
             f"{count(len(refusals), 'worker')} of {len(answers):,} cannot do the work: "
             f"{_named([*refusals])}; {at} says {type(error).__name__}: ",

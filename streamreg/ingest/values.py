@@ -22,7 +22,7 @@ _INTEGER = re.compile(r"\s*[+-]?\d{1,400}\s*")
 
 
 class NotNumbersError(Exception):
-    """The arguments are the row and the value of the first value that is not a number."""
+    """The arguments are the row of the first value that is not a number, and that value."""
 
 
 def loses_digits(column: pa.Array, numbers: Float64) -> bool:
@@ -60,7 +60,7 @@ def parse(text: pa.Array) -> pa.Array:
         words = pc.if_else(pc.equal(words, word), number, words)
     numbers = _cast(words)
     if numbers is None:
-        # the first row with which the rows up to it cannot be parsed
+        # bisect for the first row that cannot be parsed: ``words[:n]`` fails for all n beyond it
         row = bisect_left(range(1, len(words)), x=True, key=lambda n: _cast(words[:n]) is None)
         raise NotNumbersError(row, text[row])
     return numbers

@@ -20,7 +20,7 @@ from streamreg.errors import InputError
 # of the environment: a level, or numpy; to compare processors, and for tests
 VARIABLE = "STREAMREG_KERNELS"
 NUMPY = "numpy"
-# levels of each kind of processor, the best first; the last runs on all of the kind
+# levels of each kind of processor, the best first; the last runs on every processor of its kind
 LEVELS = {
     "x86_64": ("v4", "v3", "baseline"),
     "amd64": ("v4", "v3", "baseline"),
@@ -89,7 +89,7 @@ def load_level(level: str) -> Library | None:
 
 @cache
 def load_library() -> Library | None:
-    """Return the best loops for this processor; ``None`` if NumPy's serve."""
+    """Return the best loops for this processor; ``None`` means NumPy's loops."""
     known = [library for level in _levels() if (library := load_level(level)) is not None]
     wanted = os.environ.get(VARIABLE)
     if not wanted:

@@ -26,7 +26,7 @@ class DeviceNeeds:
     buffer_nbytes: int  # each buffer on the device, for a block or a part of one
     n_slots: int  # blocks in transfer
     pinned_nbytes: int  # pinned memory of the host for each of these blocks
-    n_cached: int  # blocks that stay on the device between passes; the fit runs without
+    n_cached: int  # blocks cached on the device between passes; the fit runs without them
     fits: bool
 
     @property
@@ -40,7 +40,7 @@ class Needs(NamedTuple):
 
     terms: tuple[Term, ...]
     kernels: str  # the name of the kernels that reduce the blocks
-    uses_blas: bool = False  # whether BLAS makes the sums, whose last bits depend on the processor
+    uses_blas: bool = False  # BLAS computes the sums, so their last bits depend on the processor
     device: DeviceNeeds | None = None
 
 
@@ -60,9 +60,9 @@ class Candidate:
     fits: bool
     reason: str  # what the solver is good for; or the largest term, if it does not fit
     terms: tuple[Term, ...]
-    n_threads: int  # that run passes: as many as fit, at least one
+    n_threads: int  # threads that run passes: as many as fit, at least one
     kernels: str  # the name of the kernels that reduce the blocks
-    uses_blas: bool = False  # whether BLAS makes the sums, whose last bits depend on the processor
+    uses_blas: bool = False  # BLAS computes the sums, so their last bits depend on the processor
     device: DeviceNeeds | None = None
 
     @property

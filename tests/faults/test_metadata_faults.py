@@ -43,7 +43,7 @@ def _(lab):
     return lambda: read_all(path)
 
 
-@FAULTS.row("S7 never Zarr", InputError, r"X\.zarr holds no Zarr array or group")
+@FAULTS.row("S7 a folder without Zarr", InputError, r"X\.zarr holds no Zarr array or group")
 def _(lab):
     path = lab.folder / "X.zarr"
     path.mkdir()
@@ -69,7 +69,7 @@ def _(_):
 
 
 def _metadata(row, content, *says, error=DataCorruptionError):
-    """Add faults for a document that is broken: of an array, of its group's array, and of v2."""
+    """Add three faults: broken metadata of an array, of an array in a group, of a Zarr v2 array."""
 
     def broken(file):
         if content is None:
@@ -116,10 +116,10 @@ _metadata(
     "NaN", lambda document: {**document, "fill_value": float("nan")},
     "the token NaN as fill_value", 'the text "NaN"',
 )  # fmt: skip
-_metadata("of no shape", lambda document: {**document, "shape": "many"}, "metadata")
+_metadata("shape is text", lambda document: {**document, "shape": "many"}, "metadata")
 
 
-@FAULTS.row("S7 of the group", DataCorruptionError, r"d\.zarr/zarr\.json is not JSON")
+@FAULTS.row("S7 metadata of the group", DataCorruptionError, r"d\.zarr/zarr\.json is not JSON")
 def _(lab):
     path = lab.dataset()
     (path / "zarr.json").write_text("{")

@@ -1,4 +1,4 @@
-"""Values that others get wrong and that are fitted, with a word: rows V of the table of faults."""
+"""Values that other packages get wrong: fitted, some with a warning (rows V of README.md)."""
 
 from __future__ import annotations
 
@@ -30,16 +30,18 @@ def at(values, where, what):
 
 @dataclass(frozen=True)
 class Case:
-    """A row that is fitted: what is passed, what must come out, and what must be said."""
+    """A row of the table: the data to fit, the expected weights and the expected warning."""
 
     row: str
     X: Any
     y: Any
     weight: Any = None
-    # the same problem as lstsq can have it, and what then multiplies its weights
+    # the same problem in a form that lstsq can solve; its weights times ``unit`` are expected
     plain: tuple[np.ndarray, np.ndarray] | None = None
     unit: Any = 1.0
+    # pattern of the one warning; empty means none
     says: str = ""
+    # the same for cg and gd, if it differs
     says_by_descent: str | None = None
     parameters: tuple[tuple[str, Any], ...] = ()
 
@@ -90,7 +92,7 @@ def cases():
 
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("case", list(cases()), ids=lambda case: case.row)
-def test_row_is_fitted(case, solver):
+def test_fit_agrees_with_lstsq_and_warns_as_expected(case, solver):
     parameters = {"solver": solver, "tol": 1e-10, **dict(case.parameters)}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -120,7 +122,7 @@ def test_v11_nearly_dependent_columns_are_named_with_their_condition():
     ):
         model = LinearRegression(solver="closed_form").fit(near, NOISY)
     w, deviation = lstsq(near, NOISY)
-    # ten digits and more, as it says
+    # the warning says that about ten digits or more are right
     off = np.max(np.abs(model.coef_ - w[:, 0]) * deviation)
     assert off < 1e-9 * np.max(np.abs(w[:, 0]) * deviation)
 

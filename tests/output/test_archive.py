@@ -1,4 +1,4 @@
-"""Files of numbers from strangers: whole, or a typed error, in bounded memory."""
+"""Damaged and hostile archives: correct numbers or a typed error, in bounded memory."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ARRAYS = {
 
 @st.composite
 def mutations(draw):
-    """Draw what to do to a file: bits to flip, bytes to write, where to cut it or to repeat."""
+    """Draw changes to a file: flip a bit, write a byte, cut the end off or insert equal bytes."""
     return draw(
         st.lists(
             st.tuples(
@@ -89,7 +89,7 @@ def test_arrays_are_read_in_their_memory_order(tmp_path):
 
 
 def test_compressed_archives_are_refused(tmp_path):
-    # 1 GB of zeros in a file of a MB
+    # compressed, a file of 1 MB may hold 1 GB of zeros
     np.savez_compressed(tmp_path / "a.npz", header=np.zeros(10**6), coefficients=np.zeros((1, 10)))
     with pytest.raises(NotAnArchiveError, match="is compressed"):
         Archive(tmp_path / "a.npz")
@@ -125,7 +125,7 @@ def test_a_mutated_model_is_an_error_or_a_model(tmp_path_factory, suffix, change
 
     loaded, nbytes = peak_nbytes(load)
     assert nbytes <= 4 * len(whole) + OVERHEAD_NBYTES
-    # text has no checksum: a digit may well be another
+    # JSON has no checksum, so a changed digit cannot be detected
     if loaded is not None and suffix == ".npz":
         assert loaded.coefficients.tobytes() == model.coefficients.tobytes()
 

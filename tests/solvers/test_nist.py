@@ -14,14 +14,16 @@ from streamreg import LinearRegression
 
 DATA = Path(__file__).parents[1] / "data" / "nist"
 
-# Correct digits of all coefficients and the intercept. Measured on x86-64: closed_form 12.2 14.7
-# 12.8 12.0 11.1 6.2, cg 12.9 14.7 12.4 11.1 8.6 6.3; a digit or two less allows for another BLAS.
-# NumPy's lstsq on the same float64 columns, with one of ones, has
-# 10.9 14.7 12.3 6.2 9.3 5.9; scikit-learn's LinearRegression 13.8 14.7 12.1 none none none.
+# Correct digits of all coefficients and the intercept. The tests require a digit or two less
+# than was measured, because another BLAS may round differently. Measured on x86-64, in this order:
+#   closed_form                       12.2 14.7 12.8 12.0 11.1  6.2
+#   cg                                12.9 14.7 12.4 11.1  8.6  6.3
+#   NumPy's lstsq                     10.9 14.7 12.3  6.2  9.3  5.9  (float64, and a column of ones)
+#   scikit-learn's LinearRegression   13.8 14.7 12.1 none none none
 #
-# Longley's columns have condition number 110 once standardised, those of Wampler 1,600. With
-# residuals, weights lose twice its logarithm: Wampler5 has residuals as large as its fit, so that
-# no solver in float64 gives more than about 16 - 2 log10(1600) - 2 digits.
+# The condition number of the standardised columns is 110 for Longley and 1,600 for Wampler. If a
+# fit has residuals, its weights lose 2 log10(condition number) digits. The residuals of Wampler5
+# are as large as its fit, so no float64 solver gives more than about 16 - 2 log10(1600) - 2 digits.
 DIGITS = {
     # name: closed_form, cg
     "Longley": (11, 11),
@@ -64,25 +66,25 @@ def fitted_digits(name, **parameters):
     weights = np.append(model.intercept_, model.coef_) if intercept else model.coef_
     r2 = about["certified"]["r_squared"]
     if intercept:
-        # 1e-9 is the rounding of certified residuals, and of the terms of predictions
+        # 1e-9 allows for rounding of the certified residuals, and of the terms of predictions
         assert abs(model.score(X, y) - r2) < 1e-9
     return digits(weights, np.array(about["certified"]["coefficients"]))
 
 
 @pytest.mark.parametrize("name", DIGITS)
-def test_closed_form_has_the_digits(name):
+def test_closed_form_gives_the_expected_digits(name):
     assert fitted_digits(name, solver="closed_form") >= DIGITS[name][0]
 
 
 # the tolerance may be below rounding: then the fit stops with a warning
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("name", DIGITS)
-def test_cg_has_the_digits(name):
+def test_cg_gives_the_expected_digits(name):
     assert fitted_digits(name, solver="cg", tol=1e-14) >= DIGITS[name][1]
 
 
 @pytest.mark.parametrize("name", DIGITS_GD)
-def test_gd_has_the_digits(name):
+def test_gd_gives_the_expected_digits(name):
     assert fitted_digits(name, solver="gd", tol=1e-14) >= DIGITS_GD[name]
 
 

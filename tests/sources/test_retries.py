@@ -54,7 +54,7 @@ def test_a_lasting_failure_is_not_retried(error, no_pauses):
 
 
 @pytest.mark.parametrize("compressors", [None, "auto"])
-def test_a_chunk_that_is_read_at_the_second_attempt_is_fitted(tmp_path, monkeypatch, compressors):
+def test_a_fit_is_bitwise_identical_after_two_failed_reads(tmp_path, monkeypatch, compressors):
     X = np.random.default_rng(0).standard_normal((1000, 3))
     zarr.create_array(tmp_path / "X", data=X, chunks=(100, 3), compressors=compressors)
     expected = LinearRegression().fit(tmp_path / "X", X[:, 0]).coef_

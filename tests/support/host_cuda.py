@@ -22,12 +22,12 @@ CALL = """extern "C" int call(unsigned blocks, unsigned threads, unsigned nbytes
     return launch(blocks, threads, nbytes / 8, [=] {{ {name}({names}); }});
 }}
 """
-# a grid's blocks and threads are global variables of the library
+# grids run one at a time, because threadIdx and blockIdx are global variables of the library
 one_grid = threading.Lock()
 
 
 def wrapped(code, name):
-    """Return a function that launches a kernel, given the numbers of blocks and threads."""
+    """Return the C++ source of a function that launches a kernel on blocks of threads."""
     template, _, first = name.partition("<")
     (parameters,) = re.findall(rf"__global__.*\b{template}\(([^)]*)\)", code, re.DOTALL)
     parameters = re.sub(r"\bT\b", re.split("[,>]", first)[0], " ".join(parameters.split()))
@@ -45,7 +45,7 @@ class RawModule:
         with tempfile.TemporaryDirectory() as folder:
             library = Path(folder, "kernels.so")
             subprocess.run([*COMPILE, "-o", library, "-"], input=source, text=True, check=True)
-            # it stays mapped after its file is removed
+            # the library stays in memory after its file is removed
             self._library = ctypes.CDLL(str(library))
 
     def get_function(self, _):
@@ -53,7 +53,7 @@ class RawModule:
 
         def launch(grid, block, arguments, shared_mem=0):
             assert block[0] % 32 == 0
-            assert shared_mem <= 48 << 10, "more must be requested"
+            assert shared_mem <= 48 << 10, "above 48 KiB the kernel must ask for shared memory"
             arrays = [each for each in arguments if not isinstance(each, np.integer)]
             arrays[0]._device.use(arrays)
             given = [_passed(each) for each in arguments]

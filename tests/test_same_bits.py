@@ -36,7 +36,7 @@ def tall():
 def wide():
     """Rows with a state of 39 MB: there is one for all threads, and they share its panels."""
     rng = np.random.default_rng(0)
-    X = rng.standard_normal((1000, 2200))
+    X = rng.standard_normal((1800, 2200))
     return X, X[:, :5].sum(axis=1) + rng.standard_normal(len(X))
 
 

@@ -224,7 +224,7 @@ def _(lab):
     return lambda: model.predict(path, out=lab.folder / "other", overwrite=True)
 
 
-@FAULTS.row("A22 rows", DataCorruptionError, "chunk c/0/0", "rows 0.999", "missing", reads=True)
+@FAULTS.row("A22 rows", DataCorruptionError, "chunk c/0", "rows 0.999", "missing", reads=True)
 def _(lab):
     path = lab.declared(shape=(10**15, 8), chunks=(1000, 8))
     y = lab.declared("y.zarr", shape=(10**15,), chunks=(1000,))

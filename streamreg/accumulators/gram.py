@@ -29,13 +29,26 @@ class GramResult(NamedTuple):
 
     n: int  #              rows
     s: float  #            Σ sᵢ
-    mean: Float64  #       (D,)   x̄; zeros where nothing is centred
+    updates: int  #        additions to ``gram``, each of which rounds
+    origin: Float64  #     (D,)   the first row; zeros where nothing is centred
+    offset: Float64  #     (D,)   x̄ less it; zeros where nothing is centred
     varies: Float64  #     (D,)   1 where a column is not constant (not zero, if not centred)
     gram: Float64  #       (D, D) Σ sᵢ (xᵢ - x̄)(xᵢ - x̄)ᵀ, a sum: lower triangle, Fortran order
-    y_mean: Float64  #     (K,)   ȳ; zeros where nothing is centred
+    y_origin: Float64  #   (K,)   the first y; zeros where nothing is centred
+    y_offset: Float64  #   (K,)   ȳ less it; zeros where nothing is centred
     y_varies: Float64  #   (K,)   1 where a target is not constant
     y_variance: Float64  # (K,)   Σ sᵢ (yᵢ - ȳ)² / Σ sᵢ
     cross: Float64  #      (D, K) Σ sᵢ (xᵢ - x̄)(yᵢ - ȳ)ᵀ / Σ sᵢ
+
+    @property
+    def mean(self) -> Float64:
+        """x̄, (D,), rounded."""
+        return self.origin + self.offset
+
+    @property
+    def y_mean(self) -> Float64:
+        """ȳ, (K,), rounded."""
+        return self.y_origin + self.y_offset
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +60,7 @@ class Gram(Accumulator[GramState, GramResult]):
         G = Gₐ + G_b + (nₐ n_b / n) δ δᵀ               (D, D)
 
     Solving with G squares κ(X): expect about 16 - 2 log₁₀ κ(X) correct digits. One state holds
-    8·(D² + D·(K + 3) + 4K + 2) bytes.
+    8·(D² + D·(K + 3) + 4K + 3) bytes.
 
     References
     ----------
@@ -64,7 +77,7 @@ class Gram(Accumulator[GramState, GramResult]):
     @property
     def state_nbytes(self) -> int:
         d, k = self.n_features, self.n_targets
-        return 8 * (d * d + d * (k + 3) + 4 * k + 2)
+        return 8 * (d * d + d * (k + 3) + 4 * k + 3)
 
     @property
     def scratch_nbytes(self) -> int:
@@ -101,6 +114,7 @@ class Gram(Accumulator[GramState, GramResult]):
         if merged is None:
             return a
         ratio, delta, y_delta = merged
+        np.add(a.updates, b.updates + 1, out=a.updates)
         np.add(a.gram, b.gram, out=a.gram)
         np.add(a.cross, b.cross, out=a.cross)
         np.add(a.y_m2, b.y_m2, out=a.y_m2)
@@ -123,10 +137,13 @@ class Gram(Accumulator[GramState, GramResult]):
         return GramResult(
             n=int(state.n),
             s=float(s),
-            mean=state.origin + state.mean,
+            updates=int(state.updates),
+            origin=state.origin,
+            offset=state.mean,
             varies=state.varies,
             gram=state.gram,
-            y_mean=state.y_origin + state.y_mean,
+            y_origin=state.y_origin,
+            y_offset=state.y_mean,
             y_varies=state.y_varies,
             y_variance=state.y_m2 / s,
             cross=state.cross / s,

@@ -9,6 +9,7 @@ import numpy as np
 
 from streamreg.accumulators.base import Accumulator
 from streamreg.kernels import numpy as numpy_kernels
+from streamreg.kernels.tiles import tiles
 
 if TYPE_CHECKING:
     from streamreg.blocks import Block, Float64
@@ -69,7 +70,7 @@ class Score(Accumulator[ScoreState, ScoreResult]):
         # scaled down before the product and up after it, so that nothing overflows
         smaller, larger = np.minimum(unit, 1.0), np.maximum(unit, 1.0)
         w, b = self.coefficients * smaller, self.intercept * smaller
-        for X, tile_y, weight in numpy_kernels.tiles(block, rows):
+        for X, tile_y, weight in tiles(block, rows):
             y = tile_y.astype(np.float64)
             high = np.abs(y).max(axis=0)
             predicted = predict(X, w, b)

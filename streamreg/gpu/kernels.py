@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from streamreg.kernels.base import AS_STORED, Affine, Kernels
-from streamreg.kernels.numpy import tiles
+from streamreg.kernels.residuals import PARTS_OF_TILE, add_residuals, count_in_two_floats
 from streamreg.kernels.states import count, move_means
+from streamreg.kernels.tiles import tiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from streamreg.gpu.compile import CuPy, DeviceArray
     from streamreg.gpu.fused_products import FusedProducts
     from streamreg.kernels.base import Parallel, Scale
-    from streamreg.kernels.states import GramState, MomentsState, ProductState
+    from streamreg.kernels.states import GramState, MomentsState, ProductState, ResidualState
 
     # (tile, columns, weight, Σ sᵢ, out) → mean, varies: see centre_tile
     CentreTile = Callable[[Any, Affine, Any, Any, Any], tuple[Any, Any]]
@@ -71,7 +72,12 @@ class ArrayKernels:
         self._fused = fused
         self._centre = centre or partial(centre_tile, xp)
         self.kernels = Kernels(
-            {"products": self.products, "moments": self.moments, "gram": self.gram}
+            {
+                "products": self.products,
+                "moments": self.moments,
+                "residuals": self.residuals,
+                "gram": self.gram,
+            }
         )
         self._constants: dict[int, tuple[Float64, Any]] = {}
 
@@ -134,6 +140,29 @@ class ArrayKernels:
             xp.add(state.y_m2, s @ (z_y * z_y) + ratio * y_delta * y_delta, out=state.y_m2)
             count(xp, state, len(tile), weight)
 
+    def residuals(
+        self,
+        block: Block,
+        state: ResidualState,
+        *,
+        coefficients: Float64,
+        bias: Float64,
+        n_targets: int,
+        x_scale: Scale = None,
+        y_scale: Scale = None,
+    ) -> None:
+        """Add r = XV + b, less y in its first K columns; V is (M, 2, D), b (M, 2): two floats."""
+        V, b = self._on_device(coefficients), self._on_device(bias)
+        for X, y, weight in self._tiles(block):
+            height = -(-len(X) // PARTS_OF_TILE)
+            for start in range(0, len(X), height):
+                part = slice(start, start + height)
+                z = self._read(X[part], Affine(x_scale))
+                target = self._read(y[part, :n_targets], Affine(y_scale))
+                s = None if weight is None else weight[part]
+                add_residuals(state, z, target, s, V, b)
+                count_in_two_floats(state, len(z), s)
+
     def gram(
         self,
         block: Block,
@@ -169,6 +198,7 @@ class ArrayKernels:
             else:
                 rows[n] = y_rows[n] = 0.0
             self._add_gram(rows, state.gram)
+            xp.add(state.updates, 1, out=state.updates)
             xp.add(state.cross, rows.T @ y_rows, out=state.cross)
             xp.add(state.y_m2, (y_rows * y_rows).sum(axis=0), out=state.y_m2)
             count(xp, state, n, weight)

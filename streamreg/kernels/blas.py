@@ -7,43 +7,12 @@ place: it needs a second D² array and mirrors the triangle.
 
 from __future__ import annotations
 
-import ctypes
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from scipy.linalg import cython_blas
+from streamreg.kernels.routines import ONE, at, call, step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from streamreg.blocks import Float64
-
-_ONE = ctypes.byref(ctypes.c_double(1.0))
-
-
-@cache
-def _routine(name: str, n_arguments: int) -> Callable[..., None]:
-    """Return a BLAS routine of SciPy's library; ctypes calls it without the lock."""
-    capsule = cython_blas.__pyx_capi__[name]
-    api = ctypes.pythonapi
-    name_of = ctypes.PYFUNCTYPE(ctypes.c_char_p, ctypes.py_object)(("PyCapsule_GetName", api))
-    pointer_of = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
-        ("PyCapsule_GetPointer", api)
-    )
-    prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * n_arguments)
-    return prototype(pointer_of(capsule, name_of(capsule)))
-
-
-def _call(name: str, *arguments: Any) -> None:  # noqa: ANN401  (bytes, pointers and integers)
-    """Call a BLAS routine, which takes integers by reference."""
-    by_reference = (
-        ctypes.byref(ctypes.c_int(each)) if isinstance(each, int) else each for each in arguments
-    )
-    _routine(name, len(arguments))(*by_reference)
-
-
-def _at(array: Float64, index: int = 0) -> ctypes.c_void_p:
-    return ctypes.c_void_p(array.ctypes.data + index * array.itemsize)
 
 
 def add_gram_panel(rows: Float64, gram: Float64, start: int, stop: int) -> None:
@@ -54,11 +23,11 @@ def add_gram_panel(rows: Float64, gram: Float64, start: int, stop: int) -> None:
     n, d = rows.shape
     width = stop - start
     # in Fortran order the rows are the columns of a (D, n) matrix
-    panel, corner = _at(rows, start), _at(gram, start * d + start)
-    _call("dsyrk", b"L", b"N", width, n, _ONE, panel, d, _ONE, corner, d)
+    panel, corner = at(rows, start), at(gram, start * d + start)
+    call("dsyrk", b"L", b"N", width, n, ONE, panel, d, ONE, corner, d)
     if stop < d:
-        right, below = _at(rows, stop), _at(gram, start * d + stop)
-        _call("dgemm", b"N", b"T", d - stop, width, n, _ONE, right, d, panel, d, _ONE, below, d)
+        right, below = at(rows, stop), at(gram, start * d + stop)
+        call("dgemm", b"N", b"T", d - stop, width, n, ONE, right, d, panel, d, ONE, below, d)
 
 
 def solve_triangle(
@@ -66,9 +35,16 @@ def solve_triangle(
 ) -> None:
     """Solve T·x = right in place, T the leading ``size`` rows and columns of ``triangle``.
 
-    Both are in Fortran order: ``triangle`` (D, ≥ size), of which only the lower or upper part is
-    read, and ``right`` (≥ size, K), whose leading ``size`` rows become x.
+    Both are in Fortran order: ``triangle`` (D, ≥ size), or a part of such an array, of which only
+    the lower or upper part is read; and ``right`` (≥ size, K): its leading ``size`` rows become x.
     """
-    part, form = b"L" if lower else b"U", b"T" if transposed else b"N"
-    (d, _), (n_rows, k) = triangle.shape, right.shape
-    _call("dtrsm", b"L", part, form, b"N", size, k, _ONE, _at(triangle), d, _at(right), n_rows)
+    part, form, k = b"L" if lower else b"U", b"T" if transposed else b"N", right.shape[1]
+    left, ahead = at(triangle), step(triangle)
+    call("dtrsm", b"L", part, form, b"N", size, k, ONE, left, ahead, at(right), step(right))
+
+
+def multiply_triangle(lower: Float64, right: Float64, *, size: int, transposed: bool) -> None:
+    """Write L·right, or Lᵀ·right, to ``right``: as :func:`solve_triangle`."""
+    form, k = b"T" if transposed else b"N", right.shape[1]
+    left, ahead = at(lower), step(lower)
+    call("dtrmm", b"L", b"L", form, b"N", size, k, ONE, left, ahead, at(right), step(right))

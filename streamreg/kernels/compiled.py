@@ -17,15 +17,18 @@ import numpy as np
 from streamreg.blocks import FileRows
 from streamreg.kernels import numpy as numpy_kernels
 from streamreg.kernels.base import AS_STORED, Affine, Kernel, Kernels, KernelSet, Scale
-from streamreg.kernels.numpy import column, tile_rows
+from streamreg.kernels.numpy import tile_rows
+from streamreg.kernels.residuals import count_in_two_floats, normalise
+from streamreg.kernels.root import root
 from streamreg.kernels.states import count
+from streamreg.kernels.tiles import column
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from streamreg.blocks import Array, Block, Float64
     from streamreg.kernels.library import Library
-    from streamreg.kernels.states import MomentsState, ProductState
+    from streamreg.kernels.states import MomentsState, ProductState, ResidualState
 
 # the stored types, in the order of `enum type` in rows.h
 _TYPES = ("f8", "f4", "f2", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
@@ -48,6 +51,7 @@ def _struct(name: str, fields: str) -> type[ctypes.Structure]:
 _Rows = _struct("rows", "*values n d *scale *shift type swapped in_cache")
 _Files = _struct("files", "n_parts *files *offsets *bounds first piece_nbytes *piece piece_rows")
 _Products = _struct("products", "m k *coefficients *bias *y *weight *rr *sums *products *scratch")
+_Residuals = _struct("residuals", "m k *coefficients *bias *y *weight *rr *sums *products *scratch")
 _Moments = _struct(
     "moments", "k *y *weight *origin *s *mean *m2 *low *high *y_mean *y_m2 *cross *scratch"
 )
@@ -56,8 +60,11 @@ _POINTER, _INT64 = ctypes.c_void_p, ctypes.c_int64
 _ARGUMENTS = {
     "add_products": [_POINTER] * 3,
     "add_moments": [_POINTER] * 3,
+    "add_residuals": [_POINTER] * 3,
     "products_scratch": [_INT64],
     "moments_scratch": [_INT64] * 2,
+    "residuals_scratch": [_INT64],
+    "columns": [_POINTER] * 4 + [_INT64],
     "centre": [_POINTER, _POINTER, ctypes.c_double, _POINTER, _POINTER, _POINTER],
     "predict": [_POINTER] * 3 + [_INT64] + [_POINTER] * 2,
 }
@@ -71,7 +78,7 @@ class _Loops:
         for name, arguments in _ARGUMENTS.items():
             function = getattr(functions, name)
             function.argtypes = arguments
-            function.restype = None if name in {"centre", "predict"} else _INT64
+            function.restype = None if name in {"centre", "columns", "predict"} else _INT64
         self._functions = functions
 
     def products(
@@ -121,6 +128,44 @@ class _Loops:
             _add(self._functions.add_moments, block, part, Affine(x_scale), sums, target, weight)
             state.n[...] += len(target)
 
+    def residuals(
+        self,
+        block: Block,
+        state: ResidualState,
+        *,
+        coefficients: Float64,
+        bias: Float64,
+        n_targets: int,
+        x_scale: Scale = None,
+        y_scale: Scale = None,
+    ) -> None:
+        """Add r = XV + b, less y in its first K columns; V is (M, 2, D), b (M, 2): two floats."""
+        scratch = np.empty(self._functions.residuals_scratch(block.X.shape[1]))
+        sums = _Residuals(len(bias), n_targets, _at(coefficients), _at(bias))
+        sums.rr, sums.sums, sums.products = _at(state.rr), _at(state.sums), _at(state.products)
+        sums.scratch = _at(scratch)
+        for part in _parts(block):
+            target = column(block.y[part], Affine(y_scale))[:, :n_targets]
+            target = np.ascontiguousarray(target)
+            weight = None if block.weight is None else block.weight[part]
+            _add(self._functions.add_residuals, block, part, Affine(x_scale), sums, target, weight)
+            count_in_two_floats(state, len(target), weight)
+        normalise(state)
+
+    def write_columns(
+        self, tile: Array, columns: Affine, roots: Float64 | None, out: Float64
+    ) -> None:
+        """Write (x·scale - shift)·√s to ``out``, (n, D) in Fortran order."""
+        tile = _readable(tile)
+        widened = np.empty((8, tile.shape[1]))
+        self._functions.columns(
+            byref(_rows(tile, columns)),
+            _at(roots),
+            _at(widened),
+            out.ctypes.data,
+            out.strides[1] // out.itemsize,
+        )
+
     def centre(
         self,
         tile: Array,
@@ -169,8 +214,10 @@ def kernels_of(library: Library) -> KernelSet:
     by_name: dict[str, Kernel] = {
         "products": loops.products,
         "moments": loops.moments,
-        # BLAS multiplies
+        "residuals": loops.residuals,
+        # BLAS multiplies, and LAPACK factorises
         "gram": partial(numpy_kernels.gram, centre=loops.centre),
+        "root": partial(root, write=loops.write_columns),
         "predict": loops.predict,
     }
     return KernelSet({"dense": Kernels(by_name), "file": Kernels(by_name)})

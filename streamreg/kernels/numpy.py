@@ -6,20 +6,28 @@ Sums are float64, whatever is stored.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from streamreg.kernels import blas
 from streamreg.kernels.base import AS_STORED, Affine, Kernels, KernelSet, Scale
+from streamreg.kernels.residuals import (
+    ARRAYS_ALIVE,
+    PARTS_OF_TILE,
+    add_residuals,
+    count_in_two_floats,
+)
+from streamreg.kernels.root import root
 from streamreg.kernels.states import count, move_means
+from streamreg.kernels.tiles import column, room_for, tiles, widen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from streamreg.blocks import Array, Block, Float64
     from streamreg.kernels.base import Parallel
-    from streamreg.kernels.states import GramState, MomentsState, ProductState
+    from streamreg.kernels.states import GramState, MomentsState, ProductState, ResidualState
 
     # of a tile: its mean less the origin (D,); sums about the mean: of squares (D,), with y (K, D)
     CentreTile = Callable[[Array, Affine, Float64 | None, float | None, Float64, Float64], Float64]
@@ -170,6 +178,35 @@ def add_moments(
         count(np, state, len(tile), weight)
 
 
+def residuals_scratch_nbytes(n_features: int, n_columns: int) -> int:
+    """Bytes that :func:`residuals` needs beside state and block."""
+    return 8 * _residuals_rows(n_features) * ((1 + ARRAYS_ALIVE) * n_features + 8 * n_columns)
+
+
+def residuals(
+    block: Block,
+    state: ResidualState,
+    *,
+    coefficients: Float64,
+    bias: Float64,
+    n_targets: int,
+    x_scale: Scale = None,
+    y_scale: Scale = None,
+) -> None:
+    """Add r = XV + b, less y in its first K columns; V is (M, 2, D), b (M, 2): two floats."""
+    rows = min(_residuals_rows(block.X.shape[1]), block.n_rows)
+    columns = Affine(x_scale)
+    room = room_for(block.X.dtype, block.X.shape[1], rows, columns)
+    for tile, tile_y, weight in tiles(block, rows):
+        y = column(tile_y[:, :n_targets], Affine(y_scale))
+        add_residuals(state, widen(tile, room, columns), y, weight, coefficients, bias)
+        count_in_two_floats(state, len(tile), weight)
+
+
+def _residuals_rows(n_features: int) -> int:
+    return max(_MIN_ROWS, tile_rows(n_features) // PARTS_OF_TILE)
+
+
 def gram_panels(n_features: int) -> int:
     """Return how many panels of columns :func:`gram` updates, one at a time."""
     return -(-n_features // _PANEL)
@@ -269,6 +306,7 @@ def _centred_tiles(
             centre(tile, columns, weight, None, state.varies, room[:n])
         if weight is not None:
             z_y[:n] *= np.sqrt(weight)[:, None]
+        state.updates[...] += 1
         np.add(state.cross, room[:filled].T @ z_y[:filled], out=state.cross)
         np.add(state.y_m2, np.einsum("ij,ij->j", z_y[:filled], z_y[:filled]), out=state.y_m2)
         count(np, state, n, weight)
@@ -320,41 +358,14 @@ def _centre(z: Float64, s: Float64, total: float) -> Float64:
     return np.asarray(mean)
 
 
-def tiles(block: Block, rows: int) -> Iterator[tuple[Array, Array, Float64 | None]]:
-    """Yield X, y and weight of each tile."""
-    for start in range(0, block.n_rows, max(1, rows)):
-        part = slice(start, start + rows)
-        yield block.X[part], block.y[part], None if block.weight is None else block.weight[part]
-
-
-def room_for(dtype: np.dtype[Any], n_features: int, rows: int, columns: Affine) -> Float64:
-    """Return a buffer for a widened tile; an empty one if tiles can be used as they are."""
-    is_plain = columns.scale is None and columns.shift is None
-    is_as_stored = dtype == np.float64 and dtype.isnative and is_plain
-    return np.empty((0 if is_as_stored else rows, n_features))
-
-
-def widen(tile: Array, room: Float64, columns: Affine) -> Float64:
-    """Return tile·scale - shift as float64, in ``room``; the tile itself if that is empty."""
-    if not len(room):
-        return tile
-    z = room[: len(tile)]
-    # unsafe, because integers become floats; readers warn of those beyond 2⁵³
-    if columns.scale is not None:
-        np.multiply(tile, columns.scale, out=z, dtype=np.float64, casting="unsafe")
-        if columns.shift is not None:
-            np.subtract(z, columns.shift, out=z)
-    elif columns.shift is not None:
-        np.subtract(tile, columns.shift, out=z, dtype=np.float64, casting="unsafe")
-    else:
-        np.copyto(z, tile, casting="unsafe")
-    return z
-
-
-def column(values: Array, columns: Affine) -> Float64:
-    """Return values·scale - shift as a new array: of y, which is narrow, or of one row."""
-    return widen(values, np.empty(values.shape), columns)
-
-
-_KERNELS = Kernels({"products": products, "moments": moments, "gram": gram, "predict": predict})
+_KERNELS = Kernels(
+    {
+        "products": products,
+        "moments": moments,
+        "residuals": residuals,
+        "gram": gram,
+        "root": root,
+        "predict": predict,
+    }
+)
 KERNELS = KernelSet({"dense": _KERNELS, "file": _KERNELS})

@@ -62,6 +62,22 @@ class ProductState(NamedTuple):
         return cls(*_zeros((), (), n_columns, n_targets, (n_columns, n_features)))
 
 
+class ResidualState(NamedTuple):
+    """Sums over rᵢ = xᵢᵀV + b, its first K columns less yᵢ: a high part and a low part each."""
+
+    n: Float64  # ()         rows
+    s: Float64  # (2,)       Σ sᵢ
+    sums: Float64  # (M, 2)     Σ sᵢ rᵢ
+    rr: Float64  # (M, 2)     Σ sᵢ rᵢ²
+    products: Float64  # (M, 2, D)  Σ sᵢ rᵢ xᵢᵀ
+
+    @classmethod
+    def zero(cls, n_features: int, n_columns: int) -> ResidualState:
+        """Return the state of no rows."""
+        m = n_columns
+        return cls(*_zeros((), 2, (m, 2), (m, 2), (m, 2, n_features)))
+
+
 class GramState(NamedTuple):
     """Second moments about the mean, or about zero where the fit has no intercept.
 
@@ -70,6 +86,7 @@ class GramState(NamedTuple):
 
     n: Float64  # ()      rows
     s: Float64  # ()      Σ sᵢ
+    updates: Float64  # ()      additions to ``gram``, each of which rounds
     origin: Float64  # (D,)    o, the first row; zeros where nothing is centred
     mean: Float64  # (D,)    x̄ - o; zeros where nothing is centred
     varies: Float64  # (D,)    1 where a value differs from the origin, else 0
@@ -84,7 +101,28 @@ class GramState(NamedTuple):
     def zero(cls, n_features: int, n_targets: int) -> GramState:
         """Return the state of no rows."""
         d, k = n_features, n_targets
-        return cls._make([*_zeros((), (), d, d, d), _square(d), *_zeros(k, k, k, k, (d, k))])
+        return cls._make([*_zeros((), (), (), d, d, d), _square(d), *_zeros(k, k, k, k, (d, k))])
+
+
+class RootState(NamedTuple):
+    """The triangular factor R of rows √sᵢ·[1, xᵢ - o, yᵢ - oy], P = 1 + D + K columns.
+
+    Where nothing is centred, o is zeros, and so is the first column.
+    """
+
+    n: Float64  # ()      rows
+    s: Float64  # ()      Σ sᵢ
+    updates: Float64  # ()      updates of R, each of which rounds
+    origin: Float64  # (D,)    o, the first row, or zeros
+    varies: Float64  # (D,)    1 where a value differs from the origin, else 0
+    y_origin: Float64  # (K,)    oy, the first y, or zeros
+    root: Float64  # (P, P)  R, upper triangular, in Fortran order
+
+    @classmethod
+    def zero(cls, n_features: int, n_targets: int) -> RootState:
+        """Return the state of no rows."""
+        d, k = n_features, n_targets
+        return cls._make([*_zeros((), (), (), d, d, k), _square(1 + d + k)])
 
 
 def _zeros(*shapes: int | tuple[int, ...]) -> list[Float64]:
@@ -104,7 +142,7 @@ def _square(n_features: int) -> Float64:
         pages = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except (OSError, OverflowError) as error:
         d = n_features
-        raise MemoryError(f"{d:,} × {d:,} × 8 bytes of XᵀX: {error}") from error  # noqa: RUF001
+        raise MemoryError(f"{d:,} × {d:,} × 8 bytes: {error}") from error  # noqa: RUF001
     if nbytes >= 1 << 22 and sys.platform == "linux":
         pages.madvise(mmap.MADV_HUGEPAGE)  # as NumPy does
     return np.frombuffer(pages).reshape((n_features, n_features), order="F")
@@ -126,7 +164,7 @@ def move_means(
 
 def count(
     xp: Namespace,
-    state: MomentsState | ProductState | GramState,
+    state: MomentsState | ProductState | GramState | RootState,
     n: int,
     weight: Float64 | None,
 ) -> None:

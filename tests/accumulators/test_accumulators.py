@@ -14,8 +14,11 @@ from streamreg.accumulators.base import Scaling
 from streamreg.accumulators.gradient import Gradient
 from streamreg.accumulators.gram import Gram
 from streamreg.accumulators.moments import Moments
+from streamreg.accumulators.residuals import Residuals
+from streamreg.accumulators.root import Root
 from streamreg.accumulators.score import Score
 from streamreg.kernels.base import Affine
+from streamreg.kernels.two_float import TwoFloats
 
 # 80 bits on x86; elsewhere as good as float64, which the tolerances allow for
 Wide = np.longdouble
@@ -59,7 +62,14 @@ def accumulators(data, rng):
     d, k = X.shape[1], y.shape[1]
     shift, y_shift = X.mean(axis=0).astype(float), y.mean(axis=0).astype(float)
     w, b = rng.standard_normal((d, 2 * k)), rng.standard_normal(2 * k)
+    roots = [
+        (Root(d, k, centred=centred), expected_root(X, y, weight, centred=centred))
+        for centred in (True, False)
+        # not on a GPU
+        if "root" in laws.KERNELS.by_name
+    ]
     return [
+        *roots,
         (Moments(d, k), expected_moments(X, y, weight)),
         (Gram(d, k), expected_gram(X, y, weight, centred=True)),
         (Gram(d, k, centred=False), expected_gram(X, y, weight, centred=False)),
@@ -68,6 +78,10 @@ def accumulators(data, rng):
             expected_gradient(X - shift, y - y_shift, weight, w, b),
         ),
         (Gradient(w[:, :k], b[:k], k), expected_gradient(X, y, weight, w[:, :k], b[:k])),
+        (
+            Residuals(TwoFloats.of(w), TwoFloats.of(b), k),
+            expected_residuals(X, y, weight, w, b),
+        ),
         (Score(w[:, :k], b[:k]), expected_score(X, y, weight, w[:, :k], b[:k])),
     ]
 
@@ -121,6 +135,27 @@ def expected_gram(X, y, weight, *, centred):
     }
 
 
+def expected_root(X, y, weight, *, centred):
+    s, p = weighted(X, weight)
+    first, y_first = (X[0], y[0]) if centred else (0 * X[0], 0 * y[0])
+    rows = np.column_stack([np.full(len(X), float(centred)), X - first, y - y_first])
+    rows = rows * np.sqrt(s)[:, None]
+    size = np.sqrt((rows**2).sum(axis=0))
+    offset, spread = p @ (X - first), np.sqrt(p @ (X - first) ** 2)
+    y_offset, y_spread = p @ (y - y_first), np.sqrt(p @ (y - y_first) ** 2)
+    return {
+        "n": (len(X), 0),
+        "s": (s.sum(), s.sum()),
+        "origin": (first, 0),
+        "y_origin": (y_first, 0),
+        "varies": (((X[0] if centred else 0) != X).any(axis=0), 0),
+        "offset": (centred * offset, spread),
+        "y_offset": (centred * y_offset, y_spread),
+        # RᵀR, because R has any signs
+        "root": (rows.T @ rows, np.outer(size, size)),
+    }
+
+
 def expected_gradient(X, y, weight, V, b):
     _, p = weighted(X, weight)
     k = y.shape[1]
@@ -138,6 +173,25 @@ def expected_gradient(X, y, weight, V, b):
     }
 
 
+def expected_residuals(X, y, weight, V, b):
+    s, _ = weighted(X, weight)
+    mean = expected_gradient(X, y, weight, V, b)
+    r = X @ V + b
+    size = np.abs(X) @ np.abs(V) + np.abs(b)
+    r[:, : y.shape[1]] -= y
+    size[:, : y.shape[1]] += np.abs(y)
+    total = s.sum()
+    rr, rr_size = ((s[:, None] * each**2).sum(axis=0) for each in (r, size))
+    products, sums = ([total * each for each in mean[name]] for name in ("gradient", "bias"))
+    return {
+        "n": (len(X), 0),
+        "s": (total, total),
+        "rr": (rr, rr_size),
+        "products": products,
+        "sums": sums,
+    }
+
+
 def expected_score(X, y, weight, w, b):
     _, p = weighted(X, weight)
     size = np.abs(y) + np.abs(X) @ np.abs(w) + np.abs(b)
@@ -151,9 +205,13 @@ def expected_score(X, y, weight, w, b):
 
 def assert_is(result, expected):
     for name, (value, size) in expected.items():
-        found = np.asarray(getattr(result, name), Wide)
+        found = getattr(result, name)
+        found = np.asarray(found.rounded() if isinstance(found, TwoFloats) else found, Wide)
         if name == "gram":
             found = np.tril(found)
+        if name == "root":
+            assert not np.tril(found, -1).any()
+            found = found.T @ found
         off = np.abs(found - value)
         allowed = ROUNDING * np.asarray(size, Wide)
         assert np.all((off <= allowed) | np.isnan(allowed)), (name, found, value)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -15,7 +13,7 @@ from streamreg.blocks import Block, FileRows
 from streamreg.kernels.base import Affine
 from streamreg.kernels.library import LEVELS, load_level
 from streamreg.kernels.registry import load_kernels
-from streamreg.kernels.states import MomentsState, ProductState
+from streamreg.kernels.states import MomentsState, ProductState, ResidualState
 
 FUSED = [level for level in ("v3", "v4", "neon") if load_level(level)]
 ALL = [level for level in ("baseline", *FUSED) if load_level(level)]
@@ -84,7 +82,16 @@ def reduced(level, block, *, columns=None, targets=1, scale=None, shift=None):
         x=Affine(scale, shift),
     )
     kernels.find("moments")(block, moments, x_scale=scale, y_scale=None)
-    return [*products, *moments]
+    residuals = ResidualState.zero(d, m)
+    kernels.find("residuals")(
+        block,
+        residuals,
+        coefficients=rng.standard_normal((m, 2, d)),
+        bias=rng.standard_normal((m, 2)),
+        n_targets=targets,
+        x_scale=scale,
+    )
+    return [*products, *moments, *residuals]
 
 
 @st.composite
@@ -140,53 +147,6 @@ def test_rows_that_the_loop_cannot_read_are_read_again_by_the_source(tmp_path, l
     for a, b in zip(in_files, reduced(level, Block(X, y, None, 0), columns=2), strict=True):
         np.testing.assert_array_equal(a, b)
     stored.close()
-
-
-@pytest.mark.parametrize("level", ALL)
-@pytest.mark.parametrize("weighted", [False, True])
-def test_compensated_products_are_right_to_thirty_digits(level, weighted):
-    rng = np.random.default_rng(3)
-    n, d = 50, 11
-    X = rng.standard_normal((n, d))
-    weight = rng.uniform(0.5, 2.0, n) if weighted else None
-    w = np.stack([rng.standard_normal(d), 1e-18 * rng.standard_normal(d)])
-    # a fit so close that the residuals cancel nearly all digits
-    y = np.stack([X @ w[0], 1e-18 * rng.standard_normal(n)])
-    sums, products = np.zeros(4), np.zeros((2, d))
-    load_compensated(level)(X, w, y, weight, sums, products)
-    exact = [
-        sum((Fraction(a) * (Fraction(b) + Fraction(c)) for a, b, c in zip(row, *w, strict=True)),
-            -Fraction(y[0, i]) - Fraction(y[1, i]))
-        for i, row in enumerate(X)
-    ]  # fmt: skip
-    s = np.ones(n) if weight is None else weight
-    sums_of_products = [
-        (sum(Fraction(s[i]) * exact[i] * Fraction(X[i, j]) for i in range(n)), products[:, j])
-        for j in range(d)
-    ]
-    expected = [
-        (sum(Fraction(s[i]) * r * r for i, r in enumerate(exact)), sums[:2]),
-        (sum(Fraction(s[i]) * r for i, r in enumerate(exact)), sums[2:]),
-        *sums_of_products,
-    ]
-    for wanted, (high, low) in expected:
-        # residuals are of order 1e-16, correct to 1e-32 of y and X, of order 1
-        assert abs(Fraction(high) + Fraction(low) - wanted) <= Fraction(1e-30) * n
-
-
-def load_compensated(level):
-    """Return the loop that a correction of weights will run, with arrays as arguments."""
-    function = load_level(level).functions.add_compensated
-
-    def run(X, w, y, weight, sums, products):
-        from streamreg.kernels.compiled import _at, _rows  # noqa: PLC0415
-
-        tile = np.empty(X.shape[1])
-        arrays = (w, y, weight, sums, products, tile)
-        pointers = [None if each is None else ctypes.c_void_p(_at(each)) for each in arrays]
-        function(ctypes.byref(_rows(X, Affine())), *pointers)
-
-    return run
 
 
 def test_another_kind_of_processors_level_is_refused():

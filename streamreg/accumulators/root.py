@@ -1,0 +1,114 @@
+"""The triangular factor of (X, y), in O(D²), for the solver with most digits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from streamreg.accumulators.base import Accumulator
+from streamreg.kernels.lapack import lapack_nbytes, merge_roots
+from streamreg.kernels.root import root_scratch_nbytes
+from streamreg.kernels.states import RootState
+
+if TYPE_CHECKING:
+    from streamreg.accumulators.base import Scaling
+    from streamreg.blocks import Block, Float64
+    from streamreg.kernels.base import Kernels
+
+
+class RootResult(NamedTuple):
+    """The factor, of columns multiplied by ``Scaling`` where the pass had one."""
+
+    n: int  #              rows
+    s: float  #            Σ sᵢ
+    updates: int  #        updates of R, each of which rounds
+    origin: Float64  #     (D,)   the first row; zeros where nothing is centred
+    offset: Float64  #     (D,)   x̄ less it; zeros where nothing is centred
+    varies: Float64  #     (D,)   1 where a column is not constant (not zero, if not centred)
+    y_origin: Float64  #   (K,)   the first y; zeros where nothing is centred
+    y_offset: Float64  #   (K,)   ȳ less it; zeros where nothing is centred
+    root: Float64  #       (P, P) R of √sᵢ·[1, xᵢ - o, yᵢ - oy], P = 1 + D + K, Fortran order
+
+
+@dataclass(frozen=True, eq=False)
+class Root(Accumulator[RootState, RootResult]):
+    """R with RᵀR = Σ sᵢ zᵢzᵢᵀ, zᵢ = [1, xᵢ - o, yᵢ - oy], o the first row: a QR by Householder.
+
+    Rows are added by the R of [R; rows], and states merge by the R of [Rₐ; R_b] [1]_. Columns
+    after the first are then centred. R keeps about 16 - log₁₀ κ(X) digits, where XᵀX keeps
+    16 - 2 log₁₀ κ(X). One state holds 8·((1 + D + K)² + 2D + K + 3) bytes.
+
+    References
+    ----------
+    .. [1] Demmel, Grigori, Hoemmen & Langou (2012), SIAM J. Sci. Comput. 34(1), A206-A239.
+    """
+
+    reads_tiles = True
+
+    n_features: int  # D
+    n_targets: int  # K
+    centred: bool = True  # False: for a fit without intercept
+    scaling: Scaling | None = None
+
+    @property
+    def size(self) -> int:
+        """P."""
+        return 1 + self.n_features + self.n_targets
+
+    @property
+    def state_nbytes(self) -> int:
+        return 8 * (self.size**2 + 2 * self.n_features + self.n_targets + 3)
+
+    @property
+    def scratch_nbytes(self) -> int:
+        return root_scratch_nbytes(self.size) + lapack_nbytes(self.size)
+
+    def zero(self) -> RootState:
+        return RootState.zero(self.n_features, self.n_targets)
+
+    def update(self, state: RootState, block: Block, kernels: Kernels) -> RootState:
+        x_scale, y_scale = self.scaling or (None, None)
+        kernels.find("root")(
+            block, state, kernels.parallel, centred=self.centred, x_scale=x_scale, y_scale=y_scale
+        )
+        return state
+
+    def merge(self, a: RootState, b: RootState) -> RootState:
+        if not a.n:
+            for mine, other in zip(a, b, strict=True):
+                mine[...] = other
+            return a
+        if not b.n:
+            return a
+        # the first column of R is zero below its first number
+        first_row = b.root[0].copy()
+        apart = np.concatenate([b.origin - a.origin, b.y_origin - a.y_origin])
+        first_row[1:] += first_row[0] * apart
+        merge_roots(a.root, b.root, first_row)
+        np.maximum(a.varies, np.maximum(b.varies, b.origin != a.origin), out=a.varies)
+        np.add(a.updates, b.updates + 1, out=a.updates)
+        np.add(a.n, b.n, out=a.n)
+        np.add(a.s, b.s, out=a.s)
+        return a
+
+    def finalize(self, state: RootState) -> RootResult:
+        offsets = np.zeros(self.size - 1)
+        if self.centred:
+            with np.errstate(invalid="ignore", divide="ignore"):
+                offsets = state.root[0, 1:] / state.root[0, 0]
+        return RootResult(
+            n=int(state.n),
+            s=float(state.s),
+            updates=int(state.updates),
+            origin=state.origin,
+            offset=offsets[: self.n_features],
+            varies=state.varies,
+            y_origin=state.y_origin,
+            y_offset=offsets[self.n_features :],
+            root=state.root,
+        )
+
+    def is_finite(self, state: RootState) -> bool:
+        return bool(np.isfinite(state.root.diagonal()).all() and np.isfinite(state.root[0]).all())

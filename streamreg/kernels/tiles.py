@@ -1,0 +1,49 @@
+"""Tiles: some rows of a block, as float64 in the processor's cache."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from streamreg.blocks import Array, Block, Float64
+    from streamreg.kernels.base import Affine
+
+
+def tiles(block: Block, rows: int) -> Iterator[tuple[Array, Array, Float64 | None]]:
+    """Yield X, y and weight of each tile."""
+    for start in range(0, block.n_rows, max(1, rows)):
+        part = slice(start, start + rows)
+        yield block.X[part], block.y[part], None if block.weight is None else block.weight[part]
+
+
+def room_for(dtype: np.dtype[Any], n_features: int, rows: int, columns: Affine) -> Float64:
+    """Return a buffer for a widened tile; an empty one if tiles can be used as they are."""
+    is_plain = columns.scale is None and columns.shift is None
+    is_as_stored = dtype == np.float64 and dtype.isnative and is_plain
+    return np.empty((0 if is_as_stored else rows, n_features))
+
+
+def widen(tile: Array, room: Float64, columns: Affine) -> Float64:
+    """Return tile·scale - shift as float64, in ``room``; the tile itself if that is empty."""
+    if not len(room):
+        return tile
+    z = room[: len(tile)]
+    # unsafe, because integers become floats; readers warn of those beyond 2⁵³
+    if columns.scale is not None:
+        np.multiply(tile, columns.scale, out=z, dtype=np.float64, casting="unsafe")
+        if columns.shift is not None:
+            np.subtract(z, columns.shift, out=z)
+    elif columns.shift is not None:
+        np.subtract(tile, columns.shift, out=z, dtype=np.float64, casting="unsafe")
+    else:
+        np.copyto(z, tile, casting="unsafe")
+    return z
+
+
+def column(values: Array, columns: Affine) -> Float64:
+    """Return values·scale - shift as a new array: of y, which is narrow, or of one row."""
+    return widen(values, np.empty(values.shape), columns)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
 
@@ -73,6 +73,15 @@ class Status(Enum):
         "The last epoch lowered the loss by less than ", Parameter("tol"), " times the loss."
     )
     EXACT_FIT = "The loss is zero to rounding."
+    COARSE_GRAM = Message(
+        "XᵀX does not keep the digits that the weights of these columns need; pass ",
+        Remedy("solver", "qr"),
+        ".",
+    )
+    TOO_DEPENDENT = (
+        "The columns are so nearly dependent that float64 does not keep the digits that their "
+        "weights need."
+    )
     OUT_OF_EPOCHS = Message(
         Parameter("max_epochs"),
         " ran out before ",
@@ -93,7 +102,12 @@ class Status(Enum):
     @property
     def converged(self) -> bool:
         """Whether the tolerance was met."""
-        return self not in {Status.OUT_OF_EPOCHS, Status.STALLED}
+        return self not in {
+            Status.OUT_OF_EPOCHS,
+            Status.STALLED,
+            Status.COARSE_GRAM,
+            Status.TOO_DEPENDENT,
+        }
 
 
 @dataclass(frozen=True)
@@ -143,6 +157,17 @@ class Solution:
     n_epochs: int
     loss_history: list[float]
     warnings: list[str] = field(default_factory=list)
+    # (D, K) trusted digits of the coefficients, NaN where the data determine none; None: unknown
+    digits: Float64 | None = None
+    condition: float | None = None  # κ₂ of the centred columns, scaled to deviations near 1
+
+    def followed_by(self, later: Solution) -> Solution:
+        """Return the solution of a solver that ran after this one, with the epochs of both."""
+        return replace(
+            later,
+            n_epochs=self.n_epochs + later.n_epochs,
+            loss_history=[*self.loss_history, *later.loss_history[1:]],
+        )
 
 
 class PassFootprint(NamedTuple):
@@ -153,6 +178,8 @@ class PassFootprint(NamedTuple):
     earlier_nbytes: int = 0  # the state of an earlier pass
     n_parts: int = 1  # parts of one shared state, on which different threads work
     multiplies_matrices: bool = False  # by BLAS, which packs panels; else row kernels run
+    tile_rows: int = 0  # rows that are read at a time from files; 0: as the compiled loops do
+    fixed_nbytes: int = 0  # of the scratch memory, whatever the rows of a block are
     what: str = "sums"  # name of the state, as a plan prints it
     why: str = ""  # how its size is computed, as a plan prints it
 
@@ -173,6 +200,8 @@ class Solver(ABC):
 
     name: ClassVar[str]  # value of the parameter ``solver``
     summary: ClassVar[str]  # its strength, in a few words
+    more_digits: ClassVar[str | None] = None  # the solver to run if this one ends with too few
+    runs_on_device: ClassVar[bool] = True  # whether a GPU has its kernels
 
     def penalty(self, l2: float) -> Penalty:
         """Return the penalty of the objective: l2, unless a solver overrides this method."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from streamreg.solvers.closed_form import ClosedForm
 from streamreg.solvers.conjugate_gradient import ConjugateGradient
 from streamreg.solvers.gradient_descent import GradientDescent
+from streamreg.solvers.qr import QR
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +31,7 @@ class SolverSettings(NamedTuple):
 # the name of each solver, and the function that builds it
 SOLVERS: dict[str, Callable[[SolverSettings], Solver]] = {
     ClosedForm.name: lambda _: ClosedForm(),
+    QR.name: lambda _: QR(),
     GradientDescent.name: lambda s: GradientDescent(
         s.standardize, s.max_epochs, s.tol, s.init, s.learning_rate
     ),

@@ -61,24 +61,9 @@ class Coordinates:
     def to_user(self, theta: Float64) -> tuple[Float64, Float64]:
         """Return w (D, K) and b (K,); raise :class:`InputError` if float64 cannot hold one."""
         columns = theta[:-1] / self.scale[:, None]
-        x, y = _exponents(self.units.x), _exponents(self.units.y)
-        w = np.ldexp(columns, x[:, None] - y)
-        b = np.ldexp(theta[-1] + self.y_centre - self.centre @ columns, -y)
-        if not self.problem.fit_intercept:
-            b = np.zeros_like(b)
-        matters = np.abs(theta[:-1]) > EPS * np.max(np.abs(theta[:-1]), axis=0)
-        # a penalty may shrink a weight to 0
-        matters &= not self.problem.penalty.strength
-        # not `>= inf`, because NaN must be refused too
-        outside = ~(np.abs(w) < np.inf) | (matters & (np.abs(w) < _TINY))
-        if outside.any():
-            numbers = np.flatnonzero(outside.any(axis=1))
-            raise InputError(
-                f"{self.problem.columns(numbers)} must have weights outside 1e-308 to 1e308, which "
-                "float64 cannot hold: the values are too small or too large for those of y; "
-                "store them in other units"
-            )
-        return w, b
+        w = user_weights(self.problem, self.units, self.scale, theta[:-1])
+        b = np.ldexp(theta[-1] + self.y_centre - self.centre @ columns, -_exponents(self.units.y))
+        return w, b if self.problem.fit_intercept else np.zeros_like(b)
 
     def weights_from_user(self, w: Float64) -> Float64:
         """Return v of w (D, K)."""
@@ -88,7 +73,7 @@ class Coordinates:
 
     def user_loss(self, loss: Float64) -> float:
         """Return f, summed over targets, in the user's units."""
-        return float(np.sum(np.ldexp(loss, -2 * _exponents(self.units.y))))
+        return user_loss(self.units, loss)
 
     def evaluate(self, theta: Float64, direction: Float64 | None = None) -> Evaluation:
         """Run one pass: f and ∇f at θ, and ∇²f along a direction."""
@@ -114,6 +99,36 @@ class Coordinates:
         scale, root = self.scale[:, None], self.problem.penalty.root(self.units.x)[:, None]
         inner = products / scale + root / scale * penalised
         return np.vstack([inner, sums if self.problem.fit_intercept else np.zeros_like(sums)])
+
+
+def user_weights(problem: Problem, units: Scaling, scale: Float64, v: Float64) -> Float64:
+    """Return w = v/σ (D, K) in the user's units.
+
+    Raises
+    ------
+    InputError
+        float64 cannot hold a weight.
+    """
+    x, y = _exponents(units.x), _exponents(units.y)
+    w = np.ldexp(v / scale[:, None], x[:, None] - y)
+    matters = np.abs(v) > EPS * np.max(np.abs(v), axis=0)
+    # a penalty may shrink a weight to 0
+    matters &= not problem.penalty.strength
+    # not `>= inf`, because NaN must be refused too
+    outside = ~(np.abs(w) < np.inf) | (matters & (np.abs(w) < _TINY))
+    if outside.any():
+        numbers = np.flatnonzero(outside.any(axis=1))
+        raise InputError(
+            f"{problem.columns(numbers)} must have weights outside 1e-308 to 1e308, which "
+            "float64 cannot hold: the values are too small or too large for those of y; "
+            "store them in other units"
+        )
+    return np.asarray(w)
+
+
+def user_loss(units: Scaling, loss: Float64) -> float:
+    """Return f, summed over targets, in the user's units."""
+    return float(np.sum(np.ldexp(loss, -2 * _exponents(units.y))))
 
 
 def _exponents(powers: Float64) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
@@ -146,7 +161,7 @@ def standardise(problem: Problem, reduce: Reduce) -> tuple[Coordinates, Evaluati
         variance = variance + moments.y_mean**2
     constant = is_constant(spread, centre)
     far = (np.abs(centre) > _LARGE_MEAN * spread) & ~constant
-    scale = _scales(spread, constant, problem.penalty.root(units.x))
+    scale = norm_scales(spread, constant, problem.penalty.root(units.x))
     coordinates = Coordinates(
         problem, reduce, units, centre, y_centre, scale, subtracts=bool(far.any())
     )
@@ -184,7 +199,7 @@ def is_constant(spread: Float64, mean: Float64) -> Mask:
     return np.asarray(spread <= 4 * EPS * np.abs(mean))
 
 
-def _scales(spread: Float64, constant: Mask, root: Float64) -> Float64:
+def norm_scales(spread: Float64, constant: Mask, root: Float64) -> Float64:
     """Return the roots of ∇²f's diagonal, (D,): without a penalty, the deviations."""
     scale = np.hypot(spread, root)
     varying = spread[~constant]

@@ -165,6 +165,7 @@ for _name in ("add", "sub", "mul", "truediv", "matmul", "pow", "ne", "eq", "lt",
         Array, f"__r{_name}__",
         lambda a, b, do=_operator: a._device.call(do, (b, a), {}),
     )  # fmt: skip
+Array.__neg__ = lambda a: a._device.call(operator.neg, (a,), {})
 for _name in ("iadd", "isub", "imul", "itruediv"):
     _operator = getattr(operator, _name)
     setattr(

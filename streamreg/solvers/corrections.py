@@ -1,0 +1,308 @@
+"""Corrections of the weights that a factor gives, from residuals in two floats.
+
+All is in coordinates v = σ·w, with σ powers of two, of columns in the units of :class:`Scaling`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from streamreg.accumulators.residuals import Residuals
+from streamreg.kernels.two_float import TwoFloats, product
+from streamreg.solvers.base import EPS, EpochRecord
+from streamreg.solvers.standardization import user_loss, user_weights
+
+if TYPE_CHECKING:
+    from streamreg.accumulators.base import Scaling
+    from streamreg.blocks import Float64
+    from streamreg.solvers.base import Mask, Problem, Reduce, Report
+    from streamreg.solvers.factor import Factor
+
+_UNIT = EPS / 2  # u, the largest relative error of rounding
+# a first solution that is estimated to have fewer digits is corrected: XᵀX costs a user one pass
+# over the rows, and each correction one more
+_WANTED = 1e-13
+# the solver says so if it cannot reach this error, of the largest weight in coordinates
+_NEEDED = 1e-10
+# of a start whose loss was halved this often, a loss predicted from XᵀX is rounding
+_LEAST_PREDICTED_SHARE = 1e-6
+_MOST_PASSES = 5
+# a smaller factor between errors is proven to lower the loss
+_PROVEN = 1e-2
+# the relative error of operations in two floats, and of sums of losses
+_TWO_FLOAT_UNIT, _TWO_FLOAT_ROUNDING = 2.0**-106, 2.0**-96
+# of a dependence between columns, this is the rounding of stored values
+_DEPENDENT = 16 * EPS
+# a column takes part in a dependence if its share is larger
+_LEAST_SHARE = 1e-9
+
+
+class Point(NamedTuple):
+    """Weights in coordinates, and the intercept."""
+
+    v: TwoFloats  # (D, K)
+    b: TwoFloats  # (K,)
+
+    def where(self, targets: Mask, other: Point) -> Point:
+        """Return these numbers for some targets, and those of another point for the others."""
+        pairs = zip((*self.v, *self.b), (*other.v, *other.b), strict=True)
+        v, v_low, b, b_low = (np.where(targets, mine, theirs) for mine, theirs in pairs)
+        return Point(TwoFloats(v, v_low), TwoFloats(b, b_low))
+
+
+class Measured(NamedTuple):
+    """What a pass measures at a point."""
+
+    n: int  # rows
+    loss: Float64  # (K,) f
+    doubled: TwoFloats  # (K,) 2 f Σs, to compare losses by
+    gradient: Float64  # (D, K) ∇f, of the best intercept
+    mean_residual: Float64  # (K,)
+    null_norm: float  # ‖Xz‖/√Σs of a dependence z, centred; 0 without one
+
+    def is_below(self, doubled: TwoFloats) -> Mask:
+        """Whether losses are not above others, but for what two-float sums round."""
+        noise = _TWO_FLOAT_ROUNDING * doubled.high
+        return np.asarray(self.doubled.plus(-doubled).high <= noise)
+
+
+class Corrected(NamedTuple):
+    """The solution."""
+
+    point: Point
+    error: Float64  # (K,) bound of ‖Re‖, with RᵀR = XᵀX/Σs and e the error of v
+    losses: list[Float64]  # (K,) each: f at the start of each epoch, and at the end
+    mean_residual: Float64  # (K,) that the last pass found
+    n: int = 0  # rows that passes read; 0 without a pass
+    is_dependence_real: bool = True  # whether columns depend on others as the factor has it
+
+
+@dataclass(frozen=True, eq=False)
+class Equations:
+    """Normal equations, and a factor of nearly the same: RᵀR ≈ (X - x̄)ᵀ(X - x̄)/Σs.
+
+    A correction takes one pass: v ← v - (RᵀR)⁻¹∇f [1]_. With E = I - (RᵀR)⁻¹∇²f and ρ ≥ ‖E‖ in
+    the norm ‖R·‖, the error after a correction δ has ‖Re‖ ≤ ρ/(1 - ρ)·‖Rδ‖.
+
+    References
+    ----------
+    .. [1] Björck (1987), Linear Algebra Appl. 88-89, 31-48: corrected seminormal equations.
+    """
+
+    problem: Problem
+    reduce: Reduce
+    units: Scaling
+    scale: Float64  # (D,) σ; infinite for constant columns, whose coefficients stay 0
+    origin: Float64  # (D,) the means are origin + offset
+    offset: Float64  # (D,)
+    y_origin: Float64  # (K,)
+    y_offset: Float64  # (K,)
+    y_size: Float64  # (K,) the deviation of y
+    factor: Factor
+    rounding: float  # bound of the relative error of sums in the factor
+    contraction: float  # bound of ρ
+
+    def correct(self, v: Float64, predicted: Float64, report: Report, *, always: bool) -> Corrected:
+        """Correct weights (D, K) that the factor gives, if that is needed.
+
+        ``predicted`` (K,) is their loss, computed from the sums of the pass.
+        """
+        point = Point(TwoFloats.of(v), self._intercept(v))
+        start = 0.5 * self.y_size**2
+        report(self._record(1, start))
+        found = Corrected(point, self.contraction * self.y_size, [start, predicted], 0 * start)
+        is_certain = self.is_exact_enough(found) and not self._is_doubtful(point, start, predicted)
+        if not self.factor.rank or (is_certain and not always):
+            return found
+        return self._correct(point, start, report)
+
+    def weights(self, point: Point) -> tuple[Float64, Float64]:
+        """Return w (D, K) and b (K,) in the user's units."""
+        w = user_weights(self.problem, self.units, self.scale, point.v.rounded())
+        b = point.b.rounded()
+        y = np.frexp(self.units.y)[1] - 1
+        return w, np.ldexp(b, -y) if self.problem.fit_intercept else np.zeros_like(b)
+
+    def errors(self, found: Corrected) -> Float64:
+        """Return a bound of the error of v, (D, K), without its last rounding."""
+        norm = found.error
+        if found.n:
+            norm = norm + self._rounding_of_passes(found)
+        norm = np.where(self.y_size > 0, norm, 0.0)
+        return np.sqrt(self.factor.inverse)[:, None] * norm
+
+    def digits(self, found: Corrected) -> Float64:
+        """Return the trusted digits of each weight, (D, K); NaN where the data determine none."""
+        size, errors = np.abs(found.point.v.high), self.errors(found)
+        relative = np.where(errors > 0, errors / np.where(size > 0, size, 0.0), 0.0) + _UNIT
+        digits = np.clip(-np.log10(relative), 0.0, None)
+        determined = np.isfinite(self.scale)
+        if self.factor.null is not None:
+            shares = np.abs(self.factor.null[:, 0])
+            determined &= shares <= _LEAST_SHARE * shares.max()
+        return np.where(determined[:, None], digits, np.nan)
+
+    def is_exact_enough(self, found: Corrected) -> bool:
+        """Whether the largest weights, in coordinates, have the digits that a fit needs."""
+        largest = np.max(np.abs(found.point.v.high), axis=0)
+        return bool((np.max(self.errors(found), axis=0) <= _NEEDED * largest).all())
+
+    @property
+    def _mean(self) -> TwoFloats:
+        return TwoFloats.of(self.origin).plus(TwoFloats.of(self.offset))
+
+    def _intercept(self, v: Float64) -> TwoFloats:
+        """Return ȳ - x̄·w, (K,)."""
+        y_mean = TwoFloats.of(self.y_origin).plus(TwoFloats.of(self.y_offset))
+        return y_mean.plus(-self._at_mean(v))
+
+    def _at_mean(self, v: Float64) -> TwoFloats:
+        mean = self._mean
+        return product(
+            TwoFloats(mean.high[:, None], mean.low[:, None]), TwoFloats.of(v / self.scale[:, None])
+        )
+
+    def _is_doubtful(self, point: Point, start: Float64, predicted: Float64) -> bool:
+        """Whether fewer digits than wanted are estimated, or the factor lacks columns."""
+        if not self.factor.is_full:
+            return True
+        # ‖Rv‖², from which the loss is predicted
+        fitted = np.sqrt(2 * np.maximum(start - predicted, 0.0))
+        kappa = self.factor.condition
+        weights = _UNIT * (kappa**2 * fitted + kappa * self.y_size) > _WANTED * fitted
+        w, mean = point.v.high / self.scale[:, None], np.abs(self._mean.high)
+        terms = mean @ np.abs(w) + np.abs(self.y_origin)
+        intercept = self.problem.fit_intercept & (_UNIT * terms > _WANTED * np.abs(point.b.high))
+        loss = predicted < _LEAST_PREDICTED_SHARE * start
+        return bool(((weights | intercept | loss) & (start > 0)).any())
+
+    def _correct(self, point: Point, start: Float64, report: Report) -> Corrected:
+        best = Point(TwoFloats.of(np.zeros_like(point.v.high)), self._intercept(0 * point.v.high))
+        best_loss, error = start, np.full_like(start, np.inf)
+        doubled = TwoFloats.of(np.full_like(start, np.inf))
+        last_size, losses, is_dependence_real = None, [start], True
+        mean_residual, done = 0 * start, np.zeros(len(start), bool)
+        for number in range(_MOST_PASSES):
+            now = self._measure(point, with_null=not number)
+            losses.append(now.loss)
+            report(self._record(number + 2, best_loss))
+            if number:
+                better = now.is_below(doubled) & ~done
+            else:
+                better = now.loss <= start * (1 + np.sqrt(EPS))
+                is_dependence_real = self._confirms(now)
+            pairs = zip(now.doubled, doubled, strict=True)
+            doubled = TwoFloats(*(np.where(better, *pair) for pair in pairs))
+            mean_residual = np.where(better, now.mean_residual, mean_residual)
+            best, best_loss = point.where(better, best), np.where(better, now.loss, best_loss)
+            change = self.factor.solve(-now.gradient)
+            size = np.sqrt(np.maximum(-np.sum(change * now.gradient, axis=0), 0.0))
+            rho = np.full_like(size, self.contraction)
+            if last_size is not None:
+                rho = np.maximum(rho, np.where(last_size > 0, size / last_size, 0.0))
+            left = np.where(rho < 1, rho / (1 - rho), np.inf) * np.where(size > 0, size, 1.0)
+            left = np.where(size > 0, left, 0.0)
+            # of the point that was measured, and of the next one
+            error = np.where(better, size + left, error)
+            proven = better & (rho <= _PROVEN) & self._is_below_rounding(size, now.loss)
+            point = self._moved(best, change, now.mean_residual).where(better, best)
+            best, error = point.where(proven, best), np.where(proven, left, error)
+            done |= ~better | (proven & self._is_full(point, left))
+            last_size = size
+            # where the factor lacks columns, one correction of the others is all that helps
+            if done.all() or (number and not is_dependence_real):
+                break
+        return Corrected(
+            best, error, [*losses, best_loss], mean_residual, now.n, is_dependence_real
+        )
+
+    def _measure(self, point: Point, *, with_null: bool) -> Measured:
+        """Run one pass."""
+        null = self.factor.null if with_null else None
+        v, b, k = point.v, point.b, self.problem.n_targets
+        if null is not None:
+            v = TwoFloats(np.hstack([v.high, null]), np.hstack([v.low, 0 * null]))
+            # the columns of a dependence have no target; their mean is subtracted
+            offset = -self._at_mean(null)
+            b = TwoFloats(*(np.append(*pair) for pair in zip(b, offset, strict=True)))
+            if not self.problem.fit_intercept:
+                b = TwoFloats(0 * b.high, 0 * b.low)
+        scale = self.scale[:, None]
+        w = TwoFloats(v.high / scale, v.low / scale)
+        units = None if self.units.is_one else self.units
+        result = self.reduce(Residuals(w, b, k, units))
+        mean = self._mean
+        moved = TwoFloats(mean.high[:, None], mean.low[:, None]).times(result.sums)
+        products = result.products.plus(-moved)
+        products = TwoFloats(products.high[:, :k] / scale, products.low[:, :k] / scale)
+        rr = TwoFloats(result.rr.high[:k], result.rr.low[:k])
+        root = self.problem.penalty.root(self.units.x)
+        if root.any():
+            # √λ·w, and its square
+            share = TwoFloats.of((root / self.scale)[:, None])
+            penalised = share.times(point.v)
+            rr = rr.plus(result.s.times(product(penalised, penalised)))
+            products = products.plus(result.s.times(share.times(penalised)))
+        s = result.s.high
+        return Measured(
+            n=result.n,
+            loss=0.5 * rr.high / s,
+            doubled=rr,
+            gradient=products.high / s,
+            mean_residual=result.sums.high[:k] / s,
+            null_norm=0.0 if null is None else float(np.sqrt(result.rr.high[k] / s)),
+        )
+
+    def _moved(self, point: Point, change: Float64, mean_residual: Float64) -> Point:
+        """Return the point after a correction of the weights, with the best intercept."""
+        v = point.v.plus(TwoFloats.of(change))
+        if not self.problem.fit_intercept:
+            return Point(v, point.b)
+        b_change = TwoFloats.of(-mean_residual).plus(-self._at_mean(change))
+        return Point(v, point.b.plus(b_change))
+
+    def _confirms(self, now: Measured) -> bool:
+        """Whether a pass finds that columns depend on others, to the rounding of stored values."""
+        if self.factor.null is None:
+            return True
+        share = np.abs(self.factor.null[:, 0])
+        terms = float(np.sum(share * (1 + np.abs(self._mean.high) / self.scale)))
+        return now.null_norm <= _DEPENDENT * terms
+
+    def _is_below_rounding(self, size: Float64, loss: Float64) -> Mask:
+        """Whether a correction changes the loss by less than rounding of the loss or of v does."""
+        return np.asarray(size**2 <= np.maximum(2 * EPS * loss, (16 * EPS * self.y_size) ** 2))
+
+    def _is_full(self, point: Point, left: Float64) -> Mask:
+        """Whether another correction would change no weight but by its last rounding."""
+        size = np.abs(point.v.high)
+        # weights far below the others do not ask for more passes
+        least = np.maximum(size, 1e-3 * np.max(size, axis=0))
+        errors = np.sqrt(self.factor.inverse)[:, None] * left
+        return np.asarray((errors <= 0.1 * _UNIT * least).all(axis=0))
+
+    def _rounding_of_passes(self, found: Corrected) -> Float64:
+        """Return what the rounding of means and of two-float sums adds to the error ‖Re‖, (K,).
+
+        An error of residuals is multiplied by Q, which is orthogonal; one of their sums by R⁻ᵀ.
+        """
+        determined = np.isfinite(self.scale)
+        far = 1 + np.where(determined, np.abs(self._mean.high) / self.scale, 0.0)
+        offset = np.where(determined, np.abs(self.offset) / self.scale, 0.0)
+        v, residual = np.abs(found.point.v.high), np.sqrt(2 * found.losses[-1])
+        terms = far @ v + np.abs(self.y_origin) + self.y_size
+        residuals = _TWO_FLOAT_UNIT * (len(v) + 16) * terms
+        sums = _TWO_FLOAT_UNIT * 8 * np.sqrt(found.n) * np.linalg.norm(far) * residual
+        # means have the relative error of sums
+        means = self.rounding * np.linalg.norm(offset) * np.abs(found.mean_residual)
+        # the penalty is the square of its rounded root
+        penalty = 4 * _UNIT * self.y_size * bool(self.problem.penalty.strength)
+        return np.asarray(
+            residuals + np.sqrt(np.sum(self.factor.inverse)) * (sums + means) + penalty
+        )
+
+    def _record(self, epoch: int, loss: Float64) -> EpochRecord:
+        return EpochRecord(epoch, user_loss(self.units, loss), float("nan"))

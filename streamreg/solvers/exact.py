@@ -1,0 +1,117 @@
+"""What solvers with a factor share: coordinates, the solution, and warnings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from streamreg.formatting import MIB, count
+from streamreg.solvers.base import EPS, Solution, Status
+from streamreg.solvers.diagnostics import or_l2
+from streamreg.solvers.standardization import is_constant, norm_scales, user_loss
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from streamreg.blocks import Float64
+    from streamreg.solvers.base import Mask, Problem
+    from streamreg.solvers.corrections import Corrected, Equations
+
+GRAM, ROOT = "XᵀX", "R"
+# smaller squares, times weights of 1e-120, may have lost digits to underflow
+_SMALLEST_SQUARE = 2.0**-600
+# work space of LAPACK and BLAS, besides XᵀX, if its rank is below D. Measured: 150 columns at
+# D = 5,000, 140 at 10,000; OpenBLAS takes no more than its own buffers
+_LAPACK_COLUMNS, _LAPACK_MOST_NBYTES = 192, 16 * MIB
+# for the diagonal of the inverse: its columns, and OpenBLAS's buffers. Measured: 3 MiB at D = 2,500
+_INVERSE_MOST_NBYTES = 4 * MIB
+# nearly dependent columns are reported from this condition number
+_NEARLY_DEPENDENT = 1e5
+# Rounding of sums over many rows: the bound held on 4,000 tables, of condition 1 to 1e14.
+_ROUNDING_FACTOR = 8.0
+
+
+def powers_of_two(spread: Float64, mean: Float64, penalty_root: Float64) -> Float64:
+    """Return σ (D,), with which the diagonal of XᵀX is near 1; infinite for constant columns."""
+    _, exponents = np.frexp(np.hypot(spread, penalty_root))
+    return np.where(is_constant(spread, mean), np.inf, np.ldexp(1.0, exponents))
+
+
+def is_out_of_range(variances: Float64, varies: Mask) -> bool:
+    """Whether squares of the data left float64's range."""
+    too_small = varies & (variances < _SMALLEST_SQUARE)
+    return bool((~np.isfinite(variances) | too_small).any())
+
+
+def solver_nbytes(problem: Problem) -> int:
+    """Bytes of vectors, and of the work space of BLAS and LAPACK, beside the factor."""
+    d, k = problem.n_features, problem.n_targets
+    work_nbytes = 8 * d * _LAPACK_COLUMNS
+    lapack_nbytes = min(work_nbytes, _LAPACK_MOST_NBYTES)
+    lapack_nbytes += min(work_nbytes, _INVERSE_MOST_NBYTES)
+    return 8 * d * (18 * (k + 1) + 20) + lapack_nbytes
+
+
+def norm_units(spread: Float64, sigma: Float64, penalty_root: Float64) -> Float64:
+    """Return u (D,): of all solutions v, the one with least ‖v/u‖ is taken.
+
+    This is the norm of standardised weights, because that of weights in the user's units would
+    depend on units. Columns of similar deviations are all divided by the same number.
+    """
+    constant = ~np.isfinite(sigma)
+    scales = norm_scales(spread, constant, penalty_root)
+    return np.where(constant, 0.0, sigma / scales)
+
+
+def sum_rounding(n_features: int, updates: int) -> float:
+    """Return a bound of the relative error of XᵀX, or of R, after this many additions."""
+    return float(_ROUNDING_FACTOR * np.sqrt(n_features + updates) * EPS / 2)
+
+
+def solution_of(
+    equations: Equations, found: Corrected, n_rows: int, warnings: list[str], keeper: str
+) -> Solution:
+    """Return the solution; ``keeper`` is what keeps the digits that may be too few: XᵀX or R."""
+    factor, digits = equations.factor, equations.digits(found)
+    status = Status.SOLVED if factor.is_full else Status.LEAST_NORM
+    if not (found.is_dependence_real and equations.is_exact_enough(found)):
+        status = Status.COARSE_GRAM if keeper == GRAM else Status.TOO_DEPENDENT
+    warnings += _dependence_warnings(equations, digits, n_rows, status, keeper)
+    w, b = equations.weights(found.point)
+    return Solution(
+        w,
+        b,
+        status,
+        len(found.losses) - 1,
+        [user_loss(equations.units, loss) for loss in found.losses],
+        warnings,
+        digits=digits,
+        condition=factor.condition,
+    )
+
+
+def _dependence_warnings(
+    equations: Equations, digits: Float64, n_rows: int, status: Status, keeper: str
+) -> Iterator[str]:
+    problem, factor = equations.problem, equations.factor
+    dependent = factor.pivots[factor.rank :]
+    dependent = dependent[np.isfinite(equations.scale[dependent])]
+    if len(dependent):
+        verb, kept = "depends" if len(dependent) == 1 else "depend", ""
+        if status is not Status.LEAST_NORM:
+            kept = f", to the digits that {keeper} keeps"
+        yield or_l2(
+            f"{problem.columns(dependent)} {verb} linearly on the others{kept} (rank "
+            f"{factor.rank:,} of {problem.n_features:,}, {count(n_rows, 'row')}). The coefficients "
+            "are those of least norm; leave such columns out"
+        )
+    if len(dependent) or factor.condition < _NEARLY_DEPENDENT or not factor.rank:
+        return
+    worst = problem.columns(factor.pivots[factor.rank - 1 : factor.rank])
+    right = int(np.nanmin(digits))
+    yield or_l2(
+        f"the columns are nearly dependent, {worst} most of all: standardised they have condition "
+        f"number {factor.condition:.0e}. {count(right, 'digit')} of each weight are right; leave a "
+        "column out"
+    )

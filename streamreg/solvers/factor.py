@@ -1,0 +1,205 @@
+"""Solve with a triangular factor of XᵀX: exactly, or for the least norm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.linalg import lapack
+
+from streamreg.kernels import blas
+from streamreg.solvers.base import EPS
+
+if TYPE_CHECKING:
+    from streamreg.blocks import Float64
+    from streamreg.solvers.base import Numbers
+
+_POWER_ITERATIONS = 8
+# columns of the inverse that are computed at once: as many as fit this memory
+_MOST_COLUMNS, _LEAST_COLUMNS, _COLUMNS_NBYTES = 64, 16, 4 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class Factor:
+    """The pivoted factor PᵀGP = LLᵀ of a matrix with a diagonal near 1 [1]_.
+
+    If columns depend on others, L is (D, r), and the solution of Gv = g with least ‖v/u‖ is
+    u·Q R⁻ᵀ R⁻¹ Qᵀ(u·g), where u·L = QR.
+
+    References
+    ----------
+    .. [1] Higham (2002), Accuracy and Stability of Numerical Algorithms, 2nd ed., section 10.3.
+    """
+
+    matrix: Float64  # (D, ≥ r), Fortran order, in the memory of G: L, or Q and R
+    pivots: Numbers  # (D,) columns; those from ``rank`` on depend on others, or are zero
+    rank: int  # r
+    condition: float  # estimate for √G, restricted to the first r pivots
+    inverse: Float64  # (D,) diagonal of the inverse of G at these pivots; else 0
+    # (D, 1) a random combination of the dependences between columns: Gz is 0, to rounding; or None
+    null: Float64 | None
+    units: Float64  # (D, 1) u, in the order of the pivots
+    reflectors: Float64 | None  # (r,) of Q; ``None`` if no column depends on others
+
+    @classmethod
+    def of_gram(cls, gram: Float64, units: Float64) -> Factor:
+        """Factorise G (D, D): the lower triangle in Fortran order, which is overwritten.
+
+        Columns of zeros are left out. ``units`` is u, (D,).
+        """
+        diagonal = gram.diagonal()
+        d, active = len(gram), int(np.count_nonzero(diagonal))
+        # a smaller pivot is rounding
+        tolerance = 32 * max(d, 16) * EPS * float(np.max(diagonal))
+        matrix, numbers, found, _ = lapack.dpstrf(gram, tol=tolerance, lower=1, overwrite_a=1)
+        rank = int(found) if active else 0
+        return cls._of_triangle(matrix, numbers.astype(np.intp) - 1, rank, active, units)
+
+    @classmethod
+    def of_root(cls, root: Float64, right: Float64, units: Float64) -> tuple[Factor, Float64]:
+        """Factorise RᵀR, of R (D, D) in Fortran order, which is overwritten.
+
+        Returns the solution of min ‖Rv - right‖ too, (D, K): without forming RᵀR.
+        """
+        d, active = len(root), int(np.count_nonzero(root.any(axis=0)))
+        work = 2 * d + (d + 1) * _MOST_COLUMNS
+        matrix, numbers, reflectors, _, _ = lapack.dgeqp3(root, lwork=work, overwrite_a=1)
+        rotated, _, _ = lapack.dormqr(
+            "L",
+            "T",
+            matrix,
+            reflectors,
+            np.asfortranarray(right),
+            lwork=64 * max(1, right.shape[1]),
+        )
+        sizes = np.abs(matrix.diagonal())
+        # a smaller pivot is rounding
+        rank = int(np.count_nonzero(sizes > 4 * max(d, 16) * EPS * sizes.max(initial=0.0)))
+        _transpose(matrix)
+        factor = cls._of_triangle(matrix, numbers.astype(np.intp) - 1, rank, active, units)
+        return factor, factor.solve_root(rotated)
+
+    @classmethod
+    def _of_triangle(
+        cls, matrix: Float64, pivots: Numbers, rank: int, active: int, units: Float64
+    ) -> Factor:
+        units = units[pivots, None]
+        inverse, null, reflectors = np.zeros(len(pivots)), None, None
+        inverse[pivots[:rank]] = _inverse_diagonal(matrix, rank)
+        condition = _condition(matrix, rank, inverse[pivots[:rank]])
+        if rank < active:
+            null = _null_vector(matrix, pivots, rank, active)
+            trapezoid = matrix[:, :rank]
+            for j in range(rank):
+                trapezoid[:j, j] = 0.0
+            trapezoid *= units
+            matrix, reflectors, _, _ = lapack.dgeqrf(trapezoid, overwrite_a=1)
+        return cls(matrix, pivots, rank, condition, inverse, null, units, reflectors)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the columns are independent."""
+        return self.reflectors is None
+
+    def solve(self, right: Float64) -> Float64:
+        """Return v, (D, K), with Gv = right; 0 for columns of zeros."""
+        if not self.rank:
+            return np.zeros_like(right)
+        v = np.asfortranarray(right[self.pivots])
+        if self.is_full:
+            v[self.rank :] = 0.0
+            _solve_triangles(self.matrix, v, self.rank, lower=True)
+        else:
+            v = self._rotate(v * self.units, "T")
+            v[self.rank :] = 0.0
+            _solve_triangles(self.matrix, v, self.rank, lower=False)
+            v = self._rotate(v, "N") * self.units
+        out = np.empty_like(v)
+        out[self.pivots] = v
+        return out
+
+    def solve_root(self, right: Float64) -> Float64:
+        """Return v with LᵀPᵀv = right: of least ‖v/u‖, if columns depend on others."""
+        v = right.copy(order="F")
+        v[self.rank :] = 0.0
+        if self.rank:
+            blas.solve_triangle(self.matrix, v, size=self.rank, lower=self.is_full, transposed=True)
+        if not self.is_full:
+            v = self._rotate(v, "N") * self.units
+        out = np.empty_like(v)
+        out[self.pivots] = v
+        return out
+
+    def _rotate(self, v: Float64, transposed: str) -> Float64:
+        """Return Qv or Qᵀv."""
+        work = max(1, 64 * v.shape[1])
+        rotated, _, _ = lapack.dormqr(
+            "L", transposed, self.matrix, self.reflectors, v, lwork=work, overwrite_c=1
+        )
+        return np.asfortranarray(rotated)
+
+
+def _inverse_diagonal(lower: Float64, rank: int) -> Float64:
+    """Return the diagonal of (LLᵀ)⁻¹: ‖L⁻¹e_j‖², some columns at a time."""
+    diagonal = np.empty(rank)
+    width = max(_LEAST_COLUMNS, min(_MOST_COLUMNS, _COLUMNS_NBYTES // (8 * max(rank, 1))))
+    room = np.empty(rank * min(width, rank))
+    for first in range(0, rank, width):
+        count, size = min(width, rank - first), rank - first
+        columns = room[: size * count].reshape((size, count), order="F")
+        columns.fill(0.0)
+        np.fill_diagonal(columns, 1.0)
+        part = lower[first:rank, first:rank]
+        blas.solve_triangle(part, columns, size=size, lower=True, transposed=False)
+        diagonal[first : first + count] = np.einsum("ij,ij->j", columns, columns)
+    return diagonal
+
+
+def _condition(lower: Float64, rank: int, inverse: Float64) -> float:
+    """Return ‖L‖₂ ‖L⁻¹‖₂, by power iterations, which come close from below; 1 without columns."""
+    if not rank:
+        return 1.0
+    v = np.ones((rank, 1), order="F")
+    # not a vector that a balanced design makes an eigenvector
+    v[:, 0] += np.random.default_rng(0).uniform(-0.5, 0.5, rank)
+    for _ in range(_POWER_ITERATIONS):
+        v /= np.linalg.norm(v)
+        for transposed in (True, False):
+            blas.multiply_triangle(lower, v, size=rank, transposed=transposed)
+    largest = np.linalg.norm(v)
+    # the largest element of the inverse is at least 1/D of its norm
+    v = np.zeros((rank, 1), order="F")
+    v[np.argmax(inverse)] = 1.0
+    for _ in range(_POWER_ITERATIONS):
+        v /= np.linalg.norm(v)
+        _solve_triangles(lower, v, rank, lower=True)
+    return float(np.sqrt(largest * np.linalg.norm(v)))
+
+
+def _null_vector(lower: Float64, pivots: Numbers, rank: int, active: int) -> Float64:
+    """Return z with PᵀLLᵀPz = 0 and random values at the dependent columns."""
+    z = np.zeros((len(pivots), 1), order="F")
+    z[rank:active, 0] = np.random.default_rng(0).choice([-1.0, 1.0], active - rank)
+    z[:rank] = -lower[rank:active, :rank].T @ z[rank:active]
+    blas.solve_triangle(lower, z, size=rank, lower=True, transposed=True)
+    out = np.empty_like(z)
+    out[pivots] = z
+    return out
+
+
+def _solve_triangles(matrix: Float64, v: Float64, rank: int, *, lower: bool) -> None:
+    """Solve with LLᵀ, or with RRᵀ, in place."""
+    for transposed in (False, True):
+        blas.solve_triangle(matrix, v, size=rank, lower=lower, transposed=transposed)
+
+
+def _transpose(square: Float64) -> None:
+    """Transpose in place, some columns at a time."""
+    d, width = len(square), _LEAST_COLUMNS
+    for first in range(0, d, width):
+        stop = min(first + width, d)
+        square[first:stop, first:stop] = square[first:stop, first:stop].T.copy()
+        below = square[stop:, first:stop].T.copy()
+        square[stop:, first:stop] = square[first:stop, stop:].T
+        square[first:stop, stop:] = below

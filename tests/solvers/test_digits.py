@@ -1,0 +1,260 @@
+"""Right digits, and digits that are claimed, against the exact answer of the stored numbers."""
+
+from __future__ import annotations
+
+import csv
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import laws
+import numpy as np
+import pytest
+from exact import exact_fit, pieces, right_digits
+from problems import solve, table
+from sklearn.exceptions import ConvergenceWarning
+
+from streamreg import DataWarning, LinearRegression
+from streamreg.kernels.registry import best_kernels, load_kernels
+from streamreg.solvers.base import Status
+from streamreg.solvers.closed_form import ClosedForm
+from streamreg.solvers.qr import QR
+
+DATA = Path(__file__).parents[1] / "data" / "nist"
+NAMES = ["Longley", "NoInt1", "Norris", "Pontius", "Wampler1", "Wampler5"]
+SOLVERS = [pytest.param(each(), id=each.name) for each in (ClosedForm, QR)]
+# the stored answer is rounded, to at best 15.95 digits
+ALL_DIGITS = 15.0
+
+
+@pytest.fixture(params=["numpy", "best"], autouse=True)
+def _kernels(request, monkeypatch):
+    name = "numpy" if request.param == "numpy" else best_kernels()
+    monkeypatch.setattr(laws, "KERNELS", load_kernels(name).by_kind["dense"])
+
+
+def nist(name):
+    """Return X, y, whether NIST's fit has an intercept, and the certified coefficients."""
+    about = json.loads((DATA / f"{name}.json").read_text())
+    with (DATA / f"{name}.csv").open() as file:
+        rows = [{key: float(text) for key, text in row.items()} for row in csv.DictReader(file)]
+    y = np.array([row.pop("y") for row in rows])
+    X = np.array([list(row.values()) for row in rows])
+    if about["model"]["degree"]:
+        X = X ** np.arange(1, about["model"]["degree"] + 1)
+    return X, y, about["model"]["intercept"], about["certified"]["coefficients"]
+
+
+def weights(solution, *, fit_intercept=True):
+    w = solution.coefficients[:, 0]
+    return np.append(w, solution.intercept[0]) if fit_intercept else w
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("name", NAMES)
+def test_nist_has_all_digits_in_any_pieces_and_order(solver, name):
+    X, y, fit_intercept, _ = nist(name)
+    exact = exact_fit(X, y, fit_intercept=fit_intercept)
+    for n_pieces in (1, 2, 7, len(X)):
+        for order in (1, -1):
+            solution, reduce = solve(
+                solver,
+                X[::order],
+                y[::order],
+                fit_intercept=fit_intercept,
+                cuts=pieces(len(X), n_pieces),
+            )
+            found = right_digits(weights(solution, fit_intercept=fit_intercept), exact)
+            assert found.min() >= ALL_DIGITS
+            assert (solution.digits[:, 0] <= found[: X.shape[1]]).all()
+            assert solution.status is Status.SOLVED
+            # the pass of the factor, and those of at most two corrections
+            assert len(reduce.asked) <= 3
+
+
+# NIST rounds to 15 digits, and its answer is that of the decimal numbers, not of the stored ones
+CERTIFIED = {
+    "Norris": 14.0,
+    "Pontius": 13.4,
+    "NoInt1": 14.6,
+    "Longley": 14.5,
+    "Wampler1": 15.0,
+    "Wampler5": 15.0,
+}
+
+
+@pytest.mark.parametrize("name", CERTIFIED)
+def test_qr_has_the_certified_digits(name):
+    X, y, fit_intercept, certified = nist(name)
+    solution, _ = solve(QR(), X, y, fit_intercept=fit_intercept)
+    # certified: the intercept first
+    found = np.roll(weights(solution, fit_intercept=fit_intercept), 1 if fit_intercept else 0)
+    digits = right_digits(found, [Fraction(each) for each in certified])
+    assert digits.min() >= CERTIFIED[name]
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_several_targets_with_weights_have_all_digits(solver, weighted, fit_intercept):
+    X, y = table(n=60, d=4, k=3)
+    X[:, 3] = X[:, 1] + X[:, 3] * 1e-3
+    weight = np.random.default_rng(0).uniform(0.1, 5, 60) if weighted else None
+    solution, _ = solve(solver, X, y, weight, fit_intercept=fit_intercept)
+    for target in range(3):
+        exact = exact_fit(X, y[:, target], weight, fit_intercept=fit_intercept)
+        found = right_digits(solution.coefficients[:, target], exact[:4])
+        assert found.min() >= ALL_DIGITS
+        assert (solution.digits[:, target] <= found).all()
+        if fit_intercept:
+            assert right_digits(solution.intercept[[target]], exact[4:]).min() >= ALL_DIGITS
+
+
+def test_powers_of_years_have_all_digits_by_qr():
+    years = np.arange(1960.0, 2021.0)
+    X = years[:, None] ** np.arange(1, 5)
+    y = 300 + 5 * np.sin(years) + 0.01 * (years - 1960) ** 2
+    exact = exact_fit(X, y)
+    solution, _ = solve(QR(), X, y)
+    found = right_digits(weights(solution), exact)
+    assert solution.condition > 1e7
+    assert found.min() >= ALL_DIGITS
+    assert (solution.digits[:, 0] <= found[:4]).all()
+    assert solution.digits.min() > 14
+
+
+def hard_table(seed):
+    """Return a table of condition 1 to 1e14, with means up to 1e4 deviations."""
+    rng = np.random.default_rng(seed)
+    d = int(rng.integers(1, 5))
+    n, kappa = int(rng.integers(d + 3, 40)), 10 ** rng.uniform(0, 14)
+    U, _ = np.linalg.qr(rng.standard_normal((n, d)))
+    V, _ = np.linalg.qr(rng.standard_normal((d, d)))
+    sizes = np.geomspace(1, 1 / kappa, d)
+    X = (U * sizes) @ V.T * np.sqrt(n) * 10 ** rng.uniform(-3, 3, d)
+    X = X + X.std(axis=0) * 10 ** rng.uniform(-2, 4) * rng.standard_normal(d)
+    y = X @ rng.standard_normal(d) + 10 * rng.standard_normal()
+    y = y + 10 ** rng.uniform(-12, 1) * np.std(y) * rng.standard_normal(n)
+    weight = rng.uniform(0.1, 5, n) if rng.random() < 0.3 else None
+    return X, y, weight, int(rng.choice([1, 2, 7, n])), bool(rng.random() < 0.8)
+
+
+# 2,000 others were tried: none too high, median slack 0.00
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_no_claim_is_above_the_truth_and_half_are_just_below(solver):
+    slack = []
+    for seed in range(100):
+        X, y, weight, n_pieces, fit_intercept = hard_table(seed)
+        exact = exact_fit(X, y, weight, fit_intercept=fit_intercept)
+        solution, _ = solve(
+            solver, X, y, weight, fit_intercept=fit_intercept, cuts=pieces(len(X), n_pieces)
+        )
+        claimed = solution.digits[:, 0]
+        found = right_digits(solution.coefficients[:, 0], exact[: X.shape[1]])
+        known = ~np.isnan(claimed)
+        assert (claimed[known] <= found[known]).all(), seed
+        slack += (np.minimum(found, 15.95) - claimed)[known].tolist()
+    assert np.median(slack) < 0.3
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize(("noise", "rtol"), [(1e-3, 1e-8), (1e-9, 1e-8), (1e-14, 0.1)])
+def test_the_last_loss_is_that_of_the_exact_answer(solver, noise, rtol):
+    X, y = table(n=50, d=3)
+    rng = np.random.default_rng(0)
+    # y has 52 bits, of which some are noise
+    y = X @ [1.0, -2.0, 3.0] + 4 + noise * rng.standard_normal(50)
+    exact = exact_fit(X, y)
+    residuals = [
+        sum(Fraction(float(x)) * w for x, w in zip(row, exact, strict=False))
+        + exact[3]
+        - Fraction(float(each))
+        for row, each in zip(X, y, strict=True)
+    ]
+    least = float(sum(r * r for r in residuals) / 100)
+    solution, _ = solve(solver, X, y)
+    # the last correction may be smaller than the last digit of the weights
+    np.testing.assert_allclose(solution.loss_history[-1], least, rtol=rtol)
+    assert len(solution.loss_history) == solution.n_epochs + 1
+    assert min(solution.loss_history) == solution.loss_history[-1]
+
+
+def units_table(seed):
+    """Return one length in several units, as float32, and y that depends on it."""
+    rng = np.random.default_rng(seed)
+    units = [1e5, 1e-4, 10, 1e-6, 0.1]
+    if seed:
+        units = 10 ** rng.uniform(-7, 7, rng.integers(2, 7))
+    z = 10 + rng.standard_normal(5000 if seed == 0 else 500)
+    X = np.column_stack([(z * unit).astype("f4") for unit in units])
+    return X, z + 0.1 * rng.standard_normal(len(z))
+
+
+def r2_of(model, X, y):
+    return 1 - np.var(y - X.astype(float) @ model.coef_) / np.var(y)
+
+
+def test_one_length_in_several_units_is_never_fitted_worse_than_by_its_best_column():
+    for seed in range(60):
+        X, y = units_table(seed)
+        with pytest.warns(DataWarning, match="nearly dependent"):
+            model = LinearRegression().fit(X, y)
+        best = max(np.corrcoef(column, y)[0, 1] ** 2 for column in X.T.astype(float))
+        assert r2_of(model, X, y) >= best
+        assert model.converged_
+
+
+def test_closed_form_says_that_it_cannot_tell_units_apart():
+    X, y = units_table(0)
+    with (
+        pytest.warns(DataWarning, match="to the digits that XᵀX keeps"),
+        pytest.warns(ConvergenceWarning, match='XᵀX does not keep the digits.*solver="qr"'),
+    ):
+        model = LinearRegression(solver="closed_form").fit(X, y)
+    assert not model.converged_
+    assert np.isnan(model.digits_).all()
+    # the answer of least norm, in standardised units, is as good as one column to float32's digits
+    best = max(np.corrcoef(column, y)[0, 1] ** 2 for column in X.T.astype(float))
+    assert r2_of(model, X, y) > best - 1e-6
+    with pytest.warns(DataWarning, match="nearly dependent"):
+        by_qr = LinearRegression(solver="auto").fit(X, y)
+    assert by_qr.solver_ == "qr"
+    # the difference of columns of float32, which is 1e-7 of them, explains a little of y
+    assert r2_of(by_qr, X, y) > best
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_dependences_are_confirmed_by_a_pass(solver):
+    X, y = table()
+    for dependent in (X[:, 1], X[:, 0] + X[:, 1], 7 * X[:, 2] + 3):
+        solution, _ = solve(solver, np.column_stack([X, dependent]), y)
+        assert solution.status is Status.LEAST_NORM
+        known = ~np.isnan(solution.digits[:, 0])
+        # columns that take no part keep their digits
+        assert known.sum() >= 4
+        assert solution.digits[known].min() > 14
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_constant_columns_have_no_digits(solver):
+    X, y = table()
+    X[:, 2] = 7.3
+    digits = solve(solver, X, y)[0].digits[:, 0]
+    assert np.flatnonzero(np.isnan(digits)).tolist() == [2]
+
+
+def test_digits_and_condition_are_saved_with_the_model(tmp_path):
+    X, y = table(k=2)
+    X[:, 2] = 7.3
+    with pytest.warns(DataWarning, match="constant"):
+        model = LinearRegression(solver="qr").fit(X, y)
+    assert model.digits_.shape == model.coef_.shape
+    assert 1 < model.condition_ < 100
+    from streamreg import load  # noqa: PLC0415
+
+    for name in ("model.json", "model.npz"):
+        model.save(tmp_path / name)
+        loaded = load(tmp_path / name)
+        np.testing.assert_array_equal(loaded.digits_, model.digits_)
+        assert loaded.condition_ == model.condition_
+    assert LinearRegression(solver="cg").fit(X[:, :2], y).digits_ is None

@@ -24,16 +24,19 @@ from streamreg.planning.memory_model import HOST_RATES, make_plan, threads_needs
 from streamreg.progress import NO_PROGRESS, Progress
 from streamreg.signals import sigterm_as_exit
 from streamreg.solvers.base import LEAST_SQUARES, NO_ITERATE_STORE, Problem, Solution
+from streamreg.solvers.registry import AUTO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from streamreg.accumulators.base import Accumulator
+    from streamreg.blocks import Float64
     from streamreg.engines.base import Engine, Reduction, SegmentReducer
     from streamreg.errors import CheckpointError
     from streamreg.planning.backend import OnRows, Request
     from streamreg.planning.plan import Plan
     from streamreg.planning.terms import Candidate, Needs
+    from streamreg.solvers.base import Reduce, Solver
     from streamreg.sources.dataset import Dataset
 
 Result = TypeVar("Result")
@@ -46,6 +49,7 @@ class Fit:
     """The outcome of a fit."""
 
     solution: Solution
+    solver: str  # that found the solution: the plan's, or one with more digits after it
     plan: Plan
     peak_nbytes: int  # that the fit added to the process, measured
     n_omitted: int  # rows left out for NaN or inf
@@ -62,14 +66,24 @@ class Fit:
             dataset.feature_names,
             dataset.target_names,
             details={
-                "solver": self.plan.chosen,
+                "solver": self.solver,
                 "status": str(solution.status.value),
                 "converged": solution.status.converged,
                 "n_iter": solution.n_epochs,
                 "loss_history": solution.loss_history,
                 "peak_memory": self.peak_nbytes,
+                "digits": _rows(solution.digits, dataset.n_targets),
+                "condition": solution.condition,
             },
         )
+
+
+def _rows(digits: Float64 | None, n_targets: int) -> list[Any] | None:
+    """Return digits of coefficients, (D, K), in the shape of ``coef_``."""
+    if digits is None:
+        return None
+    rows: list[Any] = digits.T.tolist()
+    return rows[0] if n_targets == 1 else rows
 
 
 @dataclass
@@ -163,6 +177,14 @@ def plan_fit(dataset: Dataset, config: FitConfig, backend: Backend | None = None
     """Plan a fit; reads metadata only. On a cluster the plan is of each worker."""
     backend = backend or backend_of(config)
     backend.require_readable(dataset)
+    if config.solver != AUTO and not backend.runs(config.build_solver(config.solver)):
+        raise InputError(
+            Parameter("solver", config.solver),
+            " has no kernels for ",
+            Parameter("device", config.device),
+            ": pass ",
+            Remedy("device", "cpu"),
+        )
     plan = make_plan(
         dataset,
         backend,
@@ -198,13 +220,6 @@ def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress = NO_PRO
     candidate = plan.require_fit()
     d, k = dataset.n_features, dataset.n_targets
     solver = config.build_solver(plan.chosen, config.initial_weights(d, k))
-    problem = Problem(
-        d,
-        k,
-        fit_intercept=config.fit_intercept,
-        penalty=solver.penalty(config.l2),
-        feature_names=dataset.feature_names,
-    )
     with _explain_refused_memory(plan), PeakMemory() as peak, ExitStack() as stack:
         # loaded within the measurement, because the plan counts them
         # other kernels, or another partition, give other last bits
@@ -218,30 +233,69 @@ def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress = NO_PRO
         if config.checkpoint is not None:
             stack.enter_context(sigterm_as_exit())
             checkpoint = stack.enter_context(Checkpoint(config.checkpoint, identity, dataset))
-        engine = stack.enter_context(backend.open(dataset, candidate, progress.rows))
         stack.callback(progress.close)
-
-        def reduce(accumulator: Accumulator[Any, Result]) -> Result:
-            progress.begin_pass(dataset.n_rows)
-            if checkpoint is None:
-                reduction = engine.reduce(accumulator)
-            else:
-                reduction = checkpoint.reduce(engine, accumulator)
-            _require_rows(dataset, reduction, engine.n_omitted)
-            return reduction.result
-
-        with blas_threads_of_solver(dataset.n_features):
-            solution = solver.solve(problem, reduce, progress.epoch, checkpoint or NO_ITERATE_STORE)
+        run = _Run(dataset, config, backend, progress, checkpoint)
+        solution, engine = run.solve(solver, candidate)
+        successor = plan.candidates.get(solver.more_digits or "")
+        is_short = config.solver == AUTO and not solution.status.converged
+        if is_short and successor is not None and successor.fits:
+            solver = config.build_solver(successor.solver)
+            more, engine = run.solve(solver, successor)
+            solution = solution.followed_by(more)
         # a file that changed after its last read is noticed here
         dataset.require_unchanged()
     return Fit(
         solution,
+        solver.name,
         plan,
         peak.added_nbytes,
         engine.n_omitted,
         [*solution.warnings, *engine.rounding_warnings(), *engine.omission_warnings()],
         None if checkpoint is None else checkpoint.error_if_unsaved(),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What the solvers of one fit share."""
+
+    dataset: Dataset
+    config: FitConfig
+    backend: Backend
+    progress: Progress
+    checkpoint: Checkpoint | None
+
+    def solve(self, solver: Solver, candidate: Candidate) -> tuple[Solution, Engine]:
+        """Run the passes of one solver; returns its engine too, which counted the rows."""
+        dataset = self.dataset
+        problem = Problem(
+            dataset.n_features,
+            dataset.n_targets,
+            fit_intercept=self.config.fit_intercept,
+            penalty=solver.penalty(self.config.l2),
+            feature_names=dataset.feature_names,
+        )
+        with (
+            self.backend.open(dataset, candidate, self.progress.rows) as engine,
+            blas_threads_of_solver(dataset.n_features),
+        ):
+            reduce = self._reduce_with(engine)
+            iterates = self.checkpoint or NO_ITERATE_STORE
+            return solver.solve(problem, reduce, self.progress.epoch, iterates), engine
+
+    def _reduce_with(self, engine: Engine) -> Reduce:
+        """Return the function with which a solver runs passes."""
+
+        def reduce(accumulator: Accumulator[Any, Result]) -> Result:
+            self.progress.begin_pass(self.dataset.n_rows)
+            if self.checkpoint is None:
+                reduction = engine.reduce(accumulator)
+            else:
+                reduction = self.checkpoint.reduce(engine, accumulator)
+            _require_rows(self.dataset, reduction, engine.n_omitted)
+            return reduction.result
+
+        return reduce
 
 
 @contextmanager

@@ -26,7 +26,16 @@ if TYPE_CHECKING:
 _FORMAT = "streamreg-model"
 _VERSION = 1
 # attributes of the fitted estimator, without their underscore, that are saved too
-DETAILS = ("solver", "status", "converged", "n_iter", "loss_history", "peak_memory")
+DETAILS = (
+    "solver",
+    "status",
+    "converged",
+    "n_iter",
+    "loss_history",
+    "peak_memory",
+    "digits",
+    "condition",
+)
 
 
 @dataclass(frozen=True, eq=False)

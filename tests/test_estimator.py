@@ -22,9 +22,9 @@ import streamreg
 from streamreg import DataWarning, InputError, LinearRegression, MemoryLimitError, Plan
 from streamreg.config import FitConfig
 
-SOLVERS = ["closed_form", "cg", "gd"]
+SOLVERS = ["closed_form", "qr", "cg", "gd"]
 # the columns here are nearly independent: errors of weights are about the square root of gd's tol
-BOUNDS = {"closed_form": 1e-11, "cg": 1e-9, "gd": 1e-4}
+BOUNDS = {"closed_form": 1e-11, "qr": 1e-11, "cg": 1e-9, "gd": 1e-4}
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 
 SOLVERS = {
     "closed_form": {},
+    "qr": {},
     "cg": {"max_epochs": 4},
     "gd": {"max_epochs": 4},
     "gd with a rate": {"max_epochs": 4, "learning_rate": 0.005, "standardize": False},
@@ -98,14 +99,15 @@ def test_arrays_on_disk(kind, on_disk):
     assert_same_bits_all_ways(on_disk, solver=kind.partition(" ")[0], **SOLVERS[kind])
 
 
+@pytest.mark.parametrize("solver", ["closed_form", "qr"])
 @pytest.mark.parametrize("stored", [False, True])
-def test_a_state_that_threads_share(stored, wide, tmp_path):
+def test_a_state_that_threads_share(stored, solver, wide, tmp_path):
     data = wide
     if stored:
         zarr.create_array(store=tmp_path / "X.zarr", data=wide[0], chunks=(100, 2200))
         data = (str(tmp_path / "X.zarr"), wide[1])
     # a penalty, because the data have fewer rows than columns
-    assert_same_bits_all_ways(data, solver="closed_form", l2=0.5)
+    assert_same_bits_all_ways(data, solver=solver, l2=0.5)
 
 
 def test_the_rows_are_what_these_tests_take_them_for(tall, wide):

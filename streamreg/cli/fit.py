@@ -79,7 +79,7 @@ def fit(
         raise result.checkpoint_error
     if not result.solution.status.converged:
         why = show.text_of(result.solution.status.value)
-        show.say(f"{result.plan.chosen} did not converge. {why}")
+        show.say(f"{result.solver} did not converge. {why}")
         raise typer.Exit(_NOT_CONVERGED)
 
 
@@ -102,7 +102,7 @@ def _document(model: Model, result: Fit, out: Path | None) -> dict[str, Any]:
 def _write_result(model: Model, result: Fit, out: Path | None) -> None:
     solution, planned = result.solution, result.plan.candidates[result.plan.chosen]
     status = show.text_of(solution.status.value)
-    show.write(f"{result.plan.chosen}, {count(solution.n_epochs, 'epoch')}: {status}")
+    show.write(f"{result.solver}, {count(solution.n_epochs, 'epoch')}: {status}")
     show.write(f"loss {solution.loss_history[0]:.6g} → {solution.loss_history[-1]:.6g}")
     show.write(
         f"memory added: {format_nbytes(result.peak_nbytes)} measured, "

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from streamreg.engines.base import Engine, SegmentReducer
     from streamreg.planning.backend import OnRows, Request
     from streamreg.planning.terms import Candidate, Needs
+    from streamreg.solvers.base import Solver
     from streamreg.sources.dataset import Dataset
 
 # share of a worker's memory above which Dask moves results to disk
@@ -104,6 +105,9 @@ class ClusterBackend(Backend):
                     "cluster cannot read; save it with zarr.save_array(PATH, array) where all can, "
                     "and pass its path, or pass a Dask array"
                 )
+
+    def runs(self, solver: Solver) -> bool:
+        return self._worker.runs(solver)
 
     def needs(self, request: Request, n_threads: int) -> Needs:
         return self._worker.needs(request, n_threads)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from streamreg.engines.base import Engine, PartialResult, SegmentReducer, Task
     from streamreg.planning.backend import OnRows, Request
     from streamreg.planning.terms import Candidate, DeviceNeeds, Needs
+    from streamreg.solvers.base import Solver
     from streamreg.sources.dataset import Dataset
 
 # The host needs some tenths of a millisecond to queue a block: in this time a present bus transfers
@@ -66,6 +67,9 @@ class GpuBackend(Backend):
 
     def require_readable(self, dataset: Dataset) -> None:
         """Accept all rows, on the host and on the device."""
+
+    def runs(self, solver: Solver) -> bool:
+        return solver.runs_on_device
 
     def needs(self, request: Request, n_threads: int) -> Needs:
         limit, caches = self._device_limit, self.caches_blocks

@@ -56,6 +56,11 @@ class Backend(ABC):
     def require_readable(self, dataset: Dataset) -> None:
         """Raise :class:`InputError` if passes cannot read these rows."""
 
+    def runs(self, solver: Solver) -> bool:
+        """Whether passes have the kernels of a solver."""
+        del solver
+        return True
+
     @abstractmethod
     def needs(self, request: Request, n_threads: int) -> Needs:
         """Return what the passes of a solver keep in memory with this number of threads."""

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from streamreg.engines.partition import HOST
 from streamreg.formatting import MIB, count, format_nbytes
 from streamreg.kernels.library import NUMPY
-from streamreg.kernels.numpy import gram_tile_rows
 from streamreg.kernels.registry import best_kernels
 from streamreg.planning.backend import Rates, Request
 from streamreg.planning.plan import Plan
@@ -68,7 +67,9 @@ def make_plan(
         request = Request(dataset, costs, problem, build_solver(name))
         return _candidate(request, backend, saves=saves)
 
-    candidates = {name: candidate(name, backend) for name in SOLVERS}
+    candidates = {
+        name: candidate(name, backend) for name in SOLVERS if backend.runs(build_solver(name))
+    }
     chosen = _choose(candidates) if solver == AUTO else solver
     names = (ClosedForm.name, ConjugateGradient.name) if solver == AUTO else (solver,)
     processor = None if candidates[chosen].fits else backend.without_device(dataset)
@@ -206,14 +207,15 @@ def _pass_terms(
     # beside a tile that threads multiply together, the next one is prepared
     is_shared = each.multiplies_matrices and n_segments == 1 and n_threads > 1
     n_tiles = 2 if is_shared else readers
-    tiles = Term("tiles", n_tiles * min(each.scratch_nbytes, block_nbytes), "float64 rows in use")
+    tile_nbytes = min(each.scratch_nbytes, block_nbytes) + each.fixed_nbytes
+    tiles = Term("tiles", n_tiles * tile_nbytes, "float64 rows in use")
     n_states = _states_in_flight(readers, n_segments)
     states = count(1 if each.earlier_nbytes else n_states, "state")
     state_nbytes = n_states * each.state_nbytes + each.earlier_nbytes
     why = each.why or f"{format_nbytes(each.state_nbytes)} each"
     terms = [
         Term(each.what, state_nbytes, f"{why}, {states}"),
-        *costs.terms(readers, gram_tile_rows(d) if each.multiplies_matrices else 0),
+        *costs.terms(readers, each.tile_rows),
         tiles,
         process_term(threads, in_memory=not costs.slot_nbytes),
     ]

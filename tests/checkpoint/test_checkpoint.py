@@ -183,7 +183,7 @@ def test_a_checkpoint_of_another_partition_is_refused(data, tmp_path, monkeypatc
         fit(data, checkpoint=tmp_path / "a")
 
 
-@pytest.mark.parametrize("solver", ["closed_form", "cg", "gd"])
+@pytest.mark.parametrize("solver", ["closed_form", "qr", "cg", "gd"])
 def test_rows_that_change_after_they_were_read_are_noticed_at_the_end(data, solver, monkeypatch):
     read = []
     before = BlockReader.read
@@ -510,3 +510,28 @@ def test_a_signal_saves_a_fit_of_the_api(data, tmp_path, number, code):
     n_epochs = len(file.read("iterate/losses", like=np.zeros(1), grows=True)) - 1
     file.close()
     assert n_epochs >= (reported[-1] if reported else 5) - 1
+
+
+@pytest.mark.filterwarnings("ignore::streamreg.DataWarning")
+@pytest.mark.parametrize("stop_after", [1, 2, 4, 5])
+def test_a_fit_that_needs_a_second_solver_resumes_to_the_same_bits(tmp_path, stop_after):
+    rng = np.random.default_rng(0)
+    z = 10 + rng.standard_normal(2000)
+    # one length in two units, as float32: XᵀX cannot tell them apart
+    X = np.column_stack([z, z * 1e-3]).astype("f4")
+    y = z + rng.standard_normal(2000)
+    whole = LinearRegression().fit(X, y)
+    assert whole.solver_ == "qr"
+    assert whole.n_iter_ > stop_after
+    seen = []
+
+    def stop(record):
+        seen.append(record)
+        if len(seen) == stop_after:
+            raise StopError
+
+    with pytest.raises(StopError):
+        LinearRegression(checkpoint=tmp_path / "a", progress=stop).fit(X, y)
+    resumed = LinearRegression(checkpoint=tmp_path / "a").fit(X, y)
+    assert resumed.coef_.tobytes() == whole.coef_.tobytes()
+    assert resumed.loss_history_ == whole.loss_history_

@@ -147,7 +147,7 @@ def test_info_advises_on_a_bad_layout(folder):
 def test_plan_is_one_json_document(ingested):
     document = json.loads(run("plan", "table.zarr", "--json", cwd=ingested).stdout)
     assert document["chosen"] == "closed_form"
-    assert set(document["candidates"]) == {"closed_form", "gd", "cg"}
+    assert set(document["candidates"]) == {"closed_form", "qr", "gd", "cg"}
 
 
 OPTIONS = [
@@ -340,7 +340,7 @@ def not_there(folder):
 
 
 def unknown_solver(folder):
-    return ["table.zarr", "--solver", "qr"]
+    return ["table.zarr", "--solver", "newton"]
 
 
 def unknown_option(folder):

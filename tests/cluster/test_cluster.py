@@ -77,7 +77,7 @@ def bits(X, y=None, weight=None, **parameters):
     return model.coef_.tobytes(), np.array(model.intercept_).tobytes(), tuple(model.loss_history_)
 
 
-@pytest.mark.parametrize("solver", ["closed_form", "gd", "cg"])
+@pytest.mark.parametrize("solver", ["closed_form", "qr", "gd", "cg"])
 def test_a_fit_on_a_cluster_is_bitwise_identical_to_one_machine(client, store, solver):
     weight = zarr.open_array(store / "sample_weight")
     for X, y, s in (
@@ -88,13 +88,14 @@ def test_a_fit_on_a_cluster_is_bitwise_identical_to_one_machine(client, store, s
         assert bits(X, y, s, solver=solver, client=client) == bits(X, y, s, solver=solver)
 
 
+@pytest.mark.parametrize("solver", ["closed_form", "qr"])
 @pytest.mark.parametrize("kind", ["store", "Dask arrays"])
-def test_workers_make_parts_of_a_state_too_large_for_each_of_them(client, store, kind):
+def test_workers_make_parts_of_a_state_too_large_for_each_of_them(client, store, kind, solver):
     X, y = store / "wide", da.from_zarr(store / "y")[:2500, 0]
     if kind == "Dask arrays":
         X, y = da.from_zarr(X), da.from_zarr(store / "y")[:2500]
-    on_cluster = bits(X, y, solver="closed_form", client=client)
-    assert on_cluster == bits(X, y, solver="closed_form")
+    on_cluster = bits(X, y, solver=solver, client=client)
+    assert on_cluster == bits(X, y, solver=solver)
 
 
 @pytest.mark.parametrize("kind", ["lazy", "persisted", "expression", "uneven", "y in a store"])

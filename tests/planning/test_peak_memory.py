@@ -234,9 +234,10 @@ def test_weights_and_rows_left_out(data, nan_policy):
 
 
 @pytest.mark.parametrize("n_threads", [1, 4])
-def test_a_state_that_threads_share(data, n_threads):
+@pytest.mark.parametrize("solver", ["closed_form", "qr"])
+def test_a_state_that_threads_share(data, solver, n_threads):
     path = data.zarr(2500, nbytes=32 * MIB)
-    check("zarr", path, solver="closed_form", n_threads=n_threads)
+    check("zarr", path, solver=solver, n_threads=n_threads)
 
 
 def test_a_low_limit_leaves_fewer_threads(data):

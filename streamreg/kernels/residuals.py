@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from streamreg.blocks import namespace
 from streamreg.kernels.two_float import (
     Numbers,
     TwoFloats,
     normalised,
-    product,
     total,
     two_product,
     two_sum,
@@ -48,10 +48,17 @@ def add_residuals(
         high, error = two_product(columns, w_high)
         r = total(high, error + columns * w_low).plus(offset)
         sr = r if weight is None else r.times(TwoFloats.of(weight))
+        squares = sr.times(r)
         high, error = two_product(z, sr.high[:, None])
-        _add(state.products[at], total(high, error + z * sr.low[:, None]))
-        _add(state.sums[at], total(*sr))
-        _add(state.rr[at], product(sr, r))
+        # one sum, because each takes some hundred operations
+        concatenate = namespace(z).concatenate
+        high = concatenate([high, sr.high[:, None], squares.high[:, None]], axis=1)
+        error += z * sr.low[:, None]
+        error = concatenate([error, sr.low[:, None], squares.low[:, None]], axis=1)
+        sums = total(high, error)
+        _add(state.products[at], TwoFloats(sums.high[:-2], sums.low[:-2]))
+        _add(state.sums[at], TwoFloats(sums.high[-2], sums.low[-2]))
+        _add(state.rr[at], TwoFloats(sums.high[-1], sums.low[-1]))
 
 
 def count_in_two_floats(state: ResidualState, n: int, weight: Float64 | None) -> None:

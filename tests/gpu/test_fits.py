@@ -42,7 +42,7 @@ def store(tmp_path_factory):
     """40 MB: two segments of a few blocks."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal((250_000, 20)) * rng.uniform(0.1, 10, 20) + 5
-    y = X @ rng.standard_normal((20, 2)) + rng.standard_normal((250_000, 2))
+    y = 30 + X @ rng.standard_normal((20, 2)) + rng.standard_normal((250_000, 2))
     path = tmp_path_factory.mktemp("gpu") / "data.zarr"
     group = zarr.open_group(path, mode="w")
     group.create_array("X", data=X, chunks=(40_000, 20))

@@ -36,7 +36,7 @@ def rows():
     """10 MB of X, with two targets."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal((60_000, 20)) * rng.uniform(0.1, 10, 20) + 5
-    return X, X @ rng.standard_normal((20, 2)) + rng.standard_normal((60_000, 2))
+    return X, 30 + X @ rng.standard_normal((20, 2)) + rng.standard_normal((60_000, 2))
 
 
 def moved(values):

@@ -39,7 +39,7 @@ def large_states(monkeypatch):
 def rows():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((60_000, 20)) * rng.uniform(0.1, 10, 20) + 5
-    return X, X @ rng.standard_normal((20, 2)) + rng.standard_normal((60_000, 2))
+    return X, 30 + X @ rng.standard_normal((20, 2)) + rng.standard_normal((60_000, 2))
 
 
 @pytest.fixture

@@ -142,7 +142,7 @@ def test_loops_of_other_sources_are_not_used(tmp_path, monkeypatch):
         with (tmp_path / "rows.h").open("a") as header:
             header.write("/* a field was added */\n")
         library._checksum.cache_clear()
-        with pytest.warns(UserWarning, match=r"was compiled of other sources and is not used"):
+        with pytest.warns(UserWarning, match=r"was compiled from other sources and is not used"):
             assert library._load(level) is None
     finally:
         library._checksum.cache_clear()

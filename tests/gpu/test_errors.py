@@ -1,4 +1,4 @@
-"""Errors of a GPU that is absent, has no memory or fails: a fake one."""
+"""Errors of a fake GPU that is absent, has no free memory, or fails."""
 
 from __future__ import annotations
 

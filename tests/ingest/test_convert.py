@@ -144,15 +144,15 @@ def test_if_all_rows_have_missing_values_columns_are_named(tmp_path, out):
     table = write(tmp_path / "t.csv", "x,z,y\n1,,2\n3,,4\n,,6\n")
     said = message(table, out, drop_missing=True)
     assert "lacks values in 3 of 3 rows and 2 columns: z (3, first in row 2), x (1," in said
-    assert "leave out the columns that lack most with ignore=COLUMN" in said
-    assert "lack most with --ignore COLUMN" in said.for_command_line()
+    assert "leave out the columns that lack most values with ignore=COLUMN" in said
+    assert "lack most values with --ignore COLUMN" in said.for_command_line()
     assert "drop" not in said
 
 
 @pytest.mark.parametrize(
     ("table", "options", "said"),
     [
-        ("g,y\na,1\na,2\n", {}, "no column left for X: of each of g there is one level only"),
+        ("g,y\na,1\na,2\n", {}, "no column left for X: each of g has one level only"),
         ("g,g=b,y\na,1,2\nb,2,3\n", {}, "X would have 2 columns named 'g=b'"),
         ("g,y\na,1\n", {"ignore": ["g"], "one_hot": []}, "each of its 2 is a target, the weight"),
     ],

@@ -62,7 +62,7 @@ def test_flights_are_ingested_as_pandas_reads_them(flights, out):
     np.testing.assert_array_equal(data["y"], complete["arr_delay"])
     attributes = dict(zarr.open_group(out, mode="r").attrs)
     assert attributes == {"feature_names": names, "target_names": ["arr_delay"]}
-    # the first pass is what counts them
+    # the first pass counts the rows, so only the second knows how many there are
     assert [total for total, _ in recorder.passes] == [None, 336_776]
     for _, blocks in recorder.passes:
         assert (len(blocks) > 25, sum(blocks)) == (True, 336_776)
@@ -157,7 +157,7 @@ def test_if_all_rows_have_missing_values_columns_are_named(tmp_path, out):
         ("g,y\na,1\n", {"ignore": ["g"], "one_hot": []}, "each of its 2 is a target, the weight"),
     ],
 )
-def test_levels_without_a_column_and_with_a_duplicate_column_are_refused(
+def test_tables_without_a_column_for_x_or_with_equal_names_are_refused(
     table, options, said, tmp_path, out
 ):
     table = write(tmp_path / "t.csv", table)
@@ -238,5 +238,5 @@ def test_memory_does_not_grow_with_the_table(name, tmp_path, out):
     assert table.stat().st_size > 290e6
     measure = [sys.executable, "-c", MEASURE, table, out]
     measured = subprocess.run(measure, check=True, capture_output=True, text=True)
-    # as the docstring says
+    # the limit that the docstring of ``ingest`` states
     assert int(measured.stdout) < 250 * MIB

@@ -469,7 +469,7 @@ def test_a_full_disk_is_one_warning_and_an_error_if_nothing_was_saved(data, tmp_
     model = LinearRegression(solver="cg", checkpoint=tmp_path / "a")
     with (
         pytest.warns(DataWarning, match="cannot be written: No space left") as warned,
-        pytest.raises(CheckpointError, match="the fit is done and its answer stands, but nothing"),
+        pytest.raises(CheckpointError, match="is done and its answer is valid, but nothing"),
     ):
         model.fit(data)
     assert len(warned) == 1

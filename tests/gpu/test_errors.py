@@ -76,7 +76,7 @@ def test_the_error_of_a_failing_device_says_what_to_do(cupy, store, monkeypatch)
     for text, error, says in (
         ("cudaErrorECCUncorrectable", StreamregError, "the GPU failed: .*nvidia-smi"),
         ("cudaErrorMemoryAllocation: out of memory", MemoryLimitError, "for pinned memory"),
-        ("CUDA_ERROR_UNSUPPORTED_PTX_VERSION", StreamregError, "driver and CUDA are as new as"),
+        ("CUDA_ERROR_UNSUPPORTED_PTX_VERSION", StreamregError, "driver and CUDA are new enough"),
     ):
         kind = CUDADriverError if "PTX" in text else CUDARuntimeError
 

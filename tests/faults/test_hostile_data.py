@@ -21,7 +21,7 @@ import streamreg
 from streamreg.errors import DataCorruptionError, MemoryLimitError
 from streamreg.formatting import MIB
 
-pytestmark = pytest.mark.timeout(10)
+pytestmark = pytest.mark.timeout(60)
 
 FAULTS = Faults()
 

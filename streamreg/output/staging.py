@@ -113,7 +113,7 @@ class _Claim:
         identity_file = self.folder / _IDENTITY
         if left and not _is_zarr(self.folder) and not identity_file.is_file():
             raise InputError(
-                f"folder {self.folder} is in the way and holds nothing of Zarr; remove it"
+                f"folder {self.folder} is in the way and is not Zarr; remove it"
             )
         self.is_ours = True
         if identity and identity_file.is_file() and identity_file.read_bytes() == identity.encode():

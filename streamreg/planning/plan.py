@@ -73,7 +73,7 @@ class Plan:
         chosen = self.candidates[self.chosen]
         title = f"{self._shape}{targets}, memory limit {format_nbytes(self.memory_limit)}"
         if self.worker_nbytes:
-            title += f" of each worker ({format_nbytes(self.worker_nbytes)} in the smallest)"
+            title += f" for each worker (the smallest has {format_nbytes(self.worker_nbytes)})"
         reads = format_nbytes(chosen.bytes_per_pass)
         lines += ["", f"each pass reads {reads}; times are rough estimates"]
         lines += [
@@ -82,7 +82,7 @@ class Plan:
             if not candidate.fits
         ]
         if chosen.device is not None:
-            title += f", of the GPU {format_nbytes(chosen.device.limit_nbytes)}"
+            title += f", GPU memory limit {format_nbytes(chosen.device.limit_nbytes)}"
             taken = format_nbytes(chosen.device.peak_nbytes, up=True)
             blocks = count(chosen.device.n_cached, "block")
             lines.append(f"{chosen.solver} takes {taken} of the GPU and keeps {blocks} on it")

@@ -26,7 +26,7 @@ _EQUAL_SHARE = 1e-10
 
 
 def column_warnings(problem: Problem, constant: Mask, varies: Mask) -> Iterator[str]:
-    """Name columns that get coefficient 0: constant ones; those that ``varies`` by rounding."""
+    """Name constant columns, which get coefficient 0; those in ``varies`` vary by rounding only."""
     rounding_only = constant & varies & problem.fit_intercept
     zeroed, hardly_vary = np.flatnonzero(constant & ~rounding_only), np.flatnonzero(rounding_only)
     what = "constant" if problem.fit_intercept else "zero in every row"

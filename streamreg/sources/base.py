@@ -144,7 +144,7 @@ class RowSource(ABC):
         """Raise :class:`InputError` if this process cannot find the rows."""
 
     def require_unchanged(self) -> None:  # noqa: B027  (most have no stamps)
-        """Raise :class:`DataCorruptionError` if a file has changed since its stamp was taken."""
+        """Raise :class:`DataCorruptionError` if a file has changed since it was stamped."""
 
     def place(self, row: int, column: int = 0) -> str:  # noqa: ARG002
         """Name the array, and the chunk of a value if there are chunks, for a message."""

@@ -115,7 +115,7 @@ class Dataset:
         return {name: source.stamps for name, source in named if source.stamps is not None}
 
     def require_unchanged(self) -> None:
-        """Raise :class:`DataCorruptionError` if a file has changed since its stamp was taken."""
+        """Raise :class:`DataCorruptionError` if a file has changed since it was stamped."""
         for source in self.sources():
             source.require_unchanged()
 

@@ -167,7 +167,7 @@ class LocalReader(ChunkReader):
             raise self._error(chunk, f"has {count(nbytes, 'byte')} where {expected:,} belong")
 
     def _locate(self, chunk: Place) -> tuple[int, int, int] | None:
-        """Return descriptor, offset and size of a chunk; ``None`` if it is absent as allowed."""
+        """Return descriptor, offset and size of a chunk; ``None`` if absent, to be filled."""
         file_at, inner = self._source.split(chunk)
         opened, shards = self._open_file(chunk, file_at), self._source.shards
         if opened is None or shards is None:

@@ -20,7 +20,7 @@ def atomic_write(partial: Path, path: Path, previous: Path | None = None) -> Ite
     """Yield a file that is synced and renamed to ``path`` when the ``with`` block succeeds.
 
     Until then its name is ``partial``, to which no other process writes. An older file is renamed
-    to ``previous``, or replaced; if an ``OSError`` is raised, it is still at one of its two paths.
+    to ``previous``, or replaced; after an ``OSError`` it is still at ``path`` or at ``previous``.
     """
     try:
         with partial.open("wb") as file:

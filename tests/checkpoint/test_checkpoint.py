@@ -355,7 +355,7 @@ def test_of_a_damaged_checkpoint_the_one_before_is_resumed(data, tmp_path):
     path = tmp_path / "a"
     stopped(data, path)
     flip(path, path.read_bytes().index(b"\x93NUMPY") + 100)
-    with pytest.warns(DataWarning, match=r"is damaged .* the one before, 'a\.previous'"):
+    with pytest.warns(DataWarning, match=r"is damaged .* the previous one, 'a\.previous'"):
         model = LinearRegression(solver="cg", tol=1e-12, checkpoint=path).fit(data)
     assert answer(model) == answer(fit(data))
 

@@ -35,7 +35,7 @@ def test_a_fit_that_exceeds_device_memory_is_refused_before_reading(cupy, store)
         .candidates["closed_form"]
         .fits
     )
-    assert "of the GPU 80.0 MiB" in str(refused)
+    assert "GPU memory limit 80.0 MiB" in str(refused)
     with pytest.raises(
         MemoryLimitError,
         match=r"closed_form on the GPU needs .* but device_memory_limit is 80.0 MiB.*"

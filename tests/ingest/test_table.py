@@ -200,7 +200,7 @@ def test_a_column_must_exist_and_have_one_role(options, said, tmp_path, out):
         ("t.csv", b"\n\n", "is empty"),
         ("t.csv", b"x,y\n", "has no rows"),
         ("t.csv", b"x,y", "has no rows"),
-        ("t.csv", b"x;y\n1;2\n", "no column 'y'; closest: 'x;y'; is it commas that separate"),
+        ("t.csv", b"x;y\n1;2\n", "no column 'y'; closest: 'x;y'; are values separated by"),
         ("t.csv", b"x,y,x\n1,2,3\n", "2 columns named 'x'"),
         ("t.csv", b"x,y\n1,2\n3\n", "Row #3: Expected 2 columns, got 1"),
         ("t.csv", b"x,y\n" + b"1,2\n" * 600_000 + b"1,2,3\n", "Row #600002: Expected 2 columns"),

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 # what a block holds: any real dtype, NumPy's or CuPy's
 Array = NDArray[Any]
 Float64 = NDArray[np.float64]
-# where an array begins in a buffer that holds a block
+# in a buffer that holds a block, each array begins at a multiple of this, in bytes
 ALIGNMENT = 256
 # float64 holds every integer up to here
 EXACT_INTEGERS = 2**53
 
-# Size of the rows that a kernel reads from files at once: they are reduced while they are in the
-# processor's second-level cache. Measured at D = 128, as a share of reading alone: 128 KiB 0.84,
-# 256 KiB 0.83, 512 KiB 0.82, 2 MiB 0.80.
+# A kernel reads this many bytes of rows from files, and reduces them while they are in the
+# processor's second-level cache. Measured at D = 128, speed divided by that of reading without
+# reducing: 128 KiB 0.84, 256 KiB 0.83, 512 KiB 0.82, 2 MiB 0.80.
 _PIECE_NBYTES = 256 << 10
 _PAGE_NBYTES = 4096
 
@@ -38,9 +38,9 @@ def piece_rows(row_nbytes: int) -> int:
 
 
 def new_piece(row_nbytes: int) -> NDArray[np.uint8]:
-    """Return memory for a piece. It begins at the start of a page, as pages of a file do.
+    """Return memory for a piece, aligned to a page, as the system's page cache is.
 
-    If it began a few bytes after that, copies from the page cache would be a quarter slower
+    If it began a few bytes into a page, copies from the page cache would be a quarter slower
     (measured: 14 instead of 19 GB/s), because each load would wait for an earlier store.
     """
     nbytes = piece_nbytes(row_nbytes)

@@ -1,4 +1,4 @@
-"""Interrupted predictions are resumed; other predictions start over."""
+"""Interrupted predictions are resumed, or start over if the model or the rows changed."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_chunk_that_was_not_written_whole_is_written_again(model, store, tmp_p
 
 
 @pytest.mark.parametrize("change", ["model", "rows", "rows behind a link"])
-def test_other_predictions_start_over(model, store, tmp_path, monkeypatch, change):
+def test_predict_starts_over_if_model_or_rows_changed(model, store, tmp_path, monkeypatch, change):
     out = tmp_path / "y.zarr"
     if change == "rows behind a link":
         (store / "c").rename(tmp_path / "elsewhere")

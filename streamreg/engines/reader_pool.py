@@ -83,7 +83,7 @@ class ReaderPool:
     def in_order(
         self, run: Callable[[Item], Made], items: Iterable[Item], *, in_background: bool = False
     ) -> Generator[Made, None, None]:
-        """Yield ``run(item)`` in order; one more item is in progress than there are threads."""
+        """Yield ``run(item)`` in order; at most ``n_threads + 1`` items are in progress."""
         if self.n_threads == 1 and not in_background:
             yield from map(run, items)
             return

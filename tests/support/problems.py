@@ -44,7 +44,7 @@ def solve(solver, X, y, weight=None, *, l2=0.0, cuts=THREE_SEGMENTS, **problem):
 
 
 def lstsq(X, y, weight=None, *, fit_intercept=True):
-    """Return w and each column's deviation, (D, K) and (D,), from standardised columns."""
+    """Fit standardised columns; return w (D, K) in X's units, and the columns' deviations (D,)."""
     X, y = X.astype(float), y.astype(float).reshape(len(X), -1)
     p = np.full(len(X), 1 / len(X)) if weight is None else weight / weight.sum()
     largest = np.abs(X).max(axis=0)

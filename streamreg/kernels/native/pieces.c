@@ -44,7 +44,7 @@ int64_t add_pieces(const struct rows *x, struct files *from, int64_t step, const
     }
     const int64_t row_nbytes = x->d * size_of(x->type);
     const int64_t most = from->piece_nbytes / row_nbytes / step * step;
-    /* if rows are wide, a piece may hold fewer than a step */
+    /* if the piece holds less than a step, no rows are added: the caller reads a step at a time */
     from->piece_rows = most ? most : step;
     int64_t done = 0;
     while (most && done < x->n) {

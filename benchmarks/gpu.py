@@ -1,9 +1,9 @@
-"""Passes on a GPU beside the bus, the device, cuBLAS, CuPy and PyTorch.
+"""Speed of passes on a GPU, compared with the bus, device memory, cuBLAS, CuPy and PyTorch.
 
 python benchmarks/gpu.py [--quick]
 
-First answers are compared with those of the processor, then times are taken. Without a GPU it says
-so and exits with 2.
+It first compares the answers with those of the processor, then measures times. Without a GPU it
+says so and exits with status 2.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def made_up(n_rows: int, n_features: int, dtype: str) -> tuple[Any, Any]:
 
 
 def engine_for(dataset: Dataset, gpu: Gpu, *, cached: bool) -> GpuEngine:
-    """Return an engine that caches all blocks on the device, or none."""
+    """Return an engine that caches all blocks on the device if ``cached``, else no blocks."""
     config = FitConfig.parse(
         solver="gd", device="cuda", device_memory_limit=gpu.free_nbytes * 9 // 10
     )
@@ -85,14 +85,14 @@ def answers(gpu: Gpu, n_rows: int) -> list[Row]:
                     "relative error": error,
                     "within 1e-9": error <= _TOLERANCE,
                     "same bits twice": on_device.coef_.tobytes() == again.coef_.tobytes(),
-                    "and of rows on the device": on_device.coef_.tobytes() == moved.coef_.tobytes(),
+                    "same bits, CuPy's rows": on_device.coef_.tobytes() == moved.coef_.tobytes(),
                 }
             )
     return rows
 
 
 def timed(gpu: Gpu, works: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Return the median seconds of each work, the device's included."""
+    """Return the median seconds of each work, until the device has finished it."""
 
     def to_the_end(work: Callable[[], object]) -> None:
         work()
@@ -112,7 +112,7 @@ def bus(gpu: Gpu, nbytes: int) -> Callable[[], None]:
 
 
 def passes(gpu: Gpu, dtype: str, n_features: int, nbytes: int, repeats: int) -> list[Row]:
-    """Measure epochs of gd, streamed and cached, beside the bus, the device and CuPy's own."""
+    """Measure epochs of gd, streamed and cached, beside bus and device copies and CuPy's epoch."""
     cupy = gpu.cupy
     n_rows = nbytes // (n_features * np.dtype(dtype).itemsize)
     X, y = made_up(n_rows, n_features, dtype)
@@ -246,7 +246,7 @@ def main() -> int:
         peers(gpu, *((10_000, 64) if quick else (2_000_000, 256)), repeats),
         quick=quick,
     )
-    right = ("within 1e-9", "same bits twice", "and of rows on the device")
+    right = ("within 1e-9", "same bits twice", "same bits, CuPy's rows")
     return 0 if all(row[each] for row in checked for each in right) else 1
 
 

@@ -44,7 +44,7 @@ def write_store(
     codec: str = "none",
     chunk_nbytes: int = 8 << 20,
 ) -> Path:
-    """Write X, normal deviates rounded to hundredths, and y = Xw + noise as a data set."""
+    """Write a data set: X (normal deviates rounded to hundredths) and y = Xw + noise."""
     row_nbytes = n_features * np.dtype(dtype).itemsize
     chunk = min(n_rows, max(1, chunk_nbytes // row_nbytes))
     group = zarr.create_group(folder)
@@ -69,7 +69,7 @@ def write_store(
 
 
 def turn_about(works: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Return the seconds of each work in each round; a round runs them one after another."""
+    """Return the seconds of each work in each round; a round runs all works in turn."""
     for work in works.values():
         work()
     seconds: dict[str, list[float]] = {name: [] for name in works}
@@ -82,14 +82,14 @@ def turn_about(works: Mapping[str, Callable[[], object]], repeats: int) -> dict[
 
 
 def ratio(seconds: Mapping[str, list[float]], of: str, to: str) -> float:
-    """Return the median over rounds of the time of ``of`` beside that of ``to``."""
+    """Return the median over rounds of the time of ``of`` divided by that of ``to``."""
     return statistics.median(a / b for a, b in zip(seconds[of], seconds[to], strict=True))
 
 
 def in_new_process(script: Path, case: Mapping[str, Any], **environment: str) -> dict[str, Any]:
     """Run ``script`` for a case and return the JSON document that it prints last.
 
-    If the process fails, the document has only ``failure``: its last line of standard error.
+    If the process fails, the document has only ``failure``: the last line of its standard error.
     """
     variables = {**os.environ, "STREAMREG_BENCHMARK_CASE": json.dumps(case), **environment}
     done = subprocess.run(
@@ -102,7 +102,7 @@ def in_new_process(script: Path, case: Mapping[str, Any], **environment: str) ->
 
 
 def case_of_this_process() -> dict[str, Any] | None:
-    """Return the case that this process is to run; ``None`` in the first one."""
+    """Return the case that this process must run; ``None`` in the process that starts others."""
     text = os.environ.get("STREAMREG_BENCHMARK_CASE")
     return None if text is None else json.loads(text)
 
@@ -119,14 +119,14 @@ def peak_nbytes() -> int:
 
 
 def machine() -> dict[str, Any]:
-    """Return what the figures were taken on."""
+    """Return the date, the machine and the library versions of a measurement."""
     model = platform.processor()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
         model = lines[0].partition(":")[2].strip() if lines else model
     return {
-        "date": date.today().isoformat(),  # noqa: DTZ011  (a day is all that is meant)
+        "date": date.today().isoformat(),  # noqa: DTZ011  (only the day is needed)
         "processor": model,
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
@@ -176,7 +176,7 @@ def plain(number: float) -> str:
 
 
 def label_logarithmic(axis: Axis) -> None:
-    """Label 1, 2 and 5 of each power of ten, or the powers alone if there are many, as numbers."""
+    """Label 1, 2 and 5 times each power of ten, or only the powers if there are many."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     low, high = axis.get_view_interval()
@@ -189,5 +189,5 @@ def label_logarithmic(axis: Axis) -> None:
 def _cell(value: object) -> str:
     if not isinstance(value, float):
         return f"{value:,}" if isinstance(value, int) else str(value)
-    # an error of 1e-13, say, is not written out
+    # small numbers, such as an error of 1e-13, keep their exponent
     return plain(value) if value == 0 or abs(value) >= 1e-4 else f"{value:.1e}"  # noqa: PLR2004

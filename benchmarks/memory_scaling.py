@@ -1,10 +1,10 @@
-"""Peak memory against D and against N, measured beside planned; refusals are part of the picture.
+"""Measured and planned peak memory against D and against N; the plot also shows refused fits.
 
 python benchmarks/memory_scaling.py [--quick]
 
-Each fit runs in a new process, whose libraries are imported first, with the least memory limit
-that its plan accepts: what is measured is what the solver needs and not what it was given. A
-solver whose plan passes the largest limit is refused, before anything is read.
+Each fit runs in a new process, after all imports, with the least memory limit that its plan
+accepts, so that the solver's need is measured and not the limit. A solver whose plan exceeds the
+largest limit is refused before any data is read.
 """
 
 from __future__ import annotations
@@ -77,13 +77,13 @@ def row(
 
 
 def slope(rows: list[dict[str, Any]], against: str) -> float:
-    """Return b of peak = c·x^b, fitted to the upper half: 0 for a constant peak."""
+    """Return b in peak = c·x^b, fitted to the larger half of the fits: 0 for a constant peak."""
     done = [each for each in rows if "measured MiB" in each]
     if len(done) < 3:  # noqa: PLR2004
         return float("nan")
     x = np.log([each[against] for each in done])
     y = np.log([each["measured MiB"] for each in done])
-    # of small fits the peak is mostly that of the process itself
+    # the peak of a small fit is mostly that of the process itself
     half = len(x) // 2
     return float(np.polyfit(x[half:], y[half:], 1)[0])
 

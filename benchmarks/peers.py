@@ -1,9 +1,9 @@
-"""The same least squares by streamreg and by what people use today: time, peak memory, answer.
+"""One least-squares fit by streamreg and by other libraries: time, peak memory, answer.
 
 python benchmarks/peers.py [--quick]
 
-Each fit runs in a new process, all of them in turn, and reads the same uncompressed Zarr store
-from the page cache. Memory is what the process adds after its imports, at its highest.
+Each fit runs in a new process, one at a time, and reads the same uncompressed Zarr store from the
+page cache. Memory is the peak that the process adds after its imports.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def streamreg_closed_form() -> Fit:
 
 
 def streamreg_cg() -> Fit:
-    """Conjugate gradients, streamed, to the same nine digits."""
+    """Conjugate gradients, streamed, to the nine digits of the closed form."""
     return _streamreg(solver="cg", tol=1e-11)
 
 
@@ -131,7 +131,7 @@ def dask_lstsq() -> Fit:
 
 
 def dask_ml_lbfgs() -> Fit:
-    """dask-ml's LinearRegression, as near to least squares as it goes."""
+    """dask-ml's LinearRegression, set as close to least squares as it allows."""
     import dask.array as da
     from dask_ml.linear_model import LinearRegression
 
@@ -171,7 +171,7 @@ def run(case: dict[str, Any]) -> None:
 
 
 def one_epoch(path: Path, repeats: int) -> dict[str, Any]:
-    """Return one row: loss, gradient and product of an epoch, beside dask.array's gradient."""
+    """Return one row: an epoch (loss, gradient, XᵀX·direction) beside dask.array's gradient."""
     import dask.array as da
 
     from streamreg.accumulators.gradient import Gradient
@@ -198,12 +198,12 @@ def one_epoch(path: Path, repeats: int) -> dict[str, Any]:
 
 
 def exact(path: Path) -> np.ndarray:
-    """Return NumPy's answer: centred normal equations, of columns that are nearly orthogonal."""
+    """Return NumPy's answer to the centred normal equations; columns are nearly orthogonal."""
     group = zarr.open_group(path, mode="r")
     X, y = group["X"][:], group["y"][:]
     X -= X.mean(axis=0)
     weights = np.linalg.solve(X.T @ X, X.T @ (y - y.mean()))
-    # once more for what was rounded
+    # a second solve corrects rounding errors of the first
     residual = y - y.mean() - X @ weights
     return weights + np.linalg.solve(X.T @ X, X.T @ residual)
 
@@ -222,7 +222,7 @@ def main() -> None:
         for _ in range(rounds):
             for peer in PEERS:
                 case = {"peer": peer, "path": str(path), "truth": str(folder / "truth.npy")}
-                # Dask's tasks are threads already: two each in BLAS are slower, up to twice
+                # Dask runs tasks on all threads: two BLAS threads a task are up to twice as slow
                 alone = {"OPENBLAS_NUM_THREADS": "1"} if peer.startswith("dask") else {}
                 found[peer].append(in_new_process(Path(__file__), case, **alone))
         epoch = one_epoch(path, 1 if quick else 7)

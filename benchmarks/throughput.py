@@ -1,4 +1,4 @@
-"""Bytes a second of epochs beside reading or decoding alone; flops a second of XᵀX beside BLAS.
+"""Speed of epochs compared with reading or decoding alone, and of XᵀX compared with BLAS.
 
 python benchmarks/throughput.py [--quick]
 """
@@ -41,7 +41,7 @@ COLUMNS = {"gd": 1, "cg": 2}
 
 
 def read_only(files: list[Path], n_threads: int) -> Callable[[], None]:
-    """Return a pass that reads all bytes into one buffer a thread, by the calls of the kernels."""
+    """Return a pass that reads all bytes, a buffer a thread, with the system calls of kernels."""
     buffers = [new_piece(1) for _ in range(n_threads)]
 
     def read(thread: int) -> None:
@@ -75,7 +75,7 @@ def decode_only(
 
 
 def on_threads(work: Callable[[int], None], n_threads: int) -> Callable[[], None]:
-    """Return a pass that does the work on that number of threads, which start before it."""
+    """Return a pass that runs ``work`` on the threads of a pool, which live on between passes."""
     pool = ThreadPoolExecutor(n_threads)
 
     def run() -> None:
@@ -92,7 +92,7 @@ def some_gradient(n_features: int, solver: str) -> Gradient:
 
 
 def as_row(source: str, dtype: str, dataset: Dataset, seconds: dict[str, list[float]]) -> Row:
-    """Return rates, and the share of the time alone in that of the epochs."""
+    """Return rates, and the time of reading alone as a share of the time of each epoch."""
     size = dataset.n_rows * dataset.X.row_nbytes / 1e9
     return {
         "source": source,
@@ -117,7 +117,7 @@ def epochs(
 def measure(
     folder: Path, codec: str, dtype: str, n_features: int, nbytes: int, repeats: int
 ) -> Row:
-    """Return one row: an epoch beside the same bytes read or decoded alone."""
+    """Return a row of the table: an epoch, compared with reading or decoding the same bytes."""
     n_rows = nbytes // (n_features * np.dtype(dtype).itemsize)
     path = write_store(
         folder / f"{codec}-{dtype}-{n_features}.zarr", n_rows, n_features, dtype=dtype, codec=codec
@@ -141,7 +141,7 @@ def measure(
 
 
 def measure_cached(folder: Path, dtype: str, n_features: int, nbytes: int, repeats: int) -> Row:
-    """Return one row: an epoch over cached blocks, beside a dot product of the same bytes."""
+    """Return a row: an epoch over cached blocks, compared with a dot product of the same bytes."""
     n_rows = nbytes // (n_features * np.dtype(dtype).itemsize)
     path = write_store(folder / f"{dtype}-{n_features}.zarr", n_rows, n_features, dtype=dtype)
     dataset = open_dataset(path)
@@ -164,7 +164,7 @@ def measure_cached(folder: Path, dtype: str, n_features: int, nbytes: int, repea
 
 
 def measure_gram(folder: Path, n_features: int, nbytes: int, repeats: int) -> Row:
-    """Return one row: flops a second of XᵀX from disk, beside dsyrk in memory."""
+    """Return a row: flops a second of XᵀX from disk, compared with dsyrk in memory."""
     n_rows = max(n_features, nbytes // (8 * n_features))
     path = write_store(folder / f"gram-{n_features}.zarr", n_rows, n_features)
     dataset, threads = open_dataset(path), usable_cpus()

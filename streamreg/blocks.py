@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 # what a block holds: any real dtype, NumPy's or CuPy's
 Array = NDArray[Any]
 Float64 = NDArray[np.float64]
-# where an array begins in a buffer that holds a block
+# in a buffer that holds a block, each array begins at a multiple of this, in bytes
 ALIGNMENT = 256
 # float64 holds every integer up to here
 EXACT_INTEGERS = 2**53
 
-# Of rows of files that a kernel reads at once: they are reduced while they are in the processor's
-# second-level cache. Measured at D = 128, as a share of reading alone: 128 KiB 0.84, 256 KiB 0.83,
-# 512 KiB 0.82, 2 MiB 0.80.
+# A kernel reads this many bytes of rows from files, and reduces them while they are in the
+# processor's second-level cache. Measured at D = 128, speed divided by that of reading without
+# reducing: 128 KiB 0.84, 256 KiB 0.83, 512 KiB 0.82, 2 MiB 0.80.
 _PIECE_NBYTES = 256 << 10
 _PAGE_NBYTES = 4096
 
@@ -38,10 +38,10 @@ def piece_rows(row_nbytes: int) -> int:
 
 
 def new_piece(row_nbytes: int) -> NDArray[np.uint8]:
-    """Return that memory. It begins at a page, as the pages of the file do.
+    """Return memory for a piece, aligned to a page, as the system's page cache is.
 
-    A few bytes after the beginning of a page, copies from the page cache are a quarter slower
-    (measured: 14 instead of 19 GB/s), because each load then waits for an earlier store.
+    If it began a few bytes into a page, copies from the page cache would be a quarter slower
+    (measured: 14 instead of 19 GB/s), because each load would wait for an earlier store.
     """
     nbytes = piece_nbytes(row_nbytes)
     memory = np.empty(nbytes + _PAGE_NBYTES, np.uint8)
@@ -50,7 +50,7 @@ def new_piece(row_nbytes: int) -> NDArray[np.uint8]:
 
 
 def is_read_in_place(dtype: np.dtype[Any]) -> bool:
-    """Whether kernels read values of this dtype where they are, in files as well."""
+    """Whether kernels read values of this dtype as stored, from memory and from files."""
     return dtype.kind in "biuf" and dtype.itemsize <= 8  # noqa: PLR2004
 
 
@@ -60,7 +60,7 @@ def aligned(nbytes: int) -> int:
 
 
 def namespace(array: Any) -> Any:  # noqa: ANN401  (an array of any library, and its functions)
-    """Return the functions of the library that ``array`` is of, of the array API standard."""
+    """Return the array API namespace of the library that ``array`` belongs to."""
     # CuPy's arrays have no __array_namespace__
     return sys.modules["cupy"] if is_cupy(array) else array.__array_namespace__()
 
@@ -80,8 +80,8 @@ def on_host(array: Any) -> Array:  # noqa: ANN401
 class FileRows:
     """Rows of X that are still in files, uncompressed and in C order: kernels can read them.
 
-    Without parts (P = 0) kernels take slices. A slice of rows is read, into a buffer of the
-    source's reader, and valid until the next read.
+    Without parts (P = 0) kernels take slices of this object. A slice is read into a buffer of the
+    source's reader, and is valid until the next read.
     """
 
     shape: tuple[int, int]  # (n, D)

@@ -117,7 +117,7 @@ class FitConfig:
                 Parameter("client"),
                 " needs ",
                 Remedy("device_memory_limit"),
-                ": what a fit may take of the GPU of each worker",
+                ": the memory that a fit may use on the GPU of each worker",
             )
         return config
 
@@ -171,7 +171,7 @@ class FitConfig:
         return np.broadcast_to(rows, (k, d)).T.copy()
 
     def _random_normal(self, shape: tuple[int, int]) -> Float64:
-        """Draw from scikit-learn's kinds of ``random_state``, and NumPy's generators."""
+        """Draw normal numbers; ``random_state`` is as in scikit-learn, or a NumPy generator."""
         seed = self.random_state
         if isinstance(seed, np.random.RandomState | np.random.Generator):
             return np.asarray(seed.standard_normal(shape))
@@ -182,11 +182,11 @@ class FitConfig:
             return np.random.default_rng(seed).standard_normal(shape)
         except (TypeError, ValueError) as error:
             raise InputError(
-                given("random_state", seed), f" seeds no generator: {error}"
+                given("random_state", seed), f" cannot seed a generator: {error}"
             ) from error
 
     def identity(self, solver: Solver) -> dict[str, Any]:
-        """Return the parameters that the answer depends on, as in JSON."""
+        """Return the parameters that the answer depends on, as JSON values."""
         return {
             **solver.identity(),
             "fit_intercept": self.fit_intercept,

@@ -4,7 +4,7 @@ StreamregError
 ├── InputError           ValueError       shapes, types, parameters, NaN or inf
 ├── MemoryLimitError     MemoryError      the plan needs more than memory_limit
 ├── DataCorruptionError  OSError          a missing, truncated or damaged chunk
-├── DivergenceError      ArithmeticError  the loss rose or left the finite numbers
+├── DivergenceError      ArithmeticError  the loss rose, or is NaN or inf
 ├── CheckpointError      ValueError       a checkpoint of other data, or damaged
 └── ClusterError         RuntimeError     a cluster's workers or scheduler are lost
 
@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeAlias
 
-# parameters whose options have other names; path is that of streamreg.load
+# parameters whose options have other names; ``path`` is the parameter of streamreg.load
 _OPTION_NAMES = {"client": "scheduler", "path": "model"}
 _PACKAGE = f"{Path(__file__).parent}{os.sep}"
 _WORD = re.compile(r"[\w.+-]+")
@@ -66,7 +66,7 @@ class Parameter:
         return f"{self.parameter}={text}" if '"' in text else f'{self.parameter}="{text[1:-1]}"'
 
     def for_command_line(self) -> str:
-        """Return the option: of a flag without its value, of others with the value for a shell."""
+        """Return the option: a flag alone, another with its value, quoted for a shell."""
         name = _OPTION_NAMES.get(self.parameter, self.parameter).replace("_", "-")
         if self.value is None or self.value is True:
             return f"--{name}"
@@ -74,7 +74,7 @@ class Parameter:
             return f"--no-{name}"
         text = str(self.value)
         if isinstance(self.value, Verbatim):
-            # a repr: quotes stay around all but a single word
+            # the value is a repr: a single word loses its quotes
             bare = text.strip("\"'")
             return f"--{name} {bare if _WORD.fullmatch(bare) else text}"
         return f"--{name} {shlex.quote(text)}"
@@ -104,7 +104,7 @@ Part: TypeAlias = "str | Parameter"
 
 
 class Message(str):
-    """A text for the user, in the words of Python, that also has those of the command line.
+    """A text for the user, as Python writes it, that can also be written for the command line.
 
     ``f"{message}"`` is a plain ``str``; ``+`` gives a ``Message``.
 
@@ -162,8 +162,8 @@ class MemoryLimitError(MemoryError, StreamregError):
     During a fit it is raised if the system refuses memory that the limit allows.
     """
 
-    # MemoryError is the first base, because CPython calls its __new__ for no other class. tblib,
-    # with which Dask sends errors between processes, calls __new__ itself.
+    # MemoryError is the first base, because tblib, with which Dask sends errors between processes,
+    # calls __new__, and CPython refuses any but that of MemoryError for this class.
     __init__ = StreamregError.__init__
 
 
@@ -172,7 +172,7 @@ class DataCorruptionError(StreamregError, OSError):
 
 
 class DivergenceError(StreamregError, ArithmeticError):
-    """The loss rose or left the finite numbers: names the learning rate and the largest stable one.
+    """The loss rose, or is NaN or inf: names the learning rate and the largest stable one.
 
     Attributes
     ----------

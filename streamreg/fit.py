@@ -51,10 +51,10 @@ class Fit:
     solution: Solution
     solver: str  # that found the solution: the plan's, or one with more digits after it
     plan: Plan
-    peak_nbytes: int  # that the fit added to the process, measured
+    peak_nbytes: int  # memory that the fit added to the process, measured
     n_omitted: int  # rows left out for NaN or inf
     warnings: list[str]
-    checkpoint_error: CheckpointError | None  # if nothing could be saved as it was asked for
+    checkpoint_error: CheckpointError | None  # set if nothing could be saved to the checkpoint
 
     def model(self, dataset: Dataset) -> Model:
         """Return the weights with the names of the data set that was fitted."""
@@ -97,7 +97,7 @@ class ThreadsBackend(Backend):
 
     def require_readable(self, dataset: Dataset) -> None:
         dataset.require_on_host(
-            Message("pass ", Remedy("device", "cuda"), ", which reduces them on it, or ")
+            Message("pass ", Remedy("device", "cuda"), " to compute on the GPU, or ")
         )
 
     def needs(self, request: Request, n_threads: int) -> Needs:
@@ -221,8 +221,7 @@ def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress = NO_PRO
     d, k = dataset.n_features, dataset.n_targets
     solver = config.build_solver(plan.chosen, config.initial_weights(d, k))
     with _explain_refused_memory(plan), PeakMemory() as peak, ExitStack() as stack:
-        # loaded within the measurement, because the plan counts them
-        # other kernels, or another partition, give other last bits
+        # other kernels, or another partition, would change the last bits of the result
         identity = {
             "streamreg": __version__,
             "parameters": config.identity(solver),
@@ -324,13 +323,13 @@ def _explain_refused_memory(plan: Plan) -> Iterator[None]:
 
 
 def _require_rows(dataset: Dataset, reduction: Reduction[Any], n_omitted: int) -> None:
-    """Raise :class:`InputError` if no row counts, or if weights leave no room for squares."""
+    """Raise :class:`InputError` if no row is left to fit, or weights are too large or small."""
     if reduction.n_rows:
         if not 1 / _LARGEST_WEIGHT_SUM < reduction.weight_sum < _LARGEST_WEIGHT_SUM:
             raise InputError(
-                f"the weights of {dataset.X.name} add up to {reduction.weight_sum:.1e}, which "
-                "leaves no room for squares in float64; multiply them by a constant, only their "
-                "ratios count"
+                f"the weights of {dataset.X.name} add up to {reduction.weight_sum:.1e}, and "
+                "squares could leave the range of float64; multiply them by a constant, because "
+                "only their ratios count"
             )
         return
     if n_omitted == dataset.n_rows:

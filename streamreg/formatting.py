@@ -72,7 +72,7 @@ def shown(value: object) -> str:
 
 
 def as_json(value: object) -> Any:  # noqa: ANN401  (JSON)
-    """Return a value as it comes back from JSON, with NumPy's as Python's, NaN and inf as None."""
+    """Return a value as JSON holds it: NumPy's values as Python's, NaN and inf as None."""
     text = json.dumps(value, default=lambda each: each.tolist())
     return json.loads(text, parse_constant=lambda _: None)
 

@@ -88,7 +88,7 @@ class PeakMemory:
     """Measure the peak of the bytes that a block of code adds to this process.
 
     A thread samples resident memory every 10 ms. The system's high-water mark of the process misses
-    no peak; it counts if it rises in the block.
+    no peak; it is used if it rises in the block.
     """
 
     def __init__(self) -> None:

@@ -54,7 +54,7 @@ class Scores(NamedTuple):
 
     r2: Float64  # (K,) of each target; NaN where it is constant
     n_omitted: int  # rows left out for NaN or inf
-    warnings: list[str]  # what deserves a look
+    warnings: list[str]  # for the user
 
 
 def predict(
@@ -65,8 +65,8 @@ def predict(
 ) -> Float64:
     """Return predictions in memory, (N,) or (N, K).
 
-    With ``nan_policy="omit"`` they are NaN for rows with NaN or inf, which else are an
-    ``InputError``. Predictions that do not fit are a ``MemoryLimitError``, before anything is read.
+    Rows with NaN or inf are an ``InputError``; with ``nan_policy="omit"`` their predictions are
+    NaN. Predictions that do not fit are a ``MemoryLimitError``, before anything is read.
     """
     n_rows, k = dataset.n_rows, model.n_targets
     output = Term("predictions", 8 * n_rows * k, f"{n_rows:,} × {k:,} × 8 bytes")  # noqa: RUF001
@@ -92,7 +92,7 @@ def predict_to(
 
     If it is interrupted, or the system fails, what was written stays beside ``out``; called again
     with the same model and rows, it resumes. Rows in memory, or mapped, are predicted again from
-    the first: they have no fingerprint that is cheaper than to predict them.
+    the first, because a fingerprint of them would cost as much as to predict them.
 
     Errors are those of :func:`predict`, and an ``InputError`` if ``out`` exists, cannot be written,
     or is inside one of the ``inputs`` or of the folders that X is read from.
@@ -125,8 +125,8 @@ def score(
 ) -> Scores:
     """Return R² of each target, streamed; NaN for a constant target.
 
-    With ``nan_policy="omit"`` rows with NaN or inf are left out, unless that leaves none; else they
-    are an ``InputError``.
+    Rows with NaN or inf are an ``InputError``; with ``nan_policy="omit"`` they are left out, and it
+    is an ``InputError`` if no row is left.
     """
     _require_rows_of("score", model, dataset)
     if dataset.n_targets != model.n_targets:
@@ -207,7 +207,7 @@ class _Prediction:
             if self._nan_policy == "omit":
                 predictions[~np.isfinite(X).all(axis=1)] = np.nan
             else:
-                # there is none if weights are so large that predictions overflow
+                # X has no NaN or inf if predictions overflow because weights are large
                 error = reader.not_finite(start, stop)
                 if error is not None:
                     raise error
@@ -221,7 +221,7 @@ def _threads_that_fit(
     config: FitConfig,
     to_disk_nbytes: float = np.inf,
 ) -> int:
-    """Return how many threads fit, given the terms of a number of threads.
+    """Return how many threads fit; ``terms`` returns the memory that a number of threads needs.
 
     If not even one fits, the error offers to write to disk, if that fits.
     """

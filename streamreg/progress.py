@@ -44,7 +44,7 @@ class EpochCallback(Progress):
 
 
 class Lines(Progress):
-    """Lines on standard error: one in ``seconds_between`` while passes run, and the last."""
+    """Lines on standard error: one every ``seconds_between`` while passes run, and a last one."""
 
     def __init__(self, name: str, seconds_between: float = 2.0) -> None:
         self._title = self._name = name

@@ -29,7 +29,7 @@ _SIZE = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)\s*", re.IGNORECASE | re
 
 def choice(name: str, value: object, known: Sequence[str]) -> str:
     """Return one of the ``known`` texts."""
-    # the type comes first, because an array compared with a text is an array
+    # the type is checked first, because an array compared with a text gives an array
     if not isinstance(value, str) or value not in known:
         *others, last = (repr(each) for each in known)
         raise InputError(given(name, value), f" is not known; choose {', '.join(others)} or {last}")
@@ -45,7 +45,7 @@ def flag(name: str, value: object, what: str = "True or False") -> bool:
 
 
 def number(name: str, value: object, accepts: Callable[[float], bool], what: str) -> float:
-    """Return a float that ``accepts`` is true of; ``what`` describes them, for the message."""
+    """Return a float for which ``accepts`` is true; ``what`` describes such numbers in messages."""
     real = _real(value)
     if real is None or not accepts(real):
         raise InputError(given(name, value), f" must be {what}")

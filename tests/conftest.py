@@ -1,4 +1,4 @@
-"""What tests share: the Hypothesis profile, stores to read, and witnesses of what was read."""
+"""What tests share: the Hypothesis profile, stores, fake devices, and a list of opened files."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from streamreg.kernels.registry import load_kernels
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# what a shell starts in the background ignores Ctrl-C, and so does what that starts: tests send it
+# pytest in the background of a shell, and its child processes, ignore Ctrl-C, which tests send
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# derandomised, so that a red run repeats; a deadline would time what a busy machine does
+# derandomised, so that a failure repeats; without a deadline, which a busy machine would miss
 settings.register_profile(
     "ci",
     derandomize=True,
@@ -49,13 +49,13 @@ def _record_opened(event: str, arguments: tuple[Any, ...]) -> None:
         _opened.append(os.fspath(arguments[0]))
 
 
-# a hook cannot be taken away again: it does nothing but while the fixture below is in use
+# a hook cannot be removed again: it does nothing unless the fixture below is in use
 sys.addaudithook(_record_opened)
 
 
 @pytest.fixture
 def chunks_opened(tmp_path: Path) -> Iterator[Callable[[], list[str]]]:
-    """Return a function that lists the files below ``tmp_path``, other than metadata, opened."""
+    """Return a function that lists the opened files below ``tmp_path``, except metadata."""
     global _opened  # noqa: PLW0603  (the hook outlives the test)
     _opened = opened = []
 
@@ -85,11 +85,11 @@ def store(tmp_path: Path) -> Callable[..., str]:
 
 
 def add_gram(rows, gram):
-    """Add ZᵀZ, its lower triangle, as cuBLAS does."""
+    """Add the lower triangle of ZᵀZ, as cuBLAS does."""
     gram += np.tril(rows.T @ rows)
 
 
-# the GPU's loops, in NumPy's functions
+# the GPU's loops, run with NumPy's functions
 _ON_DEVICE = gpu_kernels.ArrayKernels(np, add_gram).kernels.by_name
 # scores run on the host only
 ARRAYS = Kernels({**_ON_DEVICE, "predict": numpy_kernels.predict})
@@ -129,7 +129,7 @@ def client_here():
 
 @pytest.fixture
 def cupy(monkeypatch):
-    """A device without a GPU in the place of CuPy."""
+    """A fake device, which needs no GPU, in the place of CuPy."""
     device = install(monkeypatch, FakeCuPy())
     # the fake device compiles nothing
     monkeypatch.setattr(fused_products, "launches_for", lambda _: [])

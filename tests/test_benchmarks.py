@@ -1,4 +1,4 @@
-"""Every benchmark runs, small."""
+"""Every benchmark runs with ``--quick``."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ def test_benchmark_runs_quickly(script, tmp_path):
     assert script.stem in done.stdout
 
 
-def test_the_benchmark_of_a_gpu_runs_quickly_on_one_that_is_made_up(tmp_path):
+def test_the_gpu_benchmark_runs_quickly_on_a_fake_gpu(tmp_path):
     script, tests = FOLDER / "gpu.py", Path(__file__).parent / "support"
     program = f"""
 import runpy, sys
@@ -33,7 +33,7 @@ import pytest
 from fake_cupy import FakeCuPy, install
 from streamreg.gpu import fused_gram, fused_products
 install(pytest.MonkeyPatch(), FakeCuPy())
-fused_products.launches_for, fused_gram.TYPES = lambda _: [], ()  # there is nobody to compile for
+fused_products.launches_for, fused_gram.TYPES = lambda _: [], ()  # it compiles nothing
 sys.argv = [{str(script)!r}, "--quick"]
 runpy.run_path({str(script)!r}, run_name="__main__")
 """
@@ -44,7 +44,7 @@ runpy.run_path({str(script)!r}, run_name="__main__")
     assert all(f"gpu_{name}" in done.stdout for name in ("answers", "passes", "gram", "peers"))
 
 
-def test_the_benchmark_of_a_gpu_says_what_it_needs(tmp_path):
+def test_the_gpu_benchmark_says_what_it_needs(tmp_path):
     done = subprocess.run(
         [sys.executable, FOLDER / "gpu.py"],
         env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},

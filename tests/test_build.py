@@ -36,7 +36,7 @@ print(json.dumps([streamreg.__file__, best_kernels(), model.coef_.round(6).tolis
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
-    """Return a copy of what wheels are built of, without what an editable install compiled."""
+    """Return a copy of a wheel's sources, without the loops that an editable install compiled."""
     copy = tmp_path_factory.mktemp("sources")
     listed = subprocess.run(
         ["git", "-C", ROOT, "ls-files", *SOURCES], capture_output=True, text=True, check=True
@@ -66,7 +66,7 @@ def build(sources, folder, **environment):
 
 
 def fit(wheel, folder):
-    """Fit with the package of a wheel; return the file of the package, kernels and weights."""
+    """Fit with the package of a wheel; return the name of the kernels."""
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
     done = subprocess.run(
@@ -97,7 +97,7 @@ def test_a_wheel_has_compiled_kernels_in_less_than_a_mebibyte(sources, tmp_path)
 
 
 def test_without_a_compiler_the_build_warns_once_and_numpys_kernels_are_used(sources, tmp_path):
-    # the interpreter has no ziglang, or one that does not work
+    # a ziglang that does not work hides the one that the interpreter may have
     (tmp_path / "ziglang").mkdir()
     (tmp_path / "ziglang" / "__main__.py").write_text("raise SystemExit(1)")
     wheel, printed = build(
@@ -108,7 +108,7 @@ def test_without_a_compiler_the_build_warns_once_and_numpys_kernels_are_used(sou
     assert fit(wheel, tmp_path / "unpacked") == "numpy"
 
 
-def test_a_compiler_of_the_package_index_is_asked_for_where_the_system_has_none(monkeypatch):
+def test_the_build_requires_ziglang_if_the_system_has_no_compiler(monkeypatch):
     spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
     hatch_build = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(hatch_build)
@@ -120,7 +120,7 @@ def test_a_compiler_of_the_package_index_is_asked_for_where_the_system_has_none(
 
 
 def test_a_level_that_cannot_be_compiled_leaves_the_others(sources, tmp_path):
-    # as a compiler that knows no AVX-512
+    # behaves like a compiler that does not know AVX-512
     compiler = tmp_path / "cc"
     compiler.write_text('#!/bin/sh\ncase "$*" in *avx512*) exit 1;; esac\nexec gcc "$@"\n')
     compiler.chmod(0o755)
@@ -142,7 +142,7 @@ def test_loops_of_other_sources_are_not_used(tmp_path, monkeypatch):
         with (tmp_path / "rows.h").open("a") as header:
             header.write("/* a field was added */\n")
         library._checksum.cache_clear()
-        with pytest.warns(UserWarning, match=r"was compiled of other sources and is not used"):
+        with pytest.warns(UserWarning, match=r"was compiled from other sources and is not used"):
             assert library._load(level) is None
     finally:
         library._checksum.cache_clear()

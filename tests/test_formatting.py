@@ -35,7 +35,7 @@ def test_a_count_agrees_with_its_noun(number, noun, text):
         (np.array([[1], [2]]), "array([[1], [2]])"),
     ],
 )
-def test_a_value_is_shown_on_one_line_as_python_has_it(value, text):
+def test_a_value_is_shown_on_one_line_as_python_writes_it(value, text):
     assert shown(value) == text
 
 

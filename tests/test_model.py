@@ -104,7 +104,7 @@ def test_a_missing_folder_is_named(tmp_path):
         some_model().save(tmp_path / "absent" / "model.json")
 
 
-def test_a_folder_of_the_same_name_is_named(tmp_path):
+def test_a_folder_at_the_path_of_a_model_is_not_replaced(tmp_path):
     (tmp_path / "model.json").mkdir()
     with pytest.raises(InputError, match=r"cannot be written to .*model\.json"):
         some_model().save(tmp_path / "model.json")

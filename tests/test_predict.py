@@ -41,7 +41,7 @@ def test_predictions_are_those_of_numpy(tmp_path, k, dtype, n_threads):
     model = some_model(20, k)
     expected = X.astype(np.float64) @ model.coefficients.T + model.intercept
     expected = expected[:, 0] if k == 1 else expected
-    # another order of 20 additions
+    # NumPy adds the 20 products in another order
     close = {"rtol": 1e-12, "atol": 1e-12 * np.abs(expected).max()}
     config = FitConfig(n_threads=n_threads)
     made = predict(model, only_x(X), config)
@@ -85,7 +85,7 @@ def test_omitted_rows_are_predicted_to_be_nan():
     np.testing.assert_allclose(np.delete(made, [3, 170_001], axis=0), expected, rtol=1e-11)
 
 
-def test_weights_so_large_that_they_overflow_are_no_fault_of_x():
+def test_overflow_from_large_weights_is_not_reported_as_inf_in_x():
     made = predict(
         Model(np.array([[1e300]]), np.zeros(1)), only_x(np.array([[1e300], [1.0]])), FitConfig()
     )
@@ -197,7 +197,7 @@ def test_progress_receives_every_row_of_every_pass(tmp_path, scale):
     for work, given, n_passes in (
         (predict, [only_x(X)], 1),
         (predict_to, [only_x(X), tmp_path / "out.zarr"], 1),
-        # squares that overflow cost a second
+        # a second pass is needed if squares overflow
         (score, [open_dataset(X, y)], 1 if scale == 1 else 2),
     ):
         recorded = _RecordedProgress()
@@ -206,7 +206,7 @@ def test_progress_receives_every_row_of_every_pass(tmp_path, scale):
 
 
 class _Unread:
-    """An array of which nothing can be read."""
+    """An array that raises an error when it is read."""
 
     def __init__(self, *shape):
         self.shape = shape
@@ -254,7 +254,7 @@ def test_score_is_that_of_sklearn(n_threads, weighted, offset):
     made = score(model, open_dataset(X, y, weight), FitConfig(n_threads=n_threads)).r2
     predicted = X @ model.coefficients.T + model.intercept
     expected = r2_score(y, predicted, sample_weight=weight, multioutput="raw_values")
-    # sums of 150,000 squares in another order; an offset costs its digits in y itself
+    # 150,000 squares are added in another order; y loses as many digits as its offset has
     np.testing.assert_allclose(made, expected, rtol=1e-11 * max(1, offset))
 
 
@@ -276,7 +276,7 @@ def test_score_of_a_constant_target_is_nan():
     assert np.isnan(made).tolist() == [True, False]
 
 
-def test_score_leaves_out_what_the_policy_says():
+def test_score_leaves_out_rows_with_nan_if_the_policy_is_omit():
     X, model = rows(1000), some_model(3, 1)
     y = X @ model.coefficients[0] + np.random.default_rng(0).standard_normal(1000)
     X[7, 1], y[9] = np.nan, np.nan

@@ -1,4 +1,4 @@
-"""Predictions that were interrupted go on where they stopped, and only those."""
+"""Interrupted predictions are resumed, or start over if the model or the rows changed."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_chunk_that_was_not_written_whole_is_written_again(model, store, tmp_p
 
 
 @pytest.mark.parametrize("change", ["model", "rows", "rows behind a link"])
-def test_other_predictions_start_over(model, store, tmp_path, monkeypatch, change):
+def test_predict_starts_over_if_model_or_rows_changed(model, store, tmp_path, monkeypatch, change):
     out = tmp_path / "y.zarr"
     if change == "rows behind a link":
         (store / "c").rename(tmp_path / "elsewhere")
@@ -120,19 +120,19 @@ def test_a_failure_to_publish_loses_nothing(model, store, tmp_path, monkeypatch)
     np.testing.assert_array_equal(zarr.open_array(out)[:], model.predict(store))
 
 
-def test_what_could_not_go_on_is_removed(model, store, tmp_path, monkeypatch):
+def test_predictions_that_cannot_be_resumed_are_removed(model, store, tmp_path, monkeypatch):
     stopped(model, store, tmp_path / "y.zarr", monkeypatch, InputError("NaN"))
     assert not (tmp_path / "y.zarr.partial").exists()
 
 
-def test_a_kill_before_the_first_chunk_is_no_hindrance(model, store, tmp_path):
+def test_a_kill_before_the_first_chunk_does_not_block_a_new_run(model, store, tmp_path):
     (tmp_path / "y.zarr.partial").mkdir()
     (tmp_path / "y.zarr.partial/.streamreg-output").write_text("half")
     model.predict(store, out=tmp_path / "y.zarr")
     assert zarr.open_array(tmp_path / "y.zarr").shape == (N,)
 
 
-def test_links_that_lead_nowhere_are_passed_over(tmp_path):
+def test_links_that_lead_nowhere_are_ignored(tmp_path):
     store = tmp_path / "a.zarr"
     zarr.save_array(store, np.ones(3))
     known = folder_state(store)
@@ -141,7 +141,7 @@ def test_links_that_lead_nowhere_are_passed_over(tmp_path):
     assert folder_state(store) == known
 
 
-def test_of_two_names_for_one_folder_it_is_always_the_same_that_counts(tmp_path, monkeypatch):
+def test_folder_state_does_not_depend_on_which_link_is_listed_first(tmp_path, monkeypatch):
     (tmp_path / "a.zarr/x").mkdir(parents=True)
     (tmp_path / "a.zarr/x/file").write_bytes(b"1")
     (tmp_path / "a.zarr/link").symlink_to("x")

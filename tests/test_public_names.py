@@ -1,4 +1,4 @@
-"""What ``import streamreg`` offers, and what it leaves alone."""
+"""What ``import streamreg`` offers, and what it does not import."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ def test_public_names_are_these():
     assert sorted(streamreg.__all__) == PUBLIC
 
 
-def test_every_public_name_is_there():
+def test_every_public_name_can_be_imported():
     for name in [*PUBLIC, "__version__"]:
         assert getattr(streamreg, name) is not None
 

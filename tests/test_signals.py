@@ -10,7 +10,7 @@ import pytest
 
 from streamreg.signals import uninterrupted
 
-# seconds before a test fails that would hang
+# seconds after which a test that hangs fails
 PATIENCE = 20
 
 

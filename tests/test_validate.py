@@ -29,7 +29,7 @@ from streamreg.validate import parse_nbytes
         ("1 byte", 1),
         ("1 B", 1),
         ("3 EiB", 3 * 2**60),
-        # more digits than a float holds, and more than it reaches
+        # more digits than a float holds, and a number beyond the range of floats
         ("9007199254740993", 9007199254740993),
         ("1" + 400 * "0" + " EB", 10**418),
     ],

@@ -1,1 +1,1 @@
-"""Statistics of a pass: states that can be merged and whose bytes are known before reading."""
+"""Statistics of a pass: states that can be merged, with sizes known before reading."""

@@ -34,7 +34,7 @@ _LARGEST, _SMALLEST = 2.0**300, 2.0**-300
 class Accumulator(ABC, Generic[State, Result]):
     """A statistic of all rows, accumulated block by block."""
 
-    # whether ``update`` looks at X only through kernels, which may read it from its files
+    # whether ``update`` reads X only through kernels; they may then read it from its files
     reads_tiles: ClassVar[bool] = False
 
     @property
@@ -55,9 +55,9 @@ class Accumulator(ABC, Generic[State, Result]):
     def update(self, state: State, block: Block, kernels: Kernels) -> State:
         """Add a block to a state.
 
-        ``kernels`` holds the loops for the block's kind and device. If a state is too large for one
-        copy a thread, ``kernels.parallel.run(task, count, prepare)`` runs
-        ``task(0) … task(count - 1)`` on several threads, and ``prepare()`` beside them.
+        ``kernels`` holds the loops for the block's kind and device. If a state is too large to keep
+        one for each thread, ``kernels.parallel.run(task, count, prepare)`` runs
+        ``task(0) … task(count - 1)`` on several threads, and ``prepare()`` at the same time.
         """
 
     @property
@@ -80,7 +80,7 @@ class Accumulator(ABC, Generic[State, Result]):
         """Return the state of the rows of both.
 
         States larger than 32 MiB are merged on a GPU if the pass runs on one: NumPy's functions
-        are then CuPy's. Such states are tuples of float64 arrays, written in place, with a row
+        then call CuPy's. Such states are tuples of float64 arrays, written in place, with a row
         count ``n``.
         """
 
@@ -96,7 +96,7 @@ class Accumulator(ABC, Generic[State, Result]):
 def merge_means(a: Means, b: Means) -> tuple[Float64, Float64, Float64] | None:
     """Add the counts and means of b to those of a: Chan, Golub & LeVeque (1983).
 
-    Returns nₐ n_b / n, δ = x̄_b - x̄ₐ and the δ of y; ``None`` if one has no rows: a is merged.
+    Returns nₐ n_b / n, δ = x̄_b - x̄ₐ and y's δ; ``None`` if a or b had no rows: a is complete.
     """
     if not a.n:
         for mine, other in zip(a, b, strict=True):

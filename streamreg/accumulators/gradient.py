@@ -1,4 +1,4 @@
-"""Loss, gradient and the product along a direction, in O(D), for descent."""
+"""Loss, gradient and XᵀX times a direction, in O(D) memory, for iterative solvers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class GradientResult(NamedTuple):
-    """Means over the rows, weights counted: of r = xw + b - y, and of u = xd + e."""
+    """Weighted means over the rows, where r = xw + b - y and u = xd + e."""
 
     rr: Float64  #       (K,)   mean of r²
     gradient: Float64  # (D, M) mean of r·x; with a direction, then of u·x
@@ -33,8 +33,8 @@ class Gradient(Accumulator[ProductState, GradientResult]):
 
         f = 1/(2Σsᵢ) Σ sᵢ rᵢ²        g = Xᵀ s r / Σsᵢ        q = Xᵀ s u / Σsᵢ
 
-    in O(D·K) numbers. Means much larger than the deviations would cost log₁₀(mean/deviation)
-    digits; shifts subtract them.
+    in O(D·K) memory. Means much larger than the deviations would cost log₁₀(mean/deviation)
+    digits, so the shifts in ``x`` and ``y`` subtract the means.
     """
 
     reads_tiles = True

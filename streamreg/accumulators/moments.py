@@ -1,4 +1,4 @@
-"""Count, mean, deviation and covariance with y, in O(D), for standardising."""
+"""Count, mean, deviation and covariance with y, in O(D) memory, for standardising."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class MomentsResult(NamedTuple):
-    """First and second moments, of columns multiplied by ``Scaling`` where the pass had one."""
+    """First and second moments; of the scaled columns if the pass had a ``Scaling``."""
 
     n: int  #              rows
     mean: Float64  #       (D,)   x̄
@@ -35,7 +35,7 @@ class MomentsResult(NamedTuple):
 class Moments(Accumulator[MomentsState, MomentsResult]):
     """Means, deviations, bounds and the covariance with y, each tile centred by its own mean.
 
-    Rows a and rows b merge, with n = nₐ + n_b and δ = x̄_b - x̄ₐ, by [1]_
+    States a and b of different rows are merged, with n = nₐ + n_b and δ = x̄_b - x̄ₐ, by [1]_
 
         x̄ = x̄ₐ + (n_b / n) δ        M₂ = M₂ₐ + M₂_b + (nₐ n_b / n) δ²        (D,)
 

@@ -37,7 +37,7 @@ class _Pass(NamedTuple):
     is_large: bool
 
     def described(self) -> dict[str, Any]:
-        """Return all but the state, as in JSON."""
+        """Return all fields but the state, as JSON values."""
         partial = self.partial
         return {
             "accumulator": self.accumulator,
@@ -50,7 +50,7 @@ class _Pass(NamedTuple):
 
     @classmethod
     def parse(cls, known: dict[str, Any]) -> _Pass:
-        """Return the pass that ``known`` describes, without its state; damage raises any error."""
+        """Return the pass that ``known`` describes, without state; damage raises any exception."""
         names = ("n_blocks", "n_rows", "n_omitted")
         n_blocks, n_rows, n_omitted = (operator.index(known[name]) for name in names)
         weight_sum = float.fromhex(known["weight_sum"])
@@ -78,7 +78,7 @@ class Checkpoint(IterateStore):
         # the saved ones that are not yet used, without their states
         self._saved: dict[str, list[_Pass]] = {"first": [], "later": []}
         self._iterate: NamedTuple | None = None
-        self._n_done = 0  # complete passes among those to which the next one belongs
+        self._n_done = 0  # complete passes of the present list, "first" or "later"
         self._is_new = self._is_lost = False
 
     def __enter__(self) -> Self:
@@ -110,7 +110,7 @@ class Checkpoint(IterateStore):
             try:
                 self._saved[when] = [_Pass.parse(known) for known in self.file.header[when]]
             except (KeyError, OverflowError, TypeError, ValueError) as error:
-                raise self.file.damaged(f"its list of passes ({when}) is not one") from error
+                raise self.file.damaged(f"its list of passes ({when}) is malformed") from error
         for name, stamps in self._stamps.items():
             stamps.values[...] = self.file.read(f"stamps/{name}", like=stamps.values)
         try:
@@ -135,11 +135,11 @@ class Checkpoint(IterateStore):
             self.file.close()
 
     def error_if_unsaved(self) -> CheckpointError | None:
-        """Return the error that the fit is done but that nothing of it could be saved."""
+        """Return the error for a fit that is done but of which nothing could be saved, if so."""
         if self.file.header or not self.file.failure:
             return None
         return CheckpointError(
-            f"the fit is done and its answer stands, but nothing of it could be saved to "
+            f"the fit is done and its answer is valid, but nothing of it could be saved to "
             f"{self.file.name}: {self.file.failure}. Pass a path on a disk with room, or no "
             "checkpoint"
         )
@@ -173,7 +173,7 @@ class Checkpoint(IterateStore):
         """Return the last saved iterate, or the given one if none was saved."""
         if self._saved["first"] or not self.file.header.get("has_iterate"):
             return iterate
-        # the losses are longer than at the start
+        # the saved list of losses is longer than the given one
         saved = iterate._replace(
             **{
                 name: self.file.read(f"iterate/{name}", like=value, grows=name == "losses")

@@ -1,4 +1,4 @@
-"""The file of a checkpoint: whole or not at all, with the one before it, for one fit at a time."""
+"""A checkpoint file: written atomically, with the previous one kept, for one fit at a time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from streamreg.blocks import Array
 
 _FORMAT, _VERSION = "streamreg-checkpoint", 2
-# the time between two saves is at least this, and at least this multiple of the last save's time
+# between two saves: at least this time, and at least this multiple of the time of the last save
 INTERVAL_SECONDS = 5.0
 _LEAST_MULTIPLE = 20
 
@@ -53,7 +53,7 @@ class CheckpointFile:
         """Lock out other fits, and open the last checkpoint that is whole, if there is any.
 
         ``InputError``: nothing can be written to the path, or another fit uses it.
-        ``CheckpointError``: the file is damaged, no checkpoint, or of another format version.
+        ``CheckpointError``: the file is damaged, not a checkpoint, or of another format version.
         """
         if self.path.is_dir():
             raise InputError(f"{self.name} is a folder; pass the path of a file")
@@ -108,7 +108,7 @@ class CheckpointFile:
     def read(self, name: str, like: Array, *, grows: bool = False) -> Array:
         """Return an array of the last checkpoint; its dtype and shape must be those of ``like``.
 
-        If it ``grows``, its length may be another.
+        If ``grows``, its length may differ.
         """
         try:
             array = self._opened.read(name)
@@ -152,7 +152,7 @@ class CheckpointFile:
                 self._is_damaged = True
                 warn(
                     f"{self.name} is damaged ({damages[0]}); the fit resumes "
-                    f"from the one before, {path.name!r}"
+                    f"from the previous one, {path.name!r}"
                 )
             return archive
         if damages:
@@ -174,7 +174,7 @@ class CheckpointFile:
             )
 
     def _warn(self, error: OSError) -> None:
-        left = "the one before is left" if self.header else "none was saved before"
+        left = "the previous one is kept" if self.header else "none was saved before"
         if not self.failure:
             warn(
                 f"{self.name} cannot be written: {error.strerror}; {left}, and "

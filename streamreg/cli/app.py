@@ -60,7 +60,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def options(
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show tracebacks; also after the command.")
+        bool, typer.Option("--debug", help="Show tracebacks; accepted after the command too.")
     ] = False,
     version: Annotated[
         bool,
@@ -88,7 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
     warnings.simplefilter("always", DataWarning)
     try:
         code = app([each for each in given if each != "--debug"], standalone_mode=False) or 0
-    except (Exception, _SignalError) as error:  # noqa: BLE001  (a defect is a sentence too)
+    except (Exception, _SignalError) as error:  # noqa: BLE001  (defects get a sentence too)
         if debug:
             traceback.print_exc()
         code = _explain(error)

@@ -54,7 +54,7 @@ def demo(
             _run(folder, rows, features, config, progress=progress)
         except BaseException as error:
             if keep is None:
-                error.__notes__ = []  # of files that are in the folder, which is removed
+                error.__notes__ = []  # they name files of the folder, which is removed
             raise
     show.write(f"{'Removed' if keep is None else 'Kept'}: {folder}")
 
@@ -71,7 +71,7 @@ def _run(folder: str, rows: int, features: int, config: FitConfig, *, progress: 
     )
     show.write(f"2. Plan, from metadata alone\n{plan.table()}")
     plan.require_fit()
-    show.write("   passes of gd and cg are typical numbers, which these data may not need\n")
+    show.write("   passes of gd and cg are typical numbers; these data may need fewer\n")
 
     show.write("3. Fit, by every solver that fits")
     models, table = [], []
@@ -97,9 +97,9 @@ def _run(folder: str, rows: int, features: int, config: FitConfig, *, progress: 
         table.append([*row, *(f"{error:.1e}" for error in errors), *map(format_nbytes, sizes)])
     show.write_table(_HEADINGS, table)
     show.write(
-        "   distances compare weights times deviations with those of the first row, and with\n"
-        "   the true ones, which noise hides. peak is what a fit added to this process, in\n"
-        "   which later fits reuse the memory of earlier ones\n"
+        "   distances are those of weights times deviations, from the first row and from the\n"
+        "   true weights, which no fit finds exactly because of noise. peak is the memory that\n"
+        "   a fit added to this process; later fits reuse the memory of earlier ones\n"
     )
     show.write("4. Predict to disk, and score")
     out = f"{folder}/predictions.zarr"

@@ -59,7 +59,7 @@ def dataset_of(
 ) -> Dataset:
     """Open DATA, or --x and --y."""
     if (data is None) == (x is None):
-        raise InputError("name the data once: DATA, a data set, or --x PATH with --y PATH")
+        raise InputError("name the data once: either DATA or --x PATH with --y PATH")
     if data is not None and y is not None:
         raise InputError(f"--y goes with --x; the data set {data} has its own y")
     return config.open_dataset(data if x is None else x, y, weight, needs_y=needs_y)

@@ -30,7 +30,7 @@ def warn(message: str | Warning) -> None:
 
 
 def text_of(message: str | BaseException) -> str:
-    """Return a text, or an error and its notes, with options in place of Python's parameters."""
+    """Return a message, or an error and its notes, in the words of the command line."""
     if isinstance(message, BaseException):
         text = message.args[0] if len(message.args) == 1 else str(message)
         return sentences(*map(text_of, [text, *getattr(message, "__notes__", [])]))

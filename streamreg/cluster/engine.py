@@ -35,9 +35,9 @@ class ClusterEngine(Engine):
     """Runs passes on the workers of a cluster.
 
     Segments are those of the engine of one machine, so the result is bitwise identical. If a state
-    is too large for one copy a segment, each task reads all rows and makes one part of the state; a
-    GPU makes whole states. A pass raises :class:`ClusterError` if workers or the scheduler are
-    lost.
+    is too large to keep one for each segment, each task reads all rows and computes one part of the
+    state; a GPU computes whole states. A pass raises :class:`ClusterError` if workers or the
+    scheduler are lost.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class ClusterEngine(Engine):
     def _reduce_in_parts(self, accumulator: Accumulator[Any, Any]) -> PartialResult:
         n_parts = accumulator.n_parts
         step = min(n_parts, self._scheduler.n_threads())
-        # every ``step``-th part, because parts to the left are larger
+        # every ``step``-th part, because the first parts are larger
         parts = [range(first, n_parts, step) for first in range(step)]
         calls = [([range(len(self.blocks))], part) for part in parts]
         counts = PartialResult(None)
@@ -139,7 +139,7 @@ class ClusterEngine(Engine):
             return self._scheduler.submit(*call, workers=workers)
 
         segments, part = calls[0]
-        # seconds on a slow worker, because a GPU, or a whole pass, shows no progress before it ends
+        # seconds that a slow worker needs: a GPU, or a whole pass, shows no progress before it ends
         at_worst = sum(map(self._nbytes, segments)) / _SLOW_READING
         if part is not None:
             share = len(part) / accumulator.n_parts
@@ -159,10 +159,10 @@ class ClusterEngine(Engine):
                 yield done
 
     def _chained(self, job: Job, accumulator: Any, segment: range, part: range | None) -> Any:  # noqa: ANN401
-        """Return, as a value that Dask computes, what a segment of Dask arrays is reduced to.
+        """Return the partial result of a segment of Dask arrays, as a ``Delayed`` of Dask.
 
         Each block is a task, so that chunks stay on their workers. A task sends its partial result
-        to the task of the next block: O(D) numbers, or D² in parts, or D² whole to a GPU.
+        to the task of the next block: O(D) numbers; one part of a D² state, or to a GPU all of it.
         """
         from dask.delayed import delayed  # noqa: PLC0415  (an extra)
 
@@ -182,7 +182,7 @@ class ClusterEngine(Engine):
         return done
 
     def _grouped(self, segments: list[range], state_nbytes: int) -> list[list[range]]:
-        """Return the segments that are reduced by one task each.
+        """Return groups of segments; one task reduces each group.
 
         A task costs Dask 1.6 ms (measured, two cores), whatever it does. So small segments are
         reduced together. A few tasks for each thread are left, because workers differ in speed.

@@ -1,4 +1,4 @@
-"""Dask arrays on a cluster: chunks stay on workers, and come to tasks as their arguments."""
+"""Dask arrays on a cluster: chunks stay on workers, and tasks receive them as arguments."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ShippedSource(RowSource):
             place = self.place(start + sum(map(len, rows)))
             rows.append(as_rows(chunk, len(chunk), self, place))
         made = copy(self)
-        made._reader = _ShippedReader(self._joined(rows), start)  # noqa: SLF001  (its own kind)
+        made._reader = _ShippedReader(self._joined(rows), start)  # noqa: SLF001  (same class)
         return made
 
     def _joined(self, rows: list[Array]) -> Array:

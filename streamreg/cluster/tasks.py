@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 TASKS_A_THREAD = 3
 # the least number of tasks in flight
 _LEAST_WINDOW = 16
-# the scheduler is asked which tasks run this many times within its patience
+# how many times within its patience the scheduler is asked for the tasks that run
 _LOOKS = 60
 # a worker is suspected to hang if no task ends for this share of the patience
 _SUSPICION = 1 / 20
@@ -134,7 +134,7 @@ class Tasks:
             self._suspicion = 2 * idle
 
     def _submit_elsewhere(self, waiting: deque[_Task], processing: dict[str, set[str]]) -> None:
-        """Suspect the first task's workers; submit it and the suspects' tasks to other workers."""
+        """Suspect the first task's workers; submit that task and all suspects' tasks elsewhere."""
         first, keys = waiting[0], waiting[0].keys()
         self._suspects |= {at for at, theirs in processing.items() if keys & theirs}
         self._suspects |= self._scheduler.holding(keys)
@@ -170,7 +170,7 @@ class Tasks:
             if isinstance(error, TimeoutError):
                 self._suspects |= self._scheduler.holding({future.key})
             task.futures.remove(future)
-            # Dask computes a chain again under the same keys only after its future is released
+            # Dask computes tasks with these keys again only after the future is released
             future.release()
             self._submit(task)
             return

@@ -1,4 +1,4 @@
-"""The versions of packages that a cluster's workers share with the process that runs the fit."""
+"""Package versions that a cluster's workers must share with the process that runs the fit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 from streamreg.errors import ClusterError
 
-# how many numbers of a version must agree, because other versions may sum in another order
+# how many leading numbers of a version must agree: other versions may sum in another order
 _PACKAGES = {"streamreg": 3, "numpy": 2, "scipy": 2, "zarr": 1, "numcodecs": 2}
 
 

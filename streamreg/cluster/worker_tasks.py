@@ -64,7 +64,7 @@ def merge_stamps(dataset: Dataset, done: Done) -> None:
 
 
 def probe(job: Job) -> str:
-    """Open the data, and return on what kind of processor this worker makes sums."""
+    """Open the data, and return the kind of processor that computes this worker's sums."""
     _opened(job)
     return job.reducer.describe_processor()
 
@@ -73,7 +73,7 @@ def _opened(job: Job) -> Dataset:
     """Open the data; each task does, because workers may connect after the probes."""
     require_versions(job.versions)
     try:
-        dataset: Dataset = pickle.loads(job.dataset)  # noqa: S301  (dask unpickled this function)
+        dataset: Dataset = pickle.loads(job.dataset)  # noqa: S301  (Dask unpickles all tasks)
         for source in dataset.sources():
             source.require_exists()
     # stores raise errors of many types if they cannot be reached

@@ -1,4 +1,4 @@
-"""What a cluster's workers must be before a fit runs on them."""
+"""Checks of a cluster's workers before a fit runs on them."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def job_for(dataset: Dataset, reducer: SegmentReducer) -> Job:
 def require_fit_workers(scheduler: Scheduler, job: Job, processors: set[str]) -> None:
     """Refuse workers that cannot do the work; warn of those that may give other bits.
 
-    ``processors`` are the kinds whose bits are expected. :class:`ClusterError`: no worker answers,
-    or one cannot open the data, has other versions of packages that compute sums, or lacks what
-    its device needs.
+    ``processors`` are the kinds that workers are expected to have. :class:`ClusterError`: no worker
+    answers, or one cannot open the data, has other versions of packages that compute sums, or lacks
+    what its device needs.
     """
     answers = _answers(scheduler, job)
     refusals = {at: probe.exception() for at, probe in answers.items() if probe.status == "error"}
@@ -51,8 +51,8 @@ def require_fit_workers(scheduler: Scheduler, job: Job, processors: set[str]) ->
     kinds = processors | {probe.result(timeout=_ANSWER_SECONDS) for probe in answers.values()}
     if len(kinds) > 1:
         warn(
-            f"processors of several kinds add up ({', '.join(sorted(kinds))}): the last digits may "
-            "differ from run to run"
+            f"the fit uses processors of several kinds ({', '.join(sorted(kinds))}): the last "
+            "digits may differ from run to run"
         )
 
 

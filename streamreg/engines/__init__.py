@@ -1,1 +1,1 @@
-"""Who runs a pass."""
+"""Engines, which run passes."""

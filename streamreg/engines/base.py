@@ -1,4 +1,4 @@
-"""What an engine is, what it is asked to reduce, and what it returns."""
+"""The base class of engines, and the types of their input and output."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class PartialResult(NamedTuple):
         )
 
     def with_block(self, block: Block, n_omitted: int, rounded: Iterable[str]) -> PartialResult:
-        """Return the counts of one more block; the state is left to the caller."""
+        """Return the result with one more block counted; the caller updates the state."""
         weight_sum = float(block.n_rows) if block.weight is None else float(block.weight.sum())
         block_counts = PartialResult(
             None, 1, block.n_rows, weight_sum, n_omitted, frozenset(rounded)
@@ -71,7 +71,7 @@ class Task(NamedTuple):
     dataset: Dataset
     accumulator: Accumulator[Any, Any]
     segments: list[range]  # of block numbers
-    start: PartialResult | None = None  # a single segment continues it, without writing to it
+    start: PartialResult | None = None  # continued by a single segment, never written to
     part: range | None = None  # numbers of the parts of the state to work on, if not all
     checks_integers: bool = True  # whether to look for integers that float64 cannot represent
 
@@ -86,7 +86,7 @@ class SegmentReducer(Protocol):
         """Say on what kind of processor sums are made; raise if it cannot be used."""
 
 
-# called on the caller's thread after each segment; the next segment changes what it gets
+# called on the caller's thread after each segment; the next segment changes its argument
 OnPartial = Callable[[PartialResult], None]
 
 
@@ -110,7 +110,7 @@ class Pass(NamedTuple):
             with np.errstate(all="ignore"):
                 state = self.accumulator.merge(merged.state, partial.state)
             merged = merged.followed_by(partial, state)
-            # released before the next one is awaited: the plan counts it once
+            # released before waiting for the next one, because the plan counts only one
             del partial
             if self.on_partial is not None:
                 self.on_partial(merged)
@@ -172,8 +172,8 @@ class Engine(ABC):
         start
             The partial result of the first blocks, if they were reduced before: they are not read.
         on_partial
-            Called on the caller's thread after each segment, or each block of a single one, with
-            the partial result. A pass can be resumed from it. The next segment changes it.
+            Called on the caller's thread with the partial result after each segment, or after each
+            block of a single segment. A pass can be resumed from it. The next segment changes it.
 
         Raises
         ------
@@ -187,7 +187,7 @@ class Engine(ABC):
         n_blocks, nbytes = len(self.blocks), self._dataset.pass_nbytes
         n_segments = self.policy.n_segments(n_blocks, nbytes, accumulator.state_nbytes)
         work = Pass(accumulator, start, segments_of(n_blocks, n_segments), on_partial)
-        # ends with the pass, because a solver works with all threads of BLAS
+        # only during the pass, because solvers use all threads of BLAS
         with one_blas_thread():
             done = self._run_pass(work)
         self.checks_integers = False

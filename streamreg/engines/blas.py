@@ -9,7 +9,7 @@ from typing import Any
 
 from threadpoolctl import OpenBLASController, ThreadpoolController, threadpool_info
 
-# columns from which a Cholesky factor is made faster by several threads
+# from this number of columns on, several threads compute a Cholesky factor faster than one
 _THREADS_PAY_FROM = 4096
 
 
@@ -64,7 +64,7 @@ _ONE_THREAD = _OneThread()
 
 
 def one_blas_thread() -> AbstractContextManager[None]:
-    """Keep BLAS on one thread: two threads with two each are 3 to 8 times slower than with one.
+    """Keep BLAS on one thread: with two each, two threads of a pass are 3 to 8 times slower.
 
     It also keeps the order of BLAS's sums independent of the number of processors.
     """
@@ -80,7 +80,7 @@ def blas_threads_of_solver(n_features: int) -> AbstractContextManager[None]:
 
 
 def blas_architecture() -> str:
-    """Return for which processor BLAS chose its kernels; others may give other last bits."""
+    """Return the processor that BLAS's kernels are for; other kernels may give other last bits."""
     kinds = {
         str(each.get("architecture")) for each in threadpool_info() if each["user_api"] == "blas"
     }

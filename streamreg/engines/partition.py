@@ -29,10 +29,11 @@ class PartitionPolicy:
 
     # chunks are joined, by a copy, up to this size
     block_nbytes: int = 2 * MIB
-    # size of a block if any rows of a chunk can be read. Each costs some 0.2 ms in Python. Measured
-    # at D = 128, as a share of reading alone: 8 MiB 0.57, 16 MiB 0.64, 32 MiB 0.66.
+    # size of a block if a part of a chunk can be read. Each block costs some 0.2 ms in Python.
+    # Measured at D = 128, as a share of reading alone: 8 MiB 0.57, 16 MiB 0.64, 32 MiB 0.66.
     piece_nbytes: int = 16 * MIB
-    # A fit is saved, and its work shared, by segments; each costs one state, made and merged.
+    # Threads and workers share the segments of a pass, and checkpoints are saved after segments.
+    # Each segment costs one state, which is allocated and merged.
     # A pass has ``many_segments``, unless each would be smaller than ``least_segment_nbytes``.
     many_segments: int = 32
     least_segment_nbytes: int = 16 * MIB
@@ -64,7 +65,7 @@ class PartitionPolicy:
         return max(1, min(wanted, pass_nbytes // self.least_segment_nbytes, n_blocks))
 
 
-# threads of this machine, or of a cluster's workers
+# the policy for threads, of this machine or of a cluster's workers
 HOST = PartitionPolicy()
 
 
@@ -96,10 +97,10 @@ class Blocks:
             group = max(1, rows // height) * height
             return cls(grid.n_rows, group, group)
         if height <= rows:
-            # as many as come nearest
+            # as many chunks as come nearest to ``rows``
             group = round(rows / height) * height
             return cls(grid.n_rows, group, group)
-        # equal pieces of whole groups of rows that a kernel takes at a time
+        # equal pieces, each a multiple of the rows that a kernel takes at a time
         pieces = max(1, round(height / rows))
         return cls(grid.n_rows, height, -(-height // (pieces * _KERNEL_ROWS)) * _KERNEL_ROWS)
 
@@ -152,8 +153,8 @@ def segments_of(n_blocks: int, n_segments: int) -> list[range]:
 def segments_after(segments: list[range], n_blocks: int) -> list[range]:
     """Return the segments after the first ``n_blocks`` blocks.
 
-    Raises :class:`CheckpointError` if a segment begins before and ends after: a fit of this version
-    never stops there.
+    Raises :class:`CheckpointError` if that is inside a segment, where a fit of this version never
+    stops.
     """
     rest = [segment for segment in segments if segment.start >= n_blocks]
     of_all = segments[-1].stop

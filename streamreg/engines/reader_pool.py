@@ -28,9 +28,9 @@ class _StoppedError(Exception):
 class ReaderPool:
     """Reads the blocks of a data set on threads; use it as a context manager.
 
-    If a thread fails, the others stop after their present block, and the next pass can run. One
-    thread alone is the caller's own. Each reader is used by one thread at a time. ``on_rows``
-    is called, from any thread, with the number of rows just done, for progress.
+    If a thread fails, the others stop after their present block, and the next pass can run. If
+    ``n_threads`` is 1, the caller's thread reads. Each reader is used by one thread at a time.
+    ``on_rows`` is called, from any thread, with the number of rows just done, for progress.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class ReaderPool:
     ) -> Generator[Made, None, None]:
         """Yield ``read(reader, start, stop)`` of some blocks, in order.
 
-        With ``in_background`` even a single thread is not the caller's own.
+        With ``in_background`` the caller's thread never reads, even if ``n_threads`` is 1.
         """
 
         def run(number: int) -> Made:
@@ -83,7 +83,7 @@ class ReaderPool:
     def in_order(
         self, run: Callable[[Item], Made], items: Iterable[Item], *, in_background: bool = False
     ) -> Generator[Made, None, None]:
-        """Yield ``run(item)`` in order; one more item is in progress than there are threads."""
+        """Yield ``run(item)`` in order; at most ``n_threads + 1`` items are in progress."""
         if self.n_threads == 1 and not in_background:
             yield from map(run, items)
             return
@@ -128,7 +128,7 @@ class ReaderPool:
                 self._idle.append(reader)
 
     def close_readers(self, *, keep: int = 0) -> None:
-        """Close all idle readers but some."""
+        """Close all idle readers but ``keep``."""
         with ExitStack() as stack:  # closes all, even if one fails
             while len(self._idle) > keep:
                 stack.callback(self._idle.pop().close)
@@ -147,12 +147,12 @@ class ReaderPool:
             raise
 
     def _first_error(self, running: Iterable[Future[Made]]) -> BaseException:
-        """Return why threads stopped: of several errors that of the first item."""
+        """Return the error that stopped the threads; of several, the error of the first item."""
         errors = (future.exception() for future in running if not future.cancel())
         return next(error for error in errors if error and not isinstance(error, _StoppedError))
 
     def _stop_all(self, running: Iterable[Future[Made]]) -> None:
-        """Stop what is still running, if a pass failed or was left, and be ready for the next."""
+        """Stop what still runs if a pass failed or was abandoned, and reset for the next pass."""
         unfinished = [future for future in running if not future.cancel()]
         if unfinished:
             self._stop.set()

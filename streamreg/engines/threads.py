@@ -1,4 +1,4 @@
-"""Passes on this machine: segments on threads, BLAS on one thread in each of them."""
+"""Passes on this machine: threads reduce segments, each with BLAS on one thread."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 
 class ThreadsEngine(Engine):
-    """Runs passes on threads of this process; a single thread is the caller's own.
+    """Runs passes on threads of this process; with one thread, on the caller's.
 
-    Threads reduce segments, which are merged in order: the number of threads changes no bit. A
-    state too large for one copy a thread is kept once, and threads share each update. Decoded
-    blocks that fit in ``cache_nbytes`` stay in memory between passes.
+    Threads reduce segments, which are merged in order: the number of threads changes no bit. If
+    one copy of the state per thread is too large, one copy is kept, and threads share each update.
+    Decoded blocks that fit in ``cache_nbytes`` stay in memory between passes.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class ThreadsEngine(Engine):
         if part is not None:
             kernels = kernels.shared_by(Parallel(partial(_run_some, part)))
         for segment in task.segments:
-            # a copy is written to, because ``start`` belongs to a task that may run again
+            # update a copy, because ``start`` belongs to a task that may run again
             if start is None:
                 own = PartialResult(accumulator.zero())
             elif part is None:
@@ -114,7 +114,7 @@ class ThreadsEngine(Engine):
                 if block.n_rows:
                     state = accumulator.update(done.state, block, kernels.for_block(block))
                     done = done._replace(state=state)
-                    # the sums of large values stay infinite: then the rows in memory are checked
+                    # sums that overflowed stay infinite: from then on, check the rows in memory
                     is_suspect = not accumulator.is_finite(state)
                     if is_suspect and not (has_overflowed and block.is_finite()):
                         error = reader.not_finite(first, stop)
@@ -122,7 +122,7 @@ class ThreadsEngine(Engine):
                             raise error
                         has_overflowed = True
                 done = done.with_block(block, reader.n_omitted - omitted_before, reader.rounded)
-                # released before the next read: a reader that makes new arrays would hold two
+                # released before the next read, because some readers allocate a new array for it
                 del block
                 self._pool.report(stop - first)
                 if on_partial is not None:
@@ -144,7 +144,7 @@ class ThreadsReducer:
             return list(engine.run_task(task))
 
     def describe_processor(self) -> str:
-        """Return the kernels, and for which processor BLAS chose its own if it makes the sums."""
+        """Return the name of the kernels, or the processor BLAS detected if it makes the sums."""
         load_kernels(self.kernels)
         return blas_architecture() if self.uses_blas else self.kernels
 

@@ -7,11 +7,11 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-# CuPy has no type hints: its module, and its arrays and numbers
+# CuPy has no type hints: these stand for its module, and for its arrays and numbers
 CuPy = Any
 DeviceArray = Any
-# returns a kernel, given a file of this package and the name of a function, or of an instance of
-# its template
+# returns a kernel, given a source file of this package and the name of a function in it, or of a
+# template instance
 Compiler = Callable[[str, str], Any]
 
 

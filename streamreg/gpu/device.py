@@ -52,9 +52,9 @@ class Gpu:
         except self.cupy.cuda.runtime.CUDARuntimeError as error:
             raise InputError(
                 Parameter("device", "cuda"),
-                f" finds no GPU to work on: {error}. See that nvidia-smi lists one, that its "
-                "driver is as new as CuPy wants it, and that CUDA_VISIBLE_DEVICES does not "
-                "hide it; or pass ",
+                f" finds no GPU to work on: {error}. Check that nvidia-smi lists one, that its "
+                "driver is new enough for CuPy, and that CUDA_VISIBLE_DEVICES does not hide it; "
+                "or pass ",
                 Remedy("device", "cpu"),
             ) from error
         self._number = int(self.cupy.cuda.Device().id)
@@ -146,9 +146,9 @@ class Gpu:
                     Remedy("n_threads"),
                 ) from error
             raise StreamregError(
-                f"the GPU failed: {type(error).__name__}: {error}. See that its driver and "
-                "CUDA are as new as CuPy wants them, and what nvidia-smi and the system's log "
-                "say, and start a new process; a checkpoint stays valid. Or pass ",
+                f"the GPU failed: {type(error).__name__}: {error}. Check that its driver "
+                "and CUDA are new enough for CuPy, read what nvidia-smi and the system's log say, "
+                "and start a new process; a checkpoint stays valid. Or pass ",
                 Remedy("device", "cpu"),
             ) from error
 
@@ -181,7 +181,7 @@ class DeviceState:
         self.state = state._replace(n=host.n.copy())
 
     def send(self, stream: Any) -> Fetch:  # noqa: ANN401
-        """Queue a copy to the host on ``stream``, after all that is queued."""
+        """Queue a copy to the host on ``stream``, after the work that is queued."""
         if self._flat.nbytes > _MOST_PINNED_NBYTES:
             host = np.empty(self._flat.size)
         else:

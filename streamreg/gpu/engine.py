@@ -40,8 +40,8 @@ class GpuEngine(Engine):
     segment is reduced; large states are merged on the device. The queueing thread waits for the
     device only at the end of segments, where NaN and inf are found.
 
-    The sums of Dask blocks are finished one by one, because tasks on a cluster's workers must do
-    so: then both are bitwise identical.
+    Sums are finished after each block of Dask arrays, as on a cluster, where each block is a task:
+    so both give bitwise identical results.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class GpuEngine(Engine):
     ) -> Generator[PartialResult, None, None]:
         """Yield the partial result of each segment, while the next one is reduced.
 
-        With ``start``, the partial result of the blocks before it, a single segment continues it.
+        ``start`` is the partial result of the blocks before a single segment, which continues it.
         """
 
         def fetched(segment: range, fetch: Fetch, counts: PartialResult) -> PartialResult:
@@ -137,7 +137,7 @@ class GpuEngine(Engine):
         segments: list[range],
         start: PartialResult | None = None,
     ) -> Generator[tuple[range, DeviceState, PartialResult], None, None]:
-        """Yield each segment, its state when all is queued, and its counts; threads read ahead."""
+        """Yield each segment, its state once all is queued, and its counts; threads read ahead."""
         before = start or PartialResult(accumulator.zero())
         numbers = (number for segment in segments for number in segment)
         wanted = [number for number in numbers if number not in self._cached_counts]
@@ -181,7 +181,7 @@ class GpuEngine(Engine):
         return counts
 
     def _joined(self, cache: Block, numbers: range) -> tuple[Block, PartialResult]:
-        """Return the first of these blocks that are contiguous in the cache, and their counts."""
+        """Join the first of these blocks that are contiguous in the cache, and their counts."""
         first, past = self.blocks[numbers[0]]
         starts, counts = [], PartialResult(None)
         for number in numbers:

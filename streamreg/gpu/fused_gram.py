@@ -1,4 +1,4 @@
-"""Tiles centred for a Gram on a GPU, compiled: two reads of a tile instead of CuPy's five.
+"""Compiled kernels that centre tiles for a Gram on a GPU: two reads of a tile, not CuPy's five.
 
 Serves rows of float64 and float32 as they are stored; others are left to CuPy's steps.
 """
@@ -35,7 +35,7 @@ def compiled_centring(cupy: CuPy, kernel: Compiler) -> CentreTile:
             return centre_tile(cupy, tile, columns, weight, total, out)
         n_rows, n_features = tile.shape
         n_chunks, dtype = -(-n_rows // _CHUNK), TYPES[tile.dtype.char]
-        # a null pointer where each row counts once
+        # a null pointer if rows have no weights
         weights = np.uint64(0) if weight is None else weight
         partial_sums = cupy.empty((2, n_chunks, n_features))
         given = tile, columns.shift, weights, np.int64(n_rows), np.int32(n_features), partial_sums

@@ -1,4 +1,4 @@
-"""The products of a gradient on a GPU, compiled: each row is read from its memory once.
+"""Compiled kernels for the products of a gradient on a GPU: each row is read from memory once.
 
 Serves rows of float64 and float32 as they are stored; others are left to :class:`ArrayKernels`.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class FusedProducts:
-    """Separate sums of the present segment, which are added to its state at the end."""
+    """Keeps separate sums of the present segment, and adds them to its state at its end."""
 
     def __init__(self, cupy: CuPy, kernel: Compiler) -> None:
         self._cupy = cupy
@@ -43,7 +43,7 @@ class FusedProducts:
             self._state = state
             self._sums = self._cupy.zeros((launch.n_sums, shape.length))
             self._workspace = self._cupy.empty(launch.workspace_nbytes // 8)
-        # a null pointer where each row counts once
+        # a null pointer if rows have no weights
         weight = np.uint64(0) if block.weight is None else block.weight
         rows = block.X, y, weight, V, bias, np.int64(int(state.n))
         launch.queue(self._kernel, rows, (self._workspace, self._sums))

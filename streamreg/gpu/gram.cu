@@ -4,7 +4,7 @@ constexpr int THREADS = 256, WARPS = THREADS / WARP;
 constexpr int CHUNK = 256;  // rows that one block of the grid adds up
 constexpr int SPAN = 1024;  // values that one block of the grid writes
 
-// For each chunk of rows, (chunks, features): Σ s·(x - origin), then 1 where an x differs from it.
+// For each chunk of rows, (chunks, features): Σ s·(x - origin), then 1 if an x differs from origin.
 template <typename T>
 __global__ void __launch_bounds__(THREADS) sum_columns(
     const T* X, const double* origin, const double* weight, long long rows, int features,

@@ -39,7 +39,7 @@ class Shape(NamedTuple):
 
     @property
     def length(self) -> int:
-        """Numbers of one sum: products (M, D), then sums of s·u (M,), of s·r² (K,), and of s."""
+        """Length of one set of sums: products (M, D), then of s·u (M,), of s·r² (K,), and of s."""
         return self.n_columns * self.n_features + self.n_columns + self.n_targets + 1
 
 
@@ -55,11 +55,11 @@ class NarrowRows:
             per_thread *= 2
         n_warps = -(-d // (WARP * per_thread))
         self.columns_per_thread, self.threads_per_block = per_thread, n_warps * WARP
-        # Threads hold rows in registers, and prefetch as many: of float32 twice as many.
+        # Threads hold this many rows in registers, and prefetch as many; twice that of float32.
         self._rows_at_once = 2 if per_thread <= _MANY_COLUMNS_PER_THREAD else 1
         # Sums are separate until a segment ends.
         self.n_sums = _GRID * min(_MOST_GRIDS, _MOST_THREADS // self.threads_per_block)
-        # A block of threads shares V, and twice the sums of its warps.
+        # Shared memory of a block of threads: V, and two copies of the sums of its warps.
         n_partial_sums = 2 * 2 * self._rows_at_once * n_warps
         n_values = self._n_columns * (per_thread * self.threads_per_block + n_partial_sums)
         self.shared_nbytes = 8 * n_values
@@ -76,7 +76,7 @@ class NarrowRows:
 
 
 class WideRows:
-    """Rows of any width, and some targets: tiles that fit the L2 cache are read twice."""
+    """Rows of any width, with several targets: tiles that fit the L2 cache are read twice."""
 
     def __init__(self, shape: Shape) -> None:
         self._shape = shape
@@ -95,7 +95,7 @@ class WideRows:
         sizes = np.int32(d), np.int32(n_targets), np.int32(self.n_sums)
         shared_nbytes = 8 * (2 * n_columns + 1) * _BATCH
         dots, next_dots = workspace.reshape(2, -1)
-        # Each launch adds up the tile before while it reads the next one.
+        # Each launch adds up the previous tile while it reads the next one.
         for start in range(-tile, len(X), tile):
             before = 0 if start < 0 else min(tile, len(X) - start)
             after = max(0, min(tile, len(X) - start - tile))

@@ -35,7 +35,7 @@ _HOST_STATES, _LARGE_HOST_STATES = 5, 3
 def gpu_needs(
     request: Request, policy: PartitionPolicy, n_threads: int, limit_nbytes: int, *, caches: bool
 ) -> Needs:
-    """Return what a fit needs of both memories, if it ``caches`` blocks on the device or not."""
+    """Return the bytes that a fit needs on host and device, with a block cache if it ``caches``."""
     dataset, costs, problem, solver = request
     d, k, footprint = problem.n_features, problem.n_targets, solver.footprint(problem)
     state = max(each.state_nbytes for each in footprint.passes)
@@ -100,9 +100,9 @@ def gpu_needs(
 
 
 def whole_arrays(dataset: Dataset) -> tuple[Array | None, Array | None]:
-    """Return X (N, D) and y (N, K), each if it is on the GPU and ready to be reduced.
+    """Return X (N, D) and y (N, K); ``None`` for one that is not on the GPU, ready to be reduced.
 
-    ``None`` if rows may be left out.
+    Both are ``None`` if rows may be left out.
     """
     if dataset.weight is not None or dataset.nan_policy == "omit":
         return None, None

@@ -1,10 +1,10 @@
 // Residuals, directions and their products with X, each row read from memory once.
 //
-// Block g of a grid of G blocks adds up, in order, the rows whose number, divided by ROWS, is g
-// modulo G, into sums of its own. So no bit depends on how many rows one launch gets. CuPy adds up
-// the sums of the grid at the end of a segment.
+// Block g of a grid of G blocks adds up, in order and into sums of its own, each row i for which
+// ⌊i / ROWS⌋ mod G = g. So no bit depends on how many rows one launch gets. CuPy adds up the sums
+// of the grid at the end of a segment.
 
-constexpr int ROWS = 4;  // of a group, which one block adds up
+constexpr int ROWS = 4;  // rows of a group, which one block adds up
 constexpr unsigned ALL = 0xffffffffu;
 
 // Sums of COUNT values over a warp: lane l gets the sum of value l / (32 / COUNT). At each step a
@@ -27,8 +27,8 @@ __device__ inline double sum_of_warp(double (&value)[COUNT], int lane) {
     return value[0];
 }
 
-// Each thread holds COLUMNS_PER_THREAD columns of ROWS_AT_ONCE rows, of the next ones, and of the
-// products, in registers.
+// Each thread holds, in registers, COLUMNS_PER_THREAD columns: of ROWS_AT_ONCE rows, of the next
+// ROWS_AT_ONCE rows, and of the products.
 template <typename T, int COLUMNS, int COLUMNS_PER_THREAD, int ROWS_AT_ONCE>
 __global__ void __launch_bounds__(512) fused(
     const T* X, const double* y, const double* weight, const double* V, const double* bias,

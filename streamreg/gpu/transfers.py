@@ -47,7 +47,7 @@ class Transfers:
             # allocated outside CuPy's pool, which rounds sizes up
             memory = cuda.PinnedMemoryPointer(cuda.PinnedMemory(max(1, pinned_nbytes)), 0)
             buffer = np.frombuffer(memory, np.uint8, pinned_nbytes)
-            # an event raises if the device failed; a host function would not be called
+            # an event raises if the device failed; a host callback would then never run
             self._slots.put(Slot(buffer, cuda.Event(block=True, disable_timing=True)))
         streams = (cuda.Stream(non_blocking=True) for _ in range(3))
         self._copying, self.reducing, self.fetching = streams

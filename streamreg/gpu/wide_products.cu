@@ -2,10 +2,10 @@
 //
 // One launch does two things: some blocks of the grid add up the products of a tile, which the
 // launch before left in the L2 cache, while others read the next tile from memory and compute its
-// dot products. Each group of ROWS rows is added up, in order, by one of several shares, whose
-// number is a function of the width: no bit depends on the partition into tiles or blocks.
+// dot products. The sums are divided into shares, whose count depends only on the width. One share
+// adds up each group of ROWS rows, in order: no bit depends on the partition into tiles or blocks.
 
-constexpr int ROWS = 4;  // of a group, which one share adds up
+constexpr int ROWS = 4;  // rows of a group, which one share adds up
 constexpr int THREADS = 256, WARPS = THREADS / WARP;
 constexpr int SLICE = 4096;  // columns of a dot product that one block of the grid computes
 constexpr int BATCH = 64;  // rows whose residuals are in shared memory at once
@@ -56,8 +56,8 @@ __device__ void read_rows(
     dots[(row * COLUMNS + threadIdx.x) * slices + slice] = total;
 }
 
-// The products of a tile with THREADS columns of X, and in the first of them the sums of s·u, of
-// s·r² and of s, over the rows of one share.
+// The products with THREADS columns of a tile, over the rows of one share. The blocks of the first
+// columns also compute the sums of s·u, of s·r² and of s.
 template <typename T, int COLUMNS>
 __device__ void add_rows(
     const T* X, const double* y, const double* weight, const double* bias, const double* dots,
@@ -120,7 +120,7 @@ __device__ void add_rows(
             T x[ROWS];
             #pragma unroll
             for (int r = 0; r < ROWS; ++r) x[r] = next[r];
-            load(part + ROWS);  // unused after the last of a batch, but then cached
+            load(part + ROWS);  // after a batch's last part unused, but then cached
             #pragma unroll
             for (int r = 0; r < ROWS; ++r) {
                 const double* here = su + (part + r) * COLUMNS;

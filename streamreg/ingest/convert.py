@@ -65,8 +65,8 @@ def ingest(
     1 MiB ahead of a CSV file; rows are converted 2 MiB and written 8 MiB at a time.
 
     An ``InputError`` says that the table is absent, empty or cannot be read, that ``out`` cannot be
-    written, or which columns are unknown or nameless, not numbers, infinite, negative weights, or
-    have missing values or more than 1,000 levels.
+    written, or which columns are unknown, have no name, or hold non-numbers, infinite or missing
+    values, negative weights or more than 1,000 levels.
     """
     require_writable(out, overwrite=overwrite, inputs=[table])
     source = open_table(Path(table), target=target, one_hot=one_hot, ignore=ignore, weight=weight)
@@ -132,7 +132,7 @@ def _survey(source: Table, progress: Progress, *, drop_missing: bool) -> _Survey
         lacks = {
             source.used[at]: (f"{n_missing[at]:,}, first", int(first_missing[at])) for at in order
         }
-        cure = "No row would be left: leave out the columns that lack most"
+        cure = "No row would be left: leave out the columns that lack most values"
         if n_complete:
             rows = Remedy("drop_missing", value=True)
             cure = Message("Leave such rows out with ", rows, ", or such columns")

@@ -47,8 +47,8 @@ def feature_names(source: Table, levels: Mapping[str, list[str]]) -> list[str]:
         features += [name] if known is None else [f"{name}={level}" for level in known[1:]]
     if not features:
         raise InputError(
-            f"{source.path} has no column left for X: of each of {', '.join(source.features)} "
-            "there is one level only"
+            f"{source.path} has no column left for X: each of {', '.join(source.features)} "
+            "has one level only"
         )
     for name, copies in Counter(features).items():
         if copies > 1:

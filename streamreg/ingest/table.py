@@ -106,8 +106,8 @@ class Table:
             return pc.if_else(missing, pa.scalar(None, pa.string()), column.cast(pa.string()))
         except pa.ArrowException as error:
             raise InputError(
-                f"column {name} of {self.path} holds {column.type}, of which no levels can be "
-                f"made ({error}); leave it out with ",
+                f"column {name} of {self.path} holds {column.type}, which cannot be one-hot "
+                f"encoded ({error}); leave it out with ",
                 Remedy("ignore", name),
             ) from error
 
@@ -116,8 +116,8 @@ class Table:
     ) -> Float64:
         """Return numbers, (n, columns): indices of levels for texts, NaN for missing values.
 
-        An ``InputError`` for values that are not numbers, infinite, or negative weights names all
-        such columns of this batch, whose first row is ``start``.
+        Infinite values, values that are not numbers, and negative weights raise an ``InputError``
+        that names all such columns of this batch, whose first row is ``start``.
         """
         values = np.empty((len(batch), len(self.used)), order="F")
         refused: dict[str, tuple[str, int]] = {}
@@ -139,7 +139,7 @@ class Table:
         if refused:
             raise InputError(
                 f"{self.path} has columns that are not numbers: {self.places(refused)}. "
-                "Target and weight must be; of others make levels with ",
+                "Target and weight must be numbers; encode others with ",
                 Remedy("one_hot", Verbatim("COLUMN")),
                 ", or leave them out with ",
                 IGNORE_COLUMN,
@@ -188,13 +188,13 @@ def open_table(
     names = _names(path)
     if not target:
         raise InputError(
-            Parameter("target"), f" names no column of {path}; name what is to be explained"
+            Parameter("target"), f" names no column of {path}; name the column to predict"
         )
     weights = () if weight is None else (weight,)
     for name, uses in Counter([*target, *one_hot, *ignore, *weights]).items():
         if name not in names:
             close = get_close_matches(name, names) or names[:MAX_NAMED]
-            commas = "; is it commas that separate values?" if len(names) == 1 else ""
+            commas = "; are values separated by commas?" if len(names) == 1 else ""
             raise InputError(
                 f"{path} has no column {name!r}; closest: {', '.join(map(repr, close))}{commas}"
             )
@@ -211,7 +211,7 @@ def open_table(
         )
     if "" in names and "" not in ignore:
         raise InputError(
-            f"column {names.index('') + 1} of {path} has no name (pandas writes its index so); "
+            f"column {names.index('') + 1} of {path} has no name (like a pandas index); "
             "name it, or leave it out with ",
             Remedy("ignore", ""),
         )

@@ -26,8 +26,8 @@ AS_STORED = Affine()
 class Parallel(NamedTuple):
     """How the parts of an update run."""
 
-    # (task, count, prepare): task(0) … task(count - 1), perhaps on several threads; then, or beside
-    # them, prepare(), of what follows
+    # run(task, count, prepare) calls task(0) … task(count - 1), perhaps on several threads, and,
+    # after or beside them, prepare(), which prepares the next tile
     run: Callable[[Callable[[int], None], int, Callable[[], None]], None]
     n_tiles: int = 1  # in memory at once: two, if prepare() runs beside the tasks
 

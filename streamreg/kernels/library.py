@@ -1,7 +1,7 @@
 """The compiled loops of ``kernels/native``: one library for each level of instructions.
 
-The libraries are built with the package (``hatch_build.py``). All but the baseline fuse products
-with sums, in the same order, and give the same bits: AVX-512 (v4), AVX2 (v3) and NEON.
+The libraries are built with the package (``hatch_build.py``). Those for AVX-512 (v4), AVX2 (v3) and
+NEON are bitwise identical: they fuse products with sums, in the same order. The baseline does not.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from streamreg.errors import InputError
 
-# of the environment: a level, or numpy; to compare processors, and for tests
+# environment variable: a level, or numpy; to compare processors, and for tests
 VARIABLE = "STREAMREG_KERNELS"
 NUMPY = "numpy"
 # levels of each kind of processor, the best first; the last runs on every processor of its kind
@@ -28,7 +28,7 @@ LEVELS = {
     "arm64": ("neon",),
 }
 _NATIVE = Path(__file__).parent / "native"
-# by what `best_level` of processor.c returns
+# the level for each value that `best_level` of processor.c returns
 _LEVEL_OF_PROCESSOR = {4: "v4", 3: "v3", 0: "baseline"}
 
 
@@ -61,7 +61,7 @@ def _load(level: str) -> Library | None:
             return Library(level, functions)
     # arguments may differ: such loops could write anywhere
     warnings.warn(
-        f"{path.name} was compiled of other sources and is not used; install streamreg again",
+        f"{path.name} was compiled from other sources and is not used; install streamreg again",
         stacklevel=2,
     )
     return None

@@ -1,4 +1,4 @@
-"""Numbers and arrays in one file, which is read without trust.
+"""Numbers and arrays in one file, which is not trusted when it is read.
 
 The file is NumPy's ``.npz``, uncompressed, with a checksum (CRC-32) of each array; the array
 ``header`` holds JSON. No code in the file is ever run, and a size that it claims is checked against

@@ -20,7 +20,7 @@ def atomic_write(partial: Path, path: Path, previous: Path | None = None) -> Ite
     """Yield a file that is synced and renamed to ``path`` when the ``with`` block succeeds.
 
     Until then its name is ``partial``, to which no other process writes. An older file is renamed
-    to ``previous``, or replaced; if an ``OSError`` is raised, it is still at one of its two paths.
+    to ``previous``, or replaced; after an ``OSError`` it is still at ``path`` or at ``previous``.
     """
     try:
         with partial.open("wb") as file:
@@ -32,7 +32,7 @@ def atomic_write(partial: Path, path: Path, previous: Path | None = None) -> Ite
                 path.replace(previous)
         partial.replace(path)
     finally:
-        # unlink raises too if the name is too long
+        # if the name is too long, unlink fails as open did
         with suppress(OSError):
             partial.unlink(missing_ok=True)
     sync(path.parent)
@@ -56,7 +56,7 @@ def require_folder(path: Path, what: str) -> None:
 
 
 def sync(path: Path) -> None:
-    """Sync a file or folder to the disk, because a power cut could lose all but its name."""
+    """Sync a file or folder to the disk, because a power cut could lose its contents."""
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(file)

@@ -112,9 +112,7 @@ class _Claim:
         left = list(self.folder.iterdir())
         identity_file = self.folder / _IDENTITY
         if left and not _is_zarr(self.folder) and not identity_file.is_file():
-            raise InputError(
-                f"folder {self.folder} is in the way and holds nothing of Zarr; remove it"
-            )
+            raise InputError(f"folder {self.folder} is in the way and is not Zarr; remove it")
         self.is_ours = True
         if identity and identity_file.is_file() and identity_file.read_bytes() == identity.encode():
             self.is_resumed = True

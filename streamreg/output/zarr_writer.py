@@ -44,7 +44,7 @@ def new_group(
 def new_array(
     path: str | os.PathLike[str], shape: tuple[int, ...], *, overwrite: bool, identity: str = ""
 ) -> Iterator[zarr.Array[Any]]:
-    """Yield a Zarr v3 array, as :func:`new_group`, with the chunks of :func:`create_array`.
+    """Yield a Zarr v3 array with the chunks of :func:`create_array`; see :func:`new_group`.
 
     With an ``identity`` an interrupt does not remove the partial array: the next call with the same
     identity yields it again.
@@ -73,7 +73,7 @@ def create_array(group: zarr.Group, name: str, shape: tuple[int, ...]) -> zarr.A
 
 
 class RowAppender:
-    """Writes an array from the first row to the last, each chunk once, with about four in memory.
+    """Writes an array in order, each chunk once; about four chunks are in memory.
 
     Rows before ``start``, which is a multiple of the rows of a chunk, are written already.
     """
@@ -117,7 +117,7 @@ class RowAppender:
 
 
 def _layout(shape: tuple[int, ...]) -> dict[str, Any]:
-    from zarr.codecs import BloscCodec, Crc32cCodec  # noqa: PLC0415  (as zarr itself)
+    from zarr.codecs import BloscCodec, Crc32cCodec  # noqa: PLC0415  (as in new_group)
 
     n_items = CHUNK_NBYTES // 8
     longest = (n_items // max(1, math.prod(shape[1:])), n_items)
@@ -125,8 +125,8 @@ def _layout(shape: tuple[int, ...]) -> dict[str, Any]:
         "shape": shape,
         "dtype": np.float64,
         "chunks": tuple(max(1, min(lengths)) for lengths in zip(shape, longest, strict=False)),
-        # A fit reads the data many times: decoding counts. GB/s of float64, one thread, page cache,
-        # and in brackets the compression ratio (flights: 30 columns, two of them made one-hot):
+        # A fit reads the data many times, so decoding must be fast. GB/s of float64, one thread,
+        # page cache; in brackets the compression ratio (flights: 30 columns, 2 made one-hot):
         #                          flights      normal deviates   200 one-hot columns
         #   crc32c alone            9.7 (1)       10.5 (1)            11 (1)
         #   zstd 1, own checksum    2.0 (10)       1.5 (1.04)          9 (43)

@@ -1,1 +1,1 @@
-"""Bytes, passes and time of each solver, from metadata alone."""
+"""Plans: the bytes, passes and time of each solver, from metadata alone."""

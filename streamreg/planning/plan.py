@@ -32,7 +32,7 @@ class Plan:
     n_rows, n_features, n_targets
         N, D and K.
     advice
-        How to rechunk the data so that a fit fits; empty if the chunks are not the reason.
+        How to rechunk the data so that the solver fits; empty if other chunks would not help.
     fits_on_processor
         Whether the chosen solver fits without the GPU, if it does not fit with it.
     worker_nbytes
@@ -63,7 +63,7 @@ class Plan:
         return table if self.candidates[self.chosen].fits else f"{table}\n\n{self._refusal()}"
 
     def table(self) -> str:
-        """Return one row a solver."""
+        """Return the plan as a table, with one row for each solver."""
         rows = [_HEADINGS, *(self._row(candidate) for candidate in self.candidates.values())]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         cells = [f"{{:{side}{width}}}" for side, width in zip(_ALIGNMENT, widths, strict=True)]
@@ -73,7 +73,7 @@ class Plan:
         chosen = self.candidates[self.chosen]
         title = f"{self._shape}{targets}, memory limit {format_nbytes(self.memory_limit)}"
         if self.worker_nbytes:
-            title += f" of each worker ({format_nbytes(self.worker_nbytes)} in the smallest)"
+            title += f" for each worker (the smallest has {format_nbytes(self.worker_nbytes)})"
         reads = format_nbytes(chosen.bytes_per_pass)
         lines += ["", f"each pass reads {reads}; times are rough estimates"]
         lines += [
@@ -82,7 +82,7 @@ class Plan:
             if not candidate.fits
         ]
         if chosen.device is not None:
-            title += f", of the GPU {format_nbytes(chosen.device.limit_nbytes)}"
+            title += f", GPU memory limit {format_nbytes(chosen.device.limit_nbytes)}"
             taken = format_nbytes(chosen.device.peak_nbytes, up=True)
             blocks = count(chosen.device.n_cached, "block")
             lines.append(f"{chosen.solver} takes {taken} of the GPU and keeps {blocks} on it")
@@ -131,7 +131,7 @@ class Plan:
 
     @property
     def _alternatives(self) -> list[Candidate]:
-        """The candidates that minimise the same objective as the chosen one, and that one."""
+        """The candidates that minimise the objective of the chosen one, which is among them."""
         objective = self.candidates[self.chosen].objective
         return [other for other in self.candidates.values() if other.objective == objective]
 
@@ -189,7 +189,7 @@ def itemised(
     parameter: str = "memory_limit",
     first: str = "",
 ) -> Message:
-    """Return the text of a ``MemoryLimitError``; all that it offers was planned, and fits."""
+    """Return the text of a ``MemoryLimitError``; each remedy in it was planned, and fits."""
     enough = format_nbytes(peak(terms), up=True)
     width = max(len(term.what) for term in terms)
     items = [
@@ -212,7 +212,7 @@ def itemised(
 
 
 def _least_limit(refused: Candidate, candidates: Sequence[Candidate]) -> list[Message]:
-    """Return the limit that the least demanding solver needs, if it prints differently."""
+    """Return the limit that the least demanding solver needs, unless its text is the same."""
     least = min(candidates, key=lambda other: (other.needed_nbytes, other.passes))
     limit = format_nbytes(least.needed_nbytes, up=True)
     if limit == format_nbytes(refused.needed_nbytes, up=True):

@@ -23,7 +23,7 @@ def rechunking_advice(
     least = min(plan(dataset), key=lambda candidate: candidate.peak_nbytes)
     blocks = sum(term.nbytes for term in least.terms if term.what == "blocks")
     room = limit - (least.peak_nbytes - blocks)
-    # encoded chunks, decoded chunks, chunks copied to their columns, and the block that joins them
+    # these rows are in memory 4 times: encoded, decoded, copied to their columns, and in a block
     rows = min(room, 8 * MIB) // (4 * dataset.X.row_nbytes)
     grid = dataset.X.grid
     # a chunk may be declared larger than the array

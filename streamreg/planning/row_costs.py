@@ -1,4 +1,4 @@
-"""The rows of a data set, as a plan counts them."""
+"""What a plan needs to know about the rows of a data set."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class RowCosts(NamedTuple):
     block_rows: int  # rows of the largest block
     pass_nbytes: int
     reader_nbytes: int
-    file_row_nbytes: int  # of X, if it may stay in its files; else 0
+    file_row_nbytes: int  # of X, if kernels may read it from its files; else 0
     beside_nbytes: int  # of one reader, without X
     shared_nbytes: int
     decodes: bool  # whether chunks are decoded whole; else any rows are read into a buffer
@@ -47,10 +47,10 @@ class RowCosts(NamedTuple):
         )
 
     def terms(self, readers: int, tile_rows: int | None = None) -> list[Term]:
-        """Return what this number of readers keep.
+        """Return the memory terms of this number of readers.
 
-        Rows that may stay in their files are read ``tile_rows`` at a time, or with 0 as the
-        compiled loops read them; with ``None``, and all other rows, a block at a time.
+        Rows that kernels may read from files are read ``tile_rows`` at a time, or, if it is 0, in
+        pieces by the compiled loops. If it is ``None``, they are read by blocks, as other rows.
         """
         nbytes, what = self.reader_nbytes, "at once"
         if self.file_row_nbytes and tile_rows is not None:

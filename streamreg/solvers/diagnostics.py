@@ -26,7 +26,7 @@ _EQUAL_SHARE = 1e-10
 
 
 def column_warnings(problem: Problem, constant: Mask, varies: Mask) -> Iterator[str]:
-    """Name columns that get coefficient 0: constant, or, if they ``vary``, constant to rounding."""
+    """Name constant columns, which get coefficient 0; those in ``varies`` vary by rounding only."""
     rounding_only = constant & varies & problem.fit_intercept
     zeroed, hardly_vary = np.flatnonzero(constant & ~rounding_only), np.flatnonzero(rounding_only)
     what = "constant" if problem.fit_intercept else "zero in every row"
@@ -85,7 +85,7 @@ def duplicate_warnings(
     """Name columns that are equal up to a factor and a constant.
 
     Equal columns have equal correlations with y. If some columns do, one more pass computes their
-    correlations with a random mixture of them. In these, too, only equal columns are equal.
+    correlations with a random mixture of them, which are equal for equal columns only.
 
     ``gradient`` is ∇f at w = 0, (D + 1, K). ``unit`` (D,) brings columns to deviation 1, and is 0
     for constant columns. ``curvature`` runs a pass and returns ∇²f·d of a direction d, (D + 1, K).

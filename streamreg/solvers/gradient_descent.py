@@ -22,7 +22,7 @@ _LARGE_GRADIENT = 0.05
 
 @dataclass(frozen=True, eq=False)
 class GradientDescent(IterativeSolver):
-    """Gradient descent, w ← w - α∇f; it stops when an epoch lowers f by less than ``tol`` of it.
+    """Gradient descent, w ← w - α∇f; it stops when an epoch lowers f by less than ``tol``·f.
 
     Without a learning rate, α = ∇f·∇f / ∇f·∇²f·∇f: exact line search.
 
@@ -124,8 +124,8 @@ def _is_unstable(before: Iterate, after: Iterate) -> bool:
 def _largest_eigenvalue(coordinates: Coordinates, last: Iterate) -> float:
     """Return an upper estimate of ∇²f's largest eigenvalue by the Lanczos method, a pass a step.
 
-    It starts at the last gradient, in which a too large step amplified that eigenvector, plus
-    noise. The result is the largest eigenvalue of the tridiagonal matrix plus its residual.
+    It starts at the last gradient, in which too large a step amplified that eigenvector, with noise
+    added. The result is the largest eigenvalue of the tridiagonal matrix plus its residual.
     """
     target = int(np.argmax(last.gradient_norm))
     q = last.gradient[:, target] / last.gradient_norm[target]

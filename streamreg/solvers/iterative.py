@@ -41,7 +41,7 @@ class Iterate(NamedTuple):
 
     theta: Float64  # (D + 1, K) in coordinates
     gradient: Float64  # (D + 1, K) ∇f at θ
-    direction: Float64  # (D + 1, K) of the next epoch; of a constant step, of the last epoch
+    direction: Float64  # (D + 1, K) of the next epoch; with a constant step, of the last
     loss: Float64  # (K,) f at θ
     measured_loss: Float64  # (K,) f at the θ of the last pass
     # computed from gradients, because a difference of losses is lost to rounding much earlier
@@ -52,7 +52,7 @@ class Iterate(NamedTuple):
     idle_epochs: Float64  # (K,) epochs since it was last halved
     arrived: Mask  # (K,) targets that met the tolerance
     stalled: Mask  # (K,) targets whose gradient is rounding
-    losses: Float64  # (epochs + 1,) f at each epoch's start and now, summed, in the user's units
+    losses: Float64  # (epochs + 1,) Σ f over targets at each epoch's start and now, in users' units
 
     @property
     def epoch(self) -> int:
@@ -203,7 +203,7 @@ class IterativeSolver(Solver):
         standardize = Remedy("standardize", value=True)
         cure: list[Part] = [] if self.standardize else [", or pass ", standardize]
         return DivergenceError(
-            f"the loss left the finite numbers in epoch {epoch} of {self.name}: values in the "
+            f"the loss became inf or NaN in epoch {epoch} of {self.name}: values in the "
             "data, or in ",
             Parameter("init"),
             ", have squares beyond 1e308; store them in other units",

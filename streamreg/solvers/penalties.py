@@ -13,7 +13,7 @@ from streamreg.errors import InputError
 if TYPE_CHECKING:
     from streamreg.blocks import Float64
 
-# a larger root of a penalty holds its coefficient at 0 as well; the square of this one is finite
+# the largest root: its square is finite, and a larger one would hold a coefficient at 0 as well
 _MOST_ROOT = 2.0**500
 
 
@@ -38,9 +38,9 @@ class Penalty(ABC):
         Raises
         ------
         InputError
-            The penalty is another one, so that no linear equations give the minimum.
+            The penalty has another form, so that no linear equations give the minimum.
         """
-        raise InputError(f"{self.name} is not a quadratic penalty; this solver needs one, as l2 is")
+        raise InputError(f"{self.name} is not a quadratic penalty; this solver needs one, like l2")
 
 
 @dataclass(frozen=True)

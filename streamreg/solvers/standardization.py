@@ -49,7 +49,7 @@ class Coordinates:
     centre: Float64  # (D,) c, in the units; zeros if nothing is centred
     y_centre: Float64  # (K,) ȳ, likewise
     scale: Float64  # (D,) σ; infinite for constant columns, whose coefficients stay 0
-    subtracts: bool  # whether the kernel subtracts c from rows; else c·Σr from the products
+    subtracts: bool  # kernel subtracts c from rows; if not, c·Σr is subtracted from products
 
     @classmethod
     def raw(cls, problem: Problem, reduce: Reduce) -> Coordinates:
@@ -119,8 +119,8 @@ def user_weights(problem: Problem, units: Scaling, scale: Float64, v: Float64) -
     if outside.any():
         numbers = np.flatnonzero(outside.any(axis=1))
         raise InputError(
-            f"{problem.columns(numbers)} must have weights outside 1e-308 to 1e308, which "
-            "float64 cannot hold: the values are too small or too large for those of y; "
+            f"{problem.columns(numbers)} would get weights outside 1e-308 to 1e308, which "
+            "float64 cannot hold: the values are too small or too large compared with y; "
             "store them in other units"
         )
     return np.asarray(w)
@@ -135,11 +135,11 @@ def _exponents(powers: Float64) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
     return np.frexp(powers)[1] - 1
 
 
-# means above this many deviations are subtracted from the rows; for smaller ones, subtracting
-# c·Σr from the products costs at most log10(32) digits and no copy of each tile
+# means above this many deviations are subtracted from the rows, which copies each tile; for smaller
+# means, c·Σr is subtracted from the products, which loses at most log10(32) digits
 _LARGE_MEAN = 32.0
 # columns whose deviations differ by a smaller factor are all divided by the same number, so that
-# the solution of least norm is that of the user's units
+# the solution of least norm is the same as in the user's units
 _SIMILAR_FACTOR = 4.0
 
 

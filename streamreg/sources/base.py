@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from streamreg.formatting import count
 
 if TYPE_CHECKING:
@@ -97,13 +95,13 @@ class RowSource(ABC):
     # how and where values are stored, as far as that may change an answer
     storage: str = ""
     # Whether the fingerprint of the rows is a checksum of all of them, because no file tells their
-    # version. To resume predictions it would cost as much as to predict them again.
+    # version. To resume predictions with it would cost as much as to predict them again.
     fingerprint_reads_all_rows: bool = False
     # whether coercion rounded an integer beyond 2^53, which float64 does not represent
     is_rounded: bool = False
     # which version of each of its files was read; ``None`` if no file is watched
     stamps: FileStamps | None = None
-    # why the workers of a cluster cannot open the source, after its name; empty if they can
+    # the end of "<name> ...": why workers of a cluster cannot open the source; empty if they can
     why_unreachable_from_workers: str = "exists in this process only"
 
     @abstractmethod
@@ -119,7 +117,7 @@ class RowSource(ABC):
 
     @property
     def shared_nbytes(self) -> int:
-        """Bytes that all readers together hold once."""
+        """Bytes of memory that all readers share."""
         return 0
 
     def device_nbytes(self, block_rows: int) -> int:  # noqa: ARG002
@@ -144,7 +142,7 @@ class RowSource(ABC):
         """Raise :class:`InputError` if this process cannot find the rows."""
 
     def require_unchanged(self) -> None:  # noqa: B027  (most have no stamps)
-        """Raise :class:`DataCorruptionError` if a file with a stamp has changed since."""
+        """Raise :class:`DataCorruptionError` if a file has changed since it was stamped."""
 
     def place(self, row: int, column: int = 0) -> str:  # noqa: ARG002
         """Name the array, and the chunk of a value if there are chunks, for a message."""

@@ -39,7 +39,7 @@ class BlockReader:
         self.rounded = {rows.name for rows in (dataset.X, dataset.y) if rows and rows.is_rounded}
         # memory for pieces of rows that stay in their files
         self._piece: Array | None = None
-        # whether ``read`` looks for such integers
+        # whether ``read`` looks for integers that float64 cannot represent
         self.checks_integers = True
 
     def read(self, start: int, stop: int, *, in_files: bool = False) -> Block:
@@ -83,12 +83,12 @@ class BlockReader:
         self._opened.close()
 
     def _left_in_files(self, start: int, stop: int) -> Block | None:
-        """Return rows whose X stays in its files, if all count and none need be looked at."""
+        """Return rows whose X stays in its files, if all rows count and none needs a check."""
         X = self._dataset.X
         is_checked = self.checks_integers and X.dtype.kind in "iu" and X.dtype.itemsize == 8  # noqa: PLR2004
         if not X.is_in_files or self._dataset.nan_policy == "omit" or is_checked:
             return None
-        # without parts kernels call ``read``, for a piece at a time
+        # if there are no parts, kernels call ``read`` for a piece at a time
         parts = self._X.parts(start, stop) or []
         y, weight = self._read_beside(start, stop)
         if weight is not None and not weight.all():

@@ -38,7 +38,7 @@ def finite_rows(values: Array) -> np.ndarray[Any, np.dtype[np.bool_]]:
 
 def taken(values: Array, keep: np.ndarray[Any, np.dtype[np.bool_]]) -> Array:
     """Return the rows that a mask ``keep`` (n,) selects; the mask is on the host, rows anywhere."""
-    # indices instead of the mask: the host need not wait for the device to count its rows
+    # indices, not the mask: the host need not wait for the device to count the selected rows
     rows: Array = values[namespace(values).asarray(np.flatnonzero(keep))]
     return rows
 
@@ -108,7 +108,7 @@ def require_rows(source: RowSource, max_dimensions: int, allowed: str) -> None:
 
 
 def as_rows(values: Any, n_rows: int, source: RowSource, what: str) -> Array:  # noqa: ANN401
-    """Return what a library computed as rows of NumPy or CuPy.
+    """Return the values that a library computed, as an array of NumPy or CuPy.
 
     Raises :class:`InputError` if their shape, dtype or device is not what the source claims, or
     they are masked or sparse: NumPy would broadcast, round or unmask them silently.

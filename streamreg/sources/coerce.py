@@ -45,11 +45,11 @@ def as_streamable(data: object, name: str) -> Streamable:
             # np.asarray would drop the masks
             return Streamable(np.ma.array(data))
         array = np.asarray(data)
-    # rows of different lengths; other libraries raise anything
+    # rows of different lengths raise ValueError; other libraries may raise any error
     except Exception as error:
         raise InputError(f"{name} cannot be made an array: {error}") from error
     if array.ndim == 0:
-        return Streamable(data)  # no rows: open_source refuses it by its own type
+        return Streamable(data)  # not rows: open_source refuses it, and names its type
     if array.dtype == object:
         return _as_floats(array, name)
     return Streamable(array, array.dtype.kind == "f" and _rounds(data, array))
@@ -64,8 +64,8 @@ def _from_pandas(data: Any, name: str) -> Streamable:  # noqa: ANN401  (pandas n
         if dtype.kind not in _REAL + "O" or str(dtype).startswith(("category", "Sparse")):
             raise InputError(
                 f"column {column!r} of {name} has dtype {dtype}, and columns must be real numbers: "
-                "drop it, or convert it with .astype(float); of categories make columns of 0 and 1 "
-                "with pandas.get_dummies"
+                "drop it, or convert it with .astype(float); turn categories into columns of 0 "
+                "and 1 with pandas.get_dummies"
             )
     rounds = False
     if all(isinstance(dtype, np.dtype) and dtype.kind in _REAL for dtype in data.dtypes):

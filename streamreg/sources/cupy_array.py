@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def open_rows(data: Array, name: str, _missing_chunks: str) -> RowSource:
-    """Return the rows of a CuPy array; weights are copied to the host, which leaves rows out."""
+    """Return the rows of a CuPy array; weights are copied to the host, which omits rows."""
     if name == "sample_weight":
         return ArraySource(on_host(data), name)
     source = ArraySource(data, name)

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
     from streamreg.blocks import Array
 
-# A chunk row that needs more than this multiple of its share of all tasks repeats work of most
-# others. Overlaps with its neighbours need up to 3 times.
+# If a chunk row needs more than this multiple of its share of all tasks, it repeats tasks of most
+# other chunk rows. If it only overlaps with its neighbours, it needs up to 3 times its share.
 _MOST_SHARES = 8
-# measured during the optimisation of a graph: 1.5 to 1.9 KiB
+# of a task, measured during the optimisation of a graph: 1.5 to 1.9 KiB
 _TASK_NBYTES = 2 * KIB
 # measured, for X and y each: what Dask and zarr-python load when a graph first runs
 _LIBRARY_NBYTES = 4 * MIB
@@ -95,16 +95,16 @@ class DaskSource(RowSource):
             warn(
                 f"a chunk row of the Dask array {self.name} needs {needed:,} of {of_all:,} tasks, "
                 f"and each of {len(keys):,} chunk rows computes them again. Compute what they "
-                "share first, such as mean = x.mean(axis=0).compute() of x - mean, or pass "
+                "share first, such as mean = x.mean(axis=0).compute() for x - mean, or pass "
                 "x.persist() if x fits in memory"
             )
         (optimized,) = dask.optimize(array)  # type: ignore[attr-defined,no-untyped-call]
         return dict(optimized.__dask_graph__()), keys
 
     def reader_nbytes(self, block_rows: int) -> int:
-        # The memory of tasks is unknown. Measured, with the chunk row before, which is still in
-        # use: random numbers take 2 times the bytes of a chunk row; rows from Zarr, as they are or
-        # standardised, 4 to 5 times; one column of 128 as much as all of them.
+        # The memory of tasks is not known in advance. Measured, with the previous chunk row, which
+        # is still in use: random numbers take 2 times the bytes of a chunk row; rows from Zarr, as
+        # they are or standardised, 4 to 5 times; one column of 128 takes as much as all 128.
         chunk_row = self.grid.chunk_rows * self.row_nbytes
         # memory that the heaps do not retain is free for the next chunk row
         stored = (4 if heaps_nbytes(self) else 2) * self._stored_nbytes()
@@ -141,7 +141,7 @@ class DaskSource(RowSource):
         return [[filled[chunk] for chunk, _, _ in grid.spans(*rows)] for rows in bounds]
 
     def _stored_nbytes(self) -> int:
-        """Bytes of a chunk row of the widest stored array that is read, in whole chunks of it."""
+        """Bytes of a chunk row, or of a whole chunk, of the widest stored array that is read."""
         widest = 0
         # dask.array.from_array and from_zarr make a layer of each array
         layers = self.array.dask.layers.values()
@@ -184,7 +184,7 @@ class _DaskReader(ChunkReader):
             value = dask.get(needed, keys[chunk])  # type: ignore[attr-defined]
         except (StreamregError, MemoryError):
             raise
-        # tasks raise anything; those that read files mostly raise OSError
+        # tasks may raise any error; those that read files mostly raise OSError
         except Exception as error:
             kind = DataCorruptionError if isinstance(error, OSError) else InputError
             raise kind(

@@ -89,7 +89,7 @@ class Dataset:
 
     @property
     def may_stay_in_files(self) -> bool:
-        """Whether X may stay in its files, from which kernels read it: every row counts."""
+        """Whether kernels may read X from its files; only if no row may be left out."""
         return self.X.is_in_files and self.weight is None and self.nan_policy == "raise"
 
     def reader_nbytes(self, block_rows: int) -> int:
@@ -110,12 +110,12 @@ class Dataset:
         return buffers + weights + copies + narrowed
 
     def stamps(self) -> dict[str, FileStamps]:
-        """Return which versions of files were read, of each array whose files are watched."""
+        """Return the versions of the files that were read, for each array with watched files."""
         named = self.named().items()
         return {name: source.stamps for name, source in named if source.stamps is not None}
 
     def require_unchanged(self) -> None:
-        """Raise :class:`DataCorruptionError` if a file with a stamp has changed since."""
+        """Raise :class:`DataCorruptionError` if a file has changed since it was stamped."""
         for source in self.sources():
             source.require_unchanged()
 

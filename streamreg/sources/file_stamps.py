@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-# Files beyond this number are not watched. A stamp takes 4 bytes, of memory only once set.
+# Files beyond this number are not watched. A stamp takes 4 bytes, and memory only once it is set.
 _MOST_FILES = 1 << 24
 # held while a stamp is compared and set, because threads read the same files
 _STAMPING = threading.RLock()
@@ -64,7 +64,7 @@ class FileStamps:
                 raise changed(self._describe(at))
 
     def agree(self, file_at: tuple[int, ...], status: os.stat_result | None) -> bool:
-        """Whether a file is as it was when it was first opened; ``None`` means an absent file."""
+        """Whether a file is as it was when first opened; ``status`` is ``None`` if it is absent."""
         known, stamp = self._stamp(file_at), _ABSENT
         if status is not None:
             # without the inode number, which some network file systems change

@@ -1,4 +1,4 @@
-"""Arrays of other libraries that can be sliced: HDF5 datasets, and whatever looks like NumPy's."""
+"""Arrays of other libraries that can be sliced: HDF5 datasets, and any that look like NumPy's."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Sliceable(Protocol):
     """An array, by its attributes."""
 
     shape: tuple[int, ...]
-    # NumPy need not know it
+    # may be a type that NumPy does not know
     dtype: Any
 
     def __getitem__(self, key: slice, /) -> Any: ...  # noqa: ANN401  (for np.asarray)
@@ -99,9 +99,9 @@ class SliceableSource(RowSource):
         return _SliceReader(self)
 
     def offset(self) -> int | None:
-        """Return where HDF5 keeps contiguous rows in its file; ``None`` if it must read them.
+        """Return the offset of contiguous rows in their file; ``None`` if HDF5 must read them.
 
-        Only of files that are open to be read: others may hold what is not written yet.
+        Only for files opened read-only: for others, values may not be written to disk yet.
         """
         if not self.file or self.chunks is not None or len(self.shape) != 2:  # noqa: PLR2004
             return None
@@ -192,10 +192,10 @@ class _SliceReader(ChunkReader):
         return self._fill(start, stop) if self._source.grid.divisible else super().read(start, stop)
 
     def parts(self, start: int, stop: int) -> list[tuple[int, int, int]] | None:
-        # what fails is told by the read
+        # errors are left to the read that follows
         with suppress(OSError, ValueError, RuntimeError), _READING:
             if self._file is None:
-                # of the file that is open, whatever has its name now
+                # from the open file, because another file may have its name now
                 self._file = os.dup(self._source.array.file.id.get_vfd_handle())
             offset = self._source.offset()
             if offset is not None:

@@ -21,7 +21,7 @@ from streamreg.sources.retries import read_whole
 if TYPE_CHECKING:
     from streamreg.blocks import Array
 
-# what one read of the file returns if rows are not contiguous; a longer line is read whole
+# bytes of one read of the file if rows are not contiguous; a longer line is read whole
 _PIECE_NBYTES = MIB
 
 

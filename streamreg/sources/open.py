@@ -1,4 +1,4 @@
-"""From what a user passes as X, y and weights to a data set."""
+"""Turn what a user passes as X, y and weights into a data set."""
 
 from __future__ import annotations
 

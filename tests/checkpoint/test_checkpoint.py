@@ -355,7 +355,7 @@ def test_of_a_damaged_checkpoint_the_one_before_is_resumed(data, tmp_path):
     path = tmp_path / "a"
     stopped(data, path)
     flip(path, path.read_bytes().index(b"\x93NUMPY") + 100)
-    with pytest.warns(DataWarning, match=r"is damaged .* the one before, 'a\.previous'"):
+    with pytest.warns(DataWarning, match=r"is damaged .* the previous one, 'a\.previous'"):
         model = LinearRegression(solver="cg", tol=1e-12, checkpoint=path).fit(data)
     assert answer(model) == answer(fit(data))
 
@@ -469,7 +469,7 @@ def test_a_full_disk_is_one_warning_and_an_error_if_nothing_was_saved(data, tmp_
     model = LinearRegression(solver="cg", checkpoint=tmp_path / "a")
     with (
         pytest.warns(DataWarning, match="cannot be written: No space left") as warned,
-        pytest.raises(CheckpointError, match="the fit is done and its answer stands, but nothing"),
+        pytest.raises(CheckpointError, match="is done and its answer is valid, but nothing"),
     ):
         model.fit(data)
     assert len(warned) == 1

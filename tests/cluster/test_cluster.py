@@ -280,7 +280,7 @@ def test_a_limit_above_what_workers_have_is_lowered_with_a_warning_and_a_remedy(
                 memory_limit="4 GiB",
             )
         )
-    assert "memory limit 614.4 MiB of each worker (1.0 GiB in the smallest)" in table
+    assert "memory limit 614.4 MiB for each worker (the smallest has 1.0 GiB)" in table
     assert re.search(r"Start workers with \d\.\d GiB of memory or more, or use solver=", table)
     assert "Raise memory_limit" not in table
 

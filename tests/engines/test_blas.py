@@ -32,7 +32,7 @@ def three_blas_threads():
 
 @pytest.mark.usefixtures("three_blas_threads")
 @pytest.mark.parametrize("fails", [False, True])
-def test_blas_has_one_thread_within_a_pass_and_its_own_again_after(fails):
+def test_a_pass_limits_blas_to_one_thread_and_then_restores_the_limit(fails):
     seen = []
 
     def on_read(_):
@@ -60,7 +60,7 @@ def test_blas_stays_at_one_thread_until_the_last_of_two_fits_ends(ends_first):
             assert may_end.wait(20)
 
     there = threading.Thread(target=fit_there)
-    # the fixture's limit was set by this thread, so that threadpoolctl would heed no other
+    # threadpoolctl would ignore the other thread, because this one set the fixture's limit
     with one_blas_thread():
         there.start()
         assert begun.wait(20)
@@ -90,7 +90,7 @@ def test_blas_has_one_thread_in_a_fit_off_the_main_thread():
     assert set(blas_threads()) == {3}
 
 
-def test_two_fits_at_once_are_as_if_one_after_the_other():
+def test_concurrent_fits_give_the_results_of_consecutive_fits():
     random = np.random.default_rng(0)
     X = random.standard_normal((60_000, 50))
     y = X.sum(axis=1) + random.standard_normal(60_000)

@@ -57,7 +57,7 @@ def test_as_many_blocks_as_fit_are_cached_and_spread_evenly(dataset, n_slots):
     assert max(gaps, default=1) - min(gaps, default=1) <= 1
 
 
-def test_blocks_that_are_kept_are_read_once(dataset, tmp_path, chunks_opened):
+def test_cached_blocks_are_read_once(dataset, tmp_path, chunks_opened):
     accumulator = Gradient(np.ones((65, 1)), np.zeros(1), 1)
     with ThreadsEngine(dataset, 2, cache_nbytes=100 * MIB) as engine:
         first = engine.reduce(accumulator).result
@@ -100,7 +100,7 @@ def test_cached_blocks_change_no_bit(tmp_path_factory, dtype, weighted, omit, n_
 
 @pytest.mark.parametrize(("dtype", "y_dtype"), [("f8", "i1"), ("f4", "i1"), ("f8", "f4")])
 def test_cached_blocks_are_read_by_the_same_kernels(tmp_path, dtype, y_dtype):
-    # rows and targets of odd sizes: the second slot must not begin where no float64 may lie
+    # rows and targets of odd sizes: the second slot must be aligned for float64 all the same
     X = np.random.default_rng(0).standard_normal((30_003, 101)).astype(dtype)
     dataset = data_set(tmp_path / "a.zarr", X, 5001, y=X[:, 0].astype(y_dtype))
     results = []
@@ -146,7 +146,7 @@ def test_arrays_in_memory_are_not_cached():
 
 
 @pytest.mark.parametrize("size", [1.0, 1e200])
-def test_the_memory_limit_changes_no_bit_for_targets_with_gaps_between_them(tmp_path, size):
+def test_the_memory_limit_changes_no_bit_if_y_is_not_contiguous(tmp_path, size):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((60_000, 65)) * size  # 30 MiB
     zarr.create_array(store=tmp_path / "X.zarr", data=X, chunks=(4_000, 65))
@@ -166,7 +166,7 @@ def test_the_memory_limit_changes_no_bit_for_targets_with_gaps_between_them(tmp_
 @pytest.mark.parametrize(
     "y", [np.zeros((4_000, 4))[:, ::2], np.zeros((8_000, 2), order="F")[::2]], ids=["C", "F"]
 )
-def test_a_block_is_cached_in_the_order_of_its_memory_even_if_it_has_gaps(tmp_path, y):
+def test_a_cached_block_keeps_the_memory_order_of_y_that_is_not_contiguous(tmp_path, y):
     # kernels add up in the order of memory, so another order would change last bits
     dataset = data_set(tmp_path / "a.zarr", np.zeros((4_000, 65)), 4_000, y=np.zeros((4_000, 2)))
     blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes)

@@ -51,7 +51,7 @@ def test_a_block_is_whole_chunks_or_a_piece_of_one(grid, row_nbytes):
 def test_blocks_are_as_large_as_the_policy_and_the_chunks_allow(grid, row_nbytes):
     rows = max(1, BLOCK_NBYTES // row_nbytes)
     if grid.divisible:
-        # to the nearest number of chunks, or of pieces of a chunk, of the four rows of a kernel
+        # the nearest number of chunks or pieces of a chunk; at least the four rows of a kernel
         rows = max(4, 3 * PIECE_NBYTES // (2 * row_nbytes))
     spans = list(Blocks.of(grid, row_nbytes))
     chunks = [grid.rows(chunk) for chunk in range(len(grid))]
@@ -85,7 +85,7 @@ def test_chunks_that_fill_a_block_exactly_are_joined():
 def test_a_chunk_of_about_the_size_of_a_piece_is_not_divided(chunk_nbytes, n_blocks):
     rows = chunk_nbytes * MIB // 1024
     n_rows = rows * (16 if chunk_nbytes < 16 else 8)
-    # y takes 8 bytes a row more
+    # y adds 8 bytes to each row
     assert len(Blocks.of(RowGrid(n_rows, rows, divisible=True), 1032)) == n_blocks
 
 

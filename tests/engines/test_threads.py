@@ -1,4 +1,4 @@
-"""Passes on threads: what is in flight, in which order, and on which thread."""
+"""Passes on threads: what is done at once, in which order, and on which thread."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_segments_are_merged_in_order_and_few_states_are_alive(n_threads):
         result = engine.reduce(accumulator).result
     assert result.total == total(source)
     assert result.segments == sorted(result.segments)
-    # states: merged, to be merged, and those in progress, one more than threads; never all segments
+    # states: the merged one, and those in progress or to be merged, one more than threads
     assert accumulator.most_alive <= (2 if n_threads == 1 else min(n_threads, 3) + 2)
 
 
@@ -53,7 +53,7 @@ def test_a_slow_merge_holds_the_threads_back(n_threads):
 
     def slow(a, b):
         if n_threads > 1:
-            # as late as possible: the threads have finished all that was submitted
+            # merge as late as possible: after the threads finished all tasks that were submitted
             idle = threading.Barrier(n_threads)
             for waiting in [
                 engine._pool._threads.submit(idle.wait, PATIENCE) for _ in range(n_threads)
@@ -64,12 +64,12 @@ def test_a_slow_merge_holds_the_threads_back(n_threads):
     accumulator.merge = slow
     with ThreadsEngine(only(Rows(n_segments=n_segments)), n_threads) as engine:
         engine.reduce(accumulator)
-    # states: merged, to be merged, and those in progress, one more than threads; never all segments
+    # states: the merged one, and those in progress or to be merged, one more than threads
     assert accumulator.most_alive == (2 if n_threads == 1 else n_threads + 2) < n_segments
 
 
 @pytest.mark.parametrize("n_threads", [1, 3])
-def test_one_reader_a_thread_closed_at_the_end(n_threads):
+def test_there_are_no_more_readers_than_threads_and_all_are_closed(n_threads):
     source = Rows()
     with ThreadsEngine(only(source), n_threads) as engine:
         for _ in range(5):
@@ -86,7 +86,7 @@ def test_a_pass_with_one_state_keeps_one_reader():
         assert sum(reader.is_open for reader in source.readers) == 1
 
 
-def test_one_thread_runs_in_the_callers_own():
+def test_with_one_thread_all_work_is_done_by_the_caller():
     threads = set()
     source = Rows(on_read=lambda _: threads.add(threading.current_thread()))
     with ThreadsEngine(only(source), 1) as engine:
@@ -97,7 +97,7 @@ def test_one_thread_runs_in_the_callers_own():
 
 def test_several_threads_read_at_once():
     together = threading.Barrier(3)
-    first = {0, 8 * 4096, 16 * 4096}  # of the first three segments
+    first = {0, 8 * 4096, 16 * 4096}  # rows where the first three segments begin
 
     def on_read(start):
         if start in first:
@@ -129,7 +129,7 @@ def test_threads_share_the_panels_of_a_large_state():
     assert len(source.readers) == 1
 
 
-def test_blocks_come_in_order_and_only_a_few_ahead():
+def test_blocks_come_in_order_and_only_a_few_are_read_ahead():
     read = []
     source = Rows(on_read=read.append)
     with pool_of(source, 3) as pool:
@@ -152,7 +152,7 @@ def test_a_block_is_released_before_the_next_is_read():
     assert peak < 3 * MIB
 
 
-def test_the_shared_state_has_the_bits_of_the_serial_one():
+def test_a_state_that_threads_share_is_bitwise_identical_to_a_serial_one():
     random = np.random.default_rng(0)
     X, y = random.standard_normal((3000, 1200)), random.standard_normal(3000)
     dataset = open_dataset(X, y)
@@ -165,7 +165,7 @@ def test_the_shared_state_has_the_bits_of_the_serial_one():
 
 
 @pytest.mark.parametrize("n_threads", [1, 3])
-def test_an_engine_is_whole_again_after_a_failed_pass(n_threads):
+def test_an_engine_can_be_used_after_a_failed_pass(n_threads):
     fails = [True]
 
     def on_read(start):
@@ -217,5 +217,5 @@ def test_once_sums_overflow_later_blocks_are_not_read_twice(bad):
         else:
             with pytest.raises(InputError, match=f"row {source.shape[0] - 1:,}, column 5"):
                 engine.reduce(accumulator)
-    # the first block is read again to see whether NaN or inf is the cause; and the bad one
+    # the first block is read again to find NaN or inf, and so is the block that has one
     assert len(reads) == 8 + 1 + (bad is not None)

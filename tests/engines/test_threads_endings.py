@@ -71,7 +71,7 @@ def test_an_error_does_not_wait_for_earlier_segments():
         engine.reduce(Sum())
 
 
-def test_of_two_errors_that_of_the_first_row_is_raised():
+def test_if_two_threads_fail_the_error_of_the_first_row_is_raised():
     both = threading.Barrier(2)
 
     def on_read(start):
@@ -86,7 +86,7 @@ def test_of_two_errors_that_of_the_first_row_is_raised():
         engine.reduce(Sum())
 
 
-def test_an_error_of_progress_ends_the_pass():
+def test_an_error_in_the_progress_callback_ends_the_pass():
     def on_rows(_):
         raise _BoomError
 
@@ -119,7 +119,7 @@ def test_blocks_that_are_not_asked_for_are_not_read():
     assert len(read) < 10
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT goes to a group there")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends SIGINT to a group of processes")
 @pytest.mark.parametrize("n_threads", [1, 2])
 @pytest.mark.parametrize("state_nbytes", [8, 10**9])
 def test_an_interrupt_ends_a_pass(n_threads, state_nbytes):
@@ -157,7 +157,7 @@ def test_an_interrupt_ends_a_pass(n_threads, state_nbytes):
             with engine:
                 engine.reduce(Panels({state_nbytes}))
         except KeyboardInterrupt:
-            # interrupted between a thread's start and its note of it, the pool does not wait for it
+            # interrupted just after it started a thread, the pool does not wait for that thread
             for thread in {{*threading.enumerate()}} - {{threading.main_thread()}}:
                 thread.join({PATIENCE})
             print(len(read), threading.active_count())
@@ -186,7 +186,7 @@ def numbers(n=20_000, d=50):
 
 @contextmanager
 def nothing_left():
-    """No thread and no open file more than before."""
+    """Assert that the code within leaves no new thread and no new open file."""
 
     def files():
         return sorted(file.name for file in Path("/proc/self/fd").glob("*"))
@@ -205,7 +205,7 @@ def store(tmp_path_factory):
     group = zarr.create_group(folder / "data.zarr")
     group.create_array("X", data=X, chunks=(5000, 50))
     group.create_array("y", data=y, chunks=(5000,))
-    # zarr starts a thread of its own when it is first used
+    # zarr has started its own thread now, so that no test counts it as new
     return folder / "data.zarr"
 
 
@@ -246,7 +246,8 @@ def test_ten_thousand_passes_leak_nothing():
                 traced.append(tracemalloc.get_traced_memory()[0])
         finally:
             tracemalloc.stop()
-    # a byte a pass would be a leak; what was imported meanwhile is searched for BLAS, once
+    # a byte a pass would be a leak; one of the differences may be larger, because modules that were
+    # imported meanwhile are searched for BLAS once
     assert min(b - a for a, b in pairwise(traced)) < 5_000
     assert len(gc.get_objects()) < objects + 100
 

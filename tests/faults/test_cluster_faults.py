@@ -1,4 +1,4 @@
-"""Workers that are killed, stopped or all lost, and a scheduler that is: rows R3 to R8."""
+"""Faults R3 to R8: workers killed, stopped or all lost, and a scheduler stopped or lost."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def pids_of(client):
 
 
 def kill_one(client):
-    """Kill a worker, if one is there; return how many."""
+    """Kill one worker, if there is any; return how many were killed."""
     pids = [*pids_of(client).values()][:1]
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
@@ -74,7 +74,7 @@ def kill_one(client):
 
 
 class Clock:
-    """A clock that moves by ``step`` seconds when it is read, and else when a test moves it."""
+    """A clock that moves by ``step`` seconds at each reading, and when a test moves it."""
 
     def __init__(self, step):
         self.now, self.step = 0.0, step
@@ -85,7 +85,7 @@ class Clock:
 
 
 def fake_time(client, kind=Scheduler):
-    """Return a scheduler whose patience is 30 s of a clock that follows no real time."""
+    """Return a scheduler whose patience is 30 s of a fake clock."""
     return kind(client, 30.0, clock=Clock(0.25), tick_seconds=0.01)
 
 
@@ -94,7 +94,7 @@ def tasks_of(scheduler, submit, **more):
 
 
 def file_made(path, before=None):
-    """Wait for a file, on a worker, after another task."""
+    """Wait for a file, in a task on a worker that starts after the task of ``before``."""
     while not Path(path).exists():
         time.sleep(0.01)
     return before
@@ -147,7 +147,7 @@ def test_r4_a_worker_killed_between_passes_changes_no_bit(cluster, store):
     assert fit(store, client=cluster, progress=kill) == fit(store)
 
 
-def test_r4_a_task_that_kills_its_workers_is_an_error_with_what_it_holds(cluster):
+def test_r4_a_task_that_kills_its_workers_is_an_error_that_states_its_memory(cluster):
     def submit(*call, **where):
         return cluster.submit(*call, pure=False, **where)
 
@@ -294,7 +294,7 @@ def test_r7_a_call_that_hangs_is_made_by_another_worker_too(cluster, tmp_path):
         (tmp_path / "end").touch()
 
 
-def test_r7_a_suspected_worker_that_gives_a_result_is_no_suspect(cluster):
+def test_r7_a_suspected_worker_that_gives_a_result_is_no_longer_suspected(cluster):
     def submit(*call, workers=None):
         return cluster.submit(*call, pure=False)
 
@@ -342,7 +342,7 @@ def test_r6_a_scheduler_that_is_lost_is_an_error_after_which_the_checkpoint_resu
 
 @pytest.fixture
 def processes(tmp_path):
-    """Yield the processes of a scheduler and its worker, and where the address is written."""
+    """Yield the processes of a scheduler and its worker, and the file with its address."""
     file = tmp_path / "scheduler.json"
     local = ["--scheduler-file", str(file), "--host", "127.0.0.1", "--no-dashboard"]
     command = [sys.executable, "-m", "distributed.cli.dask_scheduler", *local, "--port", "0"]
@@ -381,7 +381,7 @@ def test_r6_a_scheduler_that_is_stopped_is_an_error_within_the_deadline(processe
         ("worker", "a sum: no task ended for 30 s, with 0 workers connected"),
     ],
 )
-def test_r5_r6_a_task_may_take_hours_but_only_on_a_worker(processes, tmp_path, lost, says):
+def test_r5_r6_a_long_task_without_worker_or_scheduler_is_an_error(processes, tmp_path, lost, says):
     process, working, file = processes
     with distributed.Client(scheduler_file=str(file), set_as_default=False, timeout=60) as client:
         client.wait_for_workers(1, timeout=60)
@@ -407,12 +407,12 @@ def test_r5_r6_a_task_may_take_hours_but_only_on_a_worker(processes, tmp_path, l
             process.send_signal(signal.SIGCONT)
 
 
-def test_r5_a_chain_that_takes_long_is_waited_for_while_its_tasks_end(cluster, tmp_path):
+def test_r5_a_long_chain_of_tasks_is_waited_for_while_its_tasks_end(cluster, tmp_path):
     names = iter(range(100))
 
     class OneByOne(Scheduler):
         def processing(self):
-            # what runs ends, and most of the patience passes
+            # the running tasks end, and most of the patience passes
             ending = running_on(self.client)
             (tmp_path / str(next(names))).touch()
             wait_until(lambda: not ending & running_on(self.client))
@@ -432,13 +432,13 @@ def test_r5_a_chain_that_takes_long_is_waited_for_while_its_tasks_end(cluster, t
     assert next(names) >= 8
 
 
-def test_r7_what_others_have_done_on_a_shared_cluster_is_no_progress_of_ours(cluster, tmp_path):
+def test_r7_tasks_of_other_clients_do_not_count_as_progress(cluster, tmp_path):
     steps = iter([0.3, 0.8])
     theirs = []
 
     class Shared(Scheduler):
         def processing(self):
-            # a task of others ends between any two answers, in each of which one runs
+            # between two answers, a task of another client ends and its next one starts
             for before in theirs[-1:]:
                 (tmp_path / before.key).touch()
                 before.result()

@@ -1,4 +1,4 @@
-"""Shapes, types and chunks that no regression can use: rows A of the table of faults."""
+"""Shapes, types and chunks that no regression can use (rows A of README.md)."""
 
 from __future__ import annotations
 
@@ -252,7 +252,7 @@ def test_a4_one_target_may_be_a_column_and_targets_may_be_many(lab):
         np.testing.assert_array_equal(BlockReader(dataset).read(5, 9).y, y.reshape(N, -1)[5:9])
 
 
-def test_a5_other_row_boundaries_in_y(lab):
+def test_a5_y_may_have_other_chunks_than_x(lab):
     paths = lab.store(), lab.store(Y, "y.zarr", chunks=(77,))
     dataset = open_dataset(*paths)
     reader = BlockReader(dataset)
@@ -260,18 +260,18 @@ def test_a5_other_row_boundaries_in_y(lab):
         np.testing.assert_array_equal(reader.read(start, stop).y[:, 0], Y[start:stop])
 
 
-def test_a6_column_chunks_that_fit(lab):
+def test_a6_column_chunks_that_fit_in_memory_are_read(lab):
     np.testing.assert_array_equal(read_all(lab.store(chunks=(ROWS, 3))), X)
 
 
-def test_a8_empty_dask_chunks():
+def test_a8_empty_dask_chunks_are_read():
     da = pytest.importorskip("dask.array")
     heights = (0, 500, 0, 503, 0)
     np.testing.assert_array_equal(read_all(da.from_array(X, chunks=(heights, (1, 0, 3)))), X)
 
 
 @pytest.mark.parametrize("kind", ["b1", "u1", "i8", "f2", ">f8", ">f4", ">i2"])
-def test_a12_a13_a14_real_numbers_of_any_kind(lab, kind):
+def test_a12_a13_a14_real_numbers_of_any_kind_are_read(lab, kind):
     values = (np.abs(X) * 9).astype(kind)
     for layout in ("plain", "zstd", "v2 lz4", "zarr-python"):
         path = lab.store(values, **LAYOUTS[layout])
@@ -287,17 +287,17 @@ def test_a12_integers_that_float64_cannot_hold_are_warned_of(lab):
 
 
 @pytest.mark.parametrize("layout", [{"order": "F", "zarr_format": 2}, {"filters": TRANSPOSED}])
-def test_a15_columns_stored_together(lab, layout):
+def test_a15_arrays_stored_by_columns_are_read(lab, layout):
     np.testing.assert_array_equal(read_all(lab.store(**layout)), X)
     np.testing.assert_array_equal(read_all(np.asfortranarray(X)), X)
 
 
 @pytest.mark.parametrize("layout", [name for name in LAYOUTS if name.startswith("v2")])
-def test_a16_version_2(lab, layout):
+def test_a16_zarr_version_2_is_read(lab, layout):
     np.testing.assert_array_equal(read_all(lab.named(layout)), X)
 
 
-def test_a20_attributes_may_change_meanwhile(lab):
+def test_a20_attributes_may_change_between_reads(lab):
     path = lab.store()
     reader = BlockReader(open_dataset(path, Y))
     reader.read(0, 1)

@@ -1,4 +1,4 @@
-"""Data that would run code or fill the memory: rows X of the table of faults."""
+"""Data that would run code or fill the memory (rows X of README.md)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import streamreg
 from streamreg.errors import DataCorruptionError, MemoryLimitError
 from streamreg.formatting import MIB
 
-pytestmark = pytest.mark.timeout(10)
+pytestmark = pytest.mark.timeout(60)
 
 FAULTS = Faults()
 
@@ -32,7 +32,7 @@ def lab(tmp_path):
 
 
 class _Trap:
-    """What unpickling would run."""
+    """An object that runs code when it is unpickled."""
 
     def __reduce__(self):
         return (Path("trapped").touch, ())
@@ -79,7 +79,7 @@ def _claiming(at, width):
 
 
 def _zstd_stream(_):
-    """Return a frame that does not say how much it holds."""
+    """Return a frame whose header does not give the decoded size."""
     pa = pytest.importorskip("pyarrow")
     sink = pa.BufferOutputStream()
     with pa.CompressedOutputStream(sink, "zstd") as stream:

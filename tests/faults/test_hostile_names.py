@@ -1,4 +1,4 @@
-"""Names, addresses and documents that would mislead or exhaust: rows X5, X9 and X10."""
+"""Names, addresses and metadata that would mislead users or fill memory: faults X5, X9, X10."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_x5_metadata_larger_than_any_array_needs_are_not_parsed(tmp_path):
     assert "zarr.json" in refusal(tmp_path / "X", np.ones(10))
 
 
-def test_x9_a_name_cannot_write_a_line_of_its_own(tmp_path):
+def test_x9_a_line_break_in_a_name_is_not_printed(tmp_path):
     path = tmp_path / "X\n[bold]streamreg: done"
     assert "\n" not in refusal(path, np.ones(10))
 

@@ -1,4 +1,4 @@
-"""Fits that are killed and resumed: rows R1 and R2 of the table of faults."""
+"""Fits that are killed and resumed (row R1 of README.md)."""
 
 from __future__ import annotations
 

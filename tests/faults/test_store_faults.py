@@ -1,4 +1,4 @@
-"""Files that are absent, damaged or not files: rows S of the table of faults."""
+"""Files that are absent, damaged or not regular files: rows S of the table of faults."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _replace(make):
 
 
 def _socket(file):
-    # the names of sockets are short
+    # the path of a socket must be short, so it is made in another folder
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"{folder}/s")
         Path(folder, "s").rename(file)
@@ -125,7 +125,7 @@ def _index(at, value):
         content = bytearray(file.read_bytes())
         index = content[-36:-4]
         index[at : at + len(value)] = value
-        # numcodecs puts it last
+        # the checksum follows the index
         content[-36:] = bytes(numcodecs.CRC32C(location="end").encode(bytes(index)))
         file.write_bytes(content)
 
@@ -174,10 +174,10 @@ def test_s_only_absent_chunks_may_mean_the_fill_value(lab, layout, change):
 
 
 @pytest.mark.parametrize("layout", BOTH)
-def test_s11_a_chunk_that_must_not_be_read_is_named(layout):
+def test_s11_a_chunk_without_permission_to_read_is_named(layout):
     with open_lab() as lab:
         path = lab.named(layout)
-        read_all(path)  # what is imported on first use may not be readable either
+        read_all(path)  # import all modules now: later they may not be readable either
         lab.last_chunk(path).chmod(0)
         denied = pytest.raises(DataCorruptionError, match=rf"{LAST}.*[Pp]ermission")
         with without_privileges(), denied as caught:
@@ -185,7 +185,7 @@ def test_s11_a_chunk_that_must_not_be_read_is_named(layout):
         assert str(caught.value).endswith(". Give this user the right to read it")
 
 
-def test_s10_links_that_lead_somewhere_are_followed(lab):
+def test_s10_links_to_existing_files_are_followed(lab):
     path = lab.store()
     file = lab.last_chunk(path)
     file.rename(lab.folder / "moved")
@@ -197,7 +197,7 @@ def test_s18_a_folder_that_is_read_only_is_refused():
     with open_lab() as lab:
         path = lab.store()
         model = streamreg.LinearRegression().fit(X, Y)
-        model.predict(path)  # what is imported on first use may not be readable either
+        model.predict(path)  # import all modules now: later they may not be readable either
         lab.folder.chmod(0o555)
         denied = pytest.raises(InputError, match=r"yhat\.zarr.*(may not write in|cannot be made)")
         with without_privileges(), denied:

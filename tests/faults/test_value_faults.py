@@ -142,7 +142,7 @@ for name, value in (
         return lambda: fit(**{"solver": "cg", name: value})
 
 
-@FAULTS.row("C3 random_state", InputError, "random_state='dice' seeds no generator")
+@FAULTS.row("C3 random_state", InputError, "random_state='dice' cannot seed a generator")
 def _(_lab):
     return lambda: fit(init="random", random_state="dice")
 

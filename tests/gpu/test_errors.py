@@ -1,4 +1,4 @@
-"""Errors of a GPU that is absent, has no memory or fails: a fake one."""
+"""Errors of a fake GPU that is absent, has no free memory, or fails."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_fit_that_exceeds_device_memory_is_refused_before_reading(cupy, store)
         .candidates["closed_form"]
         .fits
     )
-    assert "of the GPU 80.0 MiB" in str(refused)
+    assert "GPU memory limit 80.0 MiB" in str(refused)
     with pytest.raises(
         MemoryLimitError,
         match=r"closed_form on the GPU needs .* but device_memory_limit is 80.0 MiB.*"
@@ -76,7 +76,7 @@ def test_the_error_of_a_failing_device_says_what_to_do(cupy, store, monkeypatch)
     for text, error, says in (
         ("cudaErrorECCUncorrectable", StreamregError, "the GPU failed: .*nvidia-smi"),
         ("cudaErrorMemoryAllocation: out of memory", MemoryLimitError, "for pinned memory"),
-        ("CUDA_ERROR_UNSUPPORTED_PTX_VERSION", StreamregError, "driver and CUDA are as new as"),
+        ("CUDA_ERROR_UNSUPPORTED_PTX_VERSION", StreamregError, "driver and CUDA are new enough"),
     ):
         kind = CUDADriverError if "PTX" in text else CUDARuntimeError
 

@@ -56,7 +56,7 @@ def store(tmp_path_factory):
 @pytest.mark.usefixtures("cupy")
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("kind", ["X", "plain", "big", "in memory", "by columns", "weighted"])
-def test_a_device_gives_the_answer_of_the_processor(store, solver, kind):
+def test_a_gpu_gives_the_answer_of_the_cpu(store, solver, kind):
     X, y = zarr.open_array(store / "X")[:], zarr.open_array(store / "y")[:]
     data = {
         "in memory": (X, y),
@@ -71,7 +71,7 @@ def test_a_device_gives_the_answer_of_the_processor(store, solver, kind):
 
 
 @pytest.mark.usefixtures("cupy")
-def test_features_whose_mean_is_a_billion_deviations_away(cupy):
+def test_features_with_a_mean_of_a_billion_deviations_are_fitted(cupy):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((20_000, 3)) + 1e9
     y = (X - 1e9).sum(axis=1)
@@ -219,7 +219,7 @@ def real_cupy():
 @pytest.mark.gpu
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("kind", ["X", "plain", "big"])
-def test_a_real_gpu_gives_the_answer_of_the_processor(real_cupy, store, solver, kind):
+def test_a_real_gpu_gives_the_answer_of_the_cpu(real_cupy, store, solver, kind):
     data = (store / kind, store / "y")
     parameters = {"solver": solver, "max_epochs": 8, "tol": 0.0}
     on_host, on_device, again = (

@@ -77,7 +77,7 @@ def test_sums_equal_the_reference_and_no_partition_changes_them(gpu, d, dtype, n
 
 
 @pytest.mark.parametrize(("d", "n_columns"), [(1024, 2), (4096, 1)])
-def test_wide_rows_are_shared_by_as_many_threads_as_a_block_has(gpu, d, n_columns):
+def test_the_threads_of_a_block_share_each_wide_row(gpu, d, n_columns):
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((5, d)).astype("f4"), rng.standard_normal((5, 1))
     V, bias = rng.standard_normal((d, n_columns)), rng.standard_normal(n_columns)
@@ -97,7 +97,7 @@ def test_wide_rows_are_shared_by_as_many_threads_as_a_block_has(gpu, d, n_column
         (1030, 4, 8, "f8", False), (1100, 2, 4, "f4", False), (4200, 1, 2, "f8", True),
     ],
 )  # fmt: skip
-def test_rows_of_any_width_and_some_targets(gpu, d, k, n_columns, dtype, weighted):
+def test_sums_of_wide_rows_equal_the_reference(gpu, d, k, n_columns, dtype, weighted):
     rng = np.random.default_rng(0)
     n = 15
     X, y = rng.standard_normal((n, d)).astype(dtype), rng.standard_normal((n, k))
@@ -117,7 +117,7 @@ def test_rows_of_any_width_and_some_targets(gpu, d, k, n_columns, dtype, weighte
         np.testing.assert_array_equal(getattr(whole, name), getattr(in_parts, name), err_msg=name)
 
 
-def test_the_wide_kernel_runs_if_the_narrow_one_needs_more_shared_memory_than_all_gpus_have():
+def test_the_wide_kernel_runs_if_the_narrow_one_needs_more_shared_memory_than_every_gpu_has():
     assert launch.NarrowRows(launch.Shape(4096, 2, 1)).shared_nbytes > 48 << 10
     for n_columns, way in ((1, launch.NarrowRows), (2, launch.WideRows)):
         assert isinstance(launch.launches_for(launch.Shape(4096, n_columns, 1))[0], way)
@@ -155,7 +155,7 @@ def test_fits_give_the_same_bits_on_host_device_chunks_and_workers(gpu, client_h
     y = X @ rng.standard_normal(40) + rng.standard_normal(400)
 
     def fitted(X, y, **settings):
-        # a few epochs are too few, and threads of the host are slow
+        # two epochs are too few to converge, but more would be slow on the host
         with pytest.warns(ConvergenceWarning):
             model = LinearRegression(solver="cg", max_epochs=2, tol=0.0, **settings).fit(X, y)
         return model.coef_.tobytes(), model

@@ -103,7 +103,7 @@ def test_chunks_on_the_device_give_the_bits_of_chunks_on_the_host(cupy, rows, so
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_workers_with_devices_reduce_chunks_to_the_bits_of_one(client_here, cupy, rows, solver):
+def test_workers_with_devices_give_the_bits_of_one_process(client_here, cupy, rows, solver):
     X, y = rows
     chunks = (1_000, 9_000, 30_000, 20_000)
     on_host = da.from_array(X, chunks=(chunks, -1)), da.from_array(y, chunks=(7_000, -1))

@@ -44,7 +44,7 @@ def rows():
 
 @pytest.fixture
 def passes(cupy, monkeypatch):
-    """Return, as passes end, how often each copied to the host and waited."""
+    """Return a list that gets the numbers of copies to the host and of waits of each pass."""
     reduce, seen = GpuEngine.reduce, []
 
     def counted(*given):

@@ -62,7 +62,7 @@ def test_flights_are_ingested_as_pandas_reads_them(flights, out):
     np.testing.assert_array_equal(data["y"], complete["arr_delay"])
     attributes = dict(zarr.open_group(out, mode="r").attrs)
     assert attributes == {"feature_names": names, "target_names": ["arr_delay"]}
-    # the first pass is what counts them
+    # the first pass counts the rows, so only the second knows how many there are
     assert [total for total, _ in recorder.passes] == [None, 336_776]
     for _, blocks in recorder.passes:
         assert (len(blocks) > 25, sum(blocks)) == (True, 336_776)
@@ -144,20 +144,20 @@ def test_if_all_rows_have_missing_values_columns_are_named(tmp_path, out):
     table = write(tmp_path / "t.csv", "x,z,y\n1,,2\n3,,4\n,,6\n")
     said = message(table, out, drop_missing=True)
     assert "lacks values in 3 of 3 rows and 2 columns: z (3, first in row 2), x (1," in said
-    assert "leave out the columns that lack most with ignore=COLUMN" in said
-    assert "lack most with --ignore COLUMN" in said.for_command_line()
+    assert "leave out the columns that lack most values with ignore=COLUMN" in said
+    assert "lack most values with --ignore COLUMN" in said.for_command_line()
     assert "drop" not in said
 
 
 @pytest.mark.parametrize(
     ("table", "options", "said"),
     [
-        ("g,y\na,1\na,2\n", {}, "no column left for X: of each of g there is one level only"),
+        ("g,y\na,1\na,2\n", {}, "no column left for X: each of g has one level only"),
         ("g,g=b,y\na,1,2\nb,2,3\n", {}, "X would have 2 columns named 'g=b'"),
         ("g,y\na,1\n", {"ignore": ["g"], "one_hot": []}, "each of its 2 is a target, the weight"),
     ],
 )
-def test_levels_without_a_column_and_with_a_duplicate_column_are_refused(
+def test_tables_without_a_column_for_x_or_with_equal_names_are_refused(
     table, options, said, tmp_path, out
 ):
     table = write(tmp_path / "t.csv", table)
@@ -238,5 +238,5 @@ def test_memory_does_not_grow_with_the_table(name, tmp_path, out):
     assert table.stat().st_size > 290e6
     measure = [sys.executable, "-c", MEASURE, table, out]
     measured = subprocess.run(measure, check=True, capture_output=True, text=True)
-    # as the docstring says
+    # the limit that the docstring of ``ingest`` states
     assert int(measured.stdout) < 250 * MIB

@@ -23,7 +23,7 @@ from streamreg.ingest.convert import ingest
         (pa.float64(), [0.1, -1e308, 1e-300]),
         (pa.bool_(), [True, False, True]),
         (pa.decimal128(10, 2), [Decimal("1.25"), Decimal(-2), Decimal("0.5")]),
-        # float64 has no 0.1: the nearest is wanted
+        # float64 has no 0.1: the nearest value is expected
         (pa.decimal128(38, 20), [Decimal("0.1"), Decimal("-12.3"), Decimal("1e17")]),
     ],
     ids=str,
@@ -200,7 +200,7 @@ def test_a_column_must_exist_and_have_one_role(options, said, tmp_path, out):
         ("t.csv", b"\n\n", "is empty"),
         ("t.csv", b"x,y\n", "has no rows"),
         ("t.csv", b"x,y", "has no rows"),
-        ("t.csv", b"x;y\n1;2\n", "no column 'y'; closest: 'x;y'; is it commas that separate"),
+        ("t.csv", b"x;y\n1;2\n", "no column 'y'; closest: 'x;y'; are values separated by"),
         ("t.csv", b"x,y,x\n1,2,3\n", "2 columns named 'x'"),
         ("t.csv", b"x,y\n1,2\n3\n", "Row #3: Expected 2 columns, got 1"),
         ("t.csv", b"x,y\n" + b"1,2\n" * 600_000 + b"1,2,3\n", "Row #600002: Expected 2 columns"),
@@ -215,7 +215,9 @@ def test_a_column_must_exist_and_have_one_role(options, said, tmp_path, out):
     ],
 )
 @pytest.mark.parametrize("drop_missing", [False, True])
-def test_tables_that_cannot_be_read(name, content, said, drop_missing, tmp_path, out):
+def test_unreadable_tables_are_named_with_the_reason(
+    name, content, said, drop_missing, tmp_path, out
+):
     if content is not None:
         (tmp_path / name).write_bytes(content)
     refusal = message(tmp_path / name, out, drop_missing=drop_missing)

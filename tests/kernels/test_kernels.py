@@ -1,4 +1,4 @@
-"""The kernels against a reference, in NumPy and in a strict array API namespace."""
+"""The kernels compared with a reference, which runs in NumPy and in array_api_strict."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def blocks(draw):
 def assert_same(state, expected):
     for name, value in expected.items():
         wanted = np.asarray(value)
-        # values are of order 1 and above; smaller ones are differences
+        # values are of order 1 and above; smaller ones are differences of such values
         size = np.max(np.abs(wanted), initial=1.0)
         np.testing.assert_allclose(
             getattr(state, name), wanted, rtol=ROUNDING, atol=ROUNDING * size, err_msg=name
@@ -84,7 +84,7 @@ def test_moments(xp, kernels, drawn, scaled):
         x_scale=np.full(d, scale) if scaled else None,
         y_scale=np.full(k, scale) if scaled else None,
     )  # fmt: skip
-    # means are about the first row, bounds as stored
+    # the state has means less the first row, and bounds of values as stored
     whole = state._replace(
         mean=state.origin + state.mean, y_mean=state.y_origin + state.y_mean,
         low=state.low * scale, high=state.high * scale,

@@ -1,6 +1,6 @@
 """The loops give the same bits on every processor that fuses products with sums.
 
-A program of C calls them: for the levels of this processor, and for ARM64, which QEMU emulates.
+A C program calls them, compiled for this processor's levels and for ARM64, which QEMU emulates.
 """
 
 from __future__ import annotations

@@ -199,7 +199,7 @@ def test_an_interrupt_while_an_output_is_replaced_leaves_the_new_one(tmp_path, m
         renamed.append(rename(self, target))
         if len(renamed) == at:
             os.kill(os.getpid(), signal.SIGINT)
-            # until it is handled
+            # long enough for Python to handle the signal
             threading.Event().wait(0.05)
 
     monkeypatch.setattr(type(path), "rename", interrupted)

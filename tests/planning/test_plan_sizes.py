@@ -13,7 +13,7 @@ from streamreg import InputError, MemoryLimitError
 
 
 class Declared:
-    """An array of any size, none of which can be read."""
+    """An array that declares any shape, and fails if it is read."""
 
     dtype = np.dtype("f8")
 
@@ -29,7 +29,7 @@ class Declared:
     [(10**15, 20, "149.2 PiB"), (10**18, 100, "700.8 EiB"), (2**63 - 1, 5, "384.0 EiB"),
      (1000, 10**9, "7.3 TiB")],
 )  # fmt: skip
-def test_bytes_of_a_pass_are_readable_however_many(n_rows, n_features, a_pass):
+def test_the_size_of_a_pass_is_readable_however_large_it_is(n_rows, n_features, a_pass):
     made = streamreg.plan(Declared(n_rows, n_features), Declared(n_rows), n_threads=1)
     assert f"each pass reads {a_pass}; " in str(made)
     assert f"N = {n_rows:,}, D = {n_features:,}" in str(made)
@@ -45,7 +45,7 @@ def test_more_rows_than_an_array_can_have_are_refused():
     # limits at which the stored array does not fit, and the rewritten one does
     [((50, 2000), (10**6, 5000), "14.6 MiB"), ((3000, 2000), (4000, 5000), "20 MiB")],
 )
-def test_advice_keeps_within_the_array(tmp_path, shape, chunks, limit):
+def test_advised_chunks_are_no_larger_than_the_array(tmp_path, shape, chunks, limit):
     X = zarr.create_array(tmp_path / "X", shape=shape, chunks=chunks, dtype="f8")
     advice = str(streamreg.plan(X, np.ones(shape[0]), memory_limit=limit, n_threads=1))
     rows, columns = re.search(r"chunks=\((\d+), (\d+)\)", advice).groups()

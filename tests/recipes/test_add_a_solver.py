@@ -142,7 +142,7 @@ def registered(monkeypatch):
 
 @pytest.fixture(scope="module")
 def problem():
-    """X (30 000, 8) and y (30 000,) of which half the columns know nothing."""
+    """X (30 000, 8), half of whose columns have no effect on y (30 000,)."""
     random = np.random.default_rng(0)
     X = random.standard_normal((30_000, 8)) + 0.5
     y = X @ [3, -2, 0, 0, 1, 0, 0.05, 0] + 7 + random.standard_normal(len(X))

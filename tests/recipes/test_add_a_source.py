@@ -35,7 +35,7 @@ class Shard:
 class NpyFolderSource(RowSource):
     """The rows of all .npy files of a folder, in the order of their names; a file is a chunk."""
 
-    # if the workers see the folder under the same path
+    # empty: workers can read the folder if they see it under the same path
     why_unreachable_from_workers = ""
 
     def __init__(self, folder: Path) -> None:
@@ -129,7 +129,7 @@ def test_threads_and_a_cluster_give_bitwise_identical_coefficients(data, client_
     assert one == two == cluster
 
 
-def test_other_paths_are_still_those_of_zarr(store):
+def test_zarr_still_opens_all_other_paths(store):
     X = np.random.default_rng(0).standard_normal((100, 3))
     model = LinearRegression().fit(store(X), X[:, 0])
     np.testing.assert_allclose(model.coef_, [1, 0, 0], atol=1e-12)

@@ -122,7 +122,7 @@ def test_divergence_names_the_largest_stable_rate(X, standardize, fit_intercept,
     y = X @ rng.standard_normal(X.shape[1]) + noise * rng.standard_normal(len(X))
     kind = {"fit_intercept": fit_intercept, "l2": l2}
     largest = 2 / spectrum(X, standardize=standardize, **kind)
-    # one segment: there are a thousand epochs
+    # one segment, because there are a thousand epochs
     kind["cuts"] = ()
     # one percent too large diverges slowly, and must be detected too
     for rate in (1.01 * largest, 1.5 * largest, 1e9 * largest, 1e300):
@@ -199,7 +199,7 @@ def test_running_out_of_epochs_is_reported():
 
 
 @pytest.mark.parametrize("tol", [1e-4, 1e-8, 1e-12])
-def test_cg_stops_when_the_gradient_is_tol_of_the_first(tol):
+def test_cg_stops_when_the_gradient_is_tol_times_the_first(tol):
     X, y = ill_conditioned(30)
     records = []
     solution = ConjugateGradient(tol=tol).solve(

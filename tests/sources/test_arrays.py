@@ -1,4 +1,4 @@
-"""NumPy arrays, memory maps, HDF5 and array-likes: the rows that NumPy has, in bounded memory."""
+"""NumPy arrays, memory maps, HDF5 and array-likes are read as by NumPy, in bounded memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from streamreg.sources.open import open_dataset
 
 
 class ArrayLike:
-    """No more than shape, dtype and slices."""
+    """An array that has only shape, dtype and slices."""
 
     def __init__(self, values):
         self.values = values
@@ -46,7 +46,7 @@ def assert_rows(source, values, spans):
 
 
 def views(draw, values):
-    """Rows and columns of an array, near and far apart, in C or Fortran order."""
+    """Views of some rows and columns of an array, adjacent or with gaps."""
     row_step = draw(st.sampled_from([1, 1, 2, 3]))
     first = draw(st.integers(0, len(values) - 1))
     view = values[first::row_step]
@@ -78,7 +78,7 @@ def test_memory_maps_have_the_rows_of_numpy(tmp_path, data):
     path.write_bytes(bytes(offset) + values.tobytes(order=order))
     mapped = np.memmap(path, values.dtype, mode, offset, values.shape, order)
     if mode == "c":
-        # such changes are only in memory
+        # changes to a map of mode "c" are only in memory
         mapped[0] = values[0] = 1
     view = views(data.draw, mapped)
     if data.draw(st.booleans()):
@@ -183,7 +183,7 @@ def test_hdf5_messages_name_file_and_path(hdf5):
     assert source.name == f"X ({hdf5.filename}/features)"
 
 
-def test_damaged_hdf5_is_named_by_rows(tmp_path):
+def test_the_error_of_damaged_hdf5_names_the_rows(tmp_path):
     h5py = pytest.importorskip("h5py")
     values = np.random.default_rng(0).random((40, 5))
     with h5py.File(tmp_path / "X.h5", "w") as file:
@@ -217,7 +217,7 @@ def test_anything_with_shape_dtype_and_slices_is_read(data):
     assert_rows(source, values, data.draw(ours.spans(len(values))))
 
 
-def test_opening_slices_nothing():
+def test_opening_an_array_reads_nothing():
     class Untouched(ArrayLike):
         def __getitem__(self, rows):
             raise AssertionError(rows)

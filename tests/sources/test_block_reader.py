@@ -64,7 +64,7 @@ def test_a_file_whose_status_cannot_be_read_is_closed(tmp_path, monkeypatch, sto
             with pytest.raises(DataCorruptionError, match=r"c/0/0 of .* Input/output error"):
                 reader.read(0, 100)
         else:
-            # from the map instead
+            # rows are read from the map instead
             np.testing.assert_array_equal(reader.read(0, 100), np.ones((100, 3)))
     reader.close()
     assert n_open_files() == before
@@ -103,7 +103,7 @@ def _contiguous(path, X):
 
 
 @pytest.mark.parametrize("written", [_many_files, _many_shards, _mapped, _contiguous])
-def test_rows_that_stay_in_their_files_are_those_that_are_read(tmp_path, written):
+def test_kernels_read_the_same_rows_from_files_as_the_reader(tmp_path, written):
     X = np.random.default_rng(0).standard_normal((5_000, 6))
     dataset = open_dataset(written(tmp_path, X), X[:, 0])
     reader = BlockReader(dataset)
@@ -124,7 +124,7 @@ def test_rows_that_stay_in_their_files_are_those_that_are_read(tmp_path, written
     reader.close()
 
 
-def test_rows_of_more_files_than_are_open_at_once_are_read_in_pieces(tmp_path):
+def test_rows_of_more_files_than_may_be_open_are_read_in_pieces(tmp_path):
     X = np.random.default_rng(0).standard_normal((20_000, 40))
     group = zarr.create_group(tmp_path / "a.zarr")
     group.create_array("X", data=X, chunks=(100, 40), compressors=None)
@@ -137,7 +137,7 @@ def test_rows_of_more_files_than_are_open_at_once_are_read_in_pieces(tmp_path):
     assert len(block.X.files) == 0
     assert block.is_finite()
     assert_gradient(reader.read(0, 20_000, in_files=True), X)
-    # a piece, and never the whole block
+    # the buffer never held more than a piece of the block
     assert reader._X._buffer.rows(0).base.nbytes <= 300_000
     reader.close()
     assert n_open_files() <= before
@@ -173,7 +173,7 @@ def test_kernels_read_the_hdf5_file_that_is_open(tmp_path, monkeypatch, change):
 
 
 def test_hdf5_converts_a_stored_type_that_is_not_the_arrays_dtype(tmp_path):
-    # 12 bits of 16, from the fourth on
+    # 12 of 16 bits, from bit 4 on
     stored = h5py.h5t.STD_U16LE.copy()
     stored.set_precision(12)
     stored.set_offset(4)

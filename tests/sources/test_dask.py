@@ -1,4 +1,4 @@
-"""Dask arrays and lazy expressions have the rows of NumPy; shared work is warned of."""
+"""Dask arrays and lazy expressions give the rows that NumPy gives; shared work gives a warning."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_any_chunks_have_the_rows_of_numpy(data):
 def test_lazy_expressions_have_the_rows_of_numpy(data):
     n = data.draw(st.integers(2, 60))
     values = ours.filled((n, 4), np.dtype("f8"))
-    # Dask itself takes no means of empty chunks
+    # Dask itself cannot compute means of empty chunks
     chunks = (data.draw(ours.heights(n, empty=False)), data.draw(ours.heights(4, empty=False)))
     x = da.from_array(values, chunks=chunks)
     make = data.draw(
@@ -105,7 +105,7 @@ def test_planning_and_opening_compute_nothing():
         lambda x: da.cumsum(x, axis=0),
     ],
 )
-def test_work_that_most_chunk_rows_share_is_warned_of_once(make):
+def test_work_that_most_chunk_rows_share_gives_one_warning(make):
     lazy = make(Loads().array)
     source = open_source(lazy, "X")
     with pytest.warns(DataWarning, match=r"a chunk row of the Dask array X needs \d+ of \d+ tasks"):
@@ -127,13 +127,13 @@ def test_work_that_most_chunk_rows_share_is_warned_of_once(make):
         lambda x: (y := x.persist(scheduler="sync")) - y.mean(axis=0).compute(),
     ],
 )
-def test_chunk_rows_that_share_little_are_not_warned_of(make):
-    # warnings are errors
+def test_chunk_rows_that_share_little_give_no_warning(make):
+    # pytest turns a warning into an error
     lazy = make(Loads().array)
     np.testing.assert_array_equal(read_all(open_source(lazy, "X")), lazy)
 
 
-def test_what_is_computed_first_is_not_computed_again():
+def test_a_mean_that_was_computed_before_is_not_computed_again():
     loads = Loads()
     source = open_source(loads.array - loads.array.mean(axis=0).compute(), "X")
     loads.count.clear()
@@ -162,8 +162,8 @@ def test_many_readers_compute_what_numpy_does():
     assert loads.count == Counter(range(ROWS // HEIGHT))
 
 
-def test_a_chain_through_all_blocks_may_be_entered_at_its_end():
-    # each block's offset needs the one before: deeper than Python's stack
+def test_the_last_chunk_of_a_long_chain_can_be_read_first():
+    # each chunk needs the sum of the one before: a recursion would exceed Python's stack
     values = np.ones((3000, 1))
     source = open_source(da.cumsum(da.from_array(values, chunks=(1, 1)), axis=0), "X")
     with pytest.warns(DataWarning, match=r"of 3,000 chunk rows computes them again"):

@@ -1,4 +1,4 @@
-"""Arrays of libraries that may know nothing of threads."""
+"""Arrays of libraries that may not be safe to use on several threads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from streamreg.sources.kinds import open_source
 
 
 class Foreign:
-    """No more than shape, dtype and slices; notes how many reads are under way at once."""
+    """An array that has only shape, dtype and slices, and counts the reads in progress."""
 
     under_way, most = 0, 0
 

@@ -103,7 +103,7 @@ bool run_block(const Kernel& kernel, bool backwards) {
     return true;
 }
 
-// Run a grid; return how many numbers were written after the shared ones, -1 if threads hang.
+// Run a grid; return how many numbers were written past shared memory, or -1 if threads hang.
 template <typename Kernel>
 int launch(unsigned blocks, unsigned threads, unsigned n_shared, Kernel kernel) {
     const double mark = -1.2345e67;
@@ -114,7 +114,7 @@ int launch(unsigned blocks, unsigned threads, unsigned n_shared, Kernel kernel) 
     contexts.resize(threads);
     for (unsigned block = 0; block < blocks; ++block) {
         blockIdx.x = block;
-        // a block does not find what the block before it shared
+        // a block must not find what the block before it left in shared memory
         for (unsigned at = 0; at < n_shared + 4096; ++at) shared[at] = mark;
         if (!run_block(kernel, block % 2)) return -1;
         for (unsigned at = n_shared; at < n_shared + 4096; ++at) broken += shared[at] != mark;

@@ -3,9 +3,9 @@
 A process kills itself, after a random number of blocks or before a random one of its operations on
 the disk. Both are counted, so the moments do not depend on the time that anything takes.
 
-Prints, as JSON: whether each fit came to the result of a fit that nobody killed, how often each was
-killed between blocks and while it wrote, how many blocks had to be read again for a kill (of all
-fits the largest average), and the number of blocks of all passes.
+Prints, as JSON: whether each fit has the result of a fit that was never killed; the number of kills
+between blocks, and during writes; the number of blocks that a kill causes to be read again (an
+average for each fit, of which the largest is printed); and the number of blocks of all passes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BLOCK, WRITE = 0, 1
 class Moments(Progress):
     """Counts blocks and writes, and kills the process at one of them.
 
-    The counts are in shared memory, because a process that is killed takes its own with it.
+    The counts are in shared memory, because the memory of a killed process is lost.
     """
 
     def __init__(self):
@@ -42,7 +42,7 @@ class Moments(Progress):
         self._fatal = None
 
     def kill_at(self, kind, number):
-        """Kill this process at the next block, or write, of this number."""
+        """Kill this process at the ``number``-th block or write from now on."""
         self._fatal = kind, self.counts[kind] + number
 
     def count(self, kind):
@@ -65,7 +65,7 @@ def fitted(path, settings, moments):
 
 
 def killed_at(kind, number, path, settings, moments, out):
-    """Fit in a child process that is killed at a moment; return whether it came to that."""
+    """Fit in a child process that is to be killed at a moment; return whether it was killed."""
     pid = os.fork()
     if not pid:
         code = 1
@@ -82,7 +82,7 @@ def killed_at(kind, number, path, settings, moments, out):
 
 def main(path, solver, n_fits, seed):
     folder, chance = Path(path).parent, random.Random(seed)
-    # a resumed fit reports the rows of earlier runs for progress: count blocks that are read only
+    # a resumed fit reports the rows of earlier runs, but only blocks that are read must be counted
     ThreadsEngine._report_rows_before = lambda *_: None
     checkpoint_file.INTERVAL_SECONDS, checkpoint_file._LEAST_MULTIPLE = 0.0, 0
     settings = FitConfig.parse(

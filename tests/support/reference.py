@@ -16,7 +16,7 @@ Sums: TypeAlias = dict[str, AnyArray]
 
 
 def products(X: AnyArray, y: AnyArray, weight: AnyArray, V: AnyArray, bias: AnyArray) -> Sums:
-    """Return sums over u = XV + b, less y in its first K columns; V is (D, M), b (M,)."""
+    """Return sums over u = XV + b; y is subtracted from the first K columns; V (D, M), b (M,)."""
     xp = namespace(X)
     k = y.shape[1]
     u = xp.matmul(X, V) + bias
@@ -53,7 +53,7 @@ def moments(X: AnyArray, y: AnyArray, weight: AnyArray) -> Sums:
 
 
 def gram(X: AnyArray, y: AnyArray, weight: AnyArray, *, centred: bool) -> Sums:
-    """Return second moments about the mean, or about zero; ``gram`` is the whole square."""
+    """Return second moments about the mean, or about zero; ``gram`` has both triangles."""
     xp = namespace(X)
     none, y_none = xp.zeros_like(X[0, :]), xp.zeros_like(y[0, :])
     mean, y_mean = (_mean(X, weight), _mean(y, weight)) if centred else (none, y_none)

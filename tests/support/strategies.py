@@ -54,7 +54,7 @@ def chunk_shapes(shape: tuple[int, ...]) -> st.SearchStrategy[tuple[int, ...]]:
 
 @st.composite
 def heights(draw: st.DrawFn, n_rows: int, *, empty: bool = True) -> tuple[int, ...]:
-    """Cut ``n_rows`` into pieces of any height, empty ones too unless they must not be."""
+    """Cut ``n_rows`` into pieces of any height; some may be empty if ``empty``."""
     cuts = draw(st.lists(st.integers(0, n_rows), max_size=6).map(sorted))
     pieces = tuple(stop - start for start, stop in pairwise([0, *cuts, n_rows]))
     return pieces if empty else tuple(piece for piece in pieces if piece)

@@ -1,10 +1,11 @@
-/* A tile of rows, widened, centred and weighted for XᵀX, which BLAS multiplies. */
+/* Widen, centre and weight a tile of rows, from which BLAS then computes XᵀX. */
 #include "rows.h"
 
 /* Write the n rows of x to `out` as (x·scale - shift - mean)·√s, and their mean to `mean` (d,).
  *
  * Columns that differ from their shift are marked in `varies` (d,), unless it is NULL. `weight` is
- * (n,) or NULL, `total` its sum, or n. Without `mean`, nothing is subtracted but the shift.
+ * (n,) or NULL; `total` is the sum of the weights, or n. If `mean` is NULL, only the shift is
+ * subtracted.
  */
 EXPORT void centre(const struct rows *x, const double *weight, double total, double *mean, double *varies,
             double *out)

@@ -8,7 +8,7 @@
 #define EACH_COLUMN _Pragma("GCC unroll 2") for (int c = 0; c < n_columns; c++)
 
 /* xV; `v` is (n_columns, d). Eight lanes are summed along the row, then the rest of the row.
- * Unless it is NULL, the rows are written to `copy` (n_rows, d) as float64. */
+ * Unless `copy` (n_rows, d) is NULL, the rows are also written to it, as float64. */
 INLINE void dot_rows(int type, int n_rows, int n_columns, const struct rows *x, int64_t row,
                      const double *v, double dots[ROWS][COLUMNS], double *copy)
 {

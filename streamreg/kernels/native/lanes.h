@@ -1,7 +1,7 @@
 /* Eight float64 lanes: the same sums, in the same order, on every processor.
  *
  * A processor with AVX-512 holds the lanes in one register, one with AVX2 in two, one with NEON in
- * four. Products are fused with the sum that they are added to (one rounding), so that all of them
+ * four. Products are fused with the sum that they are added to (one rounding), so all processors
  * give the same bits. The baseline of x86-64 has no fused instruction: it rounds twice.
  */
 #ifndef STREAMREG_LANES_H
@@ -87,7 +87,7 @@ INLINE lanes multiply_lanes(lanes a, lanes b)
     return a;
 }
 
-/* The smaller and the larger of each lane; of b where a is NaN. */
+/* The smaller, and below the larger, of each lane; that of b if a is NaN. */
 INLINE vector min_vector(vector a, vector b)
 {
 #if defined(__AVX512F__)
@@ -157,7 +157,7 @@ INLINE void store_float64(double *values, lanes v)
     EACH_REGISTER memcpy(values + REGISTER_LANES * i_, &v.at[i_], sizeof(vector));
 }
 
-/* The sum of the lanes, always in this order: of the halves, of their halves, of the last two. */
+/* The sum of the lanes, in this order: the two halves are added, then theirs, then the last two. */
 INLINE double sum_of(lanes v)
 {
 #if defined(__AVX2__)

@@ -24,14 +24,14 @@ struct moments {
     double *scratch;      /* `moments_scratch` values */
 };
 
-/* Rows of a tile, 256 KiB of float64 or 8 rows: they depend on nothing but d. */
+/* The number of rows of a tile, 256 KiB of float64 or 8 rows, depends on nothing but d. */
 INLINE int64_t tile_rows(int64_t d)
 {
     const int64_t rows = d ? (256 << 10) / (8 * d) : 8;
     return rows < 8 ? 8 : rows - rows % 4;
 }
 
-/* Sums of a tile: the means, squares and products with y of d features, and k means of y. */
+/* The number of sums of a tile: means, squares and products with y of d features, k means of y. */
 INLINE int64_t sums_of_tile(int64_t d, int64_t k)
 {
     return (2 + (k ? k : 1)) * d + k;
@@ -151,7 +151,7 @@ INLINE void sum_rows(int type, int is_scaled, struct tile *t, const struct momen
         add_centred(type, is_scaled, 1, t, i, m);
 }
 
-/* Move the means, given those of a tile, and add its sums. */
+/* Merge a tile: update the means and add its sums. */
 static void merge(const struct tile *t, const struct moments *m)
 {
     const double share = t->total / (*m->s + t->total), ratio = *m->s * share;
@@ -215,14 +215,14 @@ static void add(const void *sums, const struct rows *x, int64_t row)
     }
 }
 
-/* Values of scratch memory: the sums of a tile, and a tile that is widened. */
+/* The number of values of scratch memory: the sums of a tile, and a tile that is widened. */
 EXPORT int64_t moments_scratch(int64_t d, int64_t k)
 {
     return sums_of_tile(d, k) + tile_rows(d) * d;
 }
 
-/* Returns how many rows were added: fewer if files could not be read. Of files whole tiles are
- * read, so that the bits are those of rows in memory. */
+/* Returns how many rows were added: fewer if files could not be read. Files are read in whole
+ * tiles, so that the result is bitwise identical to that of rows in memory. */
 EXPORT int64_t add_moments(const struct rows *x, const struct moments *m, struct files *from)
 {
     return add_pieces(x, from, tile_rows(x->d), m, add);

@@ -4,7 +4,7 @@
 
 #include "pieces.h"
 
-/* Read bytes of a file; whether all were there. */
+/* Read bytes of a file; return whether all could be read. */
 static int read_bytes(int file, char *to, int64_t nbytes, int64_t offset)
 {
     while (nbytes > 0) {
@@ -18,7 +18,7 @@ static int read_bytes(int file, char *to, int64_t nbytes, int64_t offset)
     return 1;
 }
 
-/* Read rows `start` to `stop` of the block into the piece; whether all could be read. */
+/* Read rows `start` to `stop` of the block into the piece; return whether all could be read. */
 static int read_piece(const struct files *from, int64_t start, int64_t stop, int64_t row_nbytes)
 {
     char *to = from->piece;
@@ -44,7 +44,7 @@ int64_t add_pieces(const struct rows *x, struct files *from, int64_t step, const
     }
     const int64_t row_nbytes = x->d * size_of(x->type);
     const int64_t most = from->piece_nbytes / row_nbytes / step * step;
-    /* of wide rows, fewer than a step may fit in a piece */
+    /* if the piece holds less than a step, no rows are added: the caller reads a step at a time */
     from->piece_rows = most ? most : step;
     int64_t done = 0;
     while (most && done < x->n) {

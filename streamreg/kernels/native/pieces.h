@@ -9,14 +9,14 @@ struct files {
     int64_t n_parts;        /* 0: the rows have to be read in another way */
     const int64_t *files;   /* (n_parts,) descriptors */
     const int64_t *offsets; /* (n_parts,) of the first row of each part, in bytes */
-    const int64_t *bounds;  /* (n_parts + 1,) the first row of each part, then the rows of all */
+    const int64_t *bounds;  /* (n_parts + 1,) the first row of each part, then the number of rows */
     int64_t first;          /* the row of the block to begin with */
     int64_t piece_nbytes;
     char *piece;
-    int64_t piece_rows; /* set: rows of a piece */
+    int64_t piece_rows; /* output: rows of a piece */
 };
 
-/* Adds rows to sums; `row` is the number of the first one among those of the call. */
+/* Adds rows to sums; `row` counts the rows of the same add_pieces call before the first one. */
 typedef void (*add_rows_to)(const void *sums, const struct rows *rows, int64_t row);
 
 /* Add the rows in memory, or, unless `from` is NULL, those of files in pieces of a multiple of `step`

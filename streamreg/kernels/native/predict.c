@@ -30,7 +30,7 @@ INLINE void predict_type(int type, const struct rows *x, const double *v, const 
     }
 }
 
-/* Write Xw + b to `out` (n, k); `v` is wᵀ (k, d), `b` (k,), `tile` as the scratch of products. */
+/* Write Xw + b to `out` (n, k); `v` is wᵀ (k, d), `b` (k,), `tile` holds `products_scratch` values. */
 EXPORT void predict(const struct rows *x, const double *v, const double *b, int64_t k, double *out,
              double *tile)
 {

@@ -1,10 +1,10 @@
-/* What this processor can do, and what was compiled; itself compiled for the baseline. */
+/* What this processor can do, and which sources were compiled. Built for the baseline. */
 #include "lanes.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
 
-/* Which registers the system saves for a thread: bits 1 and 2 those of AVX, 5 to 7 of AVX-512. */
+/* Which registers the system saves for a thread: bits 1 and 2 mean AVX, bits 5 to 7 AVX-512. */
 static uint32_t saved_registers(void)
 {
     uint32_t low, high;
@@ -15,7 +15,7 @@ static uint32_t saved_registers(void)
 
 /* The name of the best build: 4 for x86-64-v4, 3 for x86-64-v3, 0 for the baseline.
  *
- * Not by __builtin_cpu_supports, which knows no processor where the compiler is Zig's. Bits of cpuid:
+ * __builtin_cpu_supports is not used: compiled by Zig, it recognises no processor. Bits of cpuid:
  * Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2A.
  */
 EXPORT int best_level(void)

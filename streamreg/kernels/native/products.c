@@ -1,8 +1,8 @@
 /* u = XV + b, less y in its first columns, and uᵀsX, while the rows are in cache.
  *
  * Four rows at a time: the coefficients and the sums are then read once for the four. Each dot
- * product is summed in eight lanes, then the rest of the row; each sum over rows is in their order.
- * So the bits depend neither on how many rows are taken at a time nor on the processor.
+ * product is summed in eight lanes, then over the rest of the row; sums over rows add them in
+ * order. So the bits depend neither on how many rows are taken at a time nor on the processor.
  */
 #include "dots.h"
 #include "pieces.h"
@@ -25,7 +25,7 @@ struct products {
  * measured 1.1 to 1.4 times as fast for float32 with one column. */
 #define COPIED 512
 
-/* products += uᵀX for some rows and columns; prefetches as much of `next`, as stored */
+/* products += uᵀX for some rows and columns; prefetches as many rows at `next`, of type `stored` */
 INLINE void add_rows(int type, int n_rows, int n_columns, const struct rows *x, int64_t row,
                      double u[ROWS][COLUMNS], double *products, const char *next, int stored)
 {
@@ -99,8 +99,8 @@ INLINE void add_group(int type, int n_rows, int n_columns, const struct rows *x,
 }
 
 /* Whether rows are read in the order of memory, as processors prefetch them, rather than four at a
- * time. Measured, from memory: D = 64 to 256, 1.3 to 1.7 times as fast; shorter and longer rows, and
- * rows in cache, 0.8 to 1.0 times. */
+ * time. Measured, from memory: D = 64 to 256, 1.3 to 1.7 times as fast; shorter and longer rows,
+ * and rows in cache, 0.8 to 1.0 times. */
 INLINE int is_read_by_row(const struct rows *x)
 {
     const int64_t row_nbytes = x->d * size_of(x->type);
@@ -111,7 +111,7 @@ INLINE int is_read_by_row(const struct rows *x)
 INLINE void add_columns(int type, int n_columns, const struct rows *x, int64_t start, int64_t stop,
                         const struct products *p, int64_t column, int64_t target_row)
 {
-    /* as many as the sums of their dot products find registers */
+    /* as many rows as have registers for the sums of their dot products */
     const int rows = REGISTER_LANES < 8 && n_columns > 1 ? 2 : ROWS;
     struct sums sums = {{0}, {0}};
     EACH_COLUMN

@@ -15,7 +15,7 @@ enum type {
     UINT8, UINT16, UINT32, UINT64,
 };
 
-/* n rows of d values in C order; x·scale - shift is what is meant by a value x */
+/* n rows of d values in C order; a stored value x stands for x·scale - shift */
 struct rows {
     const void *values;
     int64_t n;
@@ -27,7 +27,7 @@ struct rows {
     int64_t in_cache; /* whether they were just written to the cache */
 };
 
-/* Rows that loops read as they are: the rest is widened to float64 first, a tile at a time. */
+/* Whether loops read the rows as they are; others are widened to float64 first, by tiles. */
 INLINE int is_direct(const struct rows *x)
 {
     return x->type <= FLOAT32 && !x->swapped && !x->scale && !x->shift;
@@ -43,7 +43,7 @@ INLINE int64_t size_of(int type)
     }
 }
 
-/* `type` is a constant where this is used, so that nothing is left of the choice. */
+/* `type` is a constant in every caller, so that the compiler removes the branch. */
 INLINE lanes load_lanes(int type, const void *values, int64_t at)
 {
     const char *first = (const char *)values + at * size_of(type);

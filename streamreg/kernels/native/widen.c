@@ -1,4 +1,4 @@
-/* Every stored type as float64. */
+/* Convert every stored type to float64. */
 #include "rows.h"
 
 INLINE uint8_t swap_1(uint8_t bits) { return bits; }
@@ -6,8 +6,8 @@ INLINE uint16_t swap_2(uint16_t bits) { return __builtin_bswap16(bits); }
 INLINE uint32_t swap_4(uint32_t bits) { return __builtin_bswap32(bits); }
 INLINE uint64_t swap_8(uint64_t bits) { return __builtin_bswap64(bits); }
 
-/* The value of a half. Subnormal halves are 2⁻¹⁴(1 + m/2¹⁰) - 2⁻¹⁴: arithmetic with normal numbers,
- * because a library in the same process may have told the processor to take others for zeros. */
+/* Convert a float16. Subnormals are computed as 2⁻¹⁴(1 + m/2¹⁰) - 2⁻¹⁴, from normal numbers only,
+ * because a library in the same process may have told the processor to flush subnormals to zero. */
 INLINE double half_of(uint16_t bits)
 {
     const uint64_t magnitude = bits & 0x7fff, sign = bits & 0x8000;

@@ -81,13 +81,13 @@ class ChunkCodec:
             return
         try:
             self.compressor.decode(encoded, values)
-        # numcodecs raises RuntimeError, ValueError and OSError, also if bytes of the chunk are left
+        # numcodecs raises RuntimeError, ValueError and OSError, also if it does not fill the chunk
         except Exception as error:
             raise DamagedChunkError(f"{codec_id} cannot decode it ({error})") from error
 
 
 def parse_v3(codecs: Sequence[Mapping[str, Any]]) -> tuple[ChunkCodec, Literal["<", ">"]] | None:
-    """Return the codec and byte order of a Zarr v3 codec list; ``None`` if it uses others."""
+    """Return the codec and byte order of a Zarr v3 codec list; ``None`` for other codecs."""
     chain = [(codec["name"], codec.get("configuration") or {}) for codec in codecs]
     crc32c = chain[-1][0] == "crc32c"
     match chain[:-1] if crc32c else chain:
@@ -101,7 +101,7 @@ def parse_v3(codecs: Sequence[Mapping[str, Any]]) -> tuple[ChunkCodec, Literal["
 
 
 def parse_v2(metadata: Mapping[str, Any]) -> ChunkCodec | None:
-    """Return the codec of Zarr v2 metadata; ``None`` if it has filters, F order or others."""
+    """Return the codec of Zarr v2 metadata; ``None`` for filters, F order or other codecs."""
     transposed = metadata.get("order", "C") != "C" and len(metadata["chunks"]) > 1
     if transposed or metadata.get("filters"):
         return None

@@ -46,7 +46,7 @@ def require_checkable(stored: StoredArray) -> None:
     if stored.shards is None or nested:
         raise InputError(
             f"{stored.name} keeps shards inside other codecs, or their index in an unusual "
-            "form, so that absent chunks would be read as zeros unseen. Rewrite it with "
+            "form: absent chunks would be read as zeros without an error. Rewrite it with "
             "plain shards, or pass ",
             Remedy("missing_chunks", "fill"),
             " if absent chunks mean the fill value",
@@ -109,7 +109,7 @@ class FallbackReader(ChunkReader):
         return DataCorruptionError(f"{stored.chunk_text(damaged)} cannot be read: {why}. {remedy}")
 
     def _require_chunk(self, at: Place) -> None:
-        """Raise if a chunk is absent and may not be, or the index of its shard is damaged."""
+        """Raise if a chunk is absent and required, or if the index of its shard is damaged."""
         stored = self._source
         try:
             is_stored = self._is_stored(*stored.split(at))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # not blocking, because the open of a pipe would never return
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-# that are open at once, for the chunks of one block
+# the most files open at once, for the chunks of one block
 _MOST_FILES = 64
 
 
@@ -134,7 +134,7 @@ class LocalReader(ChunkReader):
 
     def _read_chunk(self, chunk: Place, out: Array, first: int) -> None:
         """Fill ``out``, which is contiguous and as wide as the chunk, as :meth:`_fill` does."""
-        # those of the last ``parts`` stay open, because kernels read them after a look at one row
+        # files of the last ``parts`` stay open: kernels read them after one row is read here
         if self._source.split(chunk)[0] not in self._open:
             self._close_all_but(set())
         span = self._locate(chunk)
@@ -167,7 +167,7 @@ class LocalReader(ChunkReader):
             raise self._error(chunk, f"has {count(nbytes, 'byte')} where {expected:,} belong")
 
     def _locate(self, chunk: Place) -> tuple[int, int, int] | None:
-        """Return descriptor, offset and size of a chunk; ``None`` if it is absent, and may be."""
+        """Return descriptor, offset and size of a chunk; ``None`` if absent, to be filled."""
         file_at, inner = self._source.split(chunk)
         opened, shards = self._open_file(chunk, file_at), self._source.shards
         if opened is None or shards is None:
@@ -189,7 +189,7 @@ class LocalReader(ChunkReader):
         return None
 
     def _open_file(self, chunk: Place, file_at: Place) -> tuple[int, int, int] | None:
-        """Open the file that holds a chunk; return what ``_locate`` does, but of the whole file."""
+        """Open the file that holds a chunk; return the descriptor, 0 and the size of the file."""
         stamps = self._files.stamps
         if file_at not in self._open:
             self._files.metadata.require_unchanged()

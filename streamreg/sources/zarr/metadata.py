@@ -25,7 +25,7 @@ _DOCUMENT_MAX_NBYTES = 16 * MIB
 
 
 def open_group(data: object) -> ArrayGroup | None:
-    """Return the Zarr group that ``data`` is, or is the path of; ``None`` if it is an array."""
+    """Return the Zarr group ``data``, or at the path ``data``; ``None`` if it is an array."""
     import zarr  # noqa: PLC0415  (imported only if there are Zarr arrays)
 
     node, label = opened(data, "X")
@@ -114,7 +114,7 @@ def is_zarr(data: object) -> bool:
 
 
 def opened(data: Any, name: str) -> tuple[Any, str]:  # noqa: ANN401  (a path, or a node of Zarr)
-    """Return the array or group that ``data`` is or is the path of, and its name for messages."""
+    """Return the array or group ``data``, or at the path ``data``, and its name for messages."""
     import zarr  # noqa: PLC0415  (imported only if there are Zarr arrays)
 
     if not isinstance(data, str | os.PathLike):
@@ -154,7 +154,7 @@ def local_folder(node: zarr.Array[Any] | zarr.Group) -> Path | None:
 
 
 def input_path(node: zarr.Array[Any] | zarr.Group) -> Path | None:
-    """Return the path on this machine that an array may have, by any kind of store."""
+    """Return the path that an array may have on this machine, whatever its kind of store."""
     store, inside = node.store_path.store, node.store_path.path
     # a store of fsspec, by which dask.array.from_zarr opens a path
     path = getattr(store, "path", None)
@@ -183,7 +183,7 @@ def _require_metadata(path: Path, label: str) -> None:
     raise InputError(
         f"{label} is a file, not a Zarr array. Tables go through `streamreg ingest`",
         PythonOnly(
-            '; of HDF5 files pass the h5py.Dataset, of .npy numpy.load(PATH, mmap_mode="r")'
+            '; for HDF5 files pass the h5py.Dataset, for .npy numpy.load(PATH, mmap_mode="r")'
         ),
     )
 

@@ -1,4 +1,4 @@
-"""A Zarr array as it is stored: what its reader needs to know, whichever reader it is."""
+"""A Zarr array as it is stored: what each of its readers needs to know."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from streamreg.sources.kinds import open_source
 
 
 class CountingStore(zarr.storage.MemoryStore):
-    """Records the keys of chunks of which it is asked whether they exist."""
+    """Records the keys of chunks whose existence is asked for."""
 
     def __init__(self, memory):
         super().__init__(memory, read_only=True)
@@ -25,7 +25,7 @@ class CountingStore(zarr.storage.MemoryStore):
 
 
 def stored(values, fill_value=0.0, **layout):
-    """Return an array in a new store, opened, and its store."""
+    """Return an open array in a new store, and that store."""
     memory = {}
     write_zarr(
         zarr.storage.MemoryStore(memory), values, chunks=(10, 2), fill_value=fill_value, **layout

@@ -19,7 +19,7 @@ from streamreg.sources.kinds import open_source
 from streamreg.sources.open import open_dataset
 
 
-@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system takes no such advice")
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system has no posix_fadvise")
 @pytest.mark.parametrize(
     ("layout", "expected"),
     [
@@ -73,12 +73,12 @@ def test_only_a_file_whose_rows_were_used_must_not_change(tmp_path):
     stamps = FileStamps((3,), str)
     for at in ((0,), (1,)):
         assert stamps.agree(at, before)
-    stamps.use((1,))  # a thread did, while another met damage in the same shard
+    stamps.use((1,))  # as by a thread, while another finds damage in that shard
     assert stamps.forget_unused((0,))
     assert not stamps.forget_unused((1,))
     assert stamps.agree((0,), after)
     assert not stamps.agree((1,), after)
-    # what one used, and another only looked at, is the same file
+    # one process used a file and another only opened it: both saw the same version
     other = FileStamps((3,), str)
     other.agree((1,), before)
     other.merge(stamps.seen())

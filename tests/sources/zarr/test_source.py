@@ -25,7 +25,7 @@ from streamreg.sources.open import open_dataset
 
 
 def same(read: np.ndarray, expected: np.ndarray) -> bool:
-    """Whether values and dtype agree; byte order is how they are stored, not what they are."""
+    """Whether values and dtype agree, whatever the byte order."""
     return read.dtype.newbyteorder("=") == expected.dtype.newbyteorder("=") and np.array_equal(
         read, expected
     )
@@ -186,7 +186,7 @@ def test_a_group_brings_names_y_and_weights(tmp_path):
 
 
 def test_attributes_may_hold_nan(store):
-    # xarray writes such _FillValue
+    # xarray writes such a _FillValue
     path = Path(store(np.arange(3.0)), "zarr.json")
     document = json.loads(path.read_text())
     document["attributes"] = {"_FillValue": float("nan")}
@@ -288,7 +288,7 @@ def test_a_chunk_that_decodes_to_fewer_rows_is_damaged(store, kind, n_rows):
     path = store(values, chunks=(250, 8), **layout)
     Path(path, file).write_bytes((encode or codec.encode)(values[250 : 250 + n_rows]))
     reader = open_source(path, "X").open()
-    # rows of the last chunk stay in the reader's buffer
+    # the rows of the previous chunk stay in the reader's buffer
     assert same(reader.read(0, 250), values[:250])
     with pytest.raises(DataCorruptionError, match=rf"{re.escape(file)} of .*{says}"):
         reader.read(250, 500)
@@ -322,7 +322,7 @@ def test_shards_that_cannot_be_checked_are_refused_unless_they_may_be_filled(sto
 
 
 def test_unequal_chunks_are_refused(tmp_path):
-    # Zarr-Python 3.2 and later can, with a setting
+    # Zarr-Python 3.2 and later can write unequal chunks, with a setting
     if not hasattr(zarr.Array, "read_chunk_sizes"):
         pytest.skip("this zarr-python writes equal chunks only")
     with zarr.config.set({"array.rectilinear_chunks": True}):

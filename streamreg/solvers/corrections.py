@@ -147,7 +147,9 @@ class Equations:
 
     def is_exact_enough(self, found: Corrected) -> bool:
         """Whether the largest weights, in coordinates, have the digits that a fit needs."""
-        largest = np.max(np.abs(found.point.v.high), axis=0)
+        # weights that do not change y in its last digit may be 0
+        least = EPS * self.y_size
+        largest = np.maximum(np.max(np.abs(found.point.v.high), axis=0), least)
         return bool((np.max(self.errors(found), axis=0) <= _NEEDED * largest).all())
 
     @property

@@ -258,3 +258,12 @@ def test_digits_and_condition_are_saved_with_the_model(tmp_path):
         np.testing.assert_array_equal(loaded.digits_, model.digits_)
         assert loaded.condition_ == model.condition_
     assert LinearRegression(solver="cg").fit(X[:, :2], y).digits_ is None
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_an_effect_of_zero_is_solved(solver):
+    X = np.array([[0.0, 0], [0, 1], [1, 0], [1, 1]])
+    solution, _ = solve(solver, X, np.array([0.0, 1, 1, 0]))
+    assert solution.status is Status.SOLVED
+    np.testing.assert_array_equal(solution.coefficients, np.zeros((2, 1)))
+    np.testing.assert_array_equal(solution.intercept, [0.5])

@@ -300,8 +300,11 @@ class Equations:
         sums = _TWO_FLOAT_UNIT * 8 * np.sqrt(found.n) * np.linalg.norm(far) * residual
         # means have the relative error of sums
         means = self.rounding * np.linalg.norm(offset) * np.abs(found.mean_residual)
-        # the penalty is the square of its rounded root
-        penalty = 4 * _UNIT * self.y_size * bool(self.problem.penalty.strength)
+        # the penalty is the square of its rounded root: λ has a relative error of 2u, and
+        # ‖R⁻ᵀ√λ/σ‖ ≤ 1
+        root = self.problem.penalty.root(self.units.x)
+        share = np.where(determined, root / self.scale, 0.0)
+        penalty = 4 * _UNIT * np.linalg.norm(share[:, None] * v, axis=0)
         return np.asarray(
             residuals + np.sqrt(np.sum(self.factor.inverse)) * (sums + means) + penalty
         )

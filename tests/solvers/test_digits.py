@@ -265,5 +265,22 @@ def test_an_effect_of_zero_is_solved(solver):
     X = np.array([[0.0, 0], [0, 1], [1, 0], [1, 1]])
     solution, _ = solve(solver, X, np.array([0.0, 1, 1, 0]))
     assert solution.status is Status.SOLVED
-    np.testing.assert_array_equal(solution.coefficients, np.zeros((2, 1)))
-    np.testing.assert_array_equal(solution.intercept, [0.5])
+    np.testing.assert_allclose(solution.coefficients, 0, atol=1e-25)
+    np.testing.assert_allclose(solution.intercept, 0.5, rtol=1e-15)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("l2", [1e-18, 1e-6, 1.0, 1e9, 1e15])
+def test_any_penalty_leaves_right_digits_and_claims_them(solver, l2):
+    X, y = table(n=60, d=3)
+    # without the penalty, the columns are nearly dependent
+    X[:, 2] = X[:, 0] + 1e-6 * X[:, 2]
+    exact = exact_fit(X, y, l2=Fraction(l2))
+    solution, _ = solve(solver, X, y, l2=l2)
+    found = right_digits(solution.coefficients[:, 0], exact[:3])
+    assert solution.status in {Status.SOLVED, Status.COARSE_GRAM}
+    assert (solution.digits[:, 0] <= found).all()
+    if solution.status is Status.SOLVED:
+        assert solution.digits.min() > 10
+    else:
+        assert (solver.name, l2) == ("closed_form", 1e-18)

@@ -13,7 +13,7 @@ from streamreg.accumulators.moments import Moments
 from streamreg.accumulators.residuals import residuals_nbytes
 from streamreg.kernels.numpy import gram_tile_rows
 from streamreg.solvers.base import Footprint, PassFootprint, Solution, Solver
-from streamreg.solvers.corrections import Equations
+from streamreg.solvers.corrections import Equations, distance_from_origin
 from streamreg.solvers.diagnostics import column_warnings
 from streamreg.solvers.exact import (
     GRAM,
@@ -87,7 +87,8 @@ class ClosedForm(Solver):
         sigma = powers_of_two(spread, moments.mean, root)
         norm = norm_units(spread, sigma, root)
         factor = Factor.of_gram(_scaled(moments, sigma, root), norm)
-        rounding = sum_rounding(problem.n_features, moments.updates)
+        distance = distance_from_origin(moments.offset, sigma)
+        rounding = sum_rounding(problem.n_features, moments.updates, distance)
         equations = Equations(
             problem=problem,
             reduce=reduce,
@@ -99,6 +100,7 @@ class ClosedForm(Solver):
             y_offset=moments.y_offset,
             y_size=np.sqrt(moments.y_variance),
             factor=factor,
+            distance=distance,
             rounding=rounding,
             contraction=rounding * factor.condition**2,
         )

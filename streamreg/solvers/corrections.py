@@ -102,6 +102,7 @@ class Equations:
     y_offset: Float64  # (K,)
     y_size: Float64  # (K,) the deviation of y
     factor: Factor
+    distance: float  # of the means from the origin, in deviations, and at least 1
     rounding: float  # bound of the relative error of sums in the factor
     contraction: float  # bound of ρ
 
@@ -113,7 +114,8 @@ class Equations:
         point = Point(TwoFloats.of(v), self._intercept(v))
         start = 0.5 * self.y_size**2
         report(self._record(1, start))
-        found = Corrected(point, self.contraction * self.y_size, [start, predicted], 0 * start)
+        error = self.contraction * self._y_distance
+        found = Corrected(point, error, [start, predicted], 0 * start)
         is_certain = self.is_exact_enough(found) and not self._is_doubtful(point, start, predicted)
         if not self.factor.rank or (is_certain and not always):
             return found
@@ -153,6 +155,11 @@ class Equations:
         return bool((np.max(self.errors(found), axis=0) <= _NEEDED * largest).all())
 
     @property
+    def _y_distance(self) -> Float64:
+        """The root mean square of y - origin, (K,)."""
+        return np.hypot(self.y_size, self.y_offset)
+
+    @property
     def _mean(self) -> TwoFloats:
         return TwoFloats.of(self.origin).plus(TwoFloats.of(self.offset))
 
@@ -173,8 +180,8 @@ class Equations:
             return True
         # ‖Rv‖², from which the loss is predicted
         fitted = np.sqrt(2 * np.maximum(start - predicted, 0.0))
-        kappa = self.factor.condition
-        weights = _UNIT * (kappa**2 * fitted + kappa * self.y_size) > _WANTED * fitted
+        kappa, unit = self.factor.condition, _UNIT * self.distance
+        weights = unit * (kappa**2 * fitted + kappa * self._y_distance) > _WANTED * fitted
         w, mean = point.v.high / self.scale[:, None], np.abs(self._mean.high)
         terms = mean @ np.abs(w) + np.abs(self.y_origin)
         intercept = self.problem.fit_intercept & (_UNIT * terms > _WANTED * np.abs(point.b.high))
@@ -311,3 +318,12 @@ class Equations:
 
     def _record(self, epoch: int, loss: Float64) -> EpochRecord:
         return EpochRecord(epoch, user_loss(self.units, loss), float("nan"))
+
+
+def distance_from_origin(offset: Float64, scale: Float64) -> float:
+    """Return √(1 + max(offset/σ)²).
+
+    x - origin is rounded relative to its own size, which is this factor of a deviation.
+    """
+    offsets = np.where(np.isfinite(scale), np.abs(offset) / scale, 0.0)
+    return float(np.hypot(1.0, np.max(offsets, initial=0.0)))

@@ -64,9 +64,12 @@ def norm_units(spread: Float64, sigma: Float64, penalty_root: Float64) -> Float6
     return np.where(constant, 0.0, sigma / scales)
 
 
-def sum_rounding(n_features: int, updates: int) -> float:
-    """Return a bound of the relative error of XᵀX, or of R, after this many additions."""
-    return float(_ROUNDING_FACTOR * np.sqrt(n_features + updates) * EPS / 2)
+def sum_rounding(n_features: int, updates: int, distance: float) -> float:
+    """Return a bound of the relative error of XᵀX, or of R, after this many additions.
+
+    ``distance`` is that of Equations.
+    """
+    return float(_ROUNDING_FACTOR * np.sqrt(n_features + updates) * distance * EPS / 2)
 
 
 def solution_of(

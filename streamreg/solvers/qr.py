@@ -14,7 +14,7 @@ from streamreg.accumulators.root import Root
 from streamreg.kernels.lapack import add_diagonal, lapack_nbytes, n_panels
 from streamreg.kernels.root import root_tile_rows
 from streamreg.solvers.base import Footprint, PassFootprint, Solution, Solver
-from streamreg.solvers.corrections import Equations
+from streamreg.solvers.corrections import Equations, distance_from_origin
 from streamreg.solvers.diagnostics import column_warnings
 from streamreg.solvers.exact import (
     ROOT,
@@ -106,7 +106,8 @@ class QR(Solver):
             beyond = beyond + add_diagonal(R, root / sigma, right)
         predicted = 0.5 * beyond
         factor, v = Factor.of_root(R, right, norm_units(spread, sigma, root))
-        rounding = sum_rounding(d, result.updates)
+        distance = distance_from_origin(result.offset, sigma)
+        rounding = sum_rounding(d, result.updates, distance)
         equations = Equations(
             problem=problem,
             reduce=reduce,
@@ -118,6 +119,7 @@ class QR(Solver):
             y_offset=result.y_offset,
             y_size=y_size,
             factor=factor,
+            distance=distance,
             rounding=rounding,
             contraction=rounding * factor.condition,
         )

@@ -284,3 +284,18 @@ def test_any_penalty_leaves_right_digits_and_claims_them(solver, l2):
         assert solution.digits.min() > 10
     else:
         assert (solver.name, l2) == ("closed_form", 1e-18)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize(("size", "weight"), [(1e6, 1e-6), (1e6, 1e-12), (1e9, 1e-30)])
+@pytest.mark.parametrize("in_y", [False, True])
+def test_a_first_row_that_is_far_from_the_others_leaves_right_digits(solver, size, weight, in_y):
+    X, y = table(n=200, d=2)
+    (y if in_y else X)[0] = size
+    s = np.ones(200)
+    s[0] = weight
+    solution, _ = solve(solver, X, y, s)
+    found = right_digits(weights(solution), exact_fit(X, y, s))
+    assert solution.status is Status.SOLVED
+    assert found.min() >= 12
+    assert (solution.digits[:, 0] <= found[:2]).all()

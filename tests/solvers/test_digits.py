@@ -299,3 +299,15 @@ def test_a_first_row_that_is_far_from_the_others_leaves_right_digits(solver, siz
     assert solution.status is Status.SOLVED
     assert found.min() >= 12
     assert (solution.digits[:, 0] <= found[:2]).all()
+
+
+def test_closed_form_claims_no_digits_if_it_drops_a_column_that_is_not_dependent():
+    X, y = table()
+    # XᵀX keeps 16 digits of squares, so it does not see 1e-9
+    X[:, 5] = X[:, 0] + 1e-9 * X[:, 5]
+    solution, _ = solve(ClosedForm(), X, y)
+    assert solution.status is Status.COARSE_GRAM
+    assert np.isnan(solution.digits).all()
+    by_qr, _ = solve(QR(), X, y)
+    assert by_qr.status is Status.SOLVED
+    assert by_qr.digits.min() > 10

@@ -17,7 +17,7 @@ import numpy as np
 from streamreg.blocks import FileRows
 from streamreg.kernels import numpy as numpy_kernels
 from streamreg.kernels.base import AS_STORED, Affine, Kernel, Kernels, KernelSet, Scale
-from streamreg.kernels.numpy import tile_rows
+from streamreg.kernels.numpy import residuals_rows, tile_rows
 from streamreg.kernels.residuals import count_in_two_floats, normalise
 from streamreg.kernels.root import root
 from streamreg.kernels.states import count
@@ -36,6 +36,8 @@ _TYPE_NUMBERS = {np.dtype(name): number for number, name in enumerate(_TYPES)}
 _TYPE_NUMBERS[np.dtype(bool)] = _TYPES.index("u1")
 # rows at a time, because y is copied
 _MOST_ROWS = 1 << 14
+# and of them for residuals: as many as fit this memory, which a plan counts as a tile's
+_RESIDUALS_NBYTES = 1 << 20
 
 
 def _struct(name: str, fields: str) -> type[ctypes.Structure]:
@@ -144,9 +146,10 @@ class _Loops:
         sums = _Residuals(len(bias), n_targets, _at(coefficients), _at(bias))
         sums.rr, sums.sums, sums.products = _at(state.rr), _at(state.sums), _at(state.products)
         sums.scratch = _at(scratch)
-        for part in _parts(block):
-            target = column(block.y[part], Affine(y_scale))[:, :n_targets]
-            target = np.ascontiguousarray(target)
+        rows = _RESIDUALS_NBYTES // (8 * max(1, n_targets))
+        rows = min(_MOST_ROWS, max(rows, residuals_rows(block.X.shape[1])))
+        for part in _parts(block, rows):
+            target = column(block.y[part, :n_targets], Affine(y_scale))
             weight = None if block.weight is None else block.weight[part]
             _add(self._functions.add_residuals, block, part, Affine(x_scale), sums, target, weight)
             count_in_two_floats(state, len(target), weight)
@@ -223,9 +226,9 @@ def kernels_of(library: Library) -> KernelSet:
     return KernelSet({"dense": Kernels(by_name), "file": Kernels(by_name)})
 
 
-def _parts(block: Block) -> Iterator[slice]:
-    for start in range(0, block.n_rows, _MOST_ROWS):
-        yield slice(start, min(start + _MOST_ROWS, block.n_rows))
+def _parts(block: Block, rows: int = _MOST_ROWS) -> Iterator[slice]:
+    for start in range(0, block.n_rows, rows):
+        yield slice(start, min(start + rows, block.n_rows))
 
 
 def _add(

@@ -180,7 +180,7 @@ def add_moments(
 
 def residuals_scratch_nbytes(n_features: int, n_columns: int) -> int:
     """Bytes that :func:`residuals` needs beside state and block."""
-    return 8 * _residuals_rows(n_features) * ((1 + ARRAYS_ALIVE) * n_features + 8 * n_columns)
+    return 8 * residuals_rows(n_features) * ((1 + ARRAYS_ALIVE) * n_features + 8 * n_columns)
 
 
 def residuals(
@@ -194,7 +194,7 @@ def residuals(
     y_scale: Scale = None,
 ) -> None:
     """Add r = XV + b, less y in its first K columns; V is (M, 2, D), b (M, 2): two floats."""
-    rows = min(_residuals_rows(block.X.shape[1]), block.n_rows)
+    rows = min(residuals_rows(block.X.shape[1]), block.n_rows)
     columns = Affine(x_scale)
     room = room_for(block.X.dtype, block.X.shape[1], rows, columns)
     for tile, tile_y, weight in tiles(block, rows):
@@ -203,7 +203,8 @@ def residuals(
         count_in_two_floats(state, len(tile), weight)
 
 
-def _residuals_rows(n_features: int) -> int:
+def residuals_rows(n_features: int) -> int:
+    """Return the rows that :func:`residuals` takes at once."""
     return max(_MIN_ROWS, tile_rows(n_features) // PARTS_OF_TILE)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from fractions import Fraction
 from itertools import pairwise
 
@@ -108,6 +109,24 @@ def test_scaled_columns_have_the_residuals_of_scaled_values(monkeypatch, level):
     a = plain.finalize(laws.reduce(plain, [Rows(X, y).blocks([11, 29])]))
     b = scaled.finalize(laws.reduce(scaled, [stored.blocks([11, 29])]))
     laws.assert_same_bits(a, b)
+
+
+# a plan for a GPU counts its memory apart
+@pytest.mark.parametrize("level", LEVELS[1:])
+@pytest.mark.parametrize(("d", "k"), [(50, 200), (2, 500), (3000, 20)])
+def test_many_targets_take_no_more_than_the_scratch_memory(monkeypatch, level, d, k):
+    monkeypatch.setattr(laws, "KERNELS", kernels_of(level))
+    n = 16_000 if d < 100 else 200
+    X, y = np.ones((n, d), "f4"), np.ones((n, k), "f4")
+    accumulator = Residuals(TwoFloats.of(np.zeros((d, k))), TwoFloats.of(np.zeros(k)), k)
+    [block], state = Rows(X, y).blocks([n]), accumulator.zero()
+    tracemalloc.start()
+    try:
+        accumulator.update(state, block, laws.KERNELS)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak <= accumulator.scratch_nbytes
 
 
 def test_two_float_sums_and_products_are_right_to_30_digits():

@@ -311,3 +311,13 @@ def test_closed_form_claims_no_digits_if_it_drops_a_column_that_is_not_dependent
     by_qr, _ = solve(QR(), X, y)
     assert by_qr.status is Status.SOLVED
     assert by_qr.digits.min() > 10
+
+
+def test_an_intercept_near_zero_asks_for_no_second_pass():
+    X, y = table()
+    X, y = (X - X.mean(axis=0)) / X.std(axis=0), (y - y.mean()) / y.std()
+    for at in (0, int(np.argmax(np.abs(y)))):
+        order = np.roll(np.arange(len(y)), -at)
+        solution, reduce = solve(ClosedForm(), X[order], y[order])
+        assert abs(solution.intercept[0]) < 1e-15
+        assert len(reduce.asked) == 1

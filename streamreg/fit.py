@@ -51,6 +51,7 @@ class Fit:
     solution: Solution
     solver: str  # that found the solution: the plan's, or one with more digits after it
     plan: Plan
+    planned_nbytes: int  # the planned peak: the larger one, if two solvers ran
     peak_nbytes: int  # memory that the fit added to the process, measured
     n_omitted: int  # rows left out for NaN or inf
     warnings: list[str]
@@ -220,7 +221,7 @@ def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress = NO_PRO
     candidate = plan.require_fit()
     d, k = dataset.n_features, dataset.n_targets
     solver = config.build_solver(plan.chosen, config.initial_weights(d, k))
-    with _explain_refused_memory(plan), PeakMemory() as peak, ExitStack() as stack:
+    with _explain_refused_memory(plan, candidate), PeakMemory() as peak, ExitStack() as stack:
         # other kernels, or another partition, would change the last bits of the result
         identity = {
             "streamreg": __version__,
@@ -235,11 +236,14 @@ def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress = NO_PRO
         stack.callback(progress.close)
         run = _Run(dataset, config, backend, progress, checkpoint)
         solution, engine = run.solve(solver, candidate)
+        planned_nbytes = candidate.peak_nbytes
         successor = plan.candidates.get(solver.more_digits or "")
         is_short = config.solver == AUTO and not solution.status.converged
         if is_short and successor is not None and successor.fits:
             solver = config.build_solver(successor.solver)
-            more, engine = run.solve(solver, successor)
+            with _explain_refused_memory(plan, successor):
+                more, engine = run.solve(solver, successor)
+            planned_nbytes = max(planned_nbytes, successor.peak_nbytes)
             solution = solution.followed_by(more)
         # a file that changed after its last read is noticed here
         dataset.require_unchanged()
@@ -247,6 +251,7 @@ def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress = NO_PRO
         solution,
         solver.name,
         plan,
+        planned_nbytes,
         peak.added_nbytes,
         engine.n_omitted,
         [*solution.warnings, *engine.rounding_warnings(), *engine.omission_warnings()],
@@ -298,21 +303,21 @@ class _Run:
 
 
 @contextmanager
-def _explain_refused_memory(plan: Plan) -> Iterator[None]:
-    """Say what was planned, if the system refuses memory."""
+def _explain_refused_memory(plan: Plan, candidate: Candidate) -> Iterator[None]:
+    """Say what was planned for a solver, if the system refuses memory while it runs."""
     try:
         yield
     except MemoryLimitError:
         raise
     except MemoryError as error:
-        planned = format_nbytes(plan.candidates[plan.chosen].peak_nbytes)
-        other = plan.less_demanding()
+        planned = format_nbytes(candidate.peak_nbytes)
+        other = plan.less_demanding(candidate)
         other_solver: list[Part] = []
         if other is not None:
             needed = format_nbytes(other.needed_nbytes, up=True)
             other_solver = [", or ", Remedy("solver", other.solver), f", which needs {needed}"]
         raise MemoryLimitError(
-            f"the system refused memory that {plan.chosen} needs: "
+            f"the system refused memory that {candidate.solver} needs: "
             f"{str(error) or 'none is left'}. Planned {planned}, with ",
             Parameter("memory_limit"),
             f" {format_nbytes(plan.memory_limit)}; {format_nbytes(available_nbytes())} are "

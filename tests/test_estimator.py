@@ -21,6 +21,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import streamreg
 from streamreg import DataWarning, InputError, LinearRegression, MemoryLimitError, Plan
 from streamreg.config import FitConfig
+from streamreg.solvers.qr import QR
 
 SOLVERS = ["closed_form", "qr", "cg", "gd"]
 # the columns here are nearly independent: errors of weights are about the square root of gd's tol
@@ -219,6 +220,19 @@ def test_memory_that_the_system_refuses_is_an_error_with_the_plan():
     ) as caught:
         model.fit(X, np.zeros(3))
     assert isinstance(caught.value.__cause__, MemoryError)
+
+
+def test_memory_refused_to_a_second_solver_names_that_solver(monkeypatch, rng):
+    X = rng.standard_normal((1000, 3))
+    # too nearly dependent for XᵀX
+    X[:, 2] = X[:, 0] + 1e-9 * X[:, 2]
+
+    def refuse(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(QR, "solve", refuse)
+    with pytest.raises(MemoryLimitError, match="system refused memory that qr needs"):
+        LinearRegression().fit(X, X.sum(axis=1))
 
 
 @pytest.mark.parametrize("size", [1e200, 1e-200])

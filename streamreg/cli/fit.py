@@ -84,7 +84,7 @@ def fit(
 
 
 def _document(model: Model, result: Fit, out: Path | None) -> dict[str, Any]:
-    chosen, one = result.plan.candidates[result.plan.chosen], model.one_target
+    one = model.one_target
     return {
         **model.details,
         "model": None if out is None else str(out),
@@ -92,7 +92,7 @@ def _document(model: Model, result: Fit, out: Path | None) -> dict[str, Any]:
         "intercept": model.intercept[0] if one else model.intercept,
         "feature_names": model.feature_names,
         "target_names": model.target_names,
-        "planned_peak": chosen.peak_nbytes,
+        "planned_peak": result.planned_nbytes,
         "memory_limit": result.plan.memory_limit,
         "rows_omitted": result.n_omitted,
         "warnings": result.warnings,
@@ -100,13 +100,13 @@ def _document(model: Model, result: Fit, out: Path | None) -> dict[str, Any]:
 
 
 def _write_result(model: Model, result: Fit, out: Path | None) -> None:
-    solution, planned = result.solution, result.plan.candidates[result.plan.chosen]
+    solution = result.solution
     status = show.text_of(solution.status.value)
     show.write(f"{result.solver}, {count(solution.n_epochs, 'epoch')}: {status}")
     show.write(f"loss {solution.loss_history[0]:.6g} → {solution.loss_history[-1]:.6g}")
     show.write(
         f"memory added: {format_nbytes(result.peak_nbytes)} measured, "
-        f"{format_nbytes(planned.peak_nbytes)} planned, "
+        f"{format_nbytes(result.planned_nbytes)} planned, "
         f"{format_nbytes(result.plan.memory_limit)} allowed"
     )
     names = model.feature_names or [f"x{j}" for j in range(model.n_features)]

@@ -107,9 +107,9 @@ class Plan:
             raise MemoryLimitError(self._refusal())
         return candidate
 
-    def less_demanding(self) -> Candidate | None:
-        """Return the best solver of those that need less memory than the chosen one."""
-        needed = self.candidates[self.chosen].needed_nbytes
+    def less_demanding(self, than: Candidate) -> Candidate | None:
+        """Return the best solver of those that need less memory than another one."""
+        needed = than.needed_nbytes
         others = [other for other in self._alternatives if other.needed_nbytes < needed]
         return _fewest_passes(others) if others else None
 

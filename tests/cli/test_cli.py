@@ -179,6 +179,20 @@ def test_plan_takes_the_options_of_a_fit(ingested):
     assert fit["intercept"] == 0
 
 
+def test_a_fit_that_two_solvers_ran_shows_the_larger_plan(tmp_path):
+    X = np.random.default_rng(0).standard_normal((1000, 4))
+    # too nearly dependent for XᵀX
+    group = zarr.create_group(tmp_path / "table.zarr")
+    X[:, 3] = X[:, 0] + 1e-9 * X[:, 3]
+    group.create_array("X", data=X)
+    group.create_array("y", data=X.sum(axis=1))
+    fit = json.loads(run("fit", "table.zarr", "--json", cwd=tmp_path).stdout)
+    plan = json.loads(run("plan", "table.zarr", "--json", cwd=tmp_path).stdout)
+    assert (plan["chosen"], fit["solver"]) == ("closed_form", "qr")
+    peaks = [plan["candidates"][name]["peak_nbytes"] for name in ("closed_form", "qr")]
+    assert fit["planned_peak"] == max(peaks) == peaks[1]
+
+
 def test_every_parameter_of_the_estimator_is_an_option():
     options = set(inspect.signature(fit).parameters)
     parameters = set(streamreg.LinearRegression().get_params())

@@ -53,7 +53,7 @@ def _fit(X: Any, y: Any, weight: Any, case: dict[str, Any]) -> dict[str, Any]:
     return {
         "measured": _nbytes("VmHWM") - before,
         "reported": result.peak_nbytes,
-        "planned": result.plan.candidates[result.plan.chosen].peak_nbytes,
+        "planned": result.planned_nbytes,
         "limit": result.plan.memory_limit,
         "cache": result.plan.candidates[result.plan.chosen].cache_nbytes,
     }

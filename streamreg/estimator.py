@@ -117,7 +117,8 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
     digits_, condition_
         Of ``closed_form`` and ``qr``, else ``None``: digits of each coefficient that are right, a
         bound, in the shape of ``coef_``, NaN where the data determine none; and the condition
-        number of the centred columns, scaled to similar deviations.
+        number of the centred columns. They are scaled by powers of two, so that it is within a
+        factor of 2 of that of standardised columns.
     plan_, peak_memory_
         The plan, and the bytes that the fit added to the process, measured.
 

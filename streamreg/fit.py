@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from streamreg.planning.backend import OnRows, Request
     from streamreg.planning.plan import Plan
     from streamreg.planning.terms import Candidate, Needs
-    from streamreg.solvers.base import Reduce, Solver
+    from streamreg.solvers.base import EpochRecord, Reduce, Solver
     from streamreg.sources.dataset import Dataset
 
 Result = TypeVar("Result")
@@ -242,7 +242,7 @@ def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress = NO_PRO
         if is_short and successor is not None and successor.fits:
             solver = config.build_solver(successor.solver)
             with _explain_refused_memory(plan, successor):
-                more, engine = run.solve(solver, successor)
+                more, engine = run.solve(solver, successor, epochs_before=solution.n_epochs)
             planned_nbytes = max(planned_nbytes, successor.peak_nbytes)
             solution = solution.followed_by(more)
         # a file that changed after its last read is noticed here
@@ -269,8 +269,14 @@ class _Run:
     progress: Progress
     checkpoint: Checkpoint | None
 
-    def solve(self, solver: Solver, candidate: Candidate) -> tuple[Solution, Engine]:
+    def solve(
+        self, solver: Solver, candidate: Candidate, epochs_before: int = 0
+    ) -> tuple[Solution, Engine]:
         """Run the passes of one solver; returns its engine too, which counted the rows."""
+
+        def report(record: EpochRecord) -> None:
+            self.progress.epoch(replace(record, epoch=epochs_before + record.epoch))
+
         dataset = self.dataset
         problem = Problem(
             dataset.n_features,
@@ -285,7 +291,7 @@ class _Run:
         ):
             reduce = self._reduce_with(engine)
             iterates = self.checkpoint or NO_ITERATE_STORE
-            return solver.solve(problem, reduce, self.progress.epoch, iterates), engine
+            return solver.solve(problem, reduce, report, iterates), engine
 
     def _reduce_with(self, engine: Engine) -> Reduce:
         """Return the function with which a solver runs passes."""

@@ -222,6 +222,18 @@ def test_memory_that_the_system_refuses_is_an_error_with_the_plan():
     assert isinstance(caught.value.__cause__, MemoryError)
 
 
+def test_progress_counts_the_epochs_of_two_solvers(rng):
+    X = rng.standard_normal((1000, 3))
+    # too nearly dependent for XᵀX
+    X[:, 2] = X[:, 0] + 1e-9 * X[:, 2]
+    epochs = []
+    model = LinearRegression(progress=lambda record: epochs.append(record.epoch))
+    with pytest.warns(DataWarning, match="nearly dependent"):
+        model.fit(X, X.sum(axis=1))
+    assert model.solver_ == "qr"
+    assert epochs == list(range(1, model.n_iter_ + 1))
+
+
 def test_memory_refused_to_a_second_solver_names_that_solver(monkeypatch, rng):
     X = rng.standard_normal((1000, 3))
     # too nearly dependent for XᵀX

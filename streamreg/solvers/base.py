@@ -61,7 +61,7 @@ class Problem:
 class Status(Enum):
     """Why a solver stopped; the value is a sentence for the user."""
 
-    SOLVED = "The normal equations were solved."
+    SOLVED = "The least-squares problem was solved."
     LEAST_NORM = (
         "Columns depend on each other; of all least-squares solutions the one of least norm was "
         "taken."
@@ -81,6 +81,10 @@ class Status(Enum):
     TOO_DEPENDENT = (
         "The columns are so nearly dependent that float64 does not keep the digits that their "
         "weights need."
+    )
+    TOO_FEW_DIGITS = (
+        "Rounding leaves fewer than 10 right digits of the largest weights, for example because the "
+        "first row is far from the others."
     )
     OUT_OF_EPOCHS = Message(
         Parameter("max_epochs"),
@@ -107,6 +111,7 @@ class Status(Enum):
             Status.STALLED,
             Status.COARSE_GRAM,
             Status.TOO_DEPENDENT,
+            Status.TOO_FEW_DIGITS,
         }
 
 
@@ -159,7 +164,9 @@ class Solution:
     warnings: list[str] = field(default_factory=list)
     # (D, K) trusted digits of the coefficients, NaN where the data determine none; None: unknown
     digits: Float64 | None = None
-    condition: float | None = None  # κ₂ of the centred columns, scaled to deviations near 1
+    condition: float | None = (
+        None  # κ₂ of the centred columns, scaled by powers of two to deviations of ½ to 1
+    )
 
     def followed_by(self, later: Solution) -> Solution:
         """Return the solution of a solver that ran after this one, with the epochs of both."""

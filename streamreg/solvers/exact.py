@@ -79,7 +79,10 @@ def solution_of(
     factor, digits = equations.factor, equations.digits(found)
     status = Status.SOLVED if factor.is_full else Status.LEAST_NORM
     if not (found.is_dependence_real and equations.is_exact_enough(found)):
-        status = Status.COARSE_GRAM if keeper == GRAM else Status.TOO_DEPENDENT
+        is_dependent = not factor.is_full or factor.condition >= _NEARLY_DEPENDENT
+        status = Status.TOO_DEPENDENT if is_dependent else Status.TOO_FEW_DIGITS
+        if keeper == GRAM:
+            status = Status.COARSE_GRAM
     warnings += _dependence_warnings(equations, digits, n_rows, status, keeper)
     w, b = equations.weights(found.point)
     return Solution(
@@ -114,7 +117,7 @@ def _dependence_warnings(
     worst = problem.columns(factor.pivots[factor.rank - 1 : factor.rank])
     right = int(np.nanmin(digits))
     yield or_l2(
-        f"the columns are nearly dependent, {worst} most of all: standardised they have condition "
-        f"number {factor.condition:.0e}. {count(right, 'digit')} of each weight are right; leave a "
+        f"the columns are nearly dependent, {worst} most of all: scaled to similar deviations, their "
+        f"condition number is {factor.condition:.0e}. {count(right, 'digit')} of each weight are right; leave a "
         "column out"
     )

@@ -321,3 +321,26 @@ def test_an_intercept_near_zero_asks_for_no_second_pass():
         solution, reduce = solve(ClosedForm(), X[order], y[order])
         assert abs(solution.intercept[0]) < 1e-15
         assert len(reduce.asked) == 1
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_the_condition_is_within_a_factor_of_2_of_that_of_standardised_columns(solver):
+    for seed in range(20):
+        X, y = table(seed=seed)
+        X = X * 10 ** np.random.default_rng(seed).uniform(-3, 3, 6) + 5
+        standardised = (X - X.mean(axis=0)) / X.std(axis=0)
+        ratio = solve(solver, X, y)[0].condition / np.linalg.cond(standardised)
+        # power iterations come close from below
+        assert 0.45 < ratio < 2
+
+
+def test_too_few_digits_of_independent_columns_are_not_called_a_dependence():
+    X, y = table(n=200, d=2)
+    X[0] = 1e17
+    s = np.ones(200)
+    s[0] = 1e-60
+    solution, _ = solve(QR(), X, y, s)
+    assert solution.condition < 100
+    assert solution.status is Status.TOO_FEW_DIGITS
+    found = right_digits(solution.coefficients[:, 0], exact_fit(X, y, s)[:2])
+    assert (solution.digits[:, 0] <= found).all()

@@ -83,8 +83,8 @@ class Status(Enum):
         "weights need."
     )
     TOO_FEW_DIGITS = (
-        "Rounding leaves fewer than 10 right digits of the largest weights, for example because the "
-        "first row is far from the others."
+        "Rounding leaves fewer than 10 right digits of the largest weights, for example because "
+        "the first row is far from the others."
     )
     OUT_OF_EPOCHS = Message(
         Parameter("max_epochs"),

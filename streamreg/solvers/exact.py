@@ -117,7 +117,7 @@ def _dependence_warnings(
     worst = problem.columns(factor.pivots[factor.rank - 1 : factor.rank])
     right = int(np.nanmin(digits))
     yield or_l2(
-        f"the columns are nearly dependent, {worst} most of all: scaled to similar deviations, their "
-        f"condition number is {factor.condition:.0e}. {count(right, 'digit')} of each weight are right; leave a "
-        "column out"
+        f"the columns are nearly dependent, {worst} most of all: scaled to similar deviations, "
+        f"their condition number is {factor.condition:.0e}. {count(right, 'digit')} of each weight "
+        "are right; leave a column out"
     )

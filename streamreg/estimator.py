@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from copy import copy
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import numpy as np
@@ -33,8 +33,7 @@ Rows: TypeAlias = Any
 Path: TypeAlias = "str | os.PathLike[str]"
 
 
-# without eq, because an estimator is hashable; without repr, because scikit-learn has its own
-@dataclass(kw_only=True, eq=False, repr=False)
+# not a dataclass: Dask identifies those by their fields, which a fit does not change
 class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
     """Least squares on data larger than memory.
 
@@ -132,24 +131,46 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
     (array([1., 2.]), 3.0)
     """
 
-    solver: str = "auto"
-    fit_intercept: bool = True
-    l2: float = 0.0
-    standardize: bool = True
-    learning_rate: float | Literal["auto"] = "auto"
-    max_epochs: int = 1000
-    tol: float = 1e-8
-    init: Rows = "zeros"
-    random_state: int | np.random.RandomState | np.random.Generator | None = None
-    memory_limit: int | str | None = None
-    n_threads: int | None = None
-    device: Literal["cpu", "cuda"] = "cpu"
-    device_memory_limit: int | str | None = None
-    client: object = None
-    checkpoint: Path | None = None
-    missing_chunks: str = "error"
-    nan_policy: Literal["raise", "omit"] = "raise"
-    progress: bool | Callable[[EpochRecord], object] = False
+    def __init__(
+        self,
+        *,
+        solver: str = "auto",
+        fit_intercept: bool = True,
+        l2: float = 0.0,
+        standardize: bool = True,
+        learning_rate: float | Literal["auto"] = "auto",
+        max_epochs: int = 1000,
+        tol: float = 1e-8,
+        init: Rows = "zeros",
+        random_state: int | np.random.RandomState | np.random.Generator | None = None,
+        memory_limit: int | str | None = None,
+        n_threads: int | None = None,
+        device: Literal["cpu", "cuda"] = "cpu",
+        device_memory_limit: int | str | None = None,
+        client: object = None,
+        checkpoint: Path | None = None,
+        missing_chunks: str = "error",
+        nan_policy: Literal["raise", "omit"] = "raise",
+        progress: bool | Callable[[EpochRecord], object] = False,
+    ) -> None:
+        self.solver = solver
+        self.fit_intercept = fit_intercept
+        self.l2 = l2
+        self.standardize = standardize
+        self.learning_rate = learning_rate
+        self.max_epochs = max_epochs
+        self.tol = tol
+        self.init = init
+        self.random_state = random_state
+        self.memory_limit = memory_limit
+        self.n_threads = n_threads
+        self.device = device
+        self.device_memory_limit = device_memory_limit
+        self.client = client
+        self.checkpoint = checkpoint
+        self.missing_chunks = missing_chunks
+        self.nan_policy = nan_policy
+        self.progress = progress
 
     def fit(self, X: Rows, y: Rows = None, sample_weight: Rows = None) -> Self:
         """Fit the model; X and y are read in passes.

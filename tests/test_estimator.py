@@ -315,3 +315,11 @@ def test_importing_streamreg_imports_no_library_of_data():
         "assert not {'sklearn', 'dask', 'zarr', 'cupy'} & set(sys.modules), sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_dask_tells_fitted_models_apart():
+    base = pytest.importorskip("dask.base")
+    X = np.array([[1.0, 2.0], [3.0, 5.0], [4.0, 1.0], [0.0, 1.0]])
+    models = [LinearRegression().fit(X, X @ w) for w in ([1.0, 2.0], [5.0, -7.0])]
+    tokens = [base.tokenize(model) for model in [LinearRegression(), *models]]
+    assert len(set(tokens)) == len(tokens)

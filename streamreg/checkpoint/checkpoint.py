@@ -57,6 +57,8 @@ class _Pass(NamedTuple):
         if not weight_sum >= 0 or min(n_blocks, n_rows, n_omitted) < 0:
             raise ValueError("a number is negative")
         rounded = frozenset(known["rounded"])
+        if not isinstance(known["rounded"], list) or not all(type(name) is str for name in rounded):
+            raise TypeError("it is not a list of texts")
         partial = PartialResult(None, n_blocks, n_rows, weight_sum, n_omitted, rounded)
         return cls(known["accumulator"], partial, is_large=False)
 

@@ -263,6 +263,8 @@ def test_fewer_epochs_than_were_run_are_refused(data, tmp_path):
         {"n_blocks": 0.5},
         {"n_omitted": None},
         {"rounded": [[]]},
+        {"rounded": [1, "X"]},
+        {"rounded": "X"},
         {"accumulator": 7},
         {"accumulator": "Gram"},
         {"n_blocks": 10**9},

@@ -51,9 +51,10 @@ def test_the_weights_are_close_to_those_that_generated_the_data(solver, table):
 
 @pytest.mark.parametrize("solver", ["closed_form", "gd", "cg"])
 def test_no_solver_takes_more_memory_than_planned_and_allowed(solver, table):
-    texts = [table[solver][heading] for heading in ("peak", "planned", "limit")]
-    # a fit that reuses memory of earlier fits adds none, and no size of 0 can be parsed
-    peak, planned, limit = (0 if text == "0 bytes" else parse_nbytes(text) for text in texts)
+    cells = table[solver]
+    # a fit adds nothing if all it needs was freed by the one before it
+    peak = 0 if cells["peak"] == "0 bytes" else parse_nbytes(cells["peak"])
+    planned, limit = parse_nbytes(cells["planned"]), parse_nbytes(cells["limit"])
     assert peak <= planned <= limit == parse_nbytes("128 MiB")
 
 

@@ -97,12 +97,13 @@ def main(path, solver, n_fits, seed):
     undisturbed = fitted(path, settings, moments)
     totals = tuple(moments.counts)
     same, kills, repeated = [], [0, 0], 0
-    for _ in range(n_fits):
+    for fit in range(n_fits):
         for file in folder.glob(f"{solver}.*"):
             file.unlink()
         n_blocks, n_kills = moments.counts[BLOCK], 0
         while not out.exists():
-            kind = chance.choice((BLOCK, WRITE))
+            # the first runs of two fits are killed at moments of both kinds
+            kind = chance.choice((BLOCK, WRITE)) if n_kills else fit % 2
             number = chance.randint(1, totals[kind])
             if killed_at(kind, number, path, settings, moments, out):
                 n_kills += 1

@@ -118,7 +118,7 @@ def test_fit_agrees_with_lstsq_and_warns_as_expected(case, solver):
 def test_v11_nearly_dependent_columns_are_named_with_their_condition():
     near = np.column_stack([X, X[:, 0] + 1e-5 * np.random.default_rng(3).normal(size=N)])
     with pytest.warns(
-        DataWarning, match=r"nearly dependent, column [04].*condition number [1-9]e\+05"
+        DataWarning, match=r"nearly dependent, column [04].*condition number is [1-9]e\+05"
     ):
         model = LinearRegression(solver="closed_form").fit(near, NOISY)
     w, deviation = lstsq(near, NOISY)

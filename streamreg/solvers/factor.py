@@ -181,7 +181,8 @@ def _null_vector(lower: Float64, pivots: Numbers, rank: int, active: int) -> Flo
     """Return z with PᵀLLᵀPz = 0 and random values at the dependent columns."""
     z = np.zeros((len(pivots), 1), order="F")
     z[rank:active, 0] = np.random.default_rng(0).choice([-1.0, 1.0], active - rank)
-    z[:rank] = -lower[rank:active, :rank].T @ z[rank:active]
+    # not -lower.T @ z, which copies
+    z[:rank] = -(lower[rank:active, :rank].T @ z[rank:active])
     blas.solve_triangle(lower, z, size=rank, lower=True, transposed=True)
     out = np.empty_like(z)
     out[pivots] = z

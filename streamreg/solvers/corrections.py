@@ -142,14 +142,15 @@ class Equations:
     def digits(self, found: Corrected) -> Float64:
         """Return the trusted digits of each weight, (D, K).
 
-        NaN where the data determine none, and for all weights if columns were left out that do not
-        depend on the others.
+        NaN where the data determine none; and for all weights, if columns were left out that do not
+        depend on the others, or that a penalty makes independent.
         """
         size, errors = np.abs(found.point.v.high), self.errors(found)
         relative = np.where(errors > 0, errors / np.where(size > 0, size, 0.0), 0.0) + _UNIT
         digits = np.clip(-np.log10(relative), 0.0, None)
         determined = np.isfinite(self.scale) & found.is_dependence_real
         if self.factor.null is not None:
+            determined &= not self.problem.penalty.strength
             shares = np.abs(self.factor.null[:, 0])
             determined &= shares <= _LEAST_SHARE * shares.max()
         return np.where(determined[:, None], digits, np.nan)

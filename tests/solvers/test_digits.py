@@ -313,6 +313,17 @@ def test_closed_form_claims_no_digits_if_it_drops_a_column_that_is_not_dependent
     assert by_qr.digits.min() > 10
 
 
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("l2", [1e-40, 1e-19])
+def test_no_digits_are_claimed_if_a_penalty_is_lost_in_rounding(solver, l2):
+    X, y = table()
+    X[:, 5] = X[:, 0] + X[:, 1]
+    solution, _ = solve(solver, X, y, l2=l2)
+    exact = exact_fit(X, y, l2=Fraction(l2))
+    found = right_digits(solution.coefficients[:, 0], exact[:6])
+    assert not (solution.digits[:, 0] > found).any()
+
+
 def test_an_intercept_near_zero_asks_for_no_second_pass():
     X, y = table()
     X, y = (X - X.mean(axis=0)) / X.std(axis=0), (y - y.mean()) / y.std()

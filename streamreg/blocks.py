@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # what a block holds: any real dtype, NumPy's or CuPy's
 Array = NDArray[Any]
 Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
 # in a buffer that holds a block, each array begins at a multiple of this, in bytes
 ALIGNMENT = 256
 # float64 holds every integer up to here
@@ -109,6 +110,7 @@ class Block:
     weight: Float64 | None  # (n,), all positive; None when every row counts once
     start: int  # the number of the first row in the data set
     joints: tuple[int, ...] = ()  # where each block but the first begins, if blocks were joined
+    groups: Int64 | None = None  # (n,) equal numbers for rows of one group
 
     @property
     def kind(self) -> Literal["dense", "file"]:
@@ -133,4 +135,6 @@ class Block:
     def rows(self, first: int, stop: int) -> Block:
         """Return some rows, as views."""
         weight = None if self.weight is None else self.weight[first:stop]
-        return Block(self.X[first:stop], self.y[first:stop], weight, self.start + first)
+        groups = None if self.groups is None else self.groups[first:stop]
+        X, y = self.X[first:stop], self.y[first:stop]
+        return Block(X, y, weight, self.start + first, groups=groups)

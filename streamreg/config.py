@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -13,6 +14,9 @@ import numpy as np
 from streamreg import validate
 from streamreg.errors import InputError, Parameter, PythonOnly, Remedy
 from streamreg.formatting import count, given
+from streamreg.inference.groups import Groups
+from streamreg.inference.request import InferenceRequest
+from streamreg.inference.result import CLUSTER, COV_TYPES, NONROBUST
 from streamreg.machine import available_nbytes
 from streamreg.solvers.registry import AUTO, SOLVERS, SolverSettings
 from streamreg.sources.open import open_dataset
@@ -42,6 +46,19 @@ def _learning_rate(name: str, value: object) -> float | Literal["auto"]:
     )
 
 
+def _columns(name: str, value: object) -> tuple[str | int, ...]:
+    """Return the names or numbers of columns; one text holds names between commas."""
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",")]
+    columns: list[Any] = list(value) if isinstance(value, Iterable) else []
+    columns = [each.item() if isinstance(each, np.generic) else each for each in columns]
+    if not columns or not all(type(each) in {str, int} for each in columns):
+        raise InputError(given(name, value), " must list names or numbers of columns")
+    if len({*columns}) < len(columns):
+        raise InputError(given(name, value), " names a column twice")
+    return tuple(columns)
+
+
 def _or_none(parse: Callable[[str, object], Result]) -> Callable[[str, object], Result | None]:
     return lambda name, value: None if value is None else parse(name, value)
 
@@ -54,6 +71,8 @@ _PARSERS: dict[str, Callable[[str, Any], Any]] = {
     "l2": partial(
         validate.number, accepts=lambda l2: 0 <= l2 < np.inf, what="a finite number, 0 or more"
     ),
+    "cov_type": _or_none(partial(validate.choice, known=COV_TYPES)),
+    "inference_for": _or_none(_columns),
     "standardize": validate.flag,
     "learning_rate": _learning_rate,
     "max_epochs": validate.whole,
@@ -77,6 +96,8 @@ class FitConfig:
     solver: str = AUTO
     fit_intercept: bool = True
     l2: float = 0.0
+    cov_type: str | None = None
+    inference_for: tuple[str | int, ...] | None = None
     standardize: bool = True
     learning_rate: float | Literal["auto"] = "auto"
     max_epochs: int = 1000
@@ -100,6 +121,7 @@ class FitConfig:
             for name, value in parameters.items()
         }
         config = cls(**parsed)
+        config._require_consistent_inference()
         if config.device_memory_limit is not None and config.device != "cuda":
             raise InputError(
                 Parameter("device_memory_limit"),
@@ -121,23 +143,87 @@ class FitConfig:
             )
         return config
 
+    def _require_consistent_inference(self) -> None:
+        """Refuse parameters for which standard errors are not defined, or not computed."""
+        if self.cov_type is None:
+            if self.inference_for is not None:
+                raise InputError(
+                    Parameter("inference_for"),
+                    " chooses standard errors: pass ",
+                    Remedy("cov_type", NONROBUST),
+                    " too, or leave it out",
+                )
+            return
+        asked = Parameter("cov_type", self.cov_type)
+        if self.inference_for is not None and self.checkpoint is not None:
+            raise InputError(
+                Parameter("checkpoint"),
+                " cannot save a fit with ",
+                Parameter("inference_for"),
+                "; leave one of them out",
+            )
+        if self.l2:
+            raise InputError(
+                asked,
+                " gives standard errors of least squares, and a penalty biases the weights: pass ",
+                Remedy("l2", 0.0),
+                ", or leave it out",
+            )
+        if self.device == "cuda" and self.cov_type != NONROBUST:
+            raise InputError(
+                asked,
+                " has no kernels for a GPU: pass ",
+                Remedy("device", "cpu"),
+                ", or ",
+                Remedy("cov_type", NONROBUST),
+            )
+
     def open_dataset(
-        self, X: object, y: object = None, sample_weight: object = None, *, needs_y: bool = True
+        self,
+        X: object,
+        y: object = None,
+        sample_weight: object = None,
+        groups: object = None,
+        *,
+        needs_y: bool = True,
     ) -> Dataset:
-        """Return the data set that users pass as X, y and weights; only metadata are read."""
+        """Return the data set that users pass; only metadata are read."""
         return open_dataset(
             X,
             y,
             sample_weight,
+            groups,
             missing_chunks=self.missing_chunks,
             nan_policy=self.nan_policy,
             needs_y=needs_y,
         )
 
-    def build_solver(self, name: str, init: Float64 | None = None) -> Solver:
+    def inference(self, dataset: Dataset, groups: Groups | None = None) -> InferenceRequest | None:
+        """Return what is asked for beside the weights; ``groups`` are those of ``"cluster"``."""
+        if self.cov_type is None:
+            return None
+        if self.cov_type != NONROBUST and dataset.n_targets > 1:
+            raise InputError(
+                Parameter("cov_type", self.cov_type),
+                f" is of one target, and y has {dataset.n_targets:,}: fit each alone, or pass ",
+                Remedy("cov_type", NONROBUST),
+            )
+        if self.cov_type == CLUSTER:
+            groups = groups or Groups()
+        columns = None
+        if self.inference_for is not None:
+            columns = tuple(_number_of(each, dataset) for each in self.inference_for)
+        return InferenceRequest(self.cov_type, groups, columns)
+
+    def build_solver(
+        self,
+        name: str,
+        init: Float64 | None = None,
+        inference: InferenceRequest | None = None,
+    ) -> Solver:
         """Return the solver of that name with these parameters; ``init`` is w (D, K)."""
         settings = SolverSettings(
-            self.standardize, self.learning_rate, self.max_epochs, self.tol, init
+            self.standardize, self.learning_rate, self.max_epochs, self.tol, init, inference
         )
         return SOLVERS[name](settings)
 
@@ -191,9 +277,27 @@ class FitConfig:
             **solver.identity(),
             "fit_intercept": self.fit_intercept,
             "l2": self.l2,
+            "cov_type": self.cov_type,
+            "inference_for": self.inference_for,
             "missing_chunks": self.missing_chunks,
             "nan_policy": self.nan_policy,
         }
+
+
+def _number_of(column: str | int, dataset: Dataset) -> int:
+    """Return the number of a column that is named, or numbered from 0."""
+    names = dataset.feature_names or ()
+    number = column if isinstance(column, int) else -1
+    if isinstance(column, str):
+        # a command line has texts only
+        is_number = column.isascii() and column.isdigit() and column not in names
+        number = names.index(column) if column in names else int(column) if is_number else -1
+    if not 0 <= number < dataset.n_features:
+        raise InputError(
+            Parameter("inference_for"),
+            f" names {column!r}, which is no column of {dataset.X.name}",
+        )
+    return number
 
 
 def memory_limit_or_default(memory_limit: int | None) -> int:

@@ -18,13 +18,14 @@ from streamreg.config import FitConfig
 from streamreg.errors import DataWarning, InputError
 from streamreg.fit import fit_dataset
 from streamreg.formatting import count
+from streamreg.inference.attributes import InferenceAttributes
 from streamreg.model import DETAILS, Model
 from streamreg.predict import predict, predict_to, score
 from streamreg.progress import progress_of
 from streamreg.sources.kinds import is_streamable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from streamreg.solvers.base import EpochRecord
 
@@ -34,7 +35,7 @@ Path: TypeAlias = "str | os.PathLike[str]"
 
 
 # not a dataclass: Dask identifies those by their fields, which a fit does not change
-class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
+class LinearRegression(InferenceAttributes, MultiOutputMixin, RegressorMixin, BaseEstimator):
     """Least squares on data larger than memory.
 
     Minimises, with sᵢ = 1 where rows have no weights,
@@ -58,6 +59,14 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Whether to fit b.
     l2
         The penalty of the objective.
+    cov_type
+        ``None``: weights alone. ``"nonrobust"``: standard errors for errors of equal variance,
+        which take no further pass. ``"HC0"`` to ``"HC3"``: robust to unequal variances; and
+        ``"cluster"``, to correlation within the ``groups`` of ``fit``: one pass more, and twice the
+        O(D²) memory. Of ``closed_form`` and ``qr``, with ``l2=0``.
+    inference_for
+        Names or numbers of columns whose standard errors ``cg`` works out, where O(D²) memory does
+        not fit.
     standardize
         ``gd`` and ``cg`` work in centred, scaled coordinates without copying X; coefficients are
         always in the user's units. ``False`` with a float ``learning_rate`` is the textbook update
@@ -118,6 +127,13 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         bound, in the shape of ``coef_``, NaN where the data determine none; and the condition
         number of the centred columns. They are scaled by powers of two, so that it is within a
         factor of 2 of that of standardised columns.
+    bse_, tvalues_, pvalues_
+        With ``cov_type``: standard errors, t (or z) and P of the intercept and the weights, (P,),
+        intercept first, or (K, P); NaN where the data determine none. ``conf_int(alpha=0.05)``,
+        ``cov_params()``, ``summary()`` and ``tidy()`` are methods.
+    rsquared_, rsquared_adj_, fvalue_, f_pvalue_, llf_, aic_, bic_
+    nobs_, df_resid_, df_model_, scale_
+        With ``cov_type``, by the definitions of statsmodels: weights are precisions.
     plan_, peak_memory_
         The plan, and the bytes that the fit added to the process, measured.
 
@@ -137,6 +153,8 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         solver: str = "auto",
         fit_intercept: bool = True,
         l2: float = 0.0,
+        cov_type: str | None = None,
+        inference_for: Sequence[str | int] | None = None,
         standardize: bool = True,
         learning_rate: float | Literal["auto"] = "auto",
         max_epochs: int = 1000,
@@ -156,6 +174,8 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.solver = solver
         self.fit_intercept = fit_intercept
         self.l2 = l2
+        self.cov_type = cov_type
+        self.inference_for = inference_for
         self.standardize = standardize
         self.learning_rate = learning_rate
         self.max_epochs = max_epochs
@@ -172,7 +192,7 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.nan_policy = nan_policy
         self.progress = progress
 
-    def fit(self, X: Rows, y: Rows = None, sample_weight: Rows = None) -> Self:
+    def fit(self, X: Rows, y: Rows = None, sample_weight: Rows = None, groups: Rows = None) -> Self:
         """Fit the model; X and y are read in passes.
 
         Parameters
@@ -185,6 +205,10 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
             (N,) or (N, K), any of these kinds.
         sample_weight
             (N,), not negative; a weight of 0 leaves the row out.
+        groups
+            (N,), of ``cov_type="cluster"``: rows of equal values are one group. Numbers of any of
+            these kinds, or texts in memory. If the rows of each group are consecutive, groups
+            take no memory.
 
         Warns
         -----
@@ -195,7 +219,7 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         config = self._config()
         if not callable(self.progress):
             validate.flag("progress", self.progress, "True, False or a callable")
-        dataset = config.open_dataset(X, y, sample_weight)
+        dataset = config.open_dataset(X, y, sample_weight, groups)
         names = self._check_columns(X, reset=True) or dataset.feature_names
         dataset = replace(dataset, feature_names=names)
         result = fit_dataset(dataset, config, progress_of(self.progress, "fit"))
@@ -296,6 +320,7 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         # a file has None for NaN
         self.digits_ = None if digits is None else np.array(digits, dtype=np.float64)
         self._target_names = fitted.target_names
+        self._has_one_target, self._inference = one, fitted.inference
 
     def _model(self) -> Model:
         check_is_fitted(self)
@@ -307,6 +332,7 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
             None if names is None else tuple(names),
             self._target_names,
             {name: getattr(self, f"{name}_") for name in DETAILS},
+            self._inference,
         )
 
 

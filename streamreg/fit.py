@@ -13,10 +13,12 @@ from streamreg import __version__
 from streamreg.checkpoint.checkpoint import Checkpoint
 from streamreg.config import FitConfig, memory_limit_or_default
 from streamreg.engines.blas import blas_threads_of_solver
+from streamreg.engines.group_scan import scan_groups
 from streamreg.engines.partition import HOST
 from streamreg.engines.threads import ThreadsEngine, ThreadsReducer
 from streamreg.errors import InputError, MemoryLimitError, Message, Parameter, Part, Remedy
 from streamreg.formatting import format_nbytes
+from streamreg.inference.result import CHOSEN_TYPES, CLUSTER
 from streamreg.machine import PeakMemory, available_nbytes, usable_cpus
 from streamreg.model import Model
 from streamreg.planning.backend import Backend
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from streamreg.blocks import Float64
     from streamreg.engines.base import Engine, Reduction, SegmentReducer
     from streamreg.errors import CheckpointError
+    from streamreg.inference.groups import Groups
     from streamreg.planning.backend import OnRows, Request
     from streamreg.planning.plan import Plan
     from streamreg.planning.terms import Candidate, Needs
@@ -76,6 +79,7 @@ class Fit:
                 "digits": _rows(solution.digits, dataset.n_targets),
                 "condition": solution.condition,
             },
+            inference=solution.inference,
         )
 
 
@@ -174,10 +178,32 @@ def plan(
     return plan_fit(config.open_dataset(X, y, sample_weight), config)
 
 
-def plan_fit(dataset: Dataset, config: FitConfig, backend: Backend | None = None) -> Plan:
-    """Plan a fit; reads metadata only. On a cluster the plan is of each worker."""
+def plan_fit(
+    dataset: Dataset,
+    config: FitConfig,
+    backend: Backend | None = None,
+    groups: Groups | None = None,
+) -> Plan:
+    """Plan a fit; reads metadata only. On a cluster the plan is of each worker.
+
+    Rows of equal groups are taken to be consecutive, if the groups are not known.
+    """
     backend = backend or backend_of(config)
     backend.require_readable(dataset)
+    inference = config.inference(dataset, groups)
+    build_solver = partial(config.build_solver, inference=inference)
+    if config.solver != AUTO and inference is not None and not build_solver(config.solver).infers:
+        raise InputError(
+            Parameter("solver", config.solver),
+            " gives no standard errors of ",
+            Parameter("cov_type", config.cov_type),
+            " without ",
+            Parameter("inference_for"),
+            ": pass ",
+            Remedy("solver", "qr"),
+            " or ",
+            Remedy("solver", "closed_form"),
+        )
     if config.solver != AUTO and not backend.runs(config.build_solver(config.solver)):
         raise InputError(
             Parameter("solver", config.solver),
@@ -190,9 +216,12 @@ def plan_fit(dataset: Dataset, config: FitConfig, backend: Backend | None = None
         dataset,
         backend,
         config.solver,
-        config.build_solver,
+        build_solver,
         saves=config.checkpoint is not None,
+        infers=inference is not None,
     )
+    if groups is not None and groups.numbers is not None:
+        plan = replace(plan, advice="sort the rows by groups, whose sums then take no memory")
     objective = plan.candidates[plan.chosen].objective
     if config.l2 and objective != LEAST_SQUARES:
         raise InputError(
@@ -217,10 +246,12 @@ def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress = NO_PRO
     if dataset.y is None:
         raise InputError("a fit needs y")
     backend = backend_of(config)
-    plan = plan_fit(dataset, config, backend)
-    candidate = plan.require_fit()
+    groups = _groups(dataset, config)
+    plan = plan_fit(dataset, config, backend, groups)
+    build_solver = partial(config.build_solver, inference=config.inference(dataset, groups))
+    candidate = _require_fit(plan, dataset, config, backend)
     d, k = dataset.n_features, dataset.n_targets
-    solver = config.build_solver(plan.chosen, config.initial_weights(d, k))
+    solver = build_solver(plan.chosen, config.initial_weights(d, k))
     with _explain_refused_memory(plan, candidate), PeakMemory() as peak, ExitStack() as stack:
         # other kernels, or another partition, would change the last bits of the result
         identity = {
@@ -240,7 +271,7 @@ def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress = NO_PRO
         successor = plan.candidates.get(solver.more_digits or "")
         is_short = config.solver == AUTO and not solution.status.converged
         if is_short and successor is not None and successor.fits:
-            solver = config.build_solver(successor.solver)
+            solver = build_solver(successor.solver)
             with _explain_refused_memory(plan, successor):
                 more, engine = run.solve(solver, successor, epochs_before=solution.n_epochs)
             planned_nbytes = max(planned_nbytes, successor.peak_nbytes)
@@ -291,7 +322,11 @@ class _Run:
         ):
             reduce = self._reduce_with(engine)
             iterates = self.checkpoint or NO_ITERATE_STORE
-            return solver.solve(problem, reduce, report, iterates), engine
+            solution = solver.solve(problem, reduce, report, iterates)
+        if solution.inference is not None:
+            inference = replace(solution.inference, log_weight_sum=engine.log_weight_sum)
+            solution = replace(solution, inference=inference)
+        return solution, engine
 
     def _reduce_with(self, engine: Engine) -> Reduce:
         """Return the function with which a solver runs passes."""
@@ -306,6 +341,45 @@ class _Run:
             return reduction.result
 
         return reduce
+
+
+def _require_fit(plan: Plan, dataset: Dataset, config: FitConfig, backend: Backend) -> Candidate:
+    """Return the chosen candidate; a refusal also offers chosen standard errors, if those fit."""
+    try:
+        return plan.require_fit()
+    except MemoryLimitError as error:
+        if config.cov_type not in CHOSEN_TYPES or config.inference_for is not None:
+            raise
+        cg = replace(config, solver="cg", inference_for=(0,), checkpoint=None)
+        if not plan_fit(dataset, cg, backend).candidates["cg"].fits:
+            raise
+        raise MemoryLimitError(
+            error.args[0],
+            "\n  Or choose the standard errors that you need, which ",
+            Parameter("solver", "cg"),
+            " works out in O(D) memory: pass ",
+            Remedy("inference_for"),
+            ".",
+        ) from None
+
+
+def _groups(dataset: Dataset, config: FitConfig) -> Groups | None:
+    """Read the groups alone, if there are any, to learn how their rows are stored."""
+    if (dataset.groups is not None) != (config.cov_type == CLUSTER):
+        cluster = Remedy("cov_type", CLUSTER)
+        if dataset.groups is None:
+            raise InputError(
+                Parameter("cov_type", CLUSTER),
+                " needs ",
+                Remedy("groups"),
+                ": the group of each row",
+            )
+        raise InputError(
+            Parameter("groups"), " are used by ", cluster, " only: pass that too, or leave them out"
+        )
+    if dataset.groups is None:
+        return None
+    return scan_groups(dataset.groups, memory_limit_or_default(config.memory_limit))
 
 
 @contextmanager

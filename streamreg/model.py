@@ -13,6 +13,7 @@ import numpy as np
 
 from streamreg.errors import InputError, MemoryLimitError
 from streamreg.formatting import as_json, count, format_nbytes
+from streamreg.inference.result import Inference
 from streamreg.machine import available_nbytes
 from streamreg.output.archive import Archive, parse_header, write_archive
 from streamreg.output.atomic import atomic_write, require_folder
@@ -48,6 +49,7 @@ class Model:
     feature_names: tuple[str, ...] | None = None
     target_names: tuple[str, ...] | None = None
     details: dict[str, Any] = field(default_factory=dict)  # plain numbers and texts, of DETAILS
+    inference: Inference | None = None  # standard errors, if the fit gave them
 
     @property
     def n_features(self) -> int:
@@ -80,6 +82,8 @@ class Model:
             "target_names": self.target_names,
             "details": as_json(self.details),
         }
+        if self.inference is not None:
+            header["inference"] = as_json(self.inference.to_dict())
         arrays = {"coefficients": self.coefficients, "intercept": self.intercept}
         # a random name, because another process may save to the same path
         partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
@@ -144,7 +148,19 @@ class Model:
             feature_names=_names(header["feature_names"], n_features, "feature"),
             target_names=_names(header["target_names"], n_targets, "target"),
             details=details,
+            inference=_inference(header.get("inference"), n_targets, n_features),
         )
+
+
+def _inference(known: object, n_targets: int, n_features: int) -> Inference | None:
+    """Return what a file says of standard errors; a file of an earlier version says nothing."""
+    if known is None:
+        return None
+    inference = Inference.from_dict(known)
+    expected = (n_targets, n_features + inference.has_intercept)
+    if inference.params.shape != expected:
+        raise ValueError(f"its standard errors are {inference.params.shape}, not {expected}")
+    return inference
 
 
 def _weights(values: list[Any] | Array, *, n_dimensions: int) -> Float64:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from streamreg.accumulators.base import Accumulator, Scaling, merge_means
+from streamreg.accumulators.base import Scaling, merge_means
+from streamreg.accumulators.panels import PanelAccumulator
 from streamreg.formatting import MIB
 from streamreg.kernels import numpy as numpy_kernels
 from streamreg.kernels.states import GramState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from streamreg.blocks import Block, Float64
     from streamreg.kernels.base import Kernels
 
@@ -52,7 +51,7 @@ class GramResult(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Gram(Accumulator[GramState, GramResult]):
+class Gram(PanelAccumulator[GramState, GramResult]):
     """Centred second moments of (X, y).
 
     Rows a and rows b merge, with n = nₐ + n_b and δ = x̄_b - x̄ₐ, by [1]_
@@ -67,12 +66,17 @@ class Gram(Accumulator[GramState, GramResult]):
     .. [1] Chan, Golub & LeVeque (1983), The American Statistician 37(3), 242-247.
     """
 
+    square = "gram"
     reads_tiles = True
 
     n_features: int  # D
     n_targets: int  # K
     centred: bool = True  # about the mean; False: about zero, for a fit without intercept
     scaling: Scaling | None = None
+
+    @property
+    def n_columns(self) -> int:
+        return self.n_features
 
     @property
     def state_nbytes(self) -> int:
@@ -92,22 +96,6 @@ class Gram(Accumulator[GramState, GramResult]):
             block, state, kernels.parallel, centred=self.centred, x_scale=x_scale, y_scale=y_scale
         )
         return state
-
-    @property
-    def n_parts(self) -> int:
-        return numpy_kernels.gram_panels(self.n_features)
-
-    def part(self, state: GramState, numbers: range) -> GramState:
-        return state._replace(gram=state.gram.T[self._columns(numbers)].T)
-
-    def joined(self, parts: Iterable[tuple[range, GramState]]) -> GramState:
-        gram = self.zero().gram
-        for numbers, state in parts:
-            gram.T[self._columns(numbers)] = state.gram.T
-        return state._replace(gram=gram)
-
-    def _columns(self, panels: range) -> Any:  # noqa: ANN401  (NumPy's index)
-        return np.r_[tuple(numpy_kernels.gram_columns(self.n_features, panels))]
 
     def merge(self, a: GramState, b: GramState) -> GramState:
         merged = merge_means(a, b)

@@ -43,7 +43,9 @@ class _Pass(NamedTuple):
             "accumulator": self.accumulator,
             "n_blocks": partial.n_blocks,
             "n_rows": partial.n_rows,
-            "weight_sum": float(partial.weight_sum).hex(),  # because JSON has no infinity
+            # because JSON has no infinity
+            "weight_sum": float(partial.weight_sum).hex(),
+            "log_weight_sum": float(partial.log_weight_sum).hex(),
             "n_omitted": partial.n_omitted,
             "rounded": sorted(partial.rounded),
         }
@@ -56,10 +58,12 @@ class _Pass(NamedTuple):
         weight_sum = float.fromhex(known["weight_sum"])
         if not weight_sum >= 0 or min(n_blocks, n_rows, n_omitted) < 0:
             raise ValueError("a number is negative")
+        logarithms = float.fromhex(known["log_weight_sum"])
         rounded = frozenset(known["rounded"])
         if not isinstance(known["rounded"], list) or not all(type(name) is str for name in rounded):
             raise TypeError("it is not a list of texts")
-        partial = PartialResult(None, n_blocks, n_rows, weight_sum, n_omitted, rounded)
+        counts = n_blocks, n_rows, weight_sum, n_omitted
+        partial = PartialResult(None, *counts, rounded, logarithms)
         return cls(known["accumulator"], partial, is_large=False)
 
 

@@ -15,7 +15,7 @@ from streamreg.cli import options as o
 from streamreg.cli.cluster import connect
 from streamreg.config import FitConfig
 
-_DATA = {"data": o.Data, "x": o.X, "y": o.Y, "sample_weight": o.Weight}
+_DATA = {"data": o.Data, "x": o.X, "y": o.Y, "sample_weight": o.Weight, "groups": o.Groups}
 
 
 def _option(kind: object, text: str, *names: str, default: bool | str = True) -> Any:  # noqa: ANN401
@@ -31,6 +31,18 @@ _PARAMETERS = {
     ),
     "fit_intercept": _option(bool, "Whether to fit an intercept."),
     "l2": _option(float, "Penalty: adds l2/2·‖w‖² to the objective."),
+    "cov_type": _option(
+        str | None,
+        "Standard errors, of closed_form and qr: nonrobust, HC0, HC1, HC2, HC3, or cluster with "
+        "--groups. All but nonrobust read the rows once more.",
+        default="none",
+    ),
+    "inference_for": _option(
+        str | None,
+        "Columns, by names or numbers with commas between them, whose standard errors cg works "
+        "out where O(D²) memory does not fit.",
+        default="all",
+    ),
     "standardize": _option(bool, "Whether gd and cg work in centred, scaled coordinates."),
     "learning_rate": _option(str, "Of gd: a number, or auto for an exact line search."),
     "max_epochs": _option(int, "Epochs at most, each a pass over all rows."),

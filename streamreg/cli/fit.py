@@ -15,6 +15,7 @@ from streamreg.cli.config_options import with_config_options
 from streamreg.config import FitConfig
 from streamreg.errors import InputError
 from streamreg.formatting import count, format_nbytes
+from streamreg.inference.summary import Summary
 from streamreg.model import Model
 from streamreg.output.atomic import require_folder
 from streamreg.progress import progress_of
@@ -96,6 +97,7 @@ def _document(model: Model, result: Fit, out: Path | None) -> dict[str, Any]:
         "memory_limit": result.plan.memory_limit,
         "rows_omitted": result.n_omitted,
         "warnings": result.warnings,
+        "inference": None if model.inference is None else model.inference.to_dict(),
     }
 
 
@@ -109,6 +111,17 @@ def _write_result(model: Model, result: Fit, out: Path | None) -> None:
         f"{format_nbytes(result.planned_nbytes)} planned, "
         f"{format_nbytes(result.plan.memory_limit)} allowed"
     )
+    if model.inference is None:
+        _write_weights(model)
+    else:
+        show.write(
+            str(Summary(model.inference, result.solver, model.target_names, most_terms=_MOST_ROWS))
+        )
+    if out is not None:
+        show.write(f"model written to {out}")
+
+
+def _write_weights(model: Model) -> None:
     names = model.feature_names or [f"x{j}" for j in range(model.n_features)]
     targets = model.target_names or [f"y{k}" for k in range(model.n_targets)]
     values = np.vstack([model.intercept, model.coefficients.T])[:, :_MOST_TARGETS]
@@ -121,5 +134,3 @@ def _write_result(model: Model, result: Fit, out: Path | None) -> None:
         show.write(f"… and {len(targets) - _MOST_TARGETS:,} more targets")
     if model.n_features > _MOST_ROWS:
         show.write(f"… and {model.n_features - _MOST_ROWS:,} more coefficients")
-    if out is not None:
-        show.write(f"model written to {out}")

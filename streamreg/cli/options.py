@@ -23,6 +23,12 @@ Y = Annotated[str | None, typer.Option("--y", help="Path or URL of a Zarr array 
 Weight = Annotated[
     str | None, typer.Option("--sample-weight", help="Path or URL of a Zarr array (N,).")
 ]
+Groups = Annotated[
+    str | None,
+    typer.Option(
+        "--groups", help="Of --cov-type cluster: path or URL of a Zarr array (N,) of numbers."
+    ),
+]
 MissingChunks = Annotated[
     Literal["error", "fill"],
     typer.Option(help="What an absent Zarr chunk means: an error, or its fill value."),
@@ -54,6 +60,7 @@ def dataset_of(
     x: str | None,
     y: str | None = None,
     weight: str | None = None,
+    groups: str | None = None,
     *,
     needs_y: bool = True,
 ) -> Dataset:
@@ -62,4 +69,4 @@ def dataset_of(
         raise InputError("name the data once: either DATA or --x PATH with --y PATH")
     if data is not None and y is not None:
         raise InputError(f"--y goes with --x; the data set {data} has its own y")
-    return config.open_dataset(data if x is None else x, y, weight, needs_y=needs_y)
+    return config.open_dataset(data if x is None else x, y, weight, groups, needs_y=needs_y)

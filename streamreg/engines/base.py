@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, Self, Type
 
 import numpy as np
 
+from streamreg.blocks import namespace
 from streamreg.engines.blas import one_blas_thread
 from streamreg.engines.partition import (
     HOST,
@@ -39,6 +40,7 @@ class PartialResult(NamedTuple):
     weight_sum: float = 0.0  # Σ sᵢ of these rows
     n_omitted: int = 0  # rows left out for NaN or inf
     rounded: frozenset[str] = frozenset()  # names of X and y with integers that float64 rounds
+    log_weight_sum: float = 0.0  # Σ log sᵢ of the rows that count
 
     def copied(self) -> PartialResult:
         """Return a copy with a state of its own."""
@@ -54,13 +56,18 @@ class PartialResult(NamedTuple):
             self.weight_sum + later.weight_sum,
             self.n_omitted + later.n_omitted,
             self.rounded | later.rounded,
+            self.log_weight_sum + later.log_weight_sum,
         )
 
     def with_block(self, block: Block, n_omitted: int, rounded: Iterable[str]) -> PartialResult:
         """Return the result with one more block counted; the caller updates the state."""
-        weight_sum = float(block.n_rows) if block.weight is None else float(block.weight.sum())
+        weight_sum, log_weight_sum = float(block.n_rows), 0.0
+        if block.weight is not None:
+            weight_sum = float(block.weight.sum())
+            # a weight may be CuPy's
+            log_weight_sum = float(namespace(block.weight).log(block.weight).sum())
         block_counts = PartialResult(
-            None, 1, block.n_rows, weight_sum, n_omitted, frozenset(rounded)
+            None, 1, block.n_rows, weight_sum, n_omitted, frozenset(rounded), log_weight_sum
         )
         return self.followed_by(block_counts, self.state)
 
@@ -147,6 +154,7 @@ class Engine(ABC):
         # integers beyond 2^53 are looked for in the first pass only
         self.checks_integers = True
         self.n_omitted = 0  # rows that the last pass left out for NaN or inf
+        self.log_weight_sum = 0.0  # Σ log sᵢ of the rows that counted in it
         # names of X and y in which an integer was read that float64 cannot represent
         self.rounded: set[str] = set()
 
@@ -193,6 +201,7 @@ class Engine(ABC):
         self.checks_integers = False
         self.n_omitted = done.n_omitted
         self.rounded.update(done.rounded)
+        self.log_weight_sum = done.log_weight_sum
         return Reduction(accumulator.finalize(done.state), done.n_rows, done.weight_sum)
 
     @abstractmethod

@@ -62,8 +62,13 @@ class BlockCache:
         else:
             return
         y, buffer = _copy_into(buffer, block.y)
-        weight = None if block.weight is None else _copy_into(buffer, block.weight)[0]
-        self._cached[block.start] = _CachedBlock(Block(X, y, weight, block.start), n_omitted)
+        weight = groups = None
+        if block.weight is not None:
+            weight, buffer = _copy_into(buffer, block.weight)
+        if block.groups is not None:
+            groups, buffer = _copy_into(buffer, block.groups)
+        cached = Block(X, y, weight, block.start, groups=groups)
+        self._cached[block.start] = _CachedBlock(cached, n_omitted)
 
 
 class CachingReader(BlockReader):
@@ -92,11 +97,11 @@ class CachingReader(BlockReader):
 def slot_nbytes(dataset: Dataset, rows: int, of: Collection[str] | None = None) -> int:
     """Bytes that cache a block of this many rows, each array aligned for the kernels.
 
-    ``of`` names the arrays that are counted, of X, y and sample_weight; ``None`` counts all.
+    ``of`` names the arrays that are counted: X, y, sample_weight, groups; ``None`` counts all.
     """
     row_nbytes = {name: source.row_nbytes for name, source in dataset.named().items()}
-    if dataset.weight is not None:
-        row_nbytes["sample_weight"] = 8  # as float64
+    # as float64, and as integers of 64 bits
+    row_nbytes |= dict.fromkeys(row_nbytes.keys() & {"sample_weight", "groups"}, 8)
     return sum(
         aligned(rows * each) for name, each in row_nbytes.items() if of is None or name in of
     )

@@ -17,6 +17,8 @@ import numpy as np
 from streamreg.blocks import FileRows
 from streamreg.kernels import numpy as numpy_kernels
 from streamreg.kernels.base import AS_STORED, Affine, Kernel, Kernels, KernelSet, Scale
+from streamreg.kernels.groups import group_sums, sorted_groups
+from streamreg.kernels.meat import meat
 from streamreg.kernels.numpy import residuals_rows, tile_rows
 from streamreg.kernels.residuals import count_in_two_floats, normalise
 from streamreg.kernels.root import root
@@ -221,6 +223,9 @@ def kernels_of(library: Library) -> KernelSet:
         # BLAS multiplies, and LAPACK factorises
         "gram": partial(numpy_kernels.gram, centre=loops.centre),
         "root": partial(root, write=loops.write_columns),
+        "meat": partial(meat, write=loops.centre, add=numpy_kernels.add_gram),
+        "group_sums": partial(group_sums, write=loops.centre),
+        "sorted_groups": partial(sorted_groups, write=loops.centre, add=numpy_kernels.add_gram),
         "predict": loops.predict,
     }
     return KernelSet({"dense": Kernels(by_name), "file": Kernels(by_name)})

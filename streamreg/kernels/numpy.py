@@ -6,12 +6,15 @@ Sums are float64, whatever is stored.
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from streamreg.kernels import blas
 from streamreg.kernels.base import AS_STORED, Affine, Kernels, KernelSet, Scale
+from streamreg.kernels.groups import group_sums, sorted_groups
+from streamreg.kernels.meat import meat
 from streamreg.kernels.residuals import (
     ARRAYS_ALIVE,
     PARTS_OF_TILE,
@@ -252,7 +255,15 @@ def gram(
         y_scale=y_scale,
         centre=centre or centre_tile,
     )
-    panels = gram_columns(block.X.shape[1], range(gram_panels(block.X.shape[1])))
+    add_gram(ready, state.gram, parallel)
+
+
+def add_gram(ready: Iterator[Float64], gram: Float64, parallel: Parallel) -> None:
+    """Add rowsᵀrows of each tile to the lower triangle of ``gram`` (D, D), in Fortran order.
+
+    The next tile is prepared beside the product.
+    """
+    panels = gram_columns(len(gram), range(gram_panels(len(gram))))
     waiting: deque[Float64 | None] = deque()
 
     def prepare() -> None:
@@ -265,7 +276,7 @@ def gram(
 
         def add_panel(number: int, rows: Float64 = rows) -> None:
             columns = panels[number]
-            blas.add_gram_panel(rows, state.gram, columns.start, columns.stop)
+            blas.add_gram_panel(rows, gram, columns.start, columns.stop)
 
         parallel.run(add_panel, len(panels), prepare)
 
@@ -366,6 +377,9 @@ _KERNELS = Kernels(
         "residuals": residuals,
         "gram": gram,
         "root": root,
+        "meat": partial(meat, write=centre_tile, add=add_gram),
+        "group_sums": partial(group_sums, write=centre_tile),
+        "sorted_groups": partial(sorted_groups, write=centre_tile, add=add_gram),
         "predict": predict,
     }
 )

@@ -125,6 +125,61 @@ class RootState(NamedTuple):
         return cls._make([*_zeros((), (), (), d, d, k), _square(1 + d + k)])
 
 
+class MeatState(NamedTuple):
+    """Sums over columns q of the rows, M of them, with weights ω that depend on residuals.
+
+    Only the lower triangle of ``meat``, in Fortran order, is valid.
+    """
+
+    n: Float64  # ()      rows
+    total: Float64  # ()      Σ ωᵢ
+    sums: Float64  # (M,)    Σ ωᵢ qᵢ
+    meat: Float64  # (M, M)  Σ ωᵢ qᵢqᵢᵀ
+    n_exact: Float64  # ()      rows that the fit passes through: their residuals are rounding
+    first_exact: Float64  # ()      the number of the first one, or inf
+
+    @classmethod
+    def zero(cls, n_columns: int) -> MeatState:
+        """Return the state of no rows."""
+        n, total, sums, n_exact = _zeros((), (), n_columns, ())
+        return cls(n, total, sums, _square(n_columns), n_exact, np.full((), np.inf))
+
+
+class GroupSumsState(NamedTuple):
+    """Sums of sᵢ rᵢ [1, zᵢ] of each of G groups."""
+
+    n: Float64  # ()          rows
+    rows: Float64  # (G,)        rows of each group
+    sums: Float64  # (G, 1 + D)
+
+    @classmethod
+    def zero(cls, n_groups: int, n_features: int) -> GroupSumsState:
+        """Return the state of no rows."""
+        return cls(*_zeros((), n_groups, (n_groups, 1 + n_features)))
+
+
+class SortedGroupsState(NamedTuple):
+    """Sums of sᵢ rᵢ [1, zᵢ] of groups whose rows are consecutive.
+
+    The first and the last group may continue in other states; those between them are complete, and
+    multiplied: M columns, of which only the lower triangle, in Fortran order, is valid.
+    """
+
+    n: Float64  # ()         rows
+    n_groups: Float64  # ()         groups, of which the first and the last are not multiplied yet
+    first: Float64  # (1,)       the bits of the first group's number, an integer
+    last: Float64  # (1,)       the bits of the last group's number
+    first_sums: Float64  # (1 + D,)
+    last_sums: Float64  # (1 + D,)   zeros if there is one group
+    meat: Float64  # (M, M)
+
+    @classmethod
+    def zero(cls, n_features: int, n_columns: int) -> SortedGroupsState:
+        """Return the state of no rows."""
+        d = 1 + n_features
+        return cls._make([*_zeros((), (), 1, 1, d, d), _square(n_columns)])
+
+
 def _zeros(*shapes: int | tuple[int, ...]) -> list[Float64]:
     return [np.zeros(shape) for shape in shapes]
 

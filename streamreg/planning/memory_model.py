@@ -55,8 +55,9 @@ def make_plan(
     build_solver: Callable[[str], Solver],
     *,
     saves: bool,
+    infers: bool = False,
 ) -> Plan:
-    """Plan a fit, which perhaps saves checkpoints; reads metadata only.
+    """Plan a fit, which perhaps saves checkpoints and gives standard errors; reads metadata only.
 
     ``solver`` may be ``"auto"``. On a cluster the plan is of each worker.
     """
@@ -67,11 +68,15 @@ def make_plan(
         request = Request(dataset, costs, problem, build_solver(name))
         return _candidate(request, backend, saves=saves)
 
+    built = {name: build_solver(name) for name in SOLVERS}
     candidates = {
-        name: candidate(name, backend) for name in SOLVERS if backend.runs(build_solver(name))
+        name: candidate(name, backend)
+        for name, each in built.items()
+        if backend.runs(each) and (each.infers or not infers)
     }
     chosen = _choose(candidates) if solver == AUTO else solver
-    names = (ClosedForm.name, ConjugateGradient.name) if solver == AUTO else (solver,)
+    names = [ClosedForm.name, ConjugateGradient.name] if solver == AUTO else [solver]
+    names = [name for name in names if name in candidates]
     processor = None if candidates[chosen].fits else backend.without_device(dataset)
     return Plan(
         chosen=chosen,
@@ -92,7 +97,9 @@ def make_plan(
 
 def _choose(candidates: dict[str, Candidate]) -> str:
     """Return the solver for ``"auto"``: the closed form if it fits, unless cg is clearly faster."""
-    exact, iterative = candidates[ClosedForm.name], candidates[ConjugateGradient.name]
+    exact, iterative = candidates[ClosedForm.name], candidates.get(ConjugateGradient.name)
+    if iterative is None:
+        return exact.solver
     # ``max_epochs`` may allow fewer passes than a fit usually takes
     may_converge = iterative.passes > ConjugateGradient.typical_epochs
     is_slow = exact.seconds > _CLEARLY_FASTER * iterative.seconds

@@ -17,6 +17,7 @@ from streamreg.solvers.penalties import L2Penalty, Penalty
 if TYPE_CHECKING:
     from streamreg.accumulators.base import Accumulator
     from streamreg.blocks import Float64
+    from streamreg.inference.result import Inference
 
     Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
     Numbers = np.ndarray[tuple[int], np.dtype[np.intp]]
@@ -74,7 +75,8 @@ class Status(Enum):
     )
     EXACT_FIT = "The loss is zero to rounding."
     COARSE_GRAM = Message(
-        "XᵀX does not keep the digits that the weights of these columns need; pass ",
+        "XᵀX does not keep the digits that the weights of these columns, or their standard errors, "
+        "need; pass ",
         Remedy("solver", "qr"),
         ".",
     )
@@ -167,6 +169,7 @@ class Solution:
     condition: float | None = (
         None  # κ₂ of the centred columns, scaled by powers of two to deviations of ½ to 1
     )
+    inference: Inference | None = None  # standard errors, if the fit was asked for them
 
     def followed_by(self, later: Solution) -> Solution:
         """Return the solution of a solver that ran after this one, with the epochs of both."""
@@ -209,6 +212,11 @@ class Solver(ABC):
     summary: ClassVar[str]  # its strength, in a few words
     more_digits: ClassVar[str | None] = None  # the solver to run if this one ends with too few
     runs_on_device: ClassVar[bool] = True  # whether a GPU has its kernels
+
+    @property
+    def infers(self) -> bool:
+        """Whether it gives the standard errors that it is asked for."""
+        return False
 
     def penalty(self, l2: float) -> Penalty:
         """Return the penalty of the objective: l2, unless a solver overrides this method."""

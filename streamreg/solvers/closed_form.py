@@ -25,12 +25,17 @@ from streamreg.solvers.exact import (
     sum_rounding,
 )
 from streamreg.solvers.factor import Factor
+from streamreg.solvers.standard_errors import with_inference
 from streamreg.solvers.standardization import measure
 
 if TYPE_CHECKING:
     from streamreg.accumulators.gram import GramResult
     from streamreg.blocks import Float64
+    from streamreg.inference.request import InferenceRequest
     from streamreg.solvers.base import IterateStore, Problem, Reduce, Report
+
+# of the variance of y: a smaller loss, predicted from the sums of the pass, has under 9 digits
+_LEAST_LOSS_SHARE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ class ClosedForm(Solver):
     more passes, O(D) each, measure residuals in two floats and correct the weights: see
     :class:`Equations`. A correction is kept if it lowers the loss that the next pass measures.
     """
+
+    request: InferenceRequest | None = None
 
     name: ClassVar[str] = "closed_form"
     summary: ClassVar[str] = "one pass, exact"
@@ -65,7 +72,7 @@ class ClosedForm(Solver):
         later = first._replace(earlier_nbytes=gram.state_nbytes, n_parts=1)
         others = (moments.state_nbytes, moments.scratch_nbytes), residuals_nbytes(d, k + 1)
         passes = [later._replace(state_nbytes=a, scratch_nbytes=b) for a, b in others]
-        return Footprint(
+        footprint = Footprint(
             (first, *passes),
             solver_nbytes=solver_nbytes(problem),
             n_passes=1,
@@ -74,6 +81,11 @@ class ClosedForm(Solver):
             solve_flops=d * d * (2 * d / 3 + 2.0 * k),
             is_exact=True,
         )
+        return with_inference(footprint, problem, self.request, gram.state_nbytes)
+
+    @property
+    def infers(self) -> bool:
+        return self.request is not None
 
     # values outside float64's range are checked for and reported
     @np.errstate(all="ignore")
@@ -107,9 +119,12 @@ class ClosedForm(Solver):
         right = moments.cross / sigma[:, None]
         v = factor.solve(right)
         predicted = 0.5 * (moments.y_variance - np.sum(v * right, axis=0))
-        found = equations.correct(v, predicted, report, always=False)
+        # standard errors need the digits of the loss
+        is_small = bool((predicted < _LEAST_LOSS_SHARE * moments.y_variance).any())
+        measures = self.request is not None and is_small
+        found = equations.correct(v, predicted, report, always=measures)
         warnings += column_warnings(problem, ~np.isfinite(sigma), moments.varies > 0)
-        return solution_of(equations, found, moments.n, warnings, GRAM)
+        return solution_of(equations, found, moments, warnings, GRAM, self.request)
 
 
 def _reduce_gram(problem: Problem, reduce: Reduce) -> tuple[GramResult, Scaling, list[str]]:

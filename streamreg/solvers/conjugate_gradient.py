@@ -39,6 +39,11 @@ class ConjugateGradient(IterativeSolver):
     summary: ClassVar[str] = "O(D) state, few passes"
     typical_epochs: ClassVar[int] = 40
 
+    @property
+    def infers(self) -> bool:
+        request = self.request
+        return request is not None and request.columns is not None and request.is_diagonal
+
     def advance(self, coordinates: Coordinates, iterate: Iterate) -> Iterate:
         after = line_search(coordinates, iterate)
         before, now = iterate.gradient, after.gradient

@@ -148,12 +148,24 @@ class Equations:
         size, errors = np.abs(found.point.v.high), self.errors(found)
         relative = np.where(errors > 0, errors / np.where(size > 0, size, 0.0), 0.0) + _UNIT
         digits = np.clip(-np.log10(relative), 0.0, None)
+        return np.where(self.determined(found)[:, None], digits, np.nan)
+
+    def determined(self, found: Corrected) -> Mask:
+        """Return which weights the data determine, (D,)."""
         determined = np.isfinite(self.scale) & found.is_dependence_real
         if self.factor.null is not None:
             determined &= not self.problem.penalty.strength
             shares = np.abs(self.factor.null[:, 0])
             determined &= shares <= _LEAST_SHARE * shares.max()
-        return np.where(determined[:, None], digits, np.nan)
+        return np.asarray(determined)
+
+    def determines_intercept(self, found: Corrected) -> bool:
+        """Whether the data determine b: dependences between columns leave ȳ - x̄·w alone."""
+        if self.factor.null is None:
+            return True
+        share = np.abs(self.factor.null) * np.abs(self.mean.high / self.scale)[:, None]
+        at_mean = float(np.abs(self.at_mean(self.factor.null).high[0]))
+        return found.is_dependence_real and at_mean <= _LEAST_SHARE * float(share.sum())
 
     def is_exact_enough(self, found: Corrected) -> bool:
         """Whether the largest weights, in coordinates, have the digits that a fit needs."""
@@ -168,16 +180,18 @@ class Equations:
         return np.hypot(self.y_size, self.y_offset)
 
     @property
-    def _mean(self) -> TwoFloats:
+    def mean(self) -> TwoFloats:
+        """x̄ (D,), unrounded."""
         return TwoFloats.of(self.origin).plus(TwoFloats.of(self.offset))
 
     def _intercept(self, v: Float64) -> TwoFloats:
         """Return ȳ - x̄·w, (K,)."""
         y_mean = TwoFloats.of(self.y_origin).plus(TwoFloats.of(self.y_offset))
-        return y_mean.plus(-self._at_mean(v))
+        return y_mean.plus(-self.at_mean(v))
 
-    def _at_mean(self, v: Float64) -> TwoFloats:
-        mean = self._mean
+    def at_mean(self, v: Float64) -> TwoFloats:
+        """Return x̄·w, (K,), of v (D, K)."""
+        mean = self.mean
         return product(
             TwoFloats(mean.high[:, None], mean.low[:, None]), TwoFloats.of(v / self.scale[:, None])
         )
@@ -190,7 +204,7 @@ class Equations:
         fitted = np.sqrt(2 * np.maximum(start - predicted, 0.0))
         kappa, unit = self.factor.condition, _UNIT * self.distance
         weights = unit * (kappa**2 * fitted + kappa * self._y_distance) > _WANTED * fitted
-        w, mean = point.v.high / self.scale[:, None], np.abs(self._mean.high)
+        w, mean = point.v.high / self.scale[:, None], np.abs(self.mean.high)
         terms = mean @ np.abs(w) + np.abs(self.y_origin)
         b = np.abs(point.b.high)
         b = np.where(b < _LEAST_INTERCEPT * self.y_size, self.y_size, b)
@@ -245,7 +259,7 @@ class Equations:
         if null is not None:
             v = TwoFloats(np.hstack([v.high, null]), np.hstack([v.low, 0 * null]))
             # the columns of a dependence have no target; their mean is subtracted
-            offset = -self._at_mean(null)
+            offset = -self.at_mean(null)
             b = TwoFloats(*(np.append(*pair) for pair in zip(b, offset, strict=True)))
             if not self.problem.fit_intercept:
                 b = TwoFloats(0 * b.high, 0 * b.low)
@@ -253,7 +267,7 @@ class Equations:
         w = TwoFloats(v.high / scale, v.low / scale)
         units = None if self.units.is_one else self.units
         result = self.reduce(Residuals(w, b, k, units))
-        mean = self._mean
+        mean = self.mean
         moved = TwoFloats(mean.high[:, None], mean.low[:, None]).times(result.sums)
         products = result.products.plus(-moved)
         products = TwoFloats(products.high[:, :k] / scale, products.low[:, :k] / scale)
@@ -280,7 +294,7 @@ class Equations:
         v = point.v.plus(TwoFloats.of(change))
         if not self.problem.fit_intercept:
             return Point(v, point.b)
-        b_change = TwoFloats.of(-mean_residual).plus(-self._at_mean(change))
+        b_change = TwoFloats.of(-mean_residual).plus(-self.at_mean(change))
         return Point(v, point.b.plus(b_change))
 
     def _confirms(self, now: Measured) -> bool:
@@ -288,7 +302,7 @@ class Equations:
         if self.factor.null is None:
             return True
         share = np.abs(self.factor.null[:, 0])
-        terms = float(np.sum(share * (1 + np.abs(self._mean.high) / self.scale)))
+        terms = float(np.sum(share * (1 + np.abs(self.mean.high) / self.scale)))
         return now.null_norm <= _DEPENDENT * terms
 
     def _is_below_rounding(self, size: Float64, loss: Float64) -> Mask:
@@ -309,7 +323,7 @@ class Equations:
         An error of residuals is multiplied by Q, which is orthogonal; one of their sums by R⁻ᵀ.
         """
         determined = np.isfinite(self.scale)
-        far = 1 + np.where(determined, np.abs(self._mean.high) / self.scale, 0.0)
+        far = 1 + np.where(determined, np.abs(self.mean.high) / self.scale, 0.0)
         offset = np.where(determined, np.abs(self.offset) / self.scale, 0.0)
         v, residual = np.abs(found.point.v.high), np.sqrt(2 * found.losses[-1])
         terms = far @ v + np.abs(self.y_origin) + self.y_size

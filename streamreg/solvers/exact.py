@@ -9,12 +9,16 @@ import numpy as np
 from streamreg.formatting import MIB, count
 from streamreg.solvers.base import EPS, Solution, Status
 from streamreg.solvers.diagnostics import or_l2
+from streamreg.solvers.standard_errors import infer
 from streamreg.solvers.standardization import is_constant, norm_scales, user_loss
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from streamreg.accumulators.gram import GramResult
+    from streamreg.accumulators.root import RootResult
     from streamreg.blocks import Float64
+    from streamreg.inference.request import InferenceRequest
     from streamreg.solvers.base import Mask, Problem
     from streamreg.solvers.corrections import Corrected, Equations
 
@@ -30,6 +34,8 @@ _INVERSE_MOST_NBYTES = 4 * MIB
 _NEARLY_DEPENDENT = 1e5
 # Rounding of sums over many rows: the bound held on 4,000 tables, of condition 1 to 1e14.
 _ROUNDING_FACTOR = 8.0
+# a bound of the relative error of standard errors, above which they are better computed from R
+_LEAST_ERROR_OF_GRAM = 1e-6
 
 
 def powers_of_two(spread: Float64, mean: Float64, penalty_root: Float64) -> Float64:
@@ -73,18 +79,30 @@ def sum_rounding(n_features: int, updates: int, distance: float) -> float:
 
 
 def solution_of(
-    equations: Equations, found: Corrected, n_rows: int, warnings: list[str], keeper: str
+    equations: Equations,
+    found: Corrected,
+    sums: GramResult | RootResult,
+    warnings: list[str],
+    keeper: str,
+    request: InferenceRequest | None,
 ) -> Solution:
     """Return the solution; ``keeper`` is what keeps the digits that may be too few: XᵀX or R."""
-    factor, digits = equations.factor, equations.digits(found)
+    factor, digits, n_rows = equations.factor, equations.digits(found), sums.n
     status = Status.SOLVED if factor.is_full else Status.LEAST_NORM
-    if not (found.is_dependence_real and equations.is_exact_enough(found)):
+    # standard errors come from the factor, which no pass corrects
+    is_coarse = request is not None and keeper == GRAM
+    is_coarse = is_coarse and equations.contraction > _LEAST_ERROR_OF_GRAM
+    if is_coarse or not (found.is_dependence_real and equations.is_exact_enough(found)):
         is_dependent = not factor.is_full or factor.condition >= _NEARLY_DEPENDENT
         status = Status.TOO_DEPENDENT if is_dependent else Status.TOO_FEW_DIGITS
         if keeper == GRAM:
             status = Status.COARSE_GRAM
     warnings += _dependence_warnings(equations, digits, n_rows, status, keeper)
     w, b = equations.weights(found.point)
+    inference = None
+    if request is not None:
+        inference, more = infer(equations, found, request, n_rows, sums.s, refines=keeper == ROOT)
+        warnings += more
     return Solution(
         w,
         b,
@@ -94,6 +112,7 @@ def solution_of(
         warnings,
         digits=digits,
         condition=factor.condition,
+        inference=inference,
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.linalg import lapack
 
 from streamreg.kernels import blas
+from streamreg.kernels.triangle import Triangle, transpose
 from streamreg.solvers.base import EPS
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ _MOST_COLUMNS, _LEAST_COLUMNS, _COLUMNS_NBYTES = 64, 16, 4 << 20
 class Factor:
     """The pivoted factor PᵀGP = LLᵀ of a matrix with a diagonal near 1 [1]_.
 
-    If columns depend on others, L is (D, r), and the solution of Gv = g with least ‖v/u‖ is
-    u·Q R⁻ᵀ R⁻¹ Qᵀ(u·g), where u·L = QR.
+    If columns depend on others, L is (D, r), and of all solutions of Gv = g the one with least
+    ‖v/u‖ is taken: see :class:`Triangle`.
 
     References
     ----------
@@ -76,7 +77,7 @@ class Factor:
         sizes = np.abs(matrix.diagonal())
         # a smaller pivot is rounding
         rank = int(np.count_nonzero(sizes > 4 * max(d, 16) * EPS * sizes.max(initial=0.0)))
-        _transpose(matrix)
+        transpose(matrix)
         factor = cls._of_triangle(matrix, numbers.astype(np.intp) - 1, rank, active, units)
         return factor, factor.solve_root(rotated)
 
@@ -106,38 +107,18 @@ class Factor:
         """Return v, (D, K), with Gv = right; 0 for columns of zeros."""
         if not self.rank:
             return np.zeros_like(right)
-        v = np.asfortranarray(right[self.pivots])
-        if self.is_full:
-            v[self.rank :] = 0.0
-            _solve_triangles(self.matrix, v, self.rank, lower=True)
-        else:
-            v = self._rotate(v * self.units, "T")
-            v[self.rank :] = 0.0
-            _solve_triangles(self.matrix, v, self.rank, lower=False)
-            v = self._rotate(v, "N") * self.units
-        out = np.empty_like(v)
-        out[self.pivots] = v
-        return out
+        right = np.asfortranarray(right)
+        triangle = self.triangle
+        return triangle.unwhiten(triangle.whiten(right, np.empty_like(right)))
 
     def solve_root(self, right: Float64) -> Float64:
         """Return v with LᵀPᵀv = right: of least ‖v/u‖, if columns depend on others."""
-        v = right.copy(order="F")
-        v[self.rank :] = 0.0
-        if self.rank:
-            blas.solve_triangle(self.matrix, v, size=self.rank, lower=self.is_full, transposed=True)
-        if not self.is_full:
-            v = self._rotate(v, "N") * self.units
-        out = np.empty_like(v)
-        out[self.pivots] = v
-        return out
+        return self.triangle.unwhiten(right[: self.rank])
 
-    def _rotate(self, v: Float64, transposed: str) -> Float64:
-        """Return Qv or Qᵀv."""
-        work = max(1, 64 * v.shape[1])
-        rotated, _, _ = lapack.dormqr(
-            "L", transposed, self.matrix, self.reflectors, v, lwork=work, overwrite_c=1
-        )
-        return np.asfortranarray(rotated)
+    @property
+    def triangle(self) -> Triangle:
+        """W with WᵀW = G⁺."""
+        return Triangle(self.matrix, self.pivots, self.rank, self.units, self.reflectors)
 
 
 def _inverse_diagonal(lower: Float64, rank: int) -> Float64:
@@ -173,7 +154,7 @@ def _condition(lower: Float64, rank: int, inverse: Float64) -> float:
     v[np.argmax(inverse)] = 1.0
     for _ in range(_POWER_ITERATIONS):
         v /= np.linalg.norm(v)
-        _solve_triangles(lower, v, rank, lower=True)
+        _solve_triangles(lower, v, rank)
     return float(np.sqrt(largest * np.linalg.norm(v)))
 
 
@@ -189,18 +170,7 @@ def _null_vector(lower: Float64, pivots: Numbers, rank: int, active: int) -> Flo
     return out
 
 
-def _solve_triangles(matrix: Float64, v: Float64, rank: int, *, lower: bool) -> None:
-    """Solve with LLᵀ, or with RRᵀ, in place."""
+def _solve_triangles(lower: Float64, v: Float64, rank: int) -> None:
+    """Solve with LLᵀ, in place."""
     for transposed in (False, True):
-        blas.solve_triangle(matrix, v, size=rank, lower=lower, transposed=transposed)
-
-
-def _transpose(square: Float64) -> None:
-    """Transpose in place, some columns at a time."""
-    d, width = len(square), _LEAST_COLUMNS
-    for first in range(0, d, width):
-        stop = min(first + width, d)
-        square[first:stop, first:stop] = square[first:stop, first:stop].T.copy()
-        below = square[stop:, first:stop].T.copy()
-        square[stop:, first:stop] = square[first:stop, stop:].T
-        square[first:stop, stop:] = below
+        blas.solve_triangle(lower, v, size=rank, lower=True, transposed=transposed)

@@ -21,10 +21,12 @@ from streamreg.solvers.base import (
     Solver,
     Status,
 )
+from streamreg.solvers.contrasts import infer_contrasts, with_contrasts
 from streamreg.solvers.standardization import Coordinates, standardise
 
 if TYPE_CHECKING:
     from streamreg.blocks import Float64
+    from streamreg.inference.request import InferenceRequest
     from streamreg.solvers.base import IterateStore, Mask, Problem, Reduce, Report
     from streamreg.solvers.standardization import Evaluation
 
@@ -93,6 +95,7 @@ class IterativeSolver(Solver):
     max_epochs: int = 1000
     tol: float = 1e-8
     init: Float64 | None = None  # w at the start, (D, K) in the user's units; ``None`` for zeros
+    request: InferenceRequest | None = None  # of ``cg``: chosen standard errors
 
     @abstractmethod
     def advance(self, coordinates: Coordinates, iterate: Iterate) -> Iterate:
@@ -111,7 +114,7 @@ class IterativeSolver(Solver):
         d, k = problem.n_features, problem.n_targets
         moments = Moments(d, k)
         # passes with a direction, without one, and the one before the first epoch
-        return Footprint(
+        footprint = Footprint(
             (
                 PassFootprint(*gradient_nbytes(d, 2 * k, k)),
                 PassFootprint(*gradient_nbytes(d, k, k)),
@@ -123,6 +126,7 @@ class IterativeSolver(Solver):
             # two products with X and two with Xᵀ: one each for the residual and a direction
             row_flops=8.0 * d * k,
         )
+        return with_contrasts(footprint, problem, self.request, self.max_epochs)
 
     def identity(self) -> dict[str, Any]:
         start = None if self.init is None else np.ascontiguousarray(self.init)
@@ -153,12 +157,20 @@ class IterativeSolver(Solver):
             self._require_finite(iterate)
             report(EpochRecord(iterate.epoch, float(iterate.losses[-2]), iterate.relative_norm))
             status = self.verdict(before, iterate)
+        inference = None
+        warnings += self.early_stop_warnings(iterate, status)
+        if self.request is not None:
+            inference, more = infer_contrasts(
+                coordinates, iterate.theta, iterate.loss, self.request, self.max_epochs
+            )
+            warnings += more
         return Solution(
             *coordinates.to_user(iterate.theta),
             status or Status.OUT_OF_EPOCHS,
             iterate.epoch,
             iterate.losses.tolist(),
-            warnings + self.early_stop_warnings(iterate, status),
+            warnings,
+            inference=inference,
         )
 
     def _begin(self, problem: Problem, reduce: Reduce) -> tuple[Coordinates, Iterate, list[str]]:

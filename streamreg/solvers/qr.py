@@ -26,11 +26,13 @@ from streamreg.solvers.exact import (
     sum_rounding,
 )
 from streamreg.solvers.factor import Factor
+from streamreg.solvers.standard_errors import with_inference
 from streamreg.solvers.standardization import measure
 
 if TYPE_CHECKING:
     from streamreg.accumulators.root import RootResult
     from streamreg.blocks import Float64
+    from streamreg.inference.request import InferenceRequest
     from streamreg.solvers.base import IterateStore, Problem, Reduce, Report
 
 # a pass takes about this factor of the operations of XᵀX
@@ -48,6 +50,8 @@ class QR(Solver):
 
     If columns depend on others, the solution has least norm and a warning names them.
     """
+
+    request: InferenceRequest | None = None
 
     name: ClassVar[str] = "qr"
     summary: ClassVar[str] = "few passes, most digits"
@@ -69,7 +73,7 @@ class QR(Solver):
         later = PassFootprint(0, 0, earlier_nbytes=root.state_nbytes)
         others = (moments.state_nbytes, moments.scratch_nbytes), residuals_nbytes(d, k + 1)
         passes = [later._replace(state_nbytes=a, scratch_nbytes=b) for a, b in others]
-        return Footprint(
+        footprint = Footprint(
             (first, *passes),
             solver_nbytes=solver_nbytes(problem),
             n_passes=2,
@@ -77,6 +81,11 @@ class QR(Solver):
             # the factor with pivots, and the diagonal of its inverse
             solve_flops=d * d * (5 * d / 3 + 2.0 * k),
         )
+        return with_inference(footprint, problem, self.request, root.state_nbytes)
+
+    @property
+    def infers(self) -> bool:
+        return self.request is not None
 
     # values outside float64's range are checked for and reported
     @np.errstate(all="ignore")
@@ -125,7 +134,7 @@ class QR(Solver):
         )
         found = equations.correct(v, predicted, report, always=True)
         warnings += column_warnings(problem, ~np.isfinite(sigma), result.varies > 0)
-        return solution_of(equations, found, result.n, warnings, ROOT)
+        return solution_of(equations, found, result, warnings, ROOT, self.request)
 
 
 def _sizes(result: RootResult, d: int) -> tuple[Float64, Float64]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from streamreg.blocks import Float64
+    from streamreg.inference.request import InferenceRequest
     from streamreg.solvers.base import Solver
 
 AUTO = "auto"  # the solver is chosen by a plan
@@ -26,14 +27,17 @@ class SolverSettings(NamedTuple):
     max_epochs: int = 1000
     tol: float = 1e-8
     init: Float64 | None = None  # w at the start, (D, K) in the user's units
+    inference: InferenceRequest | None = None
 
 
 # the name of each solver, and the function that builds it
 SOLVERS: dict[str, Callable[[SolverSettings], Solver]] = {
-    ClosedForm.name: lambda _: ClosedForm(),
-    QR.name: lambda _: QR(),
+    ClosedForm.name: lambda s: ClosedForm(s.inference),
+    QR.name: lambda s: QR(s.inference),
     GradientDescent.name: lambda s: GradientDescent(
-        s.standardize, s.max_epochs, s.tol, s.init, s.learning_rate
+        s.standardize, s.max_epochs, s.tol, s.init, learning_rate=s.learning_rate
     ),
-    ConjugateGradient.name: lambda s: ConjugateGradient(s.standardize, s.max_epochs, s.tol, s.init),
+    ConjugateGradient.name: lambda s: ConjugateGradient(
+        s.standardize, s.max_epochs, s.tol, s.init, s.inference
+    ),
 }

@@ -1,4 +1,4 @@
-"""Blocks of X, y and weights, read together."""
+"""Blocks of X, y, weights and groups, read together."""
 
 from __future__ import annotations
 
@@ -9,10 +9,17 @@ import numpy as np
 
 from streamreg.blocks import Block, FileRows, new_piece, on_host
 from streamreg.errors import InputError
-from streamreg.sources.checks import finite_rows, has_inexact, narrow, not_finite, taken
+from streamreg.sources.checks import (
+    finite_rows,
+    group_numbers,
+    has_inexact,
+    narrow,
+    not_finite,
+    taken,
+)
 
 if TYPE_CHECKING:
-    from streamreg.blocks import Array, Float64
+    from streamreg.blocks import Array, Float64, Int64
     from streamreg.sources.base import Reader
     from streamreg.sources.dataset import Dataset
 
@@ -32,7 +39,7 @@ class BlockReader:
             # if one source cannot be opened, the stack closes the readers opened before it
             self._opened = opened.pop_all()
         self._X, self._y = readers["X"], readers.get("y")
-        self._weight = readers.get("sample_weight")
+        self._weight, self._groups = readers.get("sample_weight"), readers.get("groups")
         # rows left out for NaN or inf since the reader was opened
         self.n_omitted = 0
         # names of X and y, if they hold an integer that float64 cannot represent
@@ -51,6 +58,7 @@ class BlockReader:
         if left is not None:
             return left
         X, y, weight = self._read(start, stop)
+        groups = self._read_groups(start, stop)
         keep = None if weight is None else weight > 0
         if self._dataset.nan_policy == "omit":
             finite = finite_rows(X) & finite_rows(y)
@@ -59,10 +67,11 @@ class BlockReader:
         if keep is not None and not keep.all():
             X, y = taken(X, keep), taken(y, keep)
             weight = None if weight is None else weight[keep]
+            groups = None if groups is None else groups[keep]
         for source, values in ((self._dataset.X, X), (self._dataset.y, y)):
             if source is not None and self.checks_integers and has_inexact(values):
                 self.rounded.add(source.name)
-        return Block(X, y, weight, start)
+        return Block(X, y, weight, start, groups=groups)
 
     def prefetch(self, start: int, stop: int) -> None:
         """Ask the system to fetch these rows while other rows are reduced."""
@@ -107,7 +116,8 @@ class BlockReader:
             read=lambda first, last: self._X.read(start + first, start + last),
             piece=self._piece,
         )
-        return Block(cast("Array", rows), y, weight, start)
+        groups = self._read_groups(start, stop)
+        return Block(cast("Array", rows), y, weight, start, groups=groups)
 
     def _read(self, start: int, stop: int) -> tuple[Array, Array, Float64 | None]:
         return narrow(self._X.read(start, stop)), *self._read_beside(start, stop)
@@ -122,6 +132,11 @@ class BlockReader:
             weight = np.ascontiguousarray(on_host(self._weight.read(start, stop)), np.float64)
             self._require_weights(weight, start)
         return y, weight
+
+    def _read_groups(self, start: int, stop: int) -> Int64 | None:
+        if self._groups is None:
+            return None
+        return group_numbers(on_host(narrow(self._groups.read(start, stop))))
 
     def _require_weights(self, weight: Float64, start: int) -> None:
         bad = ~(np.isfinite(weight) & (weight >= 0))

@@ -12,7 +12,7 @@ from streamreg.errors import InputError, Remedy
 from streamreg.formatting import count, rows_text
 
 if TYPE_CHECKING:
-    from streamreg.blocks import Array
+    from streamreg.blocks import Array, Int64
     from streamreg.sources.base import RowSource
 
 
@@ -41,6 +41,15 @@ def taken(values: Array, keep: np.ndarray[Any, np.dtype[np.bool_]]) -> Array:
     # indices, not the mask: the host need not wait for the device to count the selected rows
     rows: Array = values[namespace(values).asarray(np.flatnonzero(keep))]
     return rows
+
+
+def group_numbers(values: Array) -> Int64:
+    """Return an integer for each row, equal where values are: integers, or the bits of floats."""
+    if values.dtype.kind != "f":
+        return np.asarray(values).astype(np.int64)
+    # 0 is added because -0 has other bits
+    bits: Any = (np.asarray(values).astype(np.float64) + 0.0).view(np.int64)
+    return np.asarray(bits)
 
 
 def has_inexact(values: Array) -> bool:

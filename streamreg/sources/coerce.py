@@ -13,6 +13,8 @@ from streamreg.sources.checks import has_inexact, require_dense
 from streamreg.sources.kinds import is_streamable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from streamreg.blocks import Array
 
 _REAL = "biuf"
@@ -53,6 +55,43 @@ def as_streamable(data: object, name: str) -> Streamable:
     if array.dtype == object:
         return _as_floats(array, name)
     return Streamable(array, array.dtype.kind == "f" and _rounds(data, array))
+
+
+def as_groups(data: Any) -> object:  # noqa: ANN401
+    """Return groups as they can be read: texts and categories in memory are numbered."""
+    if type(data).__module__.partition(".")[0] == "pandas":
+        numbers, _ = data.factorize()
+        return _require_groups(np.asarray(numbers))
+    values = np.asarray(data, object) if isinstance(data, list | tuple) else data
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "OUSM":
+        return data
+    known: dict[object, int] = {}
+    # a missing value is None, or does not equal itself
+    numbered = (
+        -1 if v is None or v != v else known.setdefault(v, len(known))  # noqa: PLR0124
+        for v in _flat(values)
+    )
+    return _require_groups(np.fromiter(numbered, np.int64, values.size).reshape(values.shape))
+
+
+def _flat(values: Array) -> Iterator[Any]:
+    """Yield values one at a time; labels that cannot be compared are refused."""
+    try:
+        for value in values.flat:
+            hash(value)
+            yield value
+    except TypeError as error:
+        raise InputError(f"groups hold {error}; pass numbers or texts") from error
+
+
+def _require_groups(numbers: Array) -> Array:
+    missing = np.flatnonzero(numbers < 0)
+    if len(missing):
+        raise InputError(
+            f"groups have no value in row {missing[0]:,} and {len(missing) - 1:,} more; "
+            "every row belongs to a group"
+        )
+    return numbers
 
 
 def _from_pandas(data: Any, name: str) -> Streamable:  # noqa: ANN401  (pandas need not be installed)

@@ -1,4 +1,4 @@
-"""X, y and weights that describe the same rows."""
+"""X, y, weights and groups that describe the same rows."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ NanPolicy = Literal["raise", "omit"]
 class Dataset:
     """The rows of a regression: X (N, D), y (N,) or (N, K) and weights (N,), each from a source.
 
-    ``y`` is ``None`` for prediction, ``weight`` if every row has weight 1. Rows with NaN or inf
-    are an error, or are left out if ``nan_policy`` is ``"omit"``.
+    ``y`` is ``None`` for prediction, ``weight`` if every row has weight 1, and ``groups``
+    (N,) if errors are independent. Rows with NaN or inf are an error, or are left out if
+    ``nan_policy`` is ``"omit"``.
     """
 
     X: RowSource
@@ -34,6 +35,7 @@ class Dataset:
     feature_names: tuple[str, ...] | None = None
     target_names: tuple[str, ...] | None = None
     nan_policy: NanPolicy = "raise"
+    groups: RowSource | None = None
 
     def __post_init__(self) -> None:
         require_rows(self.X, 2, "(N, D)")
@@ -42,7 +44,11 @@ class Dataset:
                 f"{self.X.name} has shape {self.X.shape}; X must be (N, D). Reshape your data: "
                 "X.reshape(-1, 1) if it is one feature, X.reshape(1, -1) if it is one row"
             )
-        others = ((self.y, 2, "(N,) or (N, K)"), (self.weight, 1, "(N,)"))
+        others = (
+            (self.y, 2, "(N,) or (N, K)"),
+            (self.weight, 1, "(N,)"),
+            (self.groups, 1, "(N,)"),
+        )
         for source, dimensions, allowed in others:
             if source is None:
                 continue
@@ -75,7 +81,7 @@ class Dataset:
 
     @property
     def row_nbytes(self) -> int:
-        """Bytes of one row of X, y and weights as stored."""
+        """Bytes of one row of all arrays as stored."""
         return sum(source.row_nbytes for source in self.sources())
 
     @property
@@ -105,6 +111,8 @@ class Dataset:
         # if rows are left out: their mask, and a copy of the others
         masked = self.weight is not None or self.nan_policy == "omit"
         copies = block_rows * (self.row_nbytes + self.n_features) if masked else 0
+        # groups as integers of 64 bits, and while they are made
+        copies += block_rows * 24 if self.groups is not None else 0
         wide = (source for source in (self.X, self.y) if source and is_wide(source.dtype))
         narrowed = sum(8 * block_rows * math.prod(source.shape[1:]) for source in wide)
         return buffers + weights + copies + narrowed
@@ -120,10 +128,15 @@ class Dataset:
             source.require_unchanged()
 
     def replaced(self, change: Callable[[str, RowSource], RowSource]) -> Dataset:
-        """Return the data set with other sources; ``change`` gets X, y or sample_weight as name."""
+        """Return the data set with other sources; ``change`` gets their names."""
         changed = {name: change(name, source) for name, source in self.named().items()}
-        weight = changed.get("sample_weight")
-        return replace(self, X=changed["X"], y=changed.get("y"), weight=weight)
+        return replace(
+            self,
+            X=changed["X"],
+            y=changed.get("y"),
+            weight=changed.get("sample_weight"),
+            groups=changed.get("groups"),
+        )
 
     def require_on_host(self, remedy: Part) -> None:
         """Raise :class:`InputError`, with a remedy, if rows are in the memory of a GPU."""
@@ -134,12 +147,12 @@ class Dataset:
                 raise InputError(what, remedy, copy)
 
     def named(self) -> dict[str, RowSource]:
-        """Return X, y and sample_weight by name, without those that are ``None``."""
-        named = {"X": self.X, "y": self.y, "sample_weight": self.weight}
+        """Return X, y, sample_weight and groups by name, without those that are ``None``."""
+        named = {"X": self.X, "y": self.y, "sample_weight": self.weight, "groups": self.groups}
         return {name: source for name, source in named.items() if source is not None}
 
     def sources(self) -> list[RowSource]:
-        """Return X, y and the weights, without those that are ``None``."""
+        """Return X, y, weights and groups, without those that are ``None``."""
         return list(self.named().values())
 
 

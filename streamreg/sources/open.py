@@ -1,11 +1,11 @@
-"""Turn what a user passes as X, y and weights into a data set."""
+"""Turn what a user passes as X, y, weights and groups into a data set."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from streamreg.errors import InputError, Remedy
-from streamreg.sources.coerce import as_streamable
+from streamreg.sources.coerce import as_groups, as_streamable
 from streamreg.sources.dataset import Dataset
 from streamreg.sources.kinds import open_group, open_source
 
@@ -18,15 +18,17 @@ def open_dataset(
     X: object,
     y: object = None,
     sample_weight: object = None,
+    groups: object = None,
     *,
     missing_chunks: str = "error",
     nan_policy: NanPolicy = "raise",
     needs_y: bool = True,
 ) -> Dataset:
-    """Return the data set that ``X``, ``y`` and ``sample_weight`` describe; only metadata are read.
+    """Return the data set of ``X``, ``y``, ``sample_weight`` and ``groups``; reads metadata only.
 
-    ``X`` alone may be a group, or the path of one, with ``X``, ``y`` and perhaps ``sample_weight``.
-    Raises :class:`InputError` and :class:`DataCorruptionError`, as :class:`Kind` does.
+    ``groups`` in memory may be texts. ``X`` alone may be a Zarr group, or the path of one, with
+    ``X``, ``y`` and perhaps ``sample_weight``. Raises :class:`InputError` and
+    :class:`DataCorruptionError`, as :class:`Kind` does.
     """
 
     def source(data: object, name: str) -> RowSource:
@@ -60,4 +62,5 @@ def open_dataset(
         feature_names=feature_names,
         target_names=target_names,
         nan_policy=nan_policy,
+        groups=None if groups is None else source(as_groups(groups), "groups"),
     )

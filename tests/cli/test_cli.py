@@ -14,6 +14,7 @@ from io import StringIO
 
 import numpy as np
 import pytest
+import statsmodels.api as sm
 import zarr
 
 import streamreg
@@ -96,6 +97,58 @@ def test_fit_writes_the_least_squares_weights(solver, ingested):
     model = streamreg.load(ingested / "model.json")
     assert list(model.feature_names_in_) == ["a", "b", "c"]
     assert model.coef_.tolist() == document["coef"]
+
+
+def by_statsmodels(folder, **how):
+    rows = np.load(folder / "rows.npy")
+    return sm.OLS(rows[:, 3], sm.add_constant(rows[:, :3])).fit(**how)
+
+
+@pytest.mark.parametrize("solver", ["closed_form", "qr", "auto"])
+def test_fit_prints_standard_errors(solver, ingested):
+    done = run("fit", "table.zarr", "--cov-type", "HC1", "--solver", solver, cwd=ingested)
+    assert done.returncode == 0, done.stderr
+    expected = by_statsmodels(ingested, cov_type="HC1")
+    lines = {line.split()[0]: line.split() for line in done.stdout.splitlines() if line.split()}
+    for j, term in enumerate(["const", "a", "b", "c"]):
+        columns = [expected.params[j], expected.bse[j], expected.tvalues[j]]
+        np.testing.assert_allclose([float(x) for x in lines[term][1:4]], columns, atol=6e-4)
+        interval = [float(x) for x in lines[term][-2:]]
+        np.testing.assert_allclose(interval, expected.conf_int()[j], atol=1e-4)
+    assert "Covariance Type:" in done.stdout
+    assert "n/(n - k)" in done.stdout
+
+
+def test_json_holds_all_figures_of_clusters(ingested):
+    groups = np.arange(1000) % 31
+    zarr.create_array(ingested / "g.zarr", data=groups, chunks=(300,))
+    options = ["--cov-type", "cluster", "--groups", "g.zarr", "--json", "--out", "model.json"]
+    done = run("fit", "table.zarr", *options, cwd=ingested)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["inference"]
+    expected = by_statsmodels(ingested, cov_type="cluster", cov_kwds={"groups": groups}, use_t=True)
+    for name in ("bse", "tvalues", "pvalues", "conf_int", "fvalue", "rsquared", "llf", "aic"):
+        value = getattr(expected, name)
+        value = value() if callable(value) else value
+        np.testing.assert_allclose(found[name][0], value, rtol=1e-8, err_msg=name)
+    assert (found["nobs"], found["n_groups"], found["df_t"]) == (1000, 31, 30)
+    assert found["terms"] == ["const", "a", "b", "c"]
+    assert streamreg.load(ingested / "model.json").bse_.tolist() == found["bse"][0]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--cov-type", "HC9"], "choose 'nonrobust'"),
+        (["--cov-type", "cluster"], "--cov-type cluster needs --groups"),
+        (["--cov-type", "HC1", "--l2", "1"], "pass --l2 0.0"),
+        (["--cov-type", "HC1", "--solver", "gd"], "pass --solver qr"),
+    ],
+)
+def test_what_standard_errors_need_is_said_in_options(options, says, ingested):
+    done = run("fit", "table.zarr", *options, cwd=ingested)
+    assert done.returncode == 2
+    assert says in done.stderr
 
 
 def test_predict_and_score_follow_the_model(ingested):
@@ -196,7 +249,16 @@ def test_a_fit_that_two_solvers_ran_shows_the_larger_plan(tmp_path):
 def test_every_parameter_of_the_estimator_is_an_option():
     options = set(inspect.signature(fit).parameters)
     parameters = set(streamreg.LinearRegression().get_params())
-    assert options - parameters == {"data", "x", "y", "sample_weight", "out", "overwrite", "json"}
+    assert options - parameters == {
+        "data",
+        "x",
+        "y",
+        "sample_weight",
+        "groups",
+        "out",
+        "overwrite",
+        "json",
+    }
     assert parameters <= options
 
 

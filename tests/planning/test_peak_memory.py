@@ -233,6 +233,27 @@ def test_weights_and_rows_left_out(data, nan_policy):
     check("zarr", path, solver="cg", weighted=True, nan_policy=nan_policy)
 
 
+@pytest.mark.parametrize(
+    ("solver", "d", "how"),
+    [
+        ("closed_form", 900, {"cov_type": "nonrobust"}),
+        ("closed_form", 900, {"cov_type": "HC3"}),
+        ("qr", 200, {"cov_type": "cluster"}),
+        # groups in any order, whose sums are in memory
+        ("qr", 900, {"cov_type": "cluster", "nan_policy": "omit"}),
+        # one state, which threads share
+        ("closed_form", 2500, {"cov_type": "HC3", "n_threads": 4}),
+        ("closed_form", 2500, {"cov_type": "cluster", "n_threads": 4}),
+    ],
+)
+def test_standard_errors(data, solver, d, how):
+    memory = measure("zarr", data.zarr(d, nbytes=48 * MIB), solver=solver, **how)
+    memory.pop("cache")
+    assert memory["measured"] <= memory["planned"] <= memory["limit"], memory
+    # the covariance of up to 1,000 terms is made of two more arrays
+    assert memory["planned"] <= 4 * memory["measured"], memory
+
+
 @pytest.mark.parametrize("n_threads", [1, 4])
 @pytest.mark.parametrize("solver", ["closed_form", "qr"])
 def test_a_state_that_threads_share(data, solver, n_threads):

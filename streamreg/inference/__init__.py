@@ -1,0 +1,1 @@
+"""Standard errors and what follows from them, after a fit."""

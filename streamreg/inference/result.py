@@ -1,0 +1,273 @@
+"""Standard errors of a fit, and all figures that follow from them without data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from streamreg.inference import tails
+
+if TYPE_CHECKING:
+    from streamreg.blocks import Float64
+
+NONROBUST, CLUSTER = "nonrobust", "cluster"
+COV_TYPES = (NONROBUST, "HC0", "HC1", "HC2", "HC3", CLUSTER)
+# those of which chosen standard errors need no D² array
+CHOSEN_TYPES = (NONROBUST, "HC0", "HC1")
+CONSTANT = "const"
+# a covariance of more terms is not kept: 8 MB
+MOST_KEPT_TERMS = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Inference:
+    """Standard errors of K targets, and what follows from them, by statsmodels' definitions.
+
+    P terms: the intercept first, if the fit has one, then the columns. Coefficients that the data
+    do not determine have NaN standard errors. Weights s are precisions: with r the residuals,
+
+        scale = Σ sᵢ rᵢ² / df_resid        df_resid = nobs - rank
+
+    and R² is about the mean if the columns span a constant, else about 0.
+    """
+
+    cov_type: str  # of COV_TYPES
+    terms: tuple[str, ...]  # (P,) "const", then the names of columns, or x1, x2, …
+    params: Float64  # (K, P)
+    bse: Float64  # (K, P) standard errors
+    nobs: int  # rows with positive weight
+    rank: int  # of the columns and the intercept
+    has_intercept: bool
+    is_centred: bool  # whether tss is about the mean: an intercept, or columns that span one
+    rss: Float64  # (K,) Σ sᵢ rᵢ²
+    tss: Float64  # (K,) Σ sᵢ (yᵢ - ȳ)², or Σ sᵢ yᵢ²
+    log_weight_sum: float = 0.0  # Σ log sᵢ
+    n_groups: int | None = None  # G of "cluster"
+    # (K,) F of the robust types: all coefficients but the intercept are 0, by their covariance
+    wald: Float64 | None = None
+    # (P, P) of the estimates, divided by ``scale`` for "nonrobust"; None if it is not kept, because
+    # there are more than ``MOST_KEPT_TERMS`` terms
+    covariance: Float64 | None = None
+    is_partial: bool = False  # whether standard errors of chosen terms only were computed
+
+    @property
+    def n_targets(self) -> int:
+        """K."""
+        return len(self.params)
+
+    @property
+    def df_model(self) -> int:
+        """Degrees of freedom of the model: the rank, without that of a constant."""
+        return self.rank - self.is_centred
+
+    @property
+    def df_resid(self) -> int:
+        """Degrees of freedom of the residuals: rows less rank."""
+        return self.nobs - self.rank
+
+    @property
+    def df_t(self) -> int | None:
+        """Degrees of freedom of t: ``df_resid``, of "cluster" G - 1; None: the normal is used."""
+        if self.cov_type == NONROBUST:
+            return self.df_resid
+        return None if self.n_groups is None else self.n_groups - 1
+
+    @property
+    def use_t(self) -> bool:
+        """Whether tests and intervals use Student's t, not the normal distribution."""
+        return self.df_t is not None
+
+    @property
+    def scale(self) -> Float64:
+        """The variance of residuals, (K,); NaN without degrees of freedom."""
+        return _ratio(self.rss, self._freedom)
+
+    @property
+    def tvalues(self) -> Float64:
+        """Coefficients divided by their standard errors, (K, P)."""
+        return _ratio(self.params, self.bse)
+
+    @property
+    def pvalues(self) -> Float64:
+        """P values of two-sided tests that a coefficient is 0, (K, P)."""
+        return tails.two_sided(self.tvalues, self._df)
+
+    @property
+    def log10_pvalues(self) -> Float64:
+        """log₁₀ of the P values, (K, P), also where those are 0 in float64."""
+        return tails.log10_two_sided(self.tvalues, self._df)
+
+    def conf_int(self, alpha: float = 0.05) -> Float64:
+        """Return the bounds of the 1 - alpha confidence intervals, (K, P, 2)."""
+        half = tails.quantile(1 - alpha / 2, self._df) * self.bse
+        return np.stack([self.params - half, self.params + half], axis=-1)
+
+    @property
+    def rsquared(self) -> Float64:
+        """R², (K,)."""
+        return 1 - _ratio(self.rss, self.tss)
+
+    @property
+    def rsquared_adj(self) -> Float64:
+        """R² adjusted for the degrees of freedom, (K,)."""
+        share = (self.nobs - self.is_centred) / self._freedom
+        return np.asarray(1 - share * (1 - self.rsquared))
+
+    @property
+    def fvalue(self) -> Float64:
+        """F of the test that all coefficients but the constant are 0, (K,)."""
+        if self.cov_type != NONROBUST:
+            return np.full(self.n_targets, np.nan) if self.wald is None else self.wald
+        explained = _ratio(self.tss - self.rss, self.df_model or np.nan)
+        return _ratio(explained, self.scale)
+
+    @property
+    def f_pvalue(self) -> Float64:
+        """The P value of F, (K,)."""
+        df = self.df_t if self.n_groups is not None else self.df_resid
+        return tails.f_tail(self.fvalue, self.df_model or np.nan, df or np.nan)
+
+    @property
+    def llf(self) -> Float64:
+        """The log-likelihood of normal errors, (K,)."""
+        n = self.nobs
+        with np.errstate(divide="ignore"):
+            return np.asarray(
+                -n / 2 * (np.log(2 * np.pi * self.rss / n) + 1) + self.log_weight_sum / 2
+            )
+
+    @property
+    def aic(self) -> Float64:
+        """Akaike's information criterion, (K,)."""
+        return np.asarray(2 * self.rank - 2 * self.llf)
+
+    @property
+    def bic(self) -> Float64:
+        """The Bayesian information criterion, (K,)."""
+        return np.asarray(np.log(self.nobs) * self.rank - 2 * self.llf)
+
+    def cov_params(self, target: int = 0) -> Float64 | None:
+        """Return the covariance of the coefficients of a target, (P, P), if it was kept."""
+        if self.covariance is None:
+            return None
+        is_unscaled = self.cov_type == NONROBUST
+        return self.covariance * (self.scale[target] if is_unscaled else 1.0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all figures as lists and numbers: what :meth:`from_dict` reads, and the rest."""
+        stored = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        return (
+            stored
+            | {name: _plain(getattr(self, name)) for name in _DERIVED}
+            | {"conf_int": self.conf_int().tolist()}
+        )
+
+    @classmethod
+    def from_dict(cls, known: Any) -> Inference:  # noqa: ANN401  (what a file holds)
+        """Return the figures that :meth:`to_dict` wrote, perhaps by way of JSON.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            It is something else.
+        """
+        if not isinstance(known, dict):
+            raise TypeError(f"inference is {type(known).__name__}, not a dictionary")
+        terms, params = known["terms"], known["params"]
+        if not isinstance(terms, list) or not all(type(term) is str for term in terms):
+            raise TypeError("its terms are not a list of texts")
+        if not isinstance(params, list) or not params or not terms:
+            raise TypeError("it has no coefficients")
+        k, p = len(params), len(terms)
+        if known["cov_type"] not in COV_TYPES:
+            raise ValueError(f"its cov_type is {known['cov_type']!r}")
+        groups, covariance, wald = known["n_groups"], known["covariance"], known["wald"]
+        if (groups is None) != (known["cov_type"] != CLUSTER):
+            raise ValueError("groups belong to the type 'cluster'")
+        return cls(
+            cov_type=known["cov_type"],
+            terms=tuple(terms),
+            params=_array(params, (k, p), "params"),
+            bse=_array(known["bse"], (k, p), "bse", least=0.0),
+            nobs=_count(known["nobs"], "nobs"),
+            rank=_count(known["rank"], "rank"),
+            has_intercept=_flag(known["has_intercept"], "has_intercept"),
+            is_centred=_flag(known["is_centred"], "is_centred"),
+            rss=_array(known["rss"], (k,), "rss", least=0.0),
+            tss=_array(known["tss"], (k,), "tss", least=0.0),
+            log_weight_sum=float(_array(known["log_weight_sum"], (), "log_weight_sum")),
+            n_groups=None if groups is None else _count(groups, "n_groups"),
+            wald=None if wald is None else _array(wald, (k,), "wald"),
+            covariance=None if covariance is None else _array(covariance, (p, p), "covariance"),
+            is_partial=_flag(known["is_partial"], "is_partial"),
+        )
+
+    @property
+    def _freedom(self) -> float:
+        """Degrees of freedom of the residuals; NaN if there are none."""
+        return self.df_resid if self.df_resid > 0 else np.nan
+
+    @property
+    def _df(self) -> float | None:
+        """Degrees of freedom of t; NaN if there are none, and then so are all P values."""
+        return None if self.df_t is None else (self.df_t if self.df_t > 0 else np.nan)
+
+
+_DERIVED = (
+    "df_model",
+    "df_resid",
+    "use_t",
+    "df_t",
+    "scale",
+    "tvalues",
+    "pvalues",
+    "log10_pvalues",
+    "rsquared",
+    "rsquared_adj",
+    "fvalue",
+    "f_pvalue",
+    "llf",
+    "aic",
+    "bic",
+)
+
+
+def _ratio(a: Float64, b: Float64 | float) -> Float64:
+    """Return a/b; inf or NaN where b is 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.asarray(a) / np.asarray(b))
+
+
+def _plain(value: object) -> object:
+    """Return arrays and tuples as lists."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _array(values: object, shape: tuple[int, ...], name: str, least: float = -np.inf) -> Float64:
+    """Return numbers of a file, in which ``None`` means NaN."""
+    array = np.asarray(values, dtype=object)
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}, not {shape}")
+    # checked before astype, which would convert "1.5" and True to numbers
+    if {*map(type, array.flat)} - {float, int, type(None)}:
+        raise TypeError(f"{name} holds something else than numbers")
+    array = array.astype(np.float64)
+    if np.isinf(array).any() or (array < least).any():
+        raise ValueError(f"{name} holds inf, or numbers below {least}")
+    return array
+
+
+def _count(value: object, name: str) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 62:
+        raise ValueError(f"{name} is {value!r}, not a count")
+    return value
+
+
+def _flag(value: object, name: str) -> bool:
+    if type(value) is not bool:
+        raise TypeError(f"{name} is {value!r}, not true or false")
+    return value

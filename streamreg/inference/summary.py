@@ -1,0 +1,174 @@
+"""The table of a fit, as users of statsmodels expect it: text, HTML, and plain numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from io import StringIO
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.box import HORIZONTALS, SIMPLE_HEAD
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from streamreg.formatting import count
+from streamreg.inference.result import CLUSTER, NONROBUST
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from streamreg.blocks import Float64
+    from streamreg.inference.result import Inference
+
+_WIDTH = 92
+# numbers outside these are written with an exponent
+_SMALL, _LARGE = 1e-3, 1e6
+_SMALLER_SAMPLE = {
+    "HC0": "(HC0, White) without a correction for small samples",
+    "HC1": "(HC1) times n/(n - k)",
+    "HC2": "(HC2), squared residuals divided by 1 - h, h the leverage",
+    "HC3": "(HC3), squared residuals divided by (1 - h)², h the leverage",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Summary:
+    """The coefficients of a fit with errors, tests and intervals; print it, or show it as HTML."""
+
+    inference: Inference
+    solver: str = ""
+    target_names: tuple[str, ...] | None = None
+    alpha: float = 0.05
+    most_terms: int | None = None  # of the table; None: all
+
+    def __str__(self) -> str:
+        console = Console(file=StringIO(), width=_WIDTH, color_system=None, legacy_windows=False)
+        console.print(self._renderable())
+        text: str = console.file.getvalue()  # type: ignore[attr-defined]
+        return "\n".join(line.rstrip() for line in text.splitlines())
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """Return the tables as HTML, for notebooks."""
+        console = Console(file=StringIO(), width=_WIDTH, record=True, color_system=None)
+        console.print(self._renderable())
+        return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all numbers, as lists."""
+        return self.inference.to_dict()
+
+    def _renderable(self) -> Group:
+        parts: list[RenderableType] = []
+        names = self.target_names or ("y",) * self.inference.n_targets
+        for k, name in enumerate(names):
+            parts += [self._heading(k, name), self._coefficients(k)]
+        return Group(*parts, *(Text(note) for note in self._notes()))
+
+    def _heading(self, k: int, target: str) -> Table:
+        i = self.inference
+        robust = "" if i.cov_type == NONROBUST else "robust "
+        left = {
+            "Dep. Variable:": target,
+            "Model:": "WLS" if i.log_weight_sum else "OLS",
+            "Solver:": self.solver,
+            "No. Observations:": f"{i.nobs:,}",
+            "Df Residuals:": f"{i.df_resid:,}",
+            "Df Model:": f"{i.df_model:,}",
+            "Covariance Type:": i.cov_type,
+        }
+        about = "" if i.is_centred else " (uncentred)"
+        right = {
+            f"R-squared{about}:": f"{i.rsquared[k]:.6f}",
+            f"Adj. R-squared{about}:": f"{i.rsquared_adj[k]:.6f}",
+            f"F-statistic ({robust}Wald):" if robust else "F-statistic:": number(i.fvalue[k]),
+            "Prob (F-statistic):": f"{i.f_pvalue[k]:.3g}",
+            "Log-Likelihood:": number(i.llf[k]),
+            "AIC:": number(i.aic[k]),
+            "BIC:": number(i.bic[k]),
+        }
+        table = Table(
+            box=HORIZONTALS, show_header=False, title=f"Least squares: {target}", width=_WIDTH
+        )
+        for justify in ("left", "right", "left", "right"):
+            table.add_column(justify=justify, overflow="fold")
+        for pair in zip(left.items(), right.items(), strict=True):
+            table.add_row(*(Text(cell) for part in pair for cell in part))
+        return table
+
+    def _coefficients(self, k: int) -> Table:
+        i = self.inference
+        letter = "t" if i.use_t else "z"
+        level = self.alpha / 2
+        headings = [
+            "",
+            "coef",
+            "std err",
+            letter,
+            f"P>|{letter}|",
+            "log10 P",
+            f"[{level:.3g}",
+            f"{1 - level:.3g}]",
+        ]
+        table = Table(box=SIMPLE_HEAD, width=_WIDTH)
+        for n, heading in enumerate(headings):
+            justify: Any = "right" if n else "left"
+            table.add_column(Text(heading), justify=justify, overflow="fold")
+        columns = rows_of(i, k, self.alpha)
+        shown = len(i.terms) if self.most_terms is None else self.most_terms
+        for term, row in list(zip(i.terms, columns, strict=True))[:shown]:
+            coefficient, error, t, p, log_p, low, high = row
+            cells = [number(coefficient), number(error), f"{t:.3f}", f"{p:.3f}", f"{log_p:.1f}"]
+            table.add_row(*(Text(cell) for cell in (term, *cells, number(low), number(high))))
+        if len(i.terms) > shown:
+            table.add_row(Text(f"… {len(i.terms) - shown:,} more"))
+        return table
+
+    def _notes(self) -> list[str]:
+        i = self.inference
+        notes = [f"Standard errors are {self._kind()}."]
+        if i.use_t:
+            notes.append(f"Tests and intervals use t with {i.df_t:,} degrees of freedom.")
+        else:
+            notes.append("Tests and intervals use the normal distribution.")
+        if i.log_weight_sum:
+            notes.append("Weights are precisions: rows of weight 0 are left out and not counted.")
+        if np.isnan(i.bse).any() and i.df_resid > 0 and not i.is_partial:
+            notes.append("nan: the data do not determine this coefficient.")
+        if i.is_partial:
+            notes.append("nan: this standard error was not asked for, or not found.")
+        if i.df_resid <= 0:
+            notes.append("nan: there are no more rows than coefficients.")
+        return [f"[{number}] {note}" for number, note in enumerate(notes, 1)]
+
+    def _kind(self) -> str:
+        i = self.inference
+        if i.cov_type == NONROBUST:
+            return "those of errors of equal variance"
+        if i.cov_type == CLUSTER:
+            groups = count(i.n_groups or 0, "group")
+            return f"clustered by {groups} (G), times G/(G - 1) · (n - 1)/(n - k)"
+        return f"robust to unequal variances {_SMALLER_SAMPLE[i.cov_type]}"
+
+
+def rows_of(inference: Inference, k: int, alpha: float) -> Float64:
+    """Return estimate, error, t, p, log₁₀ p and bounds of each term, (P, 7).
+
+    All are NaN for a coefficient that the data do not determine.
+    """
+    estimates = np.where(np.isnan(inference.bse[k]), np.nan, inference.params[k])
+    if inference.df_resid <= 0 or inference.is_partial:
+        # errors are not defined, or not known
+        estimates = inference.params[k]
+    figures = (inference.bse, inference.tvalues, inference.pvalues, inference.log10_pvalues)
+    columns = [estimates, *(figure[k] for figure in figures), *inference.conf_int(alpha)[k].T]
+    return np.stack(columns, axis=1)
+
+
+def number(value: float) -> str:
+    """Return a number with four decimals, or with an exponent if it is small or large."""
+    if value == 0 or _SMALL <= abs(value) < _LARGE or not np.isfinite(value):
+        return f"{value:.4f}"
+    return f"{value:.3e}"

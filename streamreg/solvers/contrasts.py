@@ -1,0 +1,159 @@
+"""Standard errors of chosen weights without XᵀX: conjugate gradients for columns of its inverse.
+
+With A = ∇²f, the combination aᵀθ of the parameters has
+
+    var(aᵀθ) = σ² aᵀz / Σs        or        Σ sᵢ² rᵢ² (xᵢ·z)² / (Σs)²  (HC0)        Az = a
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from streamreg.accumulators.contrasts import Contrasts, contrasts_nbytes
+from streamreg.accumulators.gradient import gradient_nbytes
+from streamreg.errors import Message, Parameter, Remedy
+from streamreg.inference.result import Inference
+from streamreg.solvers.base import Footprint, PassFootprint
+from streamreg.solvers.standard_errors import terms_of
+
+if TYPE_CHECKING:
+    from streamreg.blocks import Float64
+    from streamreg.inference.request import InferenceRequest
+    from streamreg.solvers.base import Problem
+    from streamreg.solvers.standardization import Coordinates
+
+# the error of aᵀz is the square of that of z: this is some 16 digits, less twice those that the
+# condition number takes
+_TOLERANCE = 1e-9
+# arrays as large as θ for each combination: a, z, its residual, direction, ∇²f·d and temporaries
+_VECTORS = 12
+
+
+class Inverse(NamedTuple):
+    """Columns of the inverse."""
+
+    z: Float64  # (D + 1, M)
+    variances: Float64  # (M,) aᵀz; NaN where the iteration did not converge
+    epochs: int
+
+
+def with_contrasts(
+    footprint: Footprint, problem: Problem, request: InferenceRequest | None, max_epochs: int
+) -> Footprint:
+    """Return the footprint with what chosen standard errors add."""
+    if request is None or request.columns is None:
+        return footprint
+    d, k, m = problem.n_features, problem.n_targets, len(request.columns) + 1
+    passes = (
+        PassFootprint(*gradient_nbytes(d, k + m, k)),
+        PassFootprint(*contrasts_nbytes(d, k, m)),
+    )
+    return footprint._replace(
+        passes=(*footprint.passes, *passes),
+        solver_nbytes=footprint.solver_nbytes + 8 * _VECTORS * (d + 1) * m,
+        n_passes=footprint.n_passes + min(footprint.n_passes, max_epochs) + 1,
+    )
+
+
+def infer_contrasts(
+    coordinates: Coordinates,
+    theta: Float64,
+    loss: Float64,
+    request: InferenceRequest,
+    max_epochs: int,
+) -> tuple[Inference, list[str]]:
+    """Return standard errors of the chosen weights and of the intercept; NaN for all others."""
+    problem, scale = coordinates.problem, coordinates.scale
+    chosen = np.array(request.columns or (), np.intp)
+    d, k = problem.n_features, problem.n_targets
+    contrasts = np.zeros((d + 1, len(chosen) + problem.fit_intercept))
+    contrasts[chosen, np.arange(len(chosen))] = 1 / scale[chosen]
+    if problem.fit_intercept:
+        contrasts[:-1, -1], contrasts[-1, -1] = -coordinates.centre / scale, 1.0
+    inverse = _solve(coordinates, theta, contrasts, max_epochs)
+    both = np.hstack([theta, inverse.z])
+    columns = both[:-1] / scale[:, None]
+    x_unit, y_unit = coordinates.units
+    sums = coordinates.reduce(
+        Contrasts(
+            columns * x_unit[:, None],
+            both[-1]
+            - coordinates.centre @ columns
+            + np.append(coordinates.y_centre, 0 * inverse.z[0]),
+            coordinates.y_centre,
+            None if (y_unit == 1).all() else y_unit,
+        )
+    )
+    s, y = float(sums.s), np.frexp(y_unit)[1] - 1
+    n_rows, rank = int(sums.n), int(np.isfinite(scale).sum()) + problem.fit_intercept
+    df = n_rows - rank if n_rows > rank else np.nan
+    rss = 2 * loss * s
+    if request.is_robust:
+        factor = n_rows / df if request.cov_type == "HC1" else 1.0
+        deviations = np.sqrt(sums.squares * factor)[None] / s
+        deviations = np.where(np.isnan(inverse.variances), np.nan, deviations)
+    else:
+        deviations = np.sqrt(np.outer(rss / df, inverse.variances) / s)
+    bse = np.full((k, d + 1), np.nan)
+    x = np.frexp(x_unit)[1] - 1
+    bse[:, 1 + chosen] = np.ldexp(deviations[:, : len(chosen)], x[chosen] - y[:, None])
+    if problem.fit_intercept:
+        bse[:, 0] = np.ldexp(deviations[:, -1], -y)
+    w, b = coordinates.to_user(theta)
+    tss = sums.yy - (sums.y**2 / s if problem.fit_intercept else 0.0)
+    result = Inference(
+        cov_type=request.cov_type,
+        terms=terms_of(problem),
+        params=np.vstack([b, w])[1 - problem.fit_intercept :].T.copy(),
+        bse=bse[:, 1 - problem.fit_intercept :],
+        nobs=n_rows,
+        rank=rank,
+        has_intercept=problem.fit_intercept,
+        is_centred=problem.fit_intercept,
+        rss=np.ldexp(rss, -2 * y),
+        tss=np.ldexp(tss, -2 * y),
+        wald=np.full(k, np.nan) if request.is_robust else None,
+        is_partial=True,
+    )
+    return result, _warnings(inverse, max_epochs)
+
+
+def _solve(
+    coordinates: Coordinates, theta: Float64, contrasts: Float64, max_epochs: int
+) -> Inverse:
+    """Solve Az = a for each column, by conjugate gradients: a pass for each step."""
+    z, residual = np.zeros_like(contrasts), contrasts.copy()
+    direction, squared = residual.copy(), np.sum(residual**2, axis=0)
+    least = _TOLERANCE**2 * squared
+    epoch = 0
+    while (squared > least).any() and epoch < max_epochs:
+        curvature = coordinates.evaluate(theta, direction).curvature
+        products = np.sum(direction * curvature, axis=0)
+        active = (squared > least) & (products > 0)
+        step = np.where(active, squared / np.where(active, products, 1.0), 0.0)
+        z += step * direction
+        residual -= step * curvature
+        before, squared = squared, np.where(active, np.sum(residual**2, axis=0), squared)
+        direction = residual + squared / np.where(before > 0, before, 1.0) * direction
+        epoch += 1
+        if not active.any():
+            break
+    # a column of zeros has no combination
+    found = (squared <= least) & (least > 0)
+    return Inverse(z, np.where(found, np.sum(contrasts * z, axis=0), np.nan), epoch)
+
+
+def _warnings(inverse: Inverse, max_epochs: int) -> list[str]:
+    if not np.isnan(inverse.variances).any():
+        return []
+    return [
+        Message(
+            "not all standard errors were found within ",
+            Parameter("max_epochs", max_epochs),
+            ": those are NaN. Raise ",
+            Remedy("max_epochs"),
+            ", or leave out columns that depend on others",
+        )
+    ]

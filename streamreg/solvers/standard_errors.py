@@ -1,0 +1,168 @@
+"""Standard errors and what follows from them, of a solver that has a factor."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from streamreg.accumulators.moments import Moments
+from streamreg.formatting import count
+from streamreg.inference.result import CONSTANT, Inference
+from streamreg.solvers.base import PassFootprint
+from streamreg.solvers.refined_inverse import refined_inverse_nbytes
+from streamreg.solvers.robust_errors import robust_passes, robust_spread
+from streamreg.solvers.spread import WIDTH, keeps_covariance, nonrobust_spread
+
+if TYPE_CHECKING:
+    from streamreg.accumulators.moments import MomentsResult
+    from streamreg.blocks import Float64
+    from streamreg.inference.request import InferenceRequest
+    from streamreg.solvers.base import Footprint, Problem
+    from streamreg.solvers.corrections import Corrected, Equations
+    from streamreg.solvers.spread import Spread
+
+# a bound of the relative error of standard errors, above which users are warned
+_LARGE_ERROR = 1e-6
+# the squared distance of two unit vectors that are equal but for rounding
+_ROUNDING, _MOST_ROUNDING = 1e-13, 1e-6
+
+
+def terms_of(problem: Problem) -> tuple[str, ...]:
+    """Return the names of the coefficients, the intercept first."""
+    names = problem.feature_names or tuple(f"x{j + 1}" for j in range(problem.n_features))
+    return (CONSTANT, *names) if problem.fit_intercept else tuple(names)
+
+
+def with_inference(
+    footprint: Footprint, problem: Problem, request: InferenceRequest | None, factor_nbytes: int
+) -> Footprint:
+    """Return the footprint with what standard errors add, beside a factor of this many bytes."""
+    if request is None:
+        return footprint
+    d = problem.n_features
+    # the covariance that is kept, and two arrays beside it while it is computed
+    kept = 8 * (d + 1) * (3 * (d + 1) if keeps_covariance(problem) else 4 * WIDTH)
+    passes = robust_passes(problem, request, factor_nbytes)
+    later = PassFootprint(*refined_inverse_nbytes(d), earlier_nbytes=factor_nbytes)
+    return footprint._replace(
+        # an inverse is refined only if the condition number asks for it
+        passes=(*footprint.passes, *passes, later),
+        solver_nbytes=footprint.solver_nbytes + kept,
+        n_passes=footprint.n_passes + len(passes),
+    )
+
+
+def infer(
+    equations: Equations,
+    found: Corrected,
+    request: InferenceRequest,
+    n_rows: int,
+    weight_sum: float,
+    *,
+    refines: bool,
+) -> tuple[Inference, list[str]]:
+    """Return standard errors, and warnings.
+
+    Robust types take one pass over the rows; with ``refines`` the inverse of XᵀX may take one. A
+    fit without intercept takes another one, which looks for a constant among sums of columns, as
+    statsmodels does.
+    """
+    problem = equations.problem
+    moments = None if problem.fit_intercept else _moments(equations)
+    is_centred = moments is None or _spans_constant(equations, moments)
+    warnings = list[str]()
+    if request.is_robust:
+        spread, warnings = robust_spread(equations, found, request, n_rows, weight_sum)
+        if moments is not None and is_centred:
+            # as in statsmodels: which weights would have to be 0 is not known
+            spread = spread._replace(wald=np.nan)
+    else:
+        spread = nonrobust_spread(equations, weight_sum, refines=refines)
+    warnings += _digits_warnings(equations)
+    y_variance = equations.y_size**2
+    if moments is not None and is_centred:
+        y_variance = moments.y_variance
+    y = _exponents(equations.units.y)
+    w, b = equations.weights(found.point)
+    params = np.vstack([b, w]) if problem.fit_intercept else w
+    rss = np.ldexp(2 * found.losses[-1] * weight_sum, -2 * y)
+    result = Inference(
+        cov_type=request.cov_type,
+        terms=terms_of(problem),
+        params=params.T.copy(),
+        bse=np.empty(0),
+        nobs=n_rows,
+        rank=equations.factor.rank + problem.fit_intercept,
+        has_intercept=problem.fit_intercept,
+        is_centred=is_centred,
+        rss=rss,
+        tss=np.ldexp(y_variance * weight_sum, -2 * y),
+        n_groups=spread.n_groups,
+        wald=None if spread.wald is None else np.array([spread.wald]),
+    )
+    deviations, covariance = _in_user_units(equations, found, spread, is_robust=request.is_robust)
+    unit = np.ones(problem.n_targets)
+    if not request.is_robust:
+        # not from ``rss``, which may be outside float64's range
+        df = result.df_resid if result.df_resid > 0 else np.nan
+        unit = np.ldexp(np.sqrt(2 * found.losses[-1] * weight_sum / df), -y)
+    bse = deviations * unit[:, None]
+    return replace(result, bse=bse, covariance=covariance), warnings
+
+
+def _in_user_units(
+    equations: Equations, found: Corrected, spread: Spread, *, is_robust: bool
+) -> tuple[Float64, Float64 | None]:
+    """Return deviations (P,) and the covariance (P, P); NaN where the data determine nothing."""
+    y = int(_exponents(equations.units.y)[0]) if is_robust else 0
+    # of v in w, a power of two; 0 for constant columns
+    factor = np.ldexp(equations.units.x / equations.scale, -y)
+    factor = np.where(equations.determined(found), factor, np.nan)
+    has_intercept = equations.problem.fit_intercept
+    if has_intercept:
+        b_factor = np.ldexp(1.0, -y) if equations.determines_intercept(found) else np.nan
+        factor = np.append(b_factor, factor)
+    variances = np.append(spread.b_variance, spread.variances)[1 - has_intercept :]
+    # not as a root of a product, which may leave float64's range
+    deviations = np.sqrt(variances) * np.abs(factor)
+    if spread.covariance is None:
+        return deviations, None
+    covariance = np.empty((len(factor), len(factor)))
+    covariance[has_intercept:, has_intercept:] = spread.covariance
+    if spread.b_covariance is not None:
+        covariance[0, 0] = spread.b_variance
+        covariance[0, 1:] = covariance[1:, 0] = spread.b_covariance
+    covariance *= factor
+    covariance *= factor[:, None]
+    return deviations, covariance
+
+
+def _digits_warnings(equations: Equations) -> list[str]:
+    """Return a warning if standard errors have few digits: the factor is not corrected."""
+    if equations.contraction <= _LARGE_ERROR:
+        return []
+    right = count(max(0, int(-np.log10(equations.contraction))), "digit")
+    kappa = f"{equations.factor.condition:.0e}"
+    text = f"{right} of the standard errors are certain, because the columns are nearly dependent: "
+    return [f"{text}scaled to similar deviations, their condition number is {kappa}"]
+
+
+def _moments(equations: Equations) -> MomentsResult:
+    problem, units = equations.problem, equations.units
+    scaling = None if units.is_one else units
+    return equations.reduce(Moments(problem.n_features, problem.n_targets, scaling))
+
+
+def _spans_constant(equations: Equations, moments: MomentsResult) -> bool:
+    """Whether a sum of the columns is constant: 1 - x̄ᵀ(XᵀX/Σs)⁺x̄, a squared distance, is 0."""
+    triangle = equations.factor.triangle
+    mean = np.asfortranarray((moments.mean / equations.scale)[:, None])
+    inside = triangle.whiten(mean, np.empty_like(mean, order="F"))
+    distance = 1 - float(np.sum(inside**2))
+    return distance <= max(_ROUNDING, min(equations.contraction, _MOST_ROUNDING))
+
+
+def _exponents(powers: Float64) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+    return np.frexp(powers)[1] - 1

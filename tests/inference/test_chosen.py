@@ -1,0 +1,124 @@
+"""Standard errors of chosen columns, by cg: beside statsmodels, and where D² does not fit."""
+
+from __future__ import annotations
+
+import warnings
+
+import laws
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+from laws import Rows
+
+from streamreg import LinearRegression
+from streamreg.accumulators.contrasts import Contrasts
+from streamreg.errors import DataWarning, InputError, MemoryLimitError
+
+
+@pytest.fixture(scope="module")
+def rows():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((500, 6)) * [1, 1e3, 1e-3, 1, 1, 1] + [0, 0, 0, 9, 0, 1e4]
+    y = X @ np.ones(6) + rng.standard_normal(500) * (1 + np.abs(X[:, 0]))
+    return X, y, rng.uniform(0.2, 2, 500)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("cov_type", ["nonrobust", "HC0", "HC1"])
+def test_chosen_errors_are_those_of_statsmodels(rows, cov_type, fit_intercept, weighted):
+    X, y, weight = rows
+    model = LinearRegression(
+        solver="cg",
+        cov_type=cov_type,
+        inference_for=[1, 3, 5],
+        tol=1e-13,
+        fit_intercept=fit_intercept,
+    )
+    with warnings.catch_warnings():
+        # cg may end by rounding
+        warnings.simplefilter("ignore")
+        model.fit(X, y, weight if weighted else None)
+    exog = sm.add_constant(X) if fit_intercept else X
+    expected = sm.WLS(y, exog, weights=weight if weighted else 1.0).fit(cov_type=cov_type)
+    known = [0, 2, 4, 6] if fit_intercept else [1, 3, 5]
+    # cg solves to 1e-9, and residuals are those of its weights
+    np.testing.assert_allclose(model.bse_[known], expected.bse[known], rtol=1e-6)
+    assert np.isnan(np.delete(model.bse_, known)).all()
+    for name in ("rsquared", "llf", "scale", "nobs", "df_resid", "df_model"):
+        np.testing.assert_allclose(getattr(model, f"{name}_"), getattr(expected, name), rtol=1e-7)
+    assert "not asked for" in str(model.summary())
+    with pytest.raises(AttributeError, match="is not kept"):
+        model.cov_params()
+
+
+def test_columns_may_be_named(rows):
+    X, y, _ = rows
+    frame = pd.DataFrame(X, columns=list("abcdef"))
+    model = LinearRegression(solver="cg", cov_type="nonrobust", inference_for="b, f").fit(frame, y)
+    assert np.flatnonzero(np.isfinite(model.bse_)).tolist() == [0, 2, 6]
+    with pytest.raises(InputError, match="names 'q', which is no column"):
+        LinearRegression(cov_type="nonrobust", inference_for=["q"]).fit(frame, y)
+
+
+def test_a_column_that_depends_on_others_is_nan(rows):
+    X, y, _ = rows
+    columns = np.column_stack([X[:, :3], X[:, 0], np.ones(len(X))])
+    model = LinearRegression(
+        solver="cg", cov_type="nonrobust", inference_for=[1, 3, 4], max_epochs=60
+    )
+    with pytest.warns(DataWarning) as caught:
+        model.fit(columns, y)
+    assert any("not all standard errors were found" in str(each.message) for each in caught)
+    assert np.flatnonzero(np.isfinite(model.bse_)).tolist() == [0, 2]
+
+
+class Wide:
+    """Columns that need 1.5 GiB of XᵀX, of which no row may be read."""
+
+    shape, dtype, ndim = (300, 14_000), np.dtype(float), 2
+
+    def __getitem__(self, rows):
+        raise AssertionError(f"{rows} were read")
+
+
+def test_a_refusal_names_inference_for():
+    with pytest.raises(MemoryLimitError, match="pass inference_for"):
+        LinearRegression(cov_type="HC1", memory_limit="256 MiB").fit(Wide(), np.arange(300.0))
+    with pytest.raises(MemoryLimitError) as caught:
+        LinearRegression(cov_type="HC3", memory_limit="256 MiB").fit(Wide(), np.arange(300.0))
+    assert "inference_for" not in str(caught.value)
+
+
+def test_what_cg_does_not_give_is_refused(rows):
+    X, y, _ = rows
+    for parameters in (
+        {"cov_type": "HC1"},
+        {"cov_type": "HC3", "inference_for": [0]},
+    ):
+        with pytest.raises(InputError, match="gives no standard errors"):
+            LinearRegression(solver="cg", **parameters).fit(X, y)
+    with pytest.raises(InputError, match="checkpoint cannot save"):
+        LinearRegression(cov_type="HC1", inference_for=[0], checkpoint="a").fit(X, y)
+    for wrong in ([], [0, 0], 3, [1.5]):
+        with pytest.raises(InputError, match="inference_for"):
+            LinearRegression(cov_type="HC1", inference_for=wrong).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    "law",
+    [
+        laws.assert_zero_is_neutral,
+        laws.assert_an_empty_block_adds_nothing,
+        laws.assert_finalize_writes_nothing,
+        laws.assert_second_arguments_are_left_alone,
+    ],
+)
+def test_law(law, rows):
+    X, y, weight = rows
+    rng = np.random.default_rng(0)
+    statistic = Contrasts(rng.standard_normal((6, 3)), np.zeros(3), np.array([2.0]))
+    law(statistic, Rows(X, y[:, None], weight))
+    state = statistic.zero()
+    assert sum(field.nbytes for field in state) == statistic.state_nbytes

@@ -1,0 +1,132 @@
+"""Standard errors where columns are nearly dependent, far from 0 or of leverage 1: an 80-bit QR."""
+
+from __future__ import annotations
+
+import csv
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from wide_errors import standard_errors
+
+from streamreg import LinearRegression
+from streamreg.errors import DataWarning
+
+COV_TYPES = ("nonrobust", "HC0", "HC1", "HC2", "HC3", "cluster")
+NIST = Path(__file__).parents[1] / "data" / "nist"
+N = 300
+
+
+def noise(rng, X):
+    spread = 1 + np.abs(rng.standard_normal(len(X)))
+    return X @ np.full(X.shape[1], 0.1) + spread * rng.standard_normal(len(X))
+
+
+def dependent(kappa, rng):
+    left, _ = np.linalg.qr(rng.standard_normal((N, 5)))
+    right, _ = np.linalg.qr(rng.standard_normal((5, 5)))
+    return 20 * (left * np.geomspace(1, 1 / kappa, 5)) @ right.T + rng.standard_normal(5)
+
+
+def leverage(rng):
+    # of row 7, 1 - 1e-7
+    X = rng.standard_normal((N, 5))
+    X[:, 4] *= 1e-7**0.5 / np.sqrt(N)
+    X[7, 4] = 1
+    return X
+
+
+TABLES = {
+    "condition 1e2": lambda rng: dependent(1e2, rng),
+    "condition 1e4": lambda rng: dependent(1e4, rng),
+    "condition 1e6": lambda rng: dependent(1e6, rng),
+    "condition 1e7": lambda rng: dependent(1e7, rng),
+    "years": lambda _: np.linspace(1900, 2000, N)[:, None] ** np.arange(1, 4),
+    "far": lambda rng: rng.standard_normal((N, 4)) + 1e8,
+    "leverage": leverage,
+}
+
+
+@pytest.mark.parametrize("solver", ["auto", "qr"])
+@pytest.mark.parametrize("name", TABLES)
+def test_standard_errors_are_those_of_80_bits(name, solver):
+    rng = np.random.default_rng(0)
+    X = TABLES[name](rng)
+    y, weight = noise(rng, X), rng.uniform(0.2, 3, N)
+    groups = np.sort(rng.integers(0, 40, N))
+    for cov_type in COV_TYPES:
+        given = {"groups": groups} if cov_type == "cluster" else {}
+        with warnings.catch_warnings():
+            # of columns that are nearly dependent
+            warnings.simplefilter("ignore", DataWarning)
+            model = LinearRegression(solver=solver, cov_type=cov_type).fit(X, y, weight, **given)
+        expected = standard_errors(X, y, cov_type, weight=weight, **given)
+        np.testing.assert_allclose(model.bse_, expected, rtol=1e-6, err_msg=cov_type)
+
+
+@pytest.mark.parametrize("size", [1e-2, 1e-5, 1e-7])
+@pytest.mark.parametrize("solver", ["closed_form", "qr"])
+def test_small_residuals_have_the_digits_of_large_ones(solver, size):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((N, 4)) + 50
+    y = X @ np.ones(4) + size * rng.standard_normal(N)
+    for cov_type in ("nonrobust", "HC1", "HC3"):
+        model = LinearRegression(solver=solver, cov_type=cov_type).fit(X, y)
+        expected = standard_errors(X, y, cov_type)
+        # y is rounded to 1e-14, and residuals too
+        tolerance = 1e-9 if cov_type == "nonrobust" else 1e-6
+        np.testing.assert_allclose(model.bse_, expected, rtol=tolerance)
+
+
+def certified(name):
+    about = json.loads((NIST / f"{name}.json").read_text())
+    with (NIST / f"{name}.csv").open() as file:
+        rows = [{key: float(text) for key, text in row.items()} for row in csv.DictReader(file)]
+    y = np.array([row.pop("y") for row in rows])
+    X = np.array([list(row.values()) for row in rows])
+    if about["model"]["degree"]:
+        X = X ** np.arange(1, about["model"]["degree"] + 1)
+    return X, y, about
+
+
+@pytest.mark.parametrize("name", ["Longley", "NoInt1", "Norris", "Pontius", "Wampler5"])
+def test_qr_gives_13_digits_of_nists_standard_errors(name):
+    X, y, about = certified(name)
+    model = LinearRegression(
+        solver="qr", cov_type="nonrobust", fit_intercept=about["model"]["intercept"]
+    ).fit(X, y)
+    known = about["certified"]
+    np.testing.assert_allclose(model.bse_, known["std_errors"], rtol=1e-13)
+    np.testing.assert_allclose(model.scale_**0.5, known["residual_sd"], rtol=1e-13)
+    np.testing.assert_allclose(model.rsquared_, known["r_squared"], rtol=0, atol=1e-14)
+    # written with 15 digits
+    np.testing.assert_allclose(model.fvalue_, float(known["F_str"]), rtol=1e-12)
+
+
+def test_an_exact_fit_has_standard_errors_of_rounding():
+    X, y, _ = certified("Wampler1")
+    model = LinearRegression(solver="qr", cov_type="nonrobust").fit(X, y)
+    # the certified values are 0
+    assert np.max(model.bse_) < 1e-9
+    assert model.rsquared_ == 1
+
+
+def test_few_certain_digits_are_said():
+    rng = np.random.default_rng(0)
+    X = dependent(1e11, rng)
+    with pytest.warns(DataWarning) as caught:
+        LinearRegression(solver="qr", cov_type="nonrobust").fit(X, noise(rng, X))
+    assert any("of the standard errors are certain" in str(each.message) for each in caught)
+
+
+@pytest.mark.parametrize("cov_type", ["HC2", "HC3"])
+def test_a_row_of_leverage_1_is_named(cov_type):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((N, 2))
+    X[:, 1] = 0
+    X[17, 1] = 1
+    with pytest.warns(DataWarning, match=r"passes through 1 row, the first near row 17"):
+        model = LinearRegression(cov_type=cov_type).fit(X, noise(rng, X))
+    assert np.isfinite(model.bse_).all()

@@ -134,8 +134,13 @@ class LinearRegression(InferenceAttributes, MultiOutputMixin, RegressorMixin, Ba
     rsquared_, rsquared_adj_, fvalue_, f_pvalue_, llf_, aic_, bic_
     nobs_, df_resid_, df_model_, scale_
         With ``cov_type``, by the definitions of statsmodels: weights are precisions.
-    plan_, peak_memory_
-        The plan, and the bytes that the fit added to the process, measured.
+    n_rows_, rows_omitted_
+        Rows that were fitted, and rows left out for NaN or inf.
+    plan_, peak_memory_, planned_peak_, memory_limit_
+        The plan; the bytes that the fit added to the process, measured and planned; and those that
+        it was allowed.
+    warnings_
+        What the fit warned of: a list of sentences.
 
     Examples
     --------

@@ -33,7 +33,12 @@ DETAILS = (
     "converged",
     "n_iter",
     "loss_history",
+    "n_rows",
+    "rows_omitted",
     "peak_memory",
+    "planned_peak",
+    "memory_limit",
+    "warnings",
     "digits",
     "condition",
 )

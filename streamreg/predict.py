@@ -1,4 +1,4 @@
-"""A model applied to rows that may not fit in memory: predictions, and R²."""
+"""A model applied to rows that may not fit in memory: predictions, R² and residuals."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import json
 import zlib
 from contextlib import closing, suppress
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from streamreg.accumulators.base import power_of_two
+from streamreg.accumulators.residual_histogram import ResidualHistogram
 from streamreg.accumulators.score import Score
 from streamreg.config import memory_limit_or_default
 from streamreg.engines.blas import one_blas_thread
@@ -39,8 +39,10 @@ if TYPE_CHECKING:
 
     import zarr
 
+    from streamreg.accumulators.residual_histogram import ResidualHistogramResult
     from streamreg.blocks import Float64
     from streamreg.config import FitConfig
+    from streamreg.engines.base import Reduction
     from streamreg.model import Model
     from streamreg.sources.block_reader import BlockReader
     from streamreg.sources.dataset import Dataset
@@ -128,19 +130,71 @@ def score(
     Rows with NaN or inf are an ``InputError``; with ``nan_policy="omit"`` they are left out, and it
     is an ``InputError`` if no row is left.
     """
-    _require_rows_of("score", model, dataset)
+    weights = model.coefficients.T.copy(), model.intercept
+    reduction, engine = _scored("score", Score(*weights), dataset, model, config, progress)
+    return Scores(reduction.result.r2, engine.n_omitted, _warnings(reduction, engine))
+
+
+class Residuals(NamedTuple):
+    """How residuals of one target are distributed over fitted values."""
+
+    histogram: ResidualHistogramResult
+    n_omitted: int  # rows left out for NaN or inf
+    warnings: list[str]  # for the user
+
+
+def residuals(
+    model: Model,
+    dataset: Dataset,
+    config: FitConfig,
+    progress: Progress = NO_PROGRESS,
+    *,
+    target: int = 0,
+) -> Residuals:
+    """Return R² and RMSE of each target, and the residuals y - ŷ of one, counted in bins; streamed.
+
+    One pass, and one more if squares of y leave float64's range. Errors are those of :func:`score`.
+    """
+    weights = model.coefficients.T.copy(), model.intercept
+    accumulator = ResidualHistogram(*weights, target=target)
+    reduction, engine = _scored("report", accumulator, dataset, model, config, progress)
+    result = reduction.result
+    if not result.counts.size:
+        raise InputError(
+            f"predictions of {dataset.X.name} leave the range of float64, so that residuals cannot "
+            "be counted; bring the columns to the units of the fit"
+        )
+    return Residuals(result, engine.n_omitted, _warnings(reduction, engine))
+
+
+def _scored(
+    what: str,
+    accumulator: Score | ResidualHistogram,
+    dataset: Dataset,
+    model: Model,
+    config: FitConfig,
+    progress: Progress,
+) -> tuple[Reduction[Any], ThreadsEngine]:
+    """Run the pass that compares predictions with y; a second one if squares overflow."""
+    _require_rows_of(what, model, dataset)
     if dataset.n_targets != model.n_targets:
         raise InputError(
             f"y has {count(dataset.n_targets, 'target')} but the model was fitted with "
             f"{model.n_targets:,}"
         )
-    accumulator = Score(model.coefficients.T.copy(), model.intercept)
     costs = RowCosts.of(dataset, HOST)
-    terms = partial(_terms, model, costs, accumulator.scratch_nbytes)
-    n_threads = _threads_that_fit("score", dataset, terms, config)
+
+    def terms(n_threads: int) -> list[Term]:
+        # one is merged into another while each thread fills its own
+        states = n_threads + 2
+        each = format_nbytes(accumulator.state_nbytes)
+        made = Term("sums", states * accumulator.state_nbytes, f"{states} states, {each} each")
+        return [*_terms(model, costs, accumulator.scratch_nbytes, n_threads), made]
+
+    n_threads = _threads_that_fit(what, dataset, terms, config)
     with closing(progress), ThreadsEngine(dataset, n_threads, progress.rows) as engine:
         progress.begin_pass(dataset.n_rows)
-        reduction = engine.reduce(accumulator)
+        reduction: Reduction[Any] = engine.reduce(accumulator)
         y_scale = power_of_two(reduction.result.high)
         if (y_scale != 1).any():
             # squares of y left float64's range
@@ -149,15 +203,18 @@ def score(
     if reduction.n_rows == 0:
         raise InputError(
             f"none of the {dataset.n_rows:,} rows of {dataset.X.name} counts: all hold NaN or inf, "
-            "or have weight 0; there is nothing to score"
+            f"or have weight 0; there is nothing to {what}"
         )
-    r2 = reduction.result.r2
+    return reduction, engine
+
+
+def _warnings(reduction: Reduction[Any], engine: ThreadsEngine) -> list[str]:
     warnings = engine.omission_warnings()
     if reduction.n_rows == 1:
         warnings.append("R² is not defined for one row, which has no spread; pass more rows")
-    elif np.isnan(r2).any():
+    elif np.isnan(reduction.result.r2).any():
         warnings.append("R² is not defined where y is constant: its spread is 0")
-    return Scores(r2, engine.n_omitted, warnings)
+    return warnings
 
 
 class _Prediction:

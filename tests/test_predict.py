@@ -7,13 +7,13 @@ import re
 import numpy as np
 import pytest
 import zarr
-from sklearn.metrics import r2_score
+from sklearn.metrics import r2_score, root_mean_squared_error
 
 from streamreg.config import FitConfig
 from streamreg.errors import InputError, MemoryLimitError
 from streamreg.formatting import GIB, MIB
 from streamreg.model import Model
-from streamreg.predict import predict, predict_to, score
+from streamreg.predict import predict, predict_to, residuals, score
 from streamreg.progress import Progress
 from streamreg.sources.open import open_dataset
 from streamreg.validate import parse_nbytes
@@ -256,6 +256,43 @@ def test_score_is_that_of_sklearn(n_threads, weighted, offset):
     expected = r2_score(y, predicted, sample_weight=weight, multioutput="raw_values")
     # 150,000 squares are added in another order; y loses as many digits as its offset has
     np.testing.assert_allclose(made, expected, rtol=1e-11 * max(1, offset))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_residuals_are_those_of_numpy_for_any_number_of_threads(weighted):
+    random = np.random.default_rng(3)
+    X, model = rows(300_000, 20), some_model(20, 2)
+    y = X @ model.coefficients.T + model.intercept + random.standard_normal((len(X), 2))
+    weight = random.integers(0, 4, len(X)) * 0.5 if weighted else None
+    dataset = open_dataset(X, y, weight)
+    one, two = (
+        residuals(model, dataset, FitConfig(n_threads=n), target=1).histogram for n in (1, 2)
+    )
+    for name, mine, other in zip(one._fields, one, two, strict=True):
+        np.testing.assert_array_equal(mine, other, err_msg=name)
+    counted = slice(None) if weight is None else weight > 0
+    predicted = X @ model.coefficients.T + model.intercept
+    fitted, observed = predicted[counted, 1], y[counted, 1]
+    expected, _, _ = np.histogram2d(
+        fitted, observed - fitted, bins=[one.fitted_edges, one.residual_edges]
+    )
+    np.testing.assert_array_equal(one.counts, expected)
+    for measure, found in (r2_score, one.r2), (root_mean_squared_error, one.rmse):
+        value = measure(y, predicted, sample_weight=weight, multioutput="raw_values")
+        # 300,000 squares are added in another order
+        np.testing.assert_allclose(found, value, rtol=1e-11)
+
+
+def test_residuals_of_predictions_that_overflow_are_refused():
+    model = Model(np.array([[1e308, 1e308, 1e308]]), np.zeros(1))
+    with pytest.raises(InputError, match="predictions of X leave the range of float64"):
+        residuals(model, open_dataset(rows(100, 3) * 1e10, np.ones(100)), FitConfig())
+
+
+def test_residuals_are_refused_before_reading():
+    dataset = open_dataset(_Unread(10**6, 10), _Unread(10**6))
+    with pytest.raises(MemoryLimitError, match=r"report needs .* memory_limit is 1.0 MiB"):
+        residuals(some_model(10, 1), dataset, FitConfig(memory_limit=MIB))
 
 
 def test_score_of_values_whose_squares_overflow():

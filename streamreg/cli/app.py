@@ -16,6 +16,7 @@ from streamreg.cli.data import info, ingest_table
 from streamreg.cli.demo import demo
 from streamreg.cli.fit import fit, plan
 from streamreg.cli.predict import predict, score
+from streamreg.cli.report import report
 from streamreg.errors import (
     DataCorruptionError,
     DataWarning,
@@ -45,6 +46,7 @@ app.command("plan")(plan)
 app.command("fit")(fit)
 app.command("predict")(predict)
 app.command("score")(score)
+app.command("report")(report)
 
 
 class _SignalError(BaseException):

@@ -73,7 +73,7 @@ def fit(
     for message in result.warnings:
         show.warn(message)
     if json:
-        show.write_json(_document(model, result, out))
+        show.write_json(_document(model, out))
     else:
         _write_result(model, result, out)
     if result.checkpoint_error is not None:
@@ -84,7 +84,7 @@ def fit(
         raise typer.Exit(_NOT_CONVERGED)
 
 
-def _document(model: Model, result: Fit, out: Path | None) -> dict[str, Any]:
+def _document(model: Model, out: Path | None) -> dict[str, Any]:
     one = model.one_target
     return {
         **model.details,
@@ -93,10 +93,6 @@ def _document(model: Model, result: Fit, out: Path | None) -> dict[str, Any]:
         "intercept": model.intercept[0] if one else model.intercept,
         "feature_names": model.feature_names,
         "target_names": model.target_names,
-        "planned_peak": result.planned_nbytes,
-        "memory_limit": result.plan.memory_limit,
-        "rows_omitted": result.n_omitted,
-        "warnings": result.warnings,
         "inference": None if model.inference is None else model.inference.to_dict(),
     }
 

@@ -65,7 +65,8 @@ class Summary:
         names = self.target_names or ("y",) * self.inference.n_targets
         for k, name in enumerate(names):
             parts += [self._heading(k, name), self._coefficients(k)]
-        return Group(*parts, *(Text(note) for note in self._notes()))
+        notes = (Text(f"[{number}] {note}") for number, note in enumerate(self.notes, 1))
+        return Group(*parts, *notes)
 
     def _heading(self, k: int, target: str) -> Table:
         i = self.inference
@@ -126,7 +127,9 @@ class Summary:
             table.add_row(Text(f"… {len(i.terms) - shown:,} more"))
         return table
 
-    def _notes(self) -> list[str]:
+    @property
+    def notes(self) -> list[str]:
+        """The conventions behind the figures, a sentence each."""
         i = self.inference
         notes = [f"Standard errors are {self._kind()}."]
         if i.use_t:
@@ -141,7 +144,7 @@ class Summary:
             notes.append("nan: this standard error was not asked for, or not found.")
         if i.df_resid <= 0:
             notes.append("nan: there are no more rows than coefficients.")
-        return [f"[{number}] {note}" for number, note in enumerate(notes, 1)]
+        return notes
 
     def _kind(self) -> str:
         i = self.inference

@@ -7,6 +7,7 @@ With A = ∇²f, the combination aᵀθ of the parameters has
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from streamreg.solvers.base import Footprint, PassFootprint
 from streamreg.solvers.standard_errors import terms_of
 
 if TYPE_CHECKING:
+    from streamreg.accumulators.contrasts import ContrastState
     from streamreg.blocks import Float64
     from streamreg.inference.request import InferenceRequest
     from streamreg.solvers.base import Problem
@@ -67,57 +69,59 @@ def infer_contrasts(
     """Return standard errors of the chosen weights and of the intercept; NaN for all others."""
     problem, scale = coordinates.problem, coordinates.scale
     chosen = np.array(request.columns or (), np.intp)
-    d, k = problem.n_features, problem.n_targets
-    contrasts = np.zeros((d + 1, len(chosen) + problem.fit_intercept))
+    contrasts = np.zeros((problem.n_features + 1, len(chosen) + problem.fit_intercept))
     contrasts[chosen, np.arange(len(chosen))] = 1 / scale[chosen]
     if problem.fit_intercept:
         contrasts[:-1, -1], contrasts[-1, -1] = -coordinates.centre / scale, 1.0
     inverse = _solve(coordinates, theta, contrasts, max_epochs)
-    both = np.hstack([theta, inverse.z])
-    columns = both[:-1] / scale[:, None]
-    x_unit, y_unit = coordinates.units
-    sums = coordinates.reduce(
-        Contrasts(
-            columns * x_unit[:, None],
-            both[-1]
-            - coordinates.centre @ columns
-            + np.append(coordinates.y_centre, 0 * inverse.z[0]),
-            coordinates.y_centre,
-            None if (y_unit == 1).all() else y_unit,
-        )
-    )
-    s, y = float(sums.s), np.frexp(y_unit)[1] - 1
-    n_rows, rank = int(sums.n), int(np.isfinite(scale).sum()) + problem.fit_intercept
-    df = n_rows - rank if n_rows > rank else np.nan
-    rss = 2 * loss * s
-    if request.is_robust:
-        factor = n_rows / df if request.cov_type == "HC1" else 1.0
-        deviations = np.sqrt(sums.squares * factor)[None] / s
-        deviations = np.where(np.isnan(inverse.variances), np.nan, deviations)
-    else:
-        deviations = np.sqrt(np.outer(rss / df, inverse.variances) / s)
-    bse = np.full((k, d + 1), np.nan)
-    x = np.frexp(x_unit)[1] - 1
-    bse[:, 1 + chosen] = np.ldexp(deviations[:, : len(chosen)], x[chosen] - y[:, None])
-    if problem.fit_intercept:
-        bse[:, 0] = np.ldexp(deviations[:, -1], -y)
+    sums = _sums(coordinates, np.hstack([theta, inverse.z]))
+    s, y = float(sums.s), np.frexp(coordinates.units.y)[1] - 1
+    rank = int(np.isfinite(scale).sum()) + problem.fit_intercept
     w, b = coordinates.to_user(theta)
+    first = 1 - problem.fit_intercept
     tss = sums.yy - (sums.y**2 / s if problem.fit_intercept else 0.0)
     result = Inference(
         cov_type=request.cov_type,
         terms=terms_of(problem),
-        params=np.vstack([b, w])[1 - problem.fit_intercept :].T.copy(),
-        bse=bse[:, 1 - problem.fit_intercept :],
-        nobs=n_rows,
+        params=np.vstack([b, w])[first:].T.copy(),
+        bse=np.full((problem.n_targets, problem.n_features + 1), np.nan),
+        nobs=int(sums.n),
         rank=rank,
         has_intercept=problem.fit_intercept,
         is_centred=problem.fit_intercept,
-        rss=np.ldexp(rss, -2 * y),
+        rss=np.ldexp(2 * loss * s, -2 * y),
         tss=np.ldexp(tss, -2 * y),
-        wald=np.full(k, np.nan) if request.is_robust else None,
+        wald=np.full(problem.n_targets, np.nan) if request.is_robust else None,
         is_partial=True,
     )
-    return result, _warnings(inverse, max_epochs)
+    df = result.df_resid if result.df_resid > 0 else np.nan
+    if request.is_robust:
+        factor = result.nobs / df if request.cov_type == "HC1" else 1.0
+        found = np.where(np.isnan(inverse.variances), np.nan, 1.0)
+        deviations = found * np.sqrt(sums.squares * factor)[None] / s
+    else:
+        deviations = np.sqrt(np.outer(2 * loss / df, inverse.variances))
+    x = np.frexp(coordinates.units.x)[1] - 1
+    bse = result.bse
+    bse[:, 1 + chosen] = np.ldexp(deviations[:, : len(chosen)], x[chosen] - y[:, None])
+    if problem.fit_intercept:
+        bse[:, 0] = np.ldexp(deviations[:, -1], -y)
+    return replace(result, bse=bse[:, first:]), _warnings(inverse, max_epochs)
+
+
+def _sums(coordinates: Coordinates, both: Float64) -> ContrastState:
+    """Run the pass: residuals at θ, and combinations z, both (D + 1, K + M)."""
+    x_unit, y_unit = coordinates.units
+    columns = both[:-1] / coordinates.scale[:, None]
+    y_centre = np.zeros(both.shape[1])
+    y_centre[: len(y_unit)] = coordinates.y_centre
+    statistic = Contrasts(
+        columns * x_unit[:, None],
+        both[-1] - coordinates.centre @ columns + y_centre,
+        coordinates.y_centre,
+        None if (y_unit == 1).all() else y_unit,
+    )
+    return coordinates.reduce(statistic)
 
 
 def _solve(

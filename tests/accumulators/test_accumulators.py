@@ -14,6 +14,7 @@ from streamreg.accumulators.base import Scaling
 from streamreg.accumulators.gradient import Gradient
 from streamreg.accumulators.gram import Gram
 from streamreg.accumulators.moments import Moments
+from streamreg.accumulators.residual_histogram import ResidualHistogram
 from streamreg.accumulators.residuals import Residuals
 from streamreg.accumulators.root import Root
 from streamreg.accumulators.score import Score
@@ -83,6 +84,10 @@ def accumulators(data, rng):
             expected_residuals(X, y, weight, w, b),
         ),
         (Score(w[:, :k], b[:k]), expected_score(X, y, weight, w[:, :k], b[:k])),
+        (
+            ResidualHistogram(w[:, :k], b[:k], target=k - 1, shape=(4, 8)),
+            expected_score(X, y, weight, w[:, :k], b[:k]) | {"n": (len(X), 0)},
+        ),
     ]
 
 
@@ -197,8 +202,10 @@ def expected_score(X, y, weight, w, b):
     size = np.abs(y) + np.abs(X) @ np.abs(w) + np.abs(b)
     _, z = centred_by(p, y)
     spread = np.where(z.any(axis=0), p @ z**2, np.nan)
+    squares = p @ (y - X @ w - b) ** 2
     return {
-        "r2": (1 - p @ (y - X @ w - b) ** 2 / spread, p @ size**2 / spread),
+        "r2": (1 - squares / spread, p @ size**2 / spread),
+        "rmse": (np.sqrt(squares), np.sqrt(p @ size**2)),
         "high": (np.abs(y).max(axis=0), 0),
     }
 

@@ -4,55 +4,22 @@ import inspect
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
-import warnings
-from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
-from io import StringIO
 
 import numpy as np
 import pytest
 import statsmodels.api as sm
 import zarr
+from programs import run
 
 import streamreg
-from streamreg.cli import main, show
+from streamreg.cli import show
 from streamreg.cli.cluster import connect
 from streamreg.cli.fit import fit
 from streamreg.cluster.scheduler import given_up
 from streamreg.errors import InputError, MemoryLimitError
-
-
-@contextmanager
-def handlers_restored():
-    """Restore the handlers of signals, and the filters of warnings, that the program sets."""
-    numbers = signal.SIGINT, signal.SIGTERM
-    handlers = [signal.getsignal(number) for number in numbers]
-    with warnings.catch_warnings():
-        # the filters of pytest make errors of warnings
-        warnings.resetwarnings()
-        try:
-            yield
-        finally:
-            for number, handler in zip(numbers, handlers, strict=True):
-                signal.signal(number, handler)
-
-
-def run(*arguments, cwd):
-    """Run the program in this process; return its exit code and its output."""
-    with (
-        handlers_restored(),
-        chdir(cwd),
-        redirect_stdout(StringIO()) as output,
-        redirect_stderr(StringIO()) as messages,
-        pytest.raises(SystemExit) as end,
-    ):
-        main([*map(str, arguments)])
-    return subprocess.CompletedProcess(
-        arguments, end.value.code, output.getvalue(), messages.getvalue()
-    )
 
 
 def run_in_process(*arguments, cwd, env=None):

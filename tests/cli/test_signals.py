@@ -53,6 +53,7 @@ COMMANDS = {
     "cg": ["fit", *DATA, "--solver", "cg", "--out", "fitted.json"],
     "predict": ["predict", *DATA, *MODEL, "--out", "yhat.zarr"],
     "score": ["score", *DATA, *MODEL],
+    "report": ["report", "model.json", *DATA, "--out", "report.html"],
     "first pass of ingest": ["ingest", "table.csv", "table.zarr", "--target", "c0"],
     "second pass of ingest": ["ingest", "table.csv", "table.zarr", "--target", "c0"],
 }

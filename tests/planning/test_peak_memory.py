@@ -316,7 +316,7 @@ def test_one_column_of_many_rows(data, codec):
     check("zarr", path, memory_limit=memory["planned"] - memory["cache"], solver="cg")
 
 
-@pytest.mark.parametrize("task", ["predict", "predict_to", "score"])
+@pytest.mark.parametrize("task", ["predict", "predict_to", "score", "residuals"])
 @pytest.mark.parametrize("d", [10, 1000])
 def test_predictions(data, task, d):
     # under the least limit that is accepted, which is what the plan needs

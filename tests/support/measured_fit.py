@@ -86,7 +86,7 @@ def _predict(X: Any, y: Any, _: Any, case: dict[str, Any]) -> dict[str, Any]:
     from streamreg.sources.open import open_dataset  # noqa: PLC0415
     from streamreg.validate import parse_nbytes  # noqa: PLC0415
 
-    is_score = case["task"] == "score"
+    is_score = case["task"] in {"score", "residuals"}
     dataset = open_dataset(X, y if is_score else None, needs_y=is_score)
     model = Model(np.ones((1, dataset.n_features)), np.zeros(1))
     out = [f"{case['path']}-{case['task']}"] if case["task"] == "predict_to" else []

@@ -1,0 +1,1 @@
+"""One HTML page about a fitted model: tables and figures, which need no network."""

@@ -75,7 +75,7 @@ class Bins(NamedTuple):
 
     def places(self, values: Float64) -> Array:
         """Return the bin of each value, from 0."""
-        return np.floor(np.ldexp(values, -self.exponent)).astype(np.int64) - self.first
+        return _numbers(values, self.exponent).astype(np.int64) - self.first
 
     def joined_in(self, wider: Bins) -> tuple[Array, slice]:
         """Return the first of these bins in each bin of ``wider``, and the place of those."""
@@ -94,7 +94,15 @@ class Bins(NamedTuple):
 
 
 def _number(value: float, exponent: int) -> int:
-    return int(np.floor(np.ldexp(value, -exponent)))
+    return int(_numbers(np.asarray(value), exponent))
+
+
+def _numbers(values: Float64, exponent: int) -> Float64:
+    """Return the numbers of the intervals that hold these values."""
+    scaled = np.ldexp(values, -exponent)
+    # small negative values would become 0, and change to the interval above 0
+    scaled = np.where(values < 0, np.minimum(scaled, -np.finfo(float).smallest_subnormal), scaled)
+    return np.asarray(np.floor(scaled))
 
 
 @dataclass(frozen=True, eq=False)

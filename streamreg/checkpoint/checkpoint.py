@@ -179,10 +179,12 @@ class Checkpoint(IterateStore):
         """Return the last saved iterate, or the given one if none was saved."""
         if self._saved["first"] or not self.file.header.get("has_iterate"):
             return iterate
-        # the saved list of losses is longer than the given one
+        # the saved list of losses is longer than the given one, and others begin empty
         saved = iterate._replace(
             **{
-                name: self.file.read(f"iterate/{name}", like=value, grows=name == "losses")
+                name: self.file.read(
+                    f"iterate/{name}", like=value, grows=name == "losses" or value.shape[:1] == (0,)
+                )
                 for name, value in iterate._asdict().items()
             }
         )

@@ -57,7 +57,8 @@ class FusedProducts:
         for field in (state.products, state.sums, state.rr, state.s):
             part = total[first : first + field.size].reshape(field.shape)
             self._cupy.add(field, part, out=field)
-            first += field.size
+            # without targets there is a sum of squares nevertheless
+            first += field.size or 1
         self.forget()
 
     def forget(self) -> None:
@@ -67,4 +68,4 @@ class FusedProducts:
 
 def _shape_of(state: ProductState) -> Shape:
     n_columns, n_features = state.products.shape
-    return Shape(n_features, n_columns, len(state.rr))
+    return Shape(n_features, n_columns, max(1, len(state.rr)))

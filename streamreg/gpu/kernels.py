@@ -95,18 +95,21 @@ class ArrayKernels:
         xp, k = self._xp, len(state.rr)
         V, b = self._on_device(coefficients), self._on_device(bias)
         if self._fused is not None and self._fused.serves(block, state, x):
-            VT, rows = xp.ascontiguousarray(V.T), max(1, TILE_NBYTES // (8 * k * _COPIES_OF_Y))
+            VT = xp.ascontiguousarray(V.T)
+            rows = max(1, TILE_NBYTES // (8 * max(1, k) * _COPIES_OF_Y))
             # some rows at a time, because y may have to be copied
             for start in range(0, block.n_rows, rows):
                 part = block.rows(start, start + rows)
-                self._fused.add(part, state, self._read(part.y, y), VT, b)
+                # without targets, the first column has one of zeros
+                target = self._read(part.y, y) if k else xp.zeros((len(part.X), 1))
+                self._fused.add(part, state, target, VT, b)
                 state.n[...] += len(part.X)
             return
         for tile, tile_y, weight in self._tiles(block):
             z = self._read(tile, x)
             u = z @ V
             # y - b first: both may be large and close, and their difference is then exact
-            u[:, :k] -= self._read(tile_y, y) - b[:k]
+            u[:, :k] -= self._read(tile_y[:, :k], y) - b[:k]
             u[:, k:] += b[k:]
             su = u if weight is None else u * weight[:, None]
             xp.add(state.products, su.T @ z, out=state.products)

@@ -130,8 +130,9 @@ def launches_for(shape: Shape) -> list[Launch]:
 
 def partial_sums_nbytes(n_features: int, n_targets: int) -> int:
     """Bytes of the separate sums and of their workspace, enough for any solver."""
-    # Solvers have no direction, or one for each target.
+    # Solvers have no direction, or one for each target; cg has directions alone, up to K + 1.
     shapes = [Shape(n_features, m, n_targets) for m in (n_targets, 2 * n_targets)]
+    shapes += [Shape(n_features, m, 1) for m in range(1, n_targets + 2)]
     nbytes = [
         8 * launch.n_sums * shape.length + launch.workspace_nbytes
         for shape in shapes

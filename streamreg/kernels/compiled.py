@@ -106,7 +106,7 @@ class _Loops:
         sums.scratch = _at(scratch)
         for part in _parts(block):
             # y - b first: both may be large and close, and their difference is then exact
-            target = column(block.y[part], y) - bias[:n_targets]
+            target = column(block.y[part, :n_targets], y) - bias[:n_targets]
             weight = None if block.weight is None else block.weight[part]
             _add(self._functions.add_products, block, part, x, sums, target, weight)
             count(np, state, len(target), weight)

@@ -17,7 +17,6 @@ from streamreg.kernels.groups import group_sums, sorted_groups
 from streamreg.kernels.meat import meat
 from streamreg.kernels.residuals import (
     ARRAYS_ALIVE,
-    PARTS_OF_TILE,
     add_residuals,
     count_in_two_floats,
 )
@@ -85,7 +84,7 @@ def products(
         u = u_room[:, : len(z)]
         _multiply(coefficients.T, z, u)
         # y - b first: both may be large and close, and their difference is then exact
-        u[:n_targets] -= (column(tile_y, y) - bias[:n_targets]).T
+        u[:n_targets] -= (column(tile_y[:, :n_targets], y) - bias[:n_targets]).T
         u[n_targets:] += bias[n_targets:, None]
         su = u if weight is None else u * weight
         _multiply_rows(su, z, added)
@@ -207,8 +206,8 @@ def residuals(
 
 
 def residuals_rows(n_features: int) -> int:
-    """Return the rows that :func:`residuals` takes at once."""
-    return max(_MIN_ROWS, tile_rows(n_features) // PARTS_OF_TILE)
+    """Return the rows that :func:`residuals` takes at once: all its arrays are about a tile."""
+    return max(1, tile_rows(n_features) // ARRAYS_ALIVE)
 
 
 def gram_panels(n_features: int) -> int:

@@ -98,6 +98,16 @@ class Status(Enum):
         Remedy("tol"),
         ".",
     )
+    UNCHECKED = Message(
+        "The gradient fell below ",
+        Parameter("tol"),
+        ", but a second right-hand side, whose answer is known, shows that digits of the weights "
+        "are missing; raise ",
+        Remedy("max_epochs"),
+        ", or pass ",
+        Remedy("solver", "qr"),
+        ".",
+    )
     STALLED = Message(
         "The rest of the gradient is rounding. The answer is as good as these data allow with this "
         "solver; with a larger ",
@@ -111,6 +121,7 @@ class Status(Enum):
         return self not in {
             Status.OUT_OF_EPOCHS,
             Status.STALLED,
+            Status.UNCHECKED,
             Status.COARSE_GRAM,
             Status.TOO_DEPENDENT,
             Status.TOO_FEW_DIGITS,

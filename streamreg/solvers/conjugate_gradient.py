@@ -3,72 +3,484 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
-from streamreg.solvers.base import EPS, Status
-from streamreg.solvers.iterative import IterativeSolver, line_search
+from streamreg.accumulators.gradient import gradient_nbytes
+from streamreg.accumulators.moments import Moments
+from streamreg.accumulators.residuals import residuals_nbytes
+from streamreg.kernels.two_float import TwoFloats
+from streamreg.solvers.base import EPS, Footprint, PassFootprint, Status
+from streamreg.solvers.contrasts import Fitted, infer_contrasts, with_contrasts
+from streamreg.solvers.diagnostics import dependent_column_warnings
+from streamreg.solvers.directions import (
+    Directions,
+    accepted,
+    dots,
+    next_direction,
+    rounding_of_columns,
+    total,
+)
+from streamreg.solvers.exact_gradient import ExactPoint, measure_exactly
+from streamreg.solvers.iterative import IterativeSolver
 
 if TYPE_CHECKING:
-    from streamreg.solvers.iterative import Iterate
+    from streamreg.blocks import Float64
+    from streamreg.inference.request import InferenceRequest
+    from streamreg.inference.result import Inference
+    from streamreg.solvers.base import Mask, Problem
+    from streamreg.solvers.iterative import Start
     from streamreg.solvers.standardization import Coordinates
 
-# a gradient below this share of the first one has stalled if not halved in this number of epochs
-_NEAR_ROUNDING, _MOST_IDLE_EPOCHS = 1e-12, 150
-_LEAST_TOL = 16 * EPS
+# no smaller share of a gradient is right if it follows from products of directions
+_LEAST_TOL = 1e-14
+# Kept directions, with their images: all (D ≤ 361), or none, because directions that are not kept
+# lose what the kept ones gain. A function of D alone: bits must not depend on ``memory_limit``.
+_KEPT_NBYTES = 2 << 20
+# the check is met by this error of the known weights, of which the largest is 1.5
+_CHECKED = 1e-3
+# and by this one, if it costs few passes more
+_COMPLETE = 1e-12
+# after a correction, this error of the weights is left, of the largest
+_SETTLED = 1e-13
+# a larger error is reported
+_NEEDED = 1e-10
+# corrections end when they hardly shrink
+_LEAST_GAIN = 0.1
+# where not all directions are kept, a smaller ‖Xe‖/(‖X‖·‖e‖) is taken for a dependence
+_NEARLY_DEPENDENT = 1e-7
+# values as they are stored depend on each other to this
+_DEPENDENT = 4 * EPS
+# no more directions are sought after this many epochs without one that is more than rounding
+_MOST_BARREN = 2
+# a direction is dropped if less of it is left beside the others of an epoch
+_LEAST_PART = 1e-6
+# arrays as large as θ, for each target and for the check
+_VECTORS = 18
+
+
+class Iterate(NamedTuple):
+    """All that the next epoch needs. Columns: K targets, then the check."""
+
+    w: Float64  # (2, D, K) weights in two floats, as in ExactPoint
+    b: Float64  # (2, K)
+    error: Float64  # (D + 1, 1) of the check, whose right answer is known
+    gradient: Float64  # (D + 1, K + 1) ∇f, as it follows from the last measured one
+    goal: Float64  # (K + 1,) norms of gradients at which no more directions are sought
+    directions: Float64  # (D + 1, K + 1) of the next epoch; all 0: it measures ∇f in two floats
+    loss: Float64  # (K,) f, likewise
+    start_norm: Float64  # (K,) ‖∇f‖ at the start, or at w = 0 if it is larger there
+    start_loss: Float64  # (K,) f at the start, or at w = 0 if it is larger there
+    largest: Float64  # () largest curvature of a direction so far
+    least: Float64  # () least curvature
+    barren: Float64  # () passes since a direction was accepted
+    change: Float64  # () of the last correction, relative to the largest weight; else inf
+    wanted: Float64  # () error of the check at which it is met
+    left: Float64  # () error that it leaves, likewise
+    is_dependent: Float64  # () 1 if the error of the check is a dependence of columns
+    is_settled: Float64  # () 1 if corrections would change nothing
+    losses: Float64  # (epochs + 1,) Σ f over targets at each epoch's start and now, in users' units
+    vectors: Float64  # (m, D + 1) kept directions
+    images: Float64  # (m, D + 1)
+    curvatures: Float64  # (m,)
+    last_vectors: Float64  # (r, D + 1) those of the last epoch, if they are not kept
+    last_images: Float64  # (r, D + 1)
+    last_curvatures: Float64  # (r,)
+
+    @property
+    def epoch(self) -> int:
+        """Completed epochs."""
+        return len(self.losses) - 1
+
+    @property
+    def groups(self) -> tuple[Directions, Directions]:
+        """The kept directions, and those of the last epoch."""
+        return (
+            Directions(self.vectors, self.images, self.curvatures),
+            Directions(self.last_vectors, self.last_images, self.last_curvatures),
+        )
+
+    def with_groups(self, kept: Directions, last: Directions) -> Iterate:
+        """Return this with other directions."""
+        return self._replace(
+            vectors=kept.vectors,
+            images=kept.images,
+            curvatures=kept.curvatures,
+            last_vectors=last.vectors,
+            last_images=last.images,
+            last_curvatures=last.curvatures,
+        )
+
+    @property
+    def point(self) -> ExactPoint:
+        """The weights."""
+        return ExactPoint(TwoFloats(*self.w), TwoFloats(*self.b))
+
+    @property
+    def norms(self) -> Float64:
+        """‖∇f‖ of each target, and of the check, (K + 1,)."""
+        return np.asarray(np.linalg.norm(self.gradient, axis=0))
+
+    @property
+    def relative_norm(self) -> float:
+        """‖∇f‖ relative to the start, the largest of all targets."""
+        start = np.where(self.start_norm > 0, self.start_norm, 1.0)
+        return float(np.max(self.norms[:-1] / start))
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether nothing left float64's range."""
+        return bool(np.isfinite(self.loss).all() and np.isfinite(self.norms).all())
+
+    @property
+    def fits_exactly(self) -> Mask:
+        """Targets whose loss is the squared rounding of D + 1 terms that cancel."""
+        rounding = (16 * EPS) ** 2 * len(self.gradient)
+        return np.asarray(self.loss <= rounding * self.start_loss)
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether the known weights were found, but for dependences between columns."""
+        return bool(np.max(np.abs(self.error)) <= self.wanted) or bool(self.is_dependent)
 
 
 @dataclass(frozen=True, eq=False)
 class ConjugateGradient(IterativeSolver):
-    """Conjugate gradients on the normal equations of the standardised columns [1]_.
+    """Conjugate gradients on the normal equations of the standardised columns [1]_, [2]_.
 
-    From p = -∇f each epoch takes, with one pass,
+    Each epoch takes one pass, which multiplies ∇²f with some directions p: one for each of the K
+    targets, and one for a check, a right-hand side ∇²f·v of known random weights v. All K + 1
+    solutions go to the least f along all of these directions. The next ones are gradients, made
+    conjugate to the last directions, and to all that came before if D ≤ 361.
 
-        α = -∇f·p / p·∇²f·p        w ← w + α p        p ← -∇f + β p
-
-    where β = max(0, ∇f₊·(∇f₊ - ∇f) / ∇f·∇f) (Polak & Ribière). It stops when every target has
-    ‖∇f‖ ≤ tol·‖∇f at the start‖, or a ∇f that is only rounding.
+    When every target has ‖∇f‖ ≤ tol·‖∇f at the start‖, a pass measures ∇f in two floats, and kept
+    directions correct the weights. The fit ends there if the check found v, but for dependences
+    between columns; if not, it goes on.
 
     References
     ----------
     .. [1] Hestenes & Stiefel (1952), J. Res. Natl. Bur. Stand. 49(6), 409-436.
+    .. [2] O'Leary (1980), Linear Algebra Appl. 29, 293-322: blocks of directions.
     """
 
     name: ClassVar[str] = "cg"
     summary: ClassVar[str] = "O(D) state, few passes"
     typical_epochs: ClassVar[int] = 40
 
+    request: InferenceRequest | None = None  # chosen standard errors
+
     @property
     def infers(self) -> bool:
         request = self.request
         return request is not None and request.columns is not None and request.is_diagonal
 
-    def advance(self, coordinates: Coordinates, iterate: Iterate) -> Iterate:
-        after = line_search(coordinates, iterate)
-        before, now = iterate.gradient, after.gradient
-        squared = np.sum(before * before, axis=0)
-        beta = np.sum(now * (now - before), axis=0) / np.where(squared > 0, squared, 1.0)
-        direction = -now + np.maximum(beta, 0.0) * iterate.direction
-        # no tol below _LEAST_TOL is met, because so small a predicted gradient is below rounding
-        small = after.gradient_norm <= self.tol * after.start_norm
-        small &= self.tol > _LEAST_TOL
-        arrived = iterate.arrived | small | after.fits_exactly
-        halved = after.gradient_norm < 0.5 * iterate.lowest_norm
-        lowest = np.where(halved, after.gradient_norm, iterate.lowest_norm)
-        idle = np.where(halved, 0, iterate.idle_epochs + 1)
-        is_idle = (idle >= _MOST_IDLE_EPOCHS) & (lowest <= _NEAR_ROUNDING * after.start_norm)
-        stalled = iterate.stalled | after.stalled | is_idle
-        return after._replace(
-            direction=np.where(arrived | stalled, 0.0, direction),
-            lowest_norm=lowest,
-            idle_epochs=idle,
-            arrived=arrived,
-            stalled=stalled & ~arrived,
+    def footprint(self, problem: Problem) -> Footprint:
+        d, k = problem.n_features, problem.n_targets
+        moments = Moments(d, k)
+        kept_nbytes = 16 * (d + 1) * _most_kept(d)
+        footprint = Footprint(
+            (
+                # products with directions, ∇f at the start, ∇f in two floats, and moments
+                PassFootprint(*gradient_nbytes(d, k + 1, 0)),
+                PassFootprint(*gradient_nbytes(d, 2 * k, k)),
+                PassFootprint(*residuals_nbytes(d, k + 1)),
+                PassFootprint(moments.state_nbytes, moments.scratch_nbytes),
+            ),
+            # directions are copied as one is added
+            solver_nbytes=8 * _VECTORS * (d + 1) * (k + 1) + 2 * kept_nbytes,
+            n_passes=min(self.typical_epochs, self.max_epochs) + 1,
+            row_flops=4.0 * d * (k + 1),
         )
+        return with_contrasts(footprint, problem, self.request, self.max_epochs)
+
+    def first(self, start: Start) -> Iterate:
+        coordinates, theta = start.coordinates, start.theta
+        size, k = theta.shape
+        point = ExactPoint.of(coordinates, theta)
+        known = _known_weights(coordinates, start)
+        start_norm = start.norm
+        goal = np.append(max(self.tol, _LEAST_TOL) * start_norm, 0.0)
+        goal[:-1][start.arrived] = np.inf
+        if start.is_warm and (np.linalg.norm(start.now.gradient, axis=0) <= goal[:-1]).all():
+            # the given weights are the answer
+            known[...] = 0.0
+        none = Directions.none(size)
+        zero = np.zeros(())
+        iterate = Iterate(
+            w=np.stack(point.w),
+            b=np.stack(point.b),
+            error=known,
+            gradient=np.hstack([start.now.gradient, 0 * known]),
+            goal=goal,
+            directions=np.zeros((size, k + 1)),
+            loss=start.now.loss,
+            start_norm=start_norm,
+            start_loss=start.loss,
+            largest=zero,
+            least=zero + np.inf,
+            barren=zero,
+            change=zero + np.inf,
+            left=zero + np.inf,
+            wanted=zero + _CHECKED,
+            is_dependent=zero,
+            is_settled=zero,
+            losses=np.array([coordinates.user_loss(start.now.loss)]),
+            vectors=none.vectors,
+            images=none.images,
+            curvatures=none.curvatures,
+            last_vectors=none.vectors,
+            last_images=none.images,
+            last_curvatures=none.curvatures,
+        )
+        directions = _choose(iterate)
+        if directions.any():
+            # the first pass multiplies the known weights
+            directions[:, -1:] = known
+        return iterate._replace(directions=directions)
+
+    def status_at_start(self, start: Start, iterate: Iterate) -> Status | None:
+        del iterate
+        return Status.SMALL_GRADIENT if start.arrived.all() else None
+
+    def advance(self, coordinates: Coordinates, iterate: Iterate) -> Iterate:
+        if not iterate.directions.any():
+            return self._measured(coordinates, iterate)
+        after = _multiplied(coordinates, iterate)
+        directions = _choose(after)
+        main_open = (after.norms[:-1] > after.goal[:-1]).any()
+        if not main_open and after.is_checked:
+            directions[...] = 0.0
+        return after._replace(directions=directions)
+
+    def _measured(self, coordinates: Coordinates, before: Iterate) -> Iterate:
+        """Run a pass in two floats, and correct the weights."""
+        checks = not before.is_checked
+        measured = measure_exactly(coordinates, before.point, before.error if checks else None)
+        gradient = before.gradient.copy()
+        gradient[:, :-1] = measured.gradient
+        is_dependent = bool(before.is_dependent)
+        if checks:
+            gradient[:, -1:] = -measured.image
+            is_dependent = _is_dependence(coordinates, before, measured.image)
+        loss = measured.loss
+        after = before._replace(gradient=gradient, loss=loss)
+        after, change, check_change = _corrected(coordinates, after)
+        # of successive corrections
+        ratio = change / before.change if np.isfinite(before.change) else 0.0
+        condition = np.sqrt(after.largest / after.least) if after.least > 0 else 1.0
+        left = change * min(1.0, max(rounding_of_columns(len(gradient)) * condition, ratio))
+        is_settled = left <= _SETTLED and check_change <= _CHECKED
+        now = coordinates.user_loss(loss)
+        after = after._replace(
+            change=np.asarray(change),
+            left=np.asarray(left),
+            is_dependent=np.asarray(float(is_dependent)),
+            is_settled=np.asarray(float(is_settled or ratio > _LEAST_GAIN)),
+            losses=np.append(np.maximum(before.losses, now), now),
+        )
+        goal = np.append(max(self.tol, _LEAST_TOL) * after.start_norm, 0.0)
+        if self._completing_pays(coordinates, after):
+            after = after._replace(wanted=np.asarray(_COMPLETE))
+        if (after.norms <= goal)[:-1].all():
+            if after.is_checked:
+                return after._replace(directions=0 * gradient, goal=goal)
+            # further, because a small gradient does not show that the weights are right
+            goal = _LEAST_TOL * after.norms
+        after = after._replace(goal=goal)
+        directions = 0 * gradient if after.barren >= _MOST_BARREN else _choose(after)
+        return after._replace(directions=directions)
+
+    def _completing_pays(self, coordinates: Coordinates, iterate: Iterate) -> bool:
+        """Whether all directions take no more epochs than conjugate gradients without them.
+
+        Those take about ½ κ ln(2/tol), where κ is the condition number of X.
+        """
+        size, n_columns = iterate.gradient.shape
+        if _most_kept(size - 1) < size or not iterate.error.any() or not iterate.least > 0:
+            return False
+        n_all = np.count_nonzero(np.isfinite(coordinates.scale))
+        n_missing = max(0, n_all - len(iterate.curvatures))
+        kappa = np.sqrt(iterate.largest / iterate.least)
+        usual = 0.5 * kappa * np.log(2 / max(self.tol, _LEAST_TOL))
+        return bool(iterate.epoch + n_missing / n_columns <= usual)
 
     def verdict(self, before: Iterate, after: Iterate) -> Status | None:
-        del before
-        if after.arrived.all():
-            return Status.EXACT_FIT if after.fits_exactly.all() else Status.SMALL_GRADIENT
-        return after.end_by_rounding if (after.arrived | after.stalled).all() else None
+        if before.directions.any() or after.directions.any():
+            return None
+        if not after.is_settled:
+            return None
+        after = after._replace(wanted=np.asarray(_CHECKED))
+        if after.left > _NEEDED or not after.is_checked:
+            return Status.TOO_DEPENDENT
+        if after.fits_exactly.all():
+            return Status.EXACT_FIT
+        # no tol below 16·EPS is met, because weights are rounded
+        is_met = self.tol > 16 * EPS and after.relative_norm <= max(self.tol, _LEAST_TOL)
+        return Status.SMALL_GRADIENT if is_met else Status.STALLED
+
+    def status_at_end(self, last: Iterate) -> Status:
+        if last.relative_norm <= self.tol:
+            return Status.SMALL_GRADIENT if last.is_checked else Status.UNCHECKED
+        return Status.OUT_OF_EPOCHS
+
+    def end_warnings(self, start: Start, last: Iterate, status: Status) -> list[str]:
+        del status
+        if not last.is_dependent:
+            return []
+        problem = start.coordinates.problem
+        return list(dependent_column_warnings(problem, last.error[:-1, 0], start.duplicates))
+
+    def infer(
+        self, coordinates: Coordinates, last: Iterate, w: Float64, b: Float64
+    ) -> tuple[Inference | None, list[str]]:
+        if self.request is None:
+            return None, []
+        theta = last.point.theta(coordinates)
+        fitted = Fitted(w, b, theta, last.loss)
+        return infer_contrasts(coordinates, fitted, self.request, self.max_epochs)
+
+    def answer(self, coordinates: Coordinates, last: Iterate) -> tuple[Float64, Float64]:
+        point = last.point
+        return coordinates.in_user_units(point.w.rounded(), point.b.rounded())
+
+
+def _most_kept(n_features: int) -> int:
+    size = n_features + 1
+    return size if 16 * size * size <= _KEPT_NBYTES else 0
+
+
+def _known_weights(coordinates: Coordinates, start: Start) -> Float64:
+    """Return random weights for the check, (D + 1, 1); zeros if rows are too few for one."""
+    size = len(start.theta)
+    generator = np.random.default_rng(0)
+    # not all of the same size, because equal columns with equal weights check nothing
+    known = generator.choice([-1.0, 1.0], size) * generator.uniform(0.5, 1.5, size)
+    known[:-1][~np.isfinite(coordinates.scale)] = 0.0
+    if coordinates.is_centred or not coordinates.problem.fit_intercept:
+        known[-1] = 0.0
+    if not start.has_enough_rows:
+        known[...] = 0.0
+    return known[:, None]
+
+
+def _choose(iterate: Iterate) -> Float64:
+    """Return the directions of the next epoch, (D + 1, K + 1); zeros for those that have none."""
+    out = np.zeros_like(iterate.gradient)
+    chosen: list[Float64] = []
+    is_open = iterate.norms > iterate.goal
+    is_open[-1] &= not iterate.is_checked
+    for at in np.flatnonzero(is_open):
+        direction = next_direction(-iterate.gradient[:, at], iterate.groups)
+        if direction is None:
+            continue
+        for _ in range(2):
+            for other in chosen:
+                direction = direction - np.sum(other * direction) * other
+        size = np.linalg.norm(direction)
+        if size > _LEAST_PART:
+            out[:, at] = direction / size
+            chosen.append(out[:, at])
+    return out
+
+
+def _multiplied(coordinates: Coordinates, before: Iterate) -> Iterate:
+    """Run a pass with the directions, and go to the least f on their span."""
+    used = np.flatnonzero(before.directions.any(axis=0))
+    images = coordinates.products(before.directions[:, used])
+    kept, last = before.groups
+    size, k = len(before.gradient), len(before.loss)
+    if before.epoch == 0 and used[-1] == k:
+        # the known weights are no direction: their image is the right-hand side
+        before = _with_right_hand_side(before, images[:, -1])
+        used = used[:-1]
+    new, most = Directions.none(size), _most_kept(size - 1)
+    moves, changes = np.zeros_like(before.gradient), np.zeros_like(before.gradient)
+    decrease, largest, least = 0 * before.loss, float(before.largest), float(before.least)
+    for at, column in enumerate(used):
+        rounding = rounding_of_columns(size - 1) ** 2 * largest
+        found = accepted(before.directions[:, column], images[:, at], (kept, last, new), rounding)
+        if found is None:
+            continue
+        vector, image, curvature = found
+        largest, least = max(largest, curvature), min(least, curvature)
+        if len(kept.curvatures) < most:
+            kept = kept.with_one(vector, image, curvature)
+        else:
+            new = new.with_one(vector, image, curvature)
+        step = -dots(before.gradient.T + changes.T, vector) / curvature
+        moves += vector[:, None] * step
+        changes += image[:, None] * step
+        decrease = decrease + 0.5 * curvature * step[:k] ** 2
+    after = _moved(coordinates, before, moves, changes)
+    is_barren = not (len(new.curvatures) or len(kept.curvatures) > len(before.curvatures))
+    if is_barren:
+        # until ∇f is measured
+        after = after._replace(goal=np.maximum(after.goal, after.norms))
+    # more than it is by rounding, so that a measured loss is not above it
+    loss = np.minimum(before.loss, np.maximum(before.loss - decrease, 0) + EPS * before.start_loss)
+    return after.with_groups(kept, new)._replace(
+        loss=loss,
+        largest=np.asarray(largest),
+        least=np.asarray(least),
+        barren=(before.barren + 1) * is_barren,
+        change=np.full((), np.inf),
+        losses=np.append(before.losses, min(before.losses[-1], coordinates.user_loss(loss))),
+    )
+
+
+def _with_right_hand_side(iterate: Iterate, image: Float64) -> Iterate:
+    """Begin the check, from weights of 0: ∇f is minus the image of its error."""
+    gradient, goal = iterate.gradient.copy(), iterate.goal.copy()
+    gradient[:, -1] = -image
+    goal[-1] = _LEAST_TOL * np.linalg.norm(image)
+    return iterate._replace(gradient=gradient, goal=goal)
+
+
+def _moved(coordinates: Coordinates, before: Iterate, moves: Float64, changes: Float64) -> Iterate:
+    """Return the iterate after moves of θ and changes of ∇f, (D + 1, K + 1) each."""
+    gradient = before.gradient + changes
+    if coordinates.is_centred:
+        # to the best intercept: ∇²f is 1 for it, and rounding between it and the weights
+        moves[-1] -= gradient[-1]
+        gradient[-1] = 0.0
+    point = before.point.moved(coordinates, moves[:, :-1])
+    return before._replace(
+        w=np.stack(point.w),
+        b=np.stack(point.b),
+        error=before.error - moves[:, -1:],
+        gradient=gradient,
+    )
+
+
+def _corrected(coordinates: Coordinates, before: Iterate) -> tuple[Iterate, float, float]:
+    """Go to the least f on the span of all directions.
+
+    Returns the largest move of a weight, relative to the largest weight, and that of the check.
+    """
+    moves, changes = np.zeros_like(before.gradient), np.zeros_like(before.gradient)
+    for at in range(before.gradient.shape[1] - before.is_checked):
+        for group in before.groups:
+            steps = group.steps(before.gradient[:, at])
+            moves[:, at] += total(group.vectors, steps)
+            changes[:, at] += total(group.images, steps)
+    scale = np.where(np.isfinite(coordinates.scale), coordinates.scale, 0.0)
+    weights = np.max(np.abs(before.w[0] * scale[:, None]), axis=0)
+    largest = np.max(np.abs(moves[:-1]), axis=0)
+    change = np.max(np.where(weights > 0, largest[:-1] / np.where(weights > 0, weights, 1), 0))
+    return _moved(coordinates, before, moves, changes), float(change), float(largest[-1])
+
+
+def _is_dependence(coordinates: Coordinates, iterate: Iterate, image: Float64) -> bool:
+    """Whether Xe is rounding, where e is the error of the check."""
+    error = iterate.error
+    squared = float(np.sum(error * image))
+    scale = coordinates.scale
+    share = np.abs(error[:-1, 0])
+    far = np.where(np.isfinite(scale), np.abs(coordinates.centre) / scale, 0.0)
+    rounding = _DEPENDENT * float(np.sum(share * (np.sqrt(iterate.largest) + far)))
+    is_all_kept = _most_kept(len(error) - 1) == len(error)
+    if not is_all_kept:
+        size = float(np.linalg.norm(error)) * np.sqrt(float(iterate.largest))
+        rounding = max(rounding, _NEARLY_DEPENDENT * size)
+    return squared <= rounding**2

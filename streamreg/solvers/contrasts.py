@@ -33,6 +33,15 @@ _TOLERANCE = 1e-9
 _VECTORS = 12
 
 
+class Fitted(NamedTuple):
+    """The solution that standard errors belong to."""
+
+    w: Float64  # (D, K) in the user's units
+    b: Float64  # (K,)
+    theta: Float64  # (D + 1, K) in coordinates
+    loss: Float64  # (K,) f
+
+
 class Inverse(NamedTuple):
     """Columns of the inverse."""
 
@@ -49,7 +58,7 @@ def with_contrasts(
         return footprint
     d, k, m = problem.n_features, problem.n_targets, len(request.columns) + 1
     passes = (
-        PassFootprint(*gradient_nbytes(d, k + m, k)),
+        PassFootprint(*gradient_nbytes(d, m, 0)),
         PassFootprint(*contrasts_nbytes(d, k, m)),
     )
     return footprint._replace(
@@ -61,8 +70,7 @@ def with_contrasts(
 
 def infer_contrasts(
     coordinates: Coordinates,
-    theta: Float64,
-    loss: Float64,
+    fitted: Fitted,
     request: InferenceRequest,
     max_epochs: int,
 ) -> tuple[Inference, list[str]]:
@@ -73,23 +81,22 @@ def infer_contrasts(
     contrasts[chosen, np.arange(len(chosen))] = 1 / scale[chosen]
     if problem.fit_intercept:
         contrasts[:-1, -1], contrasts[-1, -1] = -coordinates.centre / scale, 1.0
-    inverse = _solve(coordinates, theta, contrasts, max_epochs)
-    sums = _sums(coordinates, np.hstack([theta, inverse.z]))
+    inverse = _solve(coordinates, contrasts, max_epochs)
+    sums = _sums(coordinates, np.hstack([fitted.theta, inverse.z]))
     s, y = float(sums.s), np.frexp(coordinates.units.y)[1] - 1
     rank = int(np.isfinite(scale).sum()) + problem.fit_intercept
-    w, b = coordinates.to_user(theta)
     first = 1 - problem.fit_intercept
     tss = sums.yy - (sums.y**2 / s if problem.fit_intercept else 0.0)
     result = Inference(
         cov_type=request.cov_type,
         terms=terms_of(problem),
-        params=np.vstack([b, w])[first:].T.copy(),
+        params=np.vstack([fitted.b, fitted.w])[first:].T.copy(),
         bse=np.full((problem.n_targets, problem.n_features + 1), np.nan),
         nobs=int(sums.n),
         rank=rank,
         has_intercept=problem.fit_intercept,
         is_centred=problem.fit_intercept,
-        rss=np.ldexp(2 * loss * s, -2 * y),
+        rss=np.ldexp(2 * fitted.loss * s, -2 * y),
         tss=np.ldexp(tss, -2 * y),
         wald=np.full(problem.n_targets, np.nan) if request.is_robust else None,
         is_partial=True,
@@ -100,7 +107,7 @@ def infer_contrasts(
         found = np.where(np.isnan(inverse.variances), np.nan, 1.0)
         deviations = found * np.sqrt(sums.squares * factor)[None] / s
     else:
-        deviations = np.sqrt(np.outer(2 * loss / df, inverse.variances))
+        deviations = np.sqrt(np.outer(2 * fitted.loss / df, inverse.variances))
     x = np.frexp(coordinates.units.x)[1] - 1
     bse = result.bse
     bse[:, 1 + chosen] = np.ldexp(deviations[:, : len(chosen)], x[chosen] - y[:, None])
@@ -124,16 +131,14 @@ def _sums(coordinates: Coordinates, both: Float64) -> ContrastState:
     return coordinates.reduce(statistic)
 
 
-def _solve(
-    coordinates: Coordinates, theta: Float64, contrasts: Float64, max_epochs: int
-) -> Inverse:
+def _solve(coordinates: Coordinates, contrasts: Float64, max_epochs: int) -> Inverse:
     """Solve Az = a for each column, by conjugate gradients: a pass for each step."""
     z, residual = np.zeros_like(contrasts), contrasts.copy()
     direction, squared = residual.copy(), np.sum(residual**2, axis=0)
     least = _TOLERANCE**2 * squared
     epoch = 0
     while (squared > least).any() and epoch < max_epochs:
-        curvature = coordinates.evaluate(theta, direction).curvature
+        curvature = coordinates.products(direction)
         products = np.sum(direction * curvature, axis=0)
         active = (squared > least) & (products > 0)
         step = np.where(active, squared / np.where(active, products, 1.0), 0.0)

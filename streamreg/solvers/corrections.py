@@ -126,7 +126,8 @@ class Equations:
 
     def weights(self, point: Point) -> tuple[Float64, Float64]:
         """Return w (D, K) and b (K,) in the user's units."""
-        w = user_weights(self.problem, self.units, self.scale, point.v.rounded())
+        columns = point.v.rounded() / self.scale[:, None]
+        w = user_weights(self.problem, self.units, self.scale, columns)
         b = point.b.rounded()
         y = np.frexp(self.units.y)[1] - 1
         return w, np.ldexp(b, -y) if self.problem.fit_intercept else np.zeros_like(b)

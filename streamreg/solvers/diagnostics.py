@@ -23,6 +23,10 @@ _MOST_MEAN_DEVIATIONS = 1e4
 _FEW_ROWS = 20
 # values of equal columns differ by rounding only: less than this share of the largest value
 _EQUAL_SHARE = 1e-10
+# groups of equal columns that a warning names
+_MOST_GROUPS = 4
+# a column takes part in a dependence if its share is larger
+_LEAST_SHARE = 1e-3
 
 
 def column_warnings(problem: Problem, constant: Mask, varies: Mask) -> Iterator[str]:
@@ -79,10 +83,10 @@ def outlier_warnings(problem: Problem, moments: MomentsResult, units: Scaling) -
         )
 
 
-def duplicate_warnings(
-    problem: Problem, gradient: Float64, unit: Float64, curvature: Callable[[Float64], Float64]
-) -> Iterator[str]:
-    """Name columns that are equal up to a factor and a constant.
+def duplicate_groups(
+    gradient: Float64, unit: Float64, curvature: Callable[[Float64], Float64]
+) -> list[Numbers]:
+    """Return groups of columns that are equal up to a factor and a constant.
 
     Equal columns have equal correlations with y. If some columns do, one more pass computes their
     correlations with a random mixture of them, which are equal for equal columns only.
@@ -92,23 +96,50 @@ def duplicate_warnings(
     """
     norms = np.linalg.norm(gradient, axis=0)
     if not norms.any():
-        return
+        return []
     # one random mixture of all targets stands for y
     generator = np.random.default_rng(0)
     parts = generator.standard_normal(len(norms)) / np.where(norms > 0, norms, np.inf)
     with_y = -(gradient[:-1] @ parts) * unit
-    suspects = _with_equal_values(np.abs(with_y), np.flatnonzero(unit))
-    if not len(suspects):
-        return
+    groups = _equal_values(np.abs(with_y), np.flatnonzero(unit))
+    if not groups:
+        return []
+    suspects = np.sort(np.concatenate(groups))
     mixture = np.zeros_like(gradient)
     mixture[suspects, 0] = generator.standard_normal(len(suspects)) * unit[suspects]
     with_mixture = curvature(mixture)[:-1, 0] * unit
-    repeated = _with_equal_values(np.where(with_y < 0, -with_mixture, with_mixture), suspects)
-    if len(repeated):
+    return _equal_values(np.where(with_y < 0, -with_mixture, with_mixture), suspects)
+
+
+def duplicate_warnings(problem: Problem, groups: list[Numbers]) -> Iterator[str]:
+    """Name columns that are multiples of each other, group by group."""
+    if not groups:
+        return
+    first, *others = (problem.columns(each) for each in groups[:_MOST_GROUPS])
+    more = len(groups) - _MOST_GROUPS
+    also = f", and so are {'; '.join(others)}" if others else ""
+    also += f"; and {count(more, 'more group')}" if more > 0 else ""
+    yield or_l2(
+        f"{first} are multiples of each other{also}, up to a constant. Many "
+        "weights fit equally well; the solver sought those of least norm in its units. Leave "
+        "such columns out"
+    )
+
+
+def dependent_column_warnings(
+    problem: Problem, error: Float64, groups: list[Numbers]
+) -> Iterator[str]:
+    """Name columns that take part in dependences, by an error e (D,) with Xe = 0.
+
+    Columns of groups that were named already are left out.
+    """
+    share = np.abs(error)
+    numbers = np.flatnonzero(share > _LEAST_SHARE * np.max(share, initial=0.0))
+    if len(numbers) and not np.isin(numbers, np.concatenate([[-1], *groups])).all():
         yield or_l2(
-            f"{problem.columns(repeated)} are multiples of each other, up to a constant. Many "
-            "weights fit equally well; the solver sought those of least norm in its units. Leave "
-            "such columns out"
+            f"{problem.columns(numbers)} depend on each other linearly, to the digits that they "
+            "are stored with. The coefficients are those of least norm in the solver's units; "
+            "leave such columns out"
         )
 
 
@@ -117,8 +148,9 @@ def or_l2(advice: str) -> Message:
     return Message(f"{advice}, or pass ", Remedy("l2"), " > 0")
 
 
-def _with_equal_values(values: Float64, columns: Numbers) -> Numbers:
-    """Return those of ``columns`` whose value equals that of another one, to rounding."""
+def _equal_values(values: Float64, columns: Numbers) -> list[Numbers]:
+    """Return groups of ``columns`` with equal values, to rounding."""
     order = columns[np.argsort(values[columns], kind="stable")]
-    close = np.diff(values[order]) <= _EQUAL_SHARE * np.max(np.abs(values[columns]), initial=0.0)
-    return np.unique(np.concatenate([order[:-1][close], order[1:][close]]))
+    far = np.diff(values[order]) > _EQUAL_SHARE * np.max(np.abs(values[columns]), initial=0.0)
+    groups = np.split(order, np.flatnonzero(far) + 1)
+    return sorted((np.sort(each) for each in groups if len(each) > 1), key=lambda each: each[0])

@@ -7,17 +7,25 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
+from streamreg.accumulators.gradient import gradient_nbytes
+from streamreg.accumulators.moments import Moments
 from streamreg.errors import DivergenceError, Message, Parameter, Remedy, Verbatim
-from streamreg.solvers.base import EPS, Status
-from streamreg.solvers.iterative import Iterate, IterativeSolver, line_search
+from streamreg.solvers.base import EPS, Footprint, PassFootprint, Status
+from streamreg.solvers.iterative import IterativeSolver
+from streamreg.solvers.line_search import Iterate, line_search
 
 if TYPE_CHECKING:
+    from streamreg.blocks import Float64
+    from streamreg.solvers.base import Problem
+    from streamreg.solvers.iterative import Start
     from streamreg.solvers.standardization import Coordinates
 
 _LEAST_LANCZOS_STEPS, _MOST_LANCZOS_STEPS = 8, 40
 _LANCZOS_TOLERANCE = 1e-3
 # a fit that ends with a larger gradient than this share of the first one gets a warning
 _LARGE_GRADIENT = 0.05
+# arrays as large as θ: θ, ∇f, direction, ∇²f·d, coefficients [w, d], coordinates, temporaries
+_VECTORS = 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +44,53 @@ class GradientDescent(IterativeSolver):
     summary: ClassVar[str] = "O(D) state"
     typical_epochs: ClassVar[int] = 200
     learning_rate: float | Literal["auto"] = "auto"
+
+    def footprint(self, problem: Problem) -> Footprint:
+        d, k = problem.n_features, problem.n_targets
+        moments = Moments(d, k)
+        # passes with a direction, without one, and the one before the first epoch
+        return Footprint(
+            (
+                PassFootprint(*gradient_nbytes(d, 2 * k, k)),
+                PassFootprint(*gradient_nbytes(d, k, k)),
+                PassFootprint(moments.state_nbytes, moments.scratch_nbytes),
+            ),
+            solver_nbytes=8 * _VECTORS * (d + 1) * k,
+            # one pass more, for the means and deviations
+            n_passes=min(self.typical_epochs, self.max_epochs) + 1,
+            # two products with X and two with Xᵀ: one each for the residual and a direction
+            row_flops=8.0 * d * k,
+        )
+
+    def first(self, start: Start) -> Iterate:
+        now = start.now
+        norm = np.asarray(np.linalg.norm(now.gradient, axis=0))
+        return Iterate(
+            start.theta,
+            now.gradient,
+            direction=np.where(start.arrived, 0.0, -now.gradient),
+            loss=now.loss,
+            measured_loss=now.loss,
+            decrease=now.loss,
+            start_norm=start.norm,
+            start_loss=start.loss,
+            lowest_norm=norm,
+            idle_epochs=0 * norm,
+            arrived=start.arrived,
+            stalled=np.zeros_like(start.arrived),
+            losses=np.array([start.coordinates.user_loss(now.loss)]),
+        )
+
+    def status_at_start(self, start: Start, iterate: Iterate) -> Status | None:
+        del iterate
+        return Status.SMALL_GRADIENT if start.arrived.all() else None
+
+    def status_at_end(self, last: Iterate) -> Status:
+        del last
+        return Status.OUT_OF_EPOCHS
+
+    def answer(self, coordinates: Coordinates, last: Iterate) -> tuple[Float64, Float64]:
+        return coordinates.to_user(last.theta)
 
     def identity(self) -> dict[str, Any]:
         return {**super().identity(), "learning_rate": self.learning_rate}
@@ -74,7 +129,8 @@ class GradientDescent(IterativeSolver):
             return Status.EXACT_FIT if exact.all() else Status.SMALL_DECREASE
         return after.end_by_rounding if (small | after.stalled).all() else None
 
-    def early_stop_warnings(self, last: Iterate, status: Status | None) -> list[str]:
+    def end_warnings(self, start: Start, last: Iterate, status: Status) -> list[str]:
+        del start
         if status is not Status.SMALL_DECREASE or last.relative_norm < _LARGE_GRADIENT:
             return []
         if self.learning_rate == "auto":

@@ -20,13 +20,14 @@ from streamreg.solvers.base import EPS
 from streamreg.solvers.diagnostics import (
     column_warnings,
     dependence_warnings,
+    duplicate_groups,
     duplicate_warnings,
     outlier_warnings,
 )
 
 if TYPE_CHECKING:
     from streamreg.blocks import Float64
-    from streamreg.solvers.base import Mask, Problem, Reduce
+    from streamreg.solvers.base import Mask, Numbers, Problem, Reduce
 
 _TINY = float(np.finfo(float).tiny)
 
@@ -49,6 +50,7 @@ class Coordinates:
     centre: Float64  # (D,) c, in the units; zeros if nothing is centred
     y_centre: Float64  # (K,) ȳ, likewise
     scale: Float64  # (D,) σ; infinite for constant columns, whose coefficients stay 0
+    is_centred: bool  # whether ∇²f is 1 for the intercept, and 0 between it and the weights
     subtracts: bool  # kernel subtracts c from rows; if not, c·Σr is subtracted from products
 
     @classmethod
@@ -56,13 +58,26 @@ class Coordinates:
         """Return the user's own units."""
         d, k = problem.n_features, problem.n_targets
         units = Scaling(np.ones(d), np.ones(k))
-        return cls(problem, reduce, units, np.zeros(d), np.zeros(k), np.ones(d), subtracts=False)
+        return cls(
+            problem,
+            reduce,
+            units,
+            np.zeros(d),
+            np.zeros(k),
+            np.ones(d),
+            is_centred=False,
+            subtracts=False,
+        )
 
     def to_user(self, theta: Float64) -> tuple[Float64, Float64]:
-        """Return w (D, K) and b (K,); raise :class:`InputError` if float64 cannot hold one."""
+        """Return w (D, K) and b (K,) of θ; raise :class:`InputError` if float64 cannot hold one."""
         columns = theta[:-1] / self.scale[:, None]
-        w = user_weights(self.problem, self.units, self.scale, theta[:-1])
-        b = np.ldexp(theta[-1] + self.y_centre - self.centre @ columns, -_exponents(self.units.y))
+        return self.in_user_units(columns, theta[-1] + self.y_centre - self.centre @ columns)
+
+    def in_user_units(self, columns: Float64, offset: Float64) -> tuple[Float64, Float64]:
+        """Return w (D, K) and b (K,) of weights and intercepts of columns in the units."""
+        w = user_weights(self.problem, self.units, self.scale, columns)
+        b = np.ldexp(offset, -_exponents(self.units.y))
         return w, b if self.problem.fit_intercept else np.zeros_like(b)
 
     def weights_from_user(self, w: Float64) -> Float64:
@@ -74,6 +89,16 @@ class Coordinates:
     def user_loss(self, loss: Float64) -> float:
         """Return f, summed over targets, in the user's units."""
         return user_loss(self.units, loss)
+
+    def products(self, directions: Float64) -> Float64:
+        """Run one pass: ∇²f times directions (D + 1, M)."""
+        columns = directions[:-1] / self.scale[:, None]
+        x_scale = None if (self.units.x == 1).all() else self.units.x
+        x = Affine(x_scale, self.centre if self.subtracts else None)
+        offset = directions[-1] - (0 if self.subtracts else self.centre @ columns)
+        result = self.reduce(self.problem.loss.accumulator(columns, offset, 0, x))
+        penalised = self.problem.penalty.root(self.units.x)[:, None] * columns
+        return self._derivative(result.gradient, result.bias, penalised)
 
     def evaluate(self, theta: Float64, direction: Float64 | None = None) -> Evaluation:
         """Run one pass: f and ∇f at θ, and ∇²f along a direction."""
@@ -101,8 +126,8 @@ class Coordinates:
         return np.vstack([inner, sums if self.problem.fit_intercept else np.zeros_like(sums)])
 
 
-def user_weights(problem: Problem, units: Scaling, scale: Float64, v: Float64) -> Float64:
-    """Return w = v/σ (D, K) in the user's units.
+def user_weights(problem: Problem, units: Scaling, scale: Float64, columns: Float64) -> Float64:
+    """Return weights (D, K) of columns in the units, in the user's units; σ tells which matter.
 
     Raises
     ------
@@ -110,8 +135,9 @@ def user_weights(problem: Problem, units: Scaling, scale: Float64, v: Float64) -
         float64 cannot hold a weight.
     """
     x, y = _exponents(units.x), _exponents(units.y)
-    w = np.ldexp(v / scale[:, None], x[:, None] - y)
-    matters = np.abs(v) > EPS * np.max(np.abs(v), axis=0)
+    w = np.ldexp(columns, x[:, None] - y)
+    sizes = np.abs(columns) * np.where(np.isfinite(scale), scale, 0.0)[:, None]
+    matters = sizes > EPS * np.max(sizes, axis=0)
     # a penalty may shrink a weight to 0
     matters &= not problem.penalty.strength
     # not `>= inf`, because NaN must be refused too
@@ -143,7 +169,17 @@ _LARGE_MEAN = 32.0
 _SIMILAR_FACTOR = 4.0
 
 
-def standardise(problem: Problem, reduce: Reduce) -> tuple[Coordinates, Evaluation, list[str]]:
+class Standardised(NamedTuple):
+    """What the first pass of a solver finds."""
+
+    coordinates: Coordinates
+    evaluation: Evaluation  # at θ = 0: w = 0, b = ȳ
+    warnings: list[str]
+    has_enough_rows: bool  # to determine all weights
+    duplicates: list[Numbers]  # groups of columns that are multiples of each other
+
+
+def standardise(problem: Problem, reduce: Reduce) -> Standardised:
     """Return standardised coordinates, f and ∇f at θ = 0 (w = 0, b = ȳ), and warnings.
 
     This takes one pass, one more for values whose squares leave float64's range, and one more if
@@ -163,21 +199,35 @@ def standardise(problem: Problem, reduce: Reduce) -> tuple[Coordinates, Evaluati
     far = (np.abs(centre) > _LARGE_MEAN * spread) & ~constant
     scale = norm_scales(spread, constant, problem.penalty.root(units.x))
     coordinates = Coordinates(
-        problem, reduce, units, centre, y_centre, scale, subtracts=bool(far.any())
+        problem,
+        reduce,
+        units,
+        centre,
+        y_centre,
+        scale,
+        is_centred=problem.fit_intercept,
+        subtracts=bool(far.any()),
     )
     # r = -y + ȳ, so that the gradient is minus the covariance
     gradient = np.vstack([-cross / scale[:, None], np.zeros((1, k))])
     evaluation = Evaluation(0.5 * variance, gradient, np.empty((d + 1, 0)))
+    groups: list[Numbers] = []
     warnings += column_warnings(problem, constant, moments.low < moments.high)
     if not problem.penalty.strength:
         warnings += dependence_warnings(problem, moments, constant)
-        warnings += duplicate_warnings(
-            problem,
+        groups = duplicate_groups(
             gradient,
             np.where((spread > 0) & ~constant, scale / spread, 0.0),
             lambda d: coordinates.evaluate(np.zeros_like(d), d).curvature,
         )
-    return coordinates, evaluation, warnings
+        warnings += duplicate_warnings(problem, groups)
+    return Standardised(
+        coordinates,
+        evaluation,
+        warnings,
+        has_enough_rows=bool(moments.n - problem.fit_intercept >= np.count_nonzero(~constant)),
+        duplicates=groups,
+    )
 
 
 def measure(problem: Problem, reduce: Reduce) -> tuple[MomentsResult, Scaling, list[str]]:

@@ -93,8 +93,14 @@ def test_bins_hold_all_values_and_are_as_narrow_as_their_number_allows(values, m
     places = bins.places(values)
     assert places.min() == 0
     assert places.max() == bins.size - 1 < most
-    # half as wide, they would be too many, or finer than 2^-40 of the values
-    assert bins.size * 2 > most - 1 or 2.0**bins.exponent <= np.abs(values).max() * 2.0**-39
+    # half as wide, they would be too many, or finer than 2^-40 of the values or than float64 is
+    least = max(np.abs(values).max() * 2.0**-39, 5e-324)
+    assert bins.size * 2 > most - 1 or 2.0**bins.exponent <= least
+
+
+def test_tiny_negative_values_stay_below_zero():
+    assert Bins(0, -1, 2).places(np.array([-5e-324, 0.0])).tolist() == [0, 1]
+    assert Bins(1000, -1, 2).places(np.array([-1e-300, 0.0])).tolist() == [0, 1]
 
 
 @given(st.lists(FLOATS, min_size=2, max_size=30), st.integers(2, 40), st.data())

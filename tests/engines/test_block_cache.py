@@ -155,7 +155,7 @@ def test_the_memory_limit_changes_no_bit_if_y_is_not_contiguous(tmp_path, size):
     for y in (wide[:, ::3], np.asfortranarray(wide)[:, ::3], wide[::-1, ::3]):
         needed = plan(tmp_path / "X.zarr", y, solver="cg").candidates["cg"].needed_nbytes
         answers = {
-            LinearRegression(solver="cg", memory_limit=limit, max_epochs=3, tol=1e-3)
+            LinearRegression(solver="cg", memory_limit=limit, tol=1e-3)
             .fit(tmp_path / "X.zarr", y)
             .coef_.tobytes()
             for limit in (needed, needed + 20 * MIB, needed + 100 * MIB)

@@ -82,6 +82,26 @@ def test_descent_names_columns_that_are_multiples_of_each_other(factor):
         assert "columns 1, 6 are multiples" in message
 
 
+def test_groups_of_equal_columns_are_named_separately():
+    X, y = table()
+    X = np.column_stack([X, 2 * X[:, 1], -X[:, 3], X[:, 1] + 1])
+    for solver in (CG, GD):
+        (message,) = solve(solver, X, y)[0].warnings
+        assert message.startswith(
+            "columns 1, 6, 8 are multiples of each other, and so are columns 3, 7, up to"
+        )
+
+
+def test_cg_names_columns_that_depend_on_several_others():
+    X, y = table(d=9)
+    X[:, 4] = X[:, 0] + X[:, 1] - X[:, 2]
+    X[:, 8] = 3 * X[:, 6] - X[:, 7]
+    solution, _ = solve(CG, X, y)
+    (message,) = solution.warnings
+    assert message.startswith("columns 0, 1, 2, 4, 6, 7, 8 depend on each other linearly")
+    assert solution.status.converged
+
+
 def test_equal_correlation_with_y_is_not_reported_as_duplicate():
     # a balanced design: every column has the same covariance with y
     X = np.array(np.meshgrid(*[[-1.0, 1.0]] * 4)).reshape(4, -1).T

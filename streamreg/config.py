@@ -85,6 +85,7 @@ _PARSERS: dict[str, Callable[[str, Any], Any]] = {
     "device_memory_limit": _or_none(_nbytes),
     "checkpoint": _or_none(validate.path_text),
     "missing_chunks": partial(validate.choice, known=("error", "fill")),
+    "decode_cf": validate.flag,
     "nan_policy": partial(validate.choice, known=("raise", "omit")),
 }
 
@@ -111,6 +112,7 @@ class FitConfig:
     client: Any = None
     checkpoint: str | None = None
     missing_chunks: str = "error"
+    decode_cf: bool = True
     nan_policy: NanPolicy = "raise"
 
     @classmethod
@@ -194,6 +196,7 @@ class FitConfig:
             sample_weight,
             groups,
             missing_chunks=self.missing_chunks,
+            decode_cf=self.decode_cf,
             nan_policy=self.nan_policy,
             needs_y=needs_y,
         )
@@ -280,6 +283,7 @@ class FitConfig:
             "cov_type": self.cov_type,
             "inference_for": self.inference_for,
             "missing_chunks": self.missing_chunks,
+            "decode_cf": self.decode_cf,
             "nan_policy": self.nan_policy,
         }
 

@@ -105,7 +105,11 @@ class LinearRegression(InferenceAttributes, MultiOutputMixin, RegressorMixin, Ba
         limits, ``max_epochs`` and ``n_threads`` may differ. ``<path>.previous`` is the checkpoint
         before it, and ``<path>.lock`` keeps two fits from using one file.
     missing_chunks
-        ``"error"``, or ``"fill"``: an absent Zarr chunk means its fill value.
+        ``"error"``, or ``"fill"``: an absent chunk of Zarr or HDF5 means its fill value.
+    decode_cf
+        Decode arrays that carry CF attributes (``scale_factor``, ``add_offset``, ``_FillValue``,
+        ``missing_value``, ``valid_range``, ``_Unsigned``), as xarray does; missing values are NaN.
+        ``False``: read the numbers as they are stored.
     nan_policy
         ``"raise"``, or ``"omit"``: leave out rows with NaN or inf, counted and reported.
     progress
@@ -175,6 +179,7 @@ class LinearRegression(InferenceAttributes, MultiOutputMixin, RegressorMixin, Ba
         client: object = None,
         checkpoint: Path | None = None,
         missing_chunks: str = "error",
+        decode_cf: bool = True,
         nan_policy: Literal["raise", "omit"] = "raise",
         progress: bool | Callable[[EpochRecord], object] = False,
     ) -> None:
@@ -196,6 +201,7 @@ class LinearRegression(InferenceAttributes, MultiOutputMixin, RegressorMixin, Ba
         self.client = client
         self.checkpoint = checkpoint
         self.missing_chunks = missing_chunks
+        self.decode_cf = decode_cf
         self.nan_policy = nan_policy
         self.progress = progress
 

@@ -21,7 +21,7 @@ ODD = {
 }
 NUMBERS = ("l2", "learning_rate", "tol", "max_epochs", "n_threads")
 CHOICES = ("solver", "missing_chunks", "nan_policy", "device")
-FLAGS = ("fit_intercept", "standardize")
+FLAGS = ("fit_intercept", "standardize", "decode_cf")
 REFUSED = [
     *((name, value) for name in (*NUMBERS, *CHOICES, *FLAGS, "client") for value in ODD.values()),
     *((name, value) for name in (*NUMBERS, *CHOICES) for value in ("x", True, -1.0)),
@@ -47,7 +47,9 @@ def test_a_wrong_value_is_an_input_error_that_names_the_parameter(name, value):
             streamreg.plan(X, Y, **{name: value})
 
 
-@pytest.mark.parametrize("name", ["n_threads", "memory_limit", "nan_policy", "missing_chunks"])
+@pytest.mark.parametrize(
+    "name", ["n_threads", "memory_limit", "nan_policy", "missing_chunks", "decode_cf"]
+)
 @pytest.mark.parametrize("method", ["predict", "score"])
 def test_predict_and_score_check_their_parameters(name, method):
     model = LinearRegression().fit(X, Y).set_params(**{name: np.ones(2)})

@@ -56,6 +56,7 @@ _PARAMETERS = {
     "memory_limit": o.MemoryLimit,
     "n_threads": o.NThreads,
     "missing_chunks": o.MissingChunks,
+    "decode_cf": o.DecodeCf,
     "nan_policy": o.NanPolicyOption,
     "device": _option(str, "cpu, or cuda: a GPU reduces the rows, with CuPy."),
     "device_memory_limit": _option(

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamreg.cli import show
-from streamreg.cli.options import Data, Json, MissingChunks, Overwrite, Progress, X, Y, dataset_of
+from streamreg.cli.options import (
+    Data,
+    DecodeCf,
+    Json,
+    MissingChunks,
+    Overwrite,
+    Progress,
+    X,
+    Y,
+    dataset_of,
+)
 from streamreg.config import FitConfig
 from streamreg.engines.partition import Blocks
 from streamreg.formatting import count, format_nbytes
@@ -77,10 +87,11 @@ def info(
     x: X = None,
     y: Y = None,
     missing_chunks: MissingChunks = "error",
+    decode_cf: DecodeCf = True,
     json: Json = False,
 ) -> None:
     """Show shapes, chunks, codecs and checksums, and advice on the layout."""
-    config = FitConfig.parse(missing_chunks=missing_chunks)
+    config = FitConfig.parse(missing_chunks=missing_chunks, decode_cf=decode_cf)
     dataset = dataset_of(config, data, x, y, needs_y=x is None or bool(y))
     rows = [_describe(source) for source in dataset.sources()]
     largest = Blocks.of(dataset.X.grid, dataset.X.row_nbytes).max_rows
@@ -91,6 +102,10 @@ def info(
         return
     headings = ("array", "shape", "dtype", "chunks", "chunk size", "codecs", "checksum")
     show.write_table(headings, [[str(row[heading]) for heading in headings] for row in rows])
+    for row in rows:
+        if row["attributes"]:
+            listed = ", ".join(f"{name} = {value}" for name, value in row["attributes"].items())
+            show.write(f"attributes of {row['array']}: {listed}")
     if dataset.feature_names:
         names = dataset.feature_names
         more = f", … {len(names) - 12:,} more" if len(names) > 12 else ""  # noqa: PLR2004
@@ -109,6 +124,7 @@ def _describe(source: RowSource) -> dict[str, Any]:
         "shape": source.shape,
         "dtype": str(source.dtype),
         "size": format_nbytes(source.pass_nbytes),
+        "attributes": dict(source.attributes),
         **unknown,
         **source.describe(),
     }

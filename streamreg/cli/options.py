@@ -31,7 +31,13 @@ Groups = Annotated[
 ]
 MissingChunks = Annotated[
     Literal["error", "fill"],
-    typer.Option(help="What an absent Zarr chunk means: an error, or its fill value."),
+    typer.Option(help="What an absent chunk means: an error, or its fill value."),
+]
+DecodeCf = Annotated[
+    bool,
+    typer.Option(
+        help="Decode arrays that carry CF attributes, such as scale_factor and _FillValue."
+    ),
 ]
 NanPolicyOption = Annotated[
     NanPolicy, typer.Option("--nan-policy", help="Refuse NaN and inf, or leave such rows out.")

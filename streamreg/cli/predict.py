@@ -32,6 +32,7 @@ def predict(
     memory_limit: o.MemoryLimit = None,
     n_threads: o.NThreads = None,
     missing_chunks: o.MissingChunks = "error",
+    decode_cf: o.DecodeCf = True,
     nan_policy: Annotated[
         NanPolicy, typer.Option(help="Refuse NaN and inf, or predict NaN for such rows.")
     ] = "raise",
@@ -43,6 +44,7 @@ def predict(
         memory_limit=memory_limit,
         n_threads=n_threads,
         missing_chunks=missing_chunks,
+        decode_cf=decode_cf,
         nan_policy=nan_policy,
     )
     dataset = o.dataset_of(config, data, x, needs_y=False)
@@ -61,7 +63,10 @@ def predict(
         show.write(f"{count(dataset.n_rows, 'prediction')} written to {out}")
 
 
-@partial(with_config_options, names=("memory_limit", "n_threads", "missing_chunks", "nan_policy"))
+@partial(
+    with_config_options,
+    names=("memory_limit", "n_threads", "missing_chunks", "decode_cf", "nan_policy"),
+)
 def score(
     dataset: Dataset,
     config: FitConfig,

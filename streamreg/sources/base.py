@@ -11,12 +11,13 @@ from abc import ABC, abstractmethod
 from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import accumulate
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from streamreg.formatting import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -99,6 +100,10 @@ class RowSource(ABC):
     fingerprint_reads_all_rows: bool = False
     # whether coercion rounded an integer beyond 2^53, which float64 does not represent
     is_rounded: bool = False
+    # CF attributes of the array, such as scale_factor: see ``packing.NAMES``
+    attributes: Mapping[str, Any] = MappingProxyType({})
+    # which attributes make stored values NaN, for a message; empty if none do
+    missing_text: str = ""
     # which version of each of its files was read; ``None`` if no file is watched
     stamps: FileStamps | None = None
     # the end of "<name> ...": why workers of a cluster cannot open the source; empty if they can
@@ -160,6 +165,18 @@ class RowSource(ABC):
         """Return how to rewrite the rows in chunks of ``rows`` rows, as a sentence or as code."""
         return f"rewrite {self.name} in chunks of at most {count(rows, 'row')}, as local Zarr"
 
+    def mapped(
+        self,
+        function: Callable[[Array], Array],  # noqa: ARG002
+        dtype: np.dtype[Any],  # noqa: ARG002
+    ) -> RowSource | None:
+        """Return the rows after ``function``, if their library computes it; else ``None``."""
+        return None
+
+    def undecoded(self) -> list[str]:
+        """Return warnings of CF attributes that may or may not have been applied to the rows."""
+        return []
+
     def delayed_chunks(self, bounds: list[tuple[int, int]]) -> list[list[Any]] | None:  # noqa: ARG002
         """Return the chunks of each span of rows as values of Dask, if ``is_computed``."""
         return None
@@ -171,6 +188,9 @@ class RowSource(ABC):
 
 class Reader(ABC):
     """Reads rows into buffers that live as long as the reader does."""
+
+    # whether a read rounded an integer beyond 2^53, which float64 does not represent
+    rounds: bool = False
 
     @abstractmethod
     def read(self, start: int, stop: int) -> Array:

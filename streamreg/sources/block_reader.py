@@ -68,8 +68,11 @@ class BlockReader:
             X, y = taken(X, keep), taken(y, keep)
             weight = None if weight is None else weight[keep]
             groups = None if groups is None else groups[keep]
-        for source, values in ((self._dataset.X, X), (self._dataset.y, y)):
-            if source is not None and self.checks_integers and has_inexact(values):
+        read = ((self._dataset.X, self._X, X), (self._dataset.y, self._y, y))
+        for source, reader, values in read:
+            if source is None or reader is None or not self.checks_integers:
+                continue
+            if reader.rounds or has_inexact(values):
                 self.rounded.add(source.name)
         return Block(X, y, weight, start, groups=groups)
 

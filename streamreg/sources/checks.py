@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from streamreg.blocks import EXACT_INTEGERS, is_cupy, namespace, on_host
-from streamreg.errors import InputError, Remedy
+from streamreg.errors import InputError, Part, Remedy
 from streamreg.formatting import count, rows_text
 
 if TYPE_CHECKING:
@@ -77,14 +77,23 @@ def not_finite(
     what = "NaN" if np.isnan(values[row, column]) else "inf"
     if is_wide(source.dtype):
         what += f" as float64, from {source.dtype}"
+    if what == "NaN" and source.missing_text:
+        what += f" (a missing value: {source.missing_text})"
     label = f"column {column}" + (f" ({names[column]!r})" if names else "")
     place = source.place(start + row, column)
     where = "" if place == source.name else f": {place}"
+    stored: list[Part] = []
+    if source.missing_text:
+        stored = [
+            ", or read the numbers as they are stored with ",
+            Remedy("decode_cf", value=False),
+        ]
     return InputError(
         f"{source.name} has {what} in row {start + row:,}, {label}{where}. Input contains "
         f"{count(int(bad.sum()), 'such value')} in {rows_text(start, start + len(values))}. "
         "Replace what is not finite, or leave such rows out with ",
         Remedy("nan_policy", "omit"),
+        *stored,
     )
 
 

@@ -35,6 +35,11 @@ def as_streamable(data: object, name: str) -> Streamable:
     """Return data that can be read in blocks: unchanged if possible, else as a NumPy array."""
     if isinstance(data, bytes):
         raise InputError(f"{name} is of type bytes; paths must be text: pass {name}.decode()")
+    if isinstance(data, np.lib.npyio.NpzFile):
+        raise InputError(
+            f"{name} is an .npz file, which holds arrays by name: pass one of them, as "
+            f"{name}[{next(iter(data), 'NAME')!r}]"
+        )
     require_dense(data, name)
     is_objects = isinstance(data, np.ndarray) and data.dtype == object
     if is_streamable(data) and not is_objects:

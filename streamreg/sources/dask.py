@@ -7,6 +7,7 @@ Nothing is cached between chunk rows. If every chunk row needs all chunks, as in
 from __future__ import annotations
 
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,10 +18,21 @@ from streamreg.formatting import KIB, MIB, rows_text
 from streamreg.sources.base import Kind, Reader, RowGrid, RowSource
 from streamreg.sources.checks import as_rows, concatenated
 from streamreg.sources.chunk_reader import ChunkReader, heaps_nbytes, joined_nbytes
+from streamreg.sources.dask_inputs import (
+    cf_attributes_of,
+    checked,
+    hides_its_store,
+    holds_arrays_inline,
+    packed_arrays,
+    read_as_stored,
+    unwrapped,
+)
 from streamreg.sources.hdf5 import Sliceable, SliceableSource
+from streamreg.sources.packing import undecoded_text
 from streamreg.sources.zarr.metadata import input_path, is_zarr
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from streamreg.blocks import Array
@@ -34,20 +46,32 @@ _TASK_NBYTES = 2 * KIB
 _LIBRARY_NBYTES = 4 * MIB
 
 
-def open_rows(data: Any, name: str, _missing_chunks: str) -> RowSource:  # noqa: ANN401
+def open_rows(data: Any, name: str, missing_chunks: str) -> RowSource:  # noqa: ANN401
     """Return the rows of a Dask array; other collections of Dask are refused."""
     import dask.array  # noqa: PLC0415  (imported only if there are Dask arrays)
 
+    labels: dict[str, Any] = {}
+    if _is_labelled(data):
+        labels, data = dict(data.attrs), data.data
     if not isinstance(data, dask.array.Array):
         raise InputError(
             f"{name} is a {type(data).__module__}.{type(data).__name__}; pass a dask.array, "
             "such as frame.to_dask_array(lengths=True)"
         )
-    return DaskSource(data, name)
+    return DaskSource(data, name, missing_chunks, labels)
 
 
-# Dask is not imported for the check
-KIND = Kind(lambda data: type(data).__module__.partition(".")[0] == "dask", open_rows)
+def claims(data: object) -> bool:
+    """Whether ``data`` is Dask's, or a labelled array of xarray that is; imports neither."""
+    return type(data).__module__.partition(".")[0] == "dask" or _is_labelled(data)
+
+
+def _is_labelled(data: Any) -> bool:  # noqa: ANN401  (whatever a user passes)
+    is_xarray = type(data).__module__.partition(".")[0] == "xarray"
+    return is_xarray and isinstance(getattr(data, "chunks", None), tuple)
+
+
+KIND = Kind(claims, open_rows)
 
 
 class DaskSource(RowSource):
@@ -56,8 +80,17 @@ class DaskSource(RowSource):
     is_computed = True
     why_unreachable_from_workers = ""
 
-    def __init__(self, array: Any, name: str) -> None:  # noqa: ANN401  (dask publishes no types)
+    def __init__(
+        self,
+        array: Any,  # noqa: ANN401  (dask publishes no types)
+        name: str,
+        missing_chunks: str = "error",
+        labels: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         self.name = name
+        self.missing_chunks = missing_chunks
+        # attributes that a labelled array of xarray carries
+        self.labels = labels
         if any(np.isnan(length) for length in array.shape):
             raise InputError(
                 f"{name} is a Dask array of unknown shape {array.shape}; "
@@ -69,7 +102,10 @@ class DaskSource(RowSource):
         self.array = array.rechunk({1: -1}) if array.ndim == 2 else array  # noqa: PLR2004
         self.is_cupy = is_cupy(self.array)
         # Dask derives the name from the tasks and their data
-        self.storage = str(self.array.name)
+        self.storage = f"{missing_chunks} {self.array.name}"
+        stored = read_as_stored(_tasks(array))
+        if stored is not None and not self.is_cupy:
+            self.attributes = cf_attributes_of(stored)
 
     def open(self) -> Reader:
         _ = self.optimized  # warns, or refuses the array, before the first row is computed
@@ -98,8 +134,57 @@ class DaskSource(RowSource):
                 "share first, such as mean = x.mean(axis=0).compute() for x - mean, or pass "
                 "x.persist() if x fits in memory"
             )
+        array = self._checked()
         (optimized,) = dask.optimize(array)  # type: ignore[attr-defined,no-untyped-call]
         return dict(optimized.__dask_graph__()), keys
+
+    def _checked(self) -> Any:  # noqa: ANN401
+        """Return the array with its inputs on disk checked for absent chunks, where it shows them.
+
+        Keys stay as they are, and so does the array that the user passed.
+        """
+        if self.missing_chunks == "fill":
+            return self.array
+        import dask.array  # noqa: PLC0415  (imported only if there are Dask arrays)
+        from dask.highlevelgraph import HighLevelGraph  # noqa: PLC0415
+
+        graph = self.array.dask
+        layers, hidden = dict(graph.layers), []
+        for name, layer in graph.layers.items():
+            if len(layer) != 1:
+                continue
+            ((key, task),) = layer.items()
+            data = unwrapped(task)
+            hidden += [name] if hides_its_store(data) else []
+            new = checked(data)
+            if new is not data:
+                layers[name] = {key: new}
+        if hidden or holds_arrays_inline(layers.values()):
+            warn(
+                f"{self.name} is computed from files that its Dask graph hides: what was never "
+                "written, or is lost, is read as the fill value without an error. Pass the path of "
+                "the array, or open it with da.from_zarr or xarray.open_zarr, to have it checked; "
+                'or pass missing_chunks="fill"'
+            )
+        made = HighLevelGraph(layers, graph.dependencies)
+        array = self.array
+        return dask.array.Array(  # type: ignore[no-untyped-call]
+            made, array.name, array.chunks, dtype=array.dtype, meta=array
+        )
+
+    def mapped(self, function: Callable[[Array], Array], dtype: np.dtype[Any]) -> DaskSource | None:
+        rows = self.array.map_blocks(function, dtype=dtype)
+        return DaskSource(rows, self.name, self.missing_chunks)
+
+    def undecoded(self) -> list[str]:
+        tasks = _tasks(self.array)
+        names = packed_arrays(tasks) if read_as_stored(tasks) is None else []
+        return undecoded_text(self.labels, self.dtype, self.name) + [
+            f"{self.name} is computed from the packed array {name}, and Dask reads its stored "
+            "numbers as they are: scale, offset and missing values are right only if the graph "
+            "decodes them. Open it with xarray, which does, or pass decode_cf=False if it is right"
+            for name in names
+        ]
 
     def reader_nbytes(self, block_rows: int) -> int:
         # The memory of tasks is not known in advance. Measured, with the previous chunk row, which
@@ -132,7 +217,7 @@ class DaskSource(RowSource):
     def delayed_chunks(self, bounds: list[tuple[int, int]]) -> list[list[Any]]:
         import dask  # noqa: PLC0415  (imported only if there are Dask arrays)
 
-        array, ends = self.array, {stop for _, stop in bounds}
+        array, ends = self._checked(), {stop for _, stop in bounds}
         if not ends <= {self.grid.rows(chunk)[1] for chunk in range(len(self.grid))}:
             array = array.rechunk({0: tuple(stop - start for start, stop in bounds)})
         (array,) = dask.optimize(array)  # type: ignore[attr-defined,no-untyped-call]
@@ -145,7 +230,7 @@ class DaskSource(RowSource):
         widest = 0
         # dask.array.from_array and from_zarr make a layer of each array
         layers = self.array.dask.layers.values()
-        for data in (_unwrapped(*layer.values()) for layer in layers if len(layer) == 1):
+        for data in (unwrapped(*layer.values()) for layer in layers if len(layer) == 1):
             if isinstance(data, Sliceable) and data.shape and not isinstance(data, np.ndarray):
                 stored = SliceableSource(data, "")
                 n_rows = max(self.grid.chunk_rows, (stored.chunks or (0,))[0])
@@ -160,13 +245,8 @@ def chunk_row(source: RowSource, row: int) -> str:
     return f"chunk row {chunk} of the Dask array {source.name} ({rows})"
 
 
-def _unwrapped(task: Any) -> Any:  # noqa: ANN401
-    # the value of a task that Dask made only to hold data
-    return getattr(task, "value", task)
-
-
 def _tasks(array: Any) -> list[Any]:  # noqa: ANN401
-    return [_unwrapped(task) for task in array.dask.values()]
+    return [unwrapped(task) for task in array.dask.values()]
 
 
 class _DaskReader(ChunkReader):

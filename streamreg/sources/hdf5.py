@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -12,14 +13,19 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from streamreg.blocks import is_read_in_place
-from streamreg.errors import DataCorruptionError, InputError
+from streamreg.errors import DataCorruptionError, InputError, StreamregError
 from streamreg.formatting import MIB, rows_text
 from streamreg.sources.base import Kind, Reader, RowGrid, RowSource
 from streamreg.sources.checks import as_rows
 from streamreg.sources.chunk_reader import ChunkReader, heaps_nbytes, joined_nbytes
+from streamreg.sources.hdf5_chunks import Hdf5Chunks, decodable_filters, decoding_nbytes
+from streamreg.sources.hdf5_storage import netcdf_fill, require_stored
+from streamreg.sources.packing import attributes_of, undecoded_text
 from streamreg.sources.zarr.metadata import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from streamreg.blocks import Array
 
 # height of the grid's chunks if an array has no chunks, so that any number of rows can be read
@@ -57,12 +63,12 @@ def claims(data: object) -> bool:
     return True
 
 
-def open_rows(data: Sliceable, name: str, _missing_chunks: str) -> RowSource:
+def open_rows(data: Sliceable, name: str, missing_chunks: str) -> RowSource:
     """Return the rows of an array that can be sliced; a closed HDF5 file is refused."""
     if hasattr(data, "keys"):
         raise InputError(f'{name} is an HDF5 {type(data).__name__}; pass a dataset, as file["X"]')
     try:
-        return SliceableSource(data, name)
+        return SliceableSource(data, name, missing_chunks)
     # a closed HDF5 file has no shape; other libraries raise other errors
     except (ValueError, TypeError, RuntimeError, AttributeError) as error:
         raise InputError(f"{name}, a {type(data).__name__}, cannot be read: {error}") from error
@@ -74,16 +80,25 @@ KIND = Kind(claims, open_rows)
 class SliceableSource(RowSource):
     """Any array with ``shape``, ``dtype`` and slices; its chunks, if any, are read whole."""
 
-    def __init__(self, array: Sliceable, name: str) -> None:
-        dataset: Any = array
-        self.array = dataset
+    def __init__(self, array: Sliceable, name: str, missing_chunks: str = "error") -> None:
+        self.array: Any = array
+        # h5py's views, such as dataset.astype("f8"), and variables of h5netcdf hold a dataset
+        dataset: Any = getattr(array, "_dset", getattr(array, "_h5ds", array))
+        self.dataset = dataset
+        self.missing_chunks = missing_chunks
+        self.is_hdf5 = hasattr(dataset, "read_direct")
         # the path of the HDF5 file; empty for other arrays
-        self.file = str(dataset.file.filename) if type(array).__module__.startswith("h5py.") else ""
+        self.file = str(dataset.file.filename) if self.is_hdf5 else ""
         self.name = f"{name} ({printable(self.file + dataset.name)})" if self.file else name
-        self.storage = str(getattr(array, "name", self.name))
+        self.storage = str(getattr(dataset, "name", self.name))
+        if self.is_hdf5:
+            self.storage = f"{missing_chunks} {self.storage}"
+        if self.array.shape is None:
+            raise TypeError("it is h5py.Empty and has no rows")
         self.shape = tuple(int(length) for length in array.shape)
         self.dtype = np.dtype(array.dtype)
-        chunks = getattr(array, "chunks", None)
+        self.attributes = self._attributes()
+        chunks = getattr(dataset, "chunks", None)
         self.chunks: tuple[int, ...] | None = (
             chunks if chunks and isinstance(chunks[0], int) else None
         )
@@ -94,16 +109,48 @@ class SliceableSource(RowSource):
         n_rows = self.shape[0] if self.shape else 0
         self.grid = RowGrid(n_rows=n_rows, chunk_rows=rows, divisible=self.chunks is None)
         self.is_in_files = self.offset() is not None
+        # of chunks that are decoded here; empty if the library decodes them, if any
+        self.filters: tuple[int, ...] = ()
+        if self.is_hdf5 and dataset is array:
+            self.filters = decodable_filters(dataset, self.dtype)
+
+    def _attributes(self) -> dict[str, Any]:
+        if _is_labelled(self.array):
+            return {}  # xarray decodes by itself
+        if hasattr(self.dataset, "getncattr"):
+            return _attributes_of_netcdf4(self.dataset)
+        known = attributes_of(getattr(self.dataset, "attrs", None) or {})
+        if self.is_hdf5 and "_FillValue" not in known:
+            fill = netcdf_fill(self.dataset)
+            known |= {} if fill is None else {"_FillValue": fill}
+        return known
+
+    def undecoded(self) -> list[str]:
+        if not _is_labelled(self.array):
+            return []
+        return undecoded_text(self.array.attrs, self.dtype, self.name)
 
     def open(self) -> Reader:
+        if self.is_hdf5 and self.missing_chunks != "fill":
+            _ = self._is_stored  # raises if rows are absent
         return _SliceReader(self)
+
+    @cached_property
+    def _is_stored(self) -> bool:
+        with _READING:
+            # a closed file is left to the read that follows
+            if self.dataset:
+                require_stored(self.dataset, self.name, self.shape[0])
+        return True
 
     def offset(self) -> int | None:
         """Return the offset of contiguous rows in their file; ``None`` if HDF5 must read them.
 
         Only for files opened read-only: for others, values may not be written to disk yet.
         """
-        if not self.file or self.chunks is not None or len(self.shape) != 2:  # noqa: PLR2004
+        if self.array is not self.dataset or not self.is_hdf5:
+            return None
+        if self.chunks is not None or len(self.shape) != 2:  # noqa: PLR2004
             return None
         if self.array.external or self.array.is_virtual or self.array.file.mode != "r":
             return None
@@ -125,9 +172,11 @@ class SliceableSource(RowSource):
             rows = min(self.grid.chunk_rows, self.grid.n_rows)
             joined = joined_nbytes(self, block_rows)
         buffers = rows * self.row_nbytes + joined
-        if not hasattr(self.array, "read_direct"):
+        if self.array is not self.dataset or not self.is_hdf5:
             # what the library returns, and what it computes that from
             return buffers + 2 * rows * self.row_nbytes
+        if self.filters:
+            return buffers + decoding_nbytes(self.dataset, self.filters)
         chunk, cache = self._hdf5_chunk()
         # A chunk too large for the cache is decoded on the heap of each thread, which may retain
         # it. A chunk without filters is read straight into its place.
@@ -138,8 +187,8 @@ class SliceableSource(RowSource):
     def shared_nbytes(self) -> int:
         if self.chunks is None:
             return 0
-        chunk, cache = self._hdf5_chunk() if hasattr(self.array, "read_direct") else (1, 0)
-        if chunk > cache:
+        chunk, cache = self._hdf5_chunk() if self.is_hdf5 else (1, 0)
+        if chunk > cache or self.filters:
             return heaps_nbytes(self)
         # HDF5's cache of chunks, its records of them (an eighth), and chunks in decoding
         cached = min(cache, math.prod(self.shape) * self.dtype.itemsize)
@@ -148,34 +197,69 @@ class SliceableSource(RowSource):
     def _hdf5_chunk(self) -> tuple[int, int]:
         """Return the bytes of a chunk, 0 if there are none, and of HDF5's cache for chunks."""
         chunk = math.prod(self.chunks or (0,)) * self.dtype.itemsize
-        return chunk, int(self.array.id.get_access_plist().get_chunk_cache()[1])
+        return chunk, int(self.dataset.id.get_access_plist().get_chunk_cache()[1])
 
-    def fill(self, start: int, out: Array) -> None:
-        """Read rows from ``start`` on, as many as ``out`` has; refuse other shapes and dtypes."""
+    def fill(self, start: int, out: Array, chunks: Hdf5Chunks | None = None) -> None:
+        """Read rows from ``start`` on, as many as ``out`` has; refuse other shapes and dtypes.
+
+        ``chunks`` decodes them, or the library does.
+        """
         stop = start + len(out)
-        what, values = f"{rows_text(start, stop)} of {self.name}", out
-        # locked until the values are copied, because a library may read as late as that
-        with _READING:
-            try:
+        what = f"{rows_text(start, stop)} of {self.name}"
+        try:
+            # locked until the values are copied, because a library may read as late as that
+            with _READING, _stored_values(self.array):
                 shape = tuple(self.array.shape)
-                if hasattr(self.array, "read_direct"):
+                if chunks is None and self.array is self.dataset and self.is_hdf5:
                     self.array.read_direct(out, slice(start, stop), slice(0, len(out)))
-                else:
+                elif chunks is None:
                     values = self.array[start:stop]
-            except MemoryError:
-                raise
-            # h5py raises OSError for what HDF5 cannot read, other libraries raise anything
-            except Exception as error:
-                raise DataCorruptionError(
-                    f"{what} cannot be read: {type(error).__name__}: {error}"
-                ) from error
-            if shape != self.shape:
-                raise DataCorruptionError(
-                    f"{self.name} changed during the fit: its shape was {self.shape} and is "
-                    f"{shape}. Start again when nothing writes to it"
-                )
-            if values is not out:
-                out[...] = as_rows(values, len(out), self, what)
+                    if shape == self.shape:
+                        out[...] = as_rows(values, len(out), self, what)
+            if chunks is not None and shape == self.shape:
+                chunks.fill(start, out)
+        except (StreamregError, MemoryError):
+            raise
+        # h5py raises OSError for what HDF5 cannot read, other libraries raise anything
+        except Exception as error:
+            raise DataCorruptionError(
+                f"{what} cannot be read: {type(error).__name__}: {error}"
+            ) from error
+        if shape != self.shape:
+            raise DataCorruptionError(
+                f"{self.name} changed during the fit: its shape was {self.shape} and is "
+                f"{shape}. Start again when nothing writes to it"
+            )
+
+
+def _is_labelled(array: object) -> bool:
+    """Whether it is an array of xarray, which is not imported for the check."""
+    return type(array).__module__.partition(".")[0] == "xarray" and hasattr(array, "attrs")
+
+
+def _attributes_of_netcdf4(variable: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return the CF attributes of a ``netCDF4.Variable``, and what it gives to unwritten values."""
+    known = attributes_of({name: variable.getncattr(name) for name in variable.ncattrs()})
+    # any byte may be a value
+    if "_FillValue" not in known and np.dtype(variable.dtype).itemsize > 1:
+        fill = variable.get_fill_value()
+        known |= {} if fill is None else {"_FillValue": fill}
+    return known
+
+
+@contextmanager
+def _stored_values(array: Any) -> Iterator[None]:  # noqa: ANN401
+    """Let a ``netCDF4.Variable``, which decodes by itself, return its stored values."""
+    if not hasattr(array, "set_auto_maskandscale"):
+        yield
+        return
+    mask, scale = array.mask, array.scale
+    array.set_auto_maskandscale(False)
+    try:
+        yield
+    finally:
+        array.set_auto_mask(mask)
+        array.set_auto_scale(scale)
 
 
 class _SliceReader(ChunkReader):
@@ -187,6 +271,9 @@ class _SliceReader(ChunkReader):
         super().__init__(source)
         # the descriptor of HDF5's file, if kernels read it
         self._file: int | None = None
+        self._chunks: Hdf5Chunks | None = None
+        if source.filters:
+            self._chunks = Hdf5Chunks(source.dataset, source.name, source.filters, _READING)
 
     def read(self, start: int, stop: int) -> Array:
         return self._fill(start, stop) if self._source.grid.divisible else super().read(start, stop)
@@ -213,5 +300,5 @@ class _SliceReader(ChunkReader):
 
     def _fill(self, start: int, stop: int) -> Array:
         rows = self._buffer.rows(stop - start)
-        self._source.fill(start, rows)
+        self._source.fill(start, rows, self._chunks)
         return rows

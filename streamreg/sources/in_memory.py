@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 def open_rows(data: Array, name: str, _missing_chunks: str) -> RowSource:
     """Return the rows of a NumPy array; masked values are refused."""
-    if isinstance(data, np.ma.MaskedArray) and data.mask is not np.ma.nomask:
+    if isinstance(data, np.ma.MaskedArray):
+        if not np.any(data.mask):
+            return open_rows(data.data, name, _missing_chunks)
         raise InputError(
             f"{name} is a masked array, whose masked values would be read as numbers; pass "
-            f"{name}.filled(np.nan) and ",
+            f"{name}.astype(float).filled(np.nan) and ",
             Remedy("nan_policy", "omit"),
             " to leave such rows out",
         )

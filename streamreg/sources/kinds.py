@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from streamreg.errors import InputError
 from streamreg.sources import cupy_array, dask, hdf5, in_memory
+from streamreg.sources.decoded import decoded
 from streamreg.sources.hdf5 import Sliceable
 from streamreg.sources.zarr import source as zarr_source
 
@@ -17,11 +18,17 @@ if TYPE_CHECKING:
 KINDS = (dask.KIND, cupy_array.KIND, in_memory.KIND, zarr_source.KIND, hdf5.KIND)
 
 
-def open_source(data: object, name: str, *, missing_chunks: str = "error") -> RowSource:
-    """Return the rows of ``data``; ``missing_chunks`` and errors as for :class:`Kind`."""
+def open_source(
+    data: object, name: str, *, missing_chunks: str = "error", decode_cf: bool = True
+) -> RowSource:
+    """Return the rows of ``data``; ``missing_chunks`` and errors as for :class:`Kind`.
+
+    With ``decode_cf``, CF attributes are applied to them: see :class:`Packing`.
+    """
     kind = _kind_of(data)
     if kind is not None:
-        return kind.open_rows(data, name, missing_chunks)
+        rows = kind.open_rows(data, name, missing_chunks)
+        return decoded(rows) if decode_cf else rows
     what = type(data).__name__
     if isinstance(data, Sliceable):
         raise InputError(f"{name}, a {what}, cannot be read: NumPy has no dtype {data.dtype!r}")

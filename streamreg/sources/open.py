@@ -21,6 +21,7 @@ def open_dataset(
     groups: object = None,
     *,
     missing_chunks: str = "error",
+    decode_cf: bool = True,
     nan_policy: NanPolicy = "raise",
     needs_y: bool = True,
 ) -> Dataset:
@@ -33,7 +34,7 @@ def open_dataset(
 
     def source(data: object, name: str) -> RowSource:
         data, is_rounded = as_streamable(data, name)
-        opened = open_source(data, name, missing_chunks=missing_chunks)
+        opened = open_source(data, name, missing_chunks=missing_chunks, decode_cf=decode_cf)
         opened.is_rounded = is_rounded
         return opened
 

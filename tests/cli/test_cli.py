@@ -155,6 +155,25 @@ def test_info_shows_chunks_and_checksums(ingested):
     assert "a, b, c" in run("info", "table.zarr", cwd=ingested).stdout
 
 
+def test_info_shows_attributes_and_commands_decode_by_them(folder):
+    group = zarr.open_group(folder / "packed.zarr", mode="w")
+    stored = np.random.default_rng(0).integers(0, 1000, (200, 2), "i2")
+    group.create_array("X", data=stored, chunks=(50, 2))
+    group.create_array("y", data=stored @ [0.01, 0.02] + 3.0, chunks=(200,))
+    group["X"].attrs.update({"scale_factor": 0.01, "_FillValue": -1, "units": "K"})
+    shown = run("info", "packed.zarr", cwd=folder).stdout
+    assert "attributes of packed.zarr/X: scale_factor = 0.01, _FillValue = -1, units = K" in shown
+    assert "float64 from int16" in shown
+    document = json.loads(run("info", "packed.zarr", "--json", cwd=folder).stdout)
+    assert document["arrays"][0]["attributes"]["scale_factor"] == 0.01
+    run("fit", "packed.zarr", "--out", "packed.json", cwd=folder)
+    np.testing.assert_allclose(streamreg.load(folder / "packed.json").coef_, [1, 2])
+    run("fit", "packed.zarr", "--no-decode-cf", "--out", "stored.json", cwd=folder)
+    np.testing.assert_allclose(streamreg.load(folder / "stored.json").coef_, [0.01, 0.02])
+    scored = run("score", "packed.zarr", "--model", "packed.json", cwd=folder)
+    assert scored.stdout == "R² 1\n"
+
+
 def test_info_advises_on_a_bad_layout(folder):
     zarr.create_array(
         folder / "X.zarr", shape=(1000, 50), chunks=(10, 5), dtype="f8", compressors=None

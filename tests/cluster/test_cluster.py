@@ -88,6 +88,31 @@ def test_a_fit_on_a_cluster_is_bitwise_identical_to_one_machine(client, store, s
         assert bits(X, y, s, solver=solver, client=client) == bits(X, y, s, solver=solver)
 
 
+@pytest.mark.parametrize("kind", ["store", "Dask arrays"])
+def test_workers_decode_packed_values_as_one_machine_does(client, tmp_path, rows, kind):
+    stored = (100 * rows[0][:20_000, :4]).round().clip(-9999, 9999).astype("i2")
+    stored[17, 2] = -32768
+    group = zarr.open_group(tmp_path / "packed.zarr", mode="w")
+    packed = group.create_array("X", data=stored, chunks=(1000, 4))
+    packed.attrs.update({"scale_factor": 0.01, "_FillValue": -32768})
+    group.create_array("y", data=rows[1][:20_000, 0], chunks=(20_000,))
+    X = tmp_path / "packed.zarr/X" if kind == "store" else da.from_zarr(tmp_path / "packed.zarr/X")
+    y = tmp_path / "packed.zarr/y"
+    on_cluster = bits(X, y, nan_policy="omit", client=client)
+    assert on_cluster == bits(X, y, nan_policy="omit")
+    decoded = np.where(stored == -32768, np.nan, stored * 0.01)
+    assert on_cluster == bits(decoded, y, nan_policy="omit")
+
+
+@pytest.mark.parametrize("kind", ["store", "Dask arrays"])
+def test_workers_refuse_absent_chunks(client, store, tmp_path, kind):
+    shutil.copytree(store / "X", tmp_path / "X")
+    (tmp_path / "X/c/3/0").unlink()
+    X = tmp_path / "X" if kind == "store" else da.from_zarr(tmp_path / "X")
+    with pytest.raises(DataCorruptionError, match=r"chunk c/3/0 of .*X .*is missing"):
+        LinearRegression(client=client).fit(X, store / "y")
+
+
 @pytest.mark.parametrize("solver", ["closed_form", "qr"])
 @pytest.mark.parametrize("kind", ["store", "Dask arrays"])
 def test_workers_make_parts_of_a_state_too_large_for_each_of_them(client, store, kind, solver):

@@ -171,7 +171,7 @@ def test_hdf5_chunks_are_read_once_for_any_blocks(hdf5, monkeypatch):
     dataset = hdf5.create_dataset("chunked", data=values, chunks=(16, 5), compression="gzip")
     source = open_source(dataset, "X")
     read = []
-    monkeypatch.setattr(source, "fill", lambda start, out: read.append((start, len(out))))
+    monkeypatch.setattr(source, "fill", lambda start, out, _: read.append((start, len(out))))
     reader = source.open()
     for start in range(0, 60, 7):
         reader.read(start, min(60, start + 7))
@@ -195,9 +195,25 @@ def test_the_error_of_damaged_hdf5_names_the_rows(tmp_path):
     with h5py.File(tmp_path / "X.h5") as file:
         source = open_source(file["X"], "X")
         with pytest.raises(
-            DataCorruptionError, match=r"rows 0.39 of X \(.*X\.h5/X\) cannot be read"
+            DataCorruptionError,
+            match=r"chunk at \(32, 0\) of X \(.*X\.h5/X\) \(rows 32.39\) is damaged",
         ):
             read_all(source)
+
+
+def test_a_masked_array_without_masked_values_is_read():
+    values = np.arange(6.0).reshape(3, 2)
+    for mask in (np.zeros((3, 2), bool), False):
+        rows = open_source(np.ma.array(values, mask=mask), "X")
+        np.testing.assert_array_equal(read_all(rows), values)
+
+
+def test_an_npz_file_is_refused_with_the_array_to_pass(tmp_path):
+    np.savez(tmp_path / "x.npz", X=np.ones((3, 1)))
+    with np.load(tmp_path / "x.npz") as file:
+        with pytest.raises(InputError, match=r"pass one of them, as X\['X'\]"):
+            open_dataset(file, np.ones(3))
+        open_dataset(file["X"], np.ones(3))
 
 
 def test_a_closed_hdf5_file_is_an_input_error(tmp_path):

@@ -45,6 +45,28 @@ def test_a_memory_error_of_an_array_is_not_reported_as_damage():
         LinearRegression().fit(Refused(np.ones((10, 2))), np.ones(10))
 
 
+def test_views_of_hdf5_datasets_are_read_or_refused(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    X = np.random.default_rng(0).normal(size=(1000, 3))
+    y = X @ [1.0, 2, 3]
+    with h5py.File(tmp_path / "data.h5", "w") as file:
+        file.create_dataset("X", data=X.astype(">f4"), chunks=(100, 3), compression="gzip")
+        file["y"], file["text"] = y, np.array([b"1"] * 1000)
+        file["fields"], file["empty"] = np.zeros(1000, [("a", "f8")]), h5py.Empty("f8")
+        model = LinearRegression().fit(file["X"].astype("f8"), file["y"].astype("f4"))
+        np.testing.assert_allclose(model.coef_, [1, 2, 3], rtol=1e-5)
+        with pytest.raises(InputError, match=r"cannot be read: it is h5py\.Empty"):
+            LinearRegression().fit(file["empty"], y)
+        for data in (
+            file["text"].asstr(),
+            file["fields"].fields("a"),
+            file["fields"],
+            file["empty"],
+        ):
+            with pytest.raises(InputError):
+                LinearRegression().fit(data, y)
+
+
 @pytest.mark.parametrize("kind", ["File", "Group"])
 def test_an_hdf5_file_or_group_is_refused_with_what_to_pass(tmp_path, kind):
     h5py = pytest.importorskip("h5py")

@@ -11,6 +11,7 @@ from pathlib import Path
 import numcodecs
 import numpy as np
 import pytest
+import zarr
 from stores import write_zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, TransposeCodec, ZstdCodec
 
@@ -118,6 +119,17 @@ def test_a_reader_of_zarr_holds_no_more_than_planned(store, name):
     )
 
 
+@pytest.mark.parametrize("name", ["plain", "zstd", "columns", "zarr-python"])
+def test_a_reader_of_packed_values_holds_no_more_than_planned(store, name):
+    layout = {"chunks": (BAND, ROW), **LAYOUTS[name]}
+    values = np.random.default_rng(0).integers(-9999, 9999, (3 * BAND, ROW), "i2")
+    paths = [store(values[: BAND // 16], "small", **layout), store(values, "large", **layout)]
+    for path in paths:
+        attributes = {"scale_factor": 0.01, "_FillValue": -1, "valid_max": 9000}
+        zarr.open_array(path).attrs.update(attributes)
+    assert_holds_no_more_than_planned("def data(path): return path", *paths)
+
+
 HDF5 = """
 import h5py
 def data(path):
@@ -133,6 +145,9 @@ def data(path):
         ((BAND, ROW), "gzip"),
         ((BAND // 4, ROW // 4), "gzip"),
         ((64, ROW), "gzip"),
+        ((BAND, ROW), "lzf"),
+        ((64, ROW), "lzf"),
+        ((BAND, ROW // 3), "shuffle"),
     ],
 )
 def test_a_reader_of_hdf5_holds_no_more_than_planned(tmp_path, chunks, compression):
@@ -141,7 +156,10 @@ def test_a_reader_of_hdf5_holds_no_more_than_planned(tmp_path, chunks, compressi
     for name, rows in (("small", 64), ("large", len(values))):
         shape = None if chunks is None else (min(rows, chunks[0]), chunks[1])
         with h5py.File(tmp_path / name, "w") as file:
-            options = {"compression_opts": 1} if compression else {}
+            options = {"compression_opts": 1} if compression in {"gzip", "shuffle"} else {}
+            if compression == "shuffle":
+                options |= {"shuffle": True, "fletcher32": True}
+                compression = "gzip"
             file.create_dataset(
                 "X", data=values[:rows], chunks=shape, compression=compression, **options
             )

@@ -77,7 +77,7 @@ class ChunkCodec:
                 f"its header claims {claimed:,} decoded bytes where the chunk has {len(values):,}"
             )
         if codec_id in _INFLATE_WINDOWS:
-            _inflate(encoded, values.data, codec_id)
+            inflate(encoded, values.data, codec_id)
             return
         try:
             self.compressor.decode(encoded, values)
@@ -132,7 +132,7 @@ def without_checksum(stored: memoryview, what: str = "") -> memoryview:
     return body
 
 
-def _inflate(encoded: memoryview, out: memoryview, codec_id: str) -> None:
+def inflate(encoded: memoryview, out: memoryview, codec_id: str) -> None:
     """Fill ``out`` from a gzip or zlib stream, a piece at a time; more bytes are refused."""
     window = _INFLATE_WINDOWS[codec_id]
     stream = zlib.decompressobj(window)

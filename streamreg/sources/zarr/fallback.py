@@ -7,7 +7,6 @@ error is completed with the name of the chunk.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,8 +14,7 @@ import numpy as np
 from streamreg.errors import DataCorruptionError, InputError, Remedy, StreamregError
 from streamreg.sources.chunk_reader import ChunkReader
 from streamreg.sources.retries import retried
-from streamreg.sources.zarr.codecs import DamagedChunkError
-from streamreg.sources.zarr.layout import locate
+from streamreg.sources.zarr.presence import Presence
 
 if TYPE_CHECKING:
     from streamreg.blocks import Array
@@ -60,8 +58,7 @@ class FallbackReader(ChunkReader):
 
     def __init__(self, stored: StoredArray) -> None:
         super().__init__(stored)
-        # index and size of each shard in the present row of shards, by place in the grid of files
-        self._indices: dict[Place, tuple[Array, int]] = {}
+        self._presence = Presence(stored)
 
     def load(self, chunk: int) -> Array:
         from zarr.core.buffer import default_buffer_prototype  # noqa: PLC0415  (as zarr itself)
@@ -76,12 +73,12 @@ class FallbackReader(ChunkReader):
                 metadata.require_unchanged()
                 # checked before the read, because a read of a pipe would never return
                 for at in chunks:
-                    self._require_chunk(at)
+                    self._presence.require(at)
             retried(stored.array.get_basic_selection, (slice(start, stop),), out=buffer)
             if metadata is None:
                 for at in chunks:
                     if at not in stored.found and self._holds_only_fill(stored.columns(rows, at)):
-                        self._require_chunk(at)
+                        self._presence.require(at)
                         stored.found.add(at)
         except StreamregError:
             raise
@@ -95,7 +92,7 @@ class FallbackReader(ChunkReader):
         for at in chunks:
             bounds = (slice(i * n, (i + 1) * n) for i, n in zip(at, stored.chunks, strict=True))
             try:
-                self._require_chunk(at)
+                self._presence.require(at)
                 stored.array[tuple(bounds)]
             except DataCorruptionError as exact:
                 return exact
@@ -108,19 +105,6 @@ class FallbackReader(ChunkReader):
         why = f"{type(error).__name__}: {error}"
         return DataCorruptionError(f"{stored.chunk_text(damaged)} cannot be read: {why}. {remedy}")
 
-    def _require_chunk(self, at: Place) -> None:
-        """Raise if a chunk is absent and required, or if the index of its shard is damaged."""
-        stored = self._source
-        try:
-            is_stored = self._is_stored(*stored.split(at))
-        except DamagedChunkError as damage:
-            raise DataCorruptionError(
-                f"{stored.chunk_text(at)} is damaged: {damage}. "
-                "Restore it from a copy, or rewrite it"
-            ) from damage
-        if not is_stored:
-            stored.refuse_missing(at)
-
     def _holds_only_fill(self, values: Array) -> bool:
         fill = self._source.array.fill_value or 0
         # the first row is checked first, because in most chunks it already differs
@@ -128,26 +112,3 @@ class FallbackReader(ChunkReader):
             (np.isnan(rows) if fill != fill else rows == fill).all()  # noqa: PLR0124  (NaN)
             for rows in (values[:1], values)
         )
-
-    def _is_stored(self, file_at: Place, inner: Place) -> bool:
-        from zarr.abc.store import RangeByteRequest  # noqa: PLC0415  (as zarr itself)
-        from zarr.core.sync import sync  # noqa: PLC0415
-
-        stored = self._source
-        key = stored.key(file_at)
-        path = stored.array.store_path / key
-        if file_at not in self._indices:
-            if not sync(path.store.exists(path.path)):
-                if stored.metadata is not None and os.path.lexists(stored.metadata.folder / key):
-                    raise DamagedChunkError("what is in its place is not a regular file")
-                return False
-            if stored.shards is None:
-                return True
-            if any(known[0] != file_at[0] for known in self._indices):
-                self._indices = {}
-            nbytes = sync(path.store.getsize(path.path))
-            start = stored.shards.offset(nbytes)
-            index = sync(path.get(byte_range=RangeByteRequest(start, start + stored.shards.nbytes)))
-            content = memoryview(b"" if index is None else index.to_bytes())
-            self._indices[file_at] = stored.shards.parse(content), nbytes
-        return locate(*self._indices[file_at], inner) is not None

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import zipfile
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 from streamreg.errors import DataCorruptionError, InputError, PythonOnly, StreamregError
 from streamreg.formatting import MIB, format_nbytes
 from streamreg.sources.base import ArrayGroup
+from streamreg.sources.packing import attributes_of
 
 if TYPE_CHECKING:
     import zarr
@@ -29,7 +31,14 @@ def open_group(data: object) -> ArrayGroup | None:
     import zarr  # noqa: PLC0415  (imported only if there are Zarr arrays)
 
     node, label = opened(data, "X")
-    return ZarrGroup(node, label) if isinstance(node, zarr.Group) else None
+    if not isinstance(node, zarr.Group):
+        return None
+    if node.metadata.consolidated_metadata is not None:
+        # they may be older than the arrays
+        node = zarr.open_group(
+            node.store_path.store, path=node.store_path.path, mode="r", use_consolidated=False
+        )
+    return ZarrGroup(node, label)
 
 
 class ZarrGroup(ArrayGroup):
@@ -67,6 +76,16 @@ class ArrayMetadata:
         self._file = version_2 if version_2.exists() else folder / "zarr.json"
         self._stamp = self._stat()
         self._content = self._read()
+
+    def require_shape(self, shape: tuple[int, ...]) -> None:
+        """Raise if an array was opened with another shape than its metadata have now."""
+        stored = self._content.get("shape") if isinstance(self._content, dict) else None
+        if isinstance(stored, list) and tuple(stored) != shape:
+            raise InputError(
+                f"{self._name} was opened with shape {shape} but its metadata now say "
+                f"{tuple(stored)}: it was resized since, or its group's consolidated metadata are "
+                "older than the array. Open it again, with zarr.open(PATH, use_consolidated=False)"
+            )
 
     def require_exists(self) -> None:
         """Raise if this process cannot find the array, which another process opened."""
@@ -120,7 +139,7 @@ def opened(data: Any, name: str) -> tuple[Any, str]:  # noqa: ANN401  (a path, o
     if not isinstance(data, str | os.PathLike):
         folder = local_folder(data)
         label = printable(str(folder or data.store_path))
-        return data, label if folder else f"{name} ({label})"
+        return _unshared(data), label if folder else f"{name} ({label})"
     text = os.fspath(data)
     label = printable(text)
     if text.startswith("file://"):
@@ -129,20 +148,77 @@ def opened(data: Any, name: str) -> tuple[Any, str]:  # noqa: ANN401  (a path, o
     if local is not None:
         _require_metadata(local, label)
     is_zip = local is not None and local.suffix == ".zip"
+    inside = _folder_in_zip(text, label) if is_zip else ""
     try:
         store = zarr.storage.ZipStore(text, mode="r") if is_zip else text
-        return zarr.open(store, mode="r"), label
+        # consolidated metadata may be older than the arrays
+        return zarr.open(store, path=inside, mode="r", use_consolidated=False), label
     # a damaged document makes zarr-python raise KeyError, TypeError, …
     except Exception as error:
+        is_unknown = local is None and "Protocol not known" in str(error)
         if isinstance(error, ImportError) or (local is None and isinstance(error, OSError)):
-            # the URL is empty, or its file system is not installed
+            is_unknown = True
+        if is_unknown:
+            # the URL is empty, or its file system is not known or not installed
             raise InputError(f"nothing can be opened at {label}: {error}") from error
         raise _not_understood(label, error) from error
 
 
+def _unshared(node: Any) -> Any:  # noqa: ANN401  (a node of Zarr)
+    """Return a node of a ZIP archive from a file of its own.
+
+    After ``fork``, processes that read by one open file move each other's position in it.
+    """
+    from zarr.storage import ZipStore  # noqa: PLC0415  (imported already, for the node)
+
+    store = node.store_path.store
+    if type(store) is not ZipStore or not store.read_only or not Path(store.path).is_file():
+        return node
+    import zarr  # noqa: PLC0415
+
+    own = ZipStore(store.path, mode="r")
+    return zarr.open(own, path=node.store_path.path, mode="r", use_consolidated=False)
+
+
+def _folder_in_zip(text: str, label: str) -> str:
+    """Return the folder of a ZIP archive that holds its Zarr; empty if it is at the top."""
+    try:
+        with zipfile.ZipFile(text) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile as error:
+        raise DataCorruptionError(
+            f"{label} is no ZIP archive, or was cut off ({error}); copy it again"
+        ) from error
+    tops = {name.partition("/")[0] for name in names}
+    if tops.isdisjoint(_DOCUMENTS) and len(tops) == 1:
+        # as made by zip -r flights.zip flights.zarr
+        return next(iter(tops))
+    return ""
+
+
+def cf_attributes(array: zarr.Array[Any]) -> dict[str, Any]:
+    """Return the CF attributes of an array.
+
+    xarray keeps ``_FillValue`` of Zarr v2 as the array's fill value. Arrays of xarray list the
+    names of their dimensions; the fill value of other arrays says nothing about written chunks.
+    """
+    stored = array.attrs.asdict()
+    known = attributes_of(stored)
+    is_version_2 = array.metadata.zarr_format == 2  # noqa: PLR2004
+    if is_version_2 and "_ARRAY_DIMENSIONS" in stored and array.fill_value is not None:
+        known["_FillValue"] = array.fill_value
+    return known
+
+
 def child_names(group: zarr.Group) -> str:
     """Return the names of a group's arrays, for a message."""
-    return ", ".join(sorted(group.array_keys())) or "nothing"
+    try:
+        return ", ".join(sorted(group.array_keys())) or "nothing"
+    except Exception as error:
+        if local_folder(group) is not None:
+            raise  # a damaged document
+        # a web server does not list what it has
+        return f"names that its store cannot list ({error})"
 
 
 def local_folder(node: zarr.Array[Any] | zarr.Group) -> Path | None:

@@ -15,7 +15,13 @@ from streamreg.sources.chunk_reader import heaps_nbytes, joined_nbytes
 from streamreg.sources.file_stamps import FileStamps
 from streamreg.sources.zarr.fallback import FallbackReader, fallback_nbytes, require_checkable
 from streamreg.sources.zarr.local import ChunkFiles, LocalReader
-from streamreg.sources.zarr.metadata import child_names, is_zarr, open_group, opened
+from streamreg.sources.zarr.metadata import (
+    cf_attributes,
+    child_names,
+    is_zarr,
+    open_group,
+    opened,
+)
 from streamreg.sources.zarr.stored import StoredArray
 
 if TYPE_CHECKING:
@@ -64,6 +70,7 @@ class ZarrSource(StoredArray):
         self.storage = json.dumps([missing_chunks, *known], default=str)
         if isinstance(array.store, MemoryStore):
             self.why_unreachable_from_workers = "is a Zarr array in the memory of this process"
+        self.attributes = cf_attributes(array)
         self.files: ChunkFiles | None = None
         if self.codec is None or self.metadata is None:
             require_checkable(self)
@@ -160,11 +167,17 @@ class ZarrSource(StoredArray):
         # a chunk may be declared larger than the array
         height = min(self.chunks[0], n_rows)
         width = min(self.chunks[1], n_columns)
+        kept = ""
+        if self.attributes:
+            # what the stored values mean
+            kept = """,
+        fill_value=old.fill_value, attributes=old.attrs.asdict(),
+        zarr_format=old.metadata.zarr_format"""
         return f"""rewrite {self.name} in chunks of {count(rows, "row")}:
     import zarr
     old = zarr.open_array({path!r}, mode="r")
     new = zarr.create_array(
-        {f"{path}-rows"!r}, shape=old.shape, dtype=old.dtype, chunks=({rows}, {width})
+        {f"{path}-rows"!r}, shape=old.shape, dtype=old.dtype, chunks=({rows}, {width}){kept}
     )
     for i in range(0, {n_rows}, {height}):
         for j in range(0, {n_columns}, {width}):

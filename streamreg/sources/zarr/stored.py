@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     Place = tuple[int, ...]
 
 
+# if an array has more chunks, an error does not count how many are absent
+_MOST_COUNTED = 1 << 17
+
+
 class StoredArray(RowSource):
     """The layout of an open Zarr array, and the names of its chunks."""
 
@@ -52,6 +56,8 @@ class StoredArray(RowSource):
         folder = local_folder(array)
         # ``None`` if the array is not in a local folder
         self.metadata = None if folder is None else ArrayMetadata(folder, name)
+        if self.metadata is not None:
+            self.metadata.require_shape(self.shape)
         # how the index of a shard is stored; ``None`` if only zarr-python can read it
         self.shards: ShardIndex | None = None
         # with a codec, the dtype has the byte order of the stored values
@@ -117,7 +123,22 @@ class StoredArray(RowSource):
         """Raise for an absent chunk, unless it means the fill value."""
         if self.missing_chunks != "fill":
             raise DataCorruptionError(
-                f"{self.chunk_text(chunk)} is missing. Restore it, or pass ",
+                f"{self.chunk_text(chunk)} is missing{self._absent_text()}. Restore it, or pass ",
                 Remedy("missing_chunks", "fill"),
-                " if absent chunks mean the fill value",
+                " if absent chunks mean the fill value: by default zarr-python writes no chunk "
+                f"that holds only the fill value, here {self.array.fill_value}",
             ) from None
+
+    def _absent_text(self) -> str:
+        """Return how many chunks are absent, or shards if there are any; empty if unknown."""
+        n_files = math.prod(self.files_shape)
+        if n_files > _MOST_COUNTED:
+            return ""
+        try:
+            n_chunks = self.array.nchunks_initialized
+        # stores raise anything, and the number is only for the message
+        except Exception:  # noqa: BLE001
+            return ""
+        n_absent = n_files - n_chunks // math.prod(self.shard_shape)
+        noun = "shards" if self.is_sharded else "chunks"
+        return f" ({n_absent:,} of {n_files:,} {noun} are absent)" if n_absent else ""

@@ -16,6 +16,8 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 NATIVE = Path("streamreg/kernels/native")
+# beside the loops: why some, or all, were not compiled; streamreg/kernels/library.py shows it
+REASONS = "not_compiled.txt"
 # No -march: each level runs on every processor that has its instructions. The same sums give the
 # same bits: see lanes.h.
 FLAGS = (
@@ -38,6 +40,10 @@ ARM = {"neon": ()}
 LEVELS = {"x86_64": X86, "amd64": X86, "aarch64": ARM, "arm64": ARM}
 # a C compiler as a Python package, for a machine without one
 ZIG = "ziglang>=0.13"
+# the first macOS for ARM64
+FIRST_ARM64_MACOS = (11, 0)
+# characters of a compiler's messages that are shown
+SHOWN = 2000
 
 
 class CompileLoops(BuildHookInterface[Any]):
@@ -45,8 +51,11 @@ class CompileLoops(BuildHookInterface[Any]):
 
     def dependencies(self) -> list[str]:
         """Ask for a C compiler from the package index, if this machine has none."""
-        is_needed = self.target_name == "wheel" and _levels() and _system_compiler() is None
-        return [ZIG] if is_needed else []
+        if self.target_name != "wheel" or not _levels():
+            return []
+        with tempfile.TemporaryDirectory() as folder:
+            compiler, _ = _system_compiler(Path(folder))
+        return [] if compiler else [ZIG]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile the loops. If that fails, warn and build without them; NumPy's are then used."""
@@ -59,34 +68,26 @@ class CompileLoops(BuildHookInterface[Any]):
         self._temporary = tempfile.TemporaryDirectory()
         built = Path(self._temporary.name)
         if self._compile(sources, built):
-            for library in built.glob("*.so"):
-                build_data["force_include"][str(library)] = str(NATIVE / library.name)
             build_data["pure_python"] = False
             build_data["tag"] = f"py3-none-{_tag()}"
+        for file in (*built.glob("*.so"), *built.glob(REASONS)):
+            build_data["force_include"][str(file)] = str(NATIVE / file.name)
 
     def _compile(self, sources: Path, built: Path) -> bool:
         """Compile the loops of each level; return whether at least one level was compiled."""
-        for old in built.glob("*.so"):
+        for old in (*built.glob("*.so"), *built.glob(REASONS)):
             old.unlink()
-        compiler, reasons = _system_compiler() or _zig(), []
-        if compiler is None:
-            reasons = ["there is no C compiler, and none could be installed"]
-        for level in _levels() if compiler else {}:
-            try:
-                subprocess.run(
-                    compile_command(compiler, level, sources, built),
-                    check=True,
-                    capture_output=True,
-                    text=True,
-                )
-            except (OSError, subprocess.CalledProcessError) as error:
-                reasons.append(f"{level}: {getattr(error, 'stderr', '') or error}".strip())
+        with tempfile.TemporaryDirectory() as folder:
+            reasons = _compile_levels(sources, built, Path(folder))
         is_any = any(built.glob("*.so"))
+        if reasons:
+            text = "\n".join(reasons)[-SHOWN:]
+            (built / REASONS).write_text(text, encoding="utf-8")
         if reasons and _levels():
             what = "some loops could not be compiled, so slower ones are used"
             if not is_any:
                 what = "the loops could not be compiled, so NumPy's are used, at half the speed"
-            self.app.display_warning(f"streamreg: {what}. {' '.join(reasons)[-2000:]}")
+            self.app.display_warning(f"streamreg: {what}. {text}")
         return is_any
 
 
@@ -97,21 +98,70 @@ def compile_command(compiler: list[str], level: str, sources: Path, built: Path)
     checksum = zlib.crc32(b"".join(file.read_bytes() for file in files))
     units = [str(file) for file in files if file.suffix == ".c"]
     library = str(built / f"loops_{level}.so")
-    flags = [*FLAGS, f"-DSOURCES={checksum}u", *_levels()[level]]
-    return [*compiler, *flags, "-o", library, *units]
+    defined = [f"-DSOURCES={checksum}u", f'-DLEVEL="{level}"']
+    return [*compiler, *FLAGS, *defined, *_levels()[level], "-o", library, *units]
+
+
+def _compile_levels(sources: Path, built: Path, folder: Path) -> list[str]:
+    """Compile the loops of each level that this processor may have; return what failed, and why."""
+    if not _levels():
+        return [f"no loops are written for {platform.machine()} with {sys.platform}"]
+    compiler, reasons = _system_compiler(folder)
+    if compiler is None:
+        compiler, of_zig = _zig(folder)
+        reasons = [*reasons, of_zig]
+    if compiler is None:
+        return ["no C compiler works", *reasons]
+    failures = {
+        level: _failure(compile_command(compiler, level, sources, built), folder)
+        for level in _levels()
+    }
+    return [f"{level}: {failure}" for level, failure in failures.items() if failure]
+
+
+def _failure(command: list[str], folder: Path) -> str:
+    """Run a compiler; return why it failed, or an empty text. ``folder`` is for its caches."""
+    if shutil.which(command[0]) is None:
+        return f"{command[0]} was not found"
+    # Zig would write to the home directory, which may be read-only, and leave 60 MB
+    caches = dict.fromkeys(("ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR"), str(folder / "zig"))
+    try:
+        subprocess.run(
+            command,
+            check=True,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=600,
+            env={**os.environ, **caches},
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"{error} {getattr(error, 'stderr', None) or ''}".strip()[-SHOWN:]
+    return ""
 
 
 def _machine() -> str:
     """Return the kind of processor to build for; empty if it is not that of this machine."""
-    here = platform.machine().lower()
-    asked = sysconfig.get_platform().lower()
-    return here if asked.endswith((here, "-universal2")) else ""
+    present = platform.machine().lower()
+    wanted = sysconfig.get_platform().lower()
+    return present if wanted.endswith((present, "-universal2")) else ""
 
 
 def _tag() -> str:
     """Return the platform tag of a wheel with loops for this kind of processor."""
-    here = sysconfig.get_platform().replace("universal2", platform.machine())
-    return here.replace("-", "_").replace(".", "_")
+    tag = sysconfig.get_platform()
+    if sys.platform == "darwin":
+        tag = f"macosx-{_macos_version()}-{platform.machine()}"
+    return tag.replace("-", "_").replace(".", "_")
+
+
+def _macos_version() -> str:
+    """Return the oldest macOS that the loops run on: that of this Python, if it had ARM64 then."""
+    _, version, _ = sysconfig.get_platform().split("-", 2)
+    numbers = [int(number) for number in f"{version}.0".split(".")[:2]]
+    if _machine() == "arm64":
+        numbers = max(numbers, list(FIRST_ARM64_MACOS))
+    return ".".join(map(str, numbers))
 
 
 def _levels() -> dict[str, tuple[str, ...]]:
@@ -120,37 +170,39 @@ def _levels() -> dict[str, tuple[str, ...]]:
     return {} if sys.platform == "win32" else LEVELS.get(_machine(), {})
 
 
-def _system_compiler() -> list[str] | None:
-    """Return the first C compiler that works."""
-    candidates = [os.environ.get("CC", "").split(), ["cc"], ["gcc"], ["clang"]]
-    return next((each for each in candidates if each and _works(each)), None)
+def _system_compiler(folder: Path) -> tuple[list[str] | None, list[str]]:
+    """Return the first C compiler that works, and why the others do not."""
+    target = [f"-mmacosx-version-min={_macos_version()}"] if sys.platform == "darwin" else []
+    reasons = []
+    for candidate in (os.environ.get("CC", "").split(), ["cc"], ["gcc"], ["clang"]):
+        if not candidate:
+            continue
+        compiler = [*candidate, *target]
+        reason = _why_unusable(compiler, folder)
+        if not reason:
+            return compiler, []
+        reasons.append(reason)
+    return None, reasons
 
 
-def _zig() -> list[str] | None:
-    """Return the compiler of the package ``ziglang``, for the oldest processor of its architecture.
+def _zig(folder: Path) -> tuple[list[str] | None, str]:
+    """Return the compiler of the package ``ziglang``, or why it cannot be used.
 
-    ``None`` if it does not run on this machine, or cannot build libraries for this system.
+    It compiles for the oldest processor of its architecture.
     """
     if sys.platform != "darwin" and platform.libc_ver()[0] != "glibc":
-        return None
+        return None, "ziglang is used with glibc and on macOS only"
     machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(_machine(), _machine())
-    system = "macos" if sys.platform == "darwin" else "linux-gnu.2.17"
+    system = f"macos.{_macos_version()}" if sys.platform == "darwin" else "linux-gnu.2.17"
     baseline = "x86_64" if machine == "x86_64" else "baseline"
     zig = [sys.executable, "-m", "ziglang", "cc", "-target", f"{machine}-{system}"]
     compiler = [*zig, f"-mcpu={baseline}"]
-    return compiler if _works(compiler) else None
+    reason = _why_unusable(compiler, folder)
+    return (None, reason) if reason else (compiler, "")
 
 
-def _works(compiler: list[str]) -> bool:
-    """Whether a compiler makes a library of an empty program."""
-    if shutil.which(compiler[0]) is None:
-        return False
-    with tempfile.TemporaryDirectory() as folder:
-        source, library = Path(folder) / "empty.c", Path(folder) / "empty.so"
-        source.write_text("int nothing(void) { return 0; }\n")
-        command = [*compiler, "-shared", "-fPIC", "-o", str(library), str(source)]
-        try:
-            subprocess.run(command, check=True, capture_output=True, timeout=120)
-        except (OSError, subprocess.SubprocessError):
-            return False
-    return True
+def _why_unusable(compiler: list[str], folder: Path) -> str:
+    """Return why a compiler makes no library of an empty program; an empty text if it does."""
+    source, library = folder / "empty.c", folder / "empty.so"
+    source.write_text("int nothing(void) { return 0; }\n")
+    return _failure([*compiler, "-shared", "-fPIC", "-o", str(library), str(source)], folder)

@@ -21,6 +21,7 @@ from streamreg.engines.threads import ThreadsEngine
 from streamreg.errors import DataCorruptionError, InputError, MemoryLimitError, Message, Remedy
 from streamreg.formatting import count, format_nbytes
 from streamreg.kernels import numpy as numpy_kernels
+from streamreg.kernels.scratch import predict_nbytes
 from streamreg.machine import usable_cpus
 from streamreg.output.staging import require_writable
 from streamreg.output.zarr_writer import CHUNK_NBYTES, RowAppender, new_array
@@ -228,7 +229,7 @@ class _Prediction:
         def terms(n_threads: int, output: Term = output) -> list[Term]:
             # blocks that are computed, wait for their turn, and are written
             ahead = 2 if n_threads == 1 else n_threads + 2
-            scratch = numpy_kernels.predict_scratch_nbytes(model.n_features)
+            scratch = predict_nbytes(model.n_features)
             made_nbytes = ahead * 8 * model.n_targets * costs.block_rows
             made = Term("pending", made_nbytes, f"predictions of {ahead} blocks")
             return [output, *_terms(model, costs, scratch, n_threads), made]

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -31,6 +32,19 @@ from streamreg.kernels.registry import best_kernels
 X = np.random.default_rng(0).standard_normal((1000, 3))
 model = streamreg.LinearRegression(solver="cg").fit(X, X @ [1.0, 2.0, 3.0])
 print(json.dumps([streamreg.__file__, best_kernels(), model.coef_.round(6).tolist()]))
+"""
+
+DESCRIBE = "from streamreg.kernels.library import describe_kernels; print(describe_kernels())"
+# a program in place of ziglang
+ZIG = """
+import os, pathlib, subprocess, sys
+for name in ("GLOBAL", "LOCAL"):
+    folder = pathlib.Path(os.environ.get(f"ZIG_{{name}}_CACHE_DIR", os.environ["HOME"]))
+    folder.mkdir(exist_ok=True)
+    (folder / "cached").touch()
+arguments = [each for each in sys.argv[4:] if not each.startswith("-mcpu")]
+done = subprocess.run([{compiler!r}, *arguments, "-O0"], env={{"PATH": os.environ["GCC_PATH"]}})
+raise SystemExit(done.returncode)
 """
 
 
@@ -84,6 +98,14 @@ def fit(wheel, folder):
     return kernels
 
 
+def described(folder):
+    """Return what the unpacked package tells of its kernels."""
+    done = subprocess.run(
+        [sys.executable, "-c", DESCRIBE], cwd=folder, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
 @pytest.mark.slow
 def test_a_wheel_has_compiled_kernels_in_less_than_a_mebibyte(sources, tmp_path):
     wheel, _ = build(sources, tmp_path / "wheels")
@@ -106,15 +128,25 @@ def test_without_a_compiler_the_build_warns_once_and_numpys_kernels_are_used(sou
     assert wheel.name.endswith("py3-none-any.whl")
     assert printed.count("the loops could not be compiled") == 1
     assert fit(wheel, tmp_path / "unpacked") == "numpy"
+    # pip hides what a build prints
+    assert "no C compiler works cc was not found" in described(tmp_path / "unpacked")
 
 
-def test_the_build_requires_ziglang_if_the_system_has_no_compiler(monkeypatch):
+@pytest.fixture
+def hatch_build():
     spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
-    hatch_build = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hatch_build)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_build_requires_ziglang_if_the_system_has_no_compiler(
+    hatch_build, monkeypatch, tmp_path
+):
     hook = hatch_build.CompileLoops(str(ROOT), {}, None, None, str(ROOT), "wheel")
     monkeypatch.delenv("CC", raising=False)
-    assert hook.dependencies() == ([] if hatch_build._system_compiler() else [hatch_build.ZIG])
+    compiler, _ = hatch_build._system_compiler(tmp_path)
+    assert hook.dependencies() == ([] if compiler else [hatch_build.ZIG])
     monkeypatch.setenv("PATH", "")
     assert hook.dependencies() == [hatch_build.ZIG]
 
@@ -122,29 +154,143 @@ def test_the_build_requires_ziglang_if_the_system_has_no_compiler(monkeypatch):
 def test_a_level_that_cannot_be_compiled_leaves_the_others(sources, tmp_path):
     # behaves like a compiler that does not know AVX-512
     compiler = tmp_path / "cc"
-    compiler.write_text('#!/bin/sh\ncase "$*" in *avx512*) exit 1;; esac\nexec gcc "$@"\n')
+    compiler.write_text(
+        '#!/bin/sh\ncase "$*" in *avx512*) echo this compiler knows no AVX-512 >&2; exit 1;; esac\n'
+        'exec gcc "$@" -O0\n'
+    )
     compiler.chmod(0o755)
     wheel, printed = build(sources, tmp_path / "wheels", CC=str(compiler))
     names = {Path(name).name for name in zipfile.ZipFile(wheel).namelist()}
     assert "loops_baseline.so" in names
     assert "loops_v4.so" not in names
-    # of streamreg report
-    assert "page.html" in names
     assert printed.count("some loops could not be compiled") == 1
+    with zipfile.ZipFile(wheel) as archive:
+        text = archive.read("streamreg/kernels/native/not_compiled.txt").decode()
+    assert "v4:" in text
+    assert "this compiler knows no AVX-512" in text
 
 
-def test_loops_of_other_sources_are_not_used(tmp_path, monkeypatch):
-    for path in library._NATIVE.glob("*"):
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    (level,) = {library.load_library().level} if library.load_library() else {"baseline"}
-    monkeypatch.setattr(library, "_NATIVE", tmp_path)
-    library._checksum.cache_clear()
+def test_ziglangs_caches_are_removed_with_the_build(sources, tmp_path):
+    # behaves like Zig: it needs folders for its caches, by default in the home directory
+    (tmp_path / "ziglang").mkdir()
+    (tmp_path / "ziglang" / "__main__.py").write_text(ZIG.format(compiler=shutil.which("gcc")))
+    home = tmp_path / "home"
+    home.mkdir()
+    wheel, _ = build(
+        sources,
+        tmp_path / "wheels",
+        PATH=str(home),
+        PYTHONPATH=str(tmp_path),
+        HOME=str(home),
+        TMPDIR=str(tmp_path),
+        GCC_PATH=os.environ["PATH"],
+    )
+    assert not wheel.name.endswith("-any.whl")
+    assert not list(home.iterdir())
+    assert not list(tmp_path.rglob("cached"))
+
+
+def test_a_wheel_holds_no_loops_of_an_earlier_build(sources, tmp_path):
+    # sources that were unpacked from an archive have no .gitignore
+    compiler = tmp_path / "cc"
+    compiler.write_text('#!/bin/sh\nexec gcc "$@" -O0\n')
+    compiler.chmod(0o755)
+    old = [sources / "streamreg/kernels/native" / name for name in ("loops_v9.so", "loops_v3.so")]
+    for file in old:
+        file.write_text("old")
     try:
-        assert library._load(level) is not None
-        with (tmp_path / "rows.h").open("a") as header:
-            header.write("/* a field was added */\n")
-        library._checksum.cache_clear()
-        with pytest.warns(UserWarning, match=r"was compiled from other sources and is not used"):
-            assert library._load(level) is None
+        wheel, _ = build(sources, tmp_path / "wheels", CC=str(compiler))
     finally:
-        library._checksum.cache_clear()
+        for file in old:
+            file.unlink()
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".so")]
+        assert not [name for name in names if "v9" in name]
+        assert all(archive.read(name) != b"old" for name in names)
+
+
+@pytest.mark.parametrize(
+    ("machine", "built_for", "version", "tag"),
+    [
+        ("arm64", "macosx-10.9-universal2", "11.0", "macosx_11_0_arm64"),
+        ("arm64", "macosx-14-arm64", "14.0", "macosx_14_0_arm64"),
+        ("x86_64", "macosx-10.13-universal2", "10.13", "macosx_10_13_x86_64"),
+    ],
+)
+def test_loops_run_on_the_oldest_macos_that_the_tag_names(
+    hatch_build, monkeypatch, tmp_path, machine, built_for, version, tag
+):
+    monkeypatch.setattr("sys.platform", "darwin")
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr("sysconfig.get_platform", lambda: built_for)
+    commands = []
+    monkeypatch.setattr(hatch_build, "_failure", lambda command, _: commands.append(command) or "")
+    compiler, _ = hatch_build._system_compiler(tmp_path)
+    assert hatch_build._tag() == tag
+    assert compiler[-1] == f"-mmacosx-version-min={version}"
+    zig, _ = hatch_build._zig(tmp_path)
+    assert zig[zig.index("-target") + 1].endswith(f"-macos.{version}")
+
+
+@pytest.fixture
+def native(tmp_path, monkeypatch):
+    """A copy of the sources and the loops, which a test may change."""
+    if library.load_library() is None:
+        pytest.skip("nothing was compiled when streamreg was installed")
+    folder = tmp_path / "native"
+    folder.mkdir()
+    for path in library._NATIVE.glob("*"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    # loaded from elsewhere: the system returns a loaded library for its path
+    (folder / "best").write_text(library.load_library().level)
+    monkeypatch.setattr(library, "_NATIVE", folder)
+    monkeypatch.delenv(library.VARIABLE, raising=False)
+    forget()
+    yield folder
+    monkeypatch.undo()
+    forget()
+
+
+def forget():
+    for cached in (library._checksum, library._find, library.load_library):
+        cached.cache_clear()
+
+
+def test_loops_of_other_sources_are_not_used(native):
+    level = (native / "best").read_text()
+    with (native / "rows.h").open("a") as header:
+        header.write("/* a field was added */\n")
+    library._checksum.cache_clear()
+    with pytest.warns(UserWarning, match=r"is not used: it was compiled from other sources"):
+        assert "was compiled from other sources" in library._load(level)
+
+
+def test_loops_of_another_level_are_not_used(native):
+    level, *_ = library._levels()
+    (native / f"loops_{level}.so").unlink()
+    (native / f"loops_{level}.so").write_bytes(
+        compiled_for("v3" if level != "v3" else "v4", native)
+    )
+    with pytest.warns(UserWarning, match=r"or for another processor"):
+        assert "or for another processor" in library._load(level)
+
+
+def compiled_for(level, native):
+    """Return loops that claim to be of a level."""
+    command = ["gcc", "-shared", "-fPIC", "-DSOURCES=" + f"{library._checksum()}u"]
+    output = native / "other"
+    units = [str(native / "processor.c")]
+    subprocess.run([*command, f'-DLEVEL="{level}"', "-o", output, *units], check=True)
+    return output.read_bytes()
+
+
+def test_loops_that_cannot_be_loaded_are_named_with_the_systems_reason(native):
+    # not loaded before: the system would return the loaded library for its path
+    level = (native / "best").read_text()
+    (native / f"loops_{level}.so").unlink()
+    (native / f"loops_{level}.so").write_text("no library")
+    (native / "not_compiled.txt").write_text("v9: the compiler\nknows no v9")
+    with pytest.warns(UserWarning, match=rf"loops_{level}\.so is not used: it cannot be loaded"):
+        text = library.describe_kernels()
+    assert f"loops_{level}.so cannot be loaded: " in text
+    assert text.endswith("v9: the compiler knows no v9")

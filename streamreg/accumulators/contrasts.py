@@ -9,6 +9,7 @@ import numpy as np
 
 from streamreg.accumulators.base import Accumulator
 from streamreg.kernels import numpy as numpy_kernels
+from streamreg.kernels import scratch
 from streamreg.kernels.tiles import tiles
 
 if TYPE_CHECKING:
@@ -87,6 +88,6 @@ class Contrasts(Accumulator[ContrastState, ContrastState]):
 def contrasts_nbytes(n_features: int, n_targets: int, n_columns: int) -> tuple[int, int]:
     """Bytes of one state, and of scratch memory, with M combinations."""
     rows = numpy_kernels.tile_rows(n_features)
-    scratch = numpy_kernels.predict_scratch_nbytes(n_features)
-    scratch += 8 * rows * (3 * n_targets + 3 * n_columns + 4)
-    return 8 * (2 + 2 * n_targets + n_columns), scratch
+    tiles_nbytes = 8 * rows * (3 * n_targets + 3 * n_columns + 4)
+    scratch_nbytes = scratch.predict_nbytes(n_features) + tiles_nbytes
+    return 8 * (2 + 2 * n_targets + n_columns), scratch_nbytes

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from streamreg.accumulators.base import Accumulator
-from streamreg.kernels import numpy as numpy_kernels
+from streamreg.kernels import scratch
 from streamreg.kernels.base import AS_STORED, Affine
 from streamreg.kernels.states import ProductState
 
@@ -83,4 +83,4 @@ class Gradient(Accumulator[ProductState, GradientResult]):
 def gradient_nbytes(n_features: int, n_columns: int, n_targets: int) -> tuple[int, int]:
     """Bytes of one state, and of scratch memory, with M columns of coefficients."""
     state_nbytes = 8 * (n_columns * (n_features + 1) + n_targets + 2)
-    return state_nbytes, numpy_kernels.products_scratch_nbytes(n_features, n_columns)
+    return state_nbytes, scratch.products_nbytes(n_features, n_columns)

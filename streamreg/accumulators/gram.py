@@ -10,7 +10,7 @@ import numpy as np
 from streamreg.accumulators.base import Scaling, merge_means
 from streamreg.accumulators.panels import PanelAccumulator
 from streamreg.formatting import MIB
-from streamreg.kernels import numpy as numpy_kernels
+from streamreg.kernels import scratch
 from streamreg.kernels.states import GramState
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Gram(PanelAccumulator[GramState, GramResult]):
 
     @property
     def scratch_nbytes(self) -> int:
-        return numpy_kernels.gram_scratch_nbytes(self.n_features, self.n_targets)
+        return scratch.gram_nbytes(self.n_features, self.n_targets)
 
     def zero(self) -> GramState:
         return GramState.zero(self.n_features, self.n_targets)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from streamreg.accumulators.base import Accumulator, Scaling, merge_means
-from streamreg.kernels import numpy as numpy_kernels
+from streamreg.kernels import scratch
 from streamreg.kernels.states import MomentsState
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Moments(Accumulator[MomentsState, MomentsResult]):
 
     @property
     def scratch_nbytes(self) -> int:
-        return numpy_kernels.moments_scratch_nbytes(self.n_features, self.n_targets)
+        return scratch.moments_nbytes(self.n_features, self.n_targets)
 
     def zero(self) -> MomentsState:
         return MomentsState.zero(self.n_features, self.n_targets)

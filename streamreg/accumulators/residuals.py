@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from streamreg.accumulators.base import Accumulator
-from streamreg.kernels import numpy as numpy_kernels
+from streamreg.kernels import scratch
 from streamreg.kernels.residuals import merge_two_floats
 from streamreg.kernels.states import ResidualState
 from streamreg.kernels.two_float import TwoFloats, stacked
@@ -104,4 +104,4 @@ def residuals_nbytes(n_features: int, n_columns: int) -> tuple[int, int]:
     state_nbytes = 8 * (2 * n_columns * (n_features + 2) + 3)
     # the coefficients, as the loops read them, beside a tile
     copied = 8 * 4 * n_columns * (n_features + 1)
-    return state_nbytes, numpy_kernels.residuals_scratch_nbytes(n_features, n_columns) + copied
+    return state_nbytes, scratch.residuals_nbytes(n_features, n_columns) + copied

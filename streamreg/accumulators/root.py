@@ -63,7 +63,7 @@ class Root(Accumulator[RootState, RootResult]):
 
     @property
     def scratch_nbytes(self) -> int:
-        return root_scratch_nbytes(self.size) + lapack_nbytes(self.size)
+        return root_scratch_nbytes(self.size, self.n_targets) + lapack_nbytes(self.size)
 
     def zero(self) -> RootState:
         return RootState.zero(self.n_features, self.n_targets)

@@ -9,6 +9,7 @@ import numpy as np
 
 from streamreg.accumulators.base import Accumulator
 from streamreg.kernels import numpy as numpy_kernels
+from streamreg.kernels import scratch
 from streamreg.kernels.tiles import tiles
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ class Score(Accumulator[ScoreState, ScoreResult]):
     def scratch_nbytes(self) -> int:
         d, k = map(int, self.coefficients.shape)
         rows = numpy_kernels.tile_rows(d)
-        return numpy_kernels.predict_scratch_nbytes(d) + 8 * 6 * rows * k
+        # y, ŷ and r of a tile and ŷ of the next, z, and two more while squares of z are summed
+        return scratch.predict_nbytes(d) + 8 * 7 * rows * k
 
     def zero(self) -> ScoreState:
         k = len(self.intercept)

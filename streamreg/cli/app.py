@@ -55,7 +55,9 @@ class _SignalError(BaseException):
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        show.write(f"streamreg {streamreg.__version__}\nkernels: {describe_kernels()}")
+        show.write(f"streamreg {streamreg.__version__}")
+        # an error if the environment names kernels that this processor does not run
+        show.write(f"kernels: {describe_kernels()}")
         raise typer.Exit
 
 

@@ -1,8 +1,8 @@
 """The compiled kernels: each row is read from memory once, and reduced while it is in cache.
 
 They read any real dtype of at most 64 bits in either byte order, without a widened copy of a block.
-Rows in another layout than C order are copied a tile at a time first. Sums are float64. No loop
-holds the interpreter's lock. The plainest form of each kernel is in ``kernels/numpy.py``.
+Rows in another layout than C order are copied first, some tiles at a time. Sums are float64. No
+loop holds the interpreter's lock. The plainest form of each kernel is in ``kernels/numpy.py``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from streamreg.kernels import numpy as numpy_kernels
 from streamreg.kernels.base import AS_STORED, Affine, Kernel, Kernels, KernelSet, Scale
 from streamreg.kernels.groups import group_sums, sorted_groups
 from streamreg.kernels.meat import meat
-from streamreg.kernels.numpy import residuals_rows, tile_rows
 from streamreg.kernels.residuals import count_in_two_floats, normalise
 from streamreg.kernels.root import root
 from streamreg.kernels.states import count
@@ -33,13 +32,12 @@ if TYPE_CHECKING:
     from streamreg.kernels.states import MomentsState, ProductState, ResidualState
 
 # the stored types, in the order of `enum type` in rows.h
-_TYPES = ("f8", "f4", "f2", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
+_TYPES = ("f8", "f4", "f2", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")
 _TYPE_NUMBERS = {np.dtype(name): number for number, name in enumerate(_TYPES)}
-_TYPE_NUMBERS[np.dtype(bool)] = _TYPES.index("u1")
-# rows at a time, because y is copied
-_MOST_ROWS = 1 << 14
-# and of them for residuals: as many as fit this memory, which a plan counts as a tile's
-_RESIDUALS_NBYTES = 1 << 20
+# Rows whose weights are summed at once, and whose first row begins a tile: bits depend on it.
+_PART_ROWS = 1 << 14
+# float64 that are copied at a time, of y and of rows in another layout: no bit depends on it
+_COPIED_NBYTES = 1 << 20
 
 
 def _struct(name: str, fields: str) -> type[ctypes.Structure]:
@@ -60,17 +58,23 @@ _Moments = _struct(
     "moments", "k *y *weight *origin *s *mean *m2 *low *high *y_mean *y_m2 *cross *scratch"
 )
 
+_STRUCTS = (_Rows, _Files, _Products, _Residuals, _Moments)
+
 _POINTER, _INT64 = ctypes.c_void_p, ctypes.c_int64
 _ARGUMENTS = {
     "add_products": [_POINTER] * 3,
     "add_moments": [_POINTER] * 3,
     "add_residuals": [_POINTER] * 3,
+    "products_rows": [_INT64],
+    "moments_rows": [_INT64],
+    "residuals_rows": [_INT64],
     "products_scratch": [_INT64],
     "moments_scratch": [_INT64] * 2,
     "residuals_scratch": [_INT64],
     "columns": [_POINTER] * 4 + [_INT64],
     "centre": [_POINTER, _POINTER, ctypes.c_double, _POINTER, _POINTER, _POINTER],
     "predict": [_POINTER] * 3 + [_INT64] + [_POINTER] * 2,
+    **{f"{struct.__name__}_nbytes": [] for struct in _STRUCTS},
 }
 
 
@@ -84,6 +88,13 @@ class _Loops:
             function.argtypes = arguments
             function.restype = None if name in {"centre", "columns", "predict"} else _INT64
         self._functions = functions
+        for struct in _STRUCTS:
+            nbytes = getattr(functions, f"{struct.__name__}_nbytes")()
+            if nbytes != ctypes.sizeof(struct):
+                raise TypeError(
+                    f"struct {struct.__name__} has {nbytes} bytes in {library.level}'s loops and "
+                    f"{ctypes.sizeof(struct)} in Python"
+                )
 
     def products(
         self,
@@ -104,12 +115,13 @@ class _Loops:
         sums = _Products(n_columns, n_targets, _at(V), _at(added))
         sums.rr, sums.sums, sums.products = _at(state.rr), _at(state.sums), _at(state.products)
         sums.scratch = _at(scratch)
-        for part in _parts(block):
+        for part in self._parts("products", block, n_targets):
+            target = column(block.y[part, :n_targets], y)
             # y - b first: both may be large and close, and their difference is then exact
-            target = column(block.y[part, :n_targets], y) - bias[:n_targets]
-            weight = None if block.weight is None else block.weight[part]
-            _add(self._functions.add_products, block, part, x, sums, target, weight)
-            count(np, state, len(target), weight)
+            target -= bias[:n_targets]
+            self._add("products", block, part, x, sums, target)
+        for rows, weight in _weights(block):
+            count(np, state, rows, weight)
 
     def moments(self, block: Block, state: MomentsState, *, x_scale: Scale, y_scale: Scale) -> None:
         """Add a block to means and centred sums."""
@@ -122,15 +134,14 @@ class _Loops:
         for name in ("origin", "s", "mean", "m2", "low", "high", "y_mean", "y_m2", "cross"):
             setattr(sums, name, _at(getattr(state, name)))
         sums.scratch = _at(scratch)
-        for part in _parts(block):
+        for part in self._parts("moments", block, n_targets):
             stored_y = block.y[part]
             if n_targets:
                 np.minimum(state.y_low, stored_y.min(axis=0), out=state.y_low)
                 np.maximum(state.y_high, stored_y.max(axis=0), out=state.y_high)
             target = column(stored_y, Affine(y_scale, state.y_origin))
-            weight = None if block.weight is None else block.weight[part]
-            _add(self._functions.add_moments, block, part, Affine(x_scale), sums, target, weight)
-            state.n[...] += len(target)
+            self._add("moments", block, part, Affine(x_scale), sums, target)
+        state.n[...] += block.n_rows
 
     def residuals(
         self,
@@ -148,13 +159,11 @@ class _Loops:
         sums = _Residuals(len(bias), n_targets, _at(coefficients), _at(bias))
         sums.rr, sums.sums, sums.products = _at(state.rr), _at(state.sums), _at(state.products)
         sums.scratch = _at(scratch)
-        rows = _RESIDUALS_NBYTES // (8 * max(1, n_targets))
-        rows = min(_MOST_ROWS, max(rows, residuals_rows(block.X.shape[1])))
-        for part in _parts(block, rows):
+        for part in self._parts("residuals", block, n_targets):
             target = column(block.y[part, :n_targets], Affine(y_scale))
-            weight = None if block.weight is None else block.weight[part]
-            _add(self._functions.add_residuals, block, part, Affine(x_scale), sums, target, weight)
-            count_in_two_floats(state, len(target), weight)
+            self._add("residuals", block, part, Affine(x_scale), sums, target)
+        for rows, weight in _weights(block):
+            count_in_two_floats(state, rows, weight)
         normalise(state)
 
     def write_columns(
@@ -198,7 +207,7 @@ class _Loops:
         out = np.empty((len(X), len(intercept)))
         w = np.ascontiguousarray(coefficients.T)
         scratch = np.empty(self._functions.products_scratch(X.shape[1]))
-        step = len(X) if X.flags.c_contiguous else tile_rows(X.shape[1])
+        step = len(X) if _is_readable(X) else self._copied_rows("products", X, X.shape[1])
         for start in range(0, len(X), max(1, step)):
             rows = _readable(X[start : start + step])
             self._functions.predict(
@@ -210,6 +219,47 @@ class _Loops:
                 _at(scratch),
             )
         return out
+
+    def _copied_rows(self, loop: str, X: Array | FileRows, width: int) -> int:
+        """Return how many rows of ``width`` float64 are copied at a time, for a loop over X."""
+        step: int = getattr(self._functions, f"{loop}_rows")(X.shape[1])
+        return max(1, _COPIED_NBYTES // (8 * max(1, width)) // step) * step
+
+    def _parts(self, loop: str, block: Block, n_targets: int) -> Iterator[slice]:
+        """Yield the rows whose targets are copied at once."""
+        rows = self._copied_rows(loop, block.X, n_targets)
+        for first, stop in _spans(0, block.n_rows, _PART_ROWS):
+            yield from (slice(*span) for span in _spans(first, stop, rows))
+
+    def _add(
+        self,
+        loop: str,
+        block: Block,
+        part: slice,
+        columns: Affine,
+        sums: ctypes.Structure,
+        target: Float64,
+    ) -> None:
+        """Add some rows of a block, whose targets are float64, to sums."""
+        add = getattr(self._functions, f"add_{loop}")
+        weight = None if block.weight is None else block.weight[part]
+        sums.y, sums.weight = _at(target), _at(weight)
+        X, first = block.X, part.start
+        if isinstance(X, FileRows):
+            files = _files(X, part.start)
+            rows = _Rows(None, len(target), *_form(X.dtype, X.shape[1], columns))
+            first += add(byref(rows), byref(sums), byref(files))
+            step = files.piece_rows
+        else:
+            is_copied = not _is_readable(X)
+            step = self._copied_rows(loop, X, X.shape[1]) if is_copied else len(target)
+        # Rows in memory. Also rows of files that could not be read: the source's reader retries,
+        # and its error tells why.
+        for start, stop in _spans(first, part.stop, step):
+            done = start - part.start
+            sums.y, sums.weight = _at(target[done:]), _at(None if weight is None else weight[done:])
+            values = _readable(X[start:stop])
+            add(byref(_rows(values, columns)), byref(sums), None)
 
 
 @cache
@@ -231,41 +281,26 @@ def kernels_of(library: Library) -> KernelSet:
     return KernelSet({"dense": Kernels(by_name), "file": Kernels(by_name)})
 
 
-def _parts(block: Block, rows: int = _MOST_ROWS) -> Iterator[slice]:
-    for start in range(0, block.n_rows, rows):
-        yield slice(start, min(start + rows, block.n_rows))
+def _spans(first: int, stop: int, step: int) -> Iterator[tuple[int, int]]:
+    """Yield the bounds of ``step`` rows at a time; the last have fewer."""
+    return ((start, min(start + step, stop)) for start in range(first, stop, step))
 
 
-def _add(
-    add: Any,  # noqa: ANN401  (a function of C)
-    block: Block,
-    part: slice,
-    columns: Affine,
-    sums: ctypes.Structure,
-    target: Float64,
-    weight: Float64 | None,
-) -> None:
-    """Add some rows of a block, with their targets and weights, to sums."""
-    sums.y, sums.weight = _at(target), _at(weight)
-    X, n, done = block.X, len(target), 0
-    step = n if _is_readable(X) else tile_rows(X.shape[1])
-    if isinstance(X, FileRows):
-        files = _Files(len(X.files), X.files.ctypes.data, X.offsets.ctypes.data)
-        files.bounds, files.first = X.bounds.ctypes.data, part.start
-        files.piece_nbytes, files.piece = len(X.piece), X.piece.ctypes.data
-        rows = _Rows(None, n, *_form(X.dtype, X.shape[1], columns))
-        done, step = add(byref(rows), byref(sums), byref(files)), files.piece_rows
-    # rows in memory; and of files what could not be read: the source's reader retries, and says why
-    while done < n:
-        values = _readable(X[part.start + done : min(part.start + done + step, part.stop)])
-        sums.y, sums.weight = _at(target[done:]), _at(None if weight is None else weight[done:])
-        done += add(byref(_rows(values, columns)), byref(sums), None)
+def _weights(block: Block) -> Iterator[tuple[int, Float64 | None]]:
+    """Yield the number of rows and the weights of each part of a block."""
+    for start, stop in _spans(0, block.n_rows, _PART_ROWS):
+        yield stop - start, None if block.weight is None else block.weight[start:stop]
 
 
-def _is_readable(X: Array | FileRows) -> bool:
+def _files(X: FileRows, first: int) -> ctypes.Structure:
+    """Return the files of rows, to be read from row ``first`` on."""
+    files = _Files(len(X.files), X.files.ctypes.data, X.offsets.ctypes.data, X.bounds.ctypes.data)
+    files.first, files.piece_nbytes, files.piece = first, len(X.piece), X.piece.ctypes.data
+    return files
+
+
+def _is_readable(X: Array) -> bool:
     """Whether loops read these rows where they are."""
-    if isinstance(X, FileRows):
-        return False
     return X.flags.c_contiguous and X.dtype.newbyteorder("=") in _TYPE_NUMBERS
 
 

@@ -15,11 +15,7 @@ from streamreg.kernels import blas
 from streamreg.kernels.base import AS_STORED, Affine, Kernels, KernelSet, Scale
 from streamreg.kernels.groups import group_sums, sorted_groups
 from streamreg.kernels.meat import meat
-from streamreg.kernels.residuals import (
-    ARRAYS_ALIVE,
-    add_residuals,
-    count_in_two_floats,
-)
+from streamreg.kernels.residuals import ARRAYS_ALIVE, add_residuals, count_in_two_floats
 from streamreg.kernels.root import root
 from streamreg.kernels.states import count, move_means
 from streamreg.kernels.tiles import column, room_for, tiles, widen
@@ -46,7 +42,7 @@ _PANEL = 384
 # with more columns of coefficients, one matrix product is faster than one vector at a time
 _FEW_COLUMNS = 4
 # columns are few if they are at most 1 in 8
-_FEW = 8
+FEW = 8
 
 
 def tile_rows(n_features: int) -> int:
@@ -57,12 +53,6 @@ def tile_rows(n_features: int) -> int:
 def gram_tile_rows(n_features: int) -> int:
     """Return the rows of a tile for rank-k updates: about 2 MiB of float64, at least 256."""
     return max(_GRAM_MIN_ROWS, _GRAM_TILE_NBYTES // (8 * n_features))
-
-
-def products_scratch_nbytes(n_features: int, n_columns: int) -> int:
-    """Bytes that :func:`products` needs beside state and block."""
-    rows = tile_rows(n_features)
-    return 8 * (rows * (n_features + 3 * n_columns) + n_columns * n_features)
 
 
 def products(
@@ -79,19 +69,26 @@ def products(
     rows = min(tile_rows(block.X.shape[1]), block.n_rows)
     room = room_for(block.X.dtype, block.X.shape[1], rows, x)
     u_room, added = np.empty((n_columns, rows)), np.empty_like(state.products)
+    su_room = u_room if block.weight is None else np.empty_like(u_room)
     for tile, tile_y, weight in tiles(block, rows):
         z = widen(tile, room, x)
         u = u_room[:, : len(z)]
         _multiply(coefficients.T, z, u)
-        # y - b first: both may be large and close, and their difference is then exact
-        u[:n_targets] -= (column(tile_y[:, :n_targets], y) - bias[:n_targets]).T
+        u[:n_targets] -= _less_bias(tile_y[:, :n_targets], y, bias[:n_targets]).T
         u[n_targets:] += bias[n_targets:, None]
-        su = u if weight is None else u * weight
+        su = u if weight is None else np.multiply(u, weight, out=su_room[:, : len(z)])
         _multiply_rows(su, z, added)
         np.add(state.products, added, out=state.products)
         np.add(state.sums, su.sum(axis=1), out=state.sums)
         np.add(state.rr, np.einsum("ji,ji->j", su[:n_targets], u[:n_targets]), out=state.rr)
         count(np, state, len(z), weight)
+
+
+def _less_bias(stored_y: Array, y: Affine, bias: Float64) -> Float64:
+    """Return y - b: both may be large and close, and their difference is then exact."""
+    target = column(stored_y, y)
+    target -= bias
+    return target
 
 
 def _multiply(coefficients: Float64, z: Float64, out: Float64) -> None:
@@ -124,17 +121,6 @@ def predict(X: Array, coefficients: Float64, intercept: Float64) -> Float64:
             np.matmul(z, coefficients, out=out[start : start + rows])
         out += intercept
     return out
-
-
-def predict_scratch_nbytes(n_features: int) -> int:
-    """Bytes that :func:`predict` needs beside the rows and what it returns."""
-    return 8 * tile_rows(n_features) * n_features
-
-
-def moments_scratch_nbytes(n_features: int, n_targets: int) -> int:
-    """Bytes that :func:`moments` needs beside state and block."""
-    rows = tile_rows(n_features)
-    return 8 * (rows * (n_features + 4 * n_targets + 1) + (2 * n_targets + 6) * n_features)
 
 
 def moments(block: Block, state: MomentsState, *, x_scale: Scale, y_scale: Scale) -> None:
@@ -180,11 +166,6 @@ def add_moments(
         count(np, state, len(tile), weight)
 
 
-def residuals_scratch_nbytes(n_features: int, n_columns: int) -> int:
-    """Bytes that :func:`residuals` needs beside state and block."""
-    return 8 * residuals_rows(n_features) * ((1 + ARRAYS_ALIVE) * n_features + 8 * n_columns)
-
-
 def residuals(
     block: Block,
     state: ResidualState,
@@ -218,13 +199,6 @@ def gram_panels(n_features: int) -> int:
 def gram_columns(n_features: int, panels: range) -> list[slice]:
     """Return the columns of some panels."""
     return [slice(at * _PANEL, min((at + 1) * _PANEL, n_features)) for at in panels]
-
-
-def gram_scratch_nbytes(n_features: int, n_targets: int) -> int:
-    """Bytes that :func:`gram` needs beside state and block."""
-    rows = gram_tile_rows(n_features) + 1
-    copied = n_features // _FEW
-    return 8 * (rows * (n_features + copied + 3 * n_targets + 2) + n_features * (n_targets + 4))
 
 
 def gram(
@@ -358,7 +332,7 @@ def _note_changes(z: Float64, varies: Float64) -> None:
     still = np.flatnonzero(varies == 0)
     if len(still):
         # a few columns are copied; of many, it is cheaper to look at all
-        part = still if _FEW * len(still) <= len(varies) else slice(None)
+        part = still if FEW * len(still) <= len(varies) else slice(None)
         varies[part] = np.maximum(varies[part], z[:, part].any(axis=0))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from streamreg.kernels.base import Affine
 from streamreg.kernels.lapack import add_rows
 from streamreg.kernels.states import count
-from streamreg.kernels.tiles import column, tiles, widen
+from streamreg.kernels.tiles import BUFFERS_NBYTES, column, tiles, widen
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,9 +34,10 @@ def root_tile_rows(size: int) -> int:
     return max(_MIN_ROWS, min(rows, _MOST_TILE_NBYTES // (8 * size)) // _LINE * _LINE)
 
 
-def root_scratch_nbytes(size: int) -> int:
-    """Bytes of a tile of P columns, and of its rows as they are widened."""
-    return 8 * size * (root_tile_rows(size) + 4 * _LINE)
+def root_scratch_nbytes(size: int, n_targets: int) -> int:
+    """Bytes of a tile of P columns, of its rows as they are widened, and of its y."""
+    rows = root_tile_rows(size)
+    return 8 * (size * (rows + 4 * _LINE) + n_targets * rows) + BUFFERS_NBYTES
 
 
 def root(
@@ -65,8 +66,9 @@ def root(
         roots = None if weight is None else np.sqrt(weight)
         room[:n, 0] = 0.0 if not centred else 1.0 if roots is None else roots
         write(tile, Affine(x_scale, shift), roots, room[:n, 1 : d + 1])
-        y = column(tile_y, Affine(y_scale, y_shift))
-        room[:n, d + 1 :] = y if roots is None else y * roots[:, None]
+        room[:n, d + 1 :] = column(tile_y, Affine(y_scale, y_shift))
+        if roots is not None:
+            room[:n, d + 1 :] *= roots[:, None]
         still = np.flatnonzero(state.varies == 0)
         for j in still:
             state.varies[j] = room[:n, 1 + j].any()

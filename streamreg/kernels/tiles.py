@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from streamreg.blocks import Array, Block, Float64
     from streamreg.kernels.base import Affine
 
+# what a function of NumPy allocates while it converts values: 8,192 of each array, some arrays
+BUFFERS_NBYTES = 128 << 10
+
 
 def tiles(block: Block, rows: int) -> Iterator[tuple[Array, Array, Float64 | None]]:
     """Yield X, y and weight of each tile."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from streamreg.blocks import is_read_in_place
 from streamreg.errors import DataCorruptionError, InputError, StreamregError
-from streamreg.formatting import MIB, rows_text
+from streamreg.formatting import MIB, count, rows_text
 from streamreg.sources.base import Kind, Reader, RowGrid, RowSource
 from streamreg.sources.checks import as_rows
 from streamreg.sources.chunk_reader import ChunkReader, heaps_nbytes, joined_nbytes
@@ -219,16 +219,33 @@ class SliceableSource(RowSource):
             if chunks is not None and shape == self.shape:
                 chunks.fill(start, out)
         except (StreamregError, MemoryError):
+            self._require_whole_file(what)
             raise
         # h5py raises OSError for what HDF5 cannot read, other libraries raise anything
         except Exception as error:
             raise DataCorruptionError(
                 f"{what} cannot be read: {type(error).__name__}: {error}"
             ) from error
+        self._require_whole_file(what)
         if shape != self.shape:
             raise DataCorruptionError(
                 f"{self.name} changed during the fit: its shape was {self.shape} and is "
                 f"{shape}. Start again when nothing writes to it"
+            )
+
+    def _require_whole_file(self, what: str) -> None:
+        """Raise :class:`DataCorruptionError` if the file was shortened since HDF5 opened it.
+
+        HDF5 then reads zeros. A file that is written to may be shorter, because HDF5 writes late.
+        """
+        if not self.file or self.dataset.file.mode != "r" or self.dataset.file.driver != "sec2":
+            return
+        file = self.dataset.file.id
+        present, expected = os.fstat(file.get_vfd_handle()).st_size, file.get_filesize()
+        if present < expected:
+            raise DataCorruptionError(
+                f"{what} may be missing: the file has {count(present, 'byte')} where HDF5 found "
+                f"{expected:,}; it was truncated during the fit. Restore it from a copy"
             )
 
 

@@ -485,3 +485,16 @@ def test_predictions_overwrite_only_with_the_option(ingested):
     assert refused.returncode == 2
     assert "--overwrite" in refused.stderr
     assert run(*arguments, "--overwrite", cwd=ingested).returncode == 0
+
+
+def test_the_version_is_printed_even_if_the_environment_names_unknown_kernels():
+    done = subprocess.run(
+        [sys.executable, "-c", "from streamreg.cli import main; main()", "--version"],
+        env={**os.environ, "STREAMREG_KERNELS": "bogus"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.startswith("streamreg ")
+    assert "STREAMREG_KERNELS is 'bogus'" in done.stderr
+    assert done.returncode == 2

@@ -202,3 +202,27 @@ def test_s18_a_folder_that_is_read_only_is_refused():
         denied = pytest.raises(InputError, match=r"yhat\.zarr.*(may not write in|cannot be made)")
         with without_privileges(), denied:
             model.predict(path, out=lab.folder / "yhat.zarr")
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [{}, {"chunks": (100, 4)}, {"chunks": (100, 4), "compression": "gzip"}],
+    ids=["contiguous", "chunks", "gzip"],
+)
+@pytest.mark.parametrize("shortened", ["X", "y"])
+def test_s3_an_hdf5_file_that_is_shortened_during_a_fit(tmp_path, shortened, layout):
+    # HDF5 reads zeros beyond the end
+    h5py = pytest.importorskip("h5py")
+    X, y = np.random.default_rng(0).standard_normal((2, 4000, 4))
+    for name, values in (("X", X), ("y", y[:, 0])):
+        rows = {} if name == "y" and layout else layout
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file.create_dataset(name, data=values, **rows)
+    with h5py.File(tmp_path / "X.h5") as file_X, h5py.File(tmp_path / "y.h5") as file_y:
+        path = tmp_path / f"{shortened}.h5"
+        os.truncate(path, path.stat().st_size - 8_000)
+        model = streamreg.LinearRegression(solver="gd")
+        with pytest.raises(
+            DataCorruptionError, match=rf"rows [\d,]+.[\d,]+ of .*{shortened}.*(truncated|filter)"
+        ):
+            model.fit(file_X["X"], file_y["y"])

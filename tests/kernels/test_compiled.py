@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamreg.blocks import Block, FileRows
+from streamreg.kernels import compiled
 from streamreg.kernels.base import Affine
 from streamreg.kernels.library import LEVELS, load_level
 from streamreg.kernels.registry import load_kernels
@@ -155,3 +157,43 @@ def test_another_kind_of_processors_level_is_refused():
     )
     with pytest.raises(LookupError, match=f"no kernels '{foreign}' that run on this processor"):
         load_kernels(foreign)
+
+
+@pytest.mark.parametrize("level", ALL)
+@pytest.mark.parametrize("d", [3, 50, 900])
+def test_bits_depend_neither_on_the_layout_of_rows_nor_on_how_many_are_copied_at_a_time(
+    monkeypatch, level, d
+):
+    rng = np.random.default_rng(0)
+    n = 150_000 // d + 7
+    X, y = rng.standard_normal((n, d)), rng.standard_normal((n, 3))
+    weight = rng.uniform(0.5, 1.5, n)
+    first = reduced(level, Block(X, y, weight, 0), targets=3)
+    monkeypatch.setattr(compiled, "_COPIED_NBYTES", 1)
+    for copy in (X, np.asfortranarray(X)):
+        others = reduced(level, Block(copy, y, weight, 0), targets=3)
+        for a, b in zip(first, others, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("level", ALL)
+def test_any_byte_of_a_boolean_but_0_is_1(tmp_path, level):
+    stored = np.arange(512, dtype=np.uint8).reshape(64, 8) % 4
+    X, y = stored.view(bool), stored[:, :1].view(bool)
+    plain = Block((stored != 0).astype(float), (stored[:, :1] != 0).astype(float), None, 0)
+    expected = reduced(level, plain)
+    in_files = Stored(tmp_path, X, [0, 64])
+    for block in (Block(X, y, None, 0), Block(in_files.rows, y, None, 0)):
+        for a, b in zip(reduced(level, block), expected, strict=True):
+            np.testing.assert_array_equal(a, b)
+    in_files.close()
+    for a, b in zip(reduced("numpy", Block(X, y, None, 0)), expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-9)
+
+
+def test_loops_whose_structs_differ_from_pythons_are_not_run(monkeypatch):
+    fields = [("m", compiled._INT64)]
+    shorter = type("products", (ctypes.Structure,), {"_fields_": fields})
+    monkeypatch.setattr(compiled, "_STRUCTS", (shorter,))
+    with pytest.raises(TypeError, match=r"struct products has 80 bytes in .* and 8 in Python"):
+        compiled._Loops(load_level(ALL[0]))

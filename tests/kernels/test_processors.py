@@ -27,7 +27,8 @@ def bits(folder, level, compiler, flags, *run_with):
     """Return what the program prints, compiled with the flags of a level."""
     program = folder / f"bits-{level}"
     native = [str(file) for file in sorted(library._NATIVE.glob("*.c"))]
-    command = [compiler, *flags, "-DSOURCES=0u", "-static", "-o", program, PROGRAM, *native]
+    defined = ["-DSOURCES=0u", f'-DLEVEL="{level}"']
+    command = [compiler, *flags, *defined, "-static", "-o", program, PROGRAM, *native]
     subprocess.run(command, check=True)
     done = subprocess.run([*run_with, program], check=True, capture_output=True, text=True)
     return done.stdout

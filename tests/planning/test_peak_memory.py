@@ -55,8 +55,10 @@ def check(kind, path, **how):
     memory.pop("cache", None)
     text = ", ".join(f"{name} {format_nbytes(nbytes)}" for name, nbytes in memory.items())
     assert memory["measured"] <= memory["planned"] <= memory["limit"], text
-    # 2 MiB more, as below: a fit that adds little differs by as much from one run to the next
-    assert memory["planned"] <= 3 * memory["measured"] + 2 * MIB, text
+    # A fit that adds little differs by 2 MiB from one run to the next. Dask's threads hold more or
+    # fewer chunks at once: measured 36 to 60 MiB in runs of one fit.
+    slack = 16 * MIB if kind == "dask" else 2 * MIB
+    assert memory["planned"] <= 3 * memory["measured"] + slack, text
     # what the fit reports: its samples may miss a moment, and it starts a page or two apart
     assert abs(memory["reported"] - memory["measured"]) <= max(2 * MIB, 0.1 * memory["measured"]), (
         text
@@ -93,8 +95,9 @@ class Data:
         shards=None,
         filters=(),
         nbytes=DATA_NBYTES,
+        y_dtype="float64",
     ):
-        layout = f"{chunk_nbytes}-{side_by_side}-{shards}-{len(filters)}"
+        layout = f"{chunk_nbytes}-{side_by_side}-{shards}-{len(filters)}-{y_dtype}"
         name = f"{d}-{codec}-{dtype}-{k}-{nbytes}-{layout}.zarr"
         path = self.folder / name
         if not path.exists():
@@ -113,6 +116,7 @@ class Data:
                 filters=filters,
             )
             array[:] = X
+            y = y.astype(y_dtype)
             group.create_array("y", data=y, chunks=(min(len(y), 100_000), *y.shape[1:]))
             np.save(path / "weight.npy", np.random.default_rng(1).integers(0, 3, len(y)) * 1.0)
         return path
@@ -225,6 +229,16 @@ def test_each_number_of_threads(data, solver, d, n_threads):
 @pytest.mark.parametrize("solver", ["closed_form", "cg"])
 def test_many_targets(data, solver):
     check("zarr", data.zarr(500, k=40), solver=solver)
+
+
+@pytest.mark.parametrize("solver", ["gd", "closed_form"])
+def test_a_hundred_narrow_targets_under_the_least_limit(data, solver):
+    path = data.zarr(100, dtype="float32", k=100, y_dtype="int8", nbytes=32 * MIB)
+    settings = {"solver": solver, "standardize": False}
+    memory = measure("zarr", path, **settings)
+    least = memory["planned"] - memory["cache"]
+    memory = measure("zarr", path, **settings, memory_limit=least)
+    assert memory["measured"] <= memory["planned"] <= memory["limit"], memory
 
 
 @pytest.mark.parametrize("nan_policy", ["raise", "omit"])

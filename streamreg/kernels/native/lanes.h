@@ -7,6 +7,10 @@
 #ifndef STREAMREG_LANES_H
 #define STREAMREG_LANES_H
 
+#ifdef __FAST_MATH__
+#error "-ffast-math would reorder the sums"
+#endif
+
 #include <stdint.h>
 #include <string.h>
 
@@ -21,6 +25,13 @@
 #define REGISTER_LANES 2
 #else
 #define REGISTER_LANES 2
+#endif
+
+/* whether fma_of and fma_vector round once */
+#if defined(__FMA__) || defined(__ARM_NEON)
+#define IS_FUSED 1
+#else
+#define IS_FUSED 0
 #endif
 
 #define N_LANES 8
@@ -42,7 +53,7 @@ typedef struct {
 /* a·b + c of one number */
 INLINE double fma_of(double a, double b, double c)
 {
-#if defined(__FMA__) || defined(__ARM_NEON)
+#if IS_FUSED
     return __builtin_fma(a, b, c);
 #else
     return a * b + c;

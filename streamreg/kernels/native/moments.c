@@ -24,11 +24,12 @@ struct moments {
     double *scratch;      /* `moments_scratch` values */
 };
 
-/* The number of rows of a tile, 256 KiB of float64 or 8 rows, depends on nothing but d. */
-INLINE int64_t tile_rows(int64_t d)
+/* The number of rows of a tile, 256 KiB of float64 or 8 rows, depends on nothing but d. The bits do
+ * not depend on how many rows are added at once, if it is a multiple of these. */
+EXPORT int64_t moments_rows(int64_t d)
 {
-    const int64_t rows = d ? (256 << 10) / (8 * d) : 8;
-    return rows < 8 ? 8 : rows - rows % 4;
+    const int64_t rows = rows_within(256 << 10, d, ROWS);
+    return rows < 8 ? 8 : rows;
 }
 
 /* The number of sums of a tile: means, squares and products with y of d features, k means of y. */
@@ -179,17 +180,15 @@ static void merge(const struct tile *t, const struct moments *m)
 
 static void add(const void *sums, const struct rows *x, int64_t row)
 {
-    struct moments rest = *(const struct moments *)sums;
-    const struct moments *m = &rest;
-    rest.y += row * rest.k;
-    rest.weight = rest.weight ? rest.weight + row : NULL;
-    const int64_t d = x->d, step = tile_rows(d), n_sums = sums_of_tile(d, m->k);
+    const struct moments *m = sums;
+    const int64_t d = x->d, step = moments_rows(d), n_sums = sums_of_tile(d, m->k);
     const int direct = x->type <= FLOAT32 && !x->swapped;
     for (int64_t start = 0; start < x->n; start += step) {
         const int64_t stop = start + step < x->n ? start + step : x->n;
         struct tile t = {
             .values = row_at(x, start), .n = stop - start, .d = d, .scale = x->scale,
-            .y = m->y + start * m->k, .weight = m->weight ? m->weight + start : NULL,
+            .y = m->y + (row + start) * m->k,
+            .weight = m->weight ? m->weight + row + start : NULL,
             .mean = m->scratch, .squares = m->scratch + d, .cross = m->scratch + 2 * d,
             .y_mean = m->scratch + n_sums - m->k,
         };
@@ -218,12 +217,17 @@ static void add(const void *sums, const struct rows *x, int64_t row)
 /* The number of values of scratch memory: the sums of a tile, and a tile that is widened. */
 EXPORT int64_t moments_scratch(int64_t d, int64_t k)
 {
-    return sums_of_tile(d, k) + tile_rows(d) * d;
+    return sums_of_tile(d, k) + moments_rows(d) * d;
+}
+
+EXPORT int64_t moments_nbytes(void)
+{
+    return sizeof(struct moments);
 }
 
 /* Returns how many rows were added: fewer if files could not be read. Files are read in whole
  * tiles, so that the result is bitwise identical to that of rows in memory. */
 EXPORT int64_t add_moments(const struct rows *x, const struct moments *m, struct files *from)
 {
-    return add_pieces(x, from, tile_rows(x->d), m, add);
+    return add_pieces(x, from, moments_rows(x->d), m, add);
 }

@@ -16,7 +16,8 @@ struct files {
     int64_t piece_rows; /* output: rows of a piece */
 };
 
-/* Adds rows to sums; `row` counts the rows of the same add_pieces call before the first one. */
+/* Adds rows to sums. Before the first of them, `row` rows of the same add_pieces call were added:
+ * their y and weights come first. */
 typedef void (*add_rows_to)(const void *sums, const struct rows *rows, int64_t row);
 
 /* Add the rows in memory, or, unless `from` is NULL, those of files in pieces of a multiple of `step`

@@ -1,4 +1,4 @@
-/* What this processor can do, and which sources were compiled. Built for the baseline. */
+/* What this processor can do, and what was compiled. `best_level` is called in the baseline only. */
 #include "lanes.h"
 
 #if defined(__x86_64__)
@@ -41,4 +41,16 @@ EXPORT int best_level(void)
 EXPORT uint32_t sources(void)
 {
     return SOURCES;
+}
+
+/* The level that they were compiled for, such as "v3". */
+EXPORT const char *level(void)
+{
+    return LEVEL;
+}
+
+/* Whether products are fused with sums. */
+EXPORT int is_fused(void)
+{
+    return IS_FUSED;
 }

@@ -147,10 +147,7 @@ INLINE void add_type(int type, const struct rows *x, int64_t start, int64_t stop
 
 static void add(const void *sums, const struct rows *x, int64_t row)
 {
-    struct products rest = *(const struct products *)sums;
-    const struct products *p = &rest;
-    rest.y += row * rest.k;
-    rest.weight = rest.weight ? rest.weight + row : NULL;
+    const struct products *p = sums;
     /* with more columns a tile is read once for each pair of them, from the cache */
     const int64_t step = p->m <= COLUMNS && is_direct(x) ? x->n : widened_rows(x->d);
     for (int64_t start = 0; start < x->n; start += step) {
@@ -160,11 +157,11 @@ static void add(const void *sums, const struct rows *x, int64_t row)
             struct rows tile = {
                 .values = p->scratch, .n = stop - start, .d = x->d, .type = FLOAT64, .in_cache = 1,
             };
-            add_type(FLOAT64, &tile, 0, tile.n, p, start);
+            add_type(FLOAT64, &tile, 0, tile.n, p, row + start);
         } else if (x->type == FLOAT64) {
-            add_type(FLOAT64, x, start, stop, p, start);
+            add_type(FLOAT64, x, start, stop, p, row + start);
         } else {
-            add_type(FLOAT32, x, start, stop, p, start);
+            add_type(FLOAT32, x, start, stop, p, row + start);
         }
     }
 }
@@ -173,6 +170,18 @@ static void add(const void *sums, const struct rows *x, int64_t row)
 EXPORT int64_t products_scratch(int64_t d)
 {
     return widened_rows(d) * d;
+}
+
+EXPORT int64_t products_nbytes(void)
+{
+    return sizeof(struct products);
+}
+
+/* The bits do not depend on how many rows are added at once, if it is a multiple of these. */
+EXPORT int64_t products_rows(int64_t d)
+{
+    (void)d;
+    return ROWS;
 }
 
 /* Returns how many rows were added: fewer if files could not be read. */

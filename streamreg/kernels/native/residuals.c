@@ -31,7 +31,7 @@ struct residuals {
 /* The exact error of the rounded product p of a and b. */
 INLINE double product_error(double a, double b, double p)
 {
-#if defined(__FMA__) || defined(__ARM_NEON)
+#if IS_FUSED
     return __builtin_fma(a, b, -p);
 #else
     /* Dekker 1971: halves of 26 bits, whose products are exact */
@@ -44,7 +44,7 @@ INLINE double product_error(double a, double b, double p)
 
 INLINE vector vector_error(vector a, vector b, vector p)
 {
-#if defined(__FMA__) || defined(__ARM_NEON)
+#if IS_FUSED
     return fma_vector(a, b, -p);
 #else
     EACH_LANE p[i_] = product_error(a[i_], b[i_], p[i_]);
@@ -180,43 +180,47 @@ INLINE void add_column(const double *rows, int64_t n, int64_t d, const struct re
     }
 }
 
-/* Rows of a tile: 32 KiB, which stay in the first-level cache. */
-INLINE int64_t tile_rows(int64_t d)
+/* Rows of a tile: 32 KiB, which stay in the first-level cache. The bits do not depend on how many
+ * rows are added at once, if it is a multiple of these. */
+EXPORT int64_t residuals_rows(int64_t d)
 {
-    const int64_t rows = d ? (32 << 10) / (8 * d) / N_ROWS * N_ROWS : N_ROWS;
-    return rows > N_ROWS ? rows : N_ROWS;
+    return rows_within(32 << 10, d, N_ROWS);
 }
 
 static void add(const void *sums, const struct rows *x, int64_t row)
 {
-    struct residuals rest = *(const struct residuals *)sums;
-    const struct residuals *p = &rest;
-    rest.y += row * rest.k;
-    rest.weight = rest.weight ? rest.weight + row : NULL;
-    const int64_t d = x->d, step = tile_rows(d);
+    const struct residuals *p = sums;
+    const int64_t d = x->d, step = residuals_rows(d);
     for (int64_t start = 0; start < x->n; start += step) {
         const int64_t n = x->n - start < step ? x->n - start : step;
-        const double *rows = (const double *)x->values + start * d;
+        const int64_t padding_rows = (N_ROWS - n % N_ROWS) % N_ROWS;
+        const double *rows = row_at(x, start);
         const int is_aligned = (uintptr_t)x->values % sizeof(double) == 0;
-        if (!is_direct(x) || x->type != FLOAT64 || !is_aligned || n % N_ROWS) {
+        /* add_column reads whole groups of aligned float64 rows; others are copied first */
+        if (!is_direct(x) || x->type != FLOAT64 || !is_aligned || padding_rows) {
             widen(x, start, start + n, p->scratch);
-            memset(p->scratch + n * d, 0, (size_t)((N_ROWS - n % N_ROWS) % N_ROWS * d) * sizeof(double));
+            memset(p->scratch + n * d, 0, (size_t)(padding_rows * d) * sizeof(double));
             rows = p->scratch;
         }
         for (int64_t column = 0; column < p->m; column++)
-            add_column(rows, n, d, p, column, start);
+            add_column(rows, n, d, p, column, row + start);
     }
 }
 
 /* Values of scratch memory, for rows that are widened. */
 EXPORT int64_t residuals_scratch(int64_t d)
 {
-    return tile_rows(d) * d;
+    return residuals_rows(d) * d;
+}
+
+EXPORT int64_t residuals_nbytes(void)
+{
+    return sizeof(struct residuals);
 }
 
 /* Whole tiles of files, so that the bits are those of rows in memory. Returns how many rows were
  * added: fewer if files could not be read. */
 EXPORT int64_t add_residuals(const struct rows *x, const struct residuals *p, struct files *from)
 {
-    return add_pieces(x, from, tile_rows(x->d), p, add);
+    return add_pieces(x, from, residuals_rows(x->d), p, add);
 }

@@ -13,6 +13,7 @@ enum type {
     FLOAT64, FLOAT32, FLOAT16,
     INT8, INT16, INT32, INT64,
     UINT8, UINT16, UINT32, UINT64,
+    BOOL, /* one byte: any value but 0 is 1 */
 };
 
 /* n rows of d values in C order; a stored value x stands for x·scale - shift */
@@ -69,11 +70,17 @@ INLINE const void *row_at(const struct rows *x, int64_t row)
 /* Write rows `start` to `stop` of x to `out` as float64, scaled and shifted. */
 void widen(const struct rows *x, int64_t start, int64_t stop, double *out);
 
+/* Rows of `nbytes` of float64: a multiple of `step`, and at least `step`. */
+INLINE int64_t rows_within(int64_t nbytes, int64_t d, int64_t step)
+{
+    const int64_t rows = d ? nbytes / (8 * d) : 0;
+    return rows < step ? step : rows - rows % step;
+}
+
 /* Rows of a tile that is widened: 32 KiB, which stay in the first-level cache. */
 INLINE int64_t widened_rows(int64_t d)
 {
-    const int64_t rows = d ? (32 << 10) / (8 * d) : 4;
-    return rows < 4 ? 4 : rows - rows % 4;
+    return rows_within(32 << 10, d, ROWS);
 }
 
 #endif

@@ -51,11 +51,13 @@ WIDEN(widen_uint8, uint8_t, 1, uint8_t, (double))
 WIDEN(widen_uint16, uint16_t, 2, uint16_t, (double))
 WIDEN(widen_uint32, uint32_t, 4, uint32_t, (double))
 WIDEN(widen_uint64, uint64_t, 8, uint64_t, (double))
+WIDEN(widen_bool, uint8_t, 1, uint8_t, (double)!!)
 
 static void (*const widen_type[])(const char *, int64_t, int, double *) = {
     widen_float64, widen_float32, widen_float16,
     widen_int8, widen_int16, widen_int32, widen_int64,
     widen_uint8, widen_uint16, widen_uint32, widen_uint64,
+    widen_bool,
 };
 
 void widen(const struct rows *x, int64_t start, int64_t stop, double *out)

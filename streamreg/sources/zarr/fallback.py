@@ -13,6 +13,7 @@ import numpy as np
 
 from streamreg.errors import DataCorruptionError, InputError, Remedy, StreamregError
 from streamreg.sources.chunk_reader import ChunkReader
+from streamreg.sources.open_files import cure_of
 from streamreg.sources.retries import retried
 from streamreg.sources.zarr.presence import Presence
 
@@ -99,9 +100,7 @@ class FallbackReader(ChunkReader):
             except Exception:  # noqa: BLE001  (the same error, now of one chunk)
                 damaged = at
                 break
-        remedy = "Restore it from a copy, or rewrite it"
-        if isinstance(error, PermissionError):
-            remedy = "Give this user the right to read it"
+        remedy = cure_of(error) or "Restore it from a copy, or rewrite it"
         why = f"{type(error).__name__}: {error}"
         return DataCorruptionError(f"{stored.chunk_text(damaged)} cannot be read: {why}. {remedy}")
 

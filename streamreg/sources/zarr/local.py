@@ -14,6 +14,7 @@ from streamreg.errors import DataCorruptionError
 from streamreg.formatting import count
 from streamreg.sources.chunk_reader import ChunkReader, RowBuffer
 from streamreg.sources.file_stamps import changed
+from streamreg.sources.open_files import Allowance, cure_of, is_exhausted
 from streamreg.sources.retries import read_whole, retried
 from streamreg.sources.zarr.codecs import ChunkCodec, DamagedChunkError
 from streamreg.sources.zarr.layout import locate
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 # not blocking, because the open of a pipe would never return
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-# the most files open at once, for the chunks of one block
-_MOST_FILES = 64
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,7 @@ class LocalReader(ChunkReader):
         self._indices: dict[Place, Array] = {}
         # descriptors of open files, by place: those of the last chunk, or of the last ``parts``
         self._open: dict[Place, int] = {}
+        self._allowance = Allowance()
 
     def read(self, start: int, stop: int) -> Array:
         if not self._files.codec.is_plain:
@@ -81,11 +81,19 @@ class LocalReader(ChunkReader):
         spans = source.grid.spans(start, stop)
         chunks = [source.side_by_side(chunk_row)[0] for chunk_row, _, _ in spans]
         files = {source.split(chunk)[0] for chunk in chunks}
-        if len(files) > _MOST_FILES:
-            return None
         self._close_all_but(files)
+        if not self._allowance.resize(len(files)):
+            self.close()
+            return None
         for (chunk_row, low, high), chunk in zip(spans, chunks, strict=True):
-            span = self._locate(chunk)
+            try:
+                span = self._locate(chunk)
+            except DataCorruptionError as error:
+                if not is_exhausted(error.__cause__):
+                    raise
+                # ``read`` opens one file at a time
+                self.close()
+                return None
             if span is None:
                 return None
             self._require_size(chunk, span[2])
@@ -117,6 +125,7 @@ class LocalReader(ChunkReader):
 
     def close(self) -> None:
         self._close_all_but(set())
+        self._allowance.resize(0)
 
     def _close_all_but(self, files: set[Place]) -> None:
         for file_at in self._open.keys() - files:
@@ -206,9 +215,8 @@ class LocalReader(ChunkReader):
                 raise changed(self._source.chunk_text(chunk)) from None
             return None
         except OSError as error:
-            is_denied = isinstance(error, PermissionError)
-            remedy = "Give this user the right to read it" if is_denied else ""
-            raise self._error(chunk, f"cannot be opened: {error.strerror}", remedy) from error
+            what = f"cannot be opened: {error.strerror}"
+            raise self._error(chunk, what, cure_of(error)) from error
         if not stat.S_ISREG(status.st_mode):
             raise self._error(chunk, "is not a regular file")
         if status.st_size == 0:

@@ -38,9 +38,10 @@ class Inference:
     params: Float64  # (K, P)
     bse: Float64  # (K, P) standard errors
     nobs: int  # rows with positive weight
-    rank: int  # of the columns and the intercept
+    rank: int | None  # of the columns and the intercept; None: not known
     has_intercept: bool
-    is_centred: bool  # whether tss is about the mean: an intercept, or columns that span one
+    # whether tss is about the mean: an intercept, or columns that span one; None: not known
+    is_centred: bool | None
     rss: Float64  # (K,) Σ sᵢ rᵢ²
     tss: Float64  # (K,) Σ sᵢ (yᵢ - ȳ)², or Σ sᵢ yᵢ²
     log_weight_sum: float = 0.0  # Σ log sᵢ
@@ -58,17 +59,19 @@ class Inference:
         return len(self.params)
 
     @property
-    def df_model(self) -> int:
-        """Degrees of freedom of the model: the rank, without that of a constant."""
+    def df_model(self) -> float:
+        """Degrees of freedom of the model: the rank, without that of a constant; NaN: not known."""
+        if self.rank is None or self.is_centred is None:
+            return np.nan
         return self.rank - self.is_centred
 
     @property
-    def df_resid(self) -> int:
-        """Degrees of freedom of the residuals: rows less rank."""
-        return self.nobs - self.rank
+    def df_resid(self) -> float:
+        """Degrees of freedom of the residuals: rows less rank; NaN if that is not known."""
+        return np.nan if self.rank is None else self.nobs - self.rank
 
     @property
-    def df_t(self) -> int | None:
+    def df_t(self) -> float | None:
         """Degrees of freedom of t: ``df_resid``, of "cluster" G - 1; None: the normal is used."""
         if self.cov_type == NONROBUST:
             return self.df_resid
@@ -112,7 +115,8 @@ class Inference:
     @property
     def rsquared_adj(self) -> Float64:
         """R² adjusted for the degrees of freedom, (K,)."""
-        share = (self.nobs - self.is_centred) / self._freedom
+        centred = np.nan if self.is_centred is None else self.is_centred
+        share = (self.nobs - centred) / self._freedom
         return np.asarray(1 - share * (1 - self.rsquared))
 
     @property
@@ -141,12 +145,12 @@ class Inference:
     @property
     def aic(self) -> Float64:
         """Akaike's information criterion, (K,)."""
-        return np.asarray(2 * self.rank - 2 * self.llf)
+        return np.asarray(2 * self._rank - 2 * self.llf)
 
     @property
     def bic(self) -> Float64:
         """The Bayesian information criterion, (K,)."""
-        return np.asarray(np.log(self.nobs) * self.rank - 2 * self.llf)
+        return np.asarray(np.log(self.nobs) * self._rank - 2 * self.llf)
 
     def cov_params(self, target: int = 0) -> Float64 | None:
         """Return the covariance of the coefficients of a target, (P, P), if it was kept."""
@@ -184,6 +188,7 @@ class Inference:
         if known["cov_type"] not in COV_TYPES:
             raise ValueError(f"its cov_type is {known['cov_type']!r}")
         groups, covariance, wald = known["n_groups"], known["covariance"], known["wald"]
+        centred = known["is_centred"]
         if (groups is None) != (known["cov_type"] != CLUSTER):
             raise ValueError("groups belong to the type 'cluster'")
         return cls(
@@ -192,9 +197,9 @@ class Inference:
             params=_array(params, (k, p), "params"),
             bse=_array(known["bse"], (k, p), "bse", least=0.0),
             nobs=_count(known["nobs"], "nobs"),
-            rank=_count(known["rank"], "rank"),
+            rank=None if known["rank"] is None else _count(known["rank"], "rank"),
             has_intercept=_flag(known["has_intercept"], "has_intercept"),
-            is_centred=_flag(known["is_centred"], "is_centred"),
+            is_centred=None if centred is None else _flag(centred, "is_centred"),
             rss=_array(known["rss"], (k,), "rss", least=0.0),
             tss=_array(known["tss"], (k,), "tss", least=0.0),
             log_weight_sum=float(_array(known["log_weight_sum"], (), "log_weight_sum")),
@@ -203,6 +208,11 @@ class Inference:
             covariance=None if covariance is None else _array(covariance, (p, p), "covariance"),
             is_partial=_flag(known["is_partial"], "is_partial"),
         )
+
+    @property
+    def _rank(self) -> float:
+        """The rank; NaN if it is not known."""
+        return np.nan if self.rank is None else self.rank
 
     @property
     def _freedom(self) -> float:

@@ -142,6 +142,10 @@ class Summary:
             notes.append("nan: the data do not determine this coefficient.")
         if i.is_partial:
             notes.append("nan: this standard error was not asked for, or not found.")
+        if i.rank is None:
+            notes.append("nan: how many columns depend on others is not known.")
+        if i.is_centred is None:
+            notes.append("nan: whether a sum of columns is constant is not known.")
         if i.df_resid <= 0:
             notes.append("nan: there are no more rows than coefficients.")
         return notes

@@ -202,7 +202,9 @@ class ConjugateGradient(IterativeSolver):
         start_norm = start.norm
         goal = np.append(max(self.tol, _LEAST_TOL) * start_norm, 0.0)
         goal[:-1][start.arrived] = np.inf
-        if start.is_warm and (np.linalg.norm(start.now.gradient, axis=0) <= goal[:-1]).all():
+        # standard errors need the check, which finds columns that depend on others
+        is_done = start.is_warm and self.request is None
+        if is_done and (np.linalg.norm(start.now.gradient, axis=0) <= goal[:-1]).all():
             # the given weights are the answer
             known[...] = 0.0
         none = Directions.none(size)
@@ -332,13 +334,19 @@ class ConjugateGradient(IterativeSolver):
         return list(dependent_column_warnings(problem, last.error[:-1, 0], start.duplicates))
 
     def infer(
-        self, coordinates: Coordinates, last: Iterate, w: Float64, b: Float64
+        self, start: Start, last: Iterate, w: Float64, b: Float64
     ) -> tuple[Inference | None, list[str]]:
         if self.request is None:
             return None, []
-        theta = last.point.theta(coordinates)
-        fitted = Fitted(w, b, theta, last.loss)
-        return infer_contrasts(coordinates, fitted, self.request, self.max_epochs)
+        theta = last.point.theta(start.coordinates)
+        is_full_rank = (
+            start.has_enough_rows
+            and not start.duplicates
+            and last._replace(wanted=np.asarray(_CHECKED)).is_checked
+            and not last.is_dependent
+        )
+        fitted = Fitted(w, b, theta, last.loss, is_full_rank=bool(is_full_rank))
+        return infer_contrasts(start.coordinates, fitted, self.request, self.max_epochs)
 
     def answer(self, coordinates: Coordinates, last: Iterate) -> tuple[Float64, Float64]:
         point = last.point

@@ -17,6 +17,7 @@ from streamreg.accumulators.gradient import gradient_nbytes
 from streamreg.errors import Message, Parameter, Remedy
 from streamreg.inference.result import Inference
 from streamreg.solvers.base import Footprint, PassFootprint
+from streamreg.solvers.constant import find_constant
 from streamreg.solvers.standard_errors import terms_of
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 # the error of aᵀz is the square of that of z: this is some 16 digits, less twice those that the
 # condition number takes
 _TOLERANCE = 1e-9
+# of 1 from sums of columns, squared: what conjugate gradients leave is smaller
+_LARGE_DISTANCE = 1e-4
 # arrays as large as θ for each combination: a, z, its residual, direction, ∇²f·d and temporaries
 _VECTORS = 12
 
@@ -40,6 +43,7 @@ class Fitted(NamedTuple):
     b: Float64  # (K,)
     theta: Float64  # (D + 1, K) in coordinates
     loss: Float64  # (K,) f
+    is_full_rank: bool  # whether no column is known, or suspected, to depend on others
 
 
 class Inverse(NamedTuple):
@@ -57,6 +61,7 @@ def with_contrasts(
     if request is None or request.columns is None:
         return footprint
     d, k, m = problem.n_features, problem.n_targets, len(request.columns) + 1
+    n_more = min(footprint.n_passes, max_epochs) * (1 if problem.fit_intercept else 2)
     passes = (
         PassFootprint(*gradient_nbytes(d, m, 0)),
         PassFootprint(*contrasts_nbytes(d, k, m)),
@@ -64,7 +69,7 @@ def with_contrasts(
     return footprint._replace(
         passes=(*footprint.passes, *passes),
         solver_nbytes=footprint.solver_nbytes + 8 * _VECTORS * (d + 1) * m,
-        n_passes=footprint.n_passes + min(footprint.n_passes, max_epochs) + 1,
+        n_passes=footprint.n_passes + n_more + 1,
     )
 
 
@@ -84,9 +89,9 @@ def infer_contrasts(
     inverse = _solve(coordinates, contrasts, max_epochs)
     sums = _sums(coordinates, np.hstack([fitted.theta, inverse.z]))
     s, y = float(sums.s), np.frexp(coordinates.units.y)[1] - 1
-    rank = int(np.isfinite(scale).sum()) + problem.fit_intercept
+    rank = int(np.isfinite(scale).sum()) + problem.fit_intercept if fitted.is_full_rank else None
     first = 1 - problem.fit_intercept
-    tss = sums.yy - (sums.y**2 / s if problem.fit_intercept else 0.0)
+    is_centred, tss = _total(coordinates, sums, max_epochs)
     result = Inference(
         cov_type=request.cov_type,
         terms=terms_of(problem),
@@ -95,7 +100,7 @@ def infer_contrasts(
         nobs=int(sums.n),
         rank=rank,
         has_intercept=problem.fit_intercept,
-        is_centred=problem.fit_intercept,
+        is_centred=is_centred,
         rss=np.ldexp(2 * fitted.loss * s, -2 * y),
         tss=np.ldexp(tss, -2 * y),
         wald=np.full(problem.n_targets, np.nan) if request.is_robust else None,
@@ -113,7 +118,7 @@ def infer_contrasts(
     bse[:, 1 + chosen] = np.ldexp(deviations[:, : len(chosen)], x[chosen] - y[:, None])
     if problem.fit_intercept:
         bse[:, 0] = np.ldexp(deviations[:, -1], -y)
-    return replace(result, bse=bse[:, first:]), _warnings(inverse, max_epochs)
+    return replace(result, bse=bse[:, first:]), _warnings(result, inverse, max_epochs)
 
 
 def _sums(coordinates: Coordinates, both: Float64) -> ContrastState:
@@ -129,6 +134,36 @@ def _sums(coordinates: Coordinates, both: Float64) -> ContrastState:
         None if (y_unit == 1).all() else y_unit,
     )
     return coordinates.reduce(statistic)
+
+
+def _total(
+    coordinates: Coordinates, sums: ContrastState, max_epochs: int
+) -> tuple[bool | None, Float64]:
+    """Return whether R² is about the mean, and Σ sᵢ (yᵢ - ȳ)² or Σ sᵢ yᵢ², in the units."""
+    s, problem = sums.s, coordinates.problem
+    if problem.fit_intercept:
+        return True, sums.yy - sums.y**2 / s
+    # Σ sᵢ xᵢ/Σs is ∇²f times the intercept's direction
+    one = np.zeros((problem.n_features + 1, 1))
+    one[-1] = 1.0
+    mean = coordinates.products(one)[:-1]
+
+    def solve(right: Float64) -> Float64 | None:
+        inverse = _solve(coordinates, np.vstack([right, np.zeros((1, 1))]), max_epochs)
+        return None if np.isnan(inverse.variances).any() else inverse.z[:-1]
+
+    found = find_constant(
+        coordinates.reduce,
+        coordinates.units,
+        coordinates.scale,
+        mean,
+        problem.n_targets,
+        solve,
+        large=_LARGE_DISTANCE,
+    )
+    if found.is_spanned is None:
+        return None, np.full_like(sums.yy, np.nan)
+    return found.is_spanned, found.y_variance * s if found.is_spanned else sums.yy
 
 
 def _solve(coordinates: Coordinates, contrasts: Float64, max_epochs: int) -> Inverse:
@@ -154,15 +189,38 @@ def _solve(coordinates: Coordinates, contrasts: Float64, max_epochs: int) -> Inv
     return Inverse(z, np.where(found, np.sum(contrasts * z, axis=0), np.nan), epoch)
 
 
-def _warnings(inverse: Inverse, max_epochs: int) -> list[str]:
+def _warnings(result: Inference, inverse: Inverse, max_epochs: int) -> list[str]:
+    warnings = list[str]()
+    if result.rank is None:
+        warnings.append(
+            Message(
+                "columns depend on others, or may: conjugate gradients do not tell how many, so "
+                "all figures that need degrees of freedom are NaN. Leave such columns out, or "
+                "pass ",
+                Remedy("solver", "qr"),
+                " or ",
+                Remedy("solver", "closed_form"),
+            )
+        )
+    if result.is_centred is None:
+        warnings.append(
+            Message(
+                "whether a sum of columns is constant was not found, so R², F and what follows "
+                "from them are NaN. Raise ",
+                Remedy("max_epochs"),
+                ", or pass ",
+                Remedy("solver", "qr"),
+            )
+        )
     if not np.isnan(inverse.variances).any():
-        return []
+        return warnings
     return [
+        *warnings,
         Message(
             "not all standard errors were found within ",
             Parameter("max_epochs", max_epochs),
             ": those are NaN. Raise ",
             Remedy("max_epochs"),
             ", or leave out columns that depend on others",
-        )
+        ),
     ]

@@ -103,6 +103,8 @@ def solution_of(
     if request is not None:
         inference, more = infer(equations, found, request, n_rows, sums.s, refines=keeper == ROOT)
         warnings += more
+        if keeper == GRAM and inference.is_centred is None:
+            status = Status.COARSE_GRAM
     return Solution(
         w,
         b,

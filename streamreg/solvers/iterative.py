@@ -82,13 +82,13 @@ class IterativeSolver(Solver):
 
     def infer(
         self,
-        coordinates: Coordinates,
+        start: Start,
         last: Any,  # noqa: ANN401
         w: Float64,
         b: Float64,
     ) -> tuple[Inference | None, list[str]]:
         """Return standard errors, if they are asked for, and warnings about them."""
-        del coordinates, last, w, b
+        del start, last, w, b
         return None, []
 
     def identity(self) -> dict[str, Any]:
@@ -127,7 +127,7 @@ class IterativeSolver(Solver):
         status = status or self.status_at_end(iterate)
         warnings = start.warnings + self.end_warnings(start, iterate, status)
         w, b = self.answer(coordinates, iterate)
-        inference, more = self.infer(coordinates, iterate, w, b)
+        inference, more = self.infer(start, iterate, w, b)
         return Solution(
             w,
             b,

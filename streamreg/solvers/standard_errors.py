@@ -11,6 +11,7 @@ from streamreg.accumulators.moments import Moments
 from streamreg.formatting import count
 from streamreg.inference.result import CONSTANT, Inference
 from streamreg.solvers.base import PassFootprint
+from streamreg.solvers.constant import find_constant
 from streamreg.solvers.refined_inverse import refined_inverse_nbytes
 from streamreg.solvers.robust_errors import robust_passes, robust_spread
 from streamreg.solvers.spread import WIDTH, keeps_covariance, nonrobust_spread
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 # a bound of the relative error of standard errors, above which users are warned
 _LARGE_ERROR = 1e-6
 # the squared distance of two unit vectors that are equal but for rounding
-_ROUNDING, _MOST_ROUNDING = 1e-13, 1e-6
+_ROUNDING = 1e-13
+# corrections with a larger one may not show whether a sum of columns is constant
+_MOST_CONTRACTION = 0.1
 
 
 def terms_of(problem: Problem) -> tuple[str, ...]:
@@ -71,11 +74,11 @@ def infer(
     """
     problem = equations.problem
     moments = None if problem.fit_intercept else _moments(equations)
-    is_centred = moments is None or _spans_constant(equations, moments)
+    is_centred = True if moments is None else _spans_constant(equations, moments)
     warnings = list[str]()
     if request.is_robust:
         spread, warnings = robust_spread(equations, found, request, n_rows, weight_sum)
-        if moments is not None and is_centred:
+        if moments is not None and is_centred is not False:
             # as in statsmodels: which weights would have to be 0 is not known
             spread = spread._replace(wald=np.nan)
     else:
@@ -84,6 +87,8 @@ def infer(
     y_variance = equations.y_size**2
     if moments is not None and is_centred:
         y_variance = moments.y_variance
+    if is_centred is None:
+        y_variance = np.full_like(y_variance, np.nan)
     y = _exponents(equations.units.y)
     w, b = equations.weights(found.point)
     params = np.vstack([b, w]) if problem.fit_intercept else w
@@ -155,13 +160,30 @@ def _moments(equations: Equations) -> MomentsResult:
     return equations.reduce(Moments(problem.n_features, problem.n_targets, scaling))
 
 
-def _spans_constant(equations: Equations, moments: MomentsResult) -> bool:
-    """Whether a sum of the columns is constant: 1 - x̄ᵀ(XᵀX/Σs)⁺x̄, a squared distance, is 0."""
-    triangle = equations.factor.triangle
+def _spans_constant(equations: Equations, moments: MomentsResult) -> bool | None:
+    """Whether a sum of the columns is constant: 1 - x̄ᵀ(XᵀX/Σs)⁺x̄, a squared distance, is 0.
+
+    Where the factor does not tell, passes do; None: neither does.
+    """
     mean = np.asfortranarray((moments.mean / equations.scale)[:, None])
+    triangle, contraction = equations.factor.triangle, equations.contraction
     inside = triangle.whiten(mean, np.empty_like(mean, order="F"))
-    distance = 1 - float(np.sum(inside**2))
-    return distance <= max(_ROUNDING, min(equations.contraction, _MOST_ROUNDING))
+    if 1 - float(np.sum(inside**2)) > max(_ROUNDING, contraction):
+        return False
+
+    def solve(right: Float64) -> Float64 | None:
+        return equations.factor.solve(right) if contraction < _MOST_CONTRACTION else None
+
+    found = find_constant(
+        equations.reduce,
+        equations.units,
+        equations.scale,
+        mean,
+        equations.problem.n_targets,
+        solve,
+        large=contraction,
+    )
+    return found.is_spanned
 
 
 def _exponents(powers: Float64) -> np.ndarray[tuple[int], np.dtype[np.int32]]:

@@ -65,13 +65,42 @@ def test_columns_may_be_named(rows):
 def test_a_column_that_depends_on_others_is_nan(rows):
     X, y, _ = rows
     columns = np.column_stack([X[:, :3], X[:, 0], np.ones(len(X))])
-    model = LinearRegression(
-        solver="cg", cov_type="nonrobust", inference_for=[1, 3, 4], max_epochs=60
-    )
+    model = LinearRegression(solver="cg", cov_type="HC0", inference_for=[1, 3, 4], max_epochs=60)
     with pytest.warns(DataWarning) as caught:
         model.fit(columns, y)
     assert any("not all standard errors were found" in str(each.message) for each in caught)
     assert np.flatnonzero(np.isfinite(model.bse_)).tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("table", ["equal columns", "indicators"])
+def test_figures_that_need_the_rank_are_nan_where_columns_depend_on_others(rows, table):
+    X, y, _ = rows
+    indicators = np.eye(3)[np.arange(len(X)) % 3]
+    columns = np.column_stack([X[:, :3], X[:, 0] if table == "equal columns" else indicators])
+    model = LinearRegression(solver="cg", cov_type="nonrobust", inference_for=[1], max_epochs=60)
+    with pytest.warns(DataWarning) as caught:
+        model.fit(columns, y)
+    assert any("columns depend on others" in str(each.message) for each in caught)
+    for name in ("bse", "rsquared_adj", "fvalue", "f_pvalue", "aic", "bic", "df_resid", "scale"):
+        assert np.isnan(getattr(model, f"{name}_")).all()
+    expected = sm.OLS(y, np.linalg.qr(np.column_stack([np.ones(len(X)), columns[:, :-1]]))[0]).fit()
+    np.testing.assert_allclose(
+        [model.rsquared_, model.llf_], [expected.rsquared, expected.llf], rtol=1e-9
+    )
+    assert "depend on others is not known" in str(model.summary())
+
+
+@pytest.mark.parametrize("y_mean", [10, 1e6])
+def test_a_constant_among_sums_of_columns_is_found(rows, y_mean):
+    X, y, weight = rows
+    columns = np.column_stack([np.eye(3)[np.arange(len(X)) % 3], X[:, :2] / [1, 1e3]])
+    y = y_mean + columns[:, 3] + y / np.std(y)
+    model = LinearRegression(
+        solver="cg", cov_type="nonrobust", inference_for=[3], fit_intercept=False
+    ).fit(columns, y, weight)
+    expected = sm.WLS(y, columns, weights=weight).fit()
+    for name in ("rsquared", "rsquared_adj", "fvalue", "df_model", "aic"):
+        np.testing.assert_allclose(getattr(model, f"{name}_"), getattr(expected, name), rtol=1e-7)
 
 
 class Wide:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import statsmodels.api as sm
 from wide_errors import standard_errors
 
 from streamreg import LinearRegression
@@ -119,6 +120,27 @@ def test_few_certain_digits_are_said():
     with pytest.warns(DataWarning) as caught:
         LinearRegression(solver="qr", cov_type="nonrobust").fit(X, noise(rng, X))
     assert any("of the standard errors are certain" in str(each.message) for each in caught)
+
+
+@pytest.mark.parametrize("far", [1e3, 1e4, 1e5])
+@pytest.mark.parametrize("solver", ["auto", "closed_form", "qr", "cg"])
+def test_columns_far_from_0_are_no_constant(solver, far):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((N, 4)) + far
+    y = X @ [1, 2, 1, -4] + rng.standard_normal(N)
+    with warnings.catch_warnings():
+        # of columns that are nearly dependent, and of few digits
+        warnings.simplefilter("ignore")
+        model = LinearRegression(
+            solver=solver,
+            cov_type="nonrobust",
+            inference_for=[0] if solver == "cg" else None,
+            fit_intercept=False,
+        ).fit(X, y)
+    # R² about 0, where statsmodels finds no constant
+    expected = sm.OLS(y, X).fit()
+    assert not expected.k_constant
+    np.testing.assert_allclose(model.rsquared_, expected.rsquared, rtol=1e-10)
 
 
 @pytest.mark.parametrize("cov_type", ["HC2", "HC3"])

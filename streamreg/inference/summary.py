@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _WIDTH = 92
 # numbers outside these are written with an exponent
 _SMALL, _LARGE = 1e-3, 1e6
+# of the sum of squares: R warns from there too
+_PERFECT = 1e-30
 _SMALLER_SAMPLE = {
     "HC0": "(HC0, White) without a correction for small samples",
     "HC1": "(HC1) times n/(n - k)",
@@ -121,7 +123,8 @@ class Summary:
         shown = len(i.terms) if self.most_terms is None else self.most_terms
         for term, row in list(zip(i.terms, columns, strict=True))[:shown]:
             coefficient, error, t, p, log_p, low, high = row
-            cells = [number(coefficient), number(error), f"{t:.3f}", f"{p:.3f}", f"{log_p:.1f}"]
+            tests = [_short(t, 3), f"{p:.3f}", _short(log_p, 1)]
+            cells = [number(coefficient), number(error), *tests]
             table.add_row(*(Text(cell) for cell in (term, *cells, number(low), number(high))))
         if len(i.terms) > shown:
             table.add_row(Text(f"… {len(i.terms) - shown:,} more"))
@@ -138,6 +141,11 @@ class Summary:
             notes.append("Tests and intervals use the normal distribution.")
         if i.log_weight_sum:
             notes.append("Weights are precisions: rows of weight 0 are left out and not counted.")
+        if (i.rss <= _PERFECT * i.tss).any():
+            notes.append(
+                "The fit is essentially perfect: residuals are rounding, and so are the standard "
+                "errors and all that follows from them."
+            )
         if np.isnan(i.bse).any() and i.df_resid > 0 and not i.is_partial:
             notes.append("nan: the data do not determine this coefficient.")
         if i.is_partial:
@@ -158,6 +166,13 @@ class Summary:
             groups = count(i.n_groups or 0, "group")
             return f"clustered by {groups} (G), times G/(G - 1) · (n - 1)/(n - k)"
         return f"robust to unequal variances {_SMALLER_SAMPLE[i.cov_type]}"
+
+
+def _short(value: float, decimals: int) -> str:
+    """Return a number with few decimals, or with an exponent if it is large."""
+    if abs(value) < _LARGE or not np.isfinite(value):
+        return f"{value:.{decimals}f}"
+    return f"{value:.2e}"
 
 
 def rows_of(inference: Inference, k: int, alpha: float) -> Float64:

@@ -21,7 +21,9 @@ def two_sided(t: Float64, df: float | None) -> Float64:
     """Return P(abs(T) > abs(t)) of Student's t; of the normal distribution if ``df`` is None."""
     if df is None:
         return np.asarray(2 * special.ndtr(-np.abs(t)))
-    return _upper_tail(t * t, 1.0, df)
+    with np.errstate(over="ignore"):
+        squared = t * t
+    return _upper_tail(squared, 1.0, df)
 
 
 def log10_two_sided(t: Float64, df: float | None) -> Float64:
@@ -35,7 +37,9 @@ def log10_two_sided(t: Float64, df: float | None) -> Float64:
 
 def f_tail(f: Float64, df_model: float, df: float) -> Float64:
     """Return P(F > f) of the F distribution."""
-    return _upper_tail(df_model * f, df_model, df)
+    with np.errstate(over="ignore"):
+        x = df_model * f
+    return _upper_tail(x, df_model, df)
 
 
 def quantile(share: float, df: float | None) -> float:
@@ -46,7 +50,9 @@ def quantile(share: float, df: float | None) -> float:
 def _upper_tail(x: Float64, df_model: float, df: float) -> Float64:
     """Return P(F > x/df_model): an incomplete beta function, of the smaller argument."""
     a, b = df_model / 2, df / 2
-    near = special.betaincc(a, b, np.minimum(x / (df + x), 0.5))
+    # of an exact fit x is inf, and the tail 0
+    with np.errstate(invalid="ignore"):
+        near = special.betaincc(a, b, np.minimum(x / (df + x), 0.5))
     return np.asarray(np.where(x < df, near, special.betainc(b, a, df / (df + x))))
 
 

@@ -31,6 +31,8 @@ _MOST_DRAWN, _MOST_ROWS = 40, 1000
 _ALPHA = 0.05
 _LEVEL = "95 %"
 _LARGEST_COUNT = 1e15
+# smaller P values come from t that is as good as infinite, and are not told apart
+_LEAST_POWER, _TINY_P = -99_999, "below 1e-300"
 
 
 class Cell(NamedTuple):
@@ -278,7 +280,7 @@ def _fact(name: str, value: float | Float64, digits: int = 6) -> Fact:
 
 def _p_fact(name: str, value: Float64) -> Fact:
     """Return a line with a P value, which may be too small for float64."""
-    return Fact(name, "below 1e-300", "0.0") if value == 0 else _fact(name, value, 3)
+    return Fact(name, _TINY_P, "0.0") if value == 0 else _fact(name, value, 3)
 
 
 def _cells(values: Float64, digits: int) -> list[Cell]:
@@ -292,5 +294,8 @@ def _p_cells(values: Float64, logarithms: Float64) -> list[Cell]:
     """Return P values; those below float64's range as a power of ten."""
     cells = _cells(values, 3)
     for j in np.flatnonzero(values == 0):
-        cells[j] = Cell(f"1e{math.floor(logarithms[j])}", cells[j].value)
+        # of an exact fit, -inf
+        power = logarithms[j]
+        text = f"1e{math.floor(power)}" if power > _LEAST_POWER else _TINY_P
+        cells[j] = Cell(text, cells[j].value)
     return cells

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import warnings
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 import statsmodels.api as sm
 from wide_errors import standard_errors
 
-from streamreg import LinearRegression
+from streamreg import LinearRegression, load
 from streamreg.errors import DataWarning
 
 COV_TYPES = ("nonrobust", "HC0", "HC1", "HC2", "HC3", "cluster")
@@ -152,3 +153,17 @@ def test_a_row_of_leverage_1_is_named(cov_type):
     with pytest.warns(DataWarning, match=r"passes through 1 row, the first near row 17"):
         model = LinearRegression(cov_type=cov_type).fit(X, noise(rng, X))
     assert np.isfinite(model.bse_).all()
+
+
+@pytest.mark.parametrize("y_of", ["columns", "one column", "3"])
+@pytest.mark.parametrize("cov_type", ["nonrobust", "HC1", "HC3"])
+def test_an_exact_fit_is_shown(cov_type, y_of, tmp_path):
+    X = np.random.default_rng(0).standard_normal((60, 3))
+    y = {"columns": X @ [1, 2, 3], "one column": X[:, 0], "3": np.full(60, 3.0)}[y_of]
+    model = LinearRegression(solver="qr", cov_type=cov_type).fit(X, y)
+    text = str(model.summary())
+    assert "essentially perfect" in text
+    # no line has more digits than its cell: none is folded
+    assert not re.search(r"^ {10,}[0-9.]+$", text, re.MULTILINE)
+    model.save(tmp_path / "m.npz")
+    np.testing.assert_equal(load(tmp_path / "m.npz").pvalues_, model.pvalues_)

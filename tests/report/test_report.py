@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from streamreg import LinearRegression
 from streamreg.model import Model
 from streamreg.report.report import Report
 
@@ -145,3 +146,15 @@ def test_a_coefficient_that_the_data_do_not_determine_is_left_empty(longley):
     page = Page(replace(longley, model=model).html())
     assert np.isnan(page.rows["GNP"][:6]).all()
     assert np.isfinite(page.rows["year"][:6]).all()
+
+
+@pytest.mark.parametrize("cov_type", ["nonrobust", "HC1"])
+@pytest.mark.parametrize("y_of", ["columns", "3"])
+def test_an_exact_fit_has_a_report(y_of, cov_type):
+    X = np.random.default_rng(0).standard_normal((60, 3))
+    y = X @ [1, 2, 3] if y_of == "columns" else np.full(60, 3.0)
+    model = LinearRegression(solver="qr", cov_type=cov_type).fit(X, y)._model()
+    page = Report(model, "exact", "").html()
+    assert "essentially perfect" in page
+    # no exponent of 32 digits
+    assert not re.search(r"1e-\d{6}", page)

@@ -65,7 +65,7 @@ class GroupSums(Accumulator[GroupSumsState, GroupSumsResult]):
             state,
             fitted=self.fitted,
             numbers=self.numbers,
-            rows=numpy_kernels.tile_rows(len(self.fitted.scale)),
+            rows=group_sums_rows(len(self.fitted.scale)),
         )
         return state
 
@@ -155,12 +155,17 @@ class SortedGroups(PanelAccumulator[SortedGroupsState, SortedGroupsResult]):
 
 def sorted_groups_rows(n_features: int) -> int:
     """Return the rows of a tile of :class:`SortedGroups`."""
-    return max(_LEAST_ROWS, numpy_kernels.tile_rows(n_features))
+    return max(_LEAST_ROWS, group_sums_rows(n_features))
+
+
+def group_sums_rows(n_features: int) -> int:
+    """Return the rows of a tile of :class:`GroupSums`."""
+    return min(numpy_kernels.MOST_ROBUST_ROWS, numpy_kernels.tile_rows(n_features))
 
 
 def group_sums_nbytes(n_features: int, n_groups: int) -> tuple[int, int]:
     """Bytes of one state, and of scratch memory."""
-    rows = numpy_kernels.tile_rows(n_features)
+    rows = group_sums_rows(n_features)
     scratch = groups_scratch_nbytes(n_features, rows)
     return 8 * (n_groups * (n_features + 2) + 1), scratch
 

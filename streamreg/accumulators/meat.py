@@ -73,7 +73,7 @@ class Meat(PanelAccumulator[MeatState, MeatResult]):
             fitted=self.fitted,
             triangle=self.triangle,
             leverage=self.leverage,
-            rows=numpy_kernels.gram_tile_rows(self.n_features),
+            rows=meat_rows(self.n_features),
         )
         return state
 
@@ -96,7 +96,12 @@ class Meat(PanelAccumulator[MeatState, MeatResult]):
         return bool(np.isfinite(state.total) and np.isfinite(state.sums).all())
 
 
+def meat_rows(n_features: int) -> int:
+    """Return the rows of a tile of :class:`Meat`."""
+    return min(numpy_kernels.MOST_ROBUST_ROWS, numpy_kernels.gram_tile_rows(n_features))
+
+
 def meat_nbytes(n_features: int) -> tuple[int, int]:
     """Bytes of one state, and of scratch memory."""
-    rows = numpy_kernels.gram_tile_rows(n_features)
+    rows = meat_rows(n_features)
     return 8 * (n_features**2 + n_features + 4), meat_scratch_nbytes(n_features, rows)

@@ -43,6 +43,8 @@ _PANEL = 384
 _FEW_COLUMNS = 4
 # columns are few if they are at most 1 in 8
 FEW = 8
+# of tiles that robust covariances read: narrow rows take more scratch memory than their columns
+MOST_ROBUST_ROWS = 1 << 14
 
 
 def tile_rows(n_features: int) -> int:

@@ -215,6 +215,7 @@ def _pass_terms(
     is_shared = each.multiplies_matrices and n_segments == 1 and n_threads > 1
     n_tiles = 2 if is_shared else readers
     tile_nbytes = min(each.scratch_nbytes, block_nbytes) + each.fixed_nbytes
+    tile_nbytes += each.row_nbytes * min(each.tile_rows, costs.block_rows)
     tiles = Term("tiles", n_tiles * tile_nbytes, "float64 rows in use")
     n_states = _states_in_flight(readers, n_segments)
     states = count(1 if each.earlier_nbytes else n_states, "state")

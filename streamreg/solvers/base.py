@@ -201,6 +201,7 @@ class PassFootprint(NamedTuple):
     multiplies_matrices: bool = False  # by BLAS, which packs panels; else row kernels run
     tile_rows: int = 0  # rows that are read at a time from files; 0: as the compiled loops do
     fixed_nbytes: int = 0  # of the scratch memory, whatever the rows of a block are
+    row_nbytes: int = 0  # of the scratch memory, for each row of a tile
     what: str = "sums"  # name of the state, as a plan prints it
     why: str = ""  # how its size is computed, as a plan prints it
 

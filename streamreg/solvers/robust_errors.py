@@ -12,16 +12,17 @@ from streamreg.accumulators.groups import (
     GroupSums,
     SortedGroups,
     group_sums_nbytes,
+    group_sums_rows,
     sorted_groups_nbytes,
     sorted_groups_rows,
 )
-from streamreg.accumulators.meat import Meat, MeatResult, meat_nbytes
+from streamreg.accumulators.meat import Meat, MeatResult, meat_nbytes, meat_rows
 from streamreg.errors import Message, Parameter
 from streamreg.formatting import count
 from streamreg.kernels import blas
-from streamreg.kernels.groups import whitened_groups
-from streamreg.kernels.meat import FittedRows, Leverage
-from streamreg.kernels.numpy import gram_panels, gram_tile_rows, tile_rows
+from streamreg.kernels.groups import groups_scratch_nbytes, whitened_groups
+from streamreg.kernels.meat import FittedRows, Leverage, meat_scratch_nbytes
+from streamreg.kernels.numpy import gram_panels
 from streamreg.kernels.triangle import whiten_both_sides
 from streamreg.kernels.two_float import TwoFloats
 from streamreg.solvers.base import PassFootprint
@@ -73,31 +74,30 @@ def robust_passes(
     d = problem.n_features
     if not request.is_robust:
         return ()
-    (state_nbytes, scratch_nbytes), square = meat_nbytes(d), f"{d:,}² × 8 bytes"  # noqa: RUF001
+    numbers = None if request.groups is None else request.groups.numbers
+    state_nbytes, rows, scratch = meat_nbytes(d)[0], meat_rows(d), meat_scratch_nbytes
     if request.groups is not None:
-        state_nbytes, scratch_nbytes = sorted_groups_nbytes(d)
-    rows = gram_tile_rows(d) if request.groups is None else sorted_groups_rows(d)
+        state_nbytes, rows = sorted_groups_nbytes(d)[0], sorted_groups_rows(d)
+        scratch = groups_scratch_nbytes
     each = PassFootprint(
         state_nbytes,
         scratch_nbytes=0,
-        fixed_nbytes=scratch_nbytes,
+        fixed_nbytes=scratch(d, 0),
+        row_nbytes=scratch(d, 1) - scratch(d, 0),
         earlier_nbytes=factor_nbytes,
         n_parts=gram_panels(d + 1),
         multiplies_matrices=True,
         tile_rows=rows,
         what="XᵀX, meat",
-        why=f"{square} twice",
+        why=f"{d:,}² × 8 bytes twice",  # noqa: RUF001
     )
-    numbers = None if request.groups is None else request.groups.numbers
     if numbers is not None:
-        by_group, scratch_nbytes = group_sums_nbytes(d, len(numbers))
         each = each._replace(
-            state_nbytes=by_group,
-            fixed_nbytes=scratch_nbytes,
+            state_nbytes=group_sums_nbytes(d, len(numbers))[0],
             # their products are in memory with the sums
             earlier_nbytes=factor_nbytes + state_nbytes,
             n_parts=1,
-            tile_rows=tile_rows(d),
+            tile_rows=group_sums_rows(d),
             what="sums of groups",
             why=f"{len(numbers):,} × {d:,} × 8 bytes",  # noqa: RUF001
         )

@@ -371,3 +371,12 @@ def test_auto_chooses_by_estimated_time_where_both_solvers_fit():
 def test_the_estimated_time_is_in_the_table_in_words():
     table = str(plan(unread(10**9, 100), "1 GiB", solver="cg"))
     assert re.search(r"cg ←.* about \d+ h  yes", table), table
+
+
+@pytest.mark.parametrize("cov_type", ["HC1", "HC3"])
+def test_robust_errors_of_a_small_narrow_table_need_little(cov_type):
+    # 80 kB of data, where tiles of 2 MiB would be 262,144 rows
+    chosen = streamreg.plan(
+        np.zeros((5000, 1)), np.zeros(5000), cov_type=cov_type, memory_limit="16 MiB"
+    )
+    assert chosen.candidates[chosen.chosen].fits

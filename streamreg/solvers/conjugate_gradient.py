@@ -202,11 +202,6 @@ class ConjugateGradient(IterativeSolver):
         start_norm = start.norm
         goal = np.append(max(self.tol, _LEAST_TOL) * start_norm, 0.0)
         goal[:-1][start.arrived] = np.inf
-        # standard errors need the check, which finds columns that depend on others
-        is_done = start.is_warm and self.request is None
-        if is_done and (np.linalg.norm(start.now.gradient, axis=0) <= goal[:-1]).all():
-            # the given weights are the answer
-            known[...] = 0.0
         none = Directions.none(size)
         zero = np.zeros(())
         iterate = Iterate(
@@ -359,7 +354,10 @@ def _most_kept(n_features: int) -> int:
 
 
 def _known_weights(coordinates: Coordinates, start: Start) -> Float64:
-    """Return random weights for the check, (D + 1, 1); zeros if rows are too few for one."""
+    """Return random weights for the check, (D + 1, 1).
+
+    They are 0 if rows are too few, and no penalty is given: then many weights fit.
+    """
     size = len(start.theta)
     generator = np.random.default_rng(0)
     # not all of the same size, because equal columns with equal weights check nothing
@@ -367,7 +365,7 @@ def _known_weights(coordinates: Coordinates, start: Start) -> Float64:
     known[:-1][~np.isfinite(coordinates.scale)] = 0.0
     if coordinates.is_centred or not coordinates.problem.fit_intercept:
         known[-1] = 0.0
-    if not start.has_enough_rows:
+    if not (start.has_enough_rows or coordinates.problem.penalty.strength):
         known[...] = 0.0
     return known[:, None]
 

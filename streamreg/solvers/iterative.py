@@ -35,7 +35,6 @@ class Start(NamedTuple):
     norm: Float64  # (K,) ‖∇f‖ there, or at w = 0 if it is larger there
     loss: Float64  # (K,) f there, or at w = 0 if it is larger there
     arrived: Mask  # (K,) targets whose gradient is rounding
-    is_warm: bool  # whether weights were given
     has_enough_rows: bool  # to determine all weights
     duplicates: list[Numbers]  # groups of columns that are multiples of each other
     warnings: list[str]
@@ -166,7 +165,6 @@ class IterativeSolver(Solver):
             norm=np.maximum(*norms),
             loss=start_loss,
             arrived=arrived,
-            is_warm=self.init is not None,
             has_enough_rows=has_enough_rows,
             duplicates=duplicates,
             warnings=warnings,

@@ -273,6 +273,30 @@ def test_a_fit_that_starts_at_the_answer_stops_at_once(kind):
     np.testing.assert_allclose(again.coefficients, answer.coefficients, rtol=1e-4)
 
 
+def test_cg_checks_a_start_whose_gradient_is_small():
+    X, y = table(d=4)
+    X[:, 3] = X[:, 0] + 1e-5 * X[:, 3]
+    w, deviation = lstsq(X, y)
+    # predictions hardly differ: the gradient at this start is below tol
+    start = w + 1e-2 * np.array([[1.0], [0], [0], [-1]])
+    solution, _ = solve(ConjugateGradient(init=start, tol=1e-6), X, y)
+    assert solution.status is Status.SMALL_GRADIENT
+    assert error(solution, w, deviation) < 1e-8
+
+
+@pytest.mark.parametrize("n", [15, 30])
+def test_cg_with_a_penalty_is_checked_with_fewer_rows_than_columns(n):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((n, 30)) * np.geomspace(1, 1e-3, n)[:, None]
+    y = rng.standard_normal(n)
+    solution, _ = solve(ConjugateGradient(tol=1e-4), X, y, l2=1e-9)
+    root = np.sqrt(n * 1e-9)
+    padded = np.vstack([X - X.mean(axis=0), root * np.eye(30)])
+    w = np.linalg.lstsq(padded, np.append(y - y.mean(), np.zeros(30)), rcond=None)[0]
+    assert solution.status is Status.SMALL_GRADIENT
+    np.testing.assert_allclose(solution.coefficients[:, 0], w, atol=1e-6 * np.abs(w).max())
+
+
 def test_y_independent_of_x_is_detected_before_the_first_epoch():
     X = np.array(np.meshgrid(*[[-1.0, 1.0]] * 4)).reshape(4, -1).T
     # a product of two columns is orthogonal to all columns

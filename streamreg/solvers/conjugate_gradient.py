@@ -84,9 +84,10 @@ class Iterate(NamedTuple):
     vectors: Float64  # (m, D + 1) kept directions
     images: Float64  # (m, D + 1)
     curvatures: Float64  # (m,)
-    last_vectors: Float64  # (r, D + 1) those of the last epoch, if they are not kept
-    last_images: Float64  # (r, D + 1)
-    last_curvatures: Float64  # (r,)
+    # if none are kept, the last direction of each column, or 0 with curvature 1
+    last_vectors: Float64  # (K + 1, D + 1)
+    last_images: Float64  # (K + 1, D + 1)
+    last_curvatures: Float64  # (K + 1,)
 
     @property
     def epoch(self) -> int:
@@ -94,12 +95,18 @@ class Iterate(NamedTuple):
         return len(self.losses) - 1
 
     @property
-    def groups(self) -> tuple[Directions, Directions]:
-        """The kept directions, and those of the last epoch."""
-        return (
-            Directions(self.vectors, self.images, self.curvatures),
-            Directions(self.last_vectors, self.last_images, self.last_curvatures),
-        )
+    def kept(self) -> Directions:
+        """The kept directions."""
+        return Directions(self.vectors, self.images, self.curvatures)
+
+    @property
+    def last(self) -> Directions:
+        """The last direction of each column, if none are kept."""
+        return Directions(self.last_vectors, self.last_images, self.last_curvatures)
+
+    def of(self, column: int) -> Directions:
+        """Return the directions that a column's next one must be conjugate to."""
+        return self.last.part(column) if len(self.last_curvatures) else self.kept
 
     def with_groups(self, kept: Directions, last: Directions) -> Iterate:
         """Return this with other directions."""
@@ -151,17 +158,18 @@ class ConjugateGradient(IterativeSolver):
 
     Each epoch takes one pass, which multiplies ∇²f with some directions p: one for each of the K
     targets, and one for a check, a right-hand side ∇²f·v of known random weights v. All K + 1
-    solutions go to the least f along all of these directions. The next ones are gradients, made
-    conjugate to the last directions, and to all that came before if D ≤ 361.
+    solutions go to the least f along all of these directions if D ≤ 361, and each along its own if
+    not. The next ones are gradients, made conjugate to all that came before, or to the last one of
+    their own.
 
-    When every target has ‖∇f‖ ≤ tol·‖∇f at the start‖, a pass measures ∇f in two floats, and kept
-    directions correct the weights. The fit ends there if the check found v, but for dependences
-    between columns; if not, it goes on.
+    When every target has ‖∇f‖ ≤ tol·‖∇f at the start‖ and the check found v, a pass measures ∇f in
+    two floats, and the directions correct the weights. The fit ends there if both still hold, but
+    for dependences between columns; if not, it goes on.
 
     References
     ----------
     .. [1] Hestenes & Stiefel (1952), J. Res. Natl. Bur. Stand. 49(6), 409-436.
-    .. [2] O'Leary (1980), Linear Algebra Appl. 29, 293-322: blocks of directions.
+    .. [2] O'Leary (1980), Linear Algebra Appl. 29, 293-322: directions that serve all columns.
     """
 
     name: ClassVar[str] = "cg"
@@ -200,9 +208,11 @@ class ConjugateGradient(IterativeSolver):
         point = ExactPoint.of(coordinates, theta)
         known = _known_weights(coordinates, start)
         start_norm = start.norm
-        goal = np.append(max(self.tol, _LEAST_TOL) * start_norm, 0.0)
-        goal[:-1][start.arrived] = np.inf
+        goal = np.append(_LEAST_TOL * start_norm, 0.0)
+        now_norm = np.linalg.norm(start.now.gradient, axis=0)
+        goal[:-1][start.arrived | (now_norm <= self._met(start_norm))] = np.inf
         none = Directions.none(size)
+        last = none if _most_kept(size - 1) else Directions.zeros(k + 1, size)
         zero = np.zeros(())
         iterate = Iterate(
             w=np.stack(point.w),
@@ -226,9 +236,9 @@ class ConjugateGradient(IterativeSolver):
             vectors=none.vectors,
             images=none.images,
             curvatures=none.curvatures,
-            last_vectors=none.vectors,
-            last_images=none.images,
-            last_curvatures=none.curvatures,
+            last_vectors=last.vectors,
+            last_images=last.images,
+            last_curvatures=last.curvatures,
         )
         directions = _choose(iterate)
         if directions.any():
@@ -245,10 +255,15 @@ class ConjugateGradient(IterativeSolver):
             return self._measured(coordinates, iterate)
         after = _multiplied(coordinates, iterate)
         directions = _choose(after)
-        main_open = (after.norms[:-1] > after.goal[:-1]).any()
-        if not main_open and after.is_checked:
+        # targets take part until the check is met too
+        is_met = after.norms[:-1] <= np.maximum(after.goal[:-1], self._met(after.start_norm))
+        if is_met.all() and after.is_checked:
             directions[...] = 0.0
         return after._replace(directions=directions)
+
+    def _met(self, start_norm: Float64) -> Float64:
+        """Return the ‖∇f‖ that meet the tolerance, (K,)."""
+        return max(self.tol, _LEAST_TOL) * start_norm
 
     def _measured(self, coordinates: Coordinates, before: Iterate) -> Iterate:
         """Run a pass in two floats, and correct the weights."""
@@ -276,17 +291,14 @@ class ConjugateGradient(IterativeSolver):
             is_settled=np.asarray(float(is_settled or ratio > _LEAST_GAIN)),
             losses=np.append(np.maximum(before.losses, now), now),
         )
-        goal = np.append(max(self.tol, _LEAST_TOL) * after.start_norm, 0.0)
         if self._completing_pays(coordinates, after):
             after = after._replace(wanted=np.asarray(_COMPLETE))
-        if (after.norms <= goal)[:-1].all():
-            if after.is_checked:
-                return after._replace(directions=0 * gradient, goal=goal)
-            # further, because a small gradient does not show that the weights are right
-            goal = _LEAST_TOL * after.norms
-        after = after._replace(goal=goal)
-        directions = 0 * gradient if after.barren >= _MOST_BARREN else _choose(after)
-        return after._replace(directions=directions)
+        is_met = after.norms[:-1] <= self._met(after.start_norm)
+        if (is_met.all() and after.is_checked) or after.barren >= _MOST_BARREN:
+            return after._replace(directions=0 * gradient)
+        # further, because a small gradient does not show that the weights are right
+        after = after._replace(goal=_LEAST_TOL * after.norms)
+        return after._replace(directions=_choose(after))
 
     def _completing_pays(self, coordinates: Coordinates, iterate: Iterate) -> bool:
         """Whether all directions take no more epochs than conjugate gradients without them.
@@ -377,10 +389,11 @@ def _choose(iterate: Iterate) -> Float64:
     is_open = iterate.norms > iterate.goal
     is_open[-1] &= not iterate.is_checked
     for at in np.flatnonzero(is_open):
-        direction = next_direction(-iterate.gradient[:, at], iterate.groups)
+        direction = next_direction(-iterate.gradient[:, at], iterate.of(at))
         if direction is None:
             continue
-        for _ in range(2):
+        # directions that are not kept serve one column each, so that they need not differ
+        for _ in range(2 * (not len(iterate.last_curvatures))):
             for other in chosen:
                 direction = direction - np.sum(other * direction) * other
         size = np.linalg.norm(direction)
@@ -391,41 +404,50 @@ def _choose(iterate: Iterate) -> Float64:
 
 
 def _multiplied(coordinates: Coordinates, before: Iterate) -> Iterate:
-    """Run a pass with the directions, and go to the least f on their span."""
+    """Run a pass with the directions, and go to the least f along them.
+
+    A kept direction serves all columns; one that is not kept serves its own.
+    """
     used = np.flatnonzero(before.directions.any(axis=0))
     images = coordinates.products(before.directions[:, used])
-    kept, last = before.groups
+    kept, last = before.kept, before.last.copy()
     size, k = len(before.gradient), len(before.loss)
     if before.epoch == 0 and used[-1] == k:
         # the known weights are no direction: their image is the right-hand side
         before = _with_right_hand_side(before, images[:, -1])
         used = used[:-1]
-    new, most = Directions.none(size), _most_kept(size - 1)
     moves, changes = np.zeros_like(before.gradient), np.zeros_like(before.gradient)
     decrease, largest, least = 0 * before.loss, float(before.largest), float(before.least)
+    goal, is_barren = before.goal.copy(), True
     for at, column in enumerate(used):
         rounding = rounding_of_columns(size - 1) ** 2 * largest
-        found = accepted(before.directions[:, column], images[:, at], (kept, last, new), rounding)
+        others = last.part(column) if len(last.curvatures) else kept
+        found = accepted(before.directions[:, column], images[:, at], others, rounding)
         if found is None:
+            if len(last.curvatures):
+                # until ∇f is measured
+                goal[column] = np.inf
             continue
+        is_barren = False
         vector, image, curvature = found
         largest, least = max(largest, curvature), min(least, curvature)
-        if len(kept.curvatures) < most:
-            kept = kept.with_one(vector, image, curvature)
+        if len(last.curvatures):
+            last.vectors[column], last.images[column], last.curvatures[column] = found
+            served = slice(column, column + 1)
         else:
-            new = new.with_one(vector, image, curvature)
-        step = -dots(before.gradient.T + changes.T, vector) / curvature
+            kept, served = kept.with_one(*found), slice(None)
+        step = np.zeros(k + 1)
+        step[served] = -dots((before.gradient + changes).T[served], vector) / curvature
         moves += vector[:, None] * step
         changes += image[:, None] * step
         decrease = decrease + 0.5 * curvature * step[:k] ** 2
-    after = _moved(coordinates, before, moves, changes)
-    is_barren = not (len(new.curvatures) or len(kept.curvatures) > len(before.curvatures))
+    after = _moved(coordinates, before._replace(goal=goal), moves, changes)
     if is_barren:
         # until ∇f is measured
         after = after._replace(goal=np.maximum(after.goal, after.norms))
     # more than it is by rounding, so that a measured loss is not above it
     loss = np.minimum(before.loss, np.maximum(before.loss - decrease, 0) + EPS * before.start_loss)
-    return after.with_groups(kept, new)._replace(
+    return after.with_groups(kept, last)._replace(
         loss=loss,
         largest=np.asarray(largest),
         least=np.asarray(least),
@@ -466,10 +488,10 @@ def _corrected(coordinates: Coordinates, before: Iterate) -> tuple[Iterate, floa
     """
     moves, changes = np.zeros_like(before.gradient), np.zeros_like(before.gradient)
     for at in range(before.gradient.shape[1] - before.is_checked):
-        for group in before.groups:
-            steps = group.steps(before.gradient[:, at])
-            moves[:, at] += total(group.vectors, steps)
-            changes[:, at] += total(group.images, steps)
+        group = before.of(at)
+        steps = group.steps(before.gradient[:, at])
+        moves[:, at] = total(group.vectors, steps)
+        changes[:, at] = total(group.images, steps)
     scale = np.where(np.isfinite(coordinates.scale), coordinates.scale, 0.0)
     weights = np.max(np.abs(before.w[0] * scale[:, None]), axis=0)
     largest = np.max(np.abs(moves[:-1]), axis=0)

@@ -36,6 +36,19 @@ class Directions(NamedTuple):
         """Return no directions of this length."""
         return cls(np.empty((0, size)), np.empty((0, size)), np.empty(0))
 
+    @classmethod
+    def zeros(cls, m: int, size: int) -> Directions:
+        """Return m rows of 0, which no vector has a share in."""
+        return cls(np.zeros((m, size)), np.zeros((m, size)), np.ones(m))
+
+    def part(self, row: int) -> Directions:
+        """Return one row."""
+        return Directions(*(each[row : row + 1] for each in self))
+
+    def copy(self) -> Directions:
+        """Return a copy."""
+        return Directions(*(each.copy() for each in self))
+
     def with_one(self, vector: Float64, image: Float64, curvature: float) -> Directions:
         """Return these and one more."""
         return Directions(
@@ -80,7 +93,7 @@ def _parts(rows: Float64) -> Iterator[slice]:
         yield slice(start, start + step)
 
 
-def next_direction(vector: Float64, groups: tuple[Directions, ...]) -> Float64 | None:
+def next_direction(vector: Float64, others: Directions) -> Float64 | None:
     """Return a direction of length 1 along a vector, conjugate to others; ``None`` if none is left.
 
     The others are subtracted twice, because the first time leaves rounding of their images.
@@ -89,16 +102,14 @@ def next_direction(vector: Float64, groups: tuple[Directions, ...]) -> Float64 |
         size = np.linalg.norm(vector)
         if not 0 < size < np.inf:
             return None
-        vector = vector / size
-        for group in groups:
-            vector = group.conjugated(vector)
+        vector = others.conjugated(vector / size)
         if not np.linalg.norm(vector) > _LEAST_LENGTH:
             return None
     return np.asarray(vector / np.linalg.norm(vector))
 
 
 def accepted(
-    vector: Float64, image: Float64, groups: tuple[Directions, ...], least: float
+    vector: Float64, image: Float64, others: Directions, least: float
 ) -> tuple[Float64, Float64, float] | None:
     """Return a direction that a pass multiplied, its image and curvature; ``None`` if unusable.
 
@@ -106,8 +117,7 @@ def accepted(
     """
     before = float(np.sum(vector * image))
     for _ in range(2):
-        for group in groups:
-            vector, image = group.both_conjugated(vector, image)
+        vector, image = others.both_conjugated(vector, image)
     size = float(np.linalg.norm(vector))
     if not size > _LEAST_LENGTH:
         return None

@@ -263,6 +263,39 @@ def test_cg_with_and_without_kept_directions_finds_nearly_equal_columns(d, most)
     assert len(reduce.asked) <= most
 
 
+def factors(n, d):
+    """Return a table of 8 strong factors, and targets: one that they explain, others of noise."""
+    rng = np.random.default_rng(11)
+    X = rng.standard_normal((n, 8)) @ rng.standard_normal((8, d)) + 0.5 * rng.standard_normal(
+        (n, d)
+    )
+    Y = rng.standard_normal((n, 8))
+    Y[:, 0] += X @ rng.standard_normal(d)
+    return X, Y
+
+
+def test_cg_without_kept_directions_takes_no_more_epochs_for_several_targets():
+    X, Y = factors(800, 362)
+    alone = [solve(ConjugateGradient(), X, Y[:, k])[0].n_epochs for k in (0, 1)]
+    for k in (3, 4, 8):
+        together, _ = solve(ConjugateGradient(), X, Y[:, :k])
+        assert together.status is Status.SMALL_GRADIENT
+        assert error(together, *lstsq(X, Y[:, :k])) < 1e-4
+        assert together.n_epochs <= 1.2 * max(alone)
+
+
+@pytest.mark.parametrize("d", [60, 362])
+def test_a_looser_tolerance_costs_cg_no_more_epochs_and_keeps_some_digits(d):
+    X, Y = factors(800, d)
+    epochs = []
+    for tol in (1e-2, 1e-8):
+        solution, _ = solve(ConjugateGradient(tol=tol), X, Y[:, 0])
+        assert solution.status is Status.SMALL_GRADIENT
+        assert error(solution, *lstsq(X, Y[:, 0])) < 1e-2
+        epochs.append(solution.n_epochs)
+    assert epochs[0] <= epochs[1]
+
+
 @pytest.mark.parametrize("kind", [ConjugateGradient, GradientDescent])
 def test_a_fit_that_starts_at_the_answer_stops_at_once(kind):
     X, y = table()

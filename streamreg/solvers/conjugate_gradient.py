@@ -421,7 +421,7 @@ def _multiplied(coordinates: Coordinates, before: Iterate) -> Iterate:
     goal, is_barren = before.goal.copy(), True
     for at, column in enumerate(used):
         rounding = rounding_of_columns(size - 1) ** 2 * largest
-        others = last.part(column) if len(last.curvatures) else kept
+        others = last.part(int(column)) if len(last.curvatures) else kept
         found = accepted(before.directions[:, column], images[:, at], others, rounding)
         if found is None:
             if len(last.curvatures):

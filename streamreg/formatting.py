@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import reprlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from streamreg.errors import Parameter, Verbatim
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 KIB = 1024
 MIB = 1024**2
@@ -32,6 +35,16 @@ def format_nbytes(nbytes: int, *, up: bool = False) -> str:
         if tenths < 10 * KIB or unit == UNIT_NAMES[-1]:
             break
     return f"{tenths // 10}.{tenths % 10} {unit}"
+
+
+def column_names(names: Sequence[str] | None, n_columns: int) -> tuple[str, ...]:
+    """Return the names of columns: x0, x1, … without any, by the numbers that messages use."""
+    return tuple(names or (f"x{j}" for j in range(n_columns)))
+
+
+def target_names(names: Sequence[str] | None, n_targets: int) -> tuple[str, ...]:
+    """Return the names of targets: without any y of one, and y0, y1, … of several."""
+    return tuple(names or (["y"] if n_targets == 1 else (f"y{k}" for k in range(n_targets))))
 
 
 def format_seconds(seconds: float) -> str:

@@ -14,7 +14,7 @@ from streamreg.cli import show
 from streamreg.cli.config_options import with_config_options
 from streamreg.config import FitConfig
 from streamreg.errors import InputError
-from streamreg.formatting import count, format_nbytes
+from streamreg.formatting import column_names, count, format_nbytes, target_names
 from streamreg.inference.summary import Summary
 from streamreg.model import Model
 from streamreg.output.atomic import require_folder
@@ -118,8 +118,8 @@ def _write_result(model: Model, result: Fit, out: Path | None) -> None:
 
 
 def _write_weights(model: Model) -> None:
-    names = model.feature_names or [f"x{j}" for j in range(model.n_features)]
-    targets = model.target_names or [f"y{k}" for k in range(model.n_targets)]
+    names = column_names(model.feature_names, model.n_features)
+    targets = target_names(model.target_names, model.n_targets)
     values = np.vstack([model.intercept, model.coefficients.T])[:, :_MOST_TARGETS]
     rows = [
         [name, *(f"{value:.6g}" for value in row)]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from streamreg import validate
+from streamreg.formatting import target_names
 from streamreg.inference.summary import Summary, rows_of
 
 if TYPE_CHECKING:
@@ -103,13 +104,13 @@ class InferenceAttributes:
         ``conf.high``; of several targets ``response`` too. ``ImportError`` without pandas.
         """
         inference = self._known_inference("tidy")
-        names = self._target_names or tuple(f"y{k + 1}" for k in range(inference.n_targets))
+        names = target_names(self._target_names, inference.n_targets)
         frames = []
         for k, name in enumerate(names):
             # without log₁₀ p
             columns = np.delete(rows_of(inference, k, _share("alpha", alpha)), 4, axis=1)
             frame = _frame(columns, _TIDY)
-            frame.insert(0, "term", [term or _INTERCEPT for term in _terms(inference)])
+            frame.insert(0, "term", _named(inference, _INTERCEPT))
             if not self._has_one_target:
                 frame.insert(0, "response", name)
             frames.append(frame)
@@ -124,10 +125,7 @@ class InferenceAttributes:
         rows, wide = rows_of(inference, 0, _LEVEL), inference.conf_int(0.1)[0]
         columns = np.column_stack([rows[:, [0, 1, 2, 3, 5, 6]], wide])
         frame = _frame(columns, ("b", "se", "t", "p", "ci95l", "ci95u", "ci90l", "ci90u"))
-        frame.index = _pandas().Index(
-            ["Intercept" if term is None else term for term in _terms(inference)],
-            name="Coefficient",
-        )
+        frame.index = _pandas().Index(_named(inference, "Intercept"), name="Coefficient")
         return frame
 
     def __maketables_stat__(self, key: str) -> Any:  # noqa: ANN401
@@ -175,10 +173,10 @@ class InferenceAttributes:
         return float(values[0]) if np.ndim(values) == 1 else values[0]
 
 
-def _terms(inference: Inference) -> list[str | None]:
-    """Return the names of the terms, the intercept's as None."""
-    names: list[str | None] = list(inference.terms)
-    return [None, *names[1:]] if inference.has_intercept else names
+def _named(inference: Inference, intercept: str) -> list[str]:
+    """Return the names of the terms, with that of the intercept."""
+    names = list(inference.terms)
+    return [intercept, *names[1:]] if inference.has_intercept else names
 
 
 def _share(name: str, value: float) -> float:

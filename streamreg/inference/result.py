@@ -34,7 +34,7 @@ class Inference:
     """
 
     cov_type: str  # of COV_TYPES
-    terms: tuple[str, ...]  # (P,) "const", then the names of columns, or x1, x2, …
+    terms: tuple[str, ...]  # (P,) "const", then the names of columns, or x0, x1, …
     params: Float64  # (K, P)
     bse: Float64  # (K, P) standard errors
     nobs: int  # rows with positive weight

@@ -12,7 +12,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from streamreg.formatting import count
+from streamreg.formatting import count, target_names
 from streamreg.inference.result import CLUSTER, NONROBUST
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Summary:
 
     def _renderable(self) -> Group:
         parts: list[RenderableType] = []
-        names = self.target_names or ("y",) * self.inference.n_targets
+        names = target_names(self.target_names, self.inference.n_targets)
         for k, name in enumerate(names):
             parts += [self._heading(k, name), self._coefficients(k)]
         notes = (Text(f"[{number}] {note}") for number, note in enumerate(self.notes, 1))

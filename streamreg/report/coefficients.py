@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from streamreg.formatting import column_names
 from streamreg.inference.summary import rows_of
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Coefficients:
     @classmethod
     def of(cls, model: Model, target: int, alpha: float) -> Coefficients:
         """Collect the figures of a target, with 1 - ``alpha`` confidence intervals."""
-        names = model.feature_names or [f"x{j}" for j in range(model.n_features)]
+        names = column_names(model.feature_names, model.n_features)
         weights = np.concatenate([model.intercept[[target]], model.coefficients[target]])
         figures = np.full((len(weights), 7), np.nan)
         figures[:, 0] = weights

@@ -13,7 +13,7 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 
 from streamreg.errors import InputError
-from streamreg.formatting import count
+from streamreg.formatting import count, target_names
 from streamreg.inference.summary import Summary
 from streamreg.output.atomic import atomic_write
 from streamreg.report import figures
@@ -115,7 +115,7 @@ class Report:
 
     def _facts_of_fit(self) -> list[Fact]:
         model, coefficients = self.model, self._coefficients
-        targets = model.target_names or [f"y{k}" for k in range(model.n_targets)]
+        targets = target_names(model.target_names, model.n_targets)
         target = targets[self.target]
         if model.n_targets > 1:
             target += f", of {count(model.n_targets, 'target')}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from streamreg.accumulators.moments import Moments
-from streamreg.formatting import count
+from streamreg.formatting import column_names, count
 from streamreg.inference.result import CONSTANT, Inference
 from streamreg.solvers.base import PassFootprint
 from streamreg.solvers.constant import find_constant
@@ -34,8 +34,8 @@ _MOST_CONTRACTION = 0.1
 
 def terms_of(problem: Problem) -> tuple[str, ...]:
     """Return the names of the coefficients, the intercept first."""
-    names = problem.feature_names or tuple(f"x{j + 1}" for j in range(problem.n_features))
-    return (CONSTANT, *names) if problem.fit_intercept else tuple(names)
+    names = column_names(problem.feature_names, problem.n_features)
+    return (CONSTANT, *names) if problem.fit_intercept else names
 
 
 def with_inference(

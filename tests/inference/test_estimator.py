@@ -125,9 +125,27 @@ def test_tidy_of_several_targets_names_them(rows):
     X, y, _ = rows
     model = LinearRegression(cov_type="nonrobust").fit(X, np.column_stack([y, X[:, 0] - y]))
     tidy = model.tidy()
-    assert list(tidy["response"]) == ["y1"] * 4 + ["y2"] * 4
+    assert list(tidy["response"]) == ["y0"] * 4 + ["y1"] * 4
     np.testing.assert_array_equal(tidy["p.value"], model.pvalues_.ravel())
     assert str(model.summary()).count("Dep. Variable:") == 2
+    assert "Least squares: y1" in str(model.summary())
+
+
+def test_columns_without_names_are_counted_from_0_as_in_messages(rows):
+    X, y, _ = rows
+    columns = np.column_stack([X[:, :2], np.ones(len(X))])
+    model = LinearRegression(solver="cg", cov_type="nonrobust", inference_for=[1])
+    with pytest.warns(DataWarning, match="column 2 is constant"):
+        model.fit(columns, y)
+    assert list(model.tidy()["term"]) == ["(Intercept)", "x0", "x1", "x2"]
+    assert np.flatnonzero(np.isfinite(model.bse_)).tolist() == [0, 2]
+
+
+def test_a_column_without_a_name_is_not_the_intercept(rows):
+    X, y, _ = rows
+    frame = pd.DataFrame(X[:, :2], columns=["", "b"])
+    tidy = LinearRegression(cov_type="nonrobust", fit_intercept=False).fit(frame, y).tidy()
+    assert list(tidy["term"]) == ["", "b"]
 
 
 def test_tidy_without_pandas_says_so(fitted, monkeypatch):

@@ -26,6 +26,7 @@ class MeatResult(NamedTuple):
     sums: Float64  # (D,) Σ ωᵢ qᵢ
     meat: Float64  # (D, D) Σ ωᵢ qᵢqᵢᵀ, lower triangle, Fortran order
     n_exact: int = 0  # rows whose residuals are rounding, because the fit passes through them
+    exact: Float64 | None = None  # (1 + D,) Σ cᵢ [1, qᵢ] of these rows, with random cᵢ
     first_exact: float = np.inf  # the number of the first one
     n_groups: int | None = None  # of rows, if residuals are added up by groups
 
@@ -35,7 +36,7 @@ class Meat(PanelAccumulator[MeatState, MeatResult]):
     """Σ ωᵢ [1, qᵢ][1, qᵢ]ᵀ, ωᵢ = sᵢ² rᵢ²/(1 - hᵢ)ᵖ: White's, and MacKinnon & White's [1]_.
 
     q = Wz are columns for which least squares is orthonormal, or z itself without a triangle; h are
-    the leverages, and p is 0, 1 or 2 for HC0, HC2 and HC3. One state holds 8·(D² + D + 4) bytes.
+    the leverages, and p is 0, 1 or 2 for HC0, HC2 and HC3. One state holds 8·(D² + 2D + 5) bytes.
 
     References
     ----------
@@ -89,6 +90,7 @@ class Meat(PanelAccumulator[MeatState, MeatResult]):
             sums=state.sums,
             meat=state.meat,
             n_exact=int(state.n_exact),
+            exact=state.exact,
             first_exact=float(state.first_exact),
         )
 
@@ -104,4 +106,4 @@ def meat_rows(n_features: int) -> int:
 def meat_nbytes(n_features: int) -> tuple[int, int]:
     """Bytes of one state, and of scratch memory."""
     rows = meat_rows(n_features)
-    return 8 * (n_features**2 + n_features + 4), meat_scratch_nbytes(n_features, rows)
+    return 8 * (n_features**2 + 2 * n_features + 5), meat_scratch_nbytes(n_features, rows)

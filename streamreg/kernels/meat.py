@@ -13,13 +13,15 @@ from streamreg.kernels.tiles import column, tiles
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from streamreg.blocks import Array, Block, Float64
+    from streamreg.blocks import Array, Block, Float64, Int64
     from streamreg.kernels.base import Parallel, Scale
     from streamreg.kernels.states import MeatState
     from streamreg.kernels.triangle import Triangle
 
     # (tile, columns, None, None, marks, out): writes x·scale - shift to out, (n, D)
     WriteTile = Callable[[Array, Affine, None, None, Float64, Float64], Float64]
+
+_GOLDEN = 0.6180339887498949
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,9 +124,17 @@ def _divide(
     exact = 1 - h < leverage.least
     if exact.any():
         at = first + int(np.argmax(exact))
+        factors = _mixed(first + np.flatnonzero(exact))
+        state.exact[0] += factors.sum()
+        state.exact[1:] += factors @ q[exact]
         np.add(state.n_exact, np.count_nonzero(exact), out=state.n_exact)
         np.minimum(state.first_exact, at, out=state.first_exact)
     omega /= np.maximum(1 - h, leverage.least) ** leverage.power
+
+
+def _mixed(numbers: Int64) -> Float64:
+    """Return factors from ½ to 3/2 that look random, of the numbers of rows."""
+    return 0.5 + np.modf(numbers * _GOLDEN)[0]
 
 
 def meat_scratch_nbytes(n_features: int, rows: int) -> int:

@@ -136,13 +136,14 @@ class MeatState(NamedTuple):
     sums: Float64  # (M,)    Σ ωᵢ qᵢ
     meat: Float64  # (M, M)  Σ ωᵢ qᵢqᵢᵀ
     n_exact: Float64  # ()      rows that the fit passes through: their residuals are rounding
+    exact: Float64  # (1 + M,) Σ cᵢ [1, qᵢ] of these rows, with random cᵢ
     first_exact: Float64  # ()      the number of the first one, or inf
 
     @classmethod
     def zero(cls, n_columns: int) -> MeatState:
         """Return the state of no rows."""
-        n, total, sums, n_exact = _zeros((), (), n_columns, ())
-        return cls(n, total, sums, _square(n_columns), n_exact, np.full((), np.inf))
+        n, total, sums, n_exact, exact = _zeros((), (), n_columns, (), 1 + n_columns)
+        return cls(n, total, sums, _square(n_columns), n_exact, exact, np.full((), np.inf))
 
 
 class GroupSumsState(NamedTuple):

@@ -17,7 +17,7 @@ from streamreg.accumulators.groups import (
     sorted_groups_rows,
 )
 from streamreg.accumulators.meat import Meat, MeatResult, meat_nbytes, meat_rows
-from streamreg.errors import Message, Parameter
+from streamreg.errors import InputError, Message, Parameter
 from streamreg.formatting import count
 from streamreg.kernels import blas
 from streamreg.kernels.groups import groups_scratch_nbytes, whitened_groups
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from streamreg.inference.groups import Groups
     from streamreg.inference.request import InferenceRequest
     from streamreg.kernels.triangle import Triangle
-    from streamreg.solvers.base import Problem
+    from streamreg.solvers.base import Mask, Problem
     from streamreg.solvers.corrections import Corrected, Equations
 
 # with a larger condition number the pass multiplies rows by W; with a smaller one their sum is
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 _MOST_CONDITION = 1e3
 # of 1 - h, h the leverage of a row: a smaller one has no right digits
 _LEAST_BEYOND_LEVERAGE = 1e-10
+# of a coefficient's deviation: what such rows add to it, if less, is no more than rounding
+_LEAST_SHARE = 1e-4
+_LEAST_GROUPS = 2
 # sums of groups that are multiplied at once
 _GROUPS_NBYTES = 2 << 20
 
@@ -56,6 +59,10 @@ def robust_spread(
 ) -> tuple[Spread, list[str]]:
     """Return the covariance, and warnings; one pass."""
     meat = _meat(equations, found, request, weight_sum)
+    if meat.n_groups is not None and meat.n_groups < _LEAST_GROUPS:
+        raise InputError(
+            "rows of positive weight are of one group; clustered errors need two or more"
+        )
     k, n = equations.factor.rank + equations.problem.fit_intercept, n_rows
     factor = 1.0
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -189,6 +196,7 @@ def _spread(equations: Equations, found: Corrected, meat: MeatResult, factor: fl
     """Return the covariance, given that of coordinates divided by ``factor``."""
     triangle, r = equations.factor.triangle, equations.factor.rank
     b_variance, b_covariance = 0.0, None
+    unknown, is_b_unknown = _unknown(equations, meat)
     if equations.problem.fit_intercept:
         g = np.zeros(len(meat.meat))
         g[:r] = mean_coordinates(equations)
@@ -210,6 +218,15 @@ def _spread(equations: Equations, found: Corrected, meat: MeatResult, factor: fl
         _root_columns(lower, pivots, int(rank), r),
         keeps=keeps_covariance(equations.problem),
     )
+    variances[unknown] = np.nan
+    if covariance is not None:
+        covariance[unknown], covariance[:, unknown] = np.nan, np.nan
+    if b_covariance is not None:
+        b_covariance[unknown | is_b_unknown] = np.nan
+    if is_b_unknown:
+        b_variance = np.nan
+    if unknown.any():
+        wald = np.nan
     return Spread(
         variances * factor,
         None if covariance is None else covariance * factor,
@@ -218,6 +235,23 @@ def _spread(equations: Equations, found: Corrected, meat: MeatResult, factor: fl
         wald,
         meat.n_groups,
     )
+
+
+def _unknown(equations: Equations, meat: MeatResult) -> tuple[Mask, bool]:
+    """Return which weights, and whether b, depend on y of rows whose residuals are rounding."""
+    triangle, r = equations.factor.triangle, equations.factor.rank
+    if meat.exact is None or not meat.n_exact:
+        return np.zeros(len(triangle.pivots), bool), False
+    total, q = float(meat.exact[0]), meat.exact[1 : 1 + r]
+    moved = triangle.unwhiten(q[:, None])[:, 0]
+    size = float(np.linalg.norm(q))
+    # by Cauchy-Schwarz at most 1 of a weight's deviation
+    unknown = np.abs(moved) > _LEAST_SHARE * size * np.sqrt(equations.factor.inverse)
+    if not equations.problem.fit_intercept:
+        return unknown, False
+    g = mean_coordinates(equations)
+    most = np.hypot(total, size) * np.hypot(1, np.linalg.norm(g))
+    return unknown, bool(abs(total - g @ q) > _LEAST_SHARE * most)
 
 
 def _root_columns(lower: Float64, pivots: Any, rank: int, size: int) -> Iterator[Float64]:  # noqa: ANN401
@@ -241,9 +275,9 @@ def _warnings(meat: MeatResult, request: InferenceRequest) -> list[str]:
     return [
         Message(
             f"the fit passes through {count(meat.n_exact, 'row')}, the first near row "
-            f"{int(meat.first_exact):,}, whatever y is: the leverage is 1, to rounding. What such "
-            "rows add to standard errors of ",
+            f"{int(meat.first_exact):,}, whatever y is: the leverage is 1, to rounding. "
+            "Standard errors of the coefficients that they determine are NaN with ",
             Parameter("cov_type", request.cov_type),
-            " is rounding too; leave them out, or the columns that only they have",
+            "; leave such rows out, or the columns that only they have",
         )
     ]

@@ -113,6 +113,10 @@ def infer(
         # not from ``rss``, which may be outside float64's range
         df = result.df_resid if result.df_resid > 0 else np.nan
         unit = np.ldexp(np.sqrt(2 * found.losses[-1] * weight_sum / df), -y)
+    elif result.df_resid <= 0:
+        # no residual is left to tell the variance
+        unit, covariance = unit * np.nan, None if covariance is None else covariance * np.nan
+        result = replace(result, wald=unit)
     bse = deviations * unit[:, None]
     return replace(result, bse=bse, covariance=covariance), warnings
 

@@ -14,7 +14,7 @@ import statsmodels.api as sm
 from wide_errors import standard_errors
 
 from streamreg import LinearRegression, load
-from streamreg.errors import DataWarning
+from streamreg.errors import DataWarning, InputError
 
 COV_TYPES = ("nonrobust", "HC0", "HC1", "HC2", "HC3", "cluster")
 NIST = Path(__file__).parents[1] / "data" / "nist"
@@ -150,9 +150,43 @@ def test_a_row_of_leverage_1_is_named(cov_type):
     X = rng.standard_normal((N, 2))
     X[:, 1] = 0
     X[17, 1] = 1
+    y = noise(rng, X)
     with pytest.warns(DataWarning, match=r"passes through 1 row, the first near row 17"):
-        model = LinearRegression(cov_type=cov_type).fit(X, noise(rng, X))
-    assert np.isfinite(model.bse_).all()
+        model = LinearRegression(cov_type=cov_type).fit(X, y)
+    # the other coefficients do not depend on this row
+    assert np.isnan(model.bse_).tolist() == [False, False, True]
+    others = np.delete(np.arange(N), 17)
+    expected = sm.OLS(y[others], sm.add_constant(X[others, :1])).fit(cov_type=cov_type)
+    np.testing.assert_allclose(model.bse_[:2], expected.bse, rtol=1e-7)
+    assert np.isnan([model.fvalue_, model.cov_params()[1, 2]]).all()
+
+
+@pytest.mark.parametrize("cov_type", COV_TYPES)
+def test_without_degrees_of_freedom_errors_are_nan(cov_type, tmp_path):
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((4, 3)), rng.standard_normal(4)
+    given = {"groups": [0, 0, 1, 1]} if cov_type == "cluster" else {}
+    with warnings.catch_warnings():
+        # each row has a leverage of 1
+        warnings.simplefilter("ignore", DataWarning)
+        model = LinearRegression(cov_type=cov_type).fit(X, y, **given)
+    for name in ("bse", "pvalues", "fvalue", "f_pvalue", "scale"):
+        assert np.isnan(getattr(model, f"{name}_")).all()
+    assert np.isnan(model.cov_params()).all()
+    model.save(tmp_path / "m.npz")
+    loaded = load(tmp_path / "m.npz")
+    np.testing.assert_equal(loaded.bse_, model.bse_)
+    np.testing.assert_equal(loaded.fvalue_, model.fvalue_)
+
+
+def test_one_group_of_positive_weight_is_refused():
+    rng = np.random.default_rng(0)
+    X, groups = rng.standard_normal((20, 2)), np.arange(20) % 2
+    for order in (np.argsort(groups), np.arange(20)):
+        with pytest.raises(InputError, match="one group"):
+            LinearRegression(cov_type="cluster").fit(
+                X, X[:, 0], 1.0 - groups[order], groups=groups[order]
+            )
 
 
 @pytest.mark.parametrize("y_of", ["columns", "one column", "3"])

@@ -13,7 +13,7 @@ from streamreg.accumulators.residuals import residuals_nbytes
 from streamreg.kernels.two_float import TwoFloats
 from streamreg.solvers.base import EPS, Footprint, PassFootprint, Status
 from streamreg.solvers.contrasts import Fitted, infer_contrasts, with_contrasts
-from streamreg.solvers.diagnostics import dependent_column_warnings
+from streamreg.solvers.diagnostics import dependent_column_warnings, near_dependence_warnings
 from streamreg.solvers.directions import (
     Directions,
     accepted,
@@ -48,10 +48,12 @@ _SETTLED = 1e-13
 _NEEDED = 1e-10
 # corrections end when they hardly shrink
 _LEAST_GAIN = 0.1
-# where not all directions are kept, a smaller ‖Xe‖/(‖X‖·‖e‖) is taken for a dependence
-_NEARLY_DEPENDENT = 1e-7
-# values as they are stored depend on each other to this
+# A smaller ‖Xe‖/Σ|eⱼ|·‖xⱼ‖, of the error e of a check, is a dependence of values as they are
+# stored: rounding of e alone leaves up to ½ EPS.
 _DEPENDENT = 4 * EPS
+# The fit ends if it is smaller than this, and hardly shrinks between two measurements: directions
+# that are not kept need thousands of epochs then.
+_NEARLY_DEPENDENT = 1e-7
 # no more directions are sought after this many epochs without one that is more than rounding
 _MOST_BARREN = 2
 # a direction is dropped if less of it is left beside the others of an epoch
@@ -79,6 +81,8 @@ class Iterate(NamedTuple):
     wanted: Float64  # () error of the check at which it is met
     left: Float64  # () error that it leaves, likewise
     is_dependent: Float64  # () 1 if the error of the check is a dependence of columns
+    share: Float64  # () ‖Xe‖/Σ|eⱼ|·‖xⱼ‖ of the error e of the check, when it was last measured
+    column_squares: Float64  # (D + 1,) Σ (∇²f·p)ⱼ²/(p·∇²f·p), at most about ‖xⱼ‖²
     is_settled: Float64  # () 1 if corrections would change nothing
     losses: Float64  # (epochs + 1,) Σ f over targets at each epoch's start and now, in users' units
     vectors: Float64  # (m, D + 1) kept directions
@@ -231,6 +235,8 @@ class ConjugateGradient(IterativeSolver):
             left=zero + np.inf,
             wanted=zero + _CHECKED,
             is_dependent=zero,
+            share=zero + np.inf,
+            column_squares=np.zeros(size),
             is_settled=zero,
             losses=np.array([coordinates.user_loss(start.now.loss)]),
             vectors=none.vectors,
@@ -271,10 +277,11 @@ class ConjugateGradient(IterativeSolver):
         measured = measure_exactly(coordinates, before.point, before.error if checks else None)
         gradient = before.gradient.copy()
         gradient[:, :-1] = measured.gradient
-        is_dependent = bool(before.is_dependent)
+        share, is_dependent = np.inf, bool(before.is_dependent)
         if checks:
             gradient[:, -1:] = -measured.image
-            is_dependent = _is_dependence(coordinates, before, measured.image)
+            share = _dependence(coordinates, before, measured.image)
+            is_dependent = share <= _DEPENDENT
         loss = measured.loss
         after = before._replace(gradient=gradient, loss=loss)
         after, change, check_change = _corrected(coordinates, after)
@@ -288,13 +295,17 @@ class ConjugateGradient(IterativeSolver):
             change=np.asarray(change),
             left=np.asarray(left),
             is_dependent=np.asarray(float(is_dependent)),
+            share=np.asarray(share),
             is_settled=np.asarray(float(is_settled or ratio > _LEAST_GAIN)),
             losses=np.append(np.maximum(before.losses, now), now),
         )
         if self._completing_pays(coordinates, after):
             after = after._replace(wanted=np.asarray(_COMPLETE))
         is_met = after.norms[:-1] <= self._met(after.start_norm)
-        if (is_met.all() and after.is_checked) or after.barren >= _MOST_BARREN:
+        is_hopeless = after.barren >= _MOST_BARREN or (
+            len(after.last_curvatures) and _LEAST_GAIN * before.share < share < _NEARLY_DEPENDENT
+        )
+        if (is_met.all() and after.is_checked) or is_hopeless:
             return after._replace(directions=0 * gradient)
         # further, because a small gradient does not show that the weights are right
         after = after._replace(goal=_LEAST_TOL * after.norms)
@@ -334,11 +345,12 @@ class ConjugateGradient(IterativeSolver):
         return Status.OUT_OF_EPOCHS
 
     def end_warnings(self, start: Start, last: Iterate, status: Status) -> list[str]:
-        del status
-        if not last.is_dependent:
-            return []
-        problem = start.coordinates.problem
-        return list(dependent_column_warnings(problem, last.error[:-1, 0], start.duplicates))
+        problem, error = start.coordinates.problem, last.error[:-1, 0]
+        if last.is_dependent:
+            return list(dependent_column_warnings(problem, error, start.duplicates))
+        if status is Status.TOO_DEPENDENT and not last.is_checked:
+            return list(near_dependence_warnings(problem, error))
+        return []
 
     def infer(
         self, start: Start, last: Iterate, w: Float64, b: Float64
@@ -418,7 +430,7 @@ def _multiplied(coordinates: Coordinates, before: Iterate) -> Iterate:
         used = used[:-1]
     moves, changes = np.zeros_like(before.gradient), np.zeros_like(before.gradient)
     decrease, largest, least = 0 * before.loss, float(before.largest), float(before.least)
-    goal, is_barren = before.goal.copy(), True
+    goal, squares, is_barren = before.goal.copy(), before.column_squares.copy(), True
     for at, column in enumerate(used):
         rounding = rounding_of_columns(size - 1) ** 2 * largest
         others = last.part(int(column)) if len(last.curvatures) else kept
@@ -431,6 +443,8 @@ def _multiplied(coordinates: Coordinates, before: Iterate) -> Iterate:
         is_barren = False
         vector, image, curvature = found
         largest, least = max(largest, curvature), min(least, curvature)
+        if column == k or not len(last.curvatures):
+            squares += image * image / curvature
         if len(last.curvatures):
             last.vectors[column], last.images[column], last.curvatures[column] = found
             served = slice(column, column + 1)
@@ -451,6 +465,7 @@ def _multiplied(coordinates: Coordinates, before: Iterate) -> Iterate:
         loss=loss,
         largest=np.asarray(largest),
         least=np.asarray(least),
+        column_squares=squares,
         barren=(before.barren + 1) * is_barren,
         change=np.full((), np.inf),
         losses=np.append(before.losses, min(before.losses[-1], coordinates.user_loss(loss))),
@@ -499,16 +514,12 @@ def _corrected(coordinates: Coordinates, before: Iterate) -> tuple[Iterate, floa
     return _moved(coordinates, before, moves, changes), float(change), float(largest[-1])
 
 
-def _is_dependence(coordinates: Coordinates, iterate: Iterate, image: Float64) -> bool:
-    """Whether Xe is rounding, where e is the error of the check."""
-    error = iterate.error
-    squared = float(np.sum(error * image))
+def _dependence(coordinates: Coordinates, iterate: Iterate, image: Float64) -> float:
+    """Return ‖Xe‖/Σ|eⱼ|·‖xⱼ‖ of the error e of the check, from its image."""
+    squared = float(np.sum(iterate.error * image))
     scale = coordinates.scale
-    share = np.abs(error[:-1, 0])
     far = np.where(np.isfinite(scale), np.abs(coordinates.centre) / scale, 0.0)
-    rounding = _DEPENDENT * float(np.sum(share * (np.sqrt(iterate.largest) + far)))
-    is_all_kept = _most_kept(len(error) - 1) == len(error)
-    if not is_all_kept:
-        size = float(np.linalg.norm(error)) * np.sqrt(float(iterate.largest))
-        rounding = max(rounding, _NEARLY_DEPENDENT * size)
-    return squared <= rounding**2
+    sizes = np.sqrt(iterate.column_squares)
+    sizes[:-1] += far
+    largest = float(np.sum(np.abs(iterate.error[:, 0]) * sizes))
+    return float(np.sqrt(max(squared, 0.0))) / largest if largest > 0 else np.inf

@@ -133,9 +133,11 @@ def dependent_column_warnings(
 
     Columns of groups that were named already are left out.
     """
-    share = np.abs(error)
-    numbers = np.flatnonzero(share > _LEAST_SHARE * np.max(share, initial=0.0))
-    if len(numbers) and not np.isin(numbers, np.concatenate([[-1], *groups])).all():
+    numbers = _participants(error)
+    named = np.concatenate([np.empty(0, np.intp), *groups])
+    others = np.setdiff1d(numbers, named)
+    if len(others):
+        numbers = others if len(others) > 1 else numbers
         yield or_l2(
             f"{problem.columns(numbers)} depend on each other linearly, to the digits that they "
             "are stored with. The coefficients are those of least norm in the solver's units; "
@@ -143,9 +145,23 @@ def dependent_column_warnings(
         )
 
 
+def near_dependence_warnings(problem: Problem, error: Float64) -> Iterator[str]:
+    """Name columns whose weights were not found, by an error e (D,) with Xe small, but not 0."""
+    yield Message(
+        f"{problem.columns(_participants(error))} are so nearly dependent that conjugate gradients do not find "
+        "their weights; leave such columns out, or pass ",
+        Remedy("solver", value="qr"),
+    )
+
+
 def or_l2(advice: str) -> Message:
     """Add a penalty to the remedies of a message."""
     return Message(f"{advice}, or pass ", Remedy("l2"), " > 0")
+
+
+def _participants(error: Float64) -> Numbers:
+    share = np.abs(error)
+    return np.flatnonzero(share > _LEAST_SHARE * np.max(share, initial=0.0))
 
 
 def _equal_values(values: Float64, columns: Numbers) -> list[Numbers]:

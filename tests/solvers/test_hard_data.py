@@ -102,6 +102,42 @@ def test_cg_names_columns_that_depend_on_several_others():
     assert solution.status.converged
 
 
+@pytest.mark.parametrize("difference", [0.0, 1e-8])
+def test_cg_without_kept_directions_tells_dependent_columns_from_nearly_dependent_ones(difference):
+    rng = np.random.default_rng(5)
+    X, other = rng.standard_normal((800, 370)), rng.standard_normal(800)
+    X = np.column_stack([X, X[:, 0] + X[:, 1] + difference * other])
+    y = X[:, :5].sum(axis=1) + other
+    solution, _ = solve(CG, X, y)
+    is_named = any("depend on each other linearly" in text for text in solution.warnings)
+    assert is_named == (difference == 0)
+    w, deviation = lstsq(X, y)
+    if solution.status.converged:
+        assert error(solution, w, deviation) < 1e-3
+    else:
+        assert any('solver="qr"' in text for text in solution.warnings)
+    assert solution.status.converged or difference
+
+
+def test_columns_of_small_values_are_not_called_dependent_in_their_own_units():
+    X, y = table(d=3)
+    solution, _ = solve(ConjugateGradient(standardize=False), 1e-15 * X, y)
+    assert not any("depend on each other linearly" in text for text in solution.warnings)
+    w, deviation = lstsq(X, y)
+    is_right = (
+        error(replace(solution, coefficients=1e-15 * solution.coefficients), w, deviation) < 1e-3
+    )
+    assert is_right or not solution.status.converged
+
+
+def test_a_dependence_is_named_without_the_groups_that_were_named_before():
+    X, y = table()
+    X = np.column_stack([X, X[:, 4], X[:, 0] + X[:, 1]])
+    first, second = solve(CG, X, y)[0].warnings
+    assert first.startswith("columns 4, 6 are multiples of each other")
+    assert second.startswith("columns 0, 1, 7 depend on each other linearly")
+
+
 def test_equal_correlation_with_y_is_not_reported_as_duplicate():
     # a balanced design: every column has the same covariance with y
     X = np.array(np.meshgrid(*[[-1.0, 1.0]] * 4)).reshape(4, -1).T

@@ -111,9 +111,10 @@ def test_cg_without_kept_directions_tells_dependent_columns_from_nearly_dependen
     solution, _ = solve(CG, X, y)
     is_named = any("depend on each other linearly" in text for text in solution.warnings)
     assert is_named == (difference == 0)
-    w, deviation = lstsq(X, y)
     if solution.status.converged:
-        assert error(solution, w, deviation) < 1e-3
+        # all deviations are similar, so that norms are those of the weights as they are
+        w = np.linalg.lstsq(X - X.mean(axis=0), y - y.mean(), rcond=1e-13)[0]
+        assert np.abs(solution.coefficients[:, 0] - w).max() < 1e-3 * np.abs(w).max()
     else:
         assert any('solver="qr"' in text for text in solution.warnings)
     assert solution.status.converged or difference

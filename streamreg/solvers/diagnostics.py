@@ -148,8 +148,8 @@ def dependent_column_warnings(
 def near_dependence_warnings(problem: Problem, error: Float64) -> Iterator[str]:
     """Name columns whose weights were not found, by an error e (D,) with Xe small, but not 0."""
     yield Message(
-        f"{problem.columns(_participants(error))} are so nearly dependent that conjugate gradients do not find "
-        "their weights; leave such columns out, or pass ",
+        f"{problem.columns(_participants(error))} are so nearly dependent that conjugate "
+        "gradients do not find their weights; leave such columns out, or pass ",
         Remedy("solver", value="qr"),
     )
 

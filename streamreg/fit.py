@@ -225,6 +225,8 @@ def plan_fit(
         saves=config.checkpoint is not None,
         infers=inference is not None,
     )
+    if groups is not None:
+        plan = replace(plan, was_read="only groups were read")
     if groups is not None and groups.numbers is not None:
         plan = replace(plan, advice="sort the rows by groups, whose sums then take no memory")
     objective = plan.candidates[plan.chosen].objective
@@ -244,20 +246,22 @@ def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress = NO_PRO
     Raises
     ------
     MemoryLimitError
-        The plan does not fit; nothing was read. Or the system refused memory that the plan allows.
+        The plan does not fit; no more than groups were read. Or the system refused memory that the
+        plan allows.
     InputError, DataCorruptionError, DivergenceError
         As the engine and the solver raise them.
     """
     if dataset.y is None:
         raise InputError("a fit needs y")
     backend = backend_of(config)
-    groups = _groups(dataset, config)
-    plan = plan_fit(dataset, config, backend, groups)
-    build_solver = partial(config.build_solver, inference=config.inference(dataset, groups))
-    candidate = _require_fit(plan, dataset, config, backend)
-    d, k = dataset.n_features, dataset.n_targets
-    solver = build_solver(plan.chosen, config.initial_weights(d, k))
-    with _explain_refused_memory(plan, candidate), PeakMemory() as peak, ExitStack() as stack:
+    with PeakMemory() as peak, ExitStack() as stack:
+        groups = _groups(dataset, config)
+        plan = plan_fit(dataset, config, backend, groups)
+        build_solver = partial(config.build_solver, inference=config.inference(dataset, groups))
+        candidate = _require_fit(plan, dataset, config, backend)
+        stack.enter_context(_explain_refused_memory(plan, candidate))
+        d, k = dataset.n_features, dataset.n_targets
+        solver = build_solver(plan.chosen, config.initial_weights(d, k))
         # other kernels, or another partition, would change the last bits of the result
         identity = {
             "streamreg": __version__,
@@ -329,7 +333,11 @@ class _Run:
             iterates = self.checkpoint or NO_ITERATE_STORE
             solution = solver.solve(problem, reduce, report, iterates)
         if solution.inference is not None:
-            inference = replace(solution.inference, log_weight_sum=engine.log_weight_sum)
+            inference = replace(
+                solution.inference,
+                log_weight_sum=engine.log_weight_sum,
+                is_weighted=dataset.weight is not None,
+            )
             solution = replace(solution, inference=inference)
         return solution, engine
 

@@ -292,7 +292,7 @@ def _threads_that_fit(
         needed = format_nbytes(int(to_disk_nbytes), up=True)
         to_disk = f" to write them to disk block by block: {needed}"
         remedies.append(Message("pass ", Remedy("out", "PATH"), to_disk))
-    shape = f"N = {dataset.n_rows:,}, D = {dataset.n_features:,}"
+    shape = f"N = {dataset.n_rows:,}, D = {dataset.n_features:,}; no data was read"
     raise MemoryLimitError(itemised(what, limit, shape, terms(1), remedies))
 
 

@@ -45,6 +45,7 @@ class Inference:
     rss: Float64  # (K,) Σ sᵢ rᵢ²
     tss: Float64  # (K,) Σ sᵢ (yᵢ - ȳ)², or Σ sᵢ yᵢ²
     log_weight_sum: float = 0.0  # Σ log sᵢ
+    is_weighted: bool = False  # whether rows have weights
     n_groups: int | None = None  # G of "cluster"
     # (K,) F of the robust types: all coefficients but the intercept are 0, by their covariance
     wald: Float64 | None = None
@@ -203,6 +204,7 @@ class Inference:
             rss=_array(known["rss"], (k,), "rss", least=0.0),
             tss=_array(known["tss"], (k,), "tss", least=0.0),
             log_weight_sum=float(_array(known["log_weight_sum"], (), "log_weight_sum")),
+            is_weighted=_flag(known["is_weighted"], "is_weighted"),
             n_groups=None if groups is None else _count(groups, "n_groups"),
             wald=None if wald is None else _array(wald, (k,), "wald"),
             covariance=None if covariance is None else _array(covariance, (p, p), "covariance"),

@@ -75,7 +75,7 @@ class Summary:
         robust = "" if i.cov_type == NONROBUST else "robust "
         left = {
             "Dep. Variable:": target,
-            "Model:": "WLS" if i.log_weight_sum else "OLS",
+            "Model:": "WLS" if i.is_weighted else "OLS",
             "Solver:": self.solver,
             "No. Observations:": f"{i.nobs:,}",
             "Df Residuals:": f"{i.df_resid:,}",
@@ -139,7 +139,7 @@ class Summary:
             notes.append(f"Tests and intervals use t with {i.df_t:,} degrees of freedom.")
         else:
             notes.append("Tests and intervals use the normal distribution.")
-        if i.log_weight_sum:
+        if i.is_weighted:
             notes.append("Weights are precisions: rows of weight 0 are left out and not counted.")
         if (i.rss <= _PERFECT * i.tss).any():
             notes.append(
@@ -150,6 +150,9 @@ class Summary:
             notes.append("nan: the data do not determine this coefficient.")
         if i.is_partial:
             notes.append("nan: this standard error was not asked for, or not found.")
+        clusters = np.inf if i.n_groups is None else i.n_groups
+        if np.isnan(i.fvalue).any() and clusters - 1 < i.df_model:
+            notes.append("F is nan: there are no more groups than weights.")
         if i.rank is None:
             notes.append("nan: how many columns depend on others is not known.")
         if i.is_centred is None:

@@ -134,8 +134,7 @@ def _divide(
 
 def _mixed(numbers: Int64) -> Float64:
     """Return factors from ½ to 3/2 that look random, of the numbers of rows."""
-    fractions, _ = np.modf(numbers * _GOLDEN)
-    return np.asarray(0.5 + fractions)
+    return np.asarray(0.5 + np.modf(numbers * _GOLDEN)[0])
 
 
 def meat_scratch_nbytes(n_features: int, rows: int) -> int:

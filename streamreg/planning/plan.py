@@ -37,6 +37,8 @@ class Plan:
         Whether the chosen solver fits without the GPU, if it does not fit with it.
     worker_nbytes
         Memory of the smallest worker of a cluster, if ``memory_limit`` is a share of it.
+    was_read
+        What a refusal says of the data that were read before it.
     """
 
     chosen: str
@@ -48,10 +50,12 @@ class Plan:
     advice: str = ""
     fits_on_processor: bool = False
     worker_nbytes: int | None = None
+    was_read: str = "no data was read"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain numbers, texts, lists and dictionaries, as in JSON."""
         plan = asdict(self)
+        del plan["was_read"]
         for name, candidate in plan["candidates"].items():
             candidate["peak_nbytes"] = self.candidates[name].peak_nbytes
             for needs in (candidate, candidate["device"] or {"terms": ()}):
@@ -159,7 +163,8 @@ class Plan:
             if not larger_workers:
                 remedies = _least_limit(refused, others)
         what, terms = refused.solver, refused.terms
-        return itemised(what, limit, self._shape, terms, remedies, first=larger_workers) + advice
+        shape = f"{self._shape}; {self.was_read}"
+        return itemised(what, limit, shape, terms, remedies, first=larger_workers) + advice
 
     def _device_refusal(self, device: DeviceNeeds) -> Message:
         """Return why the GPU is too small, if the host is not."""
@@ -172,7 +177,7 @@ class Plan:
         return itemised(
             f"{self.chosen} on the GPU",
             device.limit_nbytes,
-            self._shape,
+            f"{self._shape}; {self.was_read}",
             device.terms,
             remedies,
             parameter="device_memory_limit",
@@ -202,7 +207,7 @@ def itemised(
     return Message(
         f"{what} needs {enough} but ",
         Remedy(parameter),
-        f" is {format_nbytes(limit)} ({shape}; no data was read)\n",
+        f" is {format_nbytes(limit)} ({shape})\n",
         *items,
         "  ",
         first or raised,

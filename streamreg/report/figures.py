@@ -44,6 +44,7 @@ _STYLE: Any = {
 # inches: the text is still readable if the figure fills a telephone's width
 _WIDTH, _HEIGHT = 5.2, 3.6
 _BLUE, _ORANGE, _GREY = "#1d4ed8", "#c2410c", "#6b7280"
+_LIGHT_BLUE = "#93c5fd"
 _MOST_BINS = 60
 _SHARE_SHOWN = 0.999
 _MOST_LETTERS = 22
@@ -94,8 +95,9 @@ def draw_coefficients(coefficients: Coefficients, shown: Array, level: str) -> D
     places = np.arange(len(shown))
     figure, axes = _new(height=1.2 + 0.25 * len(shown))
     axes.axvline(0.0, color=_GREY, linewidth=1, linestyle="--")
-    axes.hlines(places, low, high, color=_BLUE, linewidth=2)
-    axes.plot(values, places, "o", color=_BLUE, markersize=5)
+    axes.plot(values, places, "o", color=_LIGHT_BLUE, markersize=6, zorder=2)
+    # over the dots, which are wider than short intervals
+    axes.hlines(places, low, high, color=_BLUE, linewidth=2, zorder=3)
     axes.set_yticks(places, terms)
     axes.set_ylim(len(shown) - 0.4, -0.6)
     sizes = np.abs(values[values != 0])
@@ -144,7 +146,7 @@ def draw_memory(sizes: Sequence[tuple[str, float]], limit: float) -> Drawing:
     figure, axes = _new(height=1.1 + 0.5 * len(sizes))
     names = [name for name, _ in sizes]
     mib = [nbytes / MIB for _, nbytes in sizes]
-    bars = axes.barh(names, mib, color=[_BLUE, "#93c5fd"][: len(sizes)], height=0.6)
+    bars = axes.barh(names, mib, color=[_BLUE, _LIGHT_BLUE][: len(sizes)], height=0.6)
     texts = [format_nbytes(int(nbytes)) for _, nbytes in sizes]
     axes.bar_label(bars, texts, padding=4)
     axes.invert_yaxis()
@@ -211,7 +213,7 @@ def draw_residual_histogram(histogram: ResidualHistogramResult, rmse: float) -> 
     rows = histogram.counts.sum(axis=0)
     shown = _shown(rows, min(_MOST_BINS, _rice(histogram.n)))
     edges, counts = shown.edges(histogram.residual_edges), shown.join(rows)
-    axes.stairs(counts, edges, fill=True, color="#93c5fd")
+    axes.stairs(counts, edges, fill=True, color=_LIGHT_BLUE)
     if rmse > 0:
         mean = rows @ _centres(histogram.residual_edges) / rows.sum()
         spread = rmse * (np.sqrt(max(1 - (mean / rmse) ** 2, 0.0)) or 1.0)

@@ -65,6 +65,13 @@ def as_streamable(data: object, name: str) -> Streamable:
 def as_groups(data: Any) -> object:  # noqa: ANN401
     """Return groups as they can be read: texts and categories in memory are numbered."""
     if type(data).__module__.partition(".")[0] == "pandas":
+        if data.ndim > 1:
+            if data.shape[1] != 1:
+                raise InputError(
+                    f"groups have {data.shape[1]:,} columns; each row belongs to one group, so "
+                    "pass one column"
+                )
+            data = data.iloc[:, 0]
         numbers, _ = data.factorize()
         return _require_groups(np.asarray(numbers))
     values = np.asarray(data, object) if isinstance(data, list | tuple) else data

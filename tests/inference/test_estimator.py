@@ -141,6 +141,34 @@ def test_columns_without_names_are_counted_from_0_as_in_messages(rows):
     assert np.flatnonzero(np.isfinite(model.bse_)).tolist() == [0, 2]
 
 
+def test_weights_of_product_1_are_weights(rows):
+    X, y, _ = rows
+    weight = np.where(np.arange(len(X)) % 2, 0.5, 2.0)[: len(X) // 2 * 2]
+    n = len(weight)
+    model = LinearRegression(cov_type="nonrobust").fit(X[:n], y[:n], weight)
+    assert "WLS" in str(model.summary())
+
+
+def test_groups_may_be_a_frame_of_one_column(rows):
+    X, y, _ = rows
+    groups = np.arange(len(X)) // 7
+    known = LinearRegression(cov_type="cluster").fit(X, y, groups=groups)
+    model = LinearRegression(cov_type="cluster").fit(X, y, groups=pd.DataFrame({"g": groups}))
+    np.testing.assert_array_equal(model.bse_, known.bse_)
+    with pytest.raises(InputError, match="groups have 2 columns"):
+        LinearRegression(cov_type="cluster").fit(
+            X, y, groups=pd.DataFrame({"g": groups, "h": groups})
+        )
+
+
+def test_a_refusal_after_groups_says_that_they_were_read(rows):
+    X, y, _ = rows
+    with pytest.raises(MemoryLimitError, match="only groups were read"):
+        LinearRegression(cov_type="cluster", memory_limit="100 KiB").fit(
+            X, y, groups=np.arange(len(X)) // 7
+        )
+
+
 def test_a_column_without_a_name_is_not_the_intercept(rows):
     X, y, _ = rows
     frame = pd.DataFrame(X[:, :2], columns=["", "b"])

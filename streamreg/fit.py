@@ -198,12 +198,14 @@ def plan_fit(
     inference = config.inference(dataset, groups)
     build_solver = partial(config.build_solver, inference=inference)
     if config.solver != AUTO and inference is not None and not build_solver(config.solver).infers:
+        without: list[Part] = []
+        if config.inference_for is None and config.cov_type in CHOSEN_TYPES:
+            without = [" without ", Parameter("inference_for")]
         raise InputError(
             Parameter("solver", config.solver),
             " gives no standard errors of ",
             Parameter("cov_type", config.cov_type),
-            " without ",
-            Parameter("inference_for"),
+            *without,
             ": pass ",
             Remedy("solver", "qr"),
             " or ",

@@ -82,6 +82,11 @@ class InferenceAttributes:
         inference = self._known_inference("cov_params")
         each = [inference.cov_params(k) for k in range(inference.n_targets)]
         if any(covariance is None for covariance in each):
+            if inference.is_partial:
+                raise AttributeError(
+                    "the covariance is not kept with inference_for: it takes a fit without it, by "
+                    'solver="qr" or "closed_form"'
+                )
             p = len(inference.terms)
             raise AttributeError(
                 f"the covariance of {p:,} coefficients, {p:,}² × 8 bytes, is not kept"  # noqa: RUF001

@@ -126,8 +126,10 @@ def test_what_cg_does_not_give_is_refused(rows):
         {"cov_type": "HC1"},
         {"cov_type": "HC3", "inference_for": [0]},
     ):
-        with pytest.raises(InputError, match="gives no standard errors"):
+        with pytest.raises(InputError, match="gives no standard errors") as caught:
             LinearRegression(solver="cg", **parameters).fit(X, y)
+        # which would not help HC3
+        assert ("inference_for" in str(caught.value)) == (parameters["cov_type"] == "HC1")
     with pytest.raises(InputError, match="checkpoint cannot save"):
         LinearRegression(cov_type="HC1", inference_for=[0], checkpoint="a").fit(X, y)
     for wrong in ([], [0, 0], 3, [1.5]):

@@ -118,6 +118,8 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         bound, in the shape of ``coef_``, NaN where the data determine none; and the condition
         number of the centred columns. They are scaled by powers of two, so that it is within a
         factor of 2 of that of standardised columns.
+    schema_
+        If X was made of a table, how: its columns, their order and levels; else ``None``.
     plan_, peak_memory_
         The plan, and the bytes that the fit added to the process, measured.
 
@@ -296,6 +298,7 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
         # a file has None for NaN
         self.digits_ = None if digits is None else np.array(digits, dtype=np.float64)
         self._target_names = fitted.target_names
+        self.schema_ = fitted.schema
 
     def _model(self) -> Model:
         check_is_fitted(self)
@@ -306,6 +309,7 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
             np.ndim(self.coef_) == 1,
             None if names is None else tuple(names),
             self._target_names,
+            self.schema_,
             {name: getattr(self, f"{name}_") for name in DETAILS},
         )
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from streamreg.blocks import Array
     from streamreg.sources.file_stamps import FileStamps
+    from streamreg.sources.tables.schema import Schema
 
 
 @dataclass(frozen=True)
@@ -195,6 +196,10 @@ class ArrayGroup(ABC):
 
     feature_names: tuple[str, ...] | None = None
     target_names: tuple[str, ...] | None = None
+    # how X was made of the columns of a table, if it was
+    schema: Schema | None = None
+    # whether rows with a missing value are left out, whatever the policy of the fit is
+    omits_missing: bool = False
 
     @abstractmethod
     def member(self, name: str, *, optional: bool = False) -> object:

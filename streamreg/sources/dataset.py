@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from streamreg.sources.base import RowSource
     from streamreg.sources.file_stamps import FileStamps
+    from streamreg.sources.tables.schema import Schema
 
 NanPolicy = Literal["raise", "omit"]
 
@@ -34,6 +35,7 @@ class Dataset:
     feature_names: tuple[str, ...] | None = None
     target_names: tuple[str, ...] | None = None
     nan_policy: NanPolicy = "raise"
+    schema: Schema | None = None  # how X was made of the columns of a table
 
     def __post_init__(self) -> None:
         require_rows(self.X, 2, "(N, D)")

@@ -35,10 +35,12 @@ def open_dataset(
         opened.is_rounded = is_rounded
         return opened
 
-    feature_names = target_names = None
+    feature_names = target_names = schema = None
     group = open_group(X) if y is None else None
     if group is not None:
-        feature_names = group.feature_names
+        feature_names, schema = group.feature_names, group.schema
+        if group.omits_missing:
+            nan_policy = "omit"
         X = group.member("X")
         if needs_y:
             target_names = group.target_names
@@ -59,5 +61,6 @@ def open_dataset(
         weight=None if sample_weight is None else source(sample_weight, "sample_weight"),
         feature_names=feature_names,
         target_names=target_names,
+        schema=schema,
         nan_policy=nan_policy,
     )

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 from streamreg.errors import DataCorruptionError, InputError, PythonOnly, StreamregError
 from streamreg.formatting import MIB, format_nbytes
 from streamreg.sources.base import ArrayGroup
+from streamreg.sources.tables.schema import Schema
 
 if TYPE_CHECKING:
     import zarr
@@ -40,6 +41,7 @@ class ZarrGroup(ArrayGroup):
         self._label = label
         self.feature_names = _names(group.attrs.get("feature_names"))
         self.target_names = _names(group.attrs.get("target_names"))
+        self.schema = schema_of(group, label)
 
     def member(self, name: str, *, optional: bool = False) -> object:
         label = f"{self._label}/{name}"
@@ -100,6 +102,20 @@ class ArrayMetadata:
         if isinstance(content, dict):
             content.pop("attributes", None)  # these may change
         return content
+
+
+def schema_of(group: zarr.Group, label: str) -> Schema | None:
+    """Return how X was made of a table, as ``ingest`` writes it; ``None`` if it does not say."""
+    document = group.attrs.get("schema")
+    # other programs may use the same name
+    if not isinstance(document, dict) or "columns" not in document:
+        return None
+    try:
+        return Schema.from_json(document)
+    except ValueError as error:
+        raise DataCorruptionError(
+            f"the attribute schema of {label} is damaged ({error}); remove it, or ingest again"
+        ) from error
 
 
 def _names(value: Any) -> tuple[str, ...] | None:  # noqa: ANN401  (an attribute)

@@ -309,7 +309,7 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):
             np.ndim(self.coef_) == 1,
             None if names is None else tuple(names),
             self._target_names,
-            self.schema_,
+            getattr(self, "schema_", None),
             {name: getattr(self, f"{name}_") for name in DETAILS},
         )
 

@@ -7,6 +7,7 @@ import zlib
 from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ from streamreg.formatting import count, format_nbytes
 from streamreg.kernels import numpy as numpy_kernels
 from streamreg.machine import usable_cpus
 from streamreg.output.staging import require_writable
+from streamreg.output.table_writer import ENDINGS, new_table, require_writable_file
 from streamreg.output.zarr_writer import CHUNK_NBYTES, RowAppender, new_array
 from streamreg.planning.memory_model import process_term
 from streamreg.planning.plan import itemised
@@ -35,7 +37,6 @@ from streamreg.sources.kinds import open_source
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Generator, Sequence
-    from pathlib import Path
 
     import zarr
 
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
 
 # chunks in memory while an output is written: collected rows, and the copies that zarr makes
 _CHUNKS_ALIVE = 4
+_INGEST_LIKE = (
+    ": predict from the table itself, or ingest it again with `streamreg ingest --like MODEL`"
+)
 
 
 class Scores(NamedTuple):
@@ -90,6 +94,8 @@ def predict_to(
 ) -> Path:
     """Write predictions to a Zarr array, block by block; it appears whole or not at all.
 
+    If ``out`` ends in .parquet or .csv, it is a table with a column for each target.
+
     If it is interrupted, or the system fails, what was written stays beside ``out``; called again
     with the same model and rows, it resumes. Rows in memory, or mapped, are predicted again from
     the first, because a fingerprint of them would cost as much as to predict them.
@@ -97,11 +103,17 @@ def predict_to(
     Errors are those of :func:`predict`, and an ``InputError`` if ``out`` exists, cannot be written,
     or is inside one of the ``inputs`` or of the folders that X is read from.
     """
-    path = require_writable(out, overwrite=overwrite, inputs=[*inputs, *dataset.local_paths()])
-    if path.suffix.lower() in {".npy", ".npz", ".csv", ".parquet", ".json", ".h5"}:
+    inputs = [*inputs, *dataset.local_paths()]
+    if Path(out).suffix.lower() in ENDINGS:
+        return _predict_to_table(
+            model, dataset, require_writable_file(Path(out), overwrite=overwrite, inputs=inputs),
+            config, progress,
+        )
+    path = require_writable(out, overwrite=overwrite, inputs=inputs)
+    if path.suffix.lower() in {".npy", ".npz", ".json", ".h5"}:
         raise InputError(
-            f"predictions are written as a Zarr array; name it '{path.stem}.zarr', "
-            f"not {path.name!r}"
+            f"predictions are written as a Zarr array, or as a table: name it '{path.stem}.zarr', "
+            f"'{path.stem}.parquet' or '{path.stem}.csv', not {path.name!r}"
         )
     work = _Prediction(model, dataset, _output_term(model, dataset), config)
     shape = (dataset.n_rows,) if model.one_target else (dataset.n_rows, model.n_targets)
@@ -114,6 +126,19 @@ def predict_to(
                 new = rows[max(0, done - start) :]
                 appender.append(new[:, 0] if model.one_target else new)
         appender.close()
+    return path
+
+
+def _predict_to_table(
+    model: Model, dataset: Dataset, path: Path, config: FitConfig, progress: Progress
+) -> Path:
+    work = _Prediction(model, dataset, _output_term(model, dataset), config)
+    names = model.target_names or [f"y{k}" for k in range(model.n_targets)]
+    if model.one_target and model.target_names is None:
+        names = ["y"]
+    with new_table(path, names) as table, closing(work.blocks(progress)) as blocks:
+        for _, rows in blocks:
+            table.append(rows)
     return path
 
 
@@ -264,6 +289,8 @@ def _require_rows_of(what: str, model: Model, dataset: Dataset) -> None:
                 f"{_beyond(given, known)} that the model does not know. Pass the columns of the "
                 "fit, in their order"
             )
+            if dataset.schema is not None:
+                which += _INGEST_LIKE
         # the first sentence is scikit-learn's
         raise InputError(
             f"X has {dataset.n_features} features, but LinearRegression is expecting "
@@ -274,6 +301,7 @@ def _require_rows_of(what: str, model: Model, dataset: Dataset) -> None:
         raise InputError(
             f"column {j} of {dataset.X.name} is {given[j]!r}, but the model was fitted with "
             f"{known[j]!r} in its place; bring the columns into the order of the fit"
+            f"{_INGEST_LIKE if dataset.schema is not None else ''}"
         )
     dataset.require_on_host(f"{what} runs on the processor. Pass ")
 

@@ -220,3 +220,5 @@ class Kind:
     open_rows: Callable[[Any, str, str], RowSource]
     # several arrays that are stored together; ``None`` if the data are one array
     open_group: Callable[[object], ArrayGroup | None] | None = None
+    # the group that holds an array, and the name of the array in it, if they are known
+    group_of: Callable[[object], tuple[ArrayGroup, str] | None] | None = None

@@ -39,6 +39,12 @@ def open_group(data: object) -> ArrayGroup | None:
     return None if kind is None or kind.open_group is None else kind.open_group(data)
 
 
+def group_of(data: object) -> tuple[ArrayGroup, str] | None:
+    """Return the group that holds an array, and the name of the array in it, if they are known."""
+    kind = _kind_of(data)
+    return None if kind is None or kind.group_of is None else kind.group_of(data)
+
+
 def is_streamable(data: object) -> bool:
     """Whether ``data`` is read in blocks; lists, data frames and sparse matrices are not."""
     return _kind_of(data) is not None

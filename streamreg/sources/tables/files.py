@@ -7,6 +7,7 @@ import glob
 import json
 import os
 import re
+import select
 import shutil
 import stat
 import tempfile
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["text", "parquet", "arrow"]
 _COPY_NBYTES = MIB
+_PIPE_SECONDS = 5
 # index columns that pandas and Dask write without a name
 _INDEX = re.compile(r"__index_level_\d+__|__null_dask_index__")
 _NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
@@ -237,10 +239,17 @@ def _pipe(path: str) -> FileSet:
     copy = tempfile.TemporaryDirectory(prefix="streamreg-")
     target = Path(copy.name, "table")
     try:
-        if not stat.S_ISFIFO(os.stat(path).st_mode) and not stat.S_ISCHR(os.stat(path).st_mode):
+        if not stat.S_ISFIFO(Path(path).stat().st_mode):
             raise InputError(f"{path} is neither a file nor a folder nor a pipe")
-        with open(path, "rb") as source, target.open("wb") as sink:
+        # a pipe that nobody writes to would block for ever
+        pipe = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(pipe, "rb") as source, target.open("wb") as sink:
+            if not select.select([source], [], [], _PIPE_SECONDS)[0]:
+                raise InputError(f"nobody wrote to the pipe {path} within {_PIPE_SECONDS} s")
+            os.set_blocking(pipe, True)
             shutil.copyfileobj(source, sink, _COPY_NBYTES)
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"{path} cannot be copied to {copy.name}: {error.strerror}") from error
     return FileSet(path, _kind(target), [target], copy=copy)

@@ -17,7 +17,7 @@ MAX_NAMED = 20
 IGNORE_COLUMN = Remedy("ignore", Verbatim("COLUMN"))
 # names that programs give to a column which only counts rows
 _COUNTER_NAME = re.compile(
-    r"|Unnamed: \d+(\.\d+)?|index|level_\d+|row(_?(nr|id|names?|num(ber)?))?|\.\.\.1|V1|X|_?id",
+    r"|Unnamed: \d+(\.\d+)?|index|level_\d+|row(_?(nr|id|names?|num(ber)?))?|\.\.\.1|_?id",
     re.IGNORECASE,
 )
 # in fewer rows, whole numbers may count them by chance
@@ -119,7 +119,8 @@ def no_feature(path: str, names: Sequence[str], left_out: Mapping[str, str]) -> 
 
 def may_count_rows(name: str, n_rows: int) -> bool:
     """Whether a column of this name is left out if it does no more than count rows."""
-    return n_rows >= _LEAST_ROWS or _COUNTER_NAME.fullmatch(name) is not None
+    least = 2 if _COUNTER_NAME.fullmatch(name) else _LEAST_ROWS
+    return n_rows >= least
 
 
 def require_feature_names(path: str, features: Sequence[str]) -> None:

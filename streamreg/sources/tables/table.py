@@ -145,8 +145,10 @@ def open_like(
     names = source.names if isinstance(source, TextFiles) else source.schema.names
     if target:
         schema = replace(schema, targets=tuple(target))
-    if not needs_y and not all(each in names for each in (*schema.targets, *_weights(schema))):
+    if not needs_y and not all(each in names for each in schema.targets):
         schema = schema.without_y()
+    if schema.weight is not None and schema.weight not in names:
+        schema = replace(schema, weight=None)
     wanted = [*(each.name for each in schema.features), *schema.targets, *_weights(schema)]
     absent = [each for each in wanted if each not in names]
     if absent:
@@ -279,11 +281,6 @@ def _feature(store: Store, name: str, levels: tuple[str, ...] | None) -> Feature
                 f"column {name} of {store.name} has no value; leave it out with ",
                 Remedy("ignore", name),
             )
-        if len(levels) == 1:
-            warn(
-                f"column {name} of {store.name} has one level only, {levels[0]!r}, and gives "
-                "no column of X"
-            )
         return Feature(name, levels=levels)
     if is_vector(store.schema.field(name).type):
         return Feature(name, width=width_of(store, name))
@@ -298,6 +295,12 @@ def _require_columns(path: str, schema: Schema) -> None:
             f"{path} has no column left for X: each of {features} has one level only"
         )
     role.require_feature_names(path, names)
+    for feature in schema.features:
+        if feature.levels is not None and len(feature.levels) == 1:
+            warn(
+                f"column {feature.name} of {path} has one level only, {feature.levels[0]!r}, and "
+                "gives no column of X"
+            )
 
 
 def _absent(source: Store | TextFiles, names: Sequence[str], absent: list[str]) -> InputError:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import lzma
+import os
 import re
 import tempfile
+import weakref
 import zipfile
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -28,6 +30,8 @@ from streamreg.sources.tables.levels import require_few
 from streamreg.sources.tables.paths import compression_of, is_table_file
 from streamreg.sources.tables.roles import infinite_values
 from streamreg.sources.tables.values import NotNumbersError, loses_digits, parse
+
+from streamreg.sources.tables.text_format import USUAL_MISSING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -93,17 +97,13 @@ class TextFiles:
         Raises ``InputError`` for values that are no numbers, by column and row.
         """
         spool = _Spool(self, used, one_hot)
-        with reading(f"a temporary file in {folder or tempfile.gettempdir()}"):
-            file = tempfile.TemporaryFile(dir=folder)
-        # closed with the file, because closing it would close the file
-        sink = pa.PythonFile(file, "w")
-        with ipc.new_file(sink, spool.schema) as writer:
+        file = _NamelessFile(folder)
+        with pa.OSFile(str(file.path), "wb") as sink, ipc.new_file(sink, spool.schema) as writer:
             for path in self.files.paths:
                 for batch in self._batches(path, used):
                     _write(writer, spool.coded(batch), folder)
                     on_rows(len(batch))
-        file.flush()
-        return TextStore(self, spool, (file, sink))
+        return TextStore(self, spool, file)
 
     def text_columns(self, candidates: Sequence[str]) -> list[str]:
         """Return the columns that hold other texts than numbers; reads the files once."""
@@ -157,12 +157,11 @@ class TextStore(ArrowStore):
 
     first_row, rows_meaning = _FIRST_ROW, ROWS_MEANING
 
-    def __init__(self, text: TextFiles, spool: _Spool, file: Any) -> None:  # noqa: ANN401
+    def __init__(self, text: TextFiles, spool: _Spool, file: _NamelessFile) -> None:
         self._text = text
         # open while the store is in use, because the file has no name
         self._file = file
-        path = Path(f"/dev/fd/{file[0].fileno()}")
-        super().__init__(FileSet(text.files.name, "arrow", [path]), spool.vocabularies)
+        super().__init__(FileSet(text.files.name, "arrow", [file.path]), spool.vocabularies)
         self.rounded = frozenset(spool.rounded)
         self.counting = frozenset(spool.counting if self.n_rows else ())
         if not self.n_rows:
@@ -173,6 +172,22 @@ class TextStore(ArrowStore):
 
     def require_unchanged(self) -> None:
         """Do nothing, because the rows were copied."""
+
+
+class _NamelessFile:
+    """A temporary file without a name in its folder, closed when nobody uses it any more."""
+
+    def __init__(self, folder: Path | None) -> None:
+        try:
+            descriptor, name = tempfile.mkstemp(prefix="streamreg-", dir=folder)
+        except OSError as error:
+            raise InputError(
+                f"no temporary file can be made in {folder or tempfile.gettempdir()}: "
+                f"{error.strerror}; set TMPDIR to another folder"
+            ) from error
+        self.path = Path(f"/dev/fd/{descriptor}")
+        weakref.finalize(self, os.close, descriptor)
+        Path(name).unlink()
 
 
 class _Spool:
@@ -270,24 +285,21 @@ class _Spool:
         """Return what such a value may be, and how to read it."""
         comma = next((each for each in values if _DECIMAL_COMMA.fullmatch(each)), None)
         if comma is not None and self._text.format.decimal == "." and not _is_grouped(comma):
-            return [f"If {comma!r} has a decimal comma, pass ", Remedy("decimal", ","), ". "]
+            return ["Pass ", Remedy("decimal", ","), f" if {comma!r} has a decimal comma. "]
         grouped = next((each for each in values if _THOUSANDS.fullmatch(each)), None)
         if grouped is not None:
             return [
-                f"If {grouped!r} has separators of thousands, write the file without them; if it "
-                "has a decimal comma, pass ",
+                "Pass ",
                 Remedy("decimal", ","),
-                ". ",
+                f" if {grouped!r} has a decimal comma; if it has separators of thousands, write the "
+                "file without them. ",
             ]
-        return [f"If {values[0][:40]!r} means a missing value, pass ", *_missing(values[0]), ". "]
-
-
-def _missing(value: str) -> list[Part]:
-    from streamreg.sources.tables.text_format import USUAL_MISSING  # noqa: PLC0415
-
-    if value.strip() in USUAL_MISSING:
-        return ["the file without quotes around it, because a quoted text is never missing"]
-    return [Remedy("missing", value.strip())]
+        value = values[0].strip()[:40]
+        known = self._text.format.missing
+        if value in (USUAL_MISSING if known is None else known):
+            return [f"{value!r} is quoted, and a quoted text is never a missing value. "]
+        marks = [part for mark in known or () for part in (Remedy("missing", mark), " ")]
+        return ["Pass ", *marks, Remedy("missing", value), f" if {value!r} is a missing value. "]
 
 
 def _is_grouped(text: str) -> bool:

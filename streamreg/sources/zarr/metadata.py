@@ -33,6 +33,20 @@ def open_group(data: object) -> ArrayGroup | None:
     return ZarrGroup(node, label) if isinstance(node, zarr.Group) else None
 
 
+def group_of(data: object) -> tuple[ArrayGroup, str] | None:
+    """Return the local group that holds an array, and the name of the array in it."""
+    folder = Path(data) if isinstance(data, str | os.PathLike) else local_folder(data)
+    if folder is None or "://" in str(data) or folder.name not in {"X", "y"}:
+        return None
+    if not any((folder.parent / name).is_file() for name in ("zarr.json", ".zgroup")):
+        return None
+    try:
+        group = open_group(str(folder.parent))
+    except (InputError, DataCorruptionError):
+        return None
+    return None if group is None else (group, folder.name)
+
+
 class ZarrGroup(ArrayGroup):
     """The arrays of a Zarr group, with the names in its attributes."""
 

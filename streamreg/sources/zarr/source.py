@@ -15,7 +15,7 @@ from streamreg.sources.chunk_reader import heaps_nbytes, joined_nbytes
 from streamreg.sources.file_stamps import FileStamps
 from streamreg.sources.zarr.fallback import FallbackReader, fallback_nbytes, require_checkable
 from streamreg.sources.zarr.local import ChunkFiles, LocalReader
-from streamreg.sources.zarr.metadata import child_names, is_zarr, open_group, opened
+from streamreg.sources.zarr.metadata import child_names, group_of, is_zarr, open_group, opened
 from streamreg.sources.zarr.stored import StoredArray
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def open_rows(data: Any, name: str, missing_chunks: str) -> RowSource:  # noqa: 
     return ZarrSource(node, label, missing_chunks)
 
 
-KIND = Kind(claims, open_rows, open_group)
+KIND = Kind(claims, open_rows, open_group, group_of)
 
 
 class ZarrSource(StoredArray):

@@ -60,7 +60,10 @@ class BlockReader:
             X, y = taken(X, keep), taken(y, keep)
             weight = None if weight is None else weight[keep]
         for source, values in ((self._dataset.X, X), (self._dataset.y, y)):
-            if source is not None and self.checks_integers and has_inexact(values):
+            if source is None:
+                continue
+            # of some sources it is known once the rows are converted
+            if source.is_rounded or (self.checks_integers and has_inexact(values)):
                 self.rounded.add(source.name)
         return Block(X, y, weight, start)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from streamreg.errors import InputError
-from streamreg.sources import cupy_array, dask, hdf5, in_memory
+from streamreg.sources import cupy_array, dask, frames, hdf5, in_memory
 from streamreg.sources.hdf5 import Sliceable
 from streamreg.sources.tables import source as tables
 from streamreg.sources.zarr import source as zarr_source
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # The first kind that claims the data opens them. Zarr claims every path that no kind before it
 # claims, and the last kind claims all that can be sliced.
-KINDS = (dask.KIND, cupy_array.KIND, in_memory.KIND, tables.KIND, zarr_source.KIND, hdf5.KIND)
+KINDS = (dask.KIND, cupy_array.KIND, in_memory.KIND, frames.KIND, tables.KIND, zarr_source.KIND, hdf5.KIND)
 
 
 def open_source(data: object, name: str, *, missing_chunks: str = "error") -> RowSource:

@@ -75,7 +75,7 @@ class FrameStore(Store):
         return self.rows([name], 0, stop).schema.field(0).type
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _FrameSelection(Selection):
     store: FrameStore
     columns: list[str]

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-# Decoded pieces that wait for the thread that is to reduce them, of one reader. Threads reduce
-# segments of some 32 MiB, so that is how far they are apart in a row group.
-_WAITING_NBYTES = 32 * MIB
+# Decoded pieces that wait for the thread that is to reduce them, for each reader. Threads reduce
+# segments of some 32 MiB, so that is how far two of them are apart in a row group.
+_WAITING_NBYTES = 16 * MIB
 # of a column while it is decoded: a page of 1 MiB as stored and unpacked, and its dictionary
 _COLUMN_NBYTES = 3 * MIB
 # of metadata and of what pyarrow's memory pool keeps, measured
@@ -69,8 +69,7 @@ class ParquetStore(Store):
     def selection_nbytes(self, columns: Sequence[str], piece_rows: int) -> tuple[int, int]:
         decoded = sum(self._page_nbytes.get(column, 2 * _COLUMN_NBYTES) for column in columns)
         row_nbytes = sum(_width(self.schema.field(name).type) for name in columns)
-        waiting = max(1, _WAITING_NBYTES // (row_nbytes * piece_rows or 1)) + 1
-        return waiting * row_nbytes * piece_rows, decoded + _LIBRARY_NBYTES
+        return _WAITING_NBYTES + row_nbytes * piece_rows, decoded + _LIBRARY_NBYTES
 
     def open_group(
         self, part: int, columns: Sequence[str], rows: int
@@ -111,10 +110,11 @@ class ParquetStore(Store):
                 self._page_nbytes[name] = max(known, min(nbytes, _COLUMN_NBYTES))
 
 
-@dataclass
+@dataclass(eq=False)
 class _Scan:
     """The batches of a row group, in order; ``position`` is the number of the next one."""
 
+    part: int
     file: parquet.ParquetFile
     batches: Iterator[pa.RecordBatch]
     position: int = 0
@@ -130,65 +130,71 @@ class _ParquetSelection(Selection):
     store: ParquetStore
     columns: Sequence[str]
     piece_rows: int
-    scans: dict[int, _Scan] = field(default_factory=dict)  # by row group, the latest last
+    scans: list[_Scan] = field(default_factory=list)  # the one that was used last is the last
+    n_readers: int = 0
     waiting: dict[tuple[int, int], pa.RecordBatch] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def read(self, start: int, stop: int) -> Iterator[pa.RecordBatch]:
         bounds = self.store.bounds
         for part, low, high in spans(bounds, start, stop):
-            height = piece_height(bounds[part + 1] - bounds[part], self.piece_rows)
+            n_rows = bounds[part + 1] - bounds[part]
+            height = piece_height(n_rows, self.piece_rows)
             for number in range(low // height, -(-high // height)):
                 first = number * height
-                batch = self._piece(part, number, height)
+                batch = self._piece(part, number, height, -(-n_rows // height))
                 begin, end = max(low - first, 0), min(high - first, len(batch))
                 yield batch.slice(begin, end - begin)
 
     def close(self) -> None:
         with self.lock:
-            for part in list(self.scans):
-                self._end(part)
+            for scan in list(self.scans):
+                self._end(scan)
             self.waiting.clear()
 
-    def _piece(self, part: int, number: int, height: int) -> pa.RecordBatch:
-        with self.lock, reading(self.store.path_of(part)):
+    def _piece(self, part: int, number: int, height: int, n_pieces: int) -> pa.RecordBatch:
+        path = self.store.path_of(part)
+        with self.lock, reading(path):
             batch = self.waiting.pop((part, number), None)
             if batch is None:
                 scan = self._scan(part, number, height)
+                skipped = number - scan.position
                 while scan.position <= number:
                     batch = next(scan.batches, None)
                     if batch is None:
-                        raise _ended(self.store.path_of(part))
+                        raise _ended(path)
                     if scan.position < number:
-                        self._keep((part, scan.position), batch)
+                        self._keep((part, scan.position), batch, skipped)
                     scan.position += 1
+                if scan.position == n_pieces:
+                    self._end(scan)
             return self.store.completed(part, batch, self.columns)
 
     def _scan(self, part: int, number: int, height: int) -> _Scan:
-        """Return the scan of a row group, at a position that is not beyond a piece."""
-        scan = self.scans.pop(part, None)
-        if scan is not None and scan.position > number:
-            scan.file.close()
-            scan = None
+        """Return the scan of a row group that is nearest before a piece, or a new one."""
+        scans = [scan for scan in self.scans if scan.part == part and scan.position <= number]
+        scan = max(scans, key=lambda each: each.position, default=None)
         if scan is None:
-            # the first that is left is the one that was used longest ago
-            while len(self.scans) > _MOST_SCANS:
-                self._end(next(iter(self.scans)))
-            scan = _Scan(*self.store.open_group(part, self.columns, height))
-        self.scans[part] = scan
+            while len(self.scans) > max(1, self.n_readers):
+                self._end(self.scans[0])
+            scan = _Scan(part, *self.store.open_group(part, self.columns, height))
+        else:
+            self.scans.remove(scan)
+        self.scans.append(scan)
         return scan
 
-    def _keep(self, piece: tuple[int, int], batch: pa.RecordBatch) -> None:
+    def _keep(self, piece: tuple[int, int], batch: pa.RecordBatch, skipped: int) -> None:
+        """Keep a piece that is skipped, unless so many are that others are lost for it."""
+        most = self.n_readers * _WAITING_NBYTES // max(1, batch.nbytes)
+        if skipped > most:
+            return
         self.waiting[piece] = batch
-        most = max(1, _WAITING_NBYTES // max(1, batch.nbytes))
         while len(self.waiting) > most:
             self.waiting.pop(next(iter(self.waiting)))
 
-    def _end(self, part: int) -> None:
-        self.scans.pop(part).file.close()
-
-
-_MOST_SCANS = 2
+    def _end(self, scan: _Scan) -> None:
+        self.scans.remove(scan)
+        scan.file.close()
 
 
 def _ended(path: str) -> InputError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 # of decoded rows that are read at once
 _PIECE_NBYTES = 8 * MIB
+# held while readers of a selection are counted
+_COUNTING = threading.Lock()
 
 
 class TableColumns:
@@ -122,9 +125,11 @@ class TableSource(RowSource):
         self._selection: Any = None
 
     def open(self) -> Reader:
-        if self._selection is None:
-            self._selection = self.table.store.select(self.columns, self.piece_rows)
-        return _TableReader(self, self._selection)
+        with _COUNTING:
+            if self._selection is None:
+                self._selection = self.table.store.select(self.columns, self.piece_rows)
+            self._selection.n_readers += 1
+            return _TableReader(self, self._selection)
 
     def reader_nbytes(self, block_rows: int) -> int:
         each, _ = self.table.store.selection_nbytes(self.columns, self.piece_rows)
@@ -191,4 +196,7 @@ class _TableReader(Reader):
         return rows if len(self._source.shape) > 1 else rows[:, 0]
 
     def close(self) -> None:
-        self._selection.close()
+        with _COUNTING:
+            self._selection.n_readers -= 1
+            if not self._selection.n_readers:
+                self._selection.close()

@@ -69,6 +69,9 @@ class Store(ABC):
 class Selection(ABC):
     """Some columns of a store; any thread may read them."""
 
+    # readers that use the selection now
+    n_readers: int = 0
+
     @abstractmethod
     def read(self, start: int, stop: int) -> Iterator[pa.RecordBatch]:
         """Yield the rows from ``start`` to ``stop``."""

@@ -16,7 +16,7 @@ from streamreg.formatting import as_json, count, format_nbytes
 from streamreg.machine import available_nbytes
 from streamreg.output.archive import Archive, parse_header, write_archive
 from streamreg.output.atomic import atomic_write, require_folder
-from streamreg.sources.tables.schema import Schema
+from streamreg.schema import Schema
 from streamreg.validate import path_text
 
 if TYPE_CHECKING:

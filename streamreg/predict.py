@@ -106,8 +106,11 @@ def predict_to(
     inputs = [*inputs, *dataset.local_paths()]
     if Path(out).suffix.lower() in ENDINGS:
         return _predict_to_table(
-            model, dataset, require_writable_file(Path(out), overwrite=overwrite, inputs=inputs),
-            config, progress,
+            model,
+            dataset,
+            require_writable_file(Path(out), overwrite=overwrite, inputs=inputs),
+            config,
+            progress,
         )
     path = require_writable(out, overwrite=overwrite, inputs=inputs)
     if path.suffix.lower() in {".npy", ".npz", ".json", ".h5"}:

@@ -23,7 +23,12 @@ from streamreg.sources.dataset import Dataset, NanPolicy
 
 def predict(
     model_file: o.ModelFile,
-    out: Annotated[Path, typer.Option(help="What to write: a Zarr array, a new folder; or a table, .parquet or .csv.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="What to write: a Zarr array, a new folder; or a table, .parquet or .csv."
+        ),
+    ],
     data: Annotated[
         str | None,
         typer.Argument(

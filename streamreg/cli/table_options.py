@@ -115,9 +115,8 @@ class TableOptions:
             like = schema_like(like).without_y()
 
         given = {each.name: getattr(self, each.name) for each in fields(self)}
-        given = {name: value or () if value is None else value for name, value in given.items()}
-        for name in ("weight", "delimiter", "encoding"):
-            given[name] = getattr(self, name)
+        for name in ("target", "one_hot", "ignore", "keep"):
+            given[name] = given[name] or ()
         given["missing"] = self.missing or None
         return read_table(data, like=like, **given)
 

@@ -6,17 +6,17 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from streamreg import schema as schemas
 from streamreg import validate
 from streamreg.errors import InputError, Parameter
 from streamreg.model import Model
 from streamreg.sources.kinds import open_group
-from streamreg.sources.tables import schema as schemas
 from streamreg.sources.tables.text_format import TextFormat
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from streamreg.sources.tables.schema import Schema
+    from streamreg.schema import Schema
     from streamreg.sources.tables.table import Table
 
 
@@ -66,8 +66,8 @@ def read_table(
     unknown_levels
         With ``like``: ``"error"``, or ``"zeros"`` for a level that is not known.
     delimiter, decimal, encoding
-        Of text files: by default a comma, or a tab in ``.tsv``; a point; UTF-8, or what a byte order
-        mark says.
+        Of text files: by default a comma, or a tab in ``.tsv``; a point; UTF-8, or what a byte
+        order mark says.
     missing
         Texts that mean a missing value, besides the empty one; by default NA, N/A, n/a, NaN, nan,
         NULL, null and <NA>. A quoted text never does.
@@ -158,5 +158,3 @@ def _names(given: str | Sequence[str] | None) -> tuple[str, ...]:
     if isinstance(given, str):
         return (given,)
     return tuple(given or ())
-
-

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from streamreg.blocks import Array
+    from streamreg.schema import Schema
     from streamreg.sources.file_stamps import FileStamps
-    from streamreg.sources.tables.schema import Schema
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from streamreg.schema import Schema
     from streamreg.sources.base import RowSource
     from streamreg.sources.file_stamps import FileStamps
-    from streamreg.sources.tables.schema import Schema
 
 NanPolicy = Literal["raise", "omit"]
 

@@ -102,6 +102,21 @@ def frame_rows(data: Any, name: str) -> FrameRows | Array:  # noqa: ANN401  (of 
 def _of_pandas(data: Any, name: str) -> FrameRows | Array:  # noqa: ANN401
     is_series = data.ndim == 1
     frame = data.to_frame() if is_series else data
+    _require_real(frame, name)
+    plain = all(isinstance(dtype, np.dtype) and dtype.kind in _REAL for dtype in frame.dtypes)
+    if plain and frame.shape[1] and len(set(frame.dtypes)) == 1 and _is_view(frame):
+        array: Array = frame.to_numpy()
+        return array[:, 0] if is_series else array
+    shape = frame.shape[:1] if is_series else frame.shape
+
+    def convert(start: int, stop: int) -> tuple[Float64, bool]:
+        return _pandas_block(frame.iloc[start:stop], name, start)
+
+    return FrameRows(data, shape, convert)
+
+
+def _require_real(frame: Any, name: str) -> None:  # noqa: ANN401
+    """Refuse columns that are not real numbers; of objects, each is looked at."""
     for column, dtype in zip(frame.columns, frame.dtypes, strict=True):
         text = str(dtype)
         is_category = text.startswith(("category", "Sparse"))
@@ -118,22 +133,12 @@ def _of_pandas(data: Any, name: str) -> FrameRows | Array:  # noqa: ANN401
             f"column {column!r} of {name} has dtype {dtype}, and columns must be real numbers: "
             f"{cure}"
         )
-    plain = all(isinstance(dtype, np.dtype) and dtype.kind in _REAL for dtype in frame.dtypes)
-    if plain and frame.shape[1] and len(set(frame.dtypes)) == 1 and _is_view(frame):
-        array = frame.to_numpy()
-        return array[:, 0] if is_series else array
-    shape = frame.shape[:1] if is_series else frame.shape
     for column, dtype in zip(frame.columns, frame.dtypes, strict=True):
         if dtype.kind == "O":
             # a plan refuses them too; other types need no look at the values
             for start in range(0, len(frame), _OBJECTS):
                 values = frame[[column]].iloc[start : start + _OBJECTS, 0].to_numpy(object)
                 floats_of_objects(values, f"column {column!r} of {name}", start)
-
-    def convert(start: int, stop: int) -> tuple[Float64, bool]:
-        return _pandas_block(frame.iloc[start:stop], name, start)
-
-    return FrameRows(data, shape, convert)
 
 
 def _is_view(frame: Any) -> bool:  # noqa: ANN401

@@ -15,7 +15,15 @@ if TYPE_CHECKING:
 
 # The first kind that claims the data opens them. Zarr claims every path that no kind before it
 # claims, and the last kind claims all that can be sliced.
-KINDS = (dask.KIND, cupy_array.KIND, in_memory.KIND, frames.KIND, tables.KIND, zarr_source.KIND, hdf5.KIND)
+KINDS = (
+    dask.KIND,
+    cupy_array.KIND,
+    in_memory.KIND,
+    frames.KIND,
+    tables.KIND,
+    zarr_source.KIND,
+    hdf5.KIND,
+)
 
 
 def open_source(data: object, name: str, *, missing_chunks: str = "error") -> RowSource:

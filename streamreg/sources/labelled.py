@@ -34,7 +34,9 @@ class LazyRows:
         self.ndim = len(self.shape)
         encoded = array.encoding.get("preferred_chunks") or {}
         # a chunk that is read in parts would be decoded for each part
-        heights = [encoded.get(name, length) for name, length in zip(array.dims, self.shape)]
+        heights = [
+            encoded.get(name, length) for name, length in zip(array.dims, self.shape, strict=True)
+        ]
         self.chunks = tuple(map(int, heights)) if encoded else None
 
     def __getitem__(self, rows: slice) -> Any:  # noqa: ANN401

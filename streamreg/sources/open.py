@@ -10,9 +10,9 @@ from streamreg.sources.dataset import Dataset
 from streamreg.sources.kinds import group_of, open_group, open_source
 
 if TYPE_CHECKING:
+    from streamreg.schema import Schema
     from streamreg.sources.base import RowSource
     from streamreg.sources.dataset import NanPolicy
-    from streamreg.sources.tables.schema import Schema
 
 
 def open_dataset(

@@ -11,7 +11,7 @@ from pyarrow import ipc
 
 from streamreg.formatting import MIB
 from streamreg.sources.tables.files import FileSet, reading
-from streamreg.sources.tables.store import Selection, Store, spans
+from streamreg.sources.tables.store import Selection, Store, spans, width
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -35,8 +35,7 @@ class ArrowStore(Store):
         self.bounds = bounds = [0]
         self.batches: list[tuple[int, int]] = []
         self.vocabularies = {
-            name: pa.array(list(texts), pa.string())
-            for name, texts in (vocabularies or {}).items()
+            name: pa.array(list(texts), pa.string()) for name, texts in (vocabularies or {}).items()
         }
         schemas = []
         for number, path in enumerate(files.paths):
@@ -63,7 +62,7 @@ class ArrowStore(Store):
     def selection_nbytes(self, columns: Sequence[str], piece_rows: int) -> tuple[int, int]:  # noqa: ARG002
         rows = max((b - a for a, b in zip(self.bounds, self.bounds[1:], strict=False)), default=0)
         # a batch is decoded whole; one that is compressed is also held as stored
-        return 2 * rows * sum(_width(self.schema.field(name).type) for name in columns), (
+        return 2 * rows * sum(width(self.schema.field(name).type) for name in columns), (
             _LIBRARY_NBYTES
         )
 
@@ -105,7 +104,9 @@ class _ArrowSelection(Selection):
         arrays = [
             pa.DictionaryArray.from_arrays(batch.column(name), texts[name])
             if name in texts
-            else pa.repeat(fixed[name], len(batch)) if name in fixed else batch.column(name)
+            else pa.repeat(fixed[name], len(batch))
+            if name in fixed
+            else batch.column(name)
             for name in self.columns
         ]
         return pa.RecordBatch.from_arrays(arrays, names=list(self.columns))
@@ -122,10 +123,3 @@ def _open(path: Path, columns: Sequence[str]) -> Any:  # noqa: ANN401  (pyarrow 
 def _n_rows(source: pa.NativeFile, batch: int) -> int:
     options = ipc.IpcReadOptions(included_fields=[0])
     return int(ipc.open_file(source, options=options).get_batch(batch).num_rows)
-
-
-def _width(kind: pa.DataType) -> int:
-    try:
-        return max(1, kind.bit_width // 8)
-    except ValueError:
-        return 32

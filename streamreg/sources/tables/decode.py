@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from streamreg.errors import InputError, Remedy
-from streamreg.sources.tables.survey import place, texts_of, vectors
-from streamreg.sources.tables.values import as_floats, loses_digits
+from streamreg.sources.tables.survey import numbers_of, place, texts_of, vectors
+from streamreg.sources.tables.values import loses_digits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from streamreg.blocks import Float64
-    from streamreg.sources.tables.schema import Feature
+    from streamreg.schema import Feature
     from streamreg.sources.tables.table import Table
 
 # rows that are written column by column while they are in the processor's cache
@@ -61,7 +61,7 @@ class Decoder:
                     self._table.store, feature.name, values, feature.width, start
                 )
             else:
-                numbers[column] = as_floats(values)
+                numbers[column] = numbers_of(self._table.store, feature.name, values, start)
                 if not self.has_rounded:
                     self.has_rounded = loses_digits(values, numbers[column])
             column += feature.n_columns
@@ -71,7 +71,9 @@ class Decoder:
             for at, values in numbers.items():
                 tile[:, at] = values[part]
         if unknown and self._table.unknown_levels == "error":
-            incomplete |= self._require_known(unknown, incomplete | np.isnan(rows).any(axis=1), start)
+            incomplete |= self._require_known(
+                unknown, incomplete | np.isnan(rows).any(axis=1), start
+            )
         if incomplete.any():
             # also for a feature without a column: a row is used if all its values are known
             rows[incomplete, 0] = np.nan
@@ -79,7 +81,7 @@ class Decoder:
     def _codes(self, feature: Feature, texts: pa.Array) -> NDArray[np.int32]:
         """Return the numbers of levels (n,), -1 for texts that are none."""
         levels, known = self._levels[feature.name], feature.levels or ()
-        if _TRUTHS >= {text.lower() for text in known}:
+        if {text.lower() for text in known} <= _TRUTHS:
             # pandas writes True to CSV, Arrow true
             texts, levels = pc.utf8_lower(texts), pc.utf8_lower(levels)
         codes = pc.index_in(texts, value_set=levels)

@@ -174,9 +174,7 @@ def _folder(name: str, folder: Path) -> FileSet:
         key=lambda path: natural_order(path.relative_to(folder)),
     )
     if not found:
-        raise InputError(
-            f"the folder {name} has no table; their names end in {', '.join(ENDINGS)}"
-        )
+        raise InputError(f"the folder {name} has no table; their names end in {', '.join(ENDINGS)}")
     kind = _common_kind(name, found)
     keys = [_hive_keys(path.relative_to(folder)) for path in found]
     if any(set(each) != set(keys[0]) for each in keys):
@@ -193,7 +191,7 @@ def _folder(name: str, folder: Path) -> FileSet:
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield parent and name of files; as Spark and Hive do, not those that begin with _ or a dot."""
+    """Yield parent and name of files; Spark and Hive do not read those that begin with _ or .."""
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [each for each in folders if not each.startswith(("_", "."))]
         yield from ((parent, file) for file in files if not file.startswith(("_", ".")))
@@ -217,7 +215,9 @@ def _partition_scalars(keys: list[dict[str, str]]) -> list[dict[str, pa.Scalar]]
             name: pa.scalar(
                 None
                 if each[name] == _NO_PARTITION
-                else int(each[name]) if kind == pa.int64() else each[name],
+                else int(each[name])
+                if kind == pa.int64()
+                else each[name],
                 kind,
             )
             for name, kind in types.items()
@@ -238,20 +238,20 @@ def _pipe(path: str) -> FileSet:
     """Copy what a pipe or a device delivers to a temporary file, because it is read twice."""
     copy = tempfile.TemporaryDirectory(prefix="streamreg-")
     target = Path(copy.name, "table")
+    if not stat.S_ISFIFO(Path(path).stat().st_mode):
+        raise InputError(f"{path} is neither a file nor a folder nor a pipe")
     try:
-        if not stat.S_ISFIFO(Path(path).stat().st_mode):
-            raise InputError(f"{path} is neither a file nor a folder nor a pipe")
         # a pipe that nobody writes to would block for ever
         pipe = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(pipe, "rb") as source, target.open("wb") as sink:
-            if not select.select([source], [], [], _PIPE_SECONDS)[0]:
-                raise InputError(f"nobody wrote to the pipe {path} within {_PIPE_SECONDS} s")
+            is_written = bool(select.select([source], [], [], _PIPE_SECONDS)[0])
             os.set_blocking(pipe, True)
-            shutil.copyfileobj(source, sink, _COPY_NBYTES)
-    except InputError:
-        raise
+            if is_written:
+                shutil.copyfileobj(source, sink, _COPY_NBYTES)
     except OSError as error:
         raise InputError(f"{path} cannot be copied to {copy.name}: {error.strerror}") from error
+    if not is_written:
+        raise InputError(f"nobody wrote to the pipe {path} within {_PIPE_SECONDS} s")
     return FileSet(path, _kind(target), [target], copy=copy)
 
 

@@ -12,7 +12,7 @@ from pyarrow import parquet
 from streamreg.errors import InputError
 from streamreg.formatting import KIB, MIB
 from streamreg.sources.tables.files import FileSet, reading
-from streamreg.sources.tables.store import Selection, Store, piece_height, spans
+from streamreg.sources.tables.store import Selection, Store, piece_height, spans, width
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,10 +43,9 @@ class ParquetStore(Store):
         self._page_nbytes: dict[str, int] = {}
         schemas = []
         for number, path in enumerate(files.paths):
-            with reading(str(path)):
-                # the metadata of pandas and of Arrow types are in the schema
-                with parquet.ParquetFile(path) as file:
-                    metadata, schema = file.metadata, file.schema_arrow
+            # the metadata of pandas and of Arrow types are in the schema
+            with reading(str(path)), parquet.ParquetFile(path) as file:
+                metadata, schema = file.metadata, file.schema_arrow
             schemas.append(schema)
             for group in range(metadata.num_row_groups):
                 rows = metadata.row_group(group).num_rows
@@ -68,7 +67,7 @@ class ParquetStore(Store):
 
     def selection_nbytes(self, columns: Sequence[str], piece_rows: int) -> tuple[int, int]:
         decoded = sum(self._page_nbytes.get(column, 2 * _COLUMN_NBYTES) for column in columns)
-        row_nbytes = sum(_width(self.schema.field(name).type) for name in columns)
+        row_nbytes = sum(width(self.schema.field(name).type) for name in columns)
         return _WAITING_NBYTES + row_nbytes * piece_rows, decoded + _LIBRARY_NBYTES
 
     def open_group(
@@ -199,11 +198,3 @@ class _ParquetSelection(Selection):
 
 def _ended(path: str) -> InputError:
     return InputError(f"{path} cannot be read: a row group has fewer rows than its metadata say")
-
-
-def _width(kind: pa.DataType) -> int:
-    """Bytes of a value; 32 of a text."""
-    try:
-        return max(1, kind.bit_width // 8)
-    except ValueError:
-        return 32

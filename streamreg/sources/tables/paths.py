@@ -26,24 +26,28 @@ _DIGITS = re.compile(r"(\d+)")
 
 def is_table(data: object) -> bool:
     """Whether ``data`` is the path of a table: a file, a folder, a glob or a pipe."""
-    if not isinstance(data, str | os.PathLike) or not isinstance(os.fspath(data), str):
+    text = os.fspath(data) if isinstance(data, str | os.PathLike) else b""
+    if isinstance(text, bytes):
         return False
-    text = os.fspath(data)
     if "://" in text and not text.startswith("file://"):
         return is_table_file(Path(text.partition("?")[0]))
-    path = Path(text.removeprefix("file://"))
     try:
-        if path.is_dir():
-            return not any((path / name).exists() for name in _ZARR) and _has_tables(path)
-        if path.exists() and not path.is_file():
-            return True  # a pipe
-        if path.suffix.lower() == ".zip" and path.is_file() and not is_table_file(path):
-            return _is_zipped_table(path)
+        return _is_local_table(text.removeprefix("file://"))
     except (OSError, ValueError):
         return False
+
+
+def _is_local_table(text: str) -> bool:
+    path = Path(text)
+    if path.is_dir():
+        return not any((path / name).exists() for name in _ZARR) and _has_tables(path)
+    if path.exists() and not path.is_file():
+        return True  # a pipe
     if is_table_file(path):
         return True
-    return glob.has_magic(text) and any(is_table(match) for match in glob.iglob(text))  # noqa: PTH207
+    if path.suffix.lower() == ".zip" and path.is_file():
+        return _is_zipped_table(path)
+    return glob.has_magic(text) and any(map(is_table, glob.iglob(text)))  # noqa: PTH207
 
 
 def is_table_file(path: Path) -> bool:

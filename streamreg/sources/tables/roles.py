@@ -100,8 +100,10 @@ def unknown_column(
     close = get_close_matches(name, names) or list(names)[:MAX_NAMED]
     cure: list[Part] = []
     if delimiter is not None:
-        cure = [". Its header separates names by another mark: pass ",
-                Remedy("delimiter", "tab" if delimiter == "\t" else delimiter)]
+        cure = [
+            ". Its header separates names by another mark: pass ",
+            Remedy("delimiter", "tab" if delimiter == "\t" else delimiter),
+        ]
     elif len(names) == 1:
         cure = ["; are values separated by commas?"]
     return InputError(

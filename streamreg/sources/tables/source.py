@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import zlib
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from streamreg.blocks import Array, Float64
-    from streamreg.sources.tables.schema import Feature, Schema
+    from streamreg.schema import Feature, Schema
     from streamreg.sources.tables.table import Table
 
 # of decoded rows that are read at once
@@ -115,9 +116,7 @@ class TableSource(RowSource):
         self.name = store.name if role == "X" else f"{role} of {store.name}"
         self.piece_rows = max(1, _PIECE_NBYTES // (8 * schema.n_columns))
         bounds = store.pieces(self.piece_rows)
-        self.grid = RowGrid(
-            store.n_rows, max(b - a for a, b in zip(bounds, bounds[1:], strict=False)), bounds
-        )
+        self.grid = RowGrid(store.n_rows, max(b - a for a, b in pairwise(bounds)), bounds)
         known = f"{schema.to_json()} {table.unknown_levels} {store.bounds[:1000]}"
         self.storage = f"table {zlib.crc32(known.encode()):08x}"
         self.is_rounded = role == "X" and bool(store.rounded)
@@ -168,7 +167,7 @@ class TableSource(RowSource):
     @property
     def features(self) -> list[Feature]:
         """How each of the columns is read."""
-        from streamreg.sources.tables.schema import Feature  # noqa: PLC0415
+        from streamreg.schema import Feature  # noqa: PLC0415
 
         if self._role == "X":
             return list(self.table.schema.features)

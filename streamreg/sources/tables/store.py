@@ -7,13 +7,13 @@ from bisect import bisect_right
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
 from streamreg.formatting import MIB
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    import pyarrow as pa
 
 # of decoded rows that are read at once
 PIECE_NBYTES = 8 * MIB
@@ -94,3 +94,11 @@ def spans(bounds: Sequence[int], start: int, stop: int) -> Iterator[tuple[int, i
         if high > start:
             yield part, start - low, high - low
         start, part = max(start, high), part + 1
+
+
+def width(kind: pa.DataType) -> int:
+    """Return the bytes of a value; 32 of a text."""
+    try:
+        return max(1, int(kind.bit_width) // 8)
+    except ValueError:
+        return 32

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -39,7 +40,7 @@ class Survey(NamedTuple):
     rounded: list[str]
 
 
-def survey(
+def survey(  # noqa: C901  (each column is looked at in one loop)
     store: Store,
     columns: Sequence[str],
     one_hot: Sequence[str],
@@ -68,7 +69,7 @@ def survey(
                 texts[name] = texts_of(store, name, column)
                 missing[:, at] = texts[name].is_null().to_numpy(zero_copy_only=False)
                 continue
-            values = _numbers(store, name, column, n_rows)
+            values = numbers_of(store, name, column, n_rows)
             if np.isinf(values).any():
                 row = int(np.argwhere(np.isinf(values))[0][0])
                 infinite[name] = str(values[row]), n_rows + row
@@ -93,8 +94,9 @@ def survey(
             require_few(name, known, store.name, n_rows)
         on_rows(len(batch))
     if requires_values and n_missing.any() and not (drop_missing and n_complete):
-        gaps = {name: (n, row) for name, n, row in zip(columns, n_missing, first_missing) if n}
-        raise _lacking(store, gaps, n_rows, n_complete)
+        found_gaps = zip(columns, n_missing.tolist(), first_missing.tolist(), strict=True)
+        lacking = {name: (n, row) for name, n, row in found_gaps if n}
+        raise _lacking(store, lacking, n_rows, n_complete)
     ordered = {name: in_order(found) for name, found in levels.items()}
     return Survey(n_rows, n_complete, ordered, sorted(rounded | store.rounded))
 
@@ -134,8 +136,9 @@ def width_of(store: Store, name: str) -> int:
         values = batch.column(0).drop_null()
         if len(values):
             return len(values[0])
-    raise InputError(f"column {name} of {store.name} has no list; leave it out with ",
-                     Remedy("ignore", name))
+    raise InputError(
+        f"column {name} of {store.name} has no list; leave it out with ", Remedy("ignore", name)
+    )
 
 
 def batches(store: Store, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -143,7 +146,7 @@ def batches(store: Store, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     step = max(1, BATCH_NBYTES // (8 * len(columns)))
     bounds = store.pieces(step)
     with closing(store.select(columns, step)) as selection:
-        for start, stop in zip(bounds, bounds[1:], strict=False):
+        for start, stop in pairwise(bounds):
             yield from selection.read(start, stop)
 
 
@@ -187,7 +190,8 @@ def place(store: Store, row: int) -> str:
     return f"row {row + store.first_row:,} ({store.rows_meaning})"
 
 
-def _numbers(store: Store, name: str, column: pa.Array, start: int) -> Float64:
+def numbers_of(store: Store, name: str, column: pa.Array, start: int) -> Float64:
+    """Return numbers (n,), or lists of them (n, width); other values are an ``InputError``."""
     if is_vector(column.type):
         found = column.drop_null()
         return vectors(store, name, column, len(found[0]) if len(found) else 1, start)

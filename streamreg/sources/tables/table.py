@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from streamreg.errors import InputError, Message, Remedy, Verbatim, warn
 from streamreg.formatting import count
+from streamreg.schema import Feature, Schema
 from streamreg.sources.tables import roles as role
 from streamreg.sources.tables.arrow_store import ArrowStore
 from streamreg.sources.tables.files import find_files
 from streamreg.sources.tables.frame_store import FrameStore, is_frame
 from streamreg.sources.tables.parquet_store import ParquetStore
-from streamreg.sources.tables.schema import Feature, Schema
 from streamreg.sources.tables.survey import Survey, counting_columns, survey, width_of
 from streamreg.sources.tables.text_store import TextFiles, TextStore
 from streamreg.sources.tables.values import describe_type, has_levels, is_number, is_vector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from streamreg.sources.tables.roles import Request, Roles
     from streamreg.sources.tables.store import Store
     from streamreg.sources.tables.text_format import TextFormat
+
 
 def is_path(data: object) -> bool:
     """Whether a table is given by its path."""
@@ -187,9 +188,7 @@ def _with_auto(source: Store | TextFiles, names: Sequence[str], request: Request
     return replace(request, one_hot=(*found, *named))
 
 
-def _stored(
-    source: Store | TextFiles, roles: Roles, request: Request, opening: _Opening
-) -> Store:
+def _stored(source: Store | TextFiles, roles: Roles, request: Request, opening: _Opening) -> Store:
     if not isinstance(source, TextFiles):
         return source
     weights = () if request.weight is None else (request.weight,)
@@ -291,9 +290,7 @@ def _require_columns(path: str, schema: Schema) -> None:
     names = schema.feature_names
     if not names:
         features = ", ".join(feature.name for feature in schema.features)
-        raise InputError(
-            f"{path} has no column left for X: each of {features} has one level only"
-        )
+        raise InputError(f"{path} has no column left for X: each of {features} has one level only")
     role.require_feature_names(path, names)
     for feature in schema.features:
         if feature.levels is not None and len(feature.levels) == 1:

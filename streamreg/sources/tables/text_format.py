@@ -1,4 +1,4 @@
-"""How a text file writes a table: delimiter, decimal mark, encoding, and marks of missing values."""
+"""How a text file writes a table: delimiter, decimal mark, encoding, missing values."""
 
 from __future__ import annotations
 

@@ -29,9 +29,8 @@ from streamreg.sources.tables.files import FileSet, reading, require_names
 from streamreg.sources.tables.levels import require_few
 from streamreg.sources.tables.paths import compression_of, is_table_file
 from streamreg.sources.tables.roles import infinite_values
-from streamreg.sources.tables.values import NotNumbersError, loses_digits, parse
-
 from streamreg.sources.tables.text_format import USUAL_MISSING
+from streamreg.sources.tables.values import NotNumbersError, loses_digits, parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -284,26 +283,19 @@ class _Spool:
     def _cause(self, values: list[str]) -> list[Part]:
         """Return what such a value may be, and how to read it."""
         comma = next((each for each in values if _DECIMAL_COMMA.fullmatch(each)), None)
-        if comma is not None and self._text.format.decimal == "." and not _is_grouped(comma):
+        if comma is not None and self._text.format.decimal == ".":
             return ["Pass ", Remedy("decimal", ","), f" if {comma!r} has a decimal comma. "]
         grouped = next((each for each in values if _THOUSANDS.fullmatch(each)), None)
         if grouped is not None:
-            return [
-                "Pass ",
-                Remedy("decimal", ","),
-                f" if {grouped!r} has a decimal comma; if it has separators of thousands, write the "
-                "file without them. ",
-            ]
+            otherwise = "if it has separators of thousands, write the file without them. "
+            comma_is = f" if {grouped!r} has a decimal comma; {otherwise}"
+            return ["Pass ", Remedy("decimal", ","), comma_is]
         value = values[0].strip()[:40]
         known = self._text.format.missing
         if value in (USUAL_MISSING if known is None else known):
             return [f"{value!r} is quoted, and a quoted text is never a missing value. "]
         marks = [part for mark in known or () for part in (Remedy("missing", mark), " ")]
         return ["Pass ", *marks, Remedy("missing", value), f" if {value!r} is a missing value. "]
-
-
-def _is_grouped(text: str) -> bool:
-    return "." in text
 
 
 def _write(writer: Any, batch: pa.RecordBatch, folder: Path | None) -> None:  # noqa: ANN401
@@ -325,7 +317,15 @@ def _header(files: FileSet, path: Path, text_format: TextFormat) -> list[str]:
         encoding = "utf-8-sig" if encoding.replace("-", "").lower() == "utf8" else encoding
         text = io.TextIOWrapper(stream, encoding=encoding, newline="")
         rows = csv.reader(text, delimiter=text_format.delimiter or ",")
-        return next((row for row in rows if row), [])
+        names = next((row for row in rows if row), [])
+    if any("\0" in name for name in names):
+        raise InputError(
+            f"{label} is not UTF-8 text, because its header has bytes of 0: name its encoding "
+            "with ",
+            Remedy("encoding", "utf-16-le"),
+            ", or utf-16-be",
+        )
+    return names
 
 
 def _encoding(path: Path, text_format: TextFormat) -> str:

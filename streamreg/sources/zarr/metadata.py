@@ -8,13 +8,13 @@ import os
 import re
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlsplit
 
 from streamreg.errors import DataCorruptionError, InputError, PythonOnly, StreamregError
 from streamreg.formatting import MIB, format_nbytes
+from streamreg.schema import Schema
 from streamreg.sources.base import ArrayGroup
-from streamreg.sources.tables.schema import Schema
 
 if TYPE_CHECKING:
     import zarr
@@ -35,7 +35,11 @@ def open_group(data: object) -> ArrayGroup | None:
 
 def group_of(data: object) -> tuple[ArrayGroup, str] | None:
     """Return the local group that holds an array, and the name of the array in it."""
-    folder = Path(data) if isinstance(data, str | os.PathLike) else local_folder(data)
+    folder = (
+        Path(data)
+        if isinstance(data, str | os.PathLike)
+        else local_folder(cast("zarr.Group", data))
+    )
     if folder is None or "://" in str(data) or folder.name not in {"X", "y"}:
         return None
     if not any((folder.parent / name).is_file() for name in ("zarr.json", ".zgroup")):

@@ -1,4 +1,4 @@
-"""What turns the columns of a table into X, y and weights: kept with a data set and with a model."""
+"""What turns the columns of a table into X, y and weights; data sets and models keep it."""
 
 from __future__ import annotations
 

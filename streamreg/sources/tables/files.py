@@ -11,6 +11,7 @@ import select
 import shutil
 import stat
 import tempfile
+import weakref
 import zipfile
 from collections import Counter
 from contextlib import contextmanager, suppress
@@ -99,6 +100,22 @@ class FileSet:
             if isinstance(name, str) and name in schema.names:
                 found[name] = "the index of a data frame"
         return found
+
+
+class NamelessFile:
+    """A temporary file without a name in its folder, closed when nobody uses it any more."""
+
+    def __init__(self, folder: Path | None) -> None:
+        try:
+            descriptor, name = tempfile.mkstemp(prefix="streamreg-", dir=folder)
+        except OSError as error:
+            raise InputError(
+                f"no temporary file can be made in {folder or tempfile.gettempdir()}: "
+                f"{error.strerror}; set TMPDIR to another folder"
+            ) from error
+        self.path = Path(f"/dev/fd/{descriptor}")
+        weakref.finalize(self, os.close, descriptor)
+        Path(name).unlink()
 
 
 def find_files(path: str) -> FileSet:
@@ -236,26 +253,27 @@ def _integer(text: str) -> int | None:
 
 def _pipe(path: str) -> FileSet:
     """Copy what a pipe or a device delivers to a temporary file, because it is read twice."""
-    copy = tempfile.TemporaryDirectory(prefix="streamreg-")
-    target = Path(copy.name, "table")
     if not stat.S_ISFIFO(Path(path).stat().st_mode):
         raise InputError(f"{path} is neither a file nor a folder nor a pipe")
+    copy = NamelessFile(None)
     try:
         # a pipe that nobody writes to would block for ever
         pipe = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(pipe, "rb") as source, target.open("wb") as sink:
+        with os.fdopen(pipe, "rb") as source, copy.path.open("wb") as sink:
             is_written = bool(select.select([source], [], [], _PIPE_SECONDS)[0])
             os.set_blocking(pipe, True)
             if is_written:
                 shutil.copyfileobj(source, sink, _COPY_NBYTES)
     except OSError as error:
-        raise InputError(f"{path} cannot be copied to {copy.name}: {error.strerror}") from error
+        raise InputError(
+            f"{path} cannot be copied to {tempfile.gettempdir()}: {error.strerror}"
+        ) from error
     if not is_written:
         raise InputError(f"nobody wrote to the pipe {path} within {_PIPE_SECONDS} s")
-    return FileSet(path, _kind(target), [target], copy=copy)
+    return FileSet(path, _kind(copy.path, is_copy=True), [copy.path], copy=copy)
 
 
-def _kind(path: Path) -> Kind:
+def _kind(path: Path, *, is_copy: bool = False) -> Kind:
     """Return the kind of a file by its first bytes, or, if they do not say, its name."""
     with reading(str(path)), path.open("rb") as file:
         first = file.read(8)
@@ -266,7 +284,7 @@ def _kind(path: Path) -> Kind:
         return "arrow"
     if first.startswith(b"\xff\xff\xff\xff"):
         raise InputError(f"{path} is a stream of Arrow; write it as a file, .arrow or .parquet")
-    is_named = is_table_file(path) or path.name == "table"
+    is_named = is_copy or is_table_file(path)
     if not is_named and compression_of(first) is None:
         raise InputError(f"{path} ends in none of {', '.join(ENDINGS)}; convert or rename it")
     return "text"

@@ -5,10 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import lzma
-import os
 import re
 import tempfile
-import weakref
 import zipfile
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -25,7 +23,7 @@ from streamreg.errors import InputError, Part, Remedy, Verbatim
 from streamreg.formatting import MIB
 from streamreg.signals import uninterrupted
 from streamreg.sources.tables.arrow_store import ArrowStore
-from streamreg.sources.tables.files import FileSet, reading, require_names
+from streamreg.sources.tables.files import FileSet, NamelessFile, reading, require_names
 from streamreg.sources.tables.levels import require_few
 from streamreg.sources.tables.paths import compression_of, is_table_file
 from streamreg.sources.tables.roles import infinite_values
@@ -96,7 +94,7 @@ class TextFiles:
         Raises ``InputError`` for values that are no numbers, by column and row.
         """
         spool = _Spool(self, used, one_hot)
-        file = _NamelessFile(folder)
+        file = NamelessFile(folder)
         with pa.OSFile(str(file.path), "wb") as sink, ipc.new_file(sink, spool.schema) as writer:
             for path in self.files.paths:
                 for batch in self._batches(path, used):
@@ -156,7 +154,7 @@ class TextStore(ArrowStore):
 
     first_row, rows_meaning = _FIRST_ROW, ROWS_MEANING
 
-    def __init__(self, text: TextFiles, spool: _Spool, file: _NamelessFile) -> None:
+    def __init__(self, text: TextFiles, spool: _Spool, file: NamelessFile) -> None:
         self._text = text
         # open while the store is in use, because the file has no name
         self._file = file
@@ -171,22 +169,6 @@ class TextStore(ArrowStore):
 
     def require_unchanged(self) -> None:
         """Do nothing, because the rows were copied."""
-
-
-class _NamelessFile:
-    """A temporary file without a name in its folder, closed when nobody uses it any more."""
-
-    def __init__(self, folder: Path | None) -> None:
-        try:
-            descriptor, name = tempfile.mkstemp(prefix="streamreg-", dir=folder)
-        except OSError as error:
-            raise InputError(
-                f"no temporary file can be made in {folder or tempfile.gettempdir()}: "
-                f"{error.strerror}; set TMPDIR to another folder"
-            ) from error
-        self.path = Path(f"/dev/fd/{descriptor}")
-        weakref.finalize(self, os.close, descriptor)
-        Path(name).unlink()
 
 
 class _Spool:

@@ -57,6 +57,11 @@ class Dataset:
                 )
         _require_names(self.feature_names, self.n_features, "feature_names")
         _require_names(self.target_names, self.n_targets, "target_names")
+        if self.schema is not None and self.schema.n_columns != self.n_features:
+            raise InputError(
+                f"the group's attribute schema describes {count(self.schema.n_columns, 'column')}, "
+                f"but {self.X.name} has {self.n_features:,}; correct or remove it"
+            )
 
     @property
     def n_rows(self) -> int:

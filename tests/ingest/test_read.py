@@ -136,8 +136,8 @@ def test_a_damaged_schema_is_refused_in_a_sentence(schema, model, tmp_path):
         streamreg.load(tmp_path / "m.json")
     group = zarr.open_group(tmp_path / "train.zarr")
     group.attrs["schema"] = schema
-    if isinstance(schema, dict) and schema["columns"] != [{"name": "x"}]:
-        with pytest.raises(DataCorruptionError, match="attribute schema of .* is damaged"):
+    if isinstance(schema, dict):
+        with pytest.raises((DataCorruptionError, InputError), match="attribute schema"):
             streamreg.LinearRegression().fit(str(tmp_path / "train.zarr"))
 
 

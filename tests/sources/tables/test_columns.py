@@ -160,7 +160,7 @@ def test_a_list_of_numbers_becomes_columns(kind, tmp_path):
 def test_lists_of_unequal_length_are_named_by_row(tmp_path):
     parquet.write_table(pa.table({"e": [[1.0, 2], [3.0]], "y": [1, 2]}), tmp_path / "t.parquet")
     table = streamreg.read_table(tmp_path / "t.parquet", target="y")
-    with pytest.raises(InputError, match="column e .* lists of 2 numbers, but one of 1 in row 1"):
+    with pytest.raises(InputError, match=r"column e .* lists of 2 numbers, but one of 1 in row 1"):
         streamreg.LinearRegression().fit(table)
 
 

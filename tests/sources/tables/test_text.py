@@ -23,14 +23,14 @@ def out(tmp_path):
     return tmp_path / "out.zarr"
 
 
-def X_of(path, out, text_format=None, **options):
+def values_of(path, out, text_format=None, **options):
     return written(ingest(path, out, target=["y"], text_format=text_format, **options))["X"]
 
 
 def test_semicolons_and_decimal_commas_are_read_as_pandas_reads_them(tmp_path, out):
     table = write(tmp_path / "t.csv", EUROPEAN)
     expected = pd.read_csv(table, sep=";", decimal=",")[["a", "b, metres"]]
-    X = X_of(table, out, TextFormat.parse(delimiter=";", decimal=","))
+    X = values_of(table, out, TextFormat.parse(delimiter=";", decimal=","))
     np.testing.assert_array_equal(X, expected)
 
 
@@ -40,7 +40,7 @@ def test_an_error_names_the_delimiter_and_the_decimal_mark_that_would_do(tmp_pat
     said = message(table, out, text_format=TextFormat.parse(delimiter=";"))
     assert "a ('1,5' in row 2)" in said
     assert 'Pass decimal=","' in said
-    assert X_of(table, out, TextFormat.parse(delimiter=";", decimal=",")).shape == (2, 2)
+    assert values_of(table, out, TextFormat.parse(delimiter=";", decimal=",")).shape == (2, 2)
 
 
 @pytest.mark.parametrize("text", ["1.5", "1.000,5"])
@@ -75,7 +75,7 @@ def test_packed_and_encoded_files_are_read_whatever_their_names_are(name, tmp_pa
             archive.writestr("inside.csv", "a,y\n1.5,2\n3,4\n")
     else:
         path.write_bytes(PACKED[name])
-    assert X_of(path, out).tolist() == [[1.5], [3]]
+    assert values_of(path, out).tolist() == [[1.5], [3]]
 
 
 def test_latin_1_is_read_once_it_is_named(tmp_path, out):
@@ -105,7 +105,7 @@ def test_a_mark_of_missing_values_can_be_named_as_the_error_says(mark, tmp_path,
     said = message(table, out, drop_missing=True)
     assert f"a ({mark!r} in row 3)" in said
     assert "missing=" in said
-    X = X_of(table, out, TextFormat.parse(missing=[mark]), drop_missing=True)
+    X = values_of(table, out, TextFormat.parse(missing=[mark]), drop_missing=True)
     assert X.tolist() == [[1], [4]]
 
 

@@ -20,6 +20,7 @@ import streamreg
 from streamreg.cli import main, show
 from streamreg.cli.cluster import connect
 from streamreg.cli.fit import fit
+from streamreg.cli.table_options import COLUMNS, FORMAT
 from streamreg.cluster.scheduler import given_up
 from streamreg.errors import InputError, MemoryLimitError
 
@@ -196,7 +197,10 @@ def test_a_fit_that_two_solvers_ran_shows_the_larger_plan(tmp_path):
 def test_every_parameter_of_the_estimator_is_an_option():
     options = set(inspect.signature(fit).parameters)
     parameters = set(streamreg.LinearRegression().get_params())
-    assert options - parameters == {"data", "x", "y", "sample_weight", "out", "overwrite", "json"}
+    tables = {*COLUMNS, *FORMAT}
+    own = {"data", "x", "y", "sample_weight", "out", "overwrite", "json"}
+    assert options - parameters == own | tables
+    assert tables <= set(inspect.signature(streamreg.read_table).parameters)
     assert parameters <= options
 
 

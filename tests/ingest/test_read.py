@@ -38,7 +38,7 @@ def test_a_new_table_has_the_columns_and_levels_of_the_fit(like, model, tmp_path
 
 def test_unknown_levels_are_named_or_become_zeros(model, tmp_path):
     new = pd.DataFrame({"c": ["B", "D"], "x": [7.0, 8]})
-    with pytest.raises(InputError, match="column c .* level 'D' in row 1 .*'A', 'B', 'C'.*zeros"):
+    with pytest.raises(InputError, match=r"column c .* level 'D' in row 1 .*'A', 'B', 'C'.*zeros"):
         model.predict(streamreg.read_table(new, like=model))
     table = streamreg.read_table(new, like=model, unknown_levels="zeros")
     assert model.predict(table) == pytest.approx([24, 16])

@@ -105,6 +105,9 @@ class RowSource(ABC):
     # the end of "<name> ...": why workers of a cluster cannot open the source; empty if they can
     why_unreachable_from_workers: str = "exists in this process only"
 
+    # what to do first if a solver takes many passes over the rows; empty if nothing pays
+    advice_for_many_passes: str = ""
+
     @abstractmethod
     def open(self) -> Reader:
         """Return a reader, to be used by one thread at a time."""

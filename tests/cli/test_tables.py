@@ -78,6 +78,13 @@ def test_a_table_comes_from_standard_input(tmp_path):
     assert json.loads(done.stdout)["coef"] == pytest.approx([2])
 
 
+def test_a_plan_of_many_passes_over_a_table_says_that_ingesting_pays(tmp_path):
+    pd.DataFrame({"x": [1.5, 2, 4], "y": [2.0, 3, 5]}).to_parquet(tmp_path / "t.parquet")
+    said = run("plan", "t.parquet", "--target", "y", "--solver", "cg", cwd=tmp_path).stderr
+    assert "cg takes about" in said
+    assert "`streamreg ingest` it first" in said
+
+
 def test_options_of_tables_are_refused_for_data_sets_and_in_the_words_of_the_shell(tmp_path):
     (tmp_path / "t.csv").write_text("a;y\n1,5;2\n?;4\n4;8\n")
     said = run("fit", "t.csv", "--target", "y", cwd=tmp_path, code=2).stderr

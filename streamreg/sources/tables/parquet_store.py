@@ -35,6 +35,10 @@ class _RowGroup(NamedTuple):
 class ParquetStore(Store):
     """One Parquet file, or several with the same columns, in order."""
 
+    advice_for_many_passes = (
+        "each pass decodes the table again: `streamreg ingest` it first, and passes are faster"
+    )
+
     def __init__(self, files: FileSet) -> None:
         self._files = files
         self.name = files.name

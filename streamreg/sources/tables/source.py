@@ -120,6 +120,7 @@ class TableSource(RowSource):
         known = f"{schema.to_json()} {table.unknown_levels} {store.bounds[:1000]}"
         self.storage = f"table {zlib.crc32(known.encode()):08x}"
         self.is_rounded = role == "X" and bool(store.rounded)
+        self.advice_for_many_passes = store.advice_for_many_passes
         self.columns = self._columns(schema)
         self._selection: Any = None
 

@@ -36,6 +36,8 @@ class Store(ABC):
     # what row 0 is called, and what that means, for messages
     first_row: int = 0
     rows_meaning: str = "the first row is 0"
+    # what to do first if a solver takes many passes
+    advice_for_many_passes: str = ""
 
     @property
     def n_rows(self) -> int:

@@ -156,6 +156,7 @@ def score(
     Rows with NaN or inf are an ``InputError``; with ``nan_policy="omit"`` they are left out, and it
     is an ``InputError`` if no row is left.
     """
+    model = _in_order_of(dataset, model)
     _require_rows_of("score", model, dataset)
     if dataset.n_targets != model.n_targets:
         raise InputError(
@@ -192,6 +193,7 @@ class _Prediction:
     """Predictions of blocks of X, planned with as many threads as fit."""
 
     def __init__(self, model: Model, dataset: Dataset, output: Term, config: FitConfig) -> None:
+        model = _in_order_of(dataset, model)
         _require_rows_of("predict", model, dataset)
         rows = replace(dataset, y=None, weight=None, target_names=None, nan_policy="raise")
         costs = RowCosts.of(rows, HOST)
@@ -279,6 +281,35 @@ def _terms(model: Model, costs: RowCosts, scratch_nbytes: int, n_threads: int) -
 def _output_term(model: Model, dataset: Dataset) -> Term:
     chunk = min(CHUNK_NBYTES, 8 * dataset.n_rows * model.n_targets)
     return Term("output", _CHUNKS_ALIVE * chunk, f"{_CHUNKS_ALIVE} chunks being written")
+
+
+def _in_order_of(dataset: Dataset, model: Model) -> Model:
+    """Return the model with its columns in the order of a data set that was made of a table.
+
+    A column of levels with another baseline is an ``InputError``, because its zeros mean another
+    level.
+    """
+    if model.schema is None or dataset.schema is None or model.schema == dataset.schema:
+        return model
+    known = {feature.name: feature for feature in model.schema.features}
+    for feature in dataset.schema.features:
+        mine = known.get(feature.name, feature)
+        if feature.names == mine.names and feature != mine:
+            raise InputError(
+                f"column {feature.name} of {dataset.X.name} has the baseline "
+                f"{(feature.levels or ('',))[0]!r}, but the model was fitted with "
+                f"{(mine.levels or ('',))[0]!r}{_INGEST_LIKE}"
+            )
+    if set(known.values()) != set(dataset.schema.features):
+        return model
+    names = model.schema.feature_names
+    order = [names.index(name) for name in dataset.schema.feature_names]
+    return replace(
+        model,
+        coefficients=np.ascontiguousarray(model.coefficients[:, order]),
+        feature_names=dataset.schema.feature_names,
+        schema=dataset.schema,
+    )
 
 
 def _require_rows_of(what: str, model: Model, dataset: Dataset) -> None:

@@ -91,10 +91,17 @@ def test_names_and_schema_belong_to_the_arrays_of_a_group(model, tmp_path):
     apart = streamreg.LinearRegression().fit(f"{path}/X", f"{path}/y")
     assert list(apart.feature_names_in_) == ["x", "c=B", "c=C"]
     assert apart.schema_ == model.schema_
-    # the same columns in another order
+
+
+def test_columns_of_a_data_set_that_was_ingested_are_matched_by_name(model, tmp_path):
     ingest(TRAIN[["c", "x", "y"]], tmp_path / "other.zarr", target=["y"], one_hot=["c"])
-    with pytest.raises(InputError, match=r"column 0 of .* is 'c=B', but .* with 'x' in its place"):
-        model.predict(str(tmp_path / "other.zarr" / "X"))
+    for path in (tmp_path / "other.zarr", tmp_path / "other.zarr" / "X"):
+        assert model.predict(str(path)) == pytest.approx(TRAIN.y)
+    assert model.score(str(tmp_path / "other.zarr")) == pytest.approx(1)
+    other = TRAIN.replace({"c": {"A": "0"}})
+    ingest(other, tmp_path / "baseline.zarr", target=["y"], one_hot=["c"])
+    with pytest.raises(InputError, match=r"column c of .* has the baseline '0', but .* with 'A'"):
+        model.predict(str(tmp_path / "baseline.zarr"))
 
 
 def test_predictions_are_written_as_a_table(model, tmp_path):

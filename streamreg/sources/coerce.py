@@ -37,7 +37,7 @@ def as_streamable(data: object, name: str) -> Streamable:
             f"{name}[{next(iter(data), 'NAME')!r}]"
         )
     require_dense(data, name)
-    if is_labelled(data) and getattr(data, "dtype", None) == object:
+    if is_labelled(data) and getattr(data, "dtype", None) == np.dtype(object):
         data = np.asarray(data)
     is_objects = isinstance(data, np.ndarray) and data.dtype == object
     if is_frame(data):

@@ -14,7 +14,7 @@ from streamreg.sources.base import Kind, RowSource
 
 
 def is_labelled(data: object) -> bool:
-    """Whether ``data`` is a ``DataArray`` or ``Variable`` of xarray, which need not be installed."""
+    """Whether ``data`` is an array of xarray, which is not imported for the check."""
     return type(data).__module__.partition(".")[0] == "xarray" and hasattr(data, "dtype")
 
 

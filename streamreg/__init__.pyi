@@ -10,6 +10,7 @@ from .errors import (
 )
 from .estimator import LinearRegression, load
 from .fit import plan
+from .ingest.read import read_table
 from .planning.plan import Plan
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "__version__",
     "load",
     "plan",
+    "read_table",
 ]
 
 __version__: str

@@ -142,6 +142,8 @@ class LinearRegression(InferenceAttributes, MultiOutputMixin, RegressorMixin, Ba
         With ``cov_type``, by the definitions of statsmodels: weights are precisions.
     n_rows_, rows_omitted_
         Rows that were fitted, and rows left out for NaN or inf.
+    schema_
+        If X was made of a table, how: its columns, their order and levels; else ``None``.
     plan_, peak_memory_, planned_peak_, memory_limit_
         The plan; the bytes that the fit added to the process, measured and planned; and those that
         it was allowed.
@@ -333,6 +335,7 @@ class LinearRegression(InferenceAttributes, MultiOutputMixin, RegressorMixin, Ba
         # a file has None for NaN
         self.digits_ = None if digits is None else np.array(digits, dtype=np.float64)
         self._target_names = fitted.target_names
+        self.schema_ = fitted.schema
         self._has_one_target, self._inference = one, fitted.inference
 
     def _model(self) -> Model:
@@ -344,6 +347,7 @@ class LinearRegression(InferenceAttributes, MultiOutputMixin, RegressorMixin, Ba
             np.ndim(self.coef_) == 1,
             None if names is None else tuple(names),
             self._target_names,
+            getattr(self, "schema_", None),
             {name: getattr(self, f"{name}_") for name in DETAILS},
             self._inference,
         )

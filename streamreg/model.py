@@ -17,6 +17,7 @@ from streamreg.inference.result import Inference
 from streamreg.machine import available_nbytes
 from streamreg.output.archive import Archive, parse_header, write_archive
 from streamreg.output.atomic import atomic_write, require_folder
+from streamreg.schema import Schema
 from streamreg.validate import path_text
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Model:
     one_target: bool = True  # whether y was (N,); predictions then are (N,) too
     feature_names: tuple[str, ...] | None = None
     target_names: tuple[str, ...] | None = None
+    schema: Schema | None = None  # how X was made of the columns of a table
     details: dict[str, Any] = field(default_factory=dict)  # plain numbers and texts, of DETAILS
     inference: Inference | None = None  # standard errors, if the fit gave them
 
@@ -85,6 +87,7 @@ class Model:
             "one_target": self.one_target,
             "feature_names": self.feature_names,
             "target_names": self.target_names,
+            "schema": None if self.schema is None else self.schema.to_json(),
             "details": as_json(self.details),
         }
         if self.inference is not None:
@@ -152,6 +155,7 @@ class Model:
             one_target=one_target,
             feature_names=_names(header["feature_names"], n_features, "feature"),
             target_names=_names(header["target_names"], n_targets, "target"),
+            schema=_schema(header.get("schema"), n_features),
             details=details,
             inference=_inference(header.get("inference"), n_targets, n_features),
         )
@@ -166,6 +170,16 @@ def _inference(known: object, n_targets: int, n_features: int) -> Inference | No
     if inference.params.shape != expected:
         raise ValueError(f"its standard errors are {inference.params.shape}, not {expected}")
     return inference
+
+
+def _schema(document: object, n_features: int) -> Schema | None:
+    # files of earlier versions have none
+    if document is None:
+        return None
+    schema = Schema.from_json(document)
+    if schema.n_columns != n_features:
+        raise ValueError(f"its schema has {count(schema.n_columns, 'column')}, not {n_features:,}")
+    return schema
 
 
 def _weights(values: list[Any] | Array, *, n_dimensions: int) -> Float64:

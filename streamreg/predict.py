@@ -6,6 +6,7 @@ import json
 import zlib
 from contextlib import closing, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ from streamreg.kernels import numpy as numpy_kernels
 from streamreg.kernels.scratch import predict_nbytes
 from streamreg.machine import usable_cpus
 from streamreg.output.staging import require_writable
+from streamreg.output.table_writer import ENDINGS, new_table, require_writable_file
 from streamreg.output.zarr_writer import CHUNK_NBYTES, RowAppender, new_array
 from streamreg.planning.memory_model import process_term
 from streamreg.planning.plan import itemised
@@ -36,7 +38,6 @@ from streamreg.sources.kinds import open_source
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Generator, Sequence
-    from pathlib import Path
 
     import zarr
 
@@ -50,6 +51,9 @@ if TYPE_CHECKING:
 
 # chunks in memory while an output is written: collected rows, and the copies that zarr makes
 _CHUNKS_ALIVE = 4
+_INGEST_LIKE = (
+    ": predict from the table itself, or ingest it again with `streamreg ingest --like MODEL`"
+)
 
 
 class Scores(NamedTuple):
@@ -93,6 +97,8 @@ def predict_to(
 ) -> Path:
     """Write predictions to a Zarr array, block by block; it appears whole or not at all.
 
+    If ``out`` ends in .parquet or .csv, it is a table with a column for each target.
+
     If it is interrupted, or the system fails, what was written stays beside ``out``; called again
     with the same model and rows, it resumes. Rows in memory, or mapped, are predicted again from
     the first, because a fingerprint of them would cost as much as to predict them.
@@ -100,11 +106,20 @@ def predict_to(
     Errors are those of :func:`predict`, and an ``InputError`` if ``out`` exists, cannot be written,
     or is inside one of the ``inputs`` or of the folders that X is read from.
     """
-    path = require_writable(out, overwrite=overwrite, inputs=[*inputs, *dataset.local_paths()])
-    if path.suffix.lower() in {".npy", ".npz", ".csv", ".parquet", ".json", ".h5"}:
+    inputs = [*inputs, *dataset.local_paths()]
+    if Path(out).suffix.lower() in ENDINGS:
+        return _predict_to_table(
+            model,
+            dataset,
+            require_writable_file(Path(out), overwrite=overwrite, inputs=inputs),
+            config,
+            progress,
+        )
+    path = require_writable(out, overwrite=overwrite, inputs=inputs)
+    if path.suffix.lower() in {".npy", ".npz", ".json", ".h5"}:
         raise InputError(
-            f"predictions are written as a Zarr array; name it '{path.stem}.zarr', "
-            f"not {path.name!r}"
+            f"predictions are written as a Zarr array, or as a table: name it '{path.stem}.zarr', "
+            f"'{path.stem}.parquet' or '{path.stem}.csv', not {path.name!r}"
         )
     work = _Prediction(model, dataset, _output_term(model, dataset), config)
     shape = (dataset.n_rows,) if model.one_target else (dataset.n_rows, model.n_targets)
@@ -120,6 +135,19 @@ def predict_to(
     return path
 
 
+def _predict_to_table(
+    model: Model, dataset: Dataset, path: Path, config: FitConfig, progress: Progress
+) -> Path:
+    work = _Prediction(model, dataset, _output_term(model, dataset), config)
+    names = model.target_names or [f"y{k}" for k in range(model.n_targets)]
+    if model.one_target and model.target_names is None:
+        names = ["y"]
+    with new_table(path, names) as table, closing(work.blocks(progress)) as blocks:
+        for _, rows in blocks:
+            table.append(rows)
+    return path
+
+
 def score(
     model: Model,
     dataset: Dataset,
@@ -131,6 +159,7 @@ def score(
     Rows with NaN or inf are an ``InputError``; with ``nan_policy="omit"`` they are left out, and it
     is an ``InputError`` if no row is left.
     """
+    model = _in_order_of(dataset, model)
     weights = model.coefficients.T.copy(), model.intercept
     reduction, engine = _scored("score", Score(*weights), dataset, model, config, progress)
     return Scores(reduction.result.r2, engine.n_omitted, _warnings(reduction, engine))
@@ -156,6 +185,7 @@ def residuals(
 
     One pass, and one more if squares of y leave float64's range. Errors are those of :func:`score`.
     """
+    model = _in_order_of(dataset, model)
     weights = model.coefficients.T.copy(), model.intercept
     accumulator = ResidualHistogram(*weights, target=target)
     reduction, engine = _scored("report", accumulator, dataset, model, config, progress)
@@ -222,6 +252,7 @@ class _Prediction:
     """Predictions of blocks of X, planned with as many threads as fit."""
 
     def __init__(self, model: Model, dataset: Dataset, output: Term, config: FitConfig) -> None:
+        model = _in_order_of(dataset, model)
         _require_rows_of("predict", model, dataset)
         rows = replace(dataset, y=None, weight=None, target_names=None, nan_policy="raise")
         costs = RowCosts.of(rows, HOST)
@@ -311,6 +342,36 @@ def _output_term(model: Model, dataset: Dataset) -> Term:
     return Term("output", _CHUNKS_ALIVE * chunk, f"{_CHUNKS_ALIVE} chunks being written")
 
 
+def _in_order_of(dataset: Dataset, model: Model) -> Model:
+    """Return the model with its columns in the order of a data set that was made of a table.
+
+    A column of levels with another baseline is an ``InputError``, because its zeros mean another
+    level.
+    """
+    if model.schema is None or dataset.schema is None or model.schema == dataset.schema:
+        return model
+    known = {feature.name: feature for feature in model.schema.features}
+    for feature in dataset.schema.features:
+        mine = known.get(feature.name, feature)
+        if feature.names == mine.names and feature != mine:
+            raise InputError(
+                f"column {feature.name} of {dataset.X.name} has the baseline "
+                f"{(feature.levels or ('',))[0]!r}, but the model was fitted with "
+                f"{(mine.levels or ('',))[0]!r}{_INGEST_LIKE}"
+            )
+    if set(known.values()) != set(dataset.schema.features):
+        return model
+    names = model.schema.feature_names
+    order = [names.index(name) for name in dataset.schema.feature_names]
+    return replace(
+        model,
+        coefficients=np.ascontiguousarray(model.coefficients[:, order]),
+        feature_names=dataset.schema.feature_names,
+        schema=dataset.schema,
+        inference=None,  # its columns are in the order of the model
+    )
+
+
 def _require_rows_of(what: str, model: Model, dataset: Dataset) -> None:
     """Refuse rows with other columns than the model, and rows on a GPU."""
     given, known = dataset.feature_names, model.feature_names
@@ -322,6 +383,8 @@ def _require_rows_of(what: str, model: Model, dataset: Dataset) -> None:
                 f"{_beyond(given, known)} that the model does not know. Pass the columns of the "
                 "fit, in their order"
             )
+            if dataset.schema is not None:
+                which += _INGEST_LIKE
         # the first sentence is scikit-learn's
         raise InputError(
             f"X has {dataset.n_features} features, but LinearRegression is expecting "
@@ -332,6 +395,7 @@ def _require_rows_of(what: str, model: Model, dataset: Dataset) -> None:
         raise InputError(
             f"column {j} of {dataset.X.name} is {given[j]!r}, but the model was fitted with "
             f"{known[j]!r} in its place; bring the columns into the order of the fit"
+            f"{_INGEST_LIKE if dataset.schema is not None else ''}"
         )
     dataset.require_on_host(f"{what} runs on the processor. Pass ")
 

@@ -18,6 +18,7 @@ PUBLIC = [
     "StreamregError",
     "load",
     "plan",
+    "read_table",
 ]
 
 

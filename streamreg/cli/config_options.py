@@ -12,10 +12,13 @@ from typing import Annotated, Any
 import typer
 
 from streamreg.cli import options as o
+from streamreg.cli import table_options as t
 from streamreg.cli.cluster import connect
 from streamreg.config import FitConfig
+from streamreg.sources.tables.paths import is_table
 
 _DATA = {"data": o.Data, "x": o.X, "y": o.Y, "sample_weight": o.Weight, "groups": o.Groups}
+_TABLE = t.COLUMNS | t.FORMAT
 
 
 def _option(kind: object, text: str, *names: str, default: bool | str = True) -> Any:  # noqa: ANN401
@@ -75,11 +78,14 @@ _PARAMETERS = {
 
 
 def with_config_options(
-    command: Callable[..., None], names: Collection[str] = _PARAMETERS
+    command: Callable[..., None],
+    names: Collection[str] = _PARAMETERS,
+    table_options: dict[str, Any] = _TABLE,
 ) -> Callable[..., None]:
     """Replace the first two parameters of a command, ``dataset`` and ``config``, by the options.
 
-    ``names`` are the parameters of the estimator that the command takes.
+    ``names`` are the parameters of the estimator that the command takes, ``table_options`` what it
+    takes for tables. A command with ``model_file`` reads a table by the schema of the model.
     """
 
     @wraps(command)
@@ -91,7 +97,11 @@ def with_config_options(
             parameters["learning_rate"] = float(parameters["learning_rate"])
         if parameters.get("client") is not None:
             parameters["client"] = connect(parameters["client"])
+        table = t.TableOptions.taken_from(options)
         config = FitConfig.parse(**parameters)
+        if "model_file" not in options:
+            table = table.dropping(drops=config.nan_policy == "omit" and is_table(data[0]))
+        data[0] = table.opened(data[0], options.get("model_file"))
         command(o.dataset_of(config, *data), config, **options)
 
     _, _, *own = inspect.signature(command, eval_str=True).parameters.values()
@@ -99,10 +109,12 @@ def with_config_options(
         inspect.Parameter(
             name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=getattr(FitConfig, name, None),
+            default=getattr(FitConfig, name, getattr(t.TableOptions, name, None)),
             annotation=annotation,
         )
-        for name, annotation in (_DATA | {name: _PARAMETERS[name] for name in names}).items()
+        for name, annotation in (
+            _DATA | table_options | {name: _PARAMETERS[name] for name in names}
+        ).items()
     ]
     own = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
     # typer reads the signature and the annotations

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamreg.cli import show
+from streamreg.cli import table_options as t
 from streamreg.cli.options import (
     Data,
     DecodeCf,
@@ -24,6 +25,7 @@ from streamreg.engines.partition import Blocks
 from streamreg.formatting import count, format_nbytes
 from streamreg.kernels.library import describe_kernels
 from streamreg.progress import progress_of
+from streamreg.sources.tables.text_format import TextFormat
 
 if TYPE_CHECKING:
     from streamreg.sources.base import RowSource
@@ -31,43 +33,54 @@ if TYPE_CHECKING:
 
 def ingest_table(
     table: Annotated[
-        Path, typer.Argument(metavar="TABLE", help="A file .csv, .csv.gz, .parquet or .pq.")
+        str,
+        typer.Argument(
+            metavar="TABLE",
+            help="A file of CSV, Parquet or Arrow, which may be packed; a folder of them, a glob, "
+            "or a pipe.",
+        ),
     ],
     out: Annotated[
         Path, typer.Argument(metavar="OUT", help="The data set to write, a new folder.")
     ],
-    target: Annotated[list[str], typer.Option(help="A column of y; repeat for several.")],
-    one_hot: Annotated[
-        list[str] | None,
+    target: t.Target = None,
+    one_hot: t.OneHot = None,
+    ignore: t.Ignore = None,
+    keep: t.Keep = None,
+    weight: t.TableWeight = None,
+    drop_missing: t.DropMissing = False,
+    like: Annotated[
+        str | None,
         typer.Option(
-            help="A text column to turn into 0/1 columns, one for each level but the first; "
-            "repeat for several."
+            metavar="DATA",
+            help="A data set that was ingested, or a model: columns, order, levels and target are "
+            "taken from there.",
         ),
     ] = None,
-    ignore: Annotated[
-        list[str] | None, typer.Option(help="A column to leave out; repeat for several.")
-    ] = None,
-    weight: Annotated[
-        str | None, typer.Option(help="The column of sample weights, if any.")
-    ] = None,
-    drop_missing: Annotated[
-        bool, typer.Option("--drop-missing", help="Leave out rows with missing values.")
-    ] = False,
+    unknown_levels: t.UnknownLevels = "error",
+    delimiter: t.Delimiter = None,
+    decimal: t.Decimal = ".",
+    encoding: t.Encoding = None,
+    missing: t.Missing = None,
     overwrite: Overwrite = False,
     progress: Progress = True,
     json: Json = False,
 ) -> None:
     """Write a CSV or Parquet table as a data set, in pieces, with a checksum in every chunk."""
-    from streamreg.ingest.convert import ingest  # noqa: PLC0415  (only this command imports pyarrow)
+    from streamreg.ingest.convert import ingest  # noqa: PLC0415  (it imports pyarrow)
 
     report = ingest(
         table,
         out,
-        target=target,
+        target=target or (),
         one_hot=one_hot or (),
         ignore=ignore or (),
+        keep=keep or (),
         weight=weight,
         drop_missing=drop_missing,
+        like=like,
+        unknown_levels=unknown_levels,
+        text_format=TextFormat.parse(delimiter, decimal, encoding, missing or None),
         overwrite=overwrite,
         progress=progress_of(progress, "ingest"),
     )
@@ -78,7 +91,8 @@ def ingest_table(
     dropped = f" ({report.rows_dropped:,} with missing values left out)"
     show.write(
         f"{report.path}: {count(n_rows, 'row')}{dropped if report.rows_dropped else ''}, "
-        f"{count(len(report.feature_names), 'feature')}, target {', '.join(report.target_names)}"
+        f"{count(len(report.feature_names), 'feature')}, target "
+        f"{', '.join(report.target_names) or 'none'}"
     )
 
 

@@ -23,8 +23,10 @@ from streamreg.sources.dataset import Dataset
 
 if TYPE_CHECKING:
     from streamreg.fit import Fit
+    from streamreg.planning.plan import Plan
 
 _NOT_CONVERGED = 4
+_MANY_PASSES = 10
 _MOST_ROWS, _MOST_TARGETS = 30, 5
 
 
@@ -38,6 +40,7 @@ def plan(
     """Show what each solver would need, from metadata alone; exits with 3 if none fits."""
     del progress  # a plan has no passes, but accepts every option of a fit
     planned = fitting.plan_fit(dataset, config)
+    _advise(dataset, planned)
     if json:
         show.write_json(planned.to_dict())
     else:
@@ -58,14 +61,9 @@ def fit(
 ) -> None:
     """Fit a data set; exits with 4 if the tolerance was not reached."""
     if out is not None:
-        # before any pass, because a file that cannot be written would lose the model
-        if out.suffix not in {".json", ".npz"}:
-            raise InputError(f"--out {out} must end in .json or .npz")
-        require_folder(out, f"--out {out}")
-        if out.exists() and not overwrite:
-            raise InputError(f"--out {out} exists; pass --overwrite to replace it")
-        if config.checkpoint is not None and out.resolve() == Path(config.checkpoint).resolve():
-            raise InputError(f"--out and --checkpoint are both {out}; choose two files")
+        _require_out(out, config, overwrite=overwrite)
+    if dataset.X.advice_for_many_passes:
+        _advise(dataset, fitting.plan_fit(dataset, config))
     result = fitting.fit_dataset(dataset, config, progress_of(progress, "fit"))
     model = result.model(dataset)
     if out is not None:
@@ -82,6 +80,25 @@ def fit(
         why = show.text_of(result.solution.status.value)
         show.say(f"{result.solver} did not converge. {why}")
         raise typer.Exit(_NOT_CONVERGED)
+
+
+def _require_out(out: Path, config: FitConfig, *, overwrite: bool) -> None:
+    """Refuse a path that no model can be written to."""
+    # before any pass, because a file that cannot be written would lose the model
+    if out.suffix not in {".json", ".npz"}:
+        raise InputError(f"--out {out} must end in .json or .npz")
+    require_folder(out, f"--out {out}")
+    if out.exists() and not overwrite:
+        raise InputError(f"--out {out} exists; pass --overwrite to replace it")
+    if config.checkpoint is not None and out.resolve() == Path(config.checkpoint).resolve():
+        raise InputError(f"--out and --checkpoint are both {out}; choose two files")
+
+
+def _advise(dataset: Dataset, plan: Plan) -> None:
+    """Say what pays before a solver that takes many passes."""
+    passes = plan.candidates[plan.chosen].passes
+    if passes >= _MANY_PASSES and dataset.X.advice_for_many_passes:
+        show.say(f"{plan.chosen} takes about {passes:,} passes: {dataset.X.advice_for_many_passes}")
 
 
 def _document(model: Model, out: Path | None) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -11,11 +11,15 @@ from streamreg.config import FitConfig
 from streamreg.errors import InputError
 from streamreg.sources.dataset import Dataset, NanPolicy
 
+if TYPE_CHECKING:
+    from streamreg.sources.tables.table import Table
+
 Data = Annotated[
     str | None,
     typer.Argument(
         metavar="DATA",
-        help="A data set: a Zarr group with X and y, as ingest writes. Or --x and --y.",
+        help="A data set, a Zarr group with X and y; or a table, such as a .csv or .parquet file, "
+        "with --target. Or --x and --y.",
     ),
 ]
 X = Annotated[str | None, typer.Option("--x", help="Path or URL of a Zarr array (N, D).")]
@@ -62,7 +66,7 @@ Progress = Annotated[bool, typer.Option(help="Show progress on standard error.")
 
 def dataset_of(
     config: FitConfig,
-    data: str | None,
+    data: str | Table | None,
     x: str | None,
     y: str | None = None,
     weight: str | None = None,

@@ -12,6 +12,7 @@ import typer
 from streamreg import predict as prediction
 from streamreg.cli import options as o
 from streamreg.cli import show
+from streamreg.cli import table_options as t
 from streamreg.cli.config_options import with_config_options
 from streamreg.config import FitConfig
 from streamreg.formatting import count
@@ -22,12 +23,26 @@ from streamreg.sources.dataset import Dataset, NanPolicy
 
 def predict(
     model_file: o.ModelFile,
-    out: Annotated[Path, typer.Option(help="The Zarr array to write, a new folder.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="What to write: a Zarr array, a new folder; or a table, .parquet or .csv."
+        ),
+    ],
     data: Annotated[
         str | None,
-        typer.Argument(metavar="DATA", help="A data set: a Zarr group with X. Or --x."),
+        typer.Argument(
+            metavar="DATA",
+            help="A data set, a Zarr group with X; or a table, read by the schema of the model. "
+            "Or --x.",
+        ),
     ] = None,
     x: o.X = None,
+    unknown_levels: t.UnknownLevels = "error",
+    delimiter: t.Delimiter = None,
+    decimal: t.Decimal = ".",
+    encoding: t.Encoding = None,
+    missing: t.Missing = None,
     overwrite: o.Overwrite = False,
     memory_limit: o.MemoryLimit = None,
     n_threads: o.NThreads = None,
@@ -47,9 +62,18 @@ def predict(
         decode_cf=decode_cf,
         nan_policy=nan_policy,
     )
-    dataset = o.dataset_of(config, data, x, needs_y=False)
+    model = Model.load(model_file)
+    table = t.TableOptions(
+        unknown_levels=unknown_levels,
+        delimiter=delimiter,
+        decimal=decimal,
+        encoding=encoding,
+        missing=missing,
+    )
+    opened = table.opened(data, model, needs_y=False)
+    dataset = o.dataset_of(config, opened, x, needs_y=False)
     path = prediction.predict_to(
-        Model.load(model_file),
+        model,
         dataset,
         out,
         config,
@@ -66,6 +90,7 @@ def predict(
 @partial(
     with_config_options,
     names=("memory_limit", "n_threads", "missing_chunks", "decode_cf", "nan_policy"),
+    table_options={"target": t.Target, "unknown_levels": t.UnknownLevels} | t.FORMAT,
 )
 def score(
     dataset: Dataset,

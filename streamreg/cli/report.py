@@ -40,6 +40,7 @@ def report(
     memory_limit: o.MemoryLimit = None,
     n_threads: o.NThreads = None,
     missing_chunks: o.MissingChunks = "error",
+    decode_cf: o.DecodeCf = True,
     nan_policy: o.NanPolicyOption = "raise",
     progress: o.Progress = True,
     json: o.Json = False,
@@ -51,6 +52,7 @@ def report(
         memory_limit=memory_limit,
         n_threads=n_threads,
         missing_chunks=missing_chunks,
+        decode_cf=decode_cf,
         nan_policy=nan_policy,
     )
     model = Model.load(model_file)

@@ -1,29 +1,37 @@
-"""Write a CSV or Parquet file as a data set, in two streamed passes."""
+"""Write a table as a data set, in two streamed passes."""
 
 from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
-from streamreg.errors import InputError, Message, Remedy, warn
-from streamreg.formatting import count
-from streamreg.ingest.levels import feature_names, in_order, require_few
-from streamreg.ingest.table import BATCH_NBYTES, IGNORE_COLUMN, MAX_NAMED, Table, open_table
-from streamreg.ingest.values import loses_digits
+from streamreg.errors import InputError, warn
+from streamreg.formatting import MIB
+from streamreg.ingest.read import refuse_with_like, schema_like
 from streamreg.output.staging import require_writable
 from streamreg.output.zarr_writer import RowAppender, create_array, new_group
 from streamreg.progress import NO_PROGRESS, Progress
+from streamreg.sources.tables import table as tables
+from streamreg.sources.tables.roles import Request
+from streamreg.sources.tables.source import TableSource
+from streamreg.sources.tables.survey import survey
+from streamreg.sources.tables.text_format import TextFormat
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import zarr
+
+    from streamreg.blocks import Float64
+    from streamreg.sources.tables.survey import Survey
+    from streamreg.sources.tables.table import Table
+
+_BLOCK_NBYTES = 2 * MIB
 
 
 @dataclass(frozen=True)
@@ -35,149 +43,146 @@ class IngestReport:
     feature_names: tuple[str, ...]
     target_names: tuple[str, ...]
     path: Path
+    left_out: tuple[str, ...] = ()  # columns that are no features, such as a frame's index
 
 
 def ingest(
-    table: str | os.PathLike[str],
+    table: Any,  # noqa: ANN401  (a path, or a frame)
     out: str | os.PathLike[str],
     *,
-    target: Sequence[str],
+    target: Sequence[str] = (),
     one_hot: Sequence[str] = (),
     ignore: Sequence[str] = (),
+    keep: Sequence[str] = (),
     weight: str | None = None,
     drop_missing: bool = False,
+    like: Any = None,  # noqa: ANN401
+    unknown_levels: tables.UnknownLevels = "error",
+    text_format: TextFormat | None = None,
     overwrite: bool = False,
     progress: Progress = NO_PROGRESS,
 ) -> IngestReport:
-    """Write a table (.csv, .csv.gz, .parquet, .pq) as a data set: X, y and sample_weight if any.
+    """Write a table as a data set: X, y and sample_weight if any, with their schema.
 
-    The first pass counts rows, missing values and levels; the second pass writes. Numbers become
-    float64, true 1 and false 0. A column named in ``one_hot`` becomes a column of zeros and ones
-    for each of its levels but the first in sorted order, because all of them would add up to the
-    intercept. Nulls and NaN are missing values, and in CSV the texts NA, N/A, NaN, null, <NA> and
-    the empty text. No type is guessed from the first rows of a CSV file: every value is checked.
-
-    y is (N,) for one ``target``, (N, K) for more. ``drop_missing`` leaves out rows with a missing
-    value in a column that is used. ``progress`` shows both passes; the number of rows is known in
-    the second only.
+    The parameters are those of :func:`streamreg.read_table`. The first pass counts rows, missing
+    values and levels, and parses a text file into a temporary file without a name, in the folder of
+    ``out``; the second pass writes. y is (N,) for one ``target``, (N, K) for more; with ``like``, a
+    table without the target becomes a data set without y, for predictions.
 
     Memory: up to 250 MiB and 25 kB a column for a table of any length. pyarrow reads 32 blocks of
-    1 MiB ahead of a CSV file; rows are converted 2 MiB and written 8 MiB at a time.
+    1 MiB ahead of a CSV file; rows are converted 8 MiB and written 8 MiB at a time.
 
     An ``InputError`` says that the table is absent, empty or cannot be read, that ``out`` cannot be
     written, or which columns are unknown, have no name, or hold non-numbers, infinite or missing
     values, negative weights or more than 1,000 levels.
     """
-    require_writable(out, overwrite=overwrite, inputs=[table])
-    source = open_table(Path(table), target=target, one_hot=one_hot, ignore=ignore, weight=weight)
+    inputs = [table] if tables.is_path(table) else []
+    require_writable(out, overwrite=overwrite, inputs=inputs)
+    text_format = text_format or TextFormat()
+    folder = Path(out).absolute().parent
     with closing(progress):
-        survey = _survey(source, progress, drop_missing=drop_missing)
-        features = feature_names(source, survey.levels)
-        if survey.inexact:
+        progress.begin_pass(None)
+        if like is None:
+            opened = tables.open_new(
+                table,
+                Request(tuple(target), tuple(one_hot), tuple(ignore), tuple(keep), weight),
+                text_format,
+                drop_missing=drop_missing,
+                surveys=True,
+                folder=folder,
+                on_rows=progress.rows,
+            )
+            found = opened.found
+        else:
+            refuse_with_like(one_hot=one_hot, ignore=ignore, keep=keep, weight=weight)
+            opened = tables.open_like(
+                table,
+                schema_like(like),
+                text_format,
+                target=target,
+                needs_y=bool(target),
+                unknown_levels=unknown_levels,
+                folder=folder,
+            )
+            found = _surveyed(opened, progress, drop_missing=drop_missing)
+        if found is None:
+            raise AssertionError("a table that is ingested was surveyed")
+        if found.rounded:
             warn(
-                f"{source.path} has integers beyond 2**53 in {', '.join(survey.inexact)}; as "
+                f"{opened.name} has integers beyond 2**53 in {', '.join(found.rounded)}; as "
                 "float64 they lose their last digits"
             )
-        for name, levels in survey.levels.items():
-            if len(levels) == 1:
-                warn(
-                    f"column {name} of {source.path} has one level only, {levels[0]!r}, and gives "
-                    "no column of X"
-                )
-        names = {"feature_names": features, "target_names": list(source.targets)}
-        with new_group(out, names, overwrite=overwrite) as group:
-            _write(source, survey, group, len(features), progress)
-    dropped = survey.n_rows - survey.n_complete
-    return IngestReport(survey.n_rows, dropped, tuple(features), source.targets, Path(out))
-
-
-class _Survey(NamedTuple):
-    """The result of the first pass."""
-
-    n_rows: int
-    n_complete: int
-    levels: dict[str, list[str]]
-    inexact: list[str]
-
-
-def _survey(source: Table, progress: Progress, *, drop_missing: bool) -> _Survey:
-    levels: dict[str, set[str]] = {name: set() for name in source.one_hot}
-    n_missing, first_missing = np.zeros((2, len(source.used)), dtype=int)  # of each column
-    inexact: set[str] = set()
-    n_rows = n_complete = 0
-    progress.begin_pass(None)
-    for batch in source.batches():
-        values = source.values(batch, {}, start=n_rows)
-        missing = np.isnan(values)
-        complete = ~missing.any(axis=1)
-        new = (n_missing == 0) & missing.any(axis=0)
-        first_missing[new] = n_rows + missing[:, new].argmax(axis=0)
-        n_missing += missing.sum(axis=0)
-        for at, name in enumerate(source.used):
-            if name in levels:
-                texts = source.texts(batch, name).filter(pa.array(complete))
-                levels[name].update(texts.unique().to_pylist())
-            elif loses_digits(batch[name], values[:, at]):
-                inexact.add(name)
-        n_rows += len(batch)
-        n_complete += int(complete.sum())
-        require_few(levels, source, n_rows)
-        progress.rows(len(batch))
-    if n_rows == 0:
-        raise InputError(f"{source.path} has no rows")
-    n_gaps = int(np.count_nonzero(n_missing))
-    if n_gaps and not (drop_missing and n_complete):
-        # columns with the most missing values first
-        order = np.argsort(-n_missing, kind="stable")[: min(MAX_NAMED, n_gaps)]
-        lacks = {
-            source.used[at]: (f"{n_missing[at]:,}, first", int(first_missing[at])) for at in order
+        schema = opened.schema
+        attributes = {
+            "feature_names": list(schema.feature_names),
+            "target_names": list(schema.targets),
+            "schema": schema.to_json(),
         }
-        cure = "No row would be left: leave out the columns that lack most values"
-        if n_complete:
-            rows = Remedy("drop_missing", value=True)
-            cure = Message("Leave such rows out with ", rows, ", or such columns")
-        raise InputError(
-            f"{source.path} lacks values in {n_rows - n_complete:,} of {count(n_rows, 'row')} and "
-            f"{count(n_gaps, 'column')}: {source.places(lacks)}. ",
-            cure,
-            " with ",
-            IGNORE_COLUMN,
-        )
-    ordered = {name: in_order(found) for name, found in levels.items()}
-    return _Survey(n_rows, n_complete, ordered, sorted(inexact))
+        with new_group(out, attributes, overwrite=overwrite) as group:
+            _write(opened, found, group, progress)
+    dropped = found.n_rows - found.n_complete
+    return IngestReport(
+        found.n_rows,
+        dropped,
+        schema.feature_names,
+        schema.targets,
+        Path(out),
+        tuple(opened.left_out),
+    )
 
 
-def _write(
-    source: Table, survey: _Survey, group: zarr.Group, n_features: int, progress: Progress
-) -> None:
-    width = () if len(source.targets) == 1 else (len(source.targets),)
-    row_shapes = {"X": (n_features,), "y": width}
-    if source.weight:
-        row_shapes["sample_weight"] = ()
+def _surveyed(table: Table, progress: Progress, *, drop_missing: bool) -> Survey:
+    """Read a table of a known schema once, to count its rows."""
+    schema = table.schema
+    weights = () if schema.weight is None else (schema.weight,)
+    features = [feature.name for feature in schema.features]
+    return survey(
+        table.store,
+        [*features, *schema.targets, *weights],
+        schema.one_hot,
+        weight=schema.weight,
+        drop_missing=drop_missing or schema.drop_missing,
+        requires_values=True,
+        on_rows=progress.rows,
+    )
+
+
+def _write(table: Table, found: Survey, group: zarr.Group, progress: Progress) -> None:
+    roles = ["X"]
+    roles += ["y"] if table.schema.targets else []
+    roles += [] if table.schema.weight is None else ["sample_weight"]
+    sources = {role: TableSource(table, role) for role in roles}
     appenders = {
-        name: RowAppender(create_array(group, name, (survey.n_complete, *shape)))
-        for name, shape in row_shapes.items()
+        role: RowAppender(create_array(group, role, (found.n_complete, *source.shape[1:])))
+        for role, source in sources.items()
     }
-    codes = {name: np.arange(1, len(levels)) for name, levels in survey.levels.items()}
-    first, last = len(source.features), len(source.features) + len(source.targets)
-    # up to 1,000 levels make a row 1,000 times wider
-    step = max(1, BATCH_NBYTES // (8 * n_features))
-    done = 0
-    progress.begin_pass(survey.n_rows)
-    for batch in source.batches():
-        values = source.values(batch, survey.levels, start=done)
-        values = values[~np.isnan(values).any(axis=1)]
-        for start in range(0, len(values), step):
-            rows = values[start : start + step]
-            X = [
-                rows[:, [at]] == codes[name] if name in codes else rows[:, [at]]
-                for at, name in enumerate(source.features)
-            ]
-            appenders["X"].append(np.hstack(X))
-            appenders["y"].append(rows[:, first:last].reshape(-1, *width))
-            if source.weight:
-                appenders["sample_weight"].append(rows[:, last])
-        done += len(batch)
-        progress.rows(len(batch))
+    progress.begin_pass(found.n_rows)
+    for rows in _blocks(sources):
+        missing = np.zeros(len(rows["X"]), bool)
+        for values in rows.values():
+            missing |= np.isnan(values).reshape(len(values), -1).any(axis=1)
+        for role, values in rows.items():
+            appenders[role].append(values[~missing] if missing.any() else values)
+        progress.rows(len(missing))
+    for source in sources.values():
+        source.require_unchanged()
     for appender in appenders.values():
         appender.close()
+
+
+def _blocks(sources: dict[str, TableSource]) -> Iterator[dict[str, Float64]]:
+    """Yield the same rows of X, y and weights, a block at a time."""
+    X = sources["X"]
+    step = max(1, _BLOCK_NBYTES // X.row_nbytes)
+    readers = {role: source.open() for role, source in sources.items()}
+    try:
+        for chunk in range(len(X.grid)):
+            first, last = X.grid.rows(chunk)
+            for start in range(first, last, step):
+                stop = min(start + step, last)
+                yield {role: reader.read(start, stop) for role, reader in readers.items()}
+    finally:
+        for reader in readers.values():
+            reader.close()
+    if not len(X.grid):
+        raise InputError(f"{X.name} has no rows")

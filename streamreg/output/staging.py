@@ -42,15 +42,7 @@ def require_writable(
             "name a local folder and copy it from there"
         )
     target = Path(os.path.realpath(text))
-    for source in (os.fspath(each) for each in inputs):
-        local = unquote(source.removeprefix("file://")) if source.startswith("file://") else source
-        read = Path(os.path.realpath(local))
-        written = () if "://" in local else (target, _partial(target))
-        if any(path == read or path in read.parents or read in path.parents for path in written):
-            raise InputError(
-                f"output {text} would overwrite the input {source}: they are one folder, "
-                "or one is inside the other; choose another name"
-            )
+    require_apart(path, _partial(target), inputs)
     require_folder(target, f"output {text}")
     if target.exists() and not _is_zarr(target):
         raise InputError(
@@ -61,6 +53,25 @@ def require_writable(
             f"output {text} exists; pass ", Remedy("overwrite", value=True), " to replace it"
         )
     return target
+
+
+def require_apart(
+    path: str | os.PathLike[str],
+    partial: Path,
+    inputs: Iterable[str | os.PathLike[str]],
+) -> None:
+    """Refuse an output that is, contains or is inside one of the inputs."""
+    text = os.fspath(path)
+    target = Path(os.path.realpath(text))
+    for source in (os.fspath(each) for each in inputs):
+        local = unquote(source.removeprefix("file://")) if source.startswith("file://") else source
+        read = Path(os.path.realpath(local))
+        written = () if "://" in local else (target, partial)
+        if any(path == read or path in read.parents or read in path.parents for path in written):
+            raise InputError(
+                f"output {text} would overwrite the input {source}: they are one folder, "
+                "or one is inside the other; choose another name"
+            )
 
 
 @contextmanager

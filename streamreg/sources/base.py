@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from streamreg.formatting import count
+from streamreg.sources.packing import undecoded_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from streamreg.blocks import Array
+    from streamreg.schema import Schema
     from streamreg.sources.file_stamps import FileStamps
 
 
@@ -102,12 +104,17 @@ class RowSource(ABC):
     is_rounded: bool = False
     # CF attributes of the array, such as scale_factor: see ``packing.NAMES``
     attributes: Mapping[str, Any] = MappingProxyType({})
+    # attributes that a labelled array of xarray carries; xarray drops those that it applied
+    labels: Mapping[str, Any] = MappingProxyType({})
     # which attributes make stored values NaN, for a message; empty if none do
     missing_text: str = ""
     # which version of each of its files was read; ``None`` if no file is watched
     stamps: FileStamps | None = None
     # the end of "<name> ...": why workers of a cluster cannot open the source; empty if they can
     why_unreachable_from_workers: str = "exists in this process only"
+
+    # what to do first if a solver takes many passes over the rows; empty if nothing pays
+    advice_for_many_passes: str = ""
 
     @abstractmethod
     def open(self) -> Reader:
@@ -175,7 +182,7 @@ class RowSource(ABC):
 
     def undecoded(self) -> list[str]:
         """Return warnings of CF attributes that may or may not have been applied to the rows."""
-        return []
+        return undecoded_text(self.labels, self.dtype, self.name)
 
     def delayed_chunks(self, bounds: list[tuple[int, int]]) -> list[list[Any]] | None:  # noqa: ARG002
         """Return the chunks of each span of rows as values of Dask, if ``is_computed``."""
@@ -215,6 +222,10 @@ class ArrayGroup(ABC):
 
     feature_names: tuple[str, ...] | None = None
     target_names: tuple[str, ...] | None = None
+    # how X was made of the columns of a table, if it was
+    schema: Schema | None = None
+    # whether rows with a missing value are left out, whatever the policy of the fit is
+    omits_missing: bool = False
 
     @abstractmethod
     def member(self, name: str, *, optional: bool = False) -> object:
@@ -235,3 +246,5 @@ class Kind:
     open_rows: Callable[[Any, str, str], RowSource]
     # several arrays that are stored together; ``None`` if the data are one array
     open_group: Callable[[object], ArrayGroup | None] | None = None
+    # the group that holds an array, and the name of the array in it, if they are known
+    group_of: Callable[[object], tuple[ArrayGroup, str] | None] | None = None

@@ -70,9 +70,11 @@ class BlockReader:
             groups = None if groups is None else groups[keep]
         read = ((self._dataset.X, self._X, X), (self._dataset.y, self._y, y))
         for source, reader, values in read:
-            if source is None or reader is None or not self.checks_integers:
+            if source is None or reader is None:
                 continue
-            if reader.rounds or has_inexact(values):
+            # of some sources it is known once the rows are converted
+            is_rounded = source.is_rounded or reader.rounds
+            if is_rounded or (self.checks_integers and has_inexact(values)):
                 self.rounded.add(source.name)
         return Block(X, y, weight, start, groups=groups)
 

@@ -1,4 +1,4 @@
-"""Lists and data frames, which are whole in memory, become NumPy arrays."""
+"""Lists become NumPy arrays; frames and labelled arrays are read a block at a time."""
 
 from __future__ import annotations
 
@@ -9,19 +9,15 @@ import numpy as np
 
 from streamreg.blocks import EXACT_INTEGERS
 from streamreg.errors import InputError
-from streamreg.sources.checks import has_inexact, require_dense
+from streamreg.sources.checks import require_dense
+from streamreg.sources.frames import floats_of_objects, frame_rows, is_frame
 from streamreg.sources.kinds import is_streamable
+from streamreg.sources.labelled import is_labelled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from streamreg.blocks import Array
-
-_REAL = "biuf"
-
-
-class _NotNumbersError(InputError, TypeError):
-    """An element is no number; scikit-learn's estimators raise TypeError for it."""
 
 
 class Streamable(NamedTuple):
@@ -41,11 +37,13 @@ def as_streamable(data: object, name: str) -> Streamable:
             f"{name}[{next(iter(data), 'NAME')!r}]"
         )
     require_dense(data, name)
+    if is_labelled(data) and getattr(data, "dtype", None) == np.dtype(object):
+        data = np.asarray(data)
     is_objects = isinstance(data, np.ndarray) and data.dtype == object
+    if is_frame(data):
+        return Streamable(frame_rows(data, name))
     if is_streamable(data) and not is_objects:
         return Streamable(data)
-    if type(data).__module__.partition(".")[0] == "pandas":
-        return _from_pandas(data, name)
     try:
         rows = data if isinstance(data, list | tuple) else ()
         if any(isinstance(row, np.ma.MaskedArray) for row in rows):
@@ -58,7 +56,7 @@ def as_streamable(data: object, name: str) -> Streamable:
     if array.ndim == 0:
         return Streamable(data)  # not rows: open_source refuses it, and names its type
     if array.dtype == object:
-        return _as_floats(array, name)
+        return Streamable(*floats_of_objects(array, name))
     return Streamable(array, array.dtype.kind == "f" and _rounds(data, array))
 
 
@@ -74,6 +72,8 @@ def as_groups(data: Any) -> object:  # noqa: ANN401
             data = data.iloc[:, 0]
         numbers, _ = data.factorize()
         return _require_groups(np.asarray(numbers))
+    if is_frame(data):  # a column of polars or pyarrow
+        data = np.asarray(data, object)
     values = np.asarray(data, object) if isinstance(data, list | tuple) else data
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "OUSM":
         return data
@@ -106,55 +106,10 @@ def _require_groups(numbers: Array) -> Array:
     return numbers
 
 
-def _from_pandas(data: Any, name: str) -> Streamable:  # noqa: ANN401  (pandas need not be installed)
-    """Return the values of a frame, series or index; missing values become NaN."""
-    if data.ndim == 1:
-        values: Any = _from_pandas(data.to_frame(), name)
-        return Streamable(values.data[:, 0], values.is_rounded)
-    for column, dtype in zip(data.columns, data.dtypes, strict=True):
-        if dtype.kind not in _REAL + "O" or str(dtype).startswith(("category", "Sparse")):
-            raise InputError(
-                f"column {column!r} of {name} has dtype {dtype}, and columns must be real numbers: "
-                "drop it, or convert it with .astype(float); turn categories into columns of 0 "
-                "and 1 with pandas.get_dummies"
-            )
-    rounds = False
-    if all(isinstance(dtype, np.dtype) and dtype.kind in _REAL for dtype in data.dtypes):
-        array = data.to_numpy(np.result_type(*data.dtypes) if data.shape[1] else float)
-    else:
-        columns: list[Any] = [
-            _as_floats(values.to_numpy(object), f"column {column!r} of {name}")
-            if values.dtype.kind == "O"
-            else Streamable(values.to_numpy(np.float64, na_value=np.nan))
-            for column, values in data.items()
-        ]
-        array = np.stack([column.data for column in columns], axis=1)
-        rounds = any(column.is_rounded for column in columns)
-    if array.dtype.kind == "f":  # integers that stay integers are checked when they are read
-        integers = (values.dropna() for _, values in data.items() if values.dtype.kind in "iu")
-        rounds |= any(has_inexact(each.to_numpy(f"{each.dtype.kind}8")) for each in integers)
-    return Streamable(array, rounds)
-
-
 def _rounds(data: Any, floats: Array) -> bool:  # noqa: ANN401
-    """Return whether an integer of a list, or of a frame of polars, was rounded to a float."""
+    """Return whether an integer of a list was rounded to a float."""
     is_large = np.abs(floats) >= EXACT_INTEGERS
     if not is_large.any():
         return False
-    if type(data).__module__.partition(".")[0] == "polars":
-        columns = data.get_columns() if len(data.shape) > 1 else [data]
-        integers = (column.drop_nulls() for column in columns if column.dtype.is_integer())
-        return any(has_inexact(column.to_numpy()) for column in integers)
     large = np.asarray(data, object)[is_large]
     return any(isinstance(value, Integral) and abs(int(value)) > EXACT_INTEGERS for value in large)
-
-
-def _as_floats(objects: Array, name: str) -> Streamable:
-    try:
-        floats = objects.astype(np.float64)
-    except (TypeError, ValueError, OverflowError) as error:
-        kind = _NotNumbersError if isinstance(error, TypeError) else InputError
-        raise kind(
-            f"{name} has objects that are not numbers: {error}; store integers or floats"
-        ) from error
-    return Streamable(floats, _rounds(objects, floats))

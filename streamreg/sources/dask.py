@@ -28,7 +28,6 @@ from streamreg.sources.dask_inputs import (
     unwrapped,
 )
 from streamreg.sources.hdf5 import Sliceable, SliceableSource
-from streamreg.sources.packing import undecoded_text
 from streamreg.sources.zarr.metadata import input_path, is_zarr
 
 if TYPE_CHECKING:
@@ -89,7 +88,6 @@ class DaskSource(RowSource):
     ) -> None:
         self.name = name
         self.missing_chunks = missing_chunks
-        # attributes that a labelled array of xarray carries
         self.labels = labels
         if any(np.isnan(length) for length in array.shape):
             raise InputError(
@@ -179,7 +177,7 @@ class DaskSource(RowSource):
     def undecoded(self) -> list[str]:
         tasks = _tasks(self.array)
         names = packed_arrays(tasks) if read_as_stored(tasks) is None else []
-        return undecoded_text(self.labels, self.dtype, self.name) + [
+        return super().undecoded() + [
             f"{self.name} is computed from the packed array {name}, and Dask reads its stored "
             "numbers as they are: scale, offset and missing values are right only if the graph "
             "decodes them. Open it with xarray, which does, or pass decode_cf=False if it is right"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from streamreg.schema import Schema
     from streamreg.sources.base import RowSource
     from streamreg.sources.file_stamps import FileStamps
 
@@ -35,6 +36,7 @@ class Dataset:
     feature_names: tuple[str, ...] | None = None
     target_names: tuple[str, ...] | None = None
     nan_policy: NanPolicy = "raise"
+    schema: Schema | None = None  # how X was made of the columns of a table
     groups: RowSource | None = None
 
     def __post_init__(self) -> None:
@@ -61,6 +63,11 @@ class Dataset:
                 )
         _require_names(self.feature_names, self.n_features, "feature_names")
         _require_names(self.target_names, self.n_targets, "target_names")
+        if self.schema is not None and self.schema.n_columns != self.n_features:
+            raise InputError(
+                f"the group's attribute schema describes {count(self.schema.n_columns, 'column')}, "
+                f"but {self.X.name} has {self.n_features:,}; correct or remove it"
+            )
 
     @property
     def n_rows(self) -> int:

@@ -20,7 +20,7 @@ from streamreg.sources.checks import as_rows
 from streamreg.sources.chunk_reader import ChunkReader, heaps_nbytes, joined_nbytes
 from streamreg.sources.hdf5_chunks import Hdf5Chunks, decodable_filters, decoding_nbytes
 from streamreg.sources.hdf5_storage import netcdf_fill, require_stored
-from streamreg.sources.packing import attributes_of, undecoded_text
+from streamreg.sources.packing import attributes_of
 from streamreg.sources.zarr.metadata import printable
 
 if TYPE_CHECKING:
@@ -115,8 +115,6 @@ class SliceableSource(RowSource):
             self.filters = decodable_filters(dataset, self.dtype)
 
     def _attributes(self) -> dict[str, Any]:
-        if _is_labelled(self.array):
-            return {}  # xarray decodes by itself
         if hasattr(self.dataset, "getncattr"):
             return _attributes_of_netcdf4(self.dataset)
         known = attributes_of(getattr(self.dataset, "attrs", None) or {})
@@ -124,11 +122,6 @@ class SliceableSource(RowSource):
             fill = netcdf_fill(self.dataset)
             known |= {} if fill is None else {"_FillValue": fill}
         return known
-
-    def undecoded(self) -> list[str]:
-        if not _is_labelled(self.array):
-            return []
-        return undecoded_text(self.array.attrs, self.dtype, self.name)
 
     def open(self) -> Reader:
         if self.is_hdf5 and self.missing_chunks != "fill":
@@ -247,11 +240,6 @@ class SliceableSource(RowSource):
                 f"{what} may be missing: the file has {count(present, 'byte')} where HDF5 found "
                 f"{expected:,}; it was truncated during the fit. Restore it from a copy"
             )
-
-
-def _is_labelled(array: object) -> bool:
-    """Whether it is an array of xarray, which is not imported for the check."""
-    return type(array).__module__.partition(".")[0] == "xarray" and hasattr(array, "attrs")
 
 
 def _attributes_of_netcdf4(variable: Any) -> dict[str, Any]:  # noqa: ANN401

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from streamreg.errors import InputError
-from streamreg.sources import cupy_array, dask, hdf5, in_memory
+from streamreg.sources import cupy_array, dask, frames, hdf5, in_memory, labelled
 from streamreg.sources.decoded import decoded
 from streamreg.sources.hdf5 import Sliceable
+from streamreg.sources.tables import source as tables
 from streamreg.sources.zarr import source as zarr_source
 
 if TYPE_CHECKING:
@@ -15,7 +16,16 @@ if TYPE_CHECKING:
 
 # The first kind that claims the data opens them. Zarr claims every path that no kind before it
 # claims, and the last kind claims all that can be sliced.
-KINDS = (dask.KIND, cupy_array.KIND, in_memory.KIND, zarr_source.KIND, hdf5.KIND)
+KINDS = (
+    dask.KIND,
+    cupy_array.KIND,
+    in_memory.KIND,
+    frames.KIND,
+    labelled.KIND,
+    tables.KIND,
+    zarr_source.KIND,
+    hdf5.KIND,
+)
 
 
 def open_source(
@@ -43,6 +53,12 @@ def open_group(data: object) -> ArrayGroup | None:
     """Return the arrays that are stored together at ``data``; ``None`` if it is one array."""
     kind = _kind_of(data)
     return None if kind is None or kind.open_group is None else kind.open_group(data)
+
+
+def group_of(data: object) -> tuple[ArrayGroup, str] | None:
+    """Return the group that holds an array, and the name of the array in it, if they are known."""
+    kind = _kind_of(data)
+    return None if kind is None or kind.group_of is None else kind.group_of(data)
 
 
 def is_streamable(data: object) -> bool:

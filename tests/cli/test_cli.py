@@ -18,6 +18,7 @@ import streamreg
 from streamreg.cli import show
 from streamreg.cli.cluster import connect
 from streamreg.cli.fit import fit
+from streamreg.cli.table_options import COLUMNS, FORMAT
 from streamreg.cluster.scheduler import given_up
 from streamreg.errors import InputError, MemoryLimitError
 
@@ -235,16 +236,10 @@ def test_a_fit_that_two_solvers_ran_shows_the_larger_plan(tmp_path):
 def test_every_parameter_of_the_estimator_is_an_option():
     options = set(inspect.signature(fit).parameters)
     parameters = set(streamreg.LinearRegression().get_params())
-    assert options - parameters == {
-        "data",
-        "x",
-        "y",
-        "sample_weight",
-        "groups",
-        "out",
-        "overwrite",
-        "json",
-    }
+    tables = {*COLUMNS, *FORMAT}
+    own = {"data", "x", "y", "sample_weight", "groups", "out", "overwrite", "json"}
+    assert options - parameters == own | tables
+    assert tables <= set(inspect.signature(streamreg.read_table).parameters)
     assert parameters <= options
 
 

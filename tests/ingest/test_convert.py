@@ -1,4 +1,5 @@
 import gzip
+import io
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -12,7 +13,7 @@ from problems import flights_csv
 from pyarrow import csv, parquet
 from table_files import message, write, written
 
-from streamreg.errors import DataWarning, InputError
+from streamreg.errors import DataCorruptionError, DataWarning, InputError
 from streamreg.formatting import MIB
 from streamreg.ingest.convert import ingest
 from streamreg.progress import Progress
@@ -61,7 +62,10 @@ def test_flights_are_ingested_as_pandas_reads_them(flights, out):
     np.testing.assert_array_equal(data["X"], expected[names].to_numpy(float))
     np.testing.assert_array_equal(data["y"], complete["arr_delay"])
     attributes = dict(zarr.open_group(out, mode="r").attrs)
+    schema = attributes.pop("schema")
     assert attributes == {"feature_names": names, "target_names": ["arr_delay"]}
+    carriers = next(each for each in schema["columns"] if each["name"] == "carrier")
+    assert carriers["levels"] == sorted(complete["carrier"].unique())
     # the first pass counts the rows, so only the second knows how many there are
     assert [total for total, _ in recorder.passes] == [None, 336_776]
     for _, blocks in recorder.passes:
@@ -180,9 +184,21 @@ def test_integers_that_lose_digits_are_named_in_a_warning(ending, tmp_path, out)
     "rows", ["a,1,2\nb,3,4\na,5,6\n", "a,1,2\n", "a,1,2\nb,oops,4\n", "a,1,2\nc,3,4\n"]
 )
 def test_a_table_that_changes_between_the_passes_leaves_no_output(rows, tmp_path, out):
+    before, after = (
+        pd.read_csv(io.StringIO(f"g,x,y\n{each}")) for each in ("a,1,2\nb,3,4\n", rows)
+    )
+    table = write(tmp_path / "t.parquet", before)
+    recorder = Recorder(then=lambda _: after.to_parquet(table))
+    with pytest.raises((InputError, DataCorruptionError)):
+        ingest(table, out, target=["y"], one_hot=["g"], progress=recorder)
+    assert not list(tmp_path.glob("out.zarr*"))
+
+
+def test_a_text_file_is_read_once_so_that_a_change_has_no_effect(tmp_path, out):
     table = write(tmp_path / "t.csv", "g,x,y\na,1,2\nb,3,4\n")
-    recorder = Recorder(then=lambda _: table.write_text(f"g,x,y\n{rows}"))
-    message(table, out, one_hot=["g"], progress=recorder)
+    recorder = Recorder(then=lambda _: table.write_text("g,x,y\nc,5,6\n"))
+    report = ingest(table, out, target=["y"], one_hot=["g"], progress=recorder)
+    assert written(report)["X"].tolist() == [[0, 1], [1, 3]]
 
 
 def test_an_interrupted_ingest_leaves_the_older_output(tmp_path, out):

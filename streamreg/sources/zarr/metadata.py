@@ -9,11 +9,12 @@ import re
 import zipfile
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlsplit
 
 from streamreg.errors import DataCorruptionError, InputError, PythonOnly, StreamregError
 from streamreg.formatting import MIB, format_nbytes
+from streamreg.schema import Schema
 from streamreg.sources.base import ArrayGroup
 from streamreg.sources.packing import attributes_of
 
@@ -41,6 +42,24 @@ def open_group(data: object) -> ArrayGroup | None:
     return ZarrGroup(node, label)
 
 
+def group_of(data: object) -> tuple[ArrayGroup, str] | None:
+    """Return the local group that holds an array, and the name of the array in it."""
+    folder = (
+        Path(data)
+        if isinstance(data, str | os.PathLike)
+        else local_folder(cast("zarr.Group", data))
+    )
+    if folder is None or "://" in str(data) or folder.name not in {"X", "y"}:
+        return None
+    if not any((folder.parent / name).is_file() for name in ("zarr.json", ".zgroup")):
+        return None
+    try:
+        group = open_group(str(folder.parent))
+    except (InputError, DataCorruptionError):
+        return None
+    return None if group is None else (group, folder.name)
+
+
 class ZarrGroup(ArrayGroup):
     """The arrays of a Zarr group, with the names in its attributes."""
 
@@ -49,6 +68,7 @@ class ZarrGroup(ArrayGroup):
         self._label = label
         self.feature_names = _names(group.attrs.get("feature_names"))
         self.target_names = _names(group.attrs.get("target_names"))
+        self.schema = schema_of(group, label)
 
     def member(self, name: str, *, optional: bool = False) -> object:
         label = f"{self._label}/{name}"
@@ -119,6 +139,20 @@ class ArrayMetadata:
         if isinstance(content, dict):
             content.pop("attributes", None)  # these may change
         return content
+
+
+def schema_of(group: zarr.Group, label: str) -> Schema | None:
+    """Return how X was made of a table, as ``ingest`` writes it; ``None`` if it does not say."""
+    document = group.attrs.get("schema")
+    # other programs may use the same name
+    if not isinstance(document, dict) or "columns" not in document:
+        return None
+    try:
+        return Schema.from_json(document)
+    except ValueError as error:
+        raise DataCorruptionError(
+            f"the attribute schema of {label} is damaged ({error}); remove it, or ingest again"
+        ) from error
 
 
 def _names(value: Any) -> tuple[str, ...] | None:  # noqa: ANN401  (an attribute)

@@ -18,6 +18,7 @@ from streamreg.sources.zarr.local import ChunkFiles, LocalReader
 from streamreg.sources.zarr.metadata import (
     cf_attributes,
     child_names,
+    group_of,
     is_zarr,
     open_group,
     opened,
@@ -53,7 +54,7 @@ def open_rows(data: Any, name: str, missing_chunks: str) -> RowSource:  # noqa: 
     return ZarrSource(node, label, missing_chunks)
 
 
-KIND = Kind(claims, open_rows, open_group)
+KIND = Kind(claims, open_rows, open_group, group_of)
 
 
 class ZarrSource(StoredArray):

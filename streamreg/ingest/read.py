@@ -1,0 +1,160 @@
+"""``read_table``: a table in place of a data set."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from streamreg import schema as schemas
+from streamreg import validate
+from streamreg.errors import InputError, Parameter
+from streamreg.model import Model
+from streamreg.sources.kinds import open_group
+from streamreg.sources.tables.text_format import TextFormat
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from streamreg.schema import Schema
+    from streamreg.sources.tables.table import Table
+
+
+def read_table(
+    table: Any,  # noqa: ANN401  (a path, or a frame of any library)
+    *,
+    target: str | Sequence[str] = (),
+    one_hot: str | Sequence[str] = (),
+    ignore: str | Sequence[str] = (),
+    keep: str | Sequence[str] = (),
+    weight: str | None = None,
+    drop_missing: bool = False,
+    like: Any = None,  # noqa: ANN401  (a model, or the path of one or of a data set)
+    unknown_levels: str = "error",
+    delimiter: str | None = None,
+    decimal: str = ".",
+    encoding: str | None = None,
+    missing: Sequence[str] | None = None,
+) -> Table:
+    """Open a table, which then stands where a data set stands: ``model.fit(read_table(…))``.
+
+    Rows are float64, and read a block at a time. Opening reads metadata, of one-hot columns the
+    levels too; with ``drop_missing`` and one-hot columns it reads all rows once. A text file is
+    parsed once, into a temporary file without a name in ``TMPDIR``; what a pipe delivers is copied
+    there.
+
+    Parameters
+    ----------
+    table
+        A file of CSV (``.csv``, ``.tsv``, packed by gzip, bz2, zstd, xz or zip), Parquet or Arrow;
+        a folder of them, with columns in its folders' names if they are ``year=2020/``; a glob; a
+        pipe; a frame of pandas or polars, or a table of pyarrow.
+    target
+        The columns of y.
+    one_hot
+        Columns to turn into 0/1 columns, one for each level but the first in sorted order;
+        ``"auto"``: all columns of text and categories.
+    ignore, keep
+        Columns to leave out; and to use, though they are the index of a frame, or only count rows.
+    weight
+        The column of sample weights.
+    drop_missing
+        Leave out rows with a missing value; a prediction of such a row is NaN.
+    like
+        A fitted model, or the path of a model or of a data set: columns, order, levels and target
+        are taken from there. The table needs no target then.
+    unknown_levels
+        With ``like``: ``"error"``, or ``"zeros"`` for a level that is not known.
+    delimiter, decimal, encoding
+        Of text files: by default a comma, or a tab in ``.tsv``; a point; UTF-8, or what a byte
+        order mark says.
+    missing
+        Texts that mean a missing value, besides the empty one; by default NA, N/A, n/a, NaN, nan,
+        NULL, null and <NA>. A quoted text never does.
+
+    Raises
+    ------
+    InputError
+        The table is absent, empty or cannot be read; columns are unknown, have no name, or hold
+        dates, texts or other values that are not numbers.
+
+    Examples
+    --------
+    >>> import pandas as pd, streamreg
+    >>> frame = pd.DataFrame({"x": [1.5, 2.0, 4.0, 3.0], "c": list("abab"), "y": [1.0, 2, 3, 4]})
+    >>> table = streamreg.read_table(frame, target="y", one_hot="c")
+    >>> model = streamreg.LinearRegression().fit(table)
+    >>> [str(name) for name in model.feature_names_in_]
+    ['x', 'c=b']
+    """
+    # pyarrow is imported only where there are tables
+    from streamreg.sources.tables import table as tables  # noqa: PLC0415
+    from streamreg.sources.tables.roles import Request  # noqa: PLC0415
+
+    text_format = TextFormat.parse(delimiter, decimal, encoding, missing)
+    unknown: Any = validate.choice("unknown_levels", unknown_levels, ("error", "zeros"))
+    if isinstance(table, os.PathLike):
+        table = os.fspath(table)
+    if like is not None:
+        refuse_with_like(one_hot=one_hot, ignore=ignore, keep=keep, weight=weight)
+        return tables.open_like(
+            table,
+            schema_like(like),
+            text_format,
+            target=_names(target),
+            needs_y=bool(target),
+            unknown_levels=unknown,
+        )
+    request = Request(_names(target), _names(one_hot), _names(ignore), _names(keep), weight)
+    return tables.open_new(
+        table, request, text_format, drop_missing=validate.flag("drop_missing", drop_missing)
+    )
+
+
+def schema_like(like: Any) -> Schema:  # noqa: ANN401
+    """Return the schema of a model, of a data set, or of the file or group at a path.
+
+    A model that was not fitted on a table, but knows the names of its columns, has a schema of
+    numbers. ``InputError`` if the names are not known.
+    """
+    what = f"{like}" if isinstance(like, str | os.PathLike) else f"this {type(like).__name__}"
+    if isinstance(like, schemas.Schema):
+        return like
+    found, names, targets = None, None, None
+    if isinstance(like, str | os.PathLike) and Path(like).suffix in {".json", ".npz"}:
+        like = Model.load(like)
+    if isinstance(like, Model):
+        found, names, targets = like.schema, like.feature_names, like.target_names
+    elif hasattr(like, "coef_"):
+        found = getattr(like, "schema_", None)
+        names = getattr(like, "feature_names_in_", None)
+    elif hasattr(like, "store") and isinstance(getattr(like, "schema", None), schemas.Schema):
+        found = like.schema
+    else:
+        group = open_group(like)
+        if group is not None:
+            found, names, targets = group.schema, group.feature_names, group.target_names
+    if found is not None:
+        return found
+    if names is None:
+        raise InputError(
+            Parameter("like"),
+            f": {what} does not know the names of its columns; fit a table, or ingest it with the "
+            "present version",
+        )
+    return schemas.Schema(tuple(map(schemas.Feature, map(str, names))), tuple(targets or ()))
+
+
+def refuse_with_like(**options: object) -> None:
+    """Refuse options that a schema answers."""
+    for name, value in options.items():
+        if value:
+            raise InputError(
+                Parameter(name), " is taken from ", Parameter("like"), "; pass only one of them"
+            )
+
+
+def _names(given: str | Sequence[str] | None) -> tuple[str, ...]:
+    if isinstance(given, str):
+        return (given,)
+    return tuple(given or ())

@@ -1,0 +1,84 @@
+"""Data frames in memory: pandas, polars, and any other with Arrow's interface."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from streamreg.errors import InputError
+from streamreg.sources.tables.files import require_names
+from streamreg.sources.tables.store import Selection, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+# rows from which types are taken; a frame tells the types of all its rows
+_SAMPLE = 1
+
+
+def package_of(data: object) -> str:
+    """Return the name of the library that an object is of."""
+    return type(data).__module__.partition(".")[0]
+
+
+def is_frame(data: object) -> bool:
+    """Whether ``data`` is a data frame: of pandas, or with Arrow's interface and columns."""
+    if package_of(data) == "pandas":
+        return getattr(data, "ndim", 0) == 2  # noqa: PLR2004
+    return hasattr(data, "__arrow_c_stream__") and hasattr(data, "shape") and hasattr(data, "slice")
+
+
+class FrameStore(Store):
+    """A frame; a piece of it is converted at a time."""
+
+    own_columns: dict[str, str]
+
+    def __init__(self, frame: Any, name: str = "the frame") -> None:  # noqa: ANN401
+        self.name = name
+        self.own_columns = {}
+        self._frame = frame
+        self.bounds = (0, len(frame)) if len(frame) else (0,)
+        names = list(frame.column_names if hasattr(frame, "column_names") else frame.columns)
+        if not all(isinstance(each, str) for each in names):
+            raise InputError(f"the names of the columns of {name} are not all texts; rename them")
+        require_names(name, names)
+        # of objects, the types of all rows count
+        self.schema = pa.schema([(each, self._type(each)) for each in names])
+
+    def select(self, columns: Sequence[str], piece_rows: int) -> Selection:  # noqa: ARG002
+        return _FrameSelection(self, list(columns))
+
+    def selection_nbytes(self, columns: Sequence[str], piece_rows: int) -> tuple[int, int]:
+        return 4 * 8 * piece_rows * len(columns), 0
+
+    def rows(self, columns: list[str], start: int, stop: int) -> pa.Table:
+        """Return some rows as a table of Arrow."""
+        try:
+            if package_of(self._frame) == "pandas":
+                part = self._frame[columns].iloc[start:stop]
+                return pa.Table.from_pandas(part, preserve_index=False)
+            part = self._frame.select(columns).slice(start, stop - start)
+            return part if isinstance(part, pa.Table) else pa.table(part)
+        except pa.ArrowException as error:
+            raise InputError(
+                f"{self.name} has a column of objects that are neither all numbers nor all texts: "
+                f"{error}"
+            ) from error
+
+    def _type(self, name: str) -> pa.DataType:
+        if package_of(self._frame) == "pandas" and self._frame[name].dtype.kind == "O":
+            stop = len(self._frame)
+        else:
+            stop = min(_SAMPLE, len(self._frame))
+        return self.rows([name], 0, stop).schema.field(0).type
+
+
+@dataclass(eq=False)
+class _FrameSelection(Selection):
+    store: FrameStore
+    columns: list[str]
+
+    def read(self, start: int, stop: int) -> Iterator[pa.RecordBatch]:
+        yield from self.store.rows(self.columns, start, stop).to_batches()

@@ -1,0 +1,151 @@
+"""The roles of a table's columns: features, targets, weight, or left out."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from streamreg.errors import InputError, Message, Parameter, Part, Remedy, Verbatim
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+MAX_NAMED = 20
+IGNORE_COLUMN = Remedy("ignore", Verbatim("COLUMN"))
+# names that programs give to a column which only counts rows
+_COUNTER_NAME = re.compile(
+    r"|Unnamed: \d+(\.\d+)?|index|level_\d+|row(_?(nr|id|names?|num(ber)?))?|\.\.\.1|_?id",
+    re.IGNORECASE,
+)
+# in fewer rows, whole numbers may count them by chance
+_LEAST_ROWS = 20
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user says of the columns of a table, by name."""
+
+    target: tuple[str, ...] = ()
+    one_hot: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    weight: str | None = None
+
+    @property
+    def named(self) -> set[str]:
+        """The columns that are used because the user names them."""
+        weights = () if self.weight is None else (self.weight,)
+        return {*self.target, *self.one_hot, *self.keep, *weights}
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The features in order, and the columns that are left out with the reason."""
+
+    features: tuple[str, ...]
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def said(self, path: str) -> Message:
+        """Return a sentence that names the columns which are left out."""
+        parts: list[Part] = [f"{path}: left out "]
+        for number, (name, why) in enumerate(self.left_out.items()):
+            parts.append(f"{', ' if number else ''}{name!r}, {why}")
+        return Message(*parts, ". To use such a column, pass ", Remedy("keep", Verbatim("COLUMN")))
+
+
+def assign(
+    path: str,
+    names: Sequence[str],
+    request: Request,
+    own_columns: Mapping[str, str],
+    delimiter: str | None = None,
+) -> Roles:
+    """Assign roles to the columns of a table.
+
+    Raises ``InputError`` for unknown, repeated and ambiguous names. ``delimiter`` is one with which
+    a column that is unknown would exist.
+    """
+    if not request.target:
+        raise InputError(
+            Parameter("target"), f" names no column of {path}; name the column to predict"
+        )
+    weights = () if request.weight is None else (request.weight,)
+    roles = Counter([*request.target, *request.one_hot, *request.ignore, *weights])
+    for name, uses in (roles | Counter(request.keep)).items():
+        if name not in names:
+            raise unknown_column(path, names, name, delimiter)
+        if uses > 1 or (name in request.keep and name in request.ignore):
+            listed = [
+                part
+                for role in ("target", "one_hot", "ignore", "weight")
+                for part in (", ", Parameter(role))
+            ][1:]
+            raise InputError(f"column {name!r} can be only one of ", *listed)
+    left_out = {name: why for name, why in own_columns.items() if name not in request.named}
+    left_out = {name: why for name, why in left_out.items() if name not in request.ignore}
+    apart = {*request.target, *request.ignore, *weights, *left_out}
+    features = tuple(name for name in names if name not in apart)
+    if not features:
+        raise no_feature(path, names, left_out)
+    return Roles(features, left_out)
+
+
+def unknown_column(
+    path: str, names: Sequence[str], name: str, delimiter: str | None = None
+) -> InputError:
+    """Return the error that a table lacks a column, with those that have a similar name."""
+    close = get_close_matches(name, names) or list(names)[:MAX_NAMED]
+    cure: list[Part] = []
+    if delimiter is not None:
+        cure = [
+            ". Its header separates names by another mark: pass ",
+            Remedy("delimiter", "tab" if delimiter == "\t" else delimiter),
+        ]
+    elif len(names) == 1:
+        cure = ["; are values separated by commas?"]
+    return InputError(
+        f"{path} has no column {name!r}; closest: {', '.join(map(repr, close))}", *cure
+    )
+
+
+def no_feature(path: str, names: Sequence[str], left_out: Mapping[str, str]) -> InputError:
+    """Return the error that no column is left for X."""
+    why = "is a target, the weight or ignored"
+    if left_out:
+        why = f"is a target, the weight, ignored, or left out ({', '.join(left_out)})"
+    return InputError(f"{path} has no column left for X: each of its {len(names):,} {why}")
+
+
+def may_count_rows(name: str, n_rows: int) -> bool:
+    """Whether a column of this name is left out if it does no more than count rows."""
+    least = 2 if _COUNTER_NAME.fullmatch(name) else _LEAST_ROWS
+    return n_rows >= least
+
+
+def require_feature_names(path: str, features: Sequence[str]) -> None:
+    """Refuse two columns of X with one name, and none at all."""
+    for name, copies in Counter(features).items():
+        if copies > 1:
+            raise InputError(
+                f"X would have {copies} columns named {name!r}: a column of {path}, and "
+                "a level of another; rename the column, or leave it out with ",
+                Parameter("ignore"),
+            )
+
+
+def infinite_values(
+    path: str, found: Mapping[str, tuple[str, int]], first_row: int, meaning: str
+) -> InputError:
+    """Return the error that columns hold infinite values; each with its text and row."""
+    listed = ", ".join(
+        f"{name} ({value[:40]!r} in row {row + first_row:,})"
+        for name, (value, row) in found.items()
+    )
+    return InputError(
+        f"{path} has values that are infinite, or beyond float64: {listed}; {meaning}. Correct "
+        "them, write NaN where the value is unknown, or leave such columns out with ",
+        IGNORE_COLUMN,
+    )

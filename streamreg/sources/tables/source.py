@@ -1,0 +1,207 @@
+"""X, y and weights of a table: a block at a time, decoded from columns to rows."""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from streamreg.errors import InputError, Remedy
+from streamreg.formatting import MIB
+from streamreg.sources.base import ArrayGroup, Kind, Reader, RowGrid, RowSource
+from streamreg.sources.chunk_reader import RowBuffer
+from streamreg.sources.tables.paths import is_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pyarrow as pa
+
+    from streamreg.blocks import Array, Float64
+    from streamreg.schema import Feature, Schema
+    from streamreg.sources.tables.table import Table
+
+# of decoded rows that are read at once
+_PIECE_NBYTES = 8 * MIB
+# held while readers of a selection are counted
+_COUNTING = threading.Lock()
+
+
+class TableColumns:
+    """X, y or sample_weight of a table."""
+
+    def __init__(self, table: Table, role: str) -> None:
+        self.table = table
+        self.role = role
+
+
+def claims(data: object) -> bool:
+    """Whether ``data`` is a table that was opened, a part of one, or the path of one."""
+    kind = type(data)
+    is_ours = kind.__module__.startswith("streamreg.sources.tables.")
+    return (is_ours and kind.__name__ in {"Table", "TableColumns"}) or is_table(data)
+
+
+def open_rows(data: Any, name: str, _missing_chunks: str) -> RowSource:  # noqa: ANN401
+    """Return X, y or the weights of a table; a path is refused."""
+    if not isinstance(data, TableColumns):
+        if name == "groups":
+            raise InputError(
+                "groups cannot be a table; pass an array (N,): the path of a Zarr array, or a "
+                "column of a data frame"
+            )
+        if not hasattr(data, "schema"):
+            raise _is_path(data)
+        raise InputError(f"{name} is a table; pass it alone, as X: it has its own y")
+    return TableSource(data.table, data.role)
+
+
+def open_group(data: Any) -> ArrayGroup | None:  # noqa: ANN401
+    """Return X, y and the weights of a table."""
+    if isinstance(data, TableColumns):
+        return None
+    if not hasattr(data, "schema"):
+        raise _is_path(data)
+    return TableGroup(data)
+
+
+KIND = Kind(claims, open_rows, open_group)
+
+
+def _is_path(data: object) -> InputError:
+    return InputError(
+        f"{data} is a table: pass streamreg.read_table({str(data)!r}, target=…), or, to predict, "
+        "read_table(…, like=model)"
+    )
+
+
+class TableGroup(ArrayGroup):
+    """The columns of a table, by their roles."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self.schema = table.schema
+        self.feature_names = table.schema.feature_names
+        self.target_names = table.schema.targets or None
+        self.omits_missing = table.schema.drop_missing
+
+    def member(self, name: str, *, optional: bool = False) -> object:
+        schema = self._table.schema
+        is_absent = (name == "y" and not schema.targets) or (
+            name == "sample_weight" and schema.weight is None
+        )
+        if not is_absent:
+            return TableColumns(self._table, name)
+        if optional:
+            return None
+        raise InputError(
+            f"{self._table.name} was opened without a target: name its column with ",
+            Remedy("target"),
+        )
+
+
+class TableSource(RowSource):
+    """X (N, D), y (N,) or (N, K), or weights (N,), as float64."""
+
+    why_unreachable_from_workers = (
+        "is a table, which this process reads; write it as a data set with streamreg ingest"
+    )
+
+    def __init__(self, table: Table, role: str) -> None:
+        schema = table.schema
+        self.table, self._role = table, role
+        self.dtype = np.dtype(np.float64)
+        store = table.store
+        n_columns = {"X": schema.n_columns, "y": len(schema.targets), "sample_weight": 1}[role]
+        is_matrix = role == "X" or n_columns > 1
+        self.shape = (store.n_rows, n_columns) if is_matrix else (store.n_rows,)
+        self.name = store.name if role == "X" else f"{role} of {store.name}"
+        self.piece_rows = max(1, _PIECE_NBYTES // (8 * schema.n_columns))
+        bounds = store.pieces(self.piece_rows)
+        self.grid = RowGrid(store.n_rows, max(b - a for a, b in pairwise(bounds)), bounds)
+        known = f"{schema.to_json()} {table.unknown_levels} {store.bounds[:1000]}"
+        self.storage = f"table {zlib.crc32(known.encode()):08x}"
+        self.is_rounded = role == "X" and bool(store.rounded)
+        self.advice_for_many_passes = store.advice_for_many_passes
+        self.columns = self._columns(schema)
+        self._selection: Any = None
+
+    def open(self) -> Reader:
+        with _COUNTING:
+            if self._selection is None:
+                self._selection = self.table.store.select(self.columns, self.piece_rows)
+            self._selection.n_readers += 1
+            return _TableReader(self, self._selection)
+
+    def reader_nbytes(self, block_rows: int) -> int:
+        each, _ = self.table.store.selection_nbytes(self.columns, self.piece_rows)
+        # rows, the batch that they are made of, and values of a column in several forms
+        batch = 8 * len(self.columns) * block_rows
+        return block_rows * self.row_nbytes + each + batch + 64 * block_rows
+
+    @property
+    def shared_nbytes(self) -> int:
+        return self.table.store.selection_nbytes(self.columns, self.piece_rows)[1]
+
+    def local_paths(self) -> list[Path]:
+        return self.table.store.local_paths()
+
+    @property
+    def fingerprint_reads_all_rows(self) -> bool:  # type: ignore[override]
+        """Whether no file tells the version of the rows, because they are a frame's."""
+        return not self.table.store.local_paths()
+
+    def require_unchanged(self) -> None:
+        self.table.store.require_unchanged()
+
+    def place(self, row: int, column: int = 0) -> str:  # noqa: ARG002
+        store = self.table.store
+        return f"row {row + store.first_row:,} of {store.name}, where {store.rows_meaning}"
+
+    def describe(self) -> dict[str, Any]:
+        store = self.table.store
+        return {"chunks": f"{len(store.bounds) - 1:,} parts", "codecs": type(store).__name__}
+
+    def _columns(self, schema: Schema) -> list[str]:
+        if self._role == "X":
+            return [feature.name for feature in schema.features]
+        return list(schema.targets) if self._role == "y" else [str(schema.weight)]
+
+    @property
+    def features(self) -> list[Feature]:
+        """How each of the columns is read."""
+        from streamreg.schema import Feature  # noqa: PLC0415
+
+        if self._role == "X":
+            return list(self.table.schema.features)
+        return [Feature(name) for name in self.columns]
+
+
+class _TableReader(Reader):
+    def __init__(self, source: TableSource, selection: Any) -> None:  # noqa: ANN401
+        from streamreg.sources.tables.decode import Decoder  # noqa: PLC0415  (imports pyarrow)
+
+        self._source = source
+        self._selection = selection
+        self._buffer = RowBuffer((source.shape[1] if len(source.shape) > 1 else 1,), source.dtype)
+        self._decoder = Decoder(source.table, source.features)
+
+    def read(self, start: int, stop: int) -> Array:
+        rows: Float64 = self._buffer.rows(stop - start)
+        done = 0
+        batch: pa.RecordBatch
+        for batch in self._selection.read(start, stop):
+            self._decoder.decode(batch, rows[done : done + len(batch)], start + done)
+            done += len(batch)
+        if self._decoder.has_rounded:
+            self._source.is_rounded = True
+        return rows if len(self._source.shape) > 1 else rows[:, 0]
+
+    def close(self) -> None:
+        with _COUNTING:
+            self._selection.n_readers -= 1
+            if not self._selection.n_readers:
+                self._selection.close()

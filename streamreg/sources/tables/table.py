@@ -1,0 +1,322 @@
+"""A table that was opened: its columns, and the schema that makes X, y and weights of them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+from streamreg.errors import InputError, Message, Remedy, Verbatim, warn
+from streamreg.formatting import count
+from streamreg.schema import Feature, Schema
+from streamreg.sources.tables import roles as role
+from streamreg.sources.tables.arrow_store import ArrowStore
+from streamreg.sources.tables.files import find_files
+from streamreg.sources.tables.frame_store import FrameStore, is_frame
+from streamreg.sources.tables.parquet_store import ParquetStore
+from streamreg.sources.tables.survey import Survey, counting_columns, survey, width_of
+from streamreg.sources.tables.text_store import TextFiles, TextStore
+from streamreg.sources.tables.values import describe_type, has_levels, is_number, is_vector
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from streamreg.sources.tables.roles import Request, Roles
+    from streamreg.sources.tables.store import Store
+    from streamreg.sources.tables.text_format import TextFormat
+
+
+def is_path(data: object) -> bool:
+    """Whether a table is given by its path."""
+    return isinstance(data, str | os.PathLike)
+
+
+UnknownLevels = Literal["error", "zeros"]
+AUTO = "auto"
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """The rows of a table, as the schema reads them: stands where a data set stands.
+
+    Attributes
+    ----------
+    schema
+        The columns of X in order, their levels, the targets and the weight.
+    left_out
+        Columns that are no features, such as the index of a frame, with the reason.
+    unknown_levels
+        ``"error"``, or ``"zeros"``: what a level that the schema does not know becomes.
+    """
+
+    store: Store
+    schema: Schema
+    left_out: dict[str, str] = field(default_factory=dict)
+    unknown_levels: UnknownLevels = "error"
+    found: Survey | None = None  # if the rows were read once
+
+    @property
+    def name(self) -> str:
+        """The path of the table."""
+        return self.store.name
+
+    @property
+    def n_rows(self) -> int:
+        """N."""
+        return self.store.n_rows
+
+    def __repr__(self) -> str:
+        targets = ", ".join(self.schema.targets) or "none"
+        return (
+            f"Table({self.name!r}: {count(self.n_rows, 'row')}, "
+            f"{count(self.schema.n_columns, 'feature')}, target {targets})"
+        )
+
+
+@dataclass(frozen=True)
+class _Opening:
+    """How a table is opened, besides its columns."""
+
+    text_format: TextFormat
+    folder: Path | None  # for temporary files
+    on_rows: Callable[[int], None]
+
+
+def open_new(
+    data: object,
+    request: Request,
+    text_format: TextFormat,
+    *,
+    drop_missing: bool = False,
+    surveys: bool = False,
+    folder: Path | None = None,
+    on_rows: Callable[[int], None] = lambda _: None,
+) -> Table:
+    """Open a table whose schema is made from what the user says of it, and from its rows.
+
+    Parquet is read once if it has one-hot columns; with ``surveys``, all that is used is read, and
+    values that no fit can use are an ``InputError``. A text file is parsed once.
+    """
+    opening = _Opening(text_format, folder, on_rows)
+    source: Store | TextFiles = _open_rows(data, text_format)
+    name = source.files.name if isinstance(source, TextFiles) else source.name
+    names = source.names if isinstance(source, TextFiles) else source.schema.names
+    request = _with_auto(source, names, request)
+    if isinstance(source, TextFiles):
+        delimiters = map(source.delimiter_for, [*request.named, *request.ignore])
+        delimiter = next((each for each in delimiters if each is not None), None)
+        roles = role.assign(name, names, request, {}, delimiter)
+    else:
+        roles = role.assign(name, names, request, source.own_columns)
+    store = _stored(source, roles, request, opening)
+    roles = _without_counters(store, roles, request)
+    if "" in roles.features and "" not in request.keep:
+        raise InputError(
+            f"column {names.index('') + 1} of {name} has no name; name it, use it with ",
+            Remedy("keep", ""),
+            ", or leave it out with ",
+            Remedy("ignore", ""),
+        )
+    _require_types(store, roles, request)
+    if roles.left_out:
+        warn(roles.said(name))
+    return _surveyed(store, roles, request, opening, drop_missing=drop_missing, surveys=surveys)
+
+
+def open_like(
+    data: object,
+    schema: Schema,
+    text_format: TextFormat,
+    *,
+    target: Sequence[str] = (),
+    needs_y: bool = True,
+    unknown_levels: UnknownLevels = "error",
+    folder: Path | None = None,
+    on_rows: Callable[[int], None] = lambda _: None,
+) -> Table:
+    """Open a table by a schema: its columns, their order and levels are taken from there.
+
+    Without ``needs_y``, a table without the targets is one to predict.
+    """
+    if text_format.missing is None and schema.missing is not None:
+        text_format = replace(text_format, missing=schema.missing)
+    source = _open_rows(data, text_format)
+    name = source.files.name if isinstance(source, TextFiles) else source.name
+    names = source.names if isinstance(source, TextFiles) else source.schema.names
+    if target:
+        schema = replace(schema, targets=tuple(target))
+    if not needs_y and not all(each in names for each in schema.targets):
+        schema = schema.without_y()
+    if schema.weight is not None and schema.weight not in names:
+        schema = replace(schema, weight=None)
+    wanted = [*(each.name for each in schema.features), *schema.targets, *_weights(schema)]
+    absent = [each for each in wanted if each not in names]
+    if absent:
+        raise _absent(source, names, absent)
+    request = role.Request(one_hot=schema.one_hot, target=schema.targets, weight=schema.weight)
+    roles = role.Roles(tuple(each.name for each in schema.features))
+    store = _stored(source, roles, request, _Opening(text_format, folder, on_rows))
+    _require_types(store, roles, request)
+    if store.n_rows == 0:
+        raise InputError(f"{name} has no rows")
+    return Table(store, schema, {}, unknown_levels)
+
+
+def _open_rows(data: object, text_format: TextFormat) -> Store | TextFiles:
+    if is_frame(data):
+        return FrameStore(data)
+    files = find_files(str(data))
+    if files.kind == "text":
+        return TextFiles.open(files, text_format)
+    return ParquetStore(files) if files.kind == "parquet" else ArrowStore(files)
+
+
+def _with_auto(source: Store | TextFiles, names: Sequence[str], request: Request) -> Request:
+    """Return the request with all columns of categories and text in place of ``auto``."""
+    if AUTO not in request.one_hot or AUTO in names:
+        return request
+    apart = {*request.target, *request.ignore, request.weight}
+    candidates = [name for name in names if name not in apart]
+    if isinstance(source, TextFiles):
+        found = source.text_columns(candidates)
+    else:
+        left = source.own_columns.keys() - request.named
+        kinds = ((name, source.schema.field(name).type) for name in candidates if name not in left)
+        found = [name for name, kind in kinds if has_levels(kind)]
+    named = (each for each in request.one_hot if each != AUTO and each not in found)
+    return replace(request, one_hot=(*found, *named))
+
+
+def _stored(source: Store | TextFiles, roles: Roles, request: Request, opening: _Opening) -> Store:
+    if not isinstance(source, TextFiles):
+        return source
+    weights = () if request.weight is None else (request.weight,)
+    used = [*roles.features, *request.target, *weights]
+    return source.parsed(used, request.one_hot, folder=opening.folder, on_rows=opening.on_rows)
+
+
+def _without_counters(store: Store, roles: Roles, request: Request) -> Roles:
+    """Leave out features that only count rows."""
+    candidates = [
+        name
+        for name in roles.features
+        if name not in request.named and role.may_count_rows(name, store.n_rows)
+    ]
+    if isinstance(store, TextStore):
+        counters = [name for name in candidates if name in store.counting]
+    else:
+        counters = counting_columns(store, candidates)
+    if not counters:
+        return roles
+    left_out = roles.left_out | dict.fromkeys(counters, "which only counts rows")
+    features = tuple(name for name in roles.features if name not in counters)
+    if not features:
+        names = [*roles.features, *request.target]
+        raise role.no_feature(store.name, names, left_out)
+    return role.Roles(features, left_out)
+
+
+def _require_types(store: Store, roles: Roles, request: Request) -> None:
+    """Refuse columns that are not numbers, by their names and types."""
+    weights = () if request.weight is None else (request.weight,)
+    refused = {}
+    for name in (*roles.features, *request.target, *weights):
+        kind = store.schema.field(name).type
+        is_usable = is_number(kind) or (is_vector(kind) and name in roles.features)
+        if name not in request.one_hot and not is_usable:
+            refused[name] = describe_type(kind)
+    if not refused:
+        return
+    listed = ", ".join(f"{name} ({what})" for name, what in refused.items())
+    raise InputError(
+        f"{store.name} has columns that are not numbers: {listed}. Target and weight must be "
+        "numbers; encode others with ",
+        Remedy("one_hot", Verbatim("COLUMN")),
+        ", or leave them out with ",
+        role.IGNORE_COLUMN,
+    )
+
+
+def _surveyed(
+    store: Store,
+    roles: Roles,
+    request: Request,
+    opening: _Opening,
+    *,
+    drop_missing: bool,
+    surveys: bool,
+) -> Table:
+    weights = () if request.weight is None else (request.weight,)
+    used = [*roles.features, *request.target, *weights]
+    one_hot = [name for name in used if name in request.one_hot]
+    found = None
+    if surveys or one_hot:
+        is_text = isinstance(store, TextStore)
+        found = survey(
+            store,
+            used if surveys or drop_missing else one_hot,
+            one_hot,
+            weight=request.weight,
+            drop_missing=drop_missing,
+            requires_values=surveys,
+            on_rows=(lambda _: None) if is_text else opening.on_rows,
+        )
+    if store.n_rows == 0:
+        raise InputError(f"{store.name} has no rows")
+    levels = {} if found is None else found.levels
+    features = tuple(_feature(store, name, levels.get(name)) for name in roles.features)
+    schema = Schema(
+        features, request.target, request.weight, drop_missing, opening.text_format.missing
+    )
+    _require_columns(store.name, schema)
+    return Table(store, schema, roles.left_out, found=found)
+
+
+def _feature(store: Store, name: str, levels: tuple[str, ...] | None) -> Feature:
+    if levels is not None:
+        if not levels:
+            raise InputError(
+                f"column {name} of {store.name} has no value; leave it out with ",
+                Remedy("ignore", name),
+            )
+        return Feature(name, levels=levels)
+    if is_vector(store.schema.field(name).type):
+        return Feature(name, width=width_of(store, name))
+    return Feature(name)
+
+
+def _require_columns(path: str, schema: Schema) -> None:
+    names = schema.feature_names
+    if not names:
+        features = ", ".join(feature.name for feature in schema.features)
+        raise InputError(f"{path} has no column left for X: each of {features} has one level only")
+    role.require_feature_names(path, names)
+    for feature in schema.features:
+        if feature.levels is not None and len(feature.levels) == 1:
+            warn(
+                f"column {feature.name} of {path} has one level only, {feature.levels[0]!r}, and "
+                "gives no column of X"
+            )
+
+
+def _absent(source: Store | TextFiles, names: Sequence[str], absent: list[str]) -> InputError:
+    """Return the error that a table lacks columns of the schema."""
+    path, delimiter = "", None
+    if isinstance(source, TextFiles):
+        path, delimiter = source.files.name, source.delimiter_for(absent[0])
+    else:
+        path = source.name
+    if len(absent) == 1 or delimiter is not None:
+        return role.unknown_column(path, names, absent[0], delimiter)
+    more = f" and {len(absent) - 5:,} more" if absent[5:] else ""
+    return InputError(
+        Message(
+            f"{path} lacks {count(len(absent), 'column')} that the schema names: "
+            f"{', '.join(map(repr, absent[:5]))}{more}"
+        )
+    )
+
+
+def _weights(schema: Schema) -> tuple[str, ...]:
+    return () if schema.weight is None else (schema.weight,)

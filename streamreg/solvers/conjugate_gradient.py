@@ -155,8 +155,15 @@ class Iterate(NamedTuple):
 
     @property
     def is_checked(self) -> bool:
-        """Whether the known weights were found, but for dependences between columns."""
-        return bool(np.max(np.abs(self.error)) <= self.wanted) or bool(self.is_dependent)
+        """Whether the known weights were found, but for dependences between columns.
+
+        Also true if none were given, because rows are too few.
+        """
+        return self.is_checked_to(float(self.wanted))
+
+    def is_checked_to(self, wanted: float) -> bool:
+        """Whether the known weights were found to this error."""
+        return bool(np.max(np.abs(self.error)) <= wanted) or bool(self.is_dependent)
 
 
 @dataclass(frozen=True, eq=False)
@@ -337,8 +344,7 @@ class ConjugateGradient(IterativeSolver):
             return None
         if not after.is_settled:
             return None
-        after = after._replace(wanted=np.asarray(_CHECKED))
-        if after.left > _NEEDED or not after.is_checked:
+        if after.left > _NEEDED or not after.is_checked_to(_CHECKED):
             return Status.TOO_DEPENDENT
         if after.fits_exactly.all():
             return Status.EXACT_FIT

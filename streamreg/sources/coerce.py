@@ -62,10 +62,11 @@ def as_streamable(data: object, name: str) -> Streamable:
 
 def as_groups(data: Any) -> object:  # noqa: ANN401
     """Return groups as they can be read: texts and categories in memory are numbered."""
-    if type(data).__module__.partition(".")[0] == "pandas":
+    package = type(data).__module__.partition(".")[0]
+    if package == "pandas" and hasattr(data, "factorize"):
         numbers, _ = data.factorize()
         return _require_groups(np.asarray(numbers))
-    if is_frame(data):  # a column of polars or pyarrow
+    if package in {"polars", "pyarrow"} and hasattr(data, "to_numpy"):
         data = np.asarray(data, object)
     values = np.asarray(data, object) if isinstance(data, list | tuple) else data
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "OUSM":

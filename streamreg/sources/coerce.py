@@ -62,7 +62,8 @@ def as_streamable(data: object, name: str) -> Streamable:
 
 def as_groups(data: Any) -> object:  # noqa: ANN401
     """Return groups as they can be read: texts and categories in memory are numbered."""
-    if type(data).__module__.partition(".")[0] == "pandas":
+    package = type(data).__module__.partition(".")[0]
+    if package == "pandas":
         if data.ndim > 1:
             if data.shape[1] != 1:
                 raise InputError(
@@ -72,7 +73,7 @@ def as_groups(data: Any) -> object:  # noqa: ANN401
             data = data.iloc[:, 0]
         numbers, _ = data.factorize()
         return _require_groups(np.asarray(numbers))
-    if is_frame(data):  # a column of polars or pyarrow
+    if package in {"polars", "pyarrow"} and hasattr(data, "to_numpy"):
         data = np.asarray(data, object)
     values = np.asarray(data, object) if isinstance(data, list | tuple) else data
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "OUSM":

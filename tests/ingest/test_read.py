@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import zarr
 
@@ -155,3 +156,29 @@ def test_a_model_that_was_saved_without_a_schema_still_loads(model, tmp_path):
     loaded = streamreg.load(tmp_path / "m.json")
     assert loaded.schema_ is None
     np.testing.assert_array_equal(loaded.coef_, model.coef_)
+
+
+def test_groups_of_a_table_are_an_array_beside_it(tmp_path):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"x": rng.normal(size=60), "g": np.repeat(list("uvwxyz"), 10)})
+    frame["y"] = frame.x + rng.normal(size=60)
+    frame.loc[5, "x"] = np.nan
+    codes = pd.factorize(frame.g)[0]
+    zarr.save_array(tmp_path / "g.zarr", codes)
+    text = pa.array(frame.g.tolist())
+    table = streamreg.read_table(frame, target="y", ignore="g", drop_missing=True)
+    errors = []
+    for groups in (
+        codes,
+        tmp_path / "g.zarr",
+        frame.g,
+        list(frame.g),
+        text,
+        pa.chunked_array([text]),
+    ):
+        model = streamreg.LinearRegression(cov_type="cluster")
+        with pytest.warns(UserWarning, match="1 of 60 rows"):
+            errors.append(model.fit(table, groups=groups).bse_)
+    np.testing.assert_array_equal(errors, [errors[0]] * len(errors))
+    with pytest.raises(InputError, match="groups cannot be a table; pass an array"):
+        streamreg.LinearRegression(cov_type="cluster").fit(table, groups="groups.csv")

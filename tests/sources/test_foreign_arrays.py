@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from stores import read_all
 
 from streamreg import InputError, LinearRegression, MemoryLimitError
+from streamreg.errors import DataWarning
 from streamreg.sources.kinds import open_source
 
 
@@ -77,3 +79,23 @@ def test_an_hdf5_file_or_group_is_refused_with_what_to_pass(tmp_path, kind):
             InputError, match=rf'X is an HDF5 {kind}; pass a dataset, as file\["X"\]'
         ):
             open_source(data, "X")
+
+
+def test_a_labelled_array_of_a_file_is_read_by_blocks_and_told_if_it_is_packed(tmp_path):
+    xr = pytest.importorskip("xarray")
+    pytest.importorskip("h5netcdf")
+    values = np.arange(60).reshape(20, 3) / 4
+    encoding = {
+        "X": {"dtype": "int16", "scale_factor": 0.25, "_FillValue": -1, "chunksizes": (5, 3)}
+    }
+    xr.Dataset({"X": (("t", "f"), values)}).to_netcdf(
+        tmp_path / "d.nc", engine="h5netcdf", encoding=encoding
+    )
+    with xr.open_dataset(tmp_path / "d.nc", engine="h5netcdf") as opened:
+        rows = open_source(opened.X, "X")
+        assert rows.chunks == (5, 3)
+        np.testing.assert_array_equal(read_all(rows), values)
+        assert not opened.X.variable._in_memory
+    stored = xr.open_dataset(tmp_path / "d.nc", engine="h5netcdf", mask_and_scale=False)
+    with stored, pytest.warns(DataWarning, match="scale_factor, _FillValue, which xarray has"):
+        np.testing.assert_array_equal(read_all(open_source(stored.X, "X")), 4 * values)

@@ -347,9 +347,9 @@ class LinearRegression(InferenceAttributes, MultiOutputMixin, RegressorMixin, Ba
             np.ndim(self.coef_) == 1,
             None if names is None else tuple(names),
             self._target_names,
-            getattr(self, "schema_", None),
             {name: getattr(self, f"{name}_") for name in DETAILS},
             self._inference,
+            getattr(self, "schema_", None),
         )
 
 

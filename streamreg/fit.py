@@ -69,7 +69,7 @@ class Fit:
             dataset.n_targets == 1,
             dataset.feature_names,
             dataset.target_names,
-            dataset.schema,
+            schema=dataset.schema,
             details={
                 "solver": self.solver,
                 "status": str(solution.status.value),

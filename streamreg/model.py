@@ -54,9 +54,9 @@ class Model:
     one_target: bool = True  # whether y was (N,); predictions then are (N,) too
     feature_names: tuple[str, ...] | None = None
     target_names: tuple[str, ...] | None = None
-    schema: Schema | None = None  # how X was made of the columns of a table
     details: dict[str, Any] = field(default_factory=dict)  # plain numbers and texts, of DETAILS
     inference: Inference | None = None  # standard errors, if the fit gave them
+    schema: Schema | None = None  # how X was made of the columns of a table
 
     @property
     def n_features(self) -> int:

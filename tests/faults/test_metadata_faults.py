@@ -55,7 +55,7 @@ def _(lab):
     return lambda: read_all(lab.folder / "X.zarr")
 
 
-@FAULTS.row("S7 a table", InputError, r"X\.csv is a file, not a Zarr array", "ingest")
+@FAULTS.row("S7 a table", InputError, r"X\.csv is a table: pass streamreg", "read_table")
 def _(lab):
     path = lab.folder / "X.csv"
     path.write_text("a,b\n1,2\n")

@@ -14,8 +14,8 @@ class Feature:
     """A column of a table, and the columns of X that it becomes.
 
     A number is one column. A one-hot column has a column of zeros and ones for each level but the
-    first, because all levels would add up to the intercept. A list of ``width`` numbers is so many
-    columns.
+    first, because all levels would add up to the intercept. A list of ``width`` numbers is
+    ``width`` columns.
     """
 
     name: str

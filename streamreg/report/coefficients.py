@@ -69,7 +69,7 @@ class Coefficients:
         return bool(np.isfinite(self.digits).any())
 
     def largest(self, most: int) -> Array:
-        """Return at most so many columns, the largest first: by |t| if errors are known."""
+        """Return the ``most`` largest columns, the largest first: by |t| if errors are known."""
         sizes = np.abs(self.tvalues if self.have_errors else self.values)[1:]
         order = np.argsort(-np.where(np.isnan(sizes), -1.0, sizes), kind="stable")
         return 1 + order[:most]

@@ -268,7 +268,7 @@ def _rice(n_rows: Float64) -> int:
 
 
 def _shown(rows: Float64, most: int) -> _Shown:
-    """Return at most so many bins, which leave out at most 0.05 % of the rows on each side."""
+    """Return up to ``most`` bins, which leave out up to 0.05 % of the rows on each side."""
     tail = (1 - _SHARE_SHOWN) / 2 * rows.sum()
     below, above = np.cumsum(rows), np.cumsum(rows[::-1])
     start, stop = int(np.searchsorted(below, tail, "right")), len(rows)

@@ -34,7 +34,7 @@ class Allowance:
         self._n_files = 0
 
     def resize(self, n_files: int) -> bool:
-        """Allow this number of files instead of the last; return whether so many are left."""
+        """Allow this number of files instead of the last; return false if the limit is reached."""
         global _n_kept  # noqa: PLW0603  (the limit is the process's)
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         with _lock:

@@ -187,7 +187,7 @@ class _ParquetSelection(Selection):
         return scan
 
     def _keep(self, piece: tuple[int, int], batch: pa.RecordBatch, skipped: int) -> None:
-        """Keep a piece that is skipped, unless so many are that others are lost for it."""
+        """Keep a piece that is skipped, unless it would push out another that is still needed."""
         most = self.n_readers * _WAITING_NBYTES // max(1, batch.nbytes)
         if skipped > most:
             return

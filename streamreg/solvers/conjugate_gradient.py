@@ -54,8 +54,9 @@ _LEAST_GAIN = 0.1
 # A smaller ‖Xe‖/Σ|eⱼ|·‖xⱼ‖, of the error e of a check, is a dependence of values as they are
 # stored. Measured: rounding leaves 0.3 to 4 EPS. More than 6 hides what kept directions still find.
 _DEPENDENT = 6 * EPS
-# The fit ends if it is smaller than this, and hardly shrinks between two measurements: directions
-# that are not kept need thousands of epochs then.
+# Where no directions are kept, the fit ends if it is smaller than this, and hardly shrinks between
+# two measurements. Of 381 columns, one a sum of two and a difference of 1e-8 to 1e-10, it found all
+# weights to 8 digits in 189 to 229 epochs; of 1e-11 and less, it found none.
 _NEARLY_DEPENDENT = 1e-7
 # no more directions are sought after this many epochs without one that is more than rounding
 _MOST_BARREN = 2

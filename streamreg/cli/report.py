@@ -11,6 +11,7 @@ import streamreg
 from streamreg import predict as prediction
 from streamreg.cli import options as o
 from streamreg.cli import show
+from streamreg.cli.table_options import TableOptions
 from streamreg.config import FitConfig
 from streamreg.errors import InputError
 from streamreg.model import Model
@@ -59,7 +60,8 @@ def report(
     number = _number_of(target, model)
     residuals, origin = None, f"Model {model_file}"
     if any(each is not None for each in (data, x, y, sample_weight)):
-        dataset = o.dataset_of(config, data, x, y, sample_weight)
+        opened = TableOptions().opened(data, model)
+        dataset = o.dataset_of(config, opened, x, y, sample_weight)
         shown = progress_of(progress, "report")
         residuals = prediction.residuals(model, dataset, config, shown, target=number)
         origin += f", rows of {x if data is None else data}"

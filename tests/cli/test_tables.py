@@ -56,6 +56,20 @@ def test_predictions_of_other_months_are_those_of_a_pipeline_of_sklearn(flights)
     assert json.loads(done.stdout)["r2"] == pytest.approx(r2, abs=1e-9)
 
 
+def test_a_report_reads_raw_rows_by_the_schema_of_the_model(tmp_path):
+    train = pd.DataFrame(
+        {"x": [1.5, 2, 3, 4, 5, 6.5], "c": list("ABCABC"), "y": [1, 5, 9, 2, 8, 4.0]}
+    )
+    train.to_csv(tmp_path / "train.csv", index=False)
+    run("fit", "train.csv", "--target", "y", "--one-hot", "c", "--out", "m.json", cwd=tmp_path)
+    new = train[["y", "c", "x"]][::-1]
+    new.to_csv(tmp_path / "new.csv", index=False)
+    done = run("report", "m.json", "new.csv", "--out", "r.html", "--json", cwd=tmp_path)
+    X = np.column_stack([train.x, train.c == "B", train.c == "C"])
+    expected = Sklearn().fit(X, train.y).score(X, train.y)
+    assert np.ravel(json.loads(done.stdout)["r2"]) == pytest.approx([expected], abs=1e-12)
+
+
 def test_ingest_like_a_data_set_or_a_model(tmp_path):
     train = pd.DataFrame({"x": [1.5, 2, 3, 4, 5, 6], "c": list("ABCABC")})
     train["y"] = 2 * train.x + train.c.map({"A": 0, "B": 10, "C": 20})

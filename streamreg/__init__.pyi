@@ -8,10 +8,11 @@ from .errors import (
     MemoryLimitError,
     StreamregError,
 )
-from .estimator import LinearRegression, load
+from .estimator import LinearRegression, evaluate, load
 from .fit import plan
 from .ingest.read import read_table
 from .planning.plan import Plan
+from .predict import Evaluation
 
 __all__ = [
     "CheckpointError",
@@ -19,12 +20,14 @@ __all__ = [
     "DataCorruptionError",
     "DataWarning",
     "DivergenceError",
+    "Evaluation",
     "InputError",
     "LinearRegression",
     "MemoryLimitError",
     "Plan",
     "StreamregError",
     "__version__",
+    "evaluate",
     "load",
     "plan",
     "read_table",

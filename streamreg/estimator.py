@@ -20,18 +20,20 @@ from streamreg.fit import fit_dataset
 from streamreg.formatting import count
 from streamreg.inference.attributes import InferenceAttributes
 from streamreg.model import DETAILS, Model
-from streamreg.predict import predict, predict_to, score
+from streamreg.predict import Evaluation, predict, predict_to, score
 from streamreg.progress import progress_of
 from streamreg.sources.kinds import is_streamable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from streamreg.blocks import Float64
     from streamreg.solvers.base import EpochRecord
 
 # paths, arrays of any library, data frames, lists
 Rows: TypeAlias = Any
 Path: TypeAlias = "str | os.PathLike[str]"
+_MULTIOUTPUT = ("uniform_average", "raw_values")
 
 
 # not a dataclass: Dask identifies those by their fields, which a fit does not change
@@ -278,19 +280,31 @@ class LinearRegression(InferenceAttributes, MultiOutputMixin, RegressorMixin, Ba
             inputs=[X] if isinstance(X, str | os.PathLike) else [],
         )
 
-    def score(self, X: Rows, y: Rows = None, sample_weight: Rows = None) -> float:
-        """Return R², streamed; of several targets the mean.
+    def score(
+        self,
+        X: Rows,
+        y: Rows = None,
+        sample_weight: Rows = None,
+        *,
+        multioutput: Literal["uniform_average", "raw_values"] = "uniform_average",
+    ) -> float | Float64:
+        """Return R², streamed; of several targets the mean, or with ``"raw_values"`` each, (K,).
 
         NaN, with a warning, if y is constant or has one row. Another warning counts the rows that
         ``nan_policy="omit"`` leaves out.
         """
+        validate.choice("multioutput", multioutput, _MULTIOUTPUT)
+        r2 = self._evaluate(X, y, sample_weight).r2
+        return r2 if multioutput == "raw_values" else float(np.mean(r2))
+
+    def _evaluate(self, X: Rows, y: Rows, sample_weight: Rows) -> Evaluation:
         model, config = self._model(), self._config()
         dataset = config.open_dataset(X, y, sample_weight)
         self._check_columns(X, reset=False)
         scores = score(model, dataset, config, progress_of(self.progress, "score"))
         for message in scores.warnings:
-            warnings.warn(message, DataWarning, stacklevel=2)
-        return float(np.mean(scores.r2))
+            warnings.warn(message, DataWarning, stacklevel=3)
+        return scores.evaluation
 
     def __getstate__(self) -> dict[str, Any]:
         # a connection belongs to its process
@@ -366,3 +380,43 @@ def load(path: Path) -> LinearRegression:
     estimator = LinearRegression()
     estimator._set_fitted(Model.load(path))  # noqa: SLF001  (a second constructor)
     return estimator
+
+
+def evaluate(
+    model: LinearRegression, X: Rows, y: Rows = None, sample_weight: Rows = None
+) -> Evaluation:
+    """Return R², RMSE and the correlation of y and ŷ for each target, from one streamed pass.
+
+        R² = 1 - Σ sᵢ (yᵢ - ŷᵢ)² / Σ sᵢ (yᵢ - ȳ)²
+        RMSE = √(Σ sᵢ (yᵢ - ŷᵢ)² / Σ sᵢ)
+        r = Σ sᵢ (yᵢ - ȳ)(ŷᵢ - p) / √(Σ sᵢ (yᵢ - ȳ)² · Σ sᵢ (ŷᵢ - p)²)     p the mean of ŷ
+
+    s are the weights, 1 without them. Memory limit, threads and policies are those of the model.
+
+    Parameters
+    ----------
+    model
+        A fitted model.
+    X, y, sample_weight
+        As for ``LinearRegression.fit``.
+
+    Returns
+    -------
+    Evaluation
+        ``r2``, ``rmse`` and ``pearson_r``, each (K,), ``n_rows`` and ``rows_omitted``.
+
+    Raises
+    ------
+    InputError, MemoryLimitError, DataCorruptionError
+        As by ``LinearRegression.score``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from streamreg import LinearRegression, evaluate
+    >>> X = np.arange(12.0).reshape(6, 2) ** 2
+    >>> y = X @ [[1.0, 2.0], [0.0, 1.0]] + [[0.0], [1.0]] * 3
+    >>> evaluate(LinearRegression().fit(X, y), X, y).r2.round(3)
+    array([1., 1.])
+    """
+    return model._evaluate(X, y, sample_weight)  # noqa: SLF001  (a function for each model)

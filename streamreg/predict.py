@@ -56,12 +56,34 @@ _INGEST_LIKE = (
 )
 
 
-class Scores(NamedTuple):
-    """How well predictions agree with y."""
+class Evaluation(NamedTuple):
+    """How well predictions agree with y: one number for each target.
 
-    r2: Float64  # (K,) of each target; NaN where it is constant
-    n_omitted: int  # rows left out for NaN or inf
-    warnings: list[str]  # for the user
+    Attributes
+    ----------
+    r2
+        (K,) The coefficient of determination, 1 - Σ sᵢ (yᵢ - ŷᵢ)² / Σ sᵢ (yᵢ - ȳ)²; NaN where y is
+        constant.
+    rmse
+        (K,) √(Σ sᵢ (yᵢ - ŷᵢ)² / Σ sᵢ), in the unit of y.
+    pearson_r
+        (K,) The correlation of y and ŷ; NaN where either is constant.
+    n_rows, rows_omitted
+        Rows that count, and rows left out for NaN or inf.
+    """
+
+    r2: Float64
+    rmse: Float64
+    pearson_r: Float64
+    n_rows: int
+    rows_omitted: int
+
+
+class Scores(NamedTuple):
+    """An evaluation, and what to tell the user of it."""
+
+    evaluation: Evaluation
+    warnings: list[str]
 
 
 def predict(
@@ -154,7 +176,7 @@ def score(
     config: FitConfig,
     progress: Progress = NO_PROGRESS,
 ) -> Scores:
-    """Return R² of each target, streamed; NaN for a constant target.
+    """Return R², RMSE and the correlation of each target, streamed.
 
     Rows with NaN or inf are an ``InputError``; with ``nan_policy="omit"`` they are left out, and it
     is an ``InputError`` if no row is left.
@@ -162,7 +184,10 @@ def score(
     model = _in_order_of(dataset, model)
     weights = model.coefficients.T.copy(), model.intercept
     reduction, engine = _scored("score", Score(*weights), dataset, model, config, progress)
-    return Scores(reduction.result.r2, engine.n_omitted, _warnings(reduction, engine))
+    result, n_rows = reduction.result, reduction.n_rows
+    measures = result.r2, result.rmse, result.pearson_r
+    evaluation = Evaluation(*measures, n_rows, engine.n_omitted)
+    return Scores(evaluation, _warnings(reduction, engine))
 
 
 class Residuals(NamedTuple):

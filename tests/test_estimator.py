@@ -12,7 +12,7 @@ import pytest
 import sklearn.linear_model
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
-from sklearn.metrics import r2_score
+from sklearn.metrics import r2_score, root_mean_squared_error
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
@@ -187,6 +187,25 @@ def test_score_is_r2_score(X, y, rng):
     model = LinearRegression().fit(X, Y)
     ours = model.score(X, Y, weight)
     assert ours == pytest.approx(r2_score(Y, model.predict(X), sample_weight=weight), rel=1e-12)
+    each = model.score(X, Y, weight, multioutput="raw_values")
+    expected = r2_score(Y, model.predict(X), sample_weight=weight, multioutput="raw_values")
+    np.testing.assert_allclose(each, expected, rtol=1e-12)
+    with pytest.raises(InputError, match="multioutput"):
+        model.score(X, Y, multioutput="variance_weighted")
+
+
+def test_evaluate_gives_measures_of_each_target(X, y, rng):
+    Y = np.column_stack([y, rng.standard_normal(300)])
+    model = LinearRegression().fit(X, Y)
+    found, predicted = streamreg.evaluate(model, X, Y), model.predict(X)
+    np.testing.assert_allclose(found.r2, model.score(X, Y, multioutput="raw_values"))
+    rmse = root_mean_squared_error(Y, predicted, multioutput="raw_values")
+    np.testing.assert_allclose(found.rmse, rmse, rtol=1e-11)
+    correlation = [np.corrcoef(a, b)[0, 1] for a, b in zip(Y.T, predicted.T, strict=True)]
+    np.testing.assert_allclose(found.pearson_r, correlation, rtol=1e-11)
+    assert (found.n_rows, found.rows_omitted) == (300, 0)
+    with pytest.warns(DataWarning, match="R² is not defined where y is constant"):
+        streamreg.evaluate(model, X, np.ones((300, 2)))
 
 
 def test_score_of_a_constant_y_is_nan_with_a_word(X, y):

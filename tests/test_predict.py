@@ -251,11 +251,19 @@ def test_score_is_that_of_sklearn(n_threads, weighted, offset):
     y = X @ model.coefficients.T + model.intercept + random.standard_normal((len(X), 3)) + offset
     model = Model(model.coefficients, model.intercept + offset, one_target=False)
     weight = random.integers(0, 4, len(X)) * 0.5 if weighted else None
-    made = score(model, open_dataset(X, y, weight), FitConfig(n_threads=n_threads)).r2
+    made = score(model, open_dataset(X, y, weight), FitConfig(n_threads=n_threads)).evaluation
     predicted = X @ model.coefficients.T + model.intercept
     expected = r2_score(y, predicted, sample_weight=weight, multioutput="raw_values")
     # 150,000 squares are added in another order; y loses as many digits as its offset has
-    np.testing.assert_allclose(made, expected, rtol=1e-11 * max(1, offset))
+    rtol = 1e-11 * max(1, offset)
+    np.testing.assert_allclose(made.r2, expected, rtol=rtol)
+    rmse = root_mean_squared_error(y, predicted, sample_weight=weight, multioutput="raw_values")
+    np.testing.assert_allclose(made.rmse, rmse, rtol=rtol)
+    both = np.cov(y - offset, predicted, rowvar=False, aweights=weight)
+    covariance, deviation = both[:3, 3:].diagonal(), np.sqrt(both.diagonal())
+    correlation = covariance / (deviation[:3] * deviation[3:])
+    np.testing.assert_allclose(made.pearson_r, correlation, rtol=rtol)
+    assert made.n_rows == (len(X) if weight is None else np.count_nonzero(weight))
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -298,19 +306,28 @@ def test_residuals_are_refused_before_reading():
 def test_score_of_values_whose_squares_overflow():
     X = rows(1000, 3)
     y = X @ [1.0, 2.0, 3.0] + np.random.default_rng(0).standard_normal(1000)
-    plain = score(
-        Model(np.array([[1.0, 2.0, 3.0]]), np.zeros(1)), open_dataset(X, y), FitConfig()
-    ).r2
-    huge = Model(np.array([[1.0, 2.0, 3.0]]) * 2.0**800, np.zeros(1))
-    assert score(huge, open_dataset(X, y * 2.0**800), FitConfig()).r2 == pytest.approx(
-        plain, rel=1e-12
+    w = np.array([[1.0, 2.0, 3.0]])
+    (plain, _), (huge, _) = (
+        score(Model(w * unit, np.zeros(1)), open_dataset(X, y * unit), FitConfig())
+        for unit in (1.0, 2.0**800)
     )
+    assert huge.r2 == pytest.approx(plain.r2, rel=1e-12)
+    assert huge.pearson_r == pytest.approx(plain.pearson_r, rel=1e-12)
+    assert huge.rmse == pytest.approx(plain.rmse * 2.0**800, rel=1e-12)
 
 
 def test_score_of_a_constant_target_is_nan():
     y = np.stack([np.full(100, 7.0), np.arange(100.0)], axis=1)
-    made = score(some_model(3, 2), open_dataset(rows(100), y), FitConfig()).r2
-    assert np.isnan(made).tolist() == [True, False]
+    made = score(some_model(3, 2), open_dataset(rows(100), y), FitConfig()).evaluation
+    assert np.isnan(made.r2).tolist() == [True, False]
+    assert np.isnan(made.pearson_r).tolist() == [True, False]
+
+
+def test_correlation_with_constant_predictions_is_nan():
+    model = Model(np.zeros((1, 3)), np.full(1, 0.1))
+    made = score(model, open_dataset(rows(100), np.arange(100.0)), FitConfig()).evaluation
+    assert np.isnan(made.pearson_r).all()
+    assert np.isfinite(made.r2).all()
 
 
 def test_score_leaves_out_rows_with_nan_if_the_policy_is_omit():
@@ -320,8 +337,9 @@ def test_score_leaves_out_rows_with_nan_if_the_policy_is_omit():
     kept = np.delete(np.arange(1000), [7, 9])
     made = score(model, open_dataset(X, y, nan_policy="omit"), FitConfig())
     expected = r2_score(y[kept], X[kept] @ model.coefficients[0] + model.intercept)
-    assert made.r2 == pytest.approx(expected, rel=1e-11)
-    assert made.n_omitted == 2
+    assert made.evaluation.r2 == pytest.approx(expected, rel=1e-11)
+    assert made.evaluation.rows_omitted == 2
+    assert made.evaluation.n_rows == 998
     (message,) = made.warnings
     assert message.startswith("2 of 1,000 rows hold NaN or inf and were left out")
     with pytest.raises(InputError, match="NaN in row 7, column 1"):

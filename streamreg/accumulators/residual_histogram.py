@@ -21,7 +21,7 @@ _SMALLEST_EXPONENT = -1074  # of float64
 
 
 class ResidualHistogramState(NamedTuple):
-    """Sums and counts over the rows so far; the first six fields are those of ``ScoreState``."""
+    """Sums and counts over the rows so far; the first ten fields are those of ``ScoreState``."""
 
     s: Float64  # ()
     rr: Float64  # (K,)
@@ -29,6 +29,10 @@ class ResidualHistogramState(NamedTuple):
     y_mean: Float64  # (K,)
     y_m2: Float64  # (K,)
     y_high: Float64  # (K,)
+    p_origin: Float64  # (K,)
+    p_mean: Float64  # (K,)
+    p_m2: Float64  # (K,)
+    cross: Float64  # (K,)
     n: Float64  # ()  rows
     low: Float64  # (2,)  the least fitted value and residual
     high: Float64  # (2,)  the largest
@@ -44,6 +48,7 @@ class ResidualHistogramResult(NamedTuple):
     r2: Float64  # (K,) the coefficient of determination; NaN where y is constant
     rmse: Float64  # (K,) root mean square of residuals
     high: Float64  # (K,) max |y|
+    pearson_r: Float64  # (K,) the correlation of y and ŷ; NaN where either is constant
     n: Float64  # () rows
     fitted_edges: Float64  # (f + 1,)
     residual_edges: Float64  # (r + 1,)
@@ -219,4 +224,4 @@ class ResidualHistogram(Accumulator[ResidualHistogramState, ResidualHistogramRes
 
 
 def _score_of(state: ResidualHistogramState) -> ScoreState:
-    return ScoreState(*state[:6])
+    return ScoreState(*state[: len(ScoreState._fields)])

@@ -1,4 +1,4 @@
-"""Residuals and the spread of y, in O(K), for R² and their root mean square."""
+"""Residuals, and the spread of y and of predictions, in O(K): R², RMSE and Pearson's r."""
 
 from __future__ import annotations
 
@@ -28,6 +28,10 @@ class ScoreState(NamedTuple):
     y_mean: Float64  # (K,)  ȳ less it
     y_m2: Float64  # (K,)  Σ sᵢ (yᵢ - ȳ)²
     high: Float64  # (K,)  max |yᵢ|, never scaled
+    p_origin: Float64  # (K,)  the first ŷ
+    p_mean: Float64  # (K,)  the mean of ŷ less it
+    p_m2: Float64  # (K,)  Σ sᵢ (ŷᵢ - mean)²
+    cross: Float64  # (K,)  Σ sᵢ (yᵢ - ȳ)(ŷᵢ - mean)
 
 
 class ScoreResult(NamedTuple):
@@ -36,6 +40,7 @@ class ScoreResult(NamedTuple):
     r2: Float64  #   (K,) the coefficient of determination; NaN where y is constant
     rmse: Float64  # (K,) √(Σ sᵢ (yᵢ - ŷᵢ)² / Σ sᵢ)
     high: Float64  # (K,) max |y|
+    pearson_r: Float64  # (K,) the correlation of y and ŷ; NaN where either is constant
 
 
 class PredictedTile(NamedTuple):
@@ -49,13 +54,14 @@ class PredictedTile(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Score(Accumulator[ScoreState, ScoreResult]):
-    """The coefficient of determination of each target, and the root mean square of residuals.
+    """How well predictions agree with each target: R², root mean square of residuals, correlation.
 
         R² = 1 - Σ sᵢ (yᵢ - ŷᵢ)² / Σ sᵢ (yᵢ - ȳ)²          (K,)
         RMSE = √(Σ sᵢ (yᵢ - ŷᵢ)² / Σ sᵢ)                   (K,)
+        r = Σ sᵢ (yᵢ - ȳ)(ŷᵢ - p) / √(Σ sᵢ (yᵢ - ȳ)² · Σ sᵢ (ŷᵢ - p)²)     p the mean of ŷ; (K,)
 
-    R² is NaN for a constant target. ``y_scale`` multiplies y and ŷ where their squares would leave
-    float64's range.
+    R² is NaN for a constant target, and r also for constant predictions. ``y_scale`` multiplies y
+    and ŷ where their squares would leave float64's range.
     """
 
     reads_tiles = True
@@ -66,18 +72,18 @@ class Score(Accumulator[ScoreState, ScoreResult]):
 
     @property
     def state_nbytes(self) -> int:
-        return 8 * (5 * len(self.intercept) + 1)
+        return 8 * (9 * len(self.intercept) + 1)
 
     @property
     def scratch_nbytes(self) -> int:
         d, k = map(int, self.coefficients.shape)
         rows = numpy_kernels.tile_rows(d)
-        # y, ŷ and r of a tile and ŷ of the next, z, and two more while squares of z are summed
-        return scratch.predict_nbytes(d) + 8 * 7 * rows * k
+        # y, ŷ and r of a tile and ŷ of the next, y and ŷ centred, and two products
+        return scratch.predict_nbytes(d) + 8 * 8 * rows * k
 
     def zero(self) -> ScoreState:
         k = len(self.intercept)
-        return ScoreState(np.zeros(()), *(np.zeros(k) for _ in range(5)))
+        return ScoreState(np.zeros(()), *(np.zeros(k) for _ in range(9)))
 
     def update(self, state: ScoreState, block: Block, kernels: Kernels) -> ScoreState:
         for tile in self.predict(block, kernels):
@@ -100,15 +106,32 @@ class Score(Accumulator[ScoreState, ScoreResult]):
 
     def add(self, state: ScoreState, tile: PredictedTile) -> ScoreState:
         """Add rows to a state, which is written to."""
-        y, _, r, s = tile
-        unit = self._unit
-        origin = state.y_origin if state.s else y[0] * unit
-        z = y * unit - origin
+        y, predicted, r, s = tile
         total = s.sum()
-        mean = s @ z / total
-        squares, spread = s @ (r * r), s @ (z - mean) ** 2
-        high = np.abs(y).max(axis=0)
-        return self.merge(state, ScoreState(total, squares, origin, mean, spread, high))
+
+        def centred(values: Float64, origin: Float64) -> tuple[Float64, Float64, Float64]:
+            """Return the origin, the mean less it, and the centred values."""
+            origin = origin if state.s else values[0] * self._unit
+            z = values * self._unit - origin
+            mean = s @ z / total
+            z -= mean
+            return origin, mean, z
+
+        y_origin, y_mean, y_z = centred(y, state.y_origin)
+        p_origin, p_mean, p_z = centred(predicted, state.p_origin)
+        added = ScoreState(
+            s=total,
+            rr=s @ (r * r),
+            y_origin=y_origin,
+            y_mean=y_mean,
+            y_m2=s @ y_z**2,
+            high=np.abs(y).max(axis=0),
+            p_origin=p_origin,
+            p_mean=p_mean,
+            p_m2=s @ p_z**2,
+            cross=s @ (y_z * p_z),
+        )
+        return self.merge(state, added)
 
     @property
     def _unit(self) -> Float64:
@@ -124,8 +147,12 @@ class Score(Accumulator[ScoreState, ScoreResult]):
         share = b.s / (a.s + b.s)
         # in this order, because the difference of similar origins is exact
         delta = (b.y_origin - a.y_origin) + (b.y_mean - a.y_mean)
+        p_delta = (b.p_origin - a.p_origin) + (b.p_mean - a.p_mean)
         np.add(a.y_m2, b.y_m2 + a.s * share * delta * delta, out=a.y_m2)
+        np.add(a.p_m2, b.p_m2 + a.s * share * p_delta * p_delta, out=a.p_m2)
+        np.add(a.cross, b.cross + a.s * share * delta * p_delta, out=a.cross)
         np.add(a.y_mean, share * delta, out=a.y_mean)
+        np.add(a.p_mean, share * p_delta, out=a.p_mean)
         np.add(a.rr, b.rr, out=a.rr)
         np.maximum(a.high, b.high, out=a.high)
         np.add(a.s, b.s, out=a.s)
@@ -133,15 +160,22 @@ class Score(Accumulator[ScoreState, ScoreResult]):
 
     @np.errstate(invalid="ignore", over="ignore")
     def finalize(self, state: ScoreState) -> ScoreResult:
-        # a y that differs from its mean by rounding only is constant
-        noise = 4 * np.finfo(float).eps * np.abs(state.y_origin + state.y_mean)
-        constant = state.y_m2 <= state.s * noise**2
-        spread = np.where(constant, np.nan, state.y_m2)
+        spread = _spread(state.s, state.y_m2, state.y_origin + state.y_mean)
+        p_spread = _spread(state.s, state.p_m2, state.p_origin + state.p_mean)
+        # apart, because the product of squares may leave float64's range
+        pearson_r = state.cross / np.sqrt(spread) / np.sqrt(p_spread)
         return ScoreResult(
             r2=np.asarray(1 - state.rr / spread),
             rmse=np.asarray(np.sqrt(state.rr / state.s) / self._unit),
             high=state.high,
+            pearson_r=np.clip(pearson_r, -1.0, 1.0),
         )
 
     def is_finite(self, state: ScoreState) -> bool:
         return bool(np.isfinite(state.rr).all())
+
+
+def _spread(s: Float64, m2: Float64, mean: Float64) -> Float64:
+    """Return sums of squares; NaN where values differ from their mean by rounding only."""
+    noise = 4 * np.finfo(float).eps * np.abs(mean)
+    return np.where(m2 <= s * noise**2, np.nan, m2)

@@ -105,7 +105,7 @@ def _run(folder: str, rows: int, features: int, config: FitConfig, *, progress: 
     out = f"{folder}/predictions.zarr"
     predict_to(models[0], dataset, out, config, progress_of(progress, "predict"))
     scores = score(models[0], dataset, config, progress_of(progress, "score"))
-    show.write(f"{rows:,} predictions written to {out}\nR² {scores.r2[0]:.9g}")
+    show.write(f"{rows:,} predictions written to {out}\nR² {scores.evaluation.r2[0]:.9g}")
 
     show.write(f"\n5. Refusal: the closed form at D = {_WIDE_FEATURES:,}, nothing read")
     wide = np.broadcast_to(0.0, (20_000, _WIDE_FEATURES))  # takes 8 bytes

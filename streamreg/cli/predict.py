@@ -20,6 +20,10 @@ from streamreg.model import Model
 from streamreg.progress import progress_of
 from streamreg.sources.dataset import Dataset, NanPolicy
 
+_MEASURES = ("r2", "rmse", "pearson_r")
+# of more targets only the mean is shown
+_MOST_TARGETS = 20
+
 
 def predict(
     model_file: o.ModelFile,
@@ -99,14 +103,26 @@ def score(
     progress: o.Progress = True,
     json: o.Json = False,
 ) -> None:
-    """Show R² of a model's predictions, the mean if there are several targets; streamed."""
+    """Show R², RMSE and the correlation of a model's predictions with y; streamed.
+
+    R² of several targets is their mean; --json holds that of each.
+    """
     model = Model.load(model_file)
     scores = prediction.score(model, dataset, config, progress_of(progress, "score"))
     for message in scores.warnings:
         show.warn(message)
-    r2 = float(np.mean(scores.r2))
+    found = scores.evaluation
+    r2 = float(np.mean(found.r2))
     if json:
-        by_target = {"r2_by_target": scores.r2, "rows_omitted": scores.n_omitted}
-        show.write_json({"r2": r2} | by_target)
-    else:
-        show.write(f"R² {r2:.9g}")
+        by_target = {f"{name}_by_target": getattr(found, name) for name in _MEASURES}
+        rows = {"n_rows": found.n_rows, "rows_omitted": found.rows_omitted}
+        show.write_json({"r2": r2} | by_target | rows)
+        return
+    show.write(f"R² {r2:.9g}")
+    if len(found.r2) == 1:
+        show.write(f"RMSE {found.rmse[0]:.9g}\nPearson r {found.pearson_r[0]:.9g}")
+    elif len(found.r2) <= _MOST_TARGETS:
+        names = model.target_names or [f"y{k}" for k in range(len(found.r2))]
+        targets = zip(names, found.r2, found.rmse, found.pearson_r, strict=True)
+        shown = ([name, *(f"{value:.6g}" for value in values)] for name, *values in targets)
+        show.write_table(["target", "R²", "RMSE", "Pearson r"], shown)

@@ -202,11 +202,17 @@ def expected_score(X, y, weight, w, b):
     size = np.abs(y) + np.abs(X) @ np.abs(w) + np.abs(b)
     _, z = centred_by(p, y)
     spread = np.where(z.any(axis=0), p @ z**2, np.nan)
-    squares = p @ (y - X @ w - b) ** 2
+    predicted = X @ w + b
+    squares = p @ (y - predicted) ** 2
+    _, p_z = centred_by(p, predicted)
+    deviations = np.sqrt((p @ z**2) * (p @ p_z**2))
+    constant = ~(z.any(axis=0) & p_z.any(axis=0))
+    deviations = np.where(constant, np.nan, deviations)
     return {
         "r2": (1 - squares / spread, p @ size**2 / spread),
         "rmse": (np.sqrt(squares), np.sqrt(p @ size**2)),
         "high": (np.abs(y).max(axis=0), 0),
+        "pearson_r": (p @ (z * p_z) / deviations, p @ size**2 / deviations),
     }
 
 

@@ -79,9 +79,10 @@ class LinearRegression(InferenceAttributes, MultiOutputMixin, RegressorMixin, Ba
         An epoch is one pass over all rows. ``gd`` stops when an epoch lowers the loss by less than
         ``tol`` of it; ``cg`` when ‖∇f‖ ≤ ``tol``·‖∇f at the start‖. Weights then have an error of
         up to ``tol`` times the squared condition number of the columns; ``cg`` checks them by a
-        second right-hand side, whose answer is known, and goes on if it has not found that. A
-        solver that standardises reads the rows once before its first epoch, for means and
-        deviations.
+        second right-hand side, whose answer is known, and goes on if it has not found that. With a
+        ``tol`` of 1e-8 or less and D < 128, it also goes on until more epochs would leave 12 digits
+        as they are. A solver that standardises reads the rows once before its first epoch, for
+        means and deviations.
     init, random_state
         ``"zeros"``, ``"random"`` or an array (D,) or (K, D), in the user's units; and the seed or
         generator for ``"random"``.

@@ -31,6 +31,7 @@ class Iterate(NamedTuple):
     largest: Float64  # () largest curvature of a direction so far
     least: Float64  # () least curvature
     barren: Float64  # () passes since a direction was accepted
+    step: Float64  # (K,) largest change of a weight in the last epoch with directions, relative
     change: Float64  # () of the last correction, relative to the largest weight; else inf
     wanted: Float64  # () error of the check at which it is met
     left: Float64  # () error that it leaves, likewise
@@ -86,6 +87,17 @@ class Iterate(NamedTuple):
     def norms(self) -> Float64:
         """‖∇f‖ of each target, and of the check, (K + 1,)."""
         return np.asarray(np.linalg.norm(self.gradient, axis=0))
+
+    @property
+    def steps_left(self) -> Float64:
+        """Relative changes of weights that further epochs would make, (K,), estimated.
+
+        Each epoch leaves the share q of an error, so that a step s is followed by s·q/(1 - q).
+        """
+        start = np.where(self.start_norm > 0, self.start_norm, 1.0)
+        shares = np.minimum(self.norms[:-1] / start, 1.0) ** (1 / max(self.epoch, 1))
+        left = self.step * shares / np.maximum(1 - shares, EPS)
+        return np.asarray(np.where(np.isfinite(self.goal[:-1]), left, 0.0))
 
     @property
     def relative_norm(self) -> float:

@@ -11,7 +11,7 @@ import laws
 import numpy as np
 import pytest
 from exact import exact_fit, pieces, right_digits
-from problems import solve, table
+from problems import error, lstsq, solve, table
 from sklearn.exceptions import ConvergenceWarning
 
 from streamreg import DataWarning, LinearRegression
@@ -144,6 +144,33 @@ def test_cg_has_12_digits_in_few_passes(name, tol):
     assert solution.status.converged
     assert found.min() >= 12
     assert len(reduce.asked) <= 3 * X.shape[1] + 10
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_cg_has_12_digits_of_independent_columns(k):
+    # of equal variance: ‖∇f‖ is small long before directions span all columns
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((600, 30))
+    y = X @ rng.standard_normal((30, k)) + rng.standard_normal((600, k))
+    solution, reduce = solve(ConjugateGradient(), X, y)
+    looser, before = solve(ConjugateGradient(tol=1.01e-8), X, y)
+    for target in range(k):
+        exact = exact_fit(X, y[:, target])[:30]
+        assert right_digits(solution.coefficients[:, target], exact).min() >= 12
+    assert solution.status is looser.status is Status.SMALL_GRADIENT
+    assert len(reduce.asked) <= 1.6 * len(before.asked)
+
+
+@pytest.mark.parametrize(("d", "goes_on"), [(127, True), (128, False)])
+def test_cg_seeks_12_digits_of_fewer_than_128_columns(d, goes_on):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((1500, d))
+    y = X @ rng.standard_normal(d) + rng.standard_normal(1500)
+    default, looser = (solve(ConjugateGradient(tol=tol), X, y)[0] for tol in (1e-8, 1.01e-8))
+    assert (default.n_epochs > looser.n_epochs) == goes_on
+    # what is measured against NumPy, which has some 14 digits
+    digits = -np.log10(error(default, *lstsq(X, y)))
+    assert digits >= (12 if goes_on else 7)
 
 
 def hard_table(seed):

@@ -51,9 +51,12 @@ class Residuals(Accumulator[ResidualState, ResidualResult]):
 
     def __post_init__(self) -> None:
         # as the loops read them, (M, 2, D) and (M, 2)
-        w, b = stacked(self.coefficients).transpose(2, 0, 1), stacked(self.intercept).T
-        object.__setattr__(self, "_w", np.ascontiguousarray(w))
-        object.__setattr__(self, "_b", np.ascontiguousarray(b))
+        w = np.empty((self.coefficients.high.shape[1], 2, len(self.coefficients.high)))
+        w[:, 0], w[:, 1] = self.coefficients.high.T, self.coefficients.low.T
+        object.__setattr__(self, "_w", w)
+        # the same numbers, so that the caller's arrays may be freed
+        object.__setattr__(self, "coefficients", TwoFloats(w[:, 0].T, w[:, 1].T))
+        object.__setattr__(self, "_b", np.ascontiguousarray(stacked(self.intercept).T))
 
     @property
     def state_nbytes(self) -> int:

@@ -41,9 +41,9 @@ _LEAST_FULL_TOL = 1e-15
 # lose what the kept ones gain. A function of D alone: bits must not depend on ``memory_limit``.
 _KEPT_NBYTES = 2 << 20
 # With this tol or a smaller one, and fewer columns, a fit goes on until more epochs would change no
-# weight by more than _LAST_CHANGE of it: a small gradient alone left 5 to 8 digits of the weights of
-# independent columns, of which 20 to 127 took 11 to 19 passes, and now take 16 to 33. From D = 128
-# on, tables took up to 2.9 times the passes. A function of D and tol alone, as bits must be.
+# weight by more than _LAST_CHANGE of it. A small gradient alone left 5 to 8 digits of the weights of
+# independent columns: 20 to 127 took 11 to 19 passes, and now take 16 to 33. From D = 128 on, tables
+# took up to 2.9 times the passes. A function of D and tol alone, because bits must be.
 _FULL_TOL, _FULL_FEATURES, _LAST_CHANGE = 1e-8, 128, 5e-13
 # smaller weights, relative to the largest, do not ask for more epochs
 _LEAST_WEIGHT = 1e-3

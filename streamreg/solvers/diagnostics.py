@@ -168,5 +168,8 @@ def _equal_values(values: Float64, columns: Numbers) -> list[Numbers]:
     """Return groups of ``columns`` with equal values, to rounding."""
     order = columns[np.argsort(values[columns], kind="stable")]
     far = np.diff(values[order]) > _EQUAL_SHARE * np.max(np.abs(values[columns]), initial=0.0)
-    groups = np.split(order, np.flatnonzero(far) + 1)
-    return sorted((np.sort(each) for each in groups if len(each) > 1), key=lambda each: each[0])
+    bounds = np.concatenate([[0], np.flatnonzero(far) + 1, [len(order)]])
+    # an array for each column would take 160 bytes of memory for each
+    several = np.flatnonzero(np.diff(bounds) > 1)
+    groups = [np.sort(order[bounds[at] : bounds[at + 1]]) for at in several.tolist()]
+    return sorted(groups, key=lambda each: each[0])

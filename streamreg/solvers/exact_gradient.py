@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from streamreg.accumulators.residuals import Residuals
-from streamreg.kernels.two_float import TwoFloats, product
+from streamreg.kernels.two_float import TwoFloats, total, two_product
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from streamreg.blocks import Float64
     from streamreg.solvers.standardization import Coordinates
+
+# rows of this size are computed at a time
+_PART_NBYTES = 1 << 17
 
 
 class ExactPoint(NamedTuple):
@@ -41,7 +46,11 @@ class ExactPoint(NamedTuple):
         offset = TwoFloats.of(step[-1]).plus(-_at_centre(coordinates, columns))
         if not coordinates.problem.fit_intercept:
             offset = TwoFloats.of(0 * step[-1])
-        return ExactPoint(self.w.plus(TwoFloats.of(columns)), self.b.plus(offset))
+        w = TwoFloats(*np.empty((2, *columns.shape)))
+        for rows in _parts(columns):
+            moved = _rows(self.w, rows).plus(TwoFloats.of(columns[rows]))
+            w.high[rows], w.low[rows] = moved
+        return ExactPoint(w, self.b.plus(offset))
 
 
 class Measured(NamedTuple):
@@ -54,32 +63,60 @@ class Measured(NamedTuple):
 
 def _at_centre(coordinates: Coordinates, columns: Float64) -> TwoFloats:
     """Return c·w, (K,)."""
-    return product(TwoFloats.of(coordinates.centre[:, None]), TwoFloats.of(columns))
+    high, low = np.empty_like(columns), np.empty_like(columns)
+    for rows in _parts(columns):
+        high[rows], low[rows] = two_product(coordinates.centre[rows, None], columns[rows])
+    return total(high, low)
+
+
+def _parts(columns: Float64) -> Iterator[slice]:
+    """Divide rows, because sums and products in two floats take ten arrays as large."""
+    step = max(1, _PART_NBYTES // (8 * columns.shape[1]))
+    for start in range(0, len(columns), step):
+        yield slice(start, start + step)
 
 
 def measure_exactly(
     coordinates: Coordinates, point: ExactPoint, direction: Float64 | None = None
 ) -> Measured:
     """Run one pass in two floats, perhaps with a direction (D + 1, 1)."""
-    problem, units, scale = coordinates.problem, coordinates.units, coordinates.scale[:, None]
-    w, b, k = point.w, point.b, problem.n_targets
-    if direction is not None:
-        columns = direction[:-1] / scale
-        offset = TwoFloats.of(direction[-1]).plus(-_at_centre(coordinates, columns))
-        w = TwoFloats(np.hstack([w.high, columns]), np.hstack([w.low, 0 * columns]))
-        b = TwoFloats(*(np.append(*pair) for pair in zip(b, offset, strict=True)))
+    problem, units, k = coordinates.problem, coordinates.units, coordinates.problem.n_targets
+    w, b = _with_direction(coordinates, point, direction)
     result = coordinates.reduce(Residuals(w, b, k, None if units.is_one else units))
-    moved = TwoFloats.of(coordinates.centre[:, None]).times(result.sums)
-    products = result.products.plus(-moved)
-    rr = TwoFloats(result.rr.high[:k], result.rr.low[:k])
-    root = problem.penalty.root(units.x)[:, None]
+    root, scale = problem.penalty.root(units.x), coordinates.scale
+    rr, s = TwoFloats(result.rr.high[:k], result.rr.low[:k]), result.s.high
+    gradient = np.zeros((len(b.high), len(scale) + 1)).T
+    squares = TwoFloats(*np.zeros((2, len(scale), k)))
+    for rows in _parts(w.high):
+        moved = TwoFloats.of(coordinates.centre[rows, None]).times(result.sums)
+        products = _rows(result.products, rows).plus(-moved)
+        if root.any():
+            share = TwoFloats.of(root[rows, None])
+            penalised = share.times(_rows(w, rows))
+            products = products.plus(result.s.times(share.times(penalised)))
+            squared = penalised.times(penalised)
+            squares.high[rows], squares.low[rows] = squared.high[:, :k], squared.low[:, :k]
+        gradient[:-1][rows] = products.high / s / scale[rows, None]
     if root.any():
-        penalised = TwoFloats.of(root).times(w)
-        squares = product(penalised, penalised)
-        rr = rr.plus(result.s.times(TwoFloats(squares.high[:k], squares.low[:k])))
-        products = products.plus(result.s.times(TwoFloats.of(root).times(penalised)))
-    s = result.s.high
-    inner = products.high / s / scale
-    bias = result.sums.high[None] / s
-    gradient = np.vstack([inner, bias if problem.fit_intercept else np.zeros_like(bias)])
+        rr = rr.plus(result.s.times(total(*squares)))
+    if problem.fit_intercept:
+        gradient[-1] = result.sums.high / s
     return Measured(0.5 * rr.high / s, gradient[:, :k], gradient[:, k:])
+
+
+def _with_direction(
+    coordinates: Coordinates, point: ExactPoint, direction: Float64 | None
+) -> tuple[TwoFloats, TwoFloats]:
+    """Return weights and intercepts of the point, and of a direction as the last column."""
+    if direction is None:
+        return point.w, point.b
+    columns = direction[:-1] / coordinates.scale[:, None]
+    offset = TwoFloats.of(direction[-1]).plus(-_at_centre(coordinates, columns))
+    w = TwoFloats(
+        np.hstack([point.w.high, columns]), np.hstack([point.w.low, np.zeros_like(columns)])
+    )
+    return w, TwoFloats(*(np.append(*pair) for pair in zip(point.b, offset, strict=True)))
+
+
+def _rows(values: TwoFloats, rows: slice) -> TwoFloats:
+    return TwoFloats(values.high[rows], values.low[rows])

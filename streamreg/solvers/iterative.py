@@ -39,6 +39,12 @@ class Start(NamedTuple):
     duplicates: list[Numbers]  # groups of columns that are multiples of each other
     warnings: list[str]
 
+    def without_vectors(self) -> Start:
+        """Return this without θ and ∇f, which only the first iterate needs."""
+        none = np.empty((0, self.theta.shape[1]))
+        now = self.now._replace(gradient=none, curvature=none)
+        return self._replace(theta=none, now=now)
+
 
 @dataclass(frozen=True, eq=False)
 class IterativeSolver(Solver):
@@ -108,6 +114,8 @@ class IterativeSolver(Solver):
         coordinates, iterate = start.coordinates, self.first(start)
         self._require_finite(iterate)
         status = self.status_at_start(start, iterate)
+        # frees its vectors
+        start = start.without_vectors()
         iterate = iterates.load(iterate)
         if iterate.epoch > self.max_epochs:
             raise InputError(

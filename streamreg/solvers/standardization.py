@@ -97,8 +97,7 @@ class Coordinates:
         x = Affine(x_scale, self.centre if self.subtracts else None)
         offset = directions[-1] - (0 if self.subtracts else self.centre @ columns)
         result = self.reduce(self.problem.loss.accumulator(columns, offset, 0, x))
-        penalised = self.problem.penalty.root(self.units.x)[:, None] * columns
-        return self._derivative(result.gradient, result.bias, penalised)
+        return self._derivative(result.gradient, result.bias, columns)
 
     def evaluate(self, theta: Float64, direction: Float64 | None = None) -> Evaluation:
         """Run one pass: f and ∇f at θ, and ∇²f along a direction."""
@@ -111,19 +110,26 @@ class Coordinates:
         y = Affine(y_scale, self.y_centre if self.y_centre.any() else None)
         loss, penalty = self.problem.loss, self.problem.penalty
         result = self.reduce(loss.accumulator(columns, offset, k, x, y))
-        penalised = penalty.root(self.units.x)[:, None] * columns
         return Evaluation(
             loss=loss.value(result) + penalty.value(columns[:, :k], self.units.x[:, None]),
-            gradient=self._derivative(result.gradient[:, :k], result.bias[:k], penalised[:, :k]),
-            curvature=self._derivative(result.gradient[:, k:], result.bias[k:], penalised[:, k:]),
+            gradient=self._derivative(result.gradient[:, :k], result.bias[:k], columns[:, :k]),
+            curvature=self._derivative(result.gradient[:, k:], result.bias[k:], columns[:, k:]),
         )
 
-    def _derivative(self, products: Float64, sums: Float64, penalised: Float64) -> Float64:
-        if not self.subtracts:
-            products = products - np.outer(self.centre, sums)
-        scale, root = self.scale[:, None], self.problem.penalty.root(self.units.x)[:, None]
-        inner = products / scale + root / scale * penalised
-        return np.vstack([inner, sums if self.problem.fit_intercept else np.zeros_like(sums)])
+    def _derivative(self, products: Float64, sums: Float64, columns: Float64) -> Float64:
+        # a column at a time, because arrays of this size are most of the memory
+        out = np.zeros((len(products) + 1, len(sums)))
+        for column, total in enumerate(sums):
+            product = products[:, column]
+            if not self.subtracts:
+                product = product - self.centre * total
+            np.divide(product, self.scale, out=out[:-1, column])
+        root = self.problem.penalty.root(self.units.x)
+        if root.any():
+            out[:-1] += (root / self.scale)[:, None] * (root[:, None] * columns)
+        if self.problem.fit_intercept:
+            out[-1] = sums
+        return out
 
 
 def user_weights(problem: Problem, units: Scaling, scale: Float64, columns: Float64) -> Float64:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # of the rows of a tile are taken at once: this many arrays as large as these rows are alive
 PARTS_OF_TILE, ARRAYS_ALIVE = 4, 12
+# products have an axis of parts, one of columns and one of features
+_COLUMN_NDIM = 3
 
 
 def add_residuals(
@@ -76,7 +78,12 @@ def normalise(state: ResidualState) -> None:
 def merge_two_floats(a: Float64, b: Float64, axis: int) -> None:
     """Add b to a, in place; ``axis`` holds the high and the low parts."""
     mine, other = np.moveaxis(a, axis, 0), np.moveaxis(b, axis, 0)
-    _add(mine, TwoFloats(*other))
+    if mine.ndim < _COLUMN_NDIM:
+        _add(mine, TwoFloats(*other))
+        return
+    # a column at a time, because a sum takes six arrays as large
+    for at in range(mine.shape[1]):
+        _add(mine[:, at], TwoFloats(*other[:, at]))
 
 
 def _add(state: Float64, added: TwoFloats) -> None:

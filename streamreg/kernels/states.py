@@ -6,6 +6,7 @@ cost no digits, and the sums of a constant column are exactly zero.
 
 from __future__ import annotations
 
+import math
 import mmap
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 # NumPy or CuPy, and a number of theirs
 Namespace = Any
 Number = Any
+
+# larger arrays of a state are mapped: at D = 100,000 a fit on two threads took 8 MiB less
+_MAPPED_NBYTES = 1 << 18
 
 
 class MomentsState(NamedTuple):
@@ -42,9 +46,11 @@ class MomentsState(NamedTuple):
     def zero(cls, n_features: int, n_targets: int) -> MomentsState:
         """Return the state of no rows."""
         d, k = n_features, n_targets
-        bounds, y_bounds = ([np.full(size, np.inf), np.full(size, -np.inf)] for size in (d, k))
-        sums = [*_zeros((), (), d, d, d), *bounds, *_zeros(k, k, k), *y_bounds, np.zeros((k, d))]
-        return cls._make(sums)
+        state = cls(*_zeros((), (), d, d, d, d, d, k, k, k, k, k, (k, d)))
+        for low, high in ((state.low, state.high), (state.y_low, state.y_high)):
+            low.fill(np.inf)
+            high.fill(-np.inf)
+        return state
 
 
 class ProductState(NamedTuple):
@@ -182,26 +188,38 @@ class SortedGroupsState(NamedTuple):
 
 
 def _zeros(*shapes: int | tuple[int, ...]) -> list[Float64]:
-    return [np.zeros(shape) for shape in shapes]
+    return [
+        _mapped(shape) if _nbytes(shape) >= _MAPPED_NBYTES else np.zeros(shape) for shape in shapes
+    ]
+
+
+def _nbytes(shape: int | tuple[int, ...]) -> int:
+    return 8 * (shape if isinstance(shape, int) else math.prod(shape))
 
 
 def _square(n_features: int) -> Float64:
-    """Return zeros (D, D), in Fortran order, whose memory the system gets back when freed.
+    """Return zeros (D, D), in Fortran order."""
+    if 8 * n_features**2 < mmap.PAGESIZE:
+        return np.zeros((n_features, n_features), order="F")
+    return _mapped((n_features, n_features)).T
+
+
+def _mapped(shape: int | tuple[int, ...]) -> Float64:
+    """Return zeros whose memory the system gets back when freed.
 
     The heaps of threads keep freed memory: with six states of 30 MiB alive they held up to nine
     (measured with glibc 2.36 and four threads).
     """
-    nbytes = 8 * n_features**2
-    if nbytes < mmap.PAGESIZE:
-        return np.zeros((n_features, n_features), order="F")
+    nbytes = _nbytes(shape)
     try:
         pages = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except (OSError, OverflowError) as error:
-        d = n_features
-        raise MemoryError(f"{d:,} × {d:,} × 8 bytes: {error}") from error  # noqa: RUF001
+        sizes = (shape,) if isinstance(shape, int) else shape
+        product = " × ".join(f"{size:,}" for size in sizes)  # noqa: RUF001
+        raise MemoryError(f"{product} × 8 bytes: {error}") from error  # noqa: RUF001
     if nbytes >= 1 << 22 and sys.platform == "linux":
         pages.madvise(mmap.MADV_HUGEPAGE)  # as NumPy does
-    return np.frombuffer(pages).reshape((n_features, n_features), order="F")
+    return np.frombuffer(pages).reshape(shape)
 
 
 def move_means(

@@ -41,9 +41,9 @@ _LEAST_FULL_TOL = 1e-15
 # lose what the kept ones gain. A function of D alone: bits must not depend on ``memory_limit``.
 _KEPT_NBYTES = 2 << 20
 # With this tol or a smaller one, and fewer columns, a fit goes on until more epochs would change no
-# weight by more than _LAST_CHANGE of it. A small gradient alone left 5 to 8 digits of the weights of
-# independent columns: 20 to 127 took 11 to 19 passes, and now take 16 to 33. From D = 128 on, tables
-# took up to 2.9 times the passes. A function of D and tol alone, because bits must be.
+# weight by more than _LAST_CHANGE of it. A small gradient alone left 5 to 8 digits of the weights
+# of independent columns: 20 to 127 took 11 to 19 passes, and now take 16 to 33. From D = 128 on,
+# tables took up to 2.9 times the passes. A function of D and tol alone, because bits must be.
 _FULL_TOL, _FULL_FEATURES, _LAST_CHANGE = 1e-8, 128, 5e-13
 # smaller weights, relative to the largest, do not ask for more epochs
 _LEAST_WEIGHT = 1e-3
@@ -364,7 +364,7 @@ def _multiplied(coordinates: Coordinates, before: Iterate) -> Iterate:
         # the known weights are no direction: their image is the right-hand side
         before = _with_right_hand_side(before, images[:, -1])
         used = used[:-1]
-    moves, changes = np.zeros_like(before.gradient), np.zeros_like(before.gradient)
+    moves, gradient = np.zeros_like(before.gradient), before.gradient.copy()
     decrease, largest, least = 0 * before.loss, float(before.largest), float(before.least)
     goal, squares, is_barren = before.goal.copy(), before.column_squares.copy(), True
     for at, column in enumerate(used.tolist()):
@@ -388,13 +388,15 @@ def _multiplied(coordinates: Coordinates, before: Iterate) -> Iterate:
         else:
             kept, served = kept.with_one(*found), slice(None)
         step = np.zeros(k + 1)
-        step[served] = -dots((before.gradient + changes).T[served], vector) / curvature
-        moves += vector[:, None] * step
-        changes += image[:, None] * step
+        step[served] = -dots(gradient.T[served], vector) / curvature
+        moves[:, served] += vector[:, None] * step[served]
+        gradient[:, served] += image[:, None] * step[served]
         decrease = decrease + 0.5 * curvature * step[:k] ** 2
     if not len(last.curvatures):
         before = before._replace(step=_relative_step(coordinates, before, moves[:-1, :k]))
-    after = _moved(coordinates, before._replace(goal=goal), moves, changes)
+    # frees (D + 1, K + 1) numbers
+    del images
+    after = _moved(coordinates, before._replace(goal=goal), moves, gradient)
     if is_barren:
         # until ∇f is measured
         after = after._replace(goal=np.maximum(after.goal, after.norms))
@@ -430,9 +432,8 @@ def _with_right_hand_side(iterate: Iterate, image: Float64) -> Iterate:
     return iterate._replace(gradient=gradient, goal=goal)
 
 
-def _moved(coordinates: Coordinates, before: Iterate, moves: Float64, changes: Float64) -> Iterate:
-    """Return the iterate after moves of θ and changes of ∇f, (D + 1, K + 1) each."""
-    gradient = before.gradient + changes
+def _moved(coordinates: Coordinates, before: Iterate, moves: Float64, gradient: Float64) -> Iterate:
+    """Return the iterate after moves of θ, with the ∇f after them, (D + 1, K + 1) each."""
     if coordinates.is_centred:
         # to the best intercept: ∇²f is 1 for it, and rounding between it and the weights
         moves[-1] -= gradient[-1]
@@ -451,17 +452,17 @@ def _corrected(coordinates: Coordinates, before: Iterate) -> tuple[Iterate, floa
 
     Returns the largest move of a weight, relative to the largest weight, and that of the check.
     """
-    moves, changes = np.zeros_like(before.gradient), np.zeros_like(before.gradient)
+    moves, gradient = np.zeros_like(before.gradient), before.gradient.copy()
     for at in range(before.gradient.shape[1] - before.is_checked):
         group = before.of(at)
         steps = group.steps(before.gradient[:, at])
         moves[:, at] = total(group.vectors, steps)
-        changes[:, at] = total(group.images, steps)
+        gradient[:, at] += total(group.images, steps)
     scale = _finite_scale(coordinates)[:, None]
     weights = np.max(np.abs(before.w[0] * scale), axis=0)
     largest = np.max(np.abs(moves[:-1]), axis=0)
     change = np.max(np.where(weights > 0, largest[:-1] / np.where(weights > 0, weights, 1), 0))
-    return _moved(coordinates, before, moves, changes), float(change), float(largest[-1])
+    return _moved(coordinates, before, moves, gradient), float(change), float(largest[-1])
 
 
 def _dependence(coordinates: Coordinates, iterate: Iterate, image: Float64) -> float:

@@ -81,11 +81,14 @@ def measure_exactly(
 ) -> Measured:
     """Run one pass in two floats, perhaps with a direction (D + 1, 1)."""
     problem, units, k = coordinates.problem, coordinates.units, coordinates.problem.n_targets
-    w, b = _with_direction(coordinates, point, direction)
-    result = coordinates.reduce(Residuals(w, b, k, None if units.is_one else units))
+    both = *_with_direction(coordinates, point, direction), k, None if units.is_one else units
+    residuals = Residuals(*both)
+    # frees its arrays, which are copied
+    del both
+    w, result = residuals.coefficients, coordinates.reduce(residuals)
     root, scale = problem.penalty.root(units.x), coordinates.scale
     rr, s = TwoFloats(result.rr.high[:k], result.rr.low[:k]), result.s.high
-    gradient = np.zeros((len(b.high), len(scale) + 1)).T
+    gradient = np.zeros((w.high.shape[1], len(scale) + 1)).T
     squares = TwoFloats(*np.zeros((2, len(scale), k)))
     for rows in _parts(w.high):
         moved = TwoFloats.of(coordinates.centre[rows, None]).times(result.sums)

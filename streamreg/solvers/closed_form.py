@@ -24,7 +24,7 @@ from streamreg.solvers.exact import (
     solver_nbytes,
     sum_rounding,
 )
-from streamreg.solvers.factor import Factor
+from streamreg.solvers.factor import Factor, most_dependences
 from streamreg.solvers.standard_errors import with_inference
 from streamreg.solvers.standardization import measure
 
@@ -70,7 +70,10 @@ class ClosedForm(Solver):
         )
         # passes that scale or correct keep the state of the first one
         later = first._replace(earlier_nbytes=gram.state_nbytes, n_parts=1)
-        others = (moments.state_nbytes, moments.scratch_nbytes), residuals_nbytes(d, k + 1)
+        others = (
+            (moments.state_nbytes, moments.scratch_nbytes),
+            residuals_nbytes(d, k + max(1, most_dependences(d))),
+        )
         passes = [later._replace(state_nbytes=a, scratch_nbytes=b) for a, b in others]
         footprint = Footprint(
             (first, *passes),

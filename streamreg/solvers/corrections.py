@@ -39,6 +39,8 @@ _PROVEN = 1e-2
 _TWO_FLOAT_UNIT, _TWO_FLOAT_ROUNDING = 2.0**-106, 2.0**-96
 # of a dependence between columns, this is the rounding of stored values
 _DEPENDENT = 16 * EPS
+# of combinations of dependences, a smaller share of the largest curvature is rounding
+_LEAST_CURVATURE = 1e-9
 # a column takes part in a dependence if its share is larger
 _LEAST_SHARE = 1e-9
 
@@ -64,7 +66,8 @@ class Measured(NamedTuple):
     doubled: TwoFloats  # (K,) 2 f Σs, to compare losses by
     gradient: Float64  # (D, K) ∇f, of the best intercept
     mean_residual: Float64  # (K,)
-    null_norm: float  # ‖Xz‖/√Σs of a dependence z, centred; 0 without one
+    null_norm: float  # ‖Xz‖/√Σs of the first of m dependences z, centred; 0 without one
+    images: Float64  # (D, m) ∇²f·z of them
 
     def is_below(self, doubled: TwoFloats) -> Mask:
         """Whether losses are not above others, but for what two-float sums round."""
@@ -89,6 +92,10 @@ class Equations:
 
     A correction takes one pass: v ← v - (RᵀR)⁻¹∇f [1]_. With E = I - (RᵀR)⁻¹∇²f and ρ ≥ ‖E‖ in
     the norm ‖R·‖, the error after a correction δ has ‖Re‖ ≤ ρ/(1 - ρ)·‖Rδ‖.
+
+    If columns depend on others, to the digits that the factor keeps, a pass measures whether they
+    do. If not, the next one multiplies ∇²f with these dependences Z, and corrections minimise f
+    along them too: v ← v + δ - Z(Zᵀ∇²f·Z)⁻¹Zᵀ(∇f + ∇²f·δ).
 
     References
     ----------
@@ -181,6 +188,11 @@ class Equations:
         return np.hypot(self.y_size, self.y_offset)
 
     @property
+    def corrects_dependences(self) -> bool:
+        """Whether weights are corrected along dependences that a pass finds not to be real."""
+        return self.factor.dependences is not None and not self.problem.penalty.strength
+
+    @property
     def mean(self) -> TwoFloats:
         """x̄ (D,), unrounded."""
         return TwoFloats.of(self.origin).plus(TwoFloats.of(self.offset))
@@ -214,13 +226,19 @@ class Equations:
         return bool(((weights | intercept | loss) & (start > 0)).any())
 
     def _correct(self, point: Point, start: Float64, report: Report) -> Corrected:
+        factor = self.factor
         best = Point(TwoFloats.of(np.zeros_like(point.v.high)), self._intercept(0 * point.v.high))
         best_loss, error = start, np.full_like(start, np.inf)
         doubled = TwoFloats.of(np.full_like(start, np.inf))
         last_size, losses, is_dependence_real = None, [start], True
         mean_residual, done = 0 * start, np.zeros(len(start), bool)
+        gradient = np.zeros_like(point.v.high)
+        dependences: Float64 | None = None
+        images: Float64 | None = None
         for number in range(_MOST_PASSES):
-            now = self._measure(point, with_null=not number)
+            measures = number == 1 and dependences is not None
+            now = self._measure(point, dependences if measures else None if number else factor.null)
+            images = now.images if measures else images
             losses.append(now.loss)
             report(self._record(number + 2, best_loss))
             if number:
@@ -228,12 +246,17 @@ class Equations:
             else:
                 better = now.loss <= start * (1 + np.sqrt(EPS))
                 is_dependence_real = self._confirms(now)
+                if self.corrects_dependences and not is_dependence_real:
+                    dependences = factor.dependences
             pairs = zip(now.doubled, doubled, strict=True)
             doubled = TwoFloats(*(np.where(better, *pair) for pair in pairs))
             mean_residual = np.where(better, now.mean_residual, mean_residual)
             best, best_loss = point.where(better, best), np.where(better, now.loss, best_loss)
-            change = self.factor.solve(-now.gradient)
-            size = np.sqrt(np.maximum(-np.sum(change * now.gradient, axis=0), 0.0))
+            gradient = np.where(better, now.gradient, gradient)
+            change = np.where(better, factor.solve(-gradient), 0.0)
+            if dependences is not None and images is not None:
+                change += _along(dependences, images, gradient, change)
+            size = np.sqrt(np.maximum(-np.sum(change * gradient, axis=0), 0.0))
             rho = np.full_like(size, self.contraction)
             if last_size is not None:
                 rho = np.maximum(rho, np.where(last_size > 0, size / last_size, 0.0))
@@ -242,20 +265,22 @@ class Equations:
             # of the point that was measured, and of the next one
             error = np.where(better, size + left, error)
             proven = better & (rho <= _PROVEN) & self._is_below_rounding(size, now.loss)
-            point = self._moved(best, change, now.mean_residual).where(better, best)
+            point = self._moved(best, change, mean_residual).where(better | measures, best)
             best, error = point.where(proven, best), np.where(proven, left, error)
-            done |= ~better | (proven & self._is_full(point, left))
+            # dependences that are not real are corrected once their images are known
+            is_full = self._is_full(point, left) & (dependences is None or images is not None)
+            done |= ~(better | measures) | (proven & is_full)
             last_size = size
-            # where the factor lacks columns, one correction of the others is all that helps
-            if done.all() or (number and not is_dependence_real):
+            # where the factor lacks columns, one correction of the others is all that helps, and
+            # one along the dependences
+            if done.all() or (number > (images is not None) and not is_dependence_real):
                 break
         return Corrected(
             best, error, [*losses, best_loss], mean_residual, now.n, is_dependence_real
         )
 
-    def _measure(self, point: Point, *, with_null: bool) -> Measured:
-        """Run one pass."""
-        null = self.factor.null if with_null else None
+    def _measure(self, point: Point, null: Float64 | None) -> Measured:
+        """Run one pass, perhaps with dependences (D, m)."""
         v, b, k = point.v, point.b, self.problem.n_targets
         if null is not None:
             v = TwoFloats(np.hstack([v.high, null]), np.hstack([v.low, 0 * null]))
@@ -271,6 +296,7 @@ class Equations:
         mean = self.mean
         moved = TwoFloats(mean.high[:, None], mean.low[:, None]).times(result.sums)
         products = result.products.plus(-moved)
+        images = products.high[:, k:] / scale / result.s.high
         products = TwoFloats(products.high[:, :k] / scale, products.low[:, :k] / scale)
         rr = TwoFloats(result.rr.high[:k], result.rr.low[:k])
         root = self.problem.penalty.root(self.units.x)
@@ -288,6 +314,7 @@ class Equations:
             gradient=products.high / s,
             mean_residual=result.sums.high[:k] / s,
             null_norm=0.0 if null is None else float(np.sqrt(result.rr.high[k] / s)),
+            images=images,
         )
 
     def _moved(self, point: Point, change: Float64, mean_residual: Float64) -> Point:
@@ -343,6 +370,21 @@ class Equations:
 
     def _record(self, epoch: int, loss: Float64) -> EpochRecord:
         return EpochRecord(epoch, user_loss(self.units, loss), float("nan"))
+
+
+def _along(z: Float64, images: Float64, gradient: Float64, change: Float64) -> Float64:
+    """Return Zc (D, K), with the least f after a change of the weights: ZᵀAZc = -Zᵀ(∇f + A·change).
+
+    AZ is ``images``, (D, m) as Z is. A dependence that is real to rounding takes no part.
+    """
+    curvature = z.T @ images
+    diagonal = curvature.diagonal()
+    least = (_DEPENDENT * np.sum(np.abs(z), axis=0)) ** 2
+    unit = np.where(diagonal > least, 1 / np.sqrt(np.maximum(diagonal, least)), 0.0)[:, None]
+    right = z.T @ gradient + images.T @ change
+    scaled = (curvature + curvature.T) * (0.5 * unit * unit.T)
+    steps = np.linalg.lstsq(scaled, -unit * right, rcond=_LEAST_CURVATURE)[0]
+    return np.asarray(z @ (unit * steps))
 
 
 def distance_from_origin(offset: Float64, scale: Float64) -> float:

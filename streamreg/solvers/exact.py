@@ -9,6 +9,7 @@ import numpy as np
 from streamreg.formatting import MIB, count
 from streamreg.solvers.base import EPS, Solution, Status
 from streamreg.solvers.diagnostics import or_l2
+from streamreg.solvers.factor import most_dependences
 from streamreg.solvers.standard_errors import infer
 from streamreg.solvers.standardization import is_constant, norm_scales, user_loss
 
@@ -56,7 +57,7 @@ def solver_nbytes(problem: Problem) -> int:
     work_nbytes = 8 * d * _LAPACK_COLUMNS
     lapack_nbytes = min(work_nbytes, _LAPACK_MOST_NBYTES)
     lapack_nbytes += min(work_nbytes, _INVERSE_MOST_NBYTES)
-    return 8 * d * (18 * (k + 1) + 20) + lapack_nbytes
+    return 8 * d * (18 * (k + max(1, most_dependences(d))) + 20) + lapack_nbytes
 
 
 def norm_units(spread: Float64, sigma: Float64, penalty_root: Float64) -> Float64:
@@ -128,10 +129,13 @@ def _dependence_warnings(
         verb, kept = "depends" if len(dependent) == 1 else "depend", ""
         if status is not Status.LEAST_NORM:
             kept = f", to the digits that {keeper} keeps"
+        least_norm = "those of least norm"
+        if status is not Status.LEAST_NORM and equations.corrects_dependences:
+            least_norm = f"corrected from {least_norm}"
         yield or_l2(
             f"{problem.columns(dependent)} {verb} linearly on the others{kept} (rank "
             f"{factor.rank:,} of {problem.n_features:,}, {count(n_rows, 'row')}). The coefficients "
-            "are those of least norm; leave such columns out"
+            f"are {least_norm}; leave such columns out"
         )
     if len(dependent) or factor.condition < _NEARLY_DEPENDENT or not factor.rank:
         return

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from streamreg.solvers.base import Numbers
 
 _POWER_ITERATIONS = 8
+# Columns that depend on others are corrected one by one if they are few, and D is small, because a
+# pass takes some 20 arrays of D numbers for each.
+_MOST_DEPENDENCES, _MOST_FEATURES = 8, 1024
 # columns of the inverse that are computed at once: as many as fit this memory
 _MOST_COLUMNS, _LEAST_COLUMNS, _COLUMNS_NBYTES = 64, 16, 4 << 20
 
@@ -40,6 +43,8 @@ class Factor:
     inverse: Float64  # (D,) diagonal of the inverse of G at these pivots; else 0
     # (D, 1) a random combination of the dependences between columns: Gz is 0, to rounding; or None
     null: Float64 | None
+    # (D, m) dependences, one for each of m columns that depend on others, if they are few
+    dependences: Float64 | None
     units: Float64  # (D, 1) u, in the order of the pivots
     reflectors: Float64 | None  # (r,) of Q; ``None`` if no column depends on others
 
@@ -87,16 +92,20 @@ class Factor:
     ) -> Factor:
         units = units[pivots, None]
         inverse, null, reflectors = np.zeros(len(pivots)), None, None
+        dependences = None
         inverse[pivots[:rank]] = _inverse_diagonal(matrix, rank)
         condition = _condition(matrix, rank, inverse[pivots[:rank]])
         if rank < active:
-            null = _null_vector(matrix, pivots, rank, active)
+            signs = np.random.default_rng(0).choice([-1.0, 1.0], active - rank)
+            null = _null_vectors(matrix, pivots, rank, signs[:, None])
+            if active - rank <= most_dependences(len(pivots)):
+                dependences = _null_vectors(matrix, pivots, rank, np.eye(active - rank))
             trapezoid = matrix[:, :rank]
             for j in range(rank):
                 trapezoid[:j, j] = 0.0
             trapezoid *= units
             matrix, reflectors, _, _ = lapack.dgeqrf(trapezoid, overwrite_a=1)
-        return cls(matrix, pivots, rank, condition, inverse, null, units, reflectors)
+        return cls(matrix, pivots, rank, condition, inverse, null, dependences, units, reflectors)
 
     @property
     def is_full(self) -> bool:
@@ -119,6 +128,11 @@ class Factor:
     def triangle(self) -> Triangle:
         """W with WᵀW = G⁺."""
         return Triangle(self.matrix, self.pivots, self.rank, self.units, self.reflectors)
+
+
+def most_dependences(n_features: int) -> int:
+    """Return how many columns that depend on others are corrected one by one."""
+    return _MOST_DEPENDENCES if n_features <= _MOST_FEATURES else 0
 
 
 def _inverse_diagonal(lower: Float64, rank: int) -> Float64:
@@ -158,10 +172,11 @@ def _condition(lower: Float64, rank: int, inverse: Float64) -> float:
     return float(np.sqrt(largest * np.linalg.norm(v)))
 
 
-def _null_vector(lower: Float64, pivots: Numbers, rank: int, active: int) -> Float64:
-    """Return z with PᵀLLᵀPz = 0 and random values at the dependent columns."""
-    z = np.zeros((len(pivots), 1), order="F")
-    z[rank:active, 0] = np.random.default_rng(0).choice([-1.0, 1.0], active - rank)
+def _null_vectors(lower: Float64, pivots: Numbers, rank: int, values: Float64) -> Float64:
+    """Return Z (D, m) with PᵀLLᵀPZ = 0 and these values (n, m) at n dependent columns."""
+    active = rank + len(values)
+    z = np.zeros((len(pivots), values.shape[1]), order="F")
+    z[rank:active] = values
     # not -lower.T @ z, which copies
     z[:rank] = -(lower[rank:active, :rank].T @ z[rank:active])
     blas.solve_triangle(lower, z, size=rank, lower=True, transposed=True)

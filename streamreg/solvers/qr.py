@@ -25,7 +25,7 @@ from streamreg.solvers.exact import (
     solver_nbytes,
     sum_rounding,
 )
-from streamreg.solvers.factor import Factor
+from streamreg.solvers.factor import Factor, most_dependences
 from streamreg.solvers.standard_errors import with_inference
 from streamreg.solvers.standardization import measure
 
@@ -71,7 +71,10 @@ class QR(Solver):
             why=f"{root.size:,}² × 8 bytes",  # noqa: RUF001
         )
         later = PassFootprint(0, 0, earlier_nbytes=root.state_nbytes)
-        others = (moments.state_nbytes, moments.scratch_nbytes), residuals_nbytes(d, k + 1)
+        others = (
+            (moments.state_nbytes, moments.scratch_nbytes),
+            residuals_nbytes(d, k + max(1, most_dependences(d))),
+        )
         passes = [later._replace(state_nbytes=a, scratch_nbytes=b) for a, b in others]
         footprint = Footprint(
             (first, *passes),

@@ -275,6 +275,17 @@ def test_one_length_in_several_units_is_never_fitted_worse_than_by_its_best_colu
         assert model.converged_
 
 
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_units_that_xtx_does_not_tell_apart_are_fitted_no_worse_than_the_best_column(solver):
+    for seed in range(40):
+        X, y = units_table(seed)
+        solution, reduce = solve(solver, X, y)
+        best = max(np.corrcoef(column, y)[0, 1] ** 2 for column in X.T.astype(float))
+        found = 1 - np.var(y - X.astype(float) @ solution.coefficients[:, 0]) / np.var(y)
+        assert found >= best, seed
+        assert len(reduce.asked) <= 6
+
+
 def test_closed_form_says_that_it_cannot_tell_units_apart():
     X, y = units_table(0)
     with (

@@ -66,7 +66,7 @@ class Fit:
         return Model(
             np.ascontiguousarray(solution.coefficients.T),
             solution.intercept,
-            dataset.n_targets == 1,
+            dataset.has_one_target,
             dataset.feature_names,
             dataset.target_names,
             schema=dataset.schema,
@@ -82,19 +82,19 @@ class Fit:
                 "planned_peak": self.planned_nbytes,
                 "memory_limit": self.plan.memory_limit,
                 "warnings": [str(warning) for warning in self.warnings],
-                "digits": _rows(solution.digits, dataset.n_targets),
+                "digits": _rows(solution.digits, one_target=dataset.has_one_target),
                 "condition": solution.condition,
             },
             inference=solution.inference,
         )
 
 
-def _rows(digits: Float64 | None, n_targets: int) -> list[Any] | None:
+def _rows(digits: Float64 | None, *, one_target: bool) -> list[Any] | None:
     """Return digits of coefficients, (D, K), in the shape of ``coef_``."""
     if digits is None:
         return None
     rows: list[Any] = digits.T.tolist()
-    return rows[0] if n_targets == 1 else rows
+    return rows[0] if one_target else rows
 
 
 @dataclass

@@ -85,6 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     # accepted after the command too, because users append --debug to a command that failed
     debug = "--debug" in given
+    show.write_in_any_encoding()
     for number in _SIGNALS:
         # not KeyboardInterrupt, which typer turns into a silent exit
         signal.signal(number, _stop)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -17,6 +19,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _MIN_WIDTH = 100
+# what is written where the encoding of the output lacks a mark; ? for all others
+_PLAIN = {"→": "->", "←": "<-", "─": "-", "–": "-", "…": "...", "×": "x", "·": "*", "‖": "||"}  # noqa: RUF001
+
+
+def write_in_any_encoding() -> None:
+    """Let standard output and error replace what their encoding lacks, such as → in Latin-1."""
+    codecs.register_error("streamreg.plain", _plain)
+    for stream in (sys.stdout, sys.stderr):
+        # a stream of a program that runs commands in its own process may have no encoding
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="streamreg.plain")
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(mark, "?") for mark in lacking), error.end
 
 
 def say(message: str) -> None:

@@ -87,6 +87,11 @@ class Dataset:
         return 1 if len(self.y.shape) == 1 else self.y.shape[1]
 
     @property
+    def has_one_target(self) -> bool:
+        """Whether y is (N,); of y (N, 1), coefficients are (1, D), as scikit-learn's."""
+        return self.y is not None and len(self.y.shape) == 1
+
+    @property
     def row_nbytes(self) -> int:
         """Bytes of one row of all arrays as stored."""
         return sum(source.row_nbytes for source in self.sources())

@@ -57,7 +57,8 @@ class FrameStore(Store):
         """Return some rows as a table of Arrow."""
         try:
             if package_of(self._frame) == "pandas":
-                part = self._frame[columns].iloc[start:stop]
+                # rows first: a selection of columns is a copy
+                part = self._frame.iloc[start:stop][columns]
                 return pa.Table.from_pandas(part, preserve_index=False)
             part = self._frame.select(columns).slice(start, stop - start)
             return part if isinstance(part, pa.Table) else pa.table(part)

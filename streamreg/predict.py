@@ -256,6 +256,7 @@ def _scored(
             # squares of y left float64's range
             progress.begin_pass(dataset.n_rows)
             reduction = engine.reduce(replace(accumulator, y_scale=y_scale))
+    dataset.require_unchanged()
     if reduction.n_rows == 0:
         raise InputError(
             f"none of the {dataset.n_rows:,} rows of {dataset.X.name} counts: all hold NaN or inf, "
@@ -313,6 +314,7 @@ class _Prediction:
             if first:
                 pool.report(blocks[first - 1][1])
             yield from pool.read_in_order(range(first, len(blocks)), self._predict)
+        rows.require_unchanged()
 
     def _predict(self, reader: BlockReader, start: int, stop: int) -> tuple[int, Float64]:
         X = reader.read(start, stop).X

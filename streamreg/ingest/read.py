@@ -101,11 +101,17 @@ def read_table(
             table,
             schema_like(like),
             text_format,
-            target=_names(target),
+            target=_names("target", target),
             needs_y=bool(target),
             unknown_levels=unknown,
         )
-    request = Request(_names(target), _names(one_hot), _names(ignore), _names(keep), weight)
+    request = Request(
+        _names("target", target),
+        _names("one_hot", one_hot),
+        _names("ignore", ignore),
+        _names("keep", keep),
+        weight,
+    )
     return tables.open_new(
         table, request, text_format, drop_missing=validate.flag("drop_missing", drop_missing)
     )
@@ -154,7 +160,13 @@ def refuse_with_like(**options: object) -> None:
             )
 
 
-def _names(given: str | Sequence[str] | None) -> tuple[str, ...]:
-    if isinstance(given, str):
-        return (given,)
-    return tuple(given or ())
+def _names(parameter: str, given: str | Sequence[str] | None) -> tuple[str, ...]:
+    try:
+        names = (given,) if isinstance(given, str) else tuple(() if given is None else given)
+    except TypeError:
+        names = (given,)
+    if not all(isinstance(name, str) for name in names):
+        raise InputError(
+            Parameter(parameter), f" must be the name of a column, or a list of names: {given!r}"
+        )
+    return names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ _CATEGORIES = (
     "drop it, or turn categories into columns of 0 and 1, with pandas.get_dummies or "
     "streamreg.read_table(frame, one_hot=…)"
 )
+_NO_NUMBERS = (str, bytes, date, timedelta, np.datetime64, np.timedelta64)
 # objects that are converted at once
 _OBJECTS = 1 << 16
 _DATES = (
@@ -95,8 +97,20 @@ def frame_rows(data: Any, name: str) -> FrameRows | Array:  # noqa: ANN401  (of 
     A column that does not hold real numbers is an ``InputError`` that names it.
     """
     if type(data).__module__.partition(".")[0] == "pandas":
-        return _of_pandas(data, name)
+        # an array of pandas' own types, or an index
+        return _of_pandas(data if hasattr(data, "iloc") else _series(data), name)
+    if not (hasattr(data, "shape") or hasattr(data, "chunks")):
+        raise InputError(
+            f"{name} is a {type(data).__name__} of {type(data).__module__.partition('.')[0]}, "
+            "which has no rows yet: collect it, or read it into a table"
+        )
     return _of_arrow(data, name)
+
+
+def _series(data: Any) -> Any:  # noqa: ANN401
+    import pandas as pd  # noqa: PLC0415  (imported already, because ``data`` is pandas')
+
+    return pd.Series(data)
 
 
 def _of_pandas(data: Any, name: str) -> FrameRows | Array:  # noqa: ANN401
@@ -171,11 +185,14 @@ def floats_of_objects(objects: Array, name: str, start: int = 0) -> tuple[Float6
     """Return objects as float64, and whether an integer was rounded; pd.NA and None are NaN."""
     flat = objects.ravel()
     for at, value in enumerate(flat):
-        if isinstance(value, str | bytes):
+        if isinstance(value, _NO_NUMBERS):
+            what, cure = "text", "store integers or floats"
+            if not isinstance(value, str | bytes):
+                # NumPy would make numbers of its own dates and durations, in any unit
+                what, cure = "a date or a duration", _DATES
             raise InputError(
                 f"{name} has objects that are not numbers: {value!r} in row "
-                f"{start + at * len(objects) // max(1, len(flat)):,} is text; store integers or "
-                "floats"
+                f"{start + at * len(objects) // max(1, len(flat)):,} is {what}; {cure}"
             )
     missing = np.fromiter(map(_is_missing, flat), bool, len(flat)).reshape(objects.shape)
     if missing.any():
@@ -221,7 +238,12 @@ def _of_arrow(data: Any, name: str) -> FrameRows:  # noqa: ANN401
         if isinstance(piece, pa.ChunkedArray):
             return pa.table({name: piece})
         piece = piece.to_frame() if is_series else piece
-        return pa.table(piece)
+        try:
+            return pa.table(piece)
+        except pa.ArrowException as error:
+            raise InputError(
+                f"{name} has a column that Arrow cannot represent ({error}); cast it to float64"
+            ) from error
 
     schema = part(0, 0).schema
     for each in schema:

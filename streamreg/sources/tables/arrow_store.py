@@ -93,6 +93,7 @@ class _ArrowSelection(Selection):
             if file not in self.opened:
                 while len(self.opened) >= _MOST_OPEN:
                     self.opened.pop(next(iter(self.opened)))
+                self.store.files.require_unchanged(file)
                 self.opened[file] = _open(self.store.files.paths[file], self.columns)
             batch = self.opened[file].get_batch(number)
         batch = self._completed(file, batch)

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from streamreg.errors import InputError, Remedy
+from streamreg.sources.tables.levels import numbers_of_levels
 from streamreg.sources.tables.survey import numbers_of, place, texts_of, vectors
 from streamreg.sources.tables.values import loses_digits
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 # rows that are written column by column while they are in the processor's cache
 _TILE_ROWS = 512
-_TRUTHS = {"true", "false"}
 
 
 class Decoder:
@@ -80,11 +79,7 @@ class Decoder:
 
     def _codes(self, feature: Feature, texts: pa.Array) -> NDArray[np.int32]:
         """Return the numbers of levels (n,), -1 for texts that are none."""
-        levels, known = self._levels[feature.name], feature.levels or ()
-        if {text.lower() for text in known} <= _TRUTHS:
-            # pandas writes True to CSV, Arrow true
-            texts, levels = pc.utf8_lower(texts), pc.utf8_lower(levels)
-        codes = pc.index_in(texts, value_set=levels)
+        codes = numbers_of_levels(texts, self._levels[feature.name])
         numbers: NDArray[np.int32] = codes.fill_null(-1).to_numpy(zero_copy_only=False)
         return numbers
 

@@ -56,10 +56,11 @@ class FileSet:
         """The columns that names of folders hold, as in ``year=2020/``."""
         return list(self.partition_values[0]) if self.partition_values else []
 
-    def require_unchanged(self) -> None:
-        """Raise ``DataCorruptionError`` if a file has changed since it was opened."""
-        for path, known in zip(self.paths, self._stamps, strict=True):
-            if _stamp(path) != known:
+    def require_unchanged(self, number: int | None = None) -> None:
+        """Raise ``DataCorruptionError`` if a file, or that ``number``, changed since it was opened."""
+        for at in range(len(self.paths)) if number is None else (number,):
+            path = self.paths[at]
+            if _stamp(path) != self._stamps[at]:
                 raise DataCorruptionError(
                     f"{path} changed since it was first read. Start again when nothing writes to it"
                 )
@@ -131,7 +132,9 @@ def find_files(path: str) -> FileSet:
             "it into the command and name /dev/stdin as the table"
         )
     here = Path(path)
-    if here.is_dir():
+    with reading(path[:200]):  # a text may be too long for a path
+        is_folder = here.is_dir()
+    if is_folder:
         return _folder(path, here)
     if here.is_file():
         return FileSet(path, _kind(here), [here])

@@ -62,10 +62,13 @@ class FrameStore(Store):
                 return pa.Table.from_pandas(part, preserve_index=False)
             part = self._frame.select(columns).slice(start, stop - start)
             return part if isinstance(part, pa.Table) else pa.table(part)
-        except pa.ArrowException as error:
+        # objects of other types, and integers beyond 64 bits
+        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+            named = f"column {columns[0]!r}" if len(columns) == 1 else "a column"
+            reason = "; ".join(map(str, error.args))
             raise InputError(
-                f"{self.name} has a column of objects that are neither all numbers nor all texts: "
-                f"{error}"
+                f"{self.name} has {named} that Arrow cannot represent ({reason}); make its values "
+                "all numbers or all texts, or drop it"
             ) from error
 
     def _type(self, name: str) -> pa.DataType:

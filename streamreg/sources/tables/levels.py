@@ -5,6 +5,9 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from streamreg.errors import InputError, Remedy
 from streamreg.formatting import count
 
@@ -12,6 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
 _MAX_LEVELS = 1000
+_TRUTHS = pa.array(["true", "false"])
+# programs write one value in several ways: pandas a whole number as 1.0 if the column has a gap,
+# and a date without its time if all are midnight; polars a date with a T
+_SPELLINGS = (
+    (r"^(-?(?:0|[1-9]\d*))\.0+$", r"\1"),
+    (r"^(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)", r"\1 \2"),
+    (r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)\.0+$", r"\1"),
+    (r"^(\d{4}-\d\d-\d\d) 00:00:00$", r"\1"),
+)
 
 
 def require_few(column: str, levels: Collection[str], table: str, n_rows: int) -> None:
@@ -22,6 +34,23 @@ def require_few(column: str, levels: Collection[str], table: str, n_rows: int) -
             f"{count(n_rows, 'row')}; group them, or leave it out with ",
             Remedy("ignore", column),
         )
+
+
+def one_spelling(texts: pa.Array) -> pa.Array:
+    """Return the same text for the same value: 1.0 is 1, True is true, a date has no midnight."""
+    for pattern, replacement in _SPELLINGS:
+        texts = pc.replace_substring_regex(texts, pattern, replacement)
+    lower = pc.ascii_lower(texts)
+    return pc.if_else(pc.is_in(lower, value_set=_TRUTHS), lower, texts)
+
+
+def numbers_of_levels(texts: pa.Array, levels: pa.Array) -> pa.Array:
+    """Return the numbers of the levels (n,), null for texts that are none in any spelling."""
+    numbers = pc.index_in(texts, value_set=levels)
+    if numbers.null_count == texts.null_count:
+        return numbers
+    others = pc.index_in(one_spelling(texts), value_set=one_spelling(levels))
+    return pc.coalesce(numbers, others)
 
 
 def in_order(levels: Iterable[str]) -> tuple[str, ...]:

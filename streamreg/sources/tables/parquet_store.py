@@ -80,6 +80,8 @@ class ParquetStore(Store):
         """Return the open file and the batches of a row group, of ``rows`` rows each."""
         group = self._groups[part]
         path = self._files.paths[group.file]
+        # another file may have other rows than those that are expected
+        self._files.require_unchanged(group.file)
         # by default pyarrow buffers a row group, which may be the whole file
         file = parquet.ParquetFile(
             path, pre_buffer=False, buffer_size=64 * KIB, page_checksum_verification=True

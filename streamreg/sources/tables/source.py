@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from streamreg.errors import InputError, Remedy
+from streamreg.errors import InputError, PythonOnly, Remedy
 from streamreg.formatting import MIB
 from streamreg.sources.base import ArrayGroup, Kind, Reader, RowGrid, RowSource
 from streamreg.sources.chunk_reader import RowBuffer
@@ -72,9 +72,11 @@ KIND = Kind(claims, open_rows, open_group)
 
 
 def _is_path(data: object) -> InputError:
+    call = f"pass streamreg.read_table({str(data)!r}, target=…), or, to predict, "
     return InputError(
-        f"{data} is a table: pass streamreg.read_table({str(data)!r}, target=…), or, to predict, "
-        "read_table(…, like=model)"
+        f"{data} is a table: ",
+        PythonOnly(f"{call}read_table(…, like=model); or "),
+        "write it as a data set with `streamreg ingest`",
     )
 
 

@@ -12,7 +12,7 @@ from pyarrow import types
 
 from streamreg.errors import InputError, Message, Remedy
 from streamreg.formatting import MIB, count
-from streamreg.sources.tables.levels import in_order, require_few
+from streamreg.sources.tables.levels import in_order, one_spelling, require_few
 from streamreg.sources.tables.roles import IGNORE_COLUMN, MAX_NAMED, infinite_values
 from streamreg.sources.tables.values import (
     NotNumbersError,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from streamreg.sources.tables.store import Store
 
 BATCH_NBYTES = 2 * MIB
+_FIRST_LISTS = 64
 
 
 class Survey(NamedTuple):
@@ -84,7 +85,7 @@ def survey(  # noqa: C901  (each column is looked at in one loop)
         complete = ~missing.any(axis=1)
         for name, found in texts.items():
             counted = found.filter(pa.array(complete)) if drop_missing else found.drop_null()
-            levels[name].update(counted.unique().to_pylist())
+            levels[name].update(one_spelling(counted.unique()).to_pylist())
         new = (n_missing == 0) & missing.any(axis=0)
         first_missing[new] = n_rows + missing[:, new].argmax(axis=0)
         n_missing += missing.sum(axis=0)
@@ -132,7 +133,8 @@ def width_of(store: Store, name: str) -> int:
     kind = store.schema.field(name).type
     if types.is_fixed_size_list(kind):
         return int(kind.list_size)
-    for batch in batches(store, [name]):
+    # few at a time, because lists of unknown length may be long
+    for batch in _pieces(store, [name], _FIRST_LISTS):
         values = batch.column(0).drop_null()
         if len(values):
             return len(values[0])
@@ -143,7 +145,12 @@ def width_of(store: Store, name: str) -> int:
 
 def batches(store: Store, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """Yield all rows of some columns, some MiB at a time."""
-    step = max(1, BATCH_NBYTES // (8 * len(columns)))
+    lists = [name for name in columns if is_vector(store.schema.field(name).type)]
+    n_numbers = len(columns) + sum(width_of(store, name) for name in lists)
+    yield from _pieces(store, columns, max(1, BATCH_NBYTES // (8 * n_numbers)))
+
+
+def _pieces(store: Store, columns: Sequence[str], step: int) -> Iterator[pa.RecordBatch]:
     bounds = store.pieces(step)
     with closing(store.select(columns, step)) as selection:
         for start, stop in pairwise(bounds):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeGuard
 
 from streamreg.errors import InputError, Message, Remedy, Verbatim, warn
 from streamreg.formatting import count
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from streamreg.sources.tables.text_format import TextFormat
 
 
-def is_path(data: object) -> bool:
+def is_path(data: object) -> TypeGuard[str | os.PathLike[str]]:
     """Whether a table is given by its path."""
     return isinstance(data, str | os.PathLike)
 
@@ -166,7 +166,14 @@ def open_like(
 def _open_rows(data: object, text_format: TextFormat) -> Store | TextFiles:
     if is_frame(data):
         return FrameStore(data)
-    files = find_files(str(data))
+    if not is_path(data):
+        kind = type(data)
+        raise InputError(
+            f"the table is a {kind.__module__.partition('.')[0]}.{kind.__name__}; pass a path, or "
+            "a data frame of pandas, polars or pyarrow. Collect what is lazy, or write it as "
+            "Parquet"
+        )
+    files = find_files(os.fspath(data))
     if files.kind == "text":
         return TextFiles.open(files, text_format)
     return ParquetStore(files) if files.kind == "parquet" else ArrowStore(files)

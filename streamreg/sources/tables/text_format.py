@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 USUAL_MISSING = ("NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "<NA>")
 # pyarrow compares texts with their spaces, so marks with up to this many on each side are listed
 _MOST_SPACES = 4
+# a number may be written with up to this many zeros after its point
+_MOST_ZEROS = 6
+_WHOLE = re.compile(r"([+-]?\d+)([.,]0*)?")
 _NAMED_DELIMITERS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "space": " "}
 
 
@@ -65,7 +69,10 @@ class TextFormat:
         return cls(delimiter, "," if decimal == "," else ".", encoding, marks)
 
     def null_values(self) -> list[str]:
-        """Return the texts that pyarrow shall read as null."""
+        """Return the texts that pyarrow shall read as null; a mark -999 is also -999.0."""
         marks = ["", *(USUAL_MISSING if self.missing is None else self.missing)]
+        wholes = [match[1] for match in map(_WHOLE.fullmatch, marks) if match]
+        ends = ["", *(self.decimal + "0" * zeros for zeros in range(_MOST_ZEROS + 1))]
+        marks += [whole + end for whole in wholes for end in ends]
         spaces = [" " * n for n in range(_MOST_SPACES + 1)]
         return [before + mark + after for mark in marks for before in spaces for after in spaces]

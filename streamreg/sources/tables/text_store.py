@@ -24,7 +24,7 @@ from streamreg.formatting import MIB
 from streamreg.signals import uninterrupted
 from streamreg.sources.tables.arrow_store import ArrowStore
 from streamreg.sources.tables.files import FileSet, NamelessFile, reading, require_names
-from streamreg.sources.tables.levels import require_few
+from streamreg.sources.tables.levels import one_spelling, require_few
 from streamreg.sources.tables.paths import compression_of, is_table_file
 from streamreg.sources.tables.roles import infinite_values
 from streamreg.sources.tables.text_format import USUAL_MISSING
@@ -241,10 +241,11 @@ class _Spool:
     def _encoded(self, name: str, texts: pa.Array) -> pa.Array:
         known = self._codes[name]
         encoded = texts.dictionary_encode()
-        for text in encoded.dictionary.to_pylist():
-            known.setdefault(text, len(known))
+        levels = one_spelling(encoded.dictionary).to_pylist()
+        for level in levels:
+            known.setdefault(level, len(known))
         require_few(name, known, self._text.files.name, self._n_rows + len(texts))
-        new = [known[text] for text in encoded.dictionary.to_pylist()]
+        new = [known[level] for level in levels]
         return pa.array(new, pa.int32()).take(encoded.indices)
 
     def _not_numbers(self, refused: dict[str, tuple[str, int]]) -> InputError:

@@ -91,7 +91,8 @@ def as_floats(column: pa.Array) -> Float64:
 def as_texts(column: pa.Array) -> pa.Array:
     """Return values as texts; null and NaN are null. Raises ``pa.ArrowException``."""
     if types.is_dictionary(column.type):
-        column = column.dictionary_decode()
+        # only the categories are cast, because pyarrow cannot take from polars' views of texts
+        return as_texts(column.dictionary).take(column.indices)
     if types.is_floating(column.type):
         missing = pc.is_null(column, nan_is_null=True)
         return pc.if_else(missing, pa.scalar(None, pa.string()), column.cast(pa.string()))

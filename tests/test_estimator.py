@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn.linear_model
+import zarr
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.metrics import r2_score, root_mean_squared_error
@@ -80,10 +81,24 @@ def test_attributes_are_those_of_scikit_learns(solver, targets, fit_intercept, w
     assert ours.peak_memory_ >= 0
 
 
-def test_one_column_of_y_is_one_target(X, y):
-    model = LinearRegression().fit(X, y[:, None])
-    assert model.coef_.shape == (4,)
-    assert model.predict(X).shape == (300,)
+@pytest.mark.parametrize("kind", ["numpy", "pandas", "zarr"])
+def test_y_of_one_column_has_the_shapes_of_sklearn(kind, X, y, tmp_path):
+    column = y[:, None]
+    if kind == "zarr":
+        zarr.create_array(tmp_path / "y.zarr", data=column)
+    data = {"numpy": column, "pandas": pd.DataFrame(column), "zarr": str(tmp_path / "y.zarr")}
+    model = LinearRegression(cov_type="nonrobust").fit(X, data[kind])
+    theirs = sklearn.linear_model.LinearRegression().fit(X, column)
+    assert model.intercept_.shape == theirs.intercept_.shape
+    assert model.digits_.shape == model.coef_.shape
+    assert model.conf_int().shape == (1, 5, 2)
+    model.save(tmp_path / "m.json")
+    for each in (model, streamreg.load(tmp_path / "m.json")):
+        np.testing.assert_allclose(each.coef_, theirs.coef_, rtol=1e-10)
+        np.testing.assert_allclose(each.predict(X), theirs.predict(X), rtol=1e-10)
+    model.predict(X, out=tmp_path / "p.zarr")
+    assert zarr.open_array(tmp_path / "p.zarr").shape == (300, 1)
+    assert model.score(X, data[kind]) == pytest.approx(theirs.score(X, column), abs=1e-12)
 
 
 def test_clone_and_parameters(X, y):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -161,10 +162,8 @@ def refuse_with_like(**options: object) -> None:
 
 
 def _names(parameter: str, given: str | Sequence[str] | None) -> tuple[str, ...]:
-    try:
-        names = (given,) if isinstance(given, str) else tuple(() if given is None else given)
-    except TypeError:
-        names = (given,)
+    is_list = isinstance(given, Iterable) and not isinstance(given, str)
+    names: tuple[Any, ...] = tuple(given or ()) if is_list or given is None else (given,)
     if not all(isinstance(name, str) for name in names):
         raise InputError(
             Parameter(parameter), f" must be the name of a column, or a list of names: {given!r}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -98,19 +99,14 @@ def frame_rows(data: Any, name: str) -> FrameRows | Array:  # noqa: ANN401  (of 
     """
     if type(data).__module__.partition(".")[0] == "pandas":
         # an array of pandas' own types, or an index
-        return _of_pandas(data if hasattr(data, "iloc") else _series(data), name)
+        is_known = hasattr(data, "iloc")
+        return _of_pandas(data if is_known else sys.modules["pandas"].Series(data), name)
     if not (hasattr(data, "shape") or hasattr(data, "chunks")):
         raise InputError(
             f"{name} is a {type(data).__name__} of {type(data).__module__.partition('.')[0]}, "
             "which has no rows yet: collect it, or read it into a table"
         )
     return _of_arrow(data, name)
-
-
-def _series(data: Any) -> Any:  # noqa: ANN401
-    import pandas as pd  # noqa: PLC0415  (imported already, because ``data`` is pandas')
-
-    return pd.Series(data)
 
 
 def _of_pandas(data: Any, name: str) -> FrameRows | Array:  # noqa: ANN401

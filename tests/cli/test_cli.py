@@ -1,6 +1,7 @@
 """The command line: its output, its exit codes and its files."""
 
 import inspect
+import io
 import json
 import os
 import re
@@ -280,6 +281,22 @@ def test_an_error_and_its_notes_are_sentences_with_one_full_stop_each():
     assert show.text_of(ended) == "Raise it."
     ended.add_note("A note")
     assert show.text_of(ended) == "Raise it. A note"
+
+
+def test_help_is_shown_in_an_encoding_that_lacks_its_marks(tmp_path):
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = run_in_process("fit", "--help", cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "when ||" in done.stdout
+
+
+def test_marks_that_the_encoding_of_the_output_lacks_are_replaced(monkeypatch):
+    output = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr(sys, "stdout", output)
+    show.write_in_any_encoding()
+    show.write("größe ²: 2 → 1 ─ 3 × 4 … ᵀ")  # noqa: RUF001
+    output.flush()
+    assert output.buffer.getvalue().decode("latin-1") == "größe ²: 2 -> 1 - 3 × 4 ... ?\n"  # noqa: RUF001
 
 
 @pytest.mark.parametrize("command", ["demo", "ingest", "info", "predict", "score"])

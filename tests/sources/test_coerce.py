@@ -7,6 +7,7 @@ import warnings
 import dask.array as da
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import scipy.sparse
 
@@ -29,8 +30,29 @@ REFUSED = {
     "categories": (frame(pd.Categorical(["u", "v"] * 10)), r"column 'a' .* category.*get_dummies"),
     "texts": (frame(["u", "v"] * 10), r"column 'a' of X has objects .*: 'u'"),
     "periods": (frame(pd.period_range("2020", periods=20, freq="D")), "X has objects that"),
+    "lazy": (pl.LazyFrame({"a": VALUES[:, 0]}), "X is a LazyFrame of polars.* collect it"),
+    "wide integers": (
+        pl.DataFrame({"a": range(20)}, schema={"a": pl.Int128}),
+        "X has a column that Arrow cannot represent",
+    ),
     "complex": (frame(VALUES[:, 0] * 1j), "column 'a' of X has dtype complex128"),
     "half named": (pd.DataFrame(VALUES, columns=["a", 1]), "Feature names are only supported"),
+    "date objects": (
+        frame([np.datetime64("2020-01-01")] * 20),
+        "column 'a' of X has dtype datetime",
+    ),
+    "dates among objects": (
+        frame(np.array([1.0, np.datetime64("2020-01-01")] * 10, object)),
+        r"column 'a' of X has objects .*2020-01-01.* in row 1 is a date",
+    ),
+    "durations among objects": (
+        np.array([[1.0, np.timedelta64(k, "s")] for k in range(20)], object),
+        r"X has objects .*timedelta64\(0,'s'\) in row 0 is a date or a duration; drop it",
+    ),
+    "timestamps among objects": (
+        frame(np.array([1.0, pd.Timestamp("2020")] * 10, object)),
+        "column 'a' of X has objects .* in row 1 is a date",
+    ),
     "objects": (np.array([[object()] * 2] * 20), "X has objects that are not numbers"),
     "ragged": ([[1.0], [1.0, 2.0]], "X cannot be made an array"),
     "huge": ([[10**400]] * 20, "X has objects that are not numbers: int too large"),
@@ -129,6 +151,11 @@ def test_integers_of_y_that_a_conversion_rounds_give_one_warning(y):
     with pytest.warns(streamreg.DataWarning, match=r"^y holds integers beyond 2\^53") as caught:
         LinearRegression().fit(VALUES, y)
     assert len(caught) == 1
+
+
+@pytest.mark.parametrize("y", [pd.array(Y, dtype="Float64"), pd.Index(Y), pl.Series(Y)])
+def test_y_may_be_a_column_of_any_library(y):
+    np.testing.assert_allclose(LinearRegression().fit(VALUES, y).coef_, [1, -2], rtol=1e-12)
 
 
 def test_a_path_of_bytes_is_refused():

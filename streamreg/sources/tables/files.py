@@ -57,7 +57,10 @@ class FileSet:
         return list(self.partition_values[0]) if self.partition_values else []
 
     def require_unchanged(self, number: int | None = None) -> None:
-        """Raise ``DataCorruptionError`` if a file, or that ``number``, changed since it was opened."""
+        """Raise ``DataCorruptionError`` if a file has changed since it was opened.
+
+        With ``number``, only this file is looked at.
+        """
         for at in range(len(self.paths)) if number is None else (number,):
             path = self.paths[at]
             if _stamp(path) != self._stamps[at]:

@@ -241,7 +241,10 @@ class _Spool:
     def _encoded(self, name: str, texts: pa.Array) -> pa.Array:
         known = self._codes[name]
         encoded = texts.dictionary_encode()
-        levels = one_spelling(encoded.dictionary).to_pylist()
+        written = encoded.dictionary
+        if self._text.format.decimal == ",":
+            written = pc.replace_substring_regex(written, r"^(-?\d+),(\d+)$", r"\1.\2")
+        levels = one_spelling(written).to_pylist()
         for level in levels:
             known.setdefault(level, len(known))
         require_few(name, known, self._text.files.name, self._n_rows + len(texts))

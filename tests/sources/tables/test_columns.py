@@ -2,6 +2,7 @@
 
 import os
 import threading
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,8 @@ from sklearn.linear_model import LinearRegression as Sklearn
 
 import streamreg
 from streamreg.errors import DataCorruptionError, DataWarning, InputError
+from streamreg.sources.tables.frame_store import FrameStore
+from streamreg.sources.tables.survey import BATCH_NBYTES, batches, width_of
 
 N = 60
 RNG = np.random.default_rng(0)
@@ -178,12 +181,121 @@ def test_all_columns_of_text_and_categories_are_encoded_if_asked(ending, tmp_pat
     assert table.schema.feature_names == ("a", "b", "c=q", "c=r", "t=v")
 
 
-def test_a_file_that_changes_during_a_fit_is_noticed(tmp_path):
-    FRAME.to_parquet(tmp_path / "t.parquet")
-    table = streamreg.read_table(tmp_path / "t.parquet", target="y")
-    FRAME.assign(a=1.5, z=2).to_parquet(tmp_path / "t.parquet")
-    with pytest.raises((DataCorruptionError, InputError)):
-        streamreg.LinearRegression().fit(table)
+def test_categories_with_views_of_texts_are_encoded():
+    # polars gives such categories to Arrow
+    texts = pa.array(["p", "q", None], pa.string_view())
+    codes = pa.array([0, 1, 2, 1] * 15, pa.uint8())
+    column = pa.DictionaryArray.from_arrays(codes, texts)
+    table = pa.table({"c": column, "a": FRAME.a, "y": FRAME.y})
+    opened = streamreg.read_table(table, target="y", one_hot="auto", drop_missing=True)
+    assert opened.schema.feature_names == ("c=q", "a")
+    with pytest.warns(DataWarning, match="15 of 60 rows"):
+        model = streamreg.LinearRegression().fit(opened)
+    kept = np.tile([True, True, False, True], 15)
+    X = np.column_stack([np.tile([0, 1, 0, 1], 15), FRAME.a])[kept]
+    np.testing.assert_allclose(model.coef_, Sklearn().fit(X, FRAME.y[kept]).coef_)
+
+
+SPELLINGS = {
+    "a gap in a column of integers": (["1", "2"], ["1.0", "2.00"], [1.0, 2.0]),
+    "truths of Arrow and pandas": (["false", "true"], ["False", "TRUE"], [False, True]),
+    "dates": (["2020-01-01", "2020-01-02"], ["2020-01-01T00:00:00.000", "2020-01-02 00:00:00"],
+              pd.to_datetime(["2020-01-01", "2020-01-02"])),
+    "times": (["2020-01-01 10:30:00", "2020-01-02"],
+              ["2020-01-01T10:30:00.000", "2020-01-02T00:00:00"],
+              pd.to_datetime(["2020-01-01 10:30", "2020-01-02"])),
+    "no number": (["01", "1.10"], ["01", "1.10"], ["01", "1.10"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SPELLINGS)
+def test_a_level_is_one_level_in_all_its_spellings(kind, tmp_path):
+    levels, otherwise, values = SPELLINGS[kind]
+    for name, texts in (("t/1.csv", levels), ("t/2.csv", otherwise)):
+        (tmp_path / "t").mkdir(exist_ok=True)
+        rows = [f"{texts[k % 2]},{k},{k % 4}\n" for k in range(8)]
+        (tmp_path / name).write_text("".join(["c,x,y\n", *rows]))
+    table = streamreg.read_table(tmp_path / "t", target="y", one_hot="c")
+    known = tuple(dict.fromkeys(levels))
+    assert table.schema.features[0].levels == known
+    frame = pd.DataFrame({"c": values, "x": [0, 1], "y": [0, 1]})
+    assert streamreg.read_table(frame, target="y", one_hot="c").schema.features[0].levels == known
+    model = streamreg.LinearRegression().fit(table)
+    for new in (tmp_path / "t" / "2.csv", frame):
+        predicted = model.predict(streamreg.read_table(new, like=model))[:2]
+        np.testing.assert_array_equal(predicted, model.predict(table)[:2])
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".feather"])
+@pytest.mark.parametrize("rows", [N, N // 2])
+def test_a_file_that_changes_after_it_was_opened_is_noticed(ending, rows, tmp_path):
+    path = tmp_path / f"t{ending}"
+    write = pd.DataFrame.to_parquet if ending == ".parquet" else pd.DataFrame.to_feather
+    write(FRAME, path)
+    table = streamreg.read_table(path, target="y")
+    model = streamreg.LinearRegression().fit(table)
+    write(FRAME.assign(a=1.5, z=2)[:rows], path)
+    for use in (streamreg.LinearRegression().fit, model.predict, model.score):
+        with pytest.raises(DataCorruptionError, match="changed since it was first read"):
+            use(table)
+
+
+class Recorded(FrameStore):
+    """A frame that keeps how many rows are asked for at once."""
+
+    def __init__(self, frame):
+        super().__init__(frame)
+        self.piece_rows = []
+
+    def select(self, columns, piece_rows):
+        self.piece_rows.append(piece_rows)
+        return super().select(columns, piece_rows)
+
+
+def test_long_lists_are_surveyed_a_few_at_a_time():
+    n, width = 20_000, 100
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(RNG.normal(size=n * width)), width)
+    store = Recorded(pa.table({"e": lists.cast(pa.list_(pa.float64())), "y": np.arange(n)}))
+    assert width_of(store, "e") == width
+    assert sum(map(len, batches(store, ["e", "y"]))) == n
+    assert max(store.piece_rows) * 8 * width <= BATCH_NBYTES
+
+
+def test_a_block_of_a_frame_is_made_without_a_copy_of_the_frame():
+    frame = pd.DataFrame(RNG.normal(size=(100_000, 20)), columns=[f"x{k}" for k in range(20)])
+    store = streamreg.read_table(frame, target="x0").store
+    tracemalloc.start()
+    store.rows(store.schema.names, 500, 1500)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # a block takes 160 kB, the frame 16 MB
+    assert peak < 1e6
+
+
+NO_TABLES = {
+    "array": (FRAME.to_numpy(), "the table is a numpy.ndarray; pass a path, or a data frame"),
+    "dictionary": ({"a": [1.0], "y": [2.0]}, "the table is a builtins.dict"),
+    "series": (FRAME.a, "the table is a pandas.Series"),
+    "reader": (pa.table(FRAME).to_reader(), "the table is a pyarrow.RecordBatchReader"),
+    "long text": ("x" * 5000, "xxx cannot be read: .*name too long"),
+    "sparse": (FRAME.astype({"a": "Sparse[float]"}), "has column 'a' that Arrow cannot represent"),
+    "complex": (FRAME.assign(a=FRAME.a * 1j), "has column 'a' that Arrow cannot represent"),
+    "huge": (FRAME.assign(a=[10**30] * N), "has column 'a' that Arrow cannot represent"),
+    "mixed": (FRAME.assign(a=["p", 1] * 30), "has column 'a' that Arrow cannot represent"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_TABLES)
+def test_what_is_no_table_is_refused_in_a_sentence(kind):
+    data, message = NO_TABLES[kind]
+    with pytest.raises(InputError, match=message):
+        streamreg.read_table(data, target="y")
+
+
+@pytest.mark.parametrize("names", [3, ["a", 3], [None]])
+def test_names_of_columns_must_be_texts(names):
+    with pytest.raises(InputError, match="target must be the name of a column, or a list"):
+        streamreg.read_table(FRAME, target=names)
 
 
 def test_large_row_groups_are_decoded_in_pieces_that_threads_share(tmp_path):

@@ -138,3 +138,11 @@ def test_nothing_is_left_in_the_folder_of_temporary_files(tmp_path, monkeypatch)
     table = streamreg.read_table(write(tmp_path / "t.csv", "a,y\n1,2\n4,5\n"), target="y")
     assert list(folder.iterdir()) == []
     assert streamreg.LinearRegression().fit(table).coef_ == pytest.approx([1])
+
+
+@pytest.mark.parametrize("text", ["-999", "-999.0", " -999.00 ", "-999."])
+def test_a_number_that_means_a_missing_value_may_have_zeros_after_its_point(text, tmp_path, out):
+    table = write(tmp_path / "t.csv", f'a,y\n1,2\n{text},4\n"-999",5\n')
+    text_format = TextFormat.parse(missing=["-999"])
+    # a quoted text never means a missing value
+    assert values_of(table, out, text_format, drop_missing=True).tolist() == [[1], [-999]]

@@ -122,7 +122,7 @@ class LinearRegression(InferenceAttributes, MultiOutputMixin, RegressorMixin, Ba
     Attributes
     ----------
     coef_, intercept_
-        (D,) and float, or (K, D) and (K,) for y of shape (N, K).
+        (D,) and float, or (K, D) and (K,) for y of shape (N, K), also if K = 1.
     n_features_in_, feature_names_in_
         D, and the names of the columns where they are known.
     n_iter_

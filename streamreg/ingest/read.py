@@ -54,7 +54,8 @@ def read_table(
         The columns of y.
     one_hot
         Columns to turn into 0/1 columns, one for each level but the first in sorted order;
-        ``"auto"``: all columns of text and categories.
+        ``"auto"``: all columns of text and categories. 1.0 and 1 are one level, as are True and
+        true, and a date with and without midnight.
     ignore, keep
         Columns to leave out; and to use, though they are the index of a frame, or only count rows.
     weight

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,9 @@ from streamreg.sources.tables.store import Selection, Store
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-# rows from which types are taken; a frame tells the types of all its rows
+# rows from which types are taken; a frame tells the types of all its rows, but of objects
 _SAMPLE = 1
+_OBJECTS = 1 << 16
 
 
 def package_of(data: object) -> str:
@@ -44,24 +46,43 @@ class FrameStore(Store):
         if not all(isinstance(each, str) for each in names):
             raise InputError(f"the names of the columns of {name} are not all texts; rename them")
         require_names(name, names)
-        # of objects, the types of all rows count
         self.schema = pa.schema([(each, self._type(each)) for each in names])
 
     def select(self, columns: Sequence[str], piece_rows: int) -> Selection:  # noqa: ARG002
         return _FrameSelection(self, list(columns))
 
     def selection_nbytes(self, columns: Sequence[str], piece_rows: int) -> tuple[int, int]:
-        return 4 * 8 * piece_rows * len(columns), 0
+        return 4 * 8 * min(piece_rows, self.n_rows) * len(columns), 0
 
     def rows(self, columns: list[str], start: int, stop: int) -> pa.Table:
         """Return some rows as a table of Arrow."""
+        with self._representing(columns):
+            kinds = pa.schema([self.schema.field(name) for name in columns])
+            return self._rows(columns, start, stop, kinds)
+
+    def _rows(self, columns: list[str], start: int, stop: int, kinds: Any = None) -> pa.Table:  # noqa: ANN401
+        if package_of(self._frame) == "pandas":
+            # rows first: a selection of columns is a copy
+            part = self._frame.iloc[start:stop][columns]
+            return pa.Table.from_pandas(part, kinds, preserve_index=False)
+        part = self._frame.select(columns).slice(start, stop - start)
+        return part if isinstance(part, pa.Table) else pa.table(part)
+
+    def _type(self, name: str) -> pa.DataType:
+        n_rows = len(self._frame)
+        is_objects = package_of(self._frame) == "pandas" and self._frame[name].dtype.kind == "O"
+        # of objects, the types of all rows count
+        last, step = (n_rows, _OBJECTS) if is_objects else (min(_SAMPLE, n_rows), _SAMPLE)
+        with self._representing([name]):
+            starts = range(0, max(last, 1), step)
+            schemas = [self._rows([name], at, min(at + step, last)).schema for at in starts]
+            return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+
+    @contextmanager
+    def _representing(self, columns: list[str]) -> Iterator[None]:
+        """Turn errors of a conversion to Arrow into an ``InputError``."""
         try:
-            if package_of(self._frame) == "pandas":
-                # rows first: a selection of columns is a copy
-                part = self._frame.iloc[start:stop][columns]
-                return pa.Table.from_pandas(part, preserve_index=False)
-            part = self._frame.select(columns).slice(start, stop - start)
-            return part if isinstance(part, pa.Table) else pa.table(part)
+            yield
         # objects of other types, and integers beyond 64 bits
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
             named = f"column {columns[0]!r}" if len(columns) == 1 else "a column"
@@ -70,13 +91,6 @@ class FrameStore(Store):
                 f"{self.name} has {named} that Arrow cannot represent ({reason}); make its values "
                 "all numbers or all texts, or drop it"
             ) from error
-
-    def _type(self, name: str) -> pa.DataType:
-        if package_of(self._frame) == "pandas" and self._frame[name].dtype.kind == "O":
-            stop = len(self._frame)
-        else:
-            stop = min(_SAMPLE, len(self._frame))
-        return self.rows([name], 0, stop).schema.field(0).type
 
 
 @dataclass(eq=False)

@@ -187,6 +187,8 @@ def vectors(store: Store, name: str, column: pa.Array, width: int, start: int) -
             "out with ",
             Remedy("ignore", name),
         )
+    if valid.all():
+        return values.reshape(-1, width)
     out = np.full((len(column), width), np.nan)
     out[valid] = values.reshape(-1, width)
     return out

@@ -3,6 +3,7 @@
 import os
 import threading
 import tracemalloc
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -203,7 +204,7 @@ SPELLINGS = {
               pd.to_datetime(["2020-01-01", "2020-01-02"])),
     "times": (["2020-01-01 10:30:00", "2020-01-02"],
               ["2020-01-01T10:30:00.000", "2020-01-02T00:00:00"],
-              pd.to_datetime(["2020-01-01 10:30", "2020-01-02"])),
+              pd.to_datetime(["2020-01-01 10:30", "2020-01-02 00:00"])),
     "no number": (["01", "1.10"], ["01", "1.10"], ["01", "1.10"]),
 }  # fmt: skip
 
@@ -272,6 +273,33 @@ def test_a_block_of_a_frame_is_made_without_a_copy_of_the_frame():
     assert peak < 1e6
 
 
+# pieces of a frame's objects are converted apart, each with the values that it has
+LATE = {
+    "texts": ([None] * 70_000 + ["p", "q"] * 100, ("c=q",)),
+    "floats": ([1] * 70_000 + [2.5, None] * 100, ("c",)),
+    "lists": ([None] * 70_000 + [[1.0, 2.0], [3.0, 5.0], [2.0, 9.0]] * 100, ("c[0]", "c[1]")),
+    "decimals": ([Decimal(1)] * 70_000 + [Decimal("1.25"), None] * 100, ("c",)),
+}
+
+
+@pytest.mark.parametrize("kind", LATE)
+def test_the_type_of_a_column_of_objects_is_that_of_all_its_rows(kind):
+    objects, names = LATE[kind]
+    column = pd.Series(objects, dtype=object)
+    frame = pd.DataFrame({"c": column, "y": np.arange(len(column)) % 7.0})
+    one_hot = ["c"] if kind == "texts" else []
+    table = streamreg.read_table(frame, target="y", one_hot=one_hot, drop_missing=True)
+    assert table.schema.feature_names == names
+    with pytest.warns(DataWarning, match="hold NaN or inf"):
+        model = streamreg.LinearRegression().fit(table)
+    kept = frame.dropna()
+    X = {"texts": kept.c == "q", "lists": kept.c.map(np.array)}.get(kind, kept.c)
+    X = np.vstack(X.to_numpy()).astype(float)
+    expected = np.linalg.lstsq(np.column_stack([np.ones(len(X)), X]), kept.y, rcond=None)[0]
+    np.testing.assert_allclose(model.predict(table)[frame.c.notna()][:9],
+                               expected[0] + X[:9] @ expected[1:], rtol=1e-9)  # fmt: skip
+
+
 NO_TABLES = {
     "array": (FRAME.to_numpy(), "the table is a numpy.ndarray; pass a path, or a data frame"),
     "dictionary": ({"a": [1.0], "y": [2.0]}, "the table is a builtins.dict"),
@@ -281,6 +309,10 @@ NO_TABLES = {
     "sparse": (FRAME.astype({"a": "Sparse[float]"}), "has column 'a' that Arrow cannot represent"),
     "complex": (FRAME.assign(a=FRAME.a * 1j), "has column 'a' that Arrow cannot represent"),
     "huge": (FRAME.assign(a=[10**30] * N), "has column 'a' that Arrow cannot represent"),
+    "mixed late": (
+        pd.DataFrame({"a": [1] * 70_000 + ["p"], "y": 0.0}),
+        "has column 'a' that Arrow cannot represent",
+    ),
     "mixed": (FRAME.assign(a=["p", 1] * 30), "has column 'a' that Arrow cannot represent"),
 }
 

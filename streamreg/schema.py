@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 VERSION = 1
-_MOST_LEVELS = 1_000
+MOST_LEVELS = 1_000
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _feature(document: object) -> Feature:
         raise ValueError(f"a column of its schema has the name {name!r}")  # noqa: TRY004
     if levels is not None:
         levels = _texts(levels, f"levels of {name!r}")
-        if not 1 <= len(levels) <= _MOST_LEVELS or len(set(levels)) < len(levels):
+        if not 1 <= len(levels) <= MOST_LEVELS or len(set(levels)) < len(levels):
             raise ValueError(f"column {name!r} of its schema has no distinct levels")
     if width is not None and not (type(width) is int and width >= 1 and levels is None):
         raise ValueError(f"column {name!r} of its schema has width {width!r}")

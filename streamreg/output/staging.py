@@ -69,7 +69,7 @@ def require_apart(
         written = () if "://" in local else (target, partial)
         if any(path == read or path in read.parents or read in path.parents for path in written):
             raise InputError(
-                f"output {text} would overwrite the input {source}: they are one folder, "
+                f"output {text} would overwrite the input {source}: they are one, "
                 "or one is inside the other; choose another name"
             )
 

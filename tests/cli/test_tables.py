@@ -70,6 +70,13 @@ def test_a_report_reads_raw_rows_by_the_schema_of_the_model(tmp_path):
     assert np.ravel(json.loads(done.stdout)["r2"]) == pytest.approx([expected], abs=1e-12)
 
 
+def test_a_table_that_is_no_data_set_is_refused_in_words_of_the_command_line(tmp_path):
+    (tmp_path / "t.csv").write_text("x,y\n1,2\n")
+    for arguments in (["info", "t.csv"], ["fit", "--x", "t.csv", "--y", "t.csv"]):
+        done = run(*arguments, cwd=tmp_path, code=2)
+        assert "t.csv is a table: write it as a data set with `streamreg ingest`" in done.stderr
+
+
 def test_ingest_like_a_data_set_or_a_model(tmp_path):
     train = pd.DataFrame({"x": [1.5, 2, 3, 4, 5, 6], "c": list("ABCABC")})
     train["y"] = 2 * train.x + train.c.map({"A": 0, "B": 10, "C": 20})

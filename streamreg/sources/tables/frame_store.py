@@ -35,8 +35,6 @@ def is_frame(data: object) -> bool:
 class FrameStore(Store):
     """A frame; a piece of it is converted at a time."""
 
-    own_columns: dict[str, str]
-
     def __init__(self, frame: Any, name: str = "the frame") -> None:  # noqa: ANN401
         self.name = name
         self.own_columns = {}

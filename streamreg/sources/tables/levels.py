@@ -10,11 +10,11 @@ import pyarrow.compute as pc
 
 from streamreg.errors import InputError, Remedy
 from streamreg.formatting import count
+from streamreg.schema import MOST_LEVELS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-_MAX_LEVELS = 1000
 _TRUTHS = pa.array(["true", "false"])
 # programs write one value in several ways: pandas a whole number as 1.0 if the column has a gap,
 # and a date without its time if all are midnight; polars a date with a T
@@ -28,9 +28,9 @@ _SPELLINGS = (
 
 def require_few(column: str, levels: Collection[str], table: str, n_rows: int) -> None:
     """Refuse a one-hot column with too many levels in the first rows of a table."""
-    if len(levels) > _MAX_LEVELS:
+    if len(levels) > MOST_LEVELS:
         raise InputError(
-            f"column {column} of {table} has more than {_MAX_LEVELS:,} levels in "
+            f"column {column} of {table} has more than {MOST_LEVELS:,} levels in "
             f"{count(n_rows, 'row')}; group them, or leave it out with ",
             Remedy("ignore", column),
         )

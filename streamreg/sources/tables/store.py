@@ -8,9 +8,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from streamreg.formatting import MIB
+from streamreg.sources.tables.values import has_levels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import pyarrow as pa
@@ -19,18 +20,55 @@ if TYPE_CHECKING:
 PIECE_NBYTES = 8 * MIB
 
 
-class Store(ABC):
+class Columns(ABC):
+    """The columns of a table by name; ``parsed`` makes rows of those that are used."""
+
+    # the path of the table
+    name: str
+    # columns that are no data, with the reason
+    own_columns: Mapping[str, str]
+
+    @property
+    @abstractmethod
+    def names(self) -> Sequence[str]:
+        """The names of all columns."""
+
+    def delimiter_for(self, name: str) -> str | None:  # noqa: ARG002
+        """Return the delimiter with which a text file would have a column of this name."""
+        return None
+
+    @abstractmethod
+    def level_columns(self, candidates: Sequence[str]) -> list[str]:
+        """Return the columns that hold texts or categories."""
+
+    @abstractmethod
+    def parsed(
+        self,
+        used: Sequence[str],
+        one_hot: Collection[str],
+        *,
+        folder: Path | None = None,
+        on_rows: Callable[[int], None] = lambda _: None,
+    ) -> Store:
+        """Return the rows of the columns that are ``used``.
+
+        Temporary files are in ``folder``; ``on_rows`` is told of rows that are parsed.
+        """
+
+
+class Store(Columns):
     """Columns of N rows, in parts that can be read by themselves: row groups, or batches.
 
-    ``name`` is the path of the table, ``schema`` the names and types of its columns, ``bounds`` the
-    first row of each part, then N.
+    ``schema`` holds the names and types of the columns, ``bounds`` the first row of each part, then
+    N.
     """
 
-    name: str
     schema: pa.Schema
     bounds: Sequence[int]
-    # columns that are no data, with the reason
-    own_columns: dict[str, str]
+    # whether rows were reported when they were parsed
+    is_parsed: bool = False
+    # columns that only count rows, if that was noticed when they were parsed
+    counters: frozenset[str] | None = None
     # columns in which a number beyond 2**53 was rounded when the table was opened
     rounded: frozenset[str] = frozenset()
     # what row 0 is called, and what that means, for messages
@@ -38,6 +76,24 @@ class Store(ABC):
     rows_meaning: str = "the first row is 0"
     # what to do first if a solver takes many passes
     advice_for_many_passes: str = ""
+
+    @property
+    def names(self) -> Sequence[str]:
+        names: list[str] = self.schema.names
+        return names
+
+    def level_columns(self, candidates: Sequence[str]) -> list[str]:
+        return [name for name in candidates if has_levels(self.schema.field(name).type)]
+
+    def parsed(
+        self,
+        used: Sequence[str],  # noqa: ARG002
+        one_hot: Collection[str],  # noqa: ARG002
+        *,
+        folder: Path | None = None,  # noqa: ARG002
+        on_rows: Callable[[int], None] = lambda _: None,  # noqa: ARG002
+    ) -> Store:
+        return self
 
     @property
     def n_rows(self) -> int:
@@ -56,7 +112,7 @@ class Store(ABC):
         """Return the files of the table."""
         return []
 
-    def require_unchanged(self) -> None:  # noqa: B027  (a frame has no files)
+    def require_unchanged(self) -> None:
         """Raise ``DataCorruptionError`` if a file has changed since it was opened."""
 
     def pieces(self, rows: int) -> tuple[int, ...]:

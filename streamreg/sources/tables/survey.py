@@ -107,6 +107,8 @@ def counting_columns(store: Store, candidates: Sequence[str]) -> list[str]:
 
     A column is read until a row disagrees.
     """
+    if store.counters is not None:
+        return [name for name in candidates if name in store.counters]
     found = []
     for name in candidates:
         if not types.is_integer(store.schema.field(name).type):

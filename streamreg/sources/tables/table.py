@@ -15,15 +15,15 @@ from streamreg.sources.tables.files import find_files
 from streamreg.sources.tables.frame_store import FrameStore, is_frame
 from streamreg.sources.tables.parquet_store import ParquetStore
 from streamreg.sources.tables.survey import Survey, counting_columns, survey, width_of
-from streamreg.sources.tables.text_store import TextFiles, TextStore
-from streamreg.sources.tables.values import describe_type, has_levels, is_number, is_vector
+from streamreg.sources.tables.text_store import TextFiles
+from streamreg.sources.tables.values import describe_type, is_number, is_vector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from streamreg.sources.tables.roles import Request, Roles
-    from streamreg.sources.tables.store import Store
+    from streamreg.sources.tables.store import Columns, Store
     from streamreg.sources.tables.text_format import TextFormat
 
 
@@ -99,28 +99,24 @@ def open_new(
     values that no fit can use are an ``InputError``. A text file is parsed once.
     """
     opening = _Opening(text_format, folder, on_rows)
-    source: Store | TextFiles = _open_rows(data, text_format)
-    name = source.files.name if isinstance(source, TextFiles) else source.name
-    names = source.names if isinstance(source, TextFiles) else source.schema.names
-    request = _with_auto(source, names, request)
-    if isinstance(source, TextFiles):
-        delimiters = map(source.delimiter_for, [*request.named, *request.ignore])
-        delimiter = next((each for each in delimiters if each is not None), None)
-        roles = role.assign(name, names, request, {}, delimiter)
-    else:
-        roles = role.assign(name, names, request, source.own_columns)
-    store = _stored(source, roles, request, opening)
+    columns = _open_columns(data, text_format)
+    names = columns.names
+    request = _with_auto(columns, request)
+    delimiters = map(columns.delimiter_for, [*request.named, *request.ignore])
+    delimiter = next((each for each in delimiters if each is not None), None)
+    roles = role.assign(columns.name, names, request, columns.own_columns, delimiter)
+    store = _stored(columns, roles, request, opening)
     roles = _without_counters(store, roles, request)
     if "" in roles.features and "" not in request.keep:
         raise InputError(
-            f"column {names.index('') + 1} of {name} has no name; name it, use it with ",
+            f"column {names.index('') + 1} of {columns.name} has no name; name it, use it with ",
             Remedy("keep", ""),
             ", or leave it out with ",
             Remedy("ignore", ""),
         )
     _require_types(store, roles, request)
     if roles.left_out:
-        warn(roles.said(name))
+        warn(roles.said(columns.name))
     return _surveyed(store, roles, request, opening, drop_missing=drop_missing, surveys=surveys)
 
 
@@ -141,9 +137,8 @@ def open_like(
     """
     if text_format.missing is None and schema.missing is not None:
         text_format = replace(text_format, missing=schema.missing)
-    source = _open_rows(data, text_format)
-    name = source.files.name if isinstance(source, TextFiles) else source.name
-    names = source.names if isinstance(source, TextFiles) else source.schema.names
+    columns = _open_columns(data, text_format)
+    names = columns.names
     if target:
         schema = replace(schema, targets=tuple(target))
     if not needs_y and not all(each in names for each in schema.targets):
@@ -153,17 +148,17 @@ def open_like(
     wanted = [*(each.name for each in schema.features), *schema.targets, *_weights(schema)]
     absent = [each for each in wanted if each not in names]
     if absent:
-        raise _absent(source, names, absent)
+        raise _absent(columns, absent)
     request = role.Request(one_hot=schema.one_hot, target=schema.targets, weight=schema.weight)
     roles = role.Roles(tuple(each.name for each in schema.features))
-    store = _stored(source, roles, request, _Opening(text_format, folder, on_rows))
+    store = _stored(columns, roles, request, _Opening(text_format, folder, on_rows))
     _require_types(store, roles, request)
     if store.n_rows == 0:
-        raise InputError(f"{name} has no rows")
+        raise InputError(f"{columns.name} has no rows")
     return Table(store, schema, {}, unknown_levels)
 
 
-def _open_rows(data: object, text_format: TextFormat) -> Store | TextFiles:
+def _open_columns(data: object, text_format: TextFormat) -> Columns:
     if is_frame(data):
         return FrameStore(data)
     if not is_path(data):
@@ -179,28 +174,21 @@ def _open_rows(data: object, text_format: TextFormat) -> Store | TextFiles:
     return ParquetStore(files) if files.kind == "parquet" else ArrowStore(files)
 
 
-def _with_auto(source: Store | TextFiles, names: Sequence[str], request: Request) -> Request:
+def _with_auto(columns: Columns, request: Request) -> Request:
     """Return the request with all columns of categories and text in place of ``auto``."""
-    if AUTO not in request.one_hot or AUTO in names:
+    if AUTO not in request.one_hot or AUTO in columns.names:
         return request
     apart = {*request.target, *request.ignore, request.weight}
-    candidates = [name for name in names if name not in apart]
-    if isinstance(source, TextFiles):
-        found = source.text_columns(candidates)
-    else:
-        left = source.own_columns.keys() - request.named
-        kinds = ((name, source.schema.field(name).type) for name in candidates if name not in left)
-        found = [name for name, kind in kinds if has_levels(kind)]
+    apart |= columns.own_columns.keys() - request.named
+    found = columns.level_columns([name for name in columns.names if name not in apart])
     named = (each for each in request.one_hot if each != AUTO and each not in found)
     return replace(request, one_hot=(*found, *named))
 
 
-def _stored(source: Store | TextFiles, roles: Roles, request: Request, opening: _Opening) -> Store:
-    if not isinstance(source, TextFiles):
-        return source
+def _stored(columns: Columns, roles: Roles, request: Request, opening: _Opening) -> Store:
     weights = () if request.weight is None else (request.weight,)
     used = [*roles.features, *request.target, *weights]
-    return source.parsed(used, request.one_hot, folder=opening.folder, on_rows=opening.on_rows)
+    return columns.parsed(used, request.one_hot, folder=opening.folder, on_rows=opening.on_rows)
 
 
 def _without_counters(store: Store, roles: Roles, request: Request) -> Roles:
@@ -210,10 +198,7 @@ def _without_counters(store: Store, roles: Roles, request: Request) -> Roles:
         for name in roles.features
         if name not in request.named and role.may_count_rows(name, store.n_rows)
     ]
-    if isinstance(store, TextStore):
-        counters = [name for name in candidates if name in store.counting]
-    else:
-        counters = counting_columns(store, candidates)
+    counters = counting_columns(store, candidates)
     if not counters:
         return roles
     left_out = roles.left_out | dict.fromkeys(counters, "which only counts rows")
@@ -259,7 +244,6 @@ def _surveyed(
     one_hot = [name for name in used if name in request.one_hot]
     found = None
     if surveys or one_hot:
-        is_text = isinstance(store, TextStore)
         found = survey(
             store,
             used if surveys or drop_missing else one_hot,
@@ -267,7 +251,7 @@ def _surveyed(
             weight=request.weight,
             drop_missing=drop_missing,
             requires_values=surveys,
-            on_rows=(lambda _: None) if is_text else opening.on_rows,
+            on_rows=(lambda _: None) if store.is_parsed else opening.on_rows,
         )
     if store.n_rows == 0:
         raise InputError(f"{store.name} has no rows")
@@ -307,19 +291,15 @@ def _require_columns(path: str, schema: Schema) -> None:
             )
 
 
-def _absent(source: Store | TextFiles, names: Sequence[str], absent: list[str]) -> InputError:
+def _absent(columns: Columns, absent: list[str]) -> InputError:
     """Return the error that a table lacks columns of the schema."""
-    path, delimiter = "", None
-    if isinstance(source, TextFiles):
-        path, delimiter = source.files.name, source.delimiter_for(absent[0])
-    else:
-        path = source.name
+    delimiter = columns.delimiter_for(absent[0])
     if len(absent) == 1 or delimiter is not None:
-        return role.unknown_column(path, names, absent[0], delimiter)
+        return role.unknown_column(columns.name, columns.names, absent[0], delimiter)
     more = f" and {len(absent) - 5:,} more" if absent[5:] else ""
     return InputError(
         Message(
-            f"{path} lacks {count(len(absent), 'column')} that the schema names: "
+            f"{columns.name} lacks {count(len(absent), 'column')} that the schema names: "
             f"{', '.join(map(repr, absent[:5]))}{more}"
         )
     )

@@ -9,7 +9,7 @@ import re
 import tempfile
 import zipfile
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,11 +27,12 @@ from streamreg.sources.tables.files import FileSet, NamelessFile, reading, requi
 from streamreg.sources.tables.levels import one_spelling, require_few
 from streamreg.sources.tables.paths import compression_of, is_table_file
 from streamreg.sources.tables.roles import infinite_values
+from streamreg.sources.tables.store import Columns
 from streamreg.sources.tables.text_format import USUAL_MISSING
 from streamreg.sources.tables.values import NotNumbersError, loses_digits, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from streamreg.blocks import Float64
     from streamreg.sources.tables.text_format import TextFormat
@@ -42,16 +43,26 @@ _MARKS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"\xef\xbb\xbf", "u
 _DELIMITERS = (",", ";", "\t", "|")
 _DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+([eE][+-]?\d+)?\s*")
 _THOUSANDS = re.compile(r"\s*[+-]?\d{1,3}([,.' ]\d{3})+([,.]\d+)?\s*")
+_DATE = re.compile(r"\s*(\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}|\d{1,2}:\d{2})([T :].*)?")
 _FIRST_ROW, ROWS_MEANING = 2, "row 1 is the header, and empty lines are not counted"
 
 
 @dataclass(eq=False)
-class TextFiles:
+class TextFiles(Columns):
     """CSV files of one table, and the names of their columns."""
 
     files: FileSet
     format: TextFormat
-    names: list[str]
+    header: list[str]
+    own_columns: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return self.files.name
+
+    @property
+    def names(self) -> Sequence[str]:
+        return self.header
 
     @classmethod
     def open(cls, files: FileSet, text_format: TextFormat) -> TextFiles:
@@ -71,7 +82,6 @@ class TextFiles:
         return cls(files, text_format, headers[0])
 
     def delimiter_for(self, name: str) -> str | None:
-        """Return the delimiter with which the header would have a column of this name."""
         line = (self.format.delimiter or ",").join(self.names)
         for delimiter in _DELIMITERS:
             if delimiter != self.format.delimiter and name in next(
@@ -102,7 +112,7 @@ class TextFiles:
                     on_rows(len(batch))
         return TextStore(self, spool, file)
 
-    def text_columns(self, candidates: Sequence[str]) -> list[str]:
+    def level_columns(self, candidates: Sequence[str]) -> list[str]:
         """Return the columns that hold other texts than numbers; reads the files once."""
         found: list[str] = []
         for path in self.files.paths:
@@ -153,6 +163,7 @@ class TextStore(ArrowStore):
     """The columns of CSV files that were parsed."""
 
     first_row, rows_meaning = _FIRST_ROW, ROWS_MEANING
+    is_parsed = True
 
     def __init__(self, text: TextFiles, spool: _Spool, file: NamelessFile) -> None:
         self._text = text
@@ -160,7 +171,7 @@ class TextStore(ArrowStore):
         self._file = file
         super().__init__(FileSet(text.files.name, "arrow", [file.path]), spool.vocabularies)
         self.rounded = frozenset(spool.rounded)
-        self.counting = frozenset(spool.counting if self.n_rows else ())
+        self.counters = frozenset(spool.counting)
         if not self.n_rows:
             raise InputError(f"{self.name} has no rows")
 
@@ -276,6 +287,9 @@ class _Spool:
             otherwise = "if it has separators of thousands, write the file without them. "
             comma_is = f" if {grouped!r} has a decimal comma; {otherwise}"
             return ["Pass ", Remedy("decimal", ","), comma_is]
+        day = next((each for each in values if _DATE.fullmatch(each)), None)
+        if day is not None:
+            return [f"If {day[:40]!r} is a date or a time, write it as a number, such as days. "]
         value = values[0].strip()[:40]
         known = self._text.format.missing
         if value in (USUAL_MISSING if known is None else known):

@@ -146,3 +146,17 @@ def test_a_number_that_means_a_missing_value_may_have_zeros_after_its_point(text
     text_format = TextFormat.parse(missing=["-999"])
     # a quoted text never means a missing value
     assert values_of(table, out, text_format, drop_missing=True).tolist() == [[1], [-999]]
+
+
+@pytest.mark.parametrize("text", ["2020-01-31", "31.1.2020", "10:30", "2020-01-31T10:30:00Z"])
+def test_a_date_is_refused_as_a_date(text, tmp_path, out):
+    said = message(write(tmp_path / "t.csv", f"a,y\n{text},2\n"), out)
+    assert f"a ('{text}' in row 2)" in said
+    assert f"If '{text}' is a date or a time, write it as a number" in said
+
+
+def test_a_level_with_a_decimal_comma_is_that_with_a_point(tmp_path, out):
+    table = write(tmp_path / "t.csv", "a;y\n1,50;2\n2,0;4\n2;3\n")
+    options = {"target": ["y"], "one_hot": ["a"]}
+    report = ingest(table, out, text_format=TextFormat.parse(";", ","), **options)
+    assert report.feature_names == ("a=2",)

@@ -52,6 +52,17 @@ def test_a_table_that_lacks_a_column_is_refused_by_its_name(model):
         streamreg.read_table(TRAIN, like=model, one_hot="c")
 
 
+@pytest.mark.parametrize(
+    ("column", "value"), [("x", [1.0, 2.0]), ("c", [1.0, 2.0]), ("e", 1.0), ("e", None)]
+)
+def test_lists_where_the_fit_had_none_and_the_reverse_are_refused(column, value):
+    frame = TRAIN.assign(e=[[1.0, k * k] for k in range(6)])
+    table = streamreg.read_table(frame, target="y", one_hot="c")
+    new = frame.assign(**{column: [value] * 6})
+    with pytest.raises(InputError, match=f"column {column} of the frame holds .*, but the schema"):
+        streamreg.read_table(new, like=table)
+
+
 def test_a_table_without_the_target_becomes_a_data_set_to_predict(model, tmp_path):
     report = ingest(TRAIN.drop(columns="y")[:2], tmp_path / "new.zarr", like=tmp_path / "m.json")
     assert report.target_names == ()

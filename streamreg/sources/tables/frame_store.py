@@ -44,7 +44,7 @@ class FrameStore(Store):
         if not all(isinstance(each, str) for each in names):
             raise InputError(f"the names of the columns of {name} are not all texts; rename them")
         require_names(name, names)
-        self.schema = pa.schema([(each, self._type(each)) for each in names])
+        self.schema = self._types(names)
 
     def select(self, columns: Sequence[str], piece_rows: int) -> Selection:  # noqa: ARG002
         return _FrameSelection(self, list(columns))
@@ -66,14 +66,31 @@ class FrameStore(Store):
         part = self._frame.select(columns).slice(start, stop - start)
         return part if isinstance(part, pa.Table) else pa.table(part)
 
+    def _types(self, names: list[str]) -> pa.Schema:
+        """Return the types of columns: of objects, those of all rows."""
+        objects = [name for name in names if self._holds_objects(name)]
+        others = [name for name in names if name not in set(objects)]
+        stop = min(_SAMPLE, len(self._frame))
+        kinds: dict[str, pa.DataType] = {}
+        if others:
+            try:
+                schema = self._rows(others, 0, stop).schema
+            except (pa.ArrowException, TypeError, ValueError, OverflowError):
+                objects = names  # column by column, because the error shall name one
+            else:
+                kinds = dict(zip(others, schema.types, strict=True))
+        for name in objects:
+            kinds[name] = self._type(name)
+        return pa.schema([(name, kinds[name]) for name in names])
+
+    def _holds_objects(self, name: str) -> bool:
+        return package_of(self._frame) == "pandas" and self._frame[name].dtype.kind == "O"
+
     def _type(self, name: str) -> pa.DataType:
-        n_rows = len(self._frame)
-        is_objects = package_of(self._frame) == "pandas" and self._frame[name].dtype.kind == "O"
-        # of objects, the types of all rows count
-        last, step = (n_rows, _OBJECTS) if is_objects else (min(_SAMPLE, n_rows), _SAMPLE)
+        last = len(self._frame) if self._holds_objects(name) else min(_SAMPLE, len(self._frame))
         with self._representing([name]):
-            starts = range(0, max(last, 1), step)
-            schemas = [self._rows([name], at, min(at + step, last)).schema for at in starts]
+            starts = range(0, max(last, 1), _OBJECTS)
+            schemas = [self._rows([name], at, min(at + _OBJECTS, last)).schema for at in starts]
             return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
 
     @contextmanager

@@ -153,6 +153,7 @@ def open_like(
     roles = role.Roles(tuple(each.name for each in schema.features))
     store = _stored(columns, roles, request, _Opening(text_format, folder, on_rows))
     _require_types(store, roles, request)
+    _require_kinds(store, schema)
     if store.n_rows == 0:
         raise InputError(f"{columns.name} has no rows")
     return Table(store, schema, {}, unknown_levels)
@@ -228,6 +229,19 @@ def _require_types(store: Store, roles: Roles, request: Request) -> None:
         ", or leave them out with ",
         role.IGNORE_COLUMN,
     )
+
+
+def _require_kinds(store: Store, schema: Schema) -> None:
+    """Refuse lists where the schema has numbers or levels, and the reverse."""
+    for feature in schema.features:
+        kind = store.schema.field(feature.name).type
+        if is_vector(kind) != (feature.width is not None):
+            known = "numbers" if feature.width is None else f"lists of {feature.width:,} numbers"
+            known = "levels" if feature.levels is not None else known
+            raise InputError(
+                f"column {feature.name} of {store.name} holds {describe_type(kind)}, but the "
+                f"schema has {known}; pass a table with the columns of the fit"
+            )
 
 
 def _surveyed(

@@ -146,7 +146,7 @@ class InferenceAttributes:
             "bic": float(i.bic[0]),
             "df_model": i.df_model,
             "df_resid": i.df_resid,
-            "rmse": float(np.sqrt(i.scale[0])),
+            "rmse": float(i.deviation[0]),
             "se_type": i.cov_type,
         }
         return known.get(key)

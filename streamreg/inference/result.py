@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from streamreg.formatting import count
 from streamreg.inference import tails
 
 if TYPE_CHECKING:
     from streamreg.blocks import Float64
+
+    Exponents = np.ndarray[tuple[int], np.dtype[np.int32]]
 
 NONROBUST, CLUSTER = "nonrobust", "cluster"
 COV_TYPES = (NONROBUST, "HC0", "HC1", "HC2", "HC3", CLUSTER)
@@ -42,8 +45,10 @@ class Inference:
     has_intercept: bool
     # whether tss is about the mean: an intercept, or columns that span one; None: not known
     is_centred: bool | None
-    rss: Float64  # (K,) Σ sᵢ rᵢ²
-    tss: Float64  # (K,) Σ sᵢ (yᵢ - ȳ)², or Σ sᵢ yᵢ²
+    rss: Float64  # (K,) Σ sᵢ rᵢ², of y/2^e
+    tss: Float64  # (K,) Σ sᵢ (yᵢ - ȳ)², or Σ sᵢ yᵢ², of y/2^e
+    # (K,) e, because squares of y may leave float64's range
+    y_exponents: Exponents
     log_weight_sum: float = 0.0  # Σ log sᵢ
     is_weighted: bool = False  # whether rows have weights
     n_groups: int | None = None  # G of "cluster"
@@ -86,7 +91,13 @@ class Inference:
     @property
     def scale(self) -> Float64:
         """The variance of residuals, (K,); NaN without degrees of freedom."""
-        return _ratio(self.rss, self._freedom)
+        with np.errstate(over="ignore", under="ignore"):
+            return np.ldexp(self._unit_scale, 2 * self.y_exponents)
+
+    @property
+    def deviation(self) -> Float64:
+        """The standard deviation of residuals, (K,), also where ``scale`` leaves the range."""
+        return np.ldexp(np.sqrt(self._unit_scale), self.y_exponents)
 
     @property
     def tvalues(self) -> Float64:
@@ -126,7 +137,7 @@ class Inference:
         if self.cov_type != NONROBUST:
             return np.full(self.n_targets, np.nan) if self.wald is None else self.wald
         explained = _ratio(self.tss - self.rss, self.df_model or np.nan)
-        return _ratio(explained, self.scale)
+        return _ratio(explained, self._unit_scale)
 
     @property
     def f_pvalue(self) -> Float64:
@@ -139,9 +150,10 @@ class Inference:
         """The log-likelihood of normal errors, (K,)."""
         n = self.nobs
         with np.errstate(divide="ignore"):
-            return np.asarray(
-                -n / 2 * (np.log(2 * np.pi * self.rss / n) + 1) + self.log_weight_sum / 2
-            )
+            log_variance = np.log(self.rss / n) + 2 * self.y_exponents * np.log(2)
+        return np.asarray(
+            -n / 2 * (np.log(2 * np.pi) + log_variance + 1) + self.log_weight_sum / 2
+        )
 
     @property
     def aic(self) -> Float64:
@@ -157,8 +169,11 @@ class Inference:
         """Return the covariance of the coefficients of a target, (P, P), if it was kept."""
         if self.covariance is None:
             return None
-        is_unscaled = self.cov_type == NONROBUST
-        return self.covariance * (self.scale[target] if is_unscaled else 1.0)
+        if self.cov_type != NONROBUST:
+            return self.covariance
+        with np.errstate(over="ignore", under="ignore"):
+            scaled = self.covariance * self._unit_scale[target]
+            return np.ldexp(scaled, 2 * self.y_exponents[target])
 
     def to_dict(self) -> dict[str, Any]:
         """Return all figures as lists and numbers: what :meth:`from_dict` reads, and the rest."""
@@ -203,6 +218,7 @@ class Inference:
             is_centred=None if centred is None else _flag(centred, "is_centred"),
             rss=_array(known["rss"], (k,), "rss", least=0.0),
             tss=_array(known["tss"], (k,), "tss", least=0.0),
+            y_exponents=_exponents(known["y_exponents"], k),
             log_weight_sum=float(_array(known["log_weight_sum"], (), "log_weight_sum")),
             is_weighted=_flag(known["is_weighted"], "is_weighted"),
             n_groups=None if groups is None else _count(groups, "n_groups"),
@@ -210,6 +226,11 @@ class Inference:
             covariance=None if covariance is None else _array(covariance, (p, p), "covariance"),
             is_partial=_flag(known["is_partial"], "is_partial"),
         )
+
+    @property
+    def _unit_scale(self) -> Float64:
+        """The variance of residuals of y/2^e, (K,)."""
+        return _ratio(self.rss, self._freedom)
 
     @property
     def _rank(self) -> float:
@@ -277,6 +298,15 @@ def _count(value: object, name: str) -> int:
     if type(value) is not int or not 0 <= value < 1 << 62:
         raise ValueError(f"{name} is {value!r}, not a count")
     return value
+
+
+def _exponents(values: object, k: int) -> Exponents:
+    most = 2048  # beyond that of any float64
+    if not isinstance(values, list) or len(values) != k or {*map(type, values)} != {int}:
+        raise TypeError(f"y_exponents is {values!r}, not {count(k, 'integer')}")
+    if max(map(abs, values)) > most:
+        raise ValueError(f"y_exponents is {values!r}, beyond those of float64")
+    return np.array(values, dtype=np.int32)
 
 
 def _flag(value: object, name: str) -> bool:

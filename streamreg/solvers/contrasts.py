@@ -101,8 +101,9 @@ def infer_contrasts(
         rank=rank,
         has_intercept=problem.fit_intercept,
         is_centred=is_centred,
-        rss=np.ldexp(2 * fitted.loss * s, -2 * y),
-        tss=np.ldexp(tss, -2 * y),
+        rss=2 * fitted.loss * s,
+        tss=tss,
+        y_exponents=-y,
         wald=np.full(problem.n_targets, np.nan) if request.is_robust else None,
         is_partial=True,
     )

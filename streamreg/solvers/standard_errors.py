@@ -92,7 +92,6 @@ def infer(
     y = _exponents(equations.units.y)
     w, b = equations.weights(found.point)
     params = np.vstack([b, w]) if problem.fit_intercept else w
-    rss = np.ldexp(2 * found.losses[-1] * weight_sum, -2 * y)
     result = Inference(
         cov_type=request.cov_type,
         terms=terms_of(problem),
@@ -102,17 +101,16 @@ def infer(
         rank=equations.factor.rank + problem.fit_intercept,
         has_intercept=problem.fit_intercept,
         is_centred=is_centred,
-        rss=rss,
-        tss=np.ldexp(y_variance * weight_sum, -2 * y),
+        rss=2 * found.losses[-1] * weight_sum,
+        tss=y_variance * weight_sum,
+        y_exponents=-y,
         n_groups=spread.n_groups,
         wald=None if spread.wald is None else np.array([spread.wald]),
     )
     deviations, covariance = _in_user_units(equations, found, spread, is_robust=request.is_robust)
     unit = np.ones(problem.n_targets)
     if not request.is_robust:
-        # not from ``rss``, which may be outside float64's range
-        df = result.df_resid if result.df_resid > 0 else np.nan
-        unit = np.ldexp(np.sqrt(2 * found.losses[-1] * weight_sum / df), -y)
+        unit = result.deviation
     elif result.df_resid <= 0:
         # no residual is left to tell the variance
         unit, covariance = unit * np.nan, None if covariance is None else covariance * np.nan

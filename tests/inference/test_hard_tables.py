@@ -201,3 +201,25 @@ def test_an_exact_fit_is_shown(cov_type, y_of, tmp_path):
     assert not re.search(r"^ {10,}[0-9.]+$", text, re.MULTILINE)
     model.save(tmp_path / "m.npz")
     np.testing.assert_equal(load(tmp_path / "m.npz").pvalues_, model.pvalues_)
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-165, 1e154, 1e300])
+@pytest.mark.parametrize("solver", ["closed_form", "qr", "cg"])
+@pytest.mark.parametrize("cov_type", ["nonrobust", "HC1"])
+def test_squares_of_y_beyond_float64_leave_all_figures(size, solver, cov_type, tmp_path):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((N, 3))
+    y = noise(rng, X)
+    chosen = [0, 1, 2] if solver == "cg" else None
+    model = LinearRegression(solver=solver, cov_type=cov_type, inference_for=chosen)
+    model.fit(X, y * size).save(tmp_path / "m.npz")
+    expected = sm.OLS(y, sm.add_constant(X)).fit(cov_type=cov_type)
+    names = ["tvalues", "pvalues", "rsquared", "rsquared_adj"]
+    if cov_type == "nonrobust":
+        names += ["fvalue", "f_pvalue"]
+    for each in (model, load(tmp_path / "m.npz")):
+        for name in names:
+            found = getattr(each, f"{name}_")
+            np.testing.assert_allclose(found, getattr(expected, name), rtol=1e-8, err_msg=name)
+        np.testing.assert_allclose(each.bse_, expected.bse * size, rtol=1e-8)
+        np.testing.assert_allclose(each.llf_, expected.llf - N * np.log(size), rtol=1e-12)

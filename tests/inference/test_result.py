@@ -30,6 +30,7 @@ def some(cov_type="nonrobust", k=1, p=3, **changes):
         "is_centred": True,
         "rss": rng.uniform(1, 2, k),
         "tss": rng.uniform(3, 4, k),
+        "y_exponents": np.zeros(k, np.int32),
         "log_weight_sum": 0.5,
         "n_groups": 5 if cov_type == "cluster" else None,
         "wald": rng.uniform(1, 2, k) if is_robust else None,
@@ -133,6 +134,8 @@ def test_a_damaged_file_is_refused_or_gives_numbers(data):
         {"n_groups": 3},
         {"covariance": [[1.0]]},
         {"rss": [float("inf")]},
+        {"y_exponents": [0.5]},
+        {"y_exponents": [1 << 40]},
     ],
 )
 def test_what_is_no_inference_is_refused(changes):

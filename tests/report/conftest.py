@@ -40,6 +40,7 @@ def longley(tmp_path_factory, certified):
         is_centred=True,
         rss=np.array([certified["rss"]]),
         tss=np.array([np.sum((y - y.mean()) ** 2)]),
+        y_exponents=np.zeros(1, np.int32),
     )
     weights = loaded.coefficients, loaded.intercept
     model = Model(*weights, True, NAMES, None, loaded.details, known)

@@ -274,6 +274,19 @@ def factors(n, d):
     return X, Y
 
 
+@pytest.mark.parametrize("d", range(3, 12))
+def test_cg_with_equal_columns_converges_and_names_them(d):
+    # the known weights of the check may be nearly equal too
+    for n, seed in ((30, 0), (300, 1), (2000, 2)):
+        X, y = table(n=n, d=d, seed=seed)
+        X[:, 2] = X[:, 0]
+        solution, _ = solve(ConjugateGradient(), X, y)
+        assert solution.status is Status.SMALL_GRADIENT
+        (warning,) = solution.warnings
+        assert "columns 0, 2 are multiples" in str(warning)
+        assert error(solution, *lstsq(X, y)) < 1e-6
+
+
 def test_cg_without_kept_directions_takes_no_more_epochs_for_several_targets():
     X, Y = factors(800, 362)
     alone = [solve(ConjugateGradient(), X, Y[:, k])[0].n_epochs for k in (0, 1)]

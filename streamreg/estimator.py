@@ -133,9 +133,11 @@ class LinearRegression(InferenceAttributes, MultiOutputMixin, RegressorMixin, Ba
         The solver that ran, whether its tolerance was met, and why it stopped: a sentence.
     digits_, condition_
         Of ``closed_form`` and ``qr``, else ``None``: digits of each coefficient that are right, a
-        bound, in the shape of ``coef_``, NaN where the data determine none; and the condition
-        number of the centred columns. They are scaled by powers of two, so that it is within a
-        factor of 2 of that of standardised columns.
+        bound, in the shape of ``coef_``, NaN where the data determine none. Where columns depend
+        on each other to the rounding of their values, the digits of the others are those of the
+        answer with an exact dependence. And the condition number of the centred columns, scaled by
+        powers of two, so that it is within a factor of 2 of that of standardised columns; of
+        dependent ones a lower bound, or infinite.
     bse_, tvalues_, pvalues_
         With ``cov_type``: standard errors, t (or z) and P of the intercept and the weights, (P,),
         intercept first, or (K, P); NaN where the data determine none. ``conf_int(alpha=0.05)``,
@@ -349,6 +351,9 @@ class LinearRegression(InferenceAttributes, MultiOutputMixin, RegressorMixin, Ba
         digits = fitted.details.get("digits")
         # a file has None for NaN
         self.digits_ = None if digits is None else np.array(digits, dtype=np.float64)
+        condition = fitted.details.get("condition")
+        # and for inf
+        self.condition_ = np.inf if condition is None and digits is not None else condition
         self._target_names = fitted.target_names
         self.schema_ = fitted.schema
         self._has_one_target, self._inference = one, fitted.inference

@@ -200,7 +200,7 @@ def plan_fit(
     build_solver = partial(config.build_solver, inference=inference)
     if config.solver != AUTO and inference is not None and not build_solver(config.solver).infers:
         without: list[Part] = []
-        if config.inference_for is None and config.cov_type in CHOSEN_TYPES:
+        if build_solver(config.solver, inference=replace(inference, columns=(0,))).infers:
             without = [" without ", Parameter("inference_for")]
         raise InputError(
             Parameter("solver", config.solver),

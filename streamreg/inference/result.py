@@ -172,8 +172,8 @@ class Inference:
         if self.cov_type != NONROBUST:
             return self.covariance
         with np.errstate(over="ignore", under="ignore"):
-            scaled = self.covariance * self._unit_scale[target]
-            return np.ldexp(scaled, 2 * self.y_exponents[target])
+            scaled: Float64 = self.covariance * self._unit_scale[target]
+            return np.asarray(np.ldexp(scaled, 2 * self.y_exponents[target]))
 
     def to_dict(self) -> dict[str, Any]:
         """Return all figures as lists and numbers: what :meth:`from_dict` reads, and the rest."""

@@ -177,9 +177,9 @@ class Solution:
     warnings: list[str] = field(default_factory=list)
     # (D, K) trusted digits of the coefficients, NaN where the data determine none; None: unknown
     digits: Float64 | None = None
-    condition: float | None = (
-        None  # κ₂ of the centred columns, scaled by powers of two to deviations of ½ to 1
-    )
+    # κ₂ of the centred columns, scaled by powers of two to deviations of ½ to 1; if some depend on
+    # others, a lower bound
+    condition: float | None = None
     inference: Inference | None = None  # standard errors, if the fit was asked for them
 
     def followed_by(self, later: Solution) -> Solution:

@@ -119,7 +119,9 @@ def infer_contrasts(
     bse[:, 1 + chosen] = np.ldexp(deviations[:, : len(chosen)], x[chosen] - y[:, None])
     if problem.fit_intercept:
         bse[:, 0] = np.ldexp(deviations[:, -1], -y)
-    return replace(result, bse=bse[:, first:]), _warnings(result, inverse, max_epochs)
+    # constant columns, whose combination is 0, are named elsewhere
+    is_missing = bool(np.isnan(inverse.variances[contrasts.any(axis=0)]).any())
+    return replace(result, bse=bse[:, first:]), _warnings(result, max_epochs, is_missing=is_missing)
 
 
 def _sums(coordinates: Coordinates, both: Float64) -> ContrastState:
@@ -190,7 +192,7 @@ def _solve(coordinates: Coordinates, contrasts: Float64, max_epochs: int) -> Inv
     return Inverse(z, np.where(found, np.sum(contrasts * z, axis=0), np.nan), epoch)
 
 
-def _warnings(result: Inference, inverse: Inverse, max_epochs: int) -> list[str]:
+def _warnings(result: Inference, max_epochs: int, *, is_missing: bool) -> list[str]:
     warnings = list[str]()
     if result.rank is None:
         warnings.append(
@@ -213,7 +215,7 @@ def _warnings(result: Inference, inverse: Inverse, max_epochs: int) -> list[str]
                 Remedy("solver", "qr"),
             )
         )
-    if not np.isnan(inverse.variances).any():
+    if not is_missing:
         return warnings
     return [
         *warnings,

@@ -66,7 +66,7 @@ class Measured(NamedTuple):
     doubled: TwoFloats  # (K,) 2 f Σs, to compare losses by
     gradient: Float64  # (D, K) ∇f, of the best intercept
     mean_residual: Float64  # (K,)
-    null_norm: float  # ‖Xz‖/√Σs of the first of m dependences z, centred; 0 without one
+    null_norm: float | None  # ‖Xz‖/√Σs of the first of m dependences z, centred; None without one
     images: Float64  # (D, m) ∇²f·z of them
 
     def is_below(self, doubled: TwoFloats) -> Mask:
@@ -83,6 +83,8 @@ class Corrected(NamedTuple):
     losses: list[Float64]  # (K,) each: f at the start of each epoch, and at the end
     mean_residual: Float64  # (K,) that the last pass found
     n: int = 0  # rows that passes read; 0 without a pass
+    # of a dependence between columns, as the first pass measured it; None without one
+    null_norm: float | None = None
     is_dependence_real: bool = True  # whether columns depend on others as the factor has it
 
 
@@ -130,6 +132,16 @@ class Equations:
         if not self.factor.rank or (is_certain and not always):
             return found
         return self._correct(point, start, report)
+
+    def condition(self, found: Corrected) -> float:
+        """Return κ₂ of the columns in coordinates; if some depend on others, a lower bound.
+
+        That is ‖R‖·‖z‖/‖Xz‖ of a dependence z: infinite if it holds in every digit.
+        """
+        if found.null_norm is None or self.factor.null is None:
+            return self.factor.condition
+        size = self.factor.norm * float(np.linalg.norm(self.factor.null))
+        return size / found.null_norm if found.null_norm else np.inf
 
     def weights(self, point: Point) -> tuple[Float64, Float64]:
         """Return w (D, K) and b (K,) in the user's units."""
@@ -235,6 +247,7 @@ class Equations:
         gradient = np.zeros_like(point.v.high)
         dependences: Float64 | None = None
         images: Float64 | None = None
+        null_norm: float | None = None
         for number in range(_MOST_PASSES):
             measures = number == 1 and dependences is not None
             now = self._measure(point, dependences if measures else None if number else factor.null)
@@ -245,7 +258,7 @@ class Equations:
                 better = now.is_below(doubled) & ~done
             else:
                 better = now.loss <= start * (1 + np.sqrt(EPS))
-                is_dependence_real = self._confirms(now)
+                is_dependence_real, null_norm = self._confirms(now), now.null_norm
                 if self.corrects_dependences and not is_dependence_real:
                     dependences = factor.dependences
             pairs = zip(now.doubled, doubled, strict=True)
@@ -276,7 +289,13 @@ class Equations:
             if done.all() or (number > (images is not None) and not is_dependence_real):
                 break
         return Corrected(
-            best, error, [*losses, best_loss], mean_residual, now.n, is_dependence_real
+            best,
+            error,
+            [*losses, best_loss],
+            mean_residual,
+            now.n,
+            null_norm,
+            is_dependence_real,
         )
 
     def _measure(self, point: Point, null: Float64 | None) -> Measured:
@@ -313,7 +332,7 @@ class Equations:
             doubled=rr,
             gradient=products.high / s,
             mean_residual=result.sums.high[:k] / s,
-            null_norm=0.0 if null is None else float(np.sqrt(result.rr.high[k] / s)),
+            null_norm=None if null is None else float(np.sqrt(result.rr.high[k] / s)),
             images=images,
         )
 
@@ -327,9 +346,10 @@ class Equations:
 
     def _confirms(self, now: Measured) -> bool:
         """Whether a pass finds that columns depend on others, to the rounding of stored values."""
-        if self.factor.null is None:
+        null = self.factor.null
+        if null is None or now.null_norm is None:
             return True
-        share = np.abs(self.factor.null[:, 0])
+        share = np.abs(null[:, 0])
         terms = float(np.sum(share * (1 + np.abs(self.mean.high) / self.scale)))
         return now.null_norm <= _DEPENDENT * terms
 

@@ -114,7 +114,7 @@ def solution_of(
         [user_loss(equations.units, loss) for loss in found.losses],
         warnings,
         digits=digits,
-        condition=factor.condition,
+        condition=equations.condition(found),
         inference=inference,
     )
 

@@ -39,7 +39,8 @@ class Factor:
     matrix: Float64  # (D, ≥ r), Fortran order, in the memory of G: L, or Q and R
     pivots: Numbers  # (D,) columns; those from ``rank`` on depend on others, or are zero
     rank: int  # r
-    condition: float  # estimate for √G, restricted to the first r pivots
+    norm: float  # estimate of ‖√G‖₂, restricted to the first r pivots
+    condition: float  # estimate for √G, likewise
     inverse: Float64  # (D,) diagonal of the inverse of G at these pivots; else 0
     # (D, 1) a random combination of the dependences between columns: Gz is 0, to rounding; or None
     null: Float64 | None
@@ -94,7 +95,7 @@ class Factor:
         inverse, null, reflectors = np.zeros(len(pivots)), None, None
         dependences = None
         inverse[pivots[:rank]] = _inverse_diagonal(matrix, rank)
-        condition = _condition(matrix, rank, inverse[pivots[:rank]])
+        norm, condition = _norm_and_condition(matrix, rank, inverse[pivots[:rank]])
         if rank < active:
             signs = np.random.default_rng(0).choice([-1.0, 1.0], active - rank)
             null = _null_vectors(matrix, pivots, rank, signs[:, None])
@@ -105,7 +106,9 @@ class Factor:
                 trapezoid[:j, j] = 0.0
             trapezoid *= units
             matrix, reflectors, _, _ = lapack.dgeqrf(trapezoid, overwrite_a=1)
-        return cls(matrix, pivots, rank, condition, inverse, null, dependences, units, reflectors)
+        return cls(
+            matrix, pivots, rank, norm, condition, inverse, null, dependences, units, reflectors
+        )
 
     @property
     def is_full(self) -> bool:
@@ -151,10 +154,13 @@ def _inverse_diagonal(lower: Float64, rank: int) -> Float64:
     return diagonal
 
 
-def _condition(lower: Float64, rank: int, inverse: Float64) -> float:
-    """Return ‖L‖₂ ‖L⁻¹‖₂, by power iterations, which come close from below; 1 without columns."""
+def _norm_and_condition(lower: Float64, rank: int, inverse: Float64) -> tuple[float, float]:
+    """Return ‖L‖₂ and ‖L‖₂ ‖L⁻¹‖₂, by power iterations, which come close from below.
+
+    Without columns both are 1.
+    """
     if not rank:
-        return 1.0
+        return 1.0, 1.0
     v = np.ones((rank, 1), order="F")
     # not a vector that a balanced design makes an eigenvector
     v[:, 0] += np.random.default_rng(0).uniform(-0.5, 0.5, rank)
@@ -169,7 +175,7 @@ def _condition(lower: Float64, rank: int, inverse: Float64) -> float:
     for _ in range(_POWER_ITERATIONS):
         v /= np.linalg.norm(v)
         _solve_triangles(lower, v, rank)
-    return float(np.sqrt(largest * np.linalg.norm(v)))
+    return float(np.sqrt(largest)), float(np.sqrt(largest * np.linalg.norm(v)))
 
 
 def _null_vectors(lower: Float64, pivots: Numbers, rank: int, values: Float64) -> Float64:

@@ -72,6 +72,18 @@ def test_a_column_that_depends_on_others_is_nan(rows):
     assert np.flatnonzero(np.isfinite(model.bse_)).tolist() == [0, 2]
 
 
+def test_a_constant_column_is_named_as_that_alone(rows):
+    X, y, _ = rows
+    X = np.column_stack([X[:, :3], np.full(len(X), 7.0)])
+    model = LinearRegression(solver="cg", cov_type="nonrobust", inference_for=[1, 3])
+    with pytest.warns(DataWarning) as caught:
+        model.fit(X, y)
+    assert [str(each.message)[:20] for each in caught] == ["column 3 is constant"]
+    assert np.flatnonzero(np.isfinite(model.bse_)).tolist() == [0, 2]
+    expected = sm.OLS(y, sm.add_constant(X[:, :3])).fit()
+    np.testing.assert_allclose(model.bse_[[0, 2]], expected.bse[[0, 2]], rtol=1e-8)
+
+
 @pytest.mark.parametrize("table", ["equal columns", "indicators"])
 def test_figures_that_need_the_rank_are_nan_where_columns_depend_on_others(rows, table):
     X, y, _ = rows
@@ -130,6 +142,8 @@ def test_what_cg_does_not_give_is_refused(rows):
             LinearRegression(solver="cg", **parameters).fit(X, y)
         # which would not help HC3
         assert ("inference_for" in str(caught.value)) == (parameters["cov_type"] == "HC1")
+    with pytest.raises(InputError, match='solver="gd" gives no .* cov_type="HC1": pass'):
+        LinearRegression(solver="gd", cov_type="HC1").fit(X, y)
     with pytest.raises(InputError, match="checkpoint cannot save"):
         LinearRegression(cov_type="HC1", inference_for=[0], checkpoint="a").fit(X, y)
     for wrong in ([], [0, 0], 3, [1.5]):

@@ -427,6 +427,21 @@ def test_the_condition_is_within_a_factor_of_2_of_that_of_standardised_columns(s
         assert 0.45 < ratio < 2
 
 
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("size", [0, 1e-15, 1e-13, 1e-9])
+def test_the_condition_of_dropped_columns_is_a_lower_bound(solver, size):
+    X, y = table()
+    noise = np.random.default_rng(1).standard_normal(len(X))
+    columns = np.column_stack([X, X[:, 0] - X[:, 1] + size * noise])
+    standardised = (columns - columns.mean(axis=0)) / columns.std(axis=0)
+    # which is rounding from 1e15 on
+    true = min(np.linalg.cond(standardised), 1e15)
+    solution, _ = solve(solver, columns, y)
+    assert solution.condition > true / 20
+    if size > 1e-14:
+        assert solution.condition < 2 * true
+
+
 def test_too_few_digits_of_independent_columns_are_not_called_a_dependence():
     X, y = table(n=200, d=2)
     X[0] = 1e17

@@ -33,8 +33,14 @@ def scan_groups(source: RowSource, memory_limit: int) -> Groups:
     InputError
         A group is NaN, or all rows are of one group.
     MemoryLimitError
-        Groups are not sorted, and their numbers alone do not fit.
+        The numbers of labels alone do not fit; or groups are not sorted, and theirs do not.
     """
+    if source.held_nbytes > memory_limit:
+        raise MemoryLimitError(
+            f"{source.name} are labels, whose numbers need {format_nbytes(source.held_nbytes)}, "
+            f"but memory_limit is {format_nbytes(memory_limit)}: pass numbers, or raise ",
+            Remedy("memory_limit"),
+        )
     n_runs, ascends, descends, last = 0, True, True, None
     for start, values in _pieces(source):
         if values.dtype.kind == "f" and np.isnan(values).any():

@@ -151,9 +151,7 @@ class Inference:
         n = self.nobs
         with np.errstate(divide="ignore"):
             log_variance = np.log(self.rss / n) + 2 * self.y_exponents * np.log(2)
-        return np.asarray(
-            -n / 2 * (np.log(2 * np.pi) + log_variance + 1) + self.log_weight_sum / 2
-        )
+        return np.asarray(-n / 2 * (np.log(2 * np.pi) + log_variance + 1) + self.log_weight_sum / 2)
 
     @property
     def aic(self) -> Float64:

@@ -25,6 +25,7 @@ class RowCosts(NamedTuple):
     file_row_nbytes: int  # of X, if kernels may read it from its files; else 0
     beside_nbytes: int  # of one reader, without X
     shared_nbytes: int
+    held_nbytes: int  # of labels that were numbered
     decodes: bool  # whether chunks are decoded whole; else any rows are read into a buffer
     slot_nbytes: int  # memory of a cached block; 0 if all rows are in memory already
 
@@ -42,6 +43,7 @@ class RowCosts(NamedTuple):
             file_row_nbytes=X.row_nbytes if in_files else 0,
             beside_nbytes=reader_nbytes - X.reader_nbytes(blocks.max_rows),
             shared_nbytes=sum(source.shared_nbytes for source in dataset.sources()),
+            held_nbytes=sum(source.held_nbytes for source in dataset.sources()),
             decodes=not dataset.X.grid.divisible,
             slot_nbytes=0 if dataset.X.in_memory else slot_nbytes(dataset, blocks.max_rows),
         )
@@ -59,4 +61,5 @@ class RowCosts(NamedTuple):
         each = format_nbytes(nbytes)
         blocks = Term("blocks", readers * nbytes, f"{readers} {what}, {each} each")
         shared = Term("reader", self.shared_nbytes, "tasks and heaps of the library that reads")
-        return [blocks, shared] if self.shared_nbytes else [blocks]
+        held = Term("groups", self.held_nbytes, "numbers of their labels")
+        return [blocks, *(each for each in (shared, held) if each.nbytes)]

@@ -132,6 +132,11 @@ class RowSource(ABC):
         """Bytes of memory that all readers share."""
         return 0
 
+    @property
+    def held_nbytes(self) -> int:
+        """Bytes of values that the source itself computed, and holds through all passes."""
+        return 0
+
     def device_nbytes(self, block_rows: int) -> int:  # noqa: ARG002
         """Bytes of GPU memory that one reader takes, if rows are made on the device."""
         return 0

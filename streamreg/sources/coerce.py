@@ -15,8 +15,6 @@ from streamreg.sources.kinds import is_streamable
 from streamreg.sources.labelled import is_labelled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from streamreg.blocks import Array
 
 
@@ -58,53 +56,6 @@ def as_streamable(data: object, name: str) -> Streamable:
     if array.dtype == object:
         return Streamable(*floats_of_objects(array, name))
     return Streamable(array, array.dtype.kind == "f" and _rounds(data, array))
-
-
-def as_groups(data: Any) -> object:  # noqa: ANN401
-    """Return groups as they can be read: texts and categories in memory are numbered."""
-    package = type(data).__module__.partition(".")[0]
-    if package == "pandas":
-        if data.ndim > 1:
-            if data.shape[1] != 1:
-                raise InputError(
-                    f"groups have {data.shape[1]:,} columns; each row belongs to one group, so "
-                    "pass one column"
-                )
-            data = data.iloc[:, 0]
-        numbers, _ = data.factorize()
-        return _require_groups(np.asarray(numbers))
-    if package in {"polars", "pyarrow"} and hasattr(data, "to_numpy"):
-        data = np.asarray(data, object)
-    values = np.asarray(data, object) if isinstance(data, list | tuple) else data
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "OUSM":
-        return data
-    known: dict[object, int] = {}
-    # a missing value is None, or does not equal itself
-    numbered = (
-        -1 if v is None or v != v else known.setdefault(v, len(known))  # noqa: PLR0124
-        for v in _flat(values)
-    )
-    return _require_groups(np.fromiter(numbered, np.int64, values.size).reshape(values.shape))
-
-
-def _flat(values: Array) -> Iterator[Any]:
-    """Yield values one at a time; labels that cannot be compared are refused."""
-    try:
-        for value in values.flat:
-            hash(value)
-            yield value
-    except TypeError as error:
-        raise InputError(f"groups hold {error}; pass numbers or texts") from error
-
-
-def _require_groups(numbers: Array) -> Array:
-    missing = np.flatnonzero(numbers < 0)
-    if len(missing):
-        raise InputError(
-            f"groups have no value in row {missing[0]:,} and {len(missing) - 1:,} more; "
-            "every row belongs to a group"
-        )
-    return numbers
 
 
 def _rounds(data: Any, floats: Array) -> bool:  # noqa: ANN401

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from streamreg.errors import InputError, Remedy
-from streamreg.sources.coerce import as_groups, as_streamable
+from streamreg.sources.coerce import as_streamable
 from streamreg.sources.dataset import Dataset
+from streamreg.sources.group_labels import group_labels
 from streamreg.sources.kinds import group_of, open_group, open_source
 
 if TYPE_CHECKING:
@@ -72,7 +73,9 @@ def open_dataset(
         target_names=target_names,
         schema=schema,
         nan_policy=nan_policy,
-        groups=None if groups is None else source(as_groups(groups), "groups"),
+        groups=None
+        if groups is None
+        else group_labels(groups, "groups") or source(groups, "groups"),
     )
 
 

@@ -142,7 +142,7 @@ def test_what_cg_does_not_give_is_refused(rows):
             LinearRegression(solver="cg", **parameters).fit(X, y)
         # which would not help HC3
         assert ("inference_for" in str(caught.value)) == (parameters["cov_type"] == "HC1")
-    with pytest.raises(InputError, match='solver="gd" gives no .* cov_type="HC1": pass'):
+    with pytest.raises(InputError, match=r'solver="gd" gives no .* cov_type="HC1": pass'):
         LinearRegression(solver="gd", cov_type="HC1").fit(X, y)
     with pytest.raises(InputError, match="checkpoint cannot save"):
         LinearRegression(cov_type="HC1", inference_for=[0], checkpoint="a").fit(X, y)

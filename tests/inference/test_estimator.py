@@ -8,6 +8,7 @@ import warnings
 import maketables
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import statsmodels.api as sm
 import zarr
@@ -266,6 +267,10 @@ def labels(groups):
         lambda g: labels(g).tolist(),
         lambda g: pd.Series(labels(g), index=range(5, 125)),
         lambda g: pd.Series(labels(g)).astype("category"),
+        lambda g: pd.DataFrame({"g": g}),
+        lambda g: pytest.importorskip("polars").Series(labels(g)),
+        lambda g: pa.array(labels(g).tolist()),
+        lambda g: np.datetime64("2026-11-30") + g.astype(int),
         lambda g: g + 2**60,
         lambda g: np.repeat([5, 1, 9, 3], 30)[: len(g)],
     ],
@@ -274,7 +279,7 @@ def test_groups_may_be_of_any_kind(rows, as_given):
     X, y, groups = rows
     given = as_given(groups)
     model = LinearRegression(cov_type="cluster").fit(X, y, groups=given)
-    codes = pd.factorize(np.asarray(given))[0]
+    codes = pd.factorize(np.ravel(given))[0]
     expected = sm.OLS(y, sm.add_constant(X)).fit(cov_type="cluster", cov_kwds={"groups": codes})
     np.testing.assert_allclose(model.bse_, expected.bse, rtol=1e-10)
 
@@ -303,6 +308,16 @@ def test_groups_that_are_none_are_refused(rows, groups, match):
     X, y, _ = rows
     with pytest.raises(InputError, match=match):
         LinearRegression(cov_type="cluster").fit(X, y, groups=groups)
+
+
+def test_numbers_of_labels_are_counted_and_refused_before_they_are_made(rows):
+    X, y, groups = rows
+    given = labels(groups).tolist()
+    model = LinearRegression(cov_type="cluster").fit(X, y, groups=given)
+    terms = {each.what: each.nbytes for each in model.plan_.candidates["closed_form"].terms}
+    assert terms["groups"] == 4 * len(given)
+    with pytest.raises(MemoryLimitError, match="are labels, whose numbers need 480 bytes"):
+        LinearRegression(cov_type="cluster", memory_limit=100).fit(X, y, groups=given)
 
 
 # what is refused

@@ -29,7 +29,9 @@ DATA_NBYTES = 64 * MIB
 CODECS = {"none": None, "zstd": ZstdCodec(), "blosc": BloscCodec(), "gzip": GzipCodec(level=1)}
 
 
-def measure(kind, path, *, task="fit", weighted=False, nan_policy="raise", **settings):
+def measure(
+    kind, path, *, task="fit", weighted=False, nan_policy="raise", labelled=False, **settings
+):
     settings = {"n_threads": 2, "memory_limit": "256 MiB", "max_epochs": 2, **settings}
     case = {
         "kind": kind,
@@ -37,6 +39,7 @@ def measure(kind, path, *, task="fit", weighted=False, nan_policy="raise", **set
         "task": task,
         "weighted": weighted,
         "nan_policy": nan_policy,
+        "labelled": labelled,
         "settings": settings,
     }
     # a new interpreter, because a fork starts with the memory of this one
@@ -255,6 +258,8 @@ def test_weights_and_rows_left_out(data, nan_policy):
         ("qr", 200, {"cov_type": "cluster"}),
         # groups in any order, whose sums are in memory
         ("qr", 900, {"cov_type": "cluster", "nan_policy": "omit"}),
+        # the numbers of labels, 4 bytes for each of 3 million rows
+        ("closed_form", 2, {"cov_type": "cluster", "nan_policy": "omit", "labelled": True}),
         # one state, which threads share
         ("closed_form", 2500, {"cov_type": "HC3", "n_threads": 4}),
         ("closed_form", 2500, {"cov_type": "cluster", "n_threads": 4}),

@@ -51,6 +51,8 @@ def _fit(X: Any, y: Any, weight: Any, case: dict[str, Any]) -> dict[str, Any]:
         # sorted, of 1.5 rows on average; or in any order, 100 of them
         rows = np.arange(X.shape[0] if hasattr(X, "shape") else zarr.open_array(X).shape[0])
         groups = rows % 100 if case["nan_policy"] == "omit" else rows * 2 // 3
+        if case["labelled"]:
+            groups = groups.astype(str).tolist()
     dataset = open_dataset(X, y, weight, groups, nan_policy=case["nan_policy"])
     settings = FitConfig.parse(**case["settings"])
     before = _begin()

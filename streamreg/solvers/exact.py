@@ -102,9 +102,10 @@ def solution_of(
     w, b = equations.weights(found.point)
     inference = None
     if request is not None:
-        inference, more = infer(equations, found, request, n_rows, sums.s, refines=keeper == ROOT)
-        warnings += more
-        if keeper == GRAM and inference.is_centred is None:
+        found_errors = infer(equations, found, request, n_rows, sums.s, refines=keeper == ROOT)
+        inference = found_errors.inference
+        warnings += found_errors.warnings
+        if keeper == GRAM and not found_errors.is_certain:
             status = Status.COARSE_GRAM
     return Solution(
         w,

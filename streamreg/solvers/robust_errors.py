@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy.linalg import blas as scipy_blas
@@ -43,8 +43,11 @@ if TYPE_CHECKING:
 _MOST_CONDITION = 1e3
 # of 1 - h, h the leverage of a row: a smaller one has no right digits
 _LEAST_BEYOND_LEVERAGE = 1e-10
-# of a coefficient's deviation: what such rows add to it, if less, is no more than rounding
-_LEAST_SHARE = 1e-4
+# Of a coefficient's deviation: a smaller share of such rows is rounding, 1e-12 where XᵀX keeps 6
+# digits. Their r/(1 - h) has no bound: a row of 1e6 deviations was 65 % of an error with 1e-4.
+_LEAST_SHARE = 1e-9
+# of a coefficient that such rows determine alone, the share is larger
+_LARGE_SHARE = 0.5
 _LEAST_GROUPS = 2
 # sums of groups that are multiplied at once
 _GROUPS_NBYTES = 2 << 20
@@ -196,7 +199,7 @@ def _spread(equations: Equations, found: Corrected, meat: MeatResult, factor: fl
     """Return the covariance, given that of coordinates divided by ``factor``."""
     triangle, r = equations.factor.triangle, equations.factor.rank
     b_variance, b_covariance = 0.0, None
-    unknown, is_b_unknown = _unknown(equations, meat)
+    unknown, is_b_unknown, is_certain = _unknown(equations, meat)
     if equations.problem.fit_intercept:
         g = np.zeros(len(meat.meat))
         g[:r] = mean_coordinates(equations)
@@ -234,24 +237,36 @@ def _spread(equations: Equations, found: Corrected, meat: MeatResult, factor: fl
         b_covariance,
         wald,
         meat.n_groups,
+        is_certain,
     )
 
 
-def _unknown(equations: Equations, meat: MeatResult) -> tuple[Mask, bool]:
+class _Unknown(NamedTuple):
+    """What depends on y of rows whose residuals are rounding."""
+
+    weights: Mask  # (D,)
+    b: bool
+    is_certain: bool  # whether such rows determine it alone, or take no part in it
+
+
+def _unknown(equations: Equations, meat: MeatResult) -> _Unknown:
     """Return which weights, and whether b, depend on y of rows whose residuals are rounding."""
     triangle, r = equations.factor.triangle, equations.factor.rank
     if meat.exact is None or not meat.n_exact:
-        return np.zeros(len(triangle.pivots), bool), False
+        return _Unknown(np.zeros(len(triangle.pivots), bool), b=False, is_certain=True)
     total, q = float(meat.exact[0]), meat.exact[1 : 1 + r]
     moved = triangle.unwhiten(q[:, None])[:, 0]
     size = float(np.linalg.norm(q))
     # by Cauchy-Schwarz at most 1 of a weight's deviation
-    unknown = np.abs(moved) > _LEAST_SHARE * size * np.sqrt(equations.factor.inverse)
-    if not equations.problem.fit_intercept:
-        return unknown, False
-    g = mean_coordinates(equations)
-    most = np.hypot(total, size) * np.hypot(1, np.linalg.norm(g))
-    return unknown, bool(abs(total - g @ q) > _LEAST_SHARE * most)
+    most = size * np.sqrt(equations.factor.inverse)
+    shares = np.abs(moved) / np.where(most > 0, most, np.inf)
+    share_of_b = 0.0
+    if equations.problem.fit_intercept:
+        g = mean_coordinates(equations)
+        share_of_b = abs(total - g @ q) / (np.hypot(total, size) * np.hypot(1, np.linalg.norm(g)))
+    every = np.append(shares, share_of_b)
+    is_certain = not ((every > _LEAST_SHARE) & (every < _LARGE_SHARE)).any()
+    return _Unknown(shares > _LEAST_SHARE, share_of_b > _LEAST_SHARE, is_certain)
 
 
 def _root_columns(lower: Float64, pivots: Any, rank: int, size: int) -> Iterator[Float64]:  # noqa: ANN401

@@ -34,6 +34,7 @@ class Spread(NamedTuple):
     b_covariance: Float64 | None = None  # (D,) of b with v
     wald: float | None = None  # F of the test that all weights are 0, for robust types
     n_groups: int | None = None
+    is_certain: bool = True  # whether a factor of more digits would find no more of it
 
 
 def keeps_covariance(problem: Problem) -> bool:

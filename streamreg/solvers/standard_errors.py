@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -57,6 +57,14 @@ def with_inference(
     )
 
 
+class Inferred(NamedTuple):
+    """Standard errors."""
+
+    inference: Inference
+    warnings: list[str]
+    is_certain: bool  # whether a factor of more digits would find no more of them
+
+
 def infer(
     equations: Equations,
     found: Corrected,
@@ -65,8 +73,8 @@ def infer(
     weight_sum: float,
     *,
     refines: bool,
-) -> tuple[Inference, list[str]]:
-    """Return standard errors, and warnings.
+) -> Inferred:
+    """Return standard errors.
 
     Robust types take one pass over the rows; with ``refines`` the inverse of XᵀX may take one. A
     fit without intercept takes another one, which looks for a constant among sums of columns, as
@@ -116,7 +124,11 @@ def infer(
         unit, covariance = unit * np.nan, None if covariance is None else covariance * np.nan
         result = replace(result, wald=unit)
     bse = deviations * unit[:, None]
-    return replace(result, bse=bse, covariance=covariance), warnings
+    return Inferred(
+        replace(result, bse=bse, covariance=covariance),
+        warnings,
+        is_certain=spread.is_certain and is_centred is not None,
+    )
 
 
 def _in_user_units(

@@ -189,6 +189,27 @@ def test_one_group_of_positive_weight_is_refused():
             )
 
 
+@pytest.mark.parametrize(("n", "d"), [(80, 6), (400, 4), (2000, 3)])
+@pytest.mark.parametrize("size", [1e2, 1e4, 1e5, 1e6])
+@pytest.mark.parametrize("cov_type", ["HC2", "HC3"])
+def test_errors_beside_a_row_of_huge_values_are_right_or_nan(n, d, size, cov_type):
+    rng = np.random.default_rng(80)
+    X = rng.standard_normal((n, d))
+    X[0] *= size
+    y = noise(rng, X)
+    expected = standard_errors(X, y, cov_type)
+    for solver in ("auto", "closed_form", "qr"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = LinearRegression(solver=solver, cov_type=cov_type).fit(X, y)
+        known = np.isfinite(model.bse_)
+        # of XᵀX, with the digits that a warning states
+        rtol = 1e-6 if model.converged_ else 1e-2
+        np.testing.assert_allclose(model.bse_[known], expected[known], rtol=rtol)
+        if solver != "closed_form" and size**2 < 1e8 * n:
+            assert known.all()
+
+
 @pytest.mark.parametrize("y_of", ["columns", "one column", "3"])
 @pytest.mark.parametrize("cov_type", ["nonrobust", "HC1", "HC3"])
 def test_an_exact_fit_is_shown(cov_type, y_of, tmp_path):

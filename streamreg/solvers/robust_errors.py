@@ -43,9 +43,10 @@ if TYPE_CHECKING:
 _MOST_CONDITION = 1e3
 # of 1 - h, h the leverage of a row: a smaller one has no right digits
 _LEAST_BEYOND_LEVERAGE = 1e-10
-# Of a coefficient's deviation: a smaller share of such rows is rounding, 1e-12 where XᵀX keeps 6
-# digits. Their r/(1 - h) has no bound: a row of 1e6 deviations was 65 % of an error with 1e-4.
-_LEAST_SHARE = 1e-9
+# Of a coefficient's deviation: a smaller share of such rows is rounding. Measured: up to 1e-13 with
+# R, and 1e-12 where XᵀX keeps 6 digits. Their r/(1 - h) has no bound: of a row of 1e8 deviations, a
+# share below 1e-9 was 0.2 % of a standard error.
+_LEAST_SHARE, _MOST_ROUNDING, _ROUNDING_SHARE = 1e-12, 1e-9, 1e-2
 # of a coefficient that such rows determine alone, the share is larger
 _LARGE_SHARE = 0.5
 _LEAST_GROUPS = 2
@@ -264,9 +265,10 @@ def _unknown(equations: Equations, meat: MeatResult) -> _Unknown:
     if equations.problem.fit_intercept:
         g = mean_coordinates(equations)
         share_of_b = abs(total - g @ q) / (np.hypot(total, size) * np.hypot(1, np.linalg.norm(g)))
+    least = max(_LEAST_SHARE, min(_ROUNDING_SHARE * equations.contraction, _MOST_ROUNDING))
     every = np.append(shares, share_of_b)
-    is_certain = not ((every > _LEAST_SHARE) & (every < _LARGE_SHARE)).any()
-    return _Unknown(shares > _LEAST_SHARE, share_of_b > _LEAST_SHARE, is_certain)
+    is_certain = not ((every > least) & (every < _LARGE_SHARE)).any()
+    return _Unknown(shares > least, share_of_b > least, is_certain)
 
 
 def _root_columns(lower: Float64, pivots: Any, rank: int, size: int) -> Iterator[Float64]:  # noqa: ANN401

@@ -133,11 +133,11 @@ class LinearRegression(InferenceAttributes, MultiOutputMixin, RegressorMixin, Ba
         The solver that ran, whether its tolerance was met, and why it stopped: a sentence.
     digits_, condition_
         Of ``closed_form`` and ``qr``, else ``None``: digits of each coefficient that are right, a
-        bound, in the shape of ``coef_``, NaN where the data determine none. Where columns depend
-        on each other to the rounding of their values, the digits of the others are those of the
-        answer with an exact dependence. And the condition number of the centred columns, scaled by
-        powers of two, so that it is within a factor of 2 of that of standardised columns; of
-        dependent ones a lower bound, or infinite.
+        bound, in the shape of ``coef_``, NaN where the data determine none. If columns depend on
+        each other to the rounding of their values, the digits of the others belong to the answer
+        with an exact dependence. And the condition number of the centred columns, scaled by powers
+        of two, so that it is within a factor of 2 of that of standardised columns; if columns
+        depend on each other, a lower bound, or infinite.
     bse_, tvalues_, pvalues_
         With ``cov_type``: standard errors, t (or z) and P of the intercept and the weights, (P,),
         intercept first, or (K, P); NaN where the data determine none. ``conf_int(alpha=0.05)``,

@@ -18,7 +18,7 @@ from streamreg.errors import Message, Parameter, Remedy
 from streamreg.inference.result import Inference
 from streamreg.solvers.base import Footprint, PassFootprint
 from streamreg.solvers.constant import find_constant
-from streamreg.solvers.standard_errors import terms_of
+from streamreg.solvers.standard_errors import freedom_warnings, terms_of
 
 if TYPE_CHECKING:
     from streamreg.accumulators.contrasts import ContrastState
@@ -193,7 +193,7 @@ def _solve(coordinates: Coordinates, contrasts: Float64, max_epochs: int) -> Inv
 
 
 def _warnings(result: Inference, max_epochs: int, *, is_missing: bool) -> list[str]:
-    warnings = list[str]()
+    warnings = freedom_warnings(result)
     if result.rank is None:
         warnings.append(
             Message(

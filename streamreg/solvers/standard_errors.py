@@ -124,11 +124,22 @@ def infer(
         unit, covariance = unit * np.nan, None if covariance is None else covariance * np.nan
         result = replace(result, wald=unit)
     bse = deviations * unit[:, None]
+    has_freedom = result.df_resid > 0
     return Inferred(
         replace(result, bse=bse, covariance=covariance),
-        warnings,
-        is_certain=spread.is_certain and is_centred is not None,
+        [*warnings, *freedom_warnings(result)],
+        is_certain=(spread.is_certain or not has_freedom) and is_centred is not None,
     )
+
+
+def freedom_warnings(result: Inference) -> list[str]:
+    """Return a warning if no degrees of freedom are left."""
+    if result.rank is None or result.df_resid > 0:
+        return []
+    numbers = f"{count(result.nobs, 'row')}, and {count(result.rank, 'coefficient')}"
+    return [
+        f"no degrees of freedom are left: {numbers} that they determine. Standard errors are NaN"
+    ]
 
 
 def _in_user_units(

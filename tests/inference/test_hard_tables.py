@@ -166,10 +166,11 @@ def test_without_degrees_of_freedom_errors_are_nan(cov_type, tmp_path):
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((4, 3)), rng.standard_normal(4)
     given = {"groups": [0, 0, 1, 1]} if cov_type == "cluster" else {}
-    with warnings.catch_warnings():
-        # each row has a leverage of 1
-        warnings.simplefilter("ignore", DataWarning)
+    with pytest.warns(DataWarning) as caught:
         model = LinearRegression(cov_type=cov_type).fit(X, y, **given)
+    # nothing that qr would find
+    assert model.solver_ == "closed_form"
+    assert any("no degrees of freedom are left: 4 rows" in str(each.message) for each in caught)
     for name in ("bse", "pvalues", "fvalue", "f_pvalue", "scale"):
         assert np.isnan(getattr(model, f"{name}_")).all()
     assert np.isnan(model.cov_params()).all()

@@ -51,9 +51,9 @@ class GroupLabels(RowSource):
             numbers[start : start + len(part)] = _numbered(part, known)
         missing = np.flatnonzero(numbers < 0)
         if len(missing):
+            more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
             raise InputError(
-                f"groups have no value in row {missing[0]:,} and {len(missing) - 1:,} more; "
-                "every row belongs to a group"
+                f"groups have no value in row {missing[0]:,}{more}; every row belongs to a group"
             )
         return numbers
 
@@ -61,17 +61,10 @@ class GroupLabels(RowSource):
 def group_labels(data: Any, name: str) -> GroupLabels | None:  # noqa: ANN401
     """Return groups that have to be numbered; None if they can be read as they are."""
     package = type(data).__module__.partition(".")[0]
-    if package == "pandas":
-        if data.ndim > 1:
-            if data.shape[1] != 1:
-                raise InputError(
-                    f"groups have {data.shape[1]:,} columns; each row belongs to one group, so "
-                    "pass one column"
-                )
-            data = data.iloc[:, 0]
-        # slices of a series may be of labels of its index, those of its array are of rows
-        return GroupLabels(data.array if hasattr(data, "array") else data, (len(data),), name)
-    if package in {"polars", "pyarrow"} and hasattr(data, "to_numpy"):
+    if package in {"pandas", "polars", "pyarrow"} and hasattr(data, "__len__"):
+        data = _one_column(data)
+        # slices of a series of pandas may be of its index, those of its array are of rows
+        data = getattr(data, "array", data)
         return GroupLabels(data, (len(data),), name)
     if isinstance(data, list | tuple):
         is_flat = not len(data) or np.asarray(data[:1], object).ndim == 1
@@ -79,6 +72,21 @@ def group_labels(data: Any, name: str) -> GroupLabels | None:  # noqa: ANN401
     if isinstance(data, np.ndarray) and data.dtype.kind in "OUSM" and data.ndim:
         return GroupLabels(data, data.shape, name)
     return None
+
+
+def _one_column(data: Any) -> Any:  # noqa: ANN401
+    """Return the only column of a frame or table; a series as it is."""
+    shape: tuple[int, ...] = getattr(data, "shape", (len(data),))
+    if len(shape) == 1:
+        return data
+    if shape[1] != 1:
+        raise InputError(
+            f"groups have {shape[1]:,} columns; each row belongs to one group, so pass one column"
+        )
+    if hasattr(data, "iloc"):
+        return data.iloc[:, 0]
+    # of pyarrow and of polars
+    return data.column(0) if hasattr(data, "column") else data.to_series()
 
 
 def _numbered(labels: Any, known: dict[object, int]) -> Any:  # noqa: ANN401

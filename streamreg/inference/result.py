@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from streamreg.blocks import Float64
 
     Exponents = np.ndarray[tuple[int], np.dtype[np.int32]]
+    Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
 
 NONROBUST, CLUSTER = "nonrobust", "cluster"
 COV_TYPES = (NONROBUST, "HC0", "HC1", "HC2", "HC3", CLUSTER)
@@ -29,7 +30,8 @@ class Inference:
     """Standard errors of K targets, and what follows from them, by statsmodels' definitions.
 
     P terms: the intercept first, if the fit has one, then the columns. Coefficients that the data
-    do not determine have NaN standard errors. Weights s are precisions: with r the residuals,
+    do not determine have NaN standard errors, and so have those that rows of leverage 1 determine,
+    by HC2 and HC3. Weights s are precisions: with r the residuals,
 
         scale = Σ sᵢ rᵢ² / df_resid        df_resid = nobs - rank
 
@@ -58,6 +60,8 @@ class Inference:
     # there are more than ``MOST_KEPT_TERMS`` terms
     covariance: Float64 | None = None
     is_partial: bool = False  # whether standard errors of chosen terms only were computed
+    # (P,) whether the data determine the coefficients; None: not known
+    is_determined: Mask | None = None
 
     @property
     def n_targets(self) -> int:
@@ -223,6 +227,7 @@ class Inference:
             wald=None if wald is None else _array(wald, (k,), "wald"),
             covariance=None if covariance is None else _array(covariance, (p, p), "covariance"),
             is_partial=_flag(known["is_partial"], "is_partial"),
+            is_determined=_flags(known["is_determined"], p, "is_determined"),
         )
 
     @property
@@ -311,3 +316,11 @@ def _flag(value: object, name: str) -> bool:
     if type(value) is not bool:
         raise TypeError(f"{name} is {value!r}, not true or false")
     return value
+
+
+def _flags(values: object, p: int, name: str) -> Mask | None:
+    if values is None:
+        return None
+    if not isinstance(values, list) or len(values) != p:
+        raise TypeError(f"{name} is not a list of {count(p, 'flag')}")
+    return np.array([_flag(value, name) for value in values], dtype=np.bool_)

@@ -146,8 +146,20 @@ class Summary:
                 "The fit is essentially perfect: residuals are rounding, and so are the standard "
                 "errors and all that follows from them."
             )
-        if np.isnan(i.bse).any() and i.df_resid > 0 and not i.is_partial:
+        return [*notes, *self._nan_notes()]
+
+    def _nan_notes(self) -> list[str]:
+        """Why figures are NaN."""
+        i, notes = self.inference, list[str]()
+        determined = np.full(len(i.terms), fill_value=True)
+        if i.is_determined is not None:
+            determined = i.is_determined
+        if not determined.all():
             notes.append("nan: the data do not determine this coefficient.")
+        if np.isnan(i.bse[:, determined]).any() and i.df_resid > 0 and not i.is_partial:
+            notes.append(
+                "nan: rows of leverage 1 determine this coefficient, and say nothing of its error."
+            )
         if i.is_partial:
             notes.append("nan: this standard error was not asked for, or not found.")
         clusters = np.inf if i.n_groups is None else i.n_groups
@@ -183,10 +195,9 @@ def rows_of(inference: Inference, k: int, alpha: float) -> Float64:
 
     All are NaN for a coefficient that the data do not determine.
     """
-    estimates = np.where(np.isnan(inference.bse[k]), np.nan, inference.params[k])
-    if inference.df_resid <= 0 or inference.is_partial:
-        # errors are not defined, or not known
-        estimates = inference.params[k]
+    estimates = inference.params[k]
+    if inference.is_determined is not None:
+        estimates = np.where(inference.is_determined, estimates, np.nan)
     figures = (inference.bse, inference.tvalues, inference.pvalues, inference.log10_pvalues)
     columns = [estimates, *(figure[k] for figure in figures), *inference.conf_int(alpha)[k].T]
     return np.stack(columns, axis=1)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from streamreg.accumulators.moments import MomentsResult
     from streamreg.blocks import Float64
     from streamreg.inference.request import InferenceRequest
-    from streamreg.solvers.base import Footprint, Problem
+    from streamreg.solvers.base import Footprint, Mask, Problem
     from streamreg.solvers.corrections import Corrected, Equations
     from streamreg.solvers.spread import Spread
 
@@ -115,7 +115,12 @@ def infer(
         n_groups=spread.n_groups,
         wald=None if spread.wald is None else np.array([spread.wald]),
     )
-    deviations, covariance = _in_user_units(equations, found, spread, is_robust=request.is_robust)
+    determined = equations.determined(found)
+    if problem.fit_intercept:
+        determined = np.append(equations.determines_intercept(found), determined)
+    deviations, covariance = _in_user_units(
+        equations, spread, determined, is_robust=request.is_robust
+    )
     unit = np.ones(problem.n_targets)
     if not request.is_robust:
         unit = result.deviation
@@ -126,7 +131,7 @@ def infer(
     bse = deviations * unit[:, None]
     has_freedom = result.df_resid > 0
     return Inferred(
-        replace(result, bse=bse, covariance=covariance),
+        replace(result, bse=bse, covariance=covariance, is_determined=determined),
         [*warnings, *freedom_warnings(result)],
         is_certain=(spread.is_certain or not has_freedom) and is_centred is not None,
     )
@@ -143,17 +148,16 @@ def freedom_warnings(result: Inference) -> list[str]:
 
 
 def _in_user_units(
-    equations: Equations, found: Corrected, spread: Spread, *, is_robust: bool
+    equations: Equations, spread: Spread, determined: Mask, *, is_robust: bool
 ) -> tuple[Float64, Float64 | None]:
     """Return deviations (P,) and the covariance (P, P); NaN where the data determine nothing."""
     y = int(_exponents(equations.units.y)[0]) if is_robust else 0
     # of v in w, a power of two; 0 for constant columns
     factor = np.ldexp(equations.units.x / equations.scale, -y)
-    factor = np.where(equations.determined(found), factor, np.nan)
     has_intercept = equations.problem.fit_intercept
     if has_intercept:
-        b_factor = np.ldexp(1.0, -y) if equations.determines_intercept(found) else np.nan
-        factor = np.append(b_factor, factor)
+        factor = np.append(np.ldexp(1.0, -y), factor)
+    factor = np.where(determined, factor, np.nan)
     variances = np.append(spread.b_variance, spread.variances)[1 - has_intercept :]
     # not as a root of a product, which may leave float64's range
     deviations = np.sqrt(variances) * np.abs(factor)

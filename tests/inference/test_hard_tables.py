@@ -159,6 +159,10 @@ def test_a_row_of_leverage_1_is_named(cov_type):
     expected = sm.OLS(y[others], sm.add_constant(X[others, :1])).fit(cov_type=cov_type)
     np.testing.assert_allclose(model.bse_[:2], expected.bse, rtol=1e-7)
     assert np.isnan([model.fvalue_, model.cov_params()[1, 2]]).all()
+    # the coefficient is determined, and its error is not
+    assert model.tidy()["estimate"].tolist() == [model.intercept_, *model.coef_]
+    assert "rows of leverage 1 determine this coefficient" in str(model.summary())
+    assert "do not determine" not in str(model.summary())
 
 
 @pytest.mark.parametrize("cov_type", COV_TYPES)

@@ -134,6 +134,8 @@ def test_a_damaged_file_is_refused_or_gives_numbers(data):
         {"n_groups": 3},
         {"covariance": [[1.0]]},
         {"rss": [float("inf")]},
+        {"is_determined": [True]},
+        {"is_determined": [True, 1, False]},
         {"y_exponents": [0.5]},
         {"y_exponents": [1 << 40]},
     ],

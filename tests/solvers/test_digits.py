@@ -213,7 +213,7 @@ def test_no_claim_is_above_the_truth_after_many_merges(solver):
     rng = np.random.default_rng(0)
     n = 300
     X = rng.standard_normal((n, 3)) @ [[1.0, 1, 0], [0, 1e-2, 1], [0, 0, 1e-1]]
-    X = X + [1e3, -1e4, 0]
+    X += [1e3, -1e4, 0]
     y = X @ [1.0, 2, 3] + np.cumsum(rng.standard_normal(n))
     exact = exact_fit(X, y)
     for order in (1, -1):

@@ -6,7 +6,7 @@ All is in coordinates v = σ·w, with σ powers of two, of columns in the units 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,12 +14,15 @@ from streamreg.accumulators.residuals import Residuals
 from streamreg.kernels.two_float import TwoFloats, product
 from streamreg.solvers.base import EPS, EpochRecord
 from streamreg.solvers.standardization import user_loss, user_weights
+from streamreg.solvers.sums import no_rows
 
 if TYPE_CHECKING:
     from streamreg.accumulators.base import Scaling
+    from streamreg.accumulators.second_moments import SecondMoments
     from streamreg.blocks import Float64
     from streamreg.solvers.base import Mask, Problem, Reduce, Report
     from streamreg.solvers.factor import Factor
+    from streamreg.solvers.sums import AboutMeans
 
 _UNIT = EPS / 2  # u, the largest relative error of rounding
 # a first solution that is estimated to have fewer digits is corrected: XᵀX costs a user one pass
@@ -27,6 +30,8 @@ _UNIT = EPS / 2  # u, the largest relative error of rounding
 _WANTED = 1e-13
 # the solver says so if it cannot reach this error, of the largest weight in coordinates
 _NEEDED = 1e-10
+# the same, if no pass can correct the weights: the digits say how many are right
+_NEEDED_WITHOUT_ROWS = 1e-6
 # of a start whose loss was halved this often, a loss predicted from XᵀX is rounding
 _LEAST_PREDICTED_SHARE = 1e-6
 # an intercept below this share of the deviation of y needs no relative digits: tables that were
@@ -86,6 +91,7 @@ class Corrected(NamedTuple):
     # of a dependence between columns, as the first pass measured it; None without one
     null_norm: float | None = None
     is_dependence_real: bool = True  # whether columns depend on others as the factor has it
+    loss_error: Float64 | float = 0.0  # (K,) bound of the error of a loss that no pass measured
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +111,7 @@ class Equations:
     """
 
     problem: Problem
+    statistic: type[SecondMoments[Any]]  # whose sums were factorised
     reduce: Reduce
     units: Scaling
     scale: Float64  # (D,) σ; infinite for constant columns, whose coefficients stay 0
@@ -117,6 +124,12 @@ class Equations:
     distance: float  # of the means from the origin, in deviations, and at least 1
     rounding: float  # bound of the relative error of sums in the factor
     contraction: float  # bound of ρ
+    about_means: AboutMeans | None = None  # None: a pass has to tell
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether passes can be run."""
+        return self.reduce is not no_rows
 
     def correct(self, v: Float64, predicted: Float64, report: Report, *, always: bool) -> Corrected:
         """Correct weights (D, K) that the factor gives, if that is needed.
@@ -129,9 +142,30 @@ class Equations:
         error = self.contraction * self._y_distance
         found = Corrected(point, error, [start, predicted], 0 * start)
         is_certain = self.is_exact_enough(found) and not self._is_doubtful(point, start, predicted)
+        if not self.has_rows:
+            return self._without_rows(found)
         if not self.factor.rank or (is_certain and not always):
             return found
         return self._correct(point, start, report)
+
+    def _without_rows(self, found: Corrected) -> Corrected:
+        """Return the solution with what no pass can measure: its loss, and dependences.
+
+        With t = ‖y‖ + Σ|v|, the size of what cancels, ρ the rounding of sums and r the residual,
+        2f has an error of ρt² from XᵀX, and of 2ρtr + ρ²t² from R.
+        """
+        squares = self.statistic.squares_condition
+        terms = self._y_distance + np.sum(np.abs(found.point.v.high), axis=0)
+        # rounding may make a loss negative
+        loss = np.maximum(found.losses[-1], 0.0)
+        moved = self.rounding * terms
+        error = 0.5 * self.rounding * terms**2 if squares else moved * np.sqrt(2 * loss) + moved**2
+        return found._replace(
+            losses=[found.losses[0], loss],
+            loss_error=np.where(found.losses[0] > 0, error, 0.0),
+            # that R shows is real to its digits; that of XᵀX only to half of them
+            is_dependence_real=self.factor.is_full or not squares,
+        )
 
     def condition(self, found: Corrected) -> float:
         """Return κ₂ of the columns in coordinates; if some depend on others, a lower bound.
@@ -192,7 +226,8 @@ class Equations:
         # weights that do not change y in its last digit may be 0
         least = EPS * self.y_size
         largest = np.maximum(np.max(np.abs(found.point.v.high), axis=0), least)
-        return bool((np.max(self.errors(found), axis=0) <= _NEEDED * largest).all())
+        needed = _NEEDED if self.has_rows else _NEEDED_WITHOUT_ROWS
+        return bool((np.max(self.errors(found), axis=0) <= needed * largest).all())
 
     @property
     def _y_distance(self) -> Float64:

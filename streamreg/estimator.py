@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from streamreg import validate
 from streamreg.config import FitConfig
-from streamreg.errors import DataWarning, InputError
+from streamreg.errors import DataWarning, InputError, warn
 from streamreg.fit import fit_dataset
 from streamreg.formatting import count
 from streamreg.inference.attributes import InferenceAttributes
@@ -23,11 +23,15 @@ from streamreg.model import DETAILS, Model
 from streamreg.predict import Evaluation, predict, predict_to, score
 from streamreg.progress import progress_of
 from streamreg.sources.kinds import is_streamable
+from streamreg.statistics.fit import fit_gathered, kind_for, plan_gathered
+from streamreg.statistics.gather import gather
+from streamreg.statistics.statistics import Statistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from streamreg.blocks import Float64
+    from streamreg.fit import Described, Fit
     from streamreg.solvers.base import EpochRecord
 
 # paths, arrays of any library, data frames, lists
@@ -220,7 +224,8 @@ class LinearRegression(InferenceAttributes, MultiOutputMixin, RegressorMixin, Ba
         X
             (N, D): the path or URL of a Zarr array, an array of Zarr, Dask, NumPy, h5py or CuPy, a
             data frame, or any object with ``shape``, ``dtype`` and slicing. The path of a Zarr
-            group with arrays ``X`` and ``y`` needs no ``y``.
+            group with arrays ``X`` and ``y`` needs no ``y``. Or :class:`Statistics`, alone: no row
+            is read.
         y
             (N,) or (N, K), any of these kinds.
         sample_weight
@@ -237,20 +242,76 @@ class LinearRegression(InferenceAttributes, MultiOutputMixin, RegressorMixin, Ba
             For what is raised see ``streamreg.errors``.
         """
         config = self._config()
-        if not callable(self.progress):
-            validate.flag("progress", self.progress, "True, False or a callable")
+        # those of ``partial_fit`` would be of other rows
+        self._statistics: Statistics | None = None
+        if isinstance(X, Statistics):
+            if not (y is None and sample_weight is None and groups is None):
+                raise InputError("statistics hold y and the weights; pass them alone")
+            return self._fit_statistics(X, config)
         dataset = config.open_dataset(X, y, sample_weight, groups)
         names = self._check_columns(X, reset=True) or dataset.feature_names
         dataset = replace(dataset, feature_names=names)
-        result = fit_dataset(dataset, config, progress_of(self.progress, "fit"))
-        self._set_fitted(result.model(dataset))
+        return self._finish(
+            fit_dataset(dataset, config, progress_of(self.progress, "fit")), dataset
+        )
+
+    def partial_fit(self, X: Rows, y: Rows = None, sample_weight: Rows = None) -> Self:
+        """Fit the rows of all calls so far: these rows are read once, earlier ones not again.
+
+        The first call, and the first one after ``fit``, starts statistics: of R with
+        ``solver="qr"``, else of XᵀX. Each call then takes what ``Statistics.update`` and a fit of
+        statistics take, O(D²). ``coef_`` is that of a fit of all rows; no pass can correct it, so
+        that ``digits_`` may be fewer.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As for ``fit``; the columns and targets are those of the first call.
+
+        Raises
+        ------
+        InputError
+            Other columns than in the first call; a parameter that needs the rows of all calls at
+            once, such as ``solver="cg"`` or ``cov_type="HC1"``. For what else is raised see
+            ``streamreg.errors``.
+        """
+        config = self._config()
+        before = getattr(self, "_statistics", None)
+        kind = kind_for(config)
+        # refused before rows are read
+        if before is not None:
+            plan_gathered(before.about, config)
+        dataset = config.open_dataset(X, y, sample_weight)
+        names = self._check_columns(X, reset=before is None) or dataset.feature_names
+        outcome = gather(
+            replace(dataset, feature_names=names),
+            config,
+            kind if before is None else before.kind,
+            progress_of(self.progress, "fit"),
+        )
+        for message in outcome.warnings:
+            warn(message)
+        rows = Statistics.holding(outcome.gathered)
+        if before is not None:
+            before.add(rows)
+            rows = before
+        self._statistics = rows
+        return self._fit_statistics(rows, config)
+
+    def _fit_statistics(self, statistics: Statistics, config: FitConfig) -> Self:
+        result = fit_gathered(statistics, config, progress_of(self.progress, "fit"))
+        return self._finish(result, statistics.about)
+
+    def _finish(self, result: Fit, described: Described) -> Self:
+        """Set the fitted attributes and warn; for methods that users call."""
+        self._set_fitted(result.model(described))
         self.plan_ = result.plan
         for message in result.warnings:
-            warnings.warn(message, DataWarning, stacklevel=2)
+            warn(message)
         if not self.converged_:
             epochs = count(self.n_iter_, "epoch")
             message = f"{self.solver_} did not converge in {epochs}. {self.status_}"
-            warnings.warn(message, ConvergenceWarning, stacklevel=2)
+            warn(message, ConvergenceWarning)
         if result.checkpoint_error is not None:
             raise result.checkpoint_error
         return self
@@ -323,6 +384,8 @@ class LinearRegression(InferenceAttributes, MultiOutputMixin, RegressorMixin, Ba
         self._model().save(path)
 
     def _config(self) -> FitConfig:
+        if not callable(self.progress):
+            validate.flag("progress", self.progress, "True, False or a callable")
         return FitConfig.parse(**{f.name: getattr(self, f.name) for f in fields(FitConfig)})
 
     def _check_columns(self, X: Rows, *, reset: bool) -> tuple[str, ...] | None:

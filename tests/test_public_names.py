@@ -16,6 +16,7 @@ PUBLIC = [
     "LinearRegression",
     "MemoryLimitError",
     "Plan",
+    "Statistics",
     "StreamregError",
     "evaluate",
     "load",

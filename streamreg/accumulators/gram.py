@@ -9,7 +9,7 @@ import numpy as np
 
 from streamreg.accumulators.base import merge_means
 from streamreg.accumulators.panels import PanelAccumulator
-from streamreg.accumulators.second_moments import Products, SecondMoments
+from streamreg.accumulators.second_moments import Products, SecondMoments, require_sums
 from streamreg.formatting import MIB
 from streamreg.kernels import scratch
 from streamreg.kernels.states import GramState
@@ -198,3 +198,11 @@ class Gram(PanelAccumulator[GramState, GramResult], SecondMoments[GramState]):
     def products(cls, state: GramState) -> Products:
         mirror(state.gram)
         return Products(state.gram, state.cross, state.y_m2)
+
+    @classmethod
+    def settle(cls, state: GramState) -> None:
+        mirror(state.gram)
+
+    @classmethod
+    def require_consistent(cls, state: GramState) -> None:
+        require_sums(state, np.append(state.gram.diagonal(), state.y_m2))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy.linalg import lapack
 
-from streamreg.accumulators.second_moments import Products, SecondMoments
+from streamreg.accumulators.second_moments import Products, SecondMoments, require_sums
 from streamreg.kernels.base import SERIAL
 from streamreg.kernels.lapack import add_rows, lapack_nbytes, merge_roots
 from streamreg.kernels.root import root_scratch_nbytes
@@ -176,3 +176,15 @@ class Root(SecondMoments[RootState]):
         right = R[1:, d + 1 :]
         X = R[1 : d + 1, 1 : d + 1]
         return Products(X.T @ X, X.T @ right[:d], np.einsum("ij,ij->j", right, right))
+
+    @classmethod
+    def settle(cls, state: RootState) -> None:
+        """Write nothing: R is zero below its diagonal."""
+
+    @classmethod
+    def require_consistent(cls, state: RootState) -> None:
+        require_sums(state, np.zeros(0))
+        if any(column[j + 1 :].any() for j, column in enumerate(state.root.T)):
+            raise ValueError("its R is not triangular")
+        if not state.root[0, 0]:
+            raise ValueError("its R is of no rows")

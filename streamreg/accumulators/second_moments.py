@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
@@ -73,6 +73,15 @@ class Products(NamedTuple):
     yy: Float64  # (K,)   Σ sᵢ (yᵢ - ȳ)²
 
 
+def require_sums(state: Any, squares: Float64) -> None:  # noqa: ANN401  (a named tuple)
+    """Raise ``ValueError`` if counts, flags or sums of squares of a file are impossible."""
+    if not (state.n >= 1 and state.s > 0 and state.updates >= 1):
+        raise ValueError(f"its sums are of {float(state.n)} rows of weight {float(state.s)}")
+    flags = np.concatenate([state.varies, getattr(state, "y_varies", state.varies)])
+    if not np.isin(flags, (0.0, 1.0)).all() or (squares < 0).any():
+        raise ValueError("its sums of squares are negative")
+
+
 @dataclass(frozen=True, eq=False)
 class SecondMoments(Accumulator[State, Any]):
     """Second moments, of rows that need not be read again.
@@ -110,9 +119,15 @@ class SecondMoments(Accumulator[State, Any]):
     def products(cls, state: State) -> Products:
         """Return sums of products about the means; they may share memory with the state."""
 
-    def resized(self, n_features: int, n_targets: int, scaling: Scaling | None) -> Self:
-        """Return the same statistic of other columns."""
-        return type(self)(n_features, n_targets, self.centred, scaling)
+    @classmethod
+    @abstractmethod
+    def settle(cls, state: State) -> None:
+        """Write what a pass leaves open, in place: equal sums are then equal bytes."""
+
+    @classmethod
+    @abstractmethod
+    def require_consistent(cls, state: State) -> None:
+        """Raise ``ValueError`` if finite numbers of a file cannot be the state of any rows."""
 
 
 def is_out_of_range(result: SecondMomentsResult) -> bool:

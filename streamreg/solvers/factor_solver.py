@@ -6,6 +6,8 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from streamreg.solvers.base import Solver
 from streamreg.solvers.sums import reduce_sums
 
@@ -31,6 +33,8 @@ class FactorSolver(Solver):
     def infers(self) -> bool:
         return self.request is not None
 
+    # values outside float64's range are checked for
+    @np.errstate(all="ignore")
     def solve(
         self, problem: Problem, reduce: Reduce, report: Report, iterates: IterateStore
     ) -> Solution:

@@ -9,9 +9,12 @@ import typer
 
 from streamreg.config import FitConfig
 from streamreg.errors import InputError
+from streamreg.output.atomic import require_folder
 from streamreg.sources.dataset import Dataset, NanPolicy
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from streamreg.sources.tables.table import Table
 
 Data = Annotated[
@@ -80,3 +83,12 @@ def dataset_of(
     if data is not None and y is not None:
         raise InputError(f"--y goes with --x; the data set {data} has its own y")
     return config.open_dataset(data if x is None else x, y, weight, groups, needs_y=needs_y)
+
+
+def require_output(out: Path, suffixes: Sequence[str], *, overwrite: bool) -> None:
+    """Refuse a path that no file can be written to, before any pass."""
+    if out.suffix not in suffixes:
+        raise InputError(f"--out {out} must end in {' or '.join(suffixes)}")
+    require_folder(out, f"--out {out}")
+    if out.exists() and not overwrite:
+        raise InputError(f"--out {out} exists; pass --overwrite to replace it")

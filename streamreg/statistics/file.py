@@ -14,7 +14,7 @@ from streamreg.config import memory_limit_or_default
 from streamreg.errors import InputError, MemoryLimitError, Remedy
 from streamreg.formatting import format_nbytes
 from streamreg.machine import available_nbytes
-from streamreg.output.archive import Archive, NotAnArchiveError, write_archive
+from streamreg.output.archive import Archive, write_archive
 from streamreg.output.atomic import atomic_write, require_folder
 from streamreg.statistics.about import About
 from streamreg.statistics.gathered import Gathered
@@ -51,17 +51,6 @@ def save_gathered(gathered: Gathered, path: str | os.PathLike[str]) -> Path:
             f"the statistics cannot be written to {str(path)!r}: {error.strerror}"
         ) from error
     return path
-
-
-def is_statistics(path: object) -> bool:
-    """Whether a path names a file of statistics, or one that claims to be: reads its header."""
-    if not isinstance(path, str) or Path(path).suffix != SUFFIX or not Path(path).is_file():
-        return False
-    try:
-        with closing(Archive(Path(path))) as archive:
-            return archive.header.get("format") == _FORMAT
-    except (OSError, NotAnArchiveError, MemoryError):
-        return False
 
 
 class StoredStatistics:
@@ -101,7 +90,9 @@ class StoredStatistics:
             about = _about(archive)
             return _gathered(archive, about)
 
-    take = load
+    def take(self) -> Gathered:
+        """Return the statistics, for a plan that counts them."""
+        return self.load(self.about.statistic.state_nbytes)
 
     @contextmanager
     def _one_kind_of_error(self) -> Iterator[None]:

@@ -41,6 +41,8 @@ def plan_gather(
     """Plan the pass; reads metadata only."""
     if dataset.y is None:
         raise InputError("statistics need y")
+    if dataset.groups is not None:
+        raise InputError(Parameter("groups"), " are not kept in statistics: leave them out")
     backend = backend or backend_of(config)
     backend.require_readable(dataset)
     solver = SOLVER_OF_KIND[kind]()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 import numpy as np
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from streamreg import validate
@@ -38,6 +39,11 @@ if TYPE_CHECKING:
 Rows: TypeAlias = Any
 Path: TypeAlias = "str | os.PathLike[str]"
 _MULTIOUTPUT = ("uniform_average", "raw_values")
+
+
+def _takes_statistics(estimator: LinearRegression) -> bool:
+    """Whether ``partial_fit`` exists: solvers of statistics have it, as scikit-learn asks."""
+    return bool(kind_for(estimator._config()))  # noqa: SLF001  (a condition of a method)
 
 
 # not a dataclass: Dask identifies those by their fields, which a fit does not change
@@ -255,6 +261,7 @@ class LinearRegression(InferenceAttributes, MultiOutputMixin, RegressorMixin, Ba
             fit_dataset(dataset, config, progress_of(self.progress, "fit")), dataset
         )
 
+    @available_if(_takes_statistics)
     def partial_fit(self, X: Rows, y: Rows = None, sample_weight: Rows = None) -> Self:
         """Fit the rows of all calls so far: these rows are read once, earlier ones not again.
 
@@ -271,9 +278,10 @@ class LinearRegression(InferenceAttributes, MultiOutputMixin, RegressorMixin, Ba
         Raises
         ------
         InputError
-            Other columns than in the first call; a parameter that needs the rows of all calls at
-            once, such as ``solver="cg"`` or ``cov_type="HC1"``. For what else is raised see
-            ``streamreg.errors``.
+            Other columns than in the first call. For what else is raised see ``streamreg.errors``.
+        AttributeError
+            A parameter needs the rows of all calls at once, such as ``solver="cg"`` or
+            ``cov_type="HC1"``: as scikit-learn has it, the method then does not exist.
         """
         config = self._config()
         before = getattr(self, "_statistics", None)

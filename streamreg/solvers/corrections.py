@@ -149,20 +149,33 @@ class Equations:
         return self._correct(point, start, report)
 
     def _without_rows(self, found: Corrected) -> Corrected:
-        """Return the solution with what no pass can measure: its loss, and dependences.
+        """Return the solution with bounds of what no pass can measure.
 
-        With t = ‖y‖ + Σ|v|, the size of what cancels, ρ the rounding of sums and r the residual,
-        2f has an error of ρt² from XᵀX, and of 2ρtr + ρ²t² from R.
+        With t = ‖y‖ + Σ|v|, the size of what cancels, r the residuals and ρ the rounding of sums, v
+        has an error of ‖Re‖ ≤ 2κρt from XᵀX, and of ρ(t + 2κ‖r‖) from R [1]_; 2f one of ρt², and of
+        2ρt‖r‖ + ρ²t². ‖R‖ is at least ½.
+
+        References
+        ----------
+        .. [1] Higham (2002), Accuracy and Stability of Numerical Algorithms, 2nd ed., section 20.1.
         """
-        squares = self.statistic.squares_condition
+        squares, rho, kappa = self.statistic.squares_condition, self.rounding, self.factor.condition
         terms = self._y_distance + np.sum(np.abs(found.point.v.high), axis=0)
         # rounding may make a loss negative
         loss = np.maximum(found.losses[-1], 0.0)
-        moved = self.rounding * terms
-        error = 0.5 * self.rounding * terms**2 if squares else moved * np.sqrt(2 * loss) + moved**2
+        if squares:
+            error, loss_error = 2 * kappa * rho * terms, 0.5 * rho * terms**2
+        else:
+            loss_error = rho * terms * np.sqrt(2 * loss) + 0.5 * (rho * terms) ** 2
+            error = rho * (terms + 2 * kappa * np.sqrt(2 * (loss + loss_error)))
+        # these bounds are of first order
+        error = (
+            error / (1 - self.contraction) if self.contraction < 1 else np.full_like(loss, np.inf)
+        )
         return found._replace(
+            error=error,
             losses=[found.losses[0], loss],
-            loss_error=np.where(found.losses[0] > 0, error, 0.0),
+            loss_error=np.where(found.losses[0] > 0, loss_error, 0.0),
             # that R shows is real to its digits; that of XᵀX only to half of them
             is_dependence_real=self.factor.is_full or not squares,
         )

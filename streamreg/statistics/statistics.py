@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import numpy as np
@@ -12,6 +13,7 @@ from streamreg.errors import InputError, warn
 from streamreg.formatting import count, given
 from streamreg.progress import progress_of
 from streamreg.solvers.registry import SOLVER_OF_KIND
+from streamreg.sources.kinds import is_streamable
 from streamreg.statistics.file import StoredStatistics, save_gathered
 from streamreg.statistics.gather import gather
 
@@ -156,6 +158,7 @@ class Statistics:
         validate.choice("kind", kind, tuple(SOLVER_OF_KIND))
         validate.flag("progress", progress)
         dataset = config.open_dataset(X, y, sample_weight)
+        dataset = replace(dataset, feature_names=dataset.feature_names or _names_of(X))
         outcome = gather(dataset, config, kind, progress_of(progress, "gather"))
         for message in outcome.warnings:
             warn(message)
@@ -393,6 +396,14 @@ class Statistics:
                 "gather them again"
             )
         return self._gathered
+
+
+def _names_of(X: Rows) -> tuple[str, ...] | None:
+    """Return the names of the columns of a data frame, if all are texts, as scikit-learn does."""
+    if is_streamable(X):
+        return None
+    names = tuple(getattr(X, "columns", ()))
+    return names if names and all(isinstance(name, str) for name in names) else None
 
 
 def _numbers(

@@ -56,7 +56,8 @@ class LinearRegression(InferenceAttributes, MultiOutputMixin, RegressorMixin, Ba
 
     With ``l2=0`` this is half the mean squared error; scikit-learn's ``Ridge(alpha)`` has
     ``l2 = alpha/Σsᵢ``. The intercept b is never penalised, and no column of ones is stored. Sums
-    are float64 whatever the data are.
+    are float64 whatever the data are. :class:`Statistics` of rows that were read once stand where
+    the rows stand in ``fit``.
 
     Parameters
     ----------

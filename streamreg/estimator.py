@@ -249,12 +249,11 @@ class LinearRegression(InferenceAttributes, MultiOutputMixin, RegressorMixin, Ba
             For what is raised see ``streamreg.errors``.
         """
         config = self._config()
-        # those of ``partial_fit`` would be of other rows
-        self._statistics: Statistics | None = None
         if isinstance(X, Statistics):
             if not (y is None and sample_weight is None and groups is None):
                 raise InputError("statistics hold y and the weights; pass them alone")
-            return self._fit_statistics(X, config)
+            result = fit_gathered(X, config, progress_of(self.progress, "fit"))
+            return self._finish(result, X.about)
         dataset = config.open_dataset(X, y, sample_weight, groups)
         names = self._check_columns(X, reset=True) or dataset.feature_names
         dataset = replace(dataset, feature_names=names)
@@ -289,7 +288,7 @@ class LinearRegression(InferenceAttributes, MultiOutputMixin, RegressorMixin, Ba
         kind = kind_for(config)
         # refused before rows are read
         if before is not None:
-            plan_gathered(before.about, config)
+            plan_gathered(before.about, config).require_fit()
         dataset = config.open_dataset(X, y, sample_weight)
         names = self._check_columns(X, reset=before is None) or dataset.feature_names
         outcome = gather(
@@ -304,15 +303,14 @@ class LinearRegression(InferenceAttributes, MultiOutputMixin, RegressorMixin, Ba
         if before is not None:
             before.add(rows)
             rows = before
-        self._statistics = rows
-        return self._fit_statistics(rows, config)
+        result = fit_gathered(rows, config, progress_of(self.progress, "fit"))
+        return self._finish(result, rows.about, rows)
 
-    def _fit_statistics(self, statistics: Statistics, config: FitConfig) -> Self:
-        result = fit_gathered(statistics, config, progress_of(self.progress, "fit"))
-        return self._finish(result, statistics.about)
-
-    def _finish(self, result: Fit, described: Described) -> Self:
-        """Set the fitted attributes and warn; for methods that users call."""
+    def _finish(
+        self, result: Fit, described: Described, statistics: Statistics | None = None
+    ) -> Self:
+        """Set the fitted attributes and warn; ``statistics`` are those of ``partial_fit``."""
+        self._statistics: Statistics | None = statistics
         self._set_fitted(result.model(described))
         self.plan_ = result.plan
         for message in result.warnings:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from streamreg.kernels.base import Kernels
 
 
+# work space of LAPACK: columns of a block; SciPy's own is of three
+_QR_COLUMNS = 64
+
+
 class RootResult(NamedTuple):
     """The factor, of columns multiplied by ``Scaling`` where the pass had one."""
 
@@ -145,7 +149,7 @@ class Root(SecondMoments[RootState]):
         part = np.empty((len(state.root), size), order="F")
         for j, column in enumerate(chosen):
             part[:, j] = state.root[:, column]
-        triangle, _, _, _ = lapack.dgeqrf(part, overwrite_a=1)
+        triangle, _, _, _ = lapack.dgeqrf(part, lwork=_QR_COLUMNS * size, overwrite_a=1)
         for j in range(size):
             made.root[: j + 1, j] = triangle[: j + 1, j]
         made.updates[...] += 1

@@ -141,8 +141,9 @@ def _gathered(archive: Archive, about: About) -> Gathered:
 def _sums(name: str, array: Array, shape: tuple[int, ...]) -> Float64:
     if array.dtype != np.float64 or array.shape != shape:
         raise ValueError(f"its {name} is {array.dtype} {array.shape}, not float64 {shape}")
-    # a row at a time, because a mask of the whole array would take memory
-    if not all(np.isfinite(part).all() for part in np.atleast_2d(array)):
+    # a line of memory at a time, because a mask of the whole array would take memory
+    lines = np.atleast_2d(array.T if array.flags.f_contiguous else array)
+    if not all(np.isfinite(line).all() for line in lines):
         raise ValueError(f"its {name} holds NaN or inf")
     if array.ndim > 1 and shape[0] == shape[1]:
         return np.asarray(array, order="F")

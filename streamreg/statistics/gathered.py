@@ -9,6 +9,7 @@ import numpy as np
 
 from streamreg.accumulators.base import Scaling, power_of_two
 from streamreg.accumulators.second_moments import is_out_of_range
+from streamreg.engines.blas import one_blas_thread
 from streamreg.errors import InputError
 from streamreg.solvers.corrections import distance_from_origin
 from streamreg.solvers.sums import AboutMeans, Sums
@@ -56,7 +57,8 @@ class Gathered:
         units = self._common_units(later)
         later = later.in_units(units)
         self.rescale(units)
-        with np.errstate(all="ignore"):
+        # one thread of BLAS, as in a pass, so that the bits are those of a pass
+        with one_blas_thread(), np.errstate(all="ignore"):
             state = about.statistic.merge(self.state, later.state)
             merged = Gathered(about, state, units)
             variances = merged.result.variances

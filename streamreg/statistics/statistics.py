@@ -356,8 +356,8 @@ class Statistics:
     def xx(self) -> Float64:
         """Σ sᵢ (xᵢ - x̄)(xᵢ - x̄)ᵀ, (D, D): of ``kind="qr"`` RᵀR, which takes D² numbers.
 
-        Products that float64 cannot hold are 0 or inf, here and in ``xy`` and ``yy``; a fit uses
-        them in other units.
+        That of ``kind="gram"`` is no copy, so that ``update`` changes it. Products that float64
+        cannot hold are 0 or inf, here and in ``xy`` and ``yy``; a fit uses them in other units.
         """
         xx, units = self._products().xx, self._whole().units
         if (units.x == 1).all():

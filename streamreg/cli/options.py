@@ -22,7 +22,7 @@ Data = Annotated[
     typer.Argument(
         metavar="DATA",
         help="A data set, a Zarr group with X and y; or a table, such as a .csv or .parquet file, "
-        "with --target. Or --x and --y.",
+        "with --target; or, to fit, plan and info, a file of statistics. Or --x and --y.",
     ),
 ]
 X = Annotated[str | None, typer.Option("--x", help="Path or URL of a Zarr array (N, D).")]

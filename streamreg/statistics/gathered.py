@@ -96,7 +96,7 @@ class Gathered:
         units = Scaling(
             *(
                 unit * power_of_two(size)
-                for unit, size in zip(self.units, self._sizes(), strict=True)
+                for unit, size in zip(self.units, self.sizes(), strict=True)
             )
         )
         self.rescale(units)
@@ -115,7 +115,7 @@ class Gathered:
         return Sums(about_zero, units, [], distance=distance, about_means=about_means)
 
     @np.errstate(all="ignore")
-    def _sizes(self) -> tuple[Float64, Float64]:
+    def sizes(self) -> tuple[Float64, Float64]:
         """Return the root mean squares of X (D,) and y (K,), in the units."""
         result = self.result
         x = result.origin + result.offset
@@ -128,7 +128,7 @@ class Gathered:
         """Return units for both: the smaller factor, because it belongs to the larger values."""
         if _equal(self.units, other.units):
             return self.units
-        pairs = zip(self.units, other.units, self._sizes(), other._sizes(), strict=True)
+        pairs = zip(self.units, other.units, self.sizes(), other.sizes(), strict=True)
         # zeros fit any units
         x, y = (
             np.where(size == 0, theirs, np.where(size_2 == 0, mine, np.minimum(mine, theirs)))

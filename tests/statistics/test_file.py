@@ -18,7 +18,7 @@ from streamreg.model import Model
 from streamreg.output.archive import Archive, write_archive
 
 # how many mutations are tried: 10,000 by STREAMREG_FUZZ=10000
-EXAMPLES = int(os.environ.get("STREAMREG_FUZZ", "150"))
+EXAMPLES = int(os.environ.get("STREAMREG_FUZZ", "100"))
 # what Python needs for a file of some kB: zipfile asks for pieces of up to 1 MiB
 OVERHEAD_NBYTES = 1 << 21
 KINDS = ["gram", "qr"]

@@ -250,7 +250,8 @@ class Equations:
     @property
     def corrects_dependences(self) -> bool:
         """Whether weights are corrected along dependences that a pass finds not to be real."""
-        return self.factor.dependences is not None and not self.problem.penalty.strength
+        is_known = self.factor.dependences is not None and self.has_rows
+        return is_known and not self.problem.penalty.strength
 
     @property
     def mean(self) -> TwoFloats:

@@ -60,6 +60,10 @@ class Described(Protocol):
         """K."""
 
     @property
+    def has_one_target(self) -> bool:
+        """Whether y was (N,)."""
+
+    @property
     def feature_names(self) -> tuple[str, ...] | None:
         """(D,)."""
 

@@ -178,7 +178,15 @@ class Equations:
             loss_error=np.where(found.losses[0] > 0, loss_error, 0.0),
             # that R shows is real to its digits; that of XᵀX only to half of them
             is_dependence_real=self.factor.is_full or not squares,
+            null_norm=self._least_null_norm(),
         )
+
+    def _least_null_norm(self) -> float | None:
+        """Return the ‖Xz‖/√Σs of a dependence z below which the factor cannot tell it from 0."""
+        if self.factor.null is None:
+            return None
+        rounding = np.sqrt(self.rounding) if self.statistic.squares_condition else self.rounding
+        return float(rounding * self.factor.norm * np.linalg.norm(self.factor.null))
 
     def condition(self, found: Corrected) -> float:
         """Return κ₂ of the columns in coordinates; if some depend on others, a lower bound.

@@ -79,7 +79,7 @@ def solution_of(
     request: InferenceRequest | None,
 ) -> Solution:
     """Return the solution, given the sums that were factorised."""
-    factor, digits, n_rows = equations.factor, equations.digits(found), sums.n
+    digits, n_rows = equations.digits(found), sums.n
     status = _status(equations, found, infers=request is not None)
     warnings += _dependence_warnings(equations, digits, n_rows, status)
     warnings += _loss_warnings(equations, found)

@@ -33,6 +33,7 @@ class About:
     kind: str  # a key of ``SOLVER_OF_KIND``
     n_features: int  # D
     n_targets: int  # K
+    has_one_target: bool  # whether y was (N,)
     n_counted: int  # rows that count: neither left out nor of weight 0
     weight_sum: float  # Σ sᵢ of these rows
     log_weight_sum: float  # Σ log sᵢ of these rows
@@ -123,8 +124,11 @@ class About:
         least = {"n_features": 1, "n_targets": 1, "n_counted": 1, "n_omitted": 0}
         whole = {name: _whole(name, document[name], value) for name, value in least.items()}
         weight_sum = _finite("weight_sum", document["weight_sum"])
-        if weight_sum <= 0 or not isinstance(document["is_weighted"], bool):
-            raise ValueError(f"its weight_sum is {weight_sum!r}")
+        one, is_weighted = document["has_one_target"], document["is_weighted"]
+        if not (isinstance(one, bool) and isinstance(is_weighted, bool)):
+            raise ValueError(f"has_one_target={one!r}, is_weighted={is_weighted!r}")  # noqa: TRY004
+        if weight_sum <= 0 or (one and whole["n_targets"] > 1):
+            raise ValueError(f"its weight_sum is {weight_sum!r}, has_one_target={one!r}")
         pieces = document["pieces"]
         if not isinstance(pieces, list) or not pieces:
             raise ValueError("it lists no pieces")
@@ -133,7 +137,8 @@ class About:
             **whole,
             weight_sum=weight_sum,
             log_weight_sum=_finite("log_weight_sum", document["log_weight_sum"]),
-            is_weighted=document["is_weighted"],
+            has_one_target=one,
+            is_weighted=is_weighted,
             pieces=tuple(map(_piece, pieces)),
             feature_names=names_from_json(
                 document["feature_names"], whole["n_features"], "feature"

@@ -113,6 +113,7 @@ def _gathered(dataset: Dataset, kind: str, partial: PartialResult, units: Scalin
         kind=kind,
         n_features=dataset.n_features,
         n_targets=dataset.n_targets,
+        has_one_target=dataset.has_one_target,
         n_counted=partial.n_rows,
         weight_sum=partial.weight_sum,
         log_weight_sum=partial.log_weight_sum,

@@ -325,3 +325,11 @@ def test_statistics_are_made_by_of_and_load_only():
         Statistics()
     with pytest.raises(InputError, match="kind='r' is not known; choose 'gram' or 'qr'"):
         Statistics.of(*table(), kind="r")
+
+
+def test_one_column_of_y_gives_one_row_of_weights(kind, tmp_path):
+    X, y = table()
+    statistics = Statistics.of(X, y[:, None], kind=kind)
+    statistics.save(tmp_path / "s.npz")
+    assert LinearRegression().fit(Statistics.load(tmp_path / "s.npz")).coef_.shape == (1, 6)
+    assert LinearRegression().fit(Statistics.of(X, y, kind=kind)).coef_.shape == (6,)

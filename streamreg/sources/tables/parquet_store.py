@@ -93,6 +93,8 @@ class ParquetStore(Store):
     def completed(self, part: int, batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
         """Return a batch with all ``columns``: those that the folder's name holds are added."""
         values = self._files.partition_values[self._groups[part].file]
+        if not values:
+            return batch
         arrays = [
             pa.repeat(values[name], len(batch)) if name in values else batch.column(name)
             for name in columns

@@ -137,6 +137,7 @@ class Decoder:
             if piece.incomplete is not None:
                 part |= piece.incomplete[start : start + len(part)]
         return missing
+
     def _require_known(
         self,
         unknown: dict[str, tuple[NDArray[np.bool_], pa.Array]],

@@ -28,8 +28,8 @@ _WAITING_PIECES = 5
 _MOST_SETS, _LEAST_COLUMNS = 8, 16
 # of the file, of each column that is decoded
 _BUFFER_NBYTES = 64 * KIB
-# of metadata and of what pyarrow's memory pool keeps, measured
-_LIBRARY_NBYTES = 16 * MIB
+# of metadata and of what pyarrow's memory pool keeps, measured; less if there are few columns
+_LIBRARY_NBYTES, _LIBRARY_NBYTES_A_COLUMN = 16 * MIB, MIB
 
 
 class _RowGroup(NamedTuple):
@@ -80,14 +80,14 @@ class ParquetStore(Store):
     def selection_nbytes(self, columns: Sequence[str], piece_rows: int) -> tuple[int, int]:
         row_nbytes = self._row_nbytes(columns)
         decoder, column = self._decoder_nbytes(columns)
+        library = min(_LIBRARY_NBYTES, _LIBRARY_NBYTES_A_COLUMN * (2 + len(columns)))
         most = max((b - a for a, b in pairwise(self.bounds)), default=0)
         if most <= self.most_whole_rows(columns):
             # each reader may hold a row group, and decode a column of another one
-            return row_nbytes * most + 2 * column, _LIBRARY_NBYTES
-        # each reader may decode a row group, and pieces wait for all readers but one
+            return _kept(row_nbytes * most) + 2 * column, library // 2
+        # for each reader there is either a decoder, or pieces that wait
         waiting = min(_WAITING_PIECES, self.n_rows // piece_rows) * row_nbytes * piece_rows
-        each = row_nbytes * piece_rows + decoder + waiting
-        return each, max(0, _LIBRARY_NBYTES - waiting)
+        return row_nbytes * piece_rows + max(decoder, waiting), library
 
     def most_whole_rows(self, columns: Sequence[str]) -> int:
         """Return the rows of a row group that takes no more memory than what decodes its columns.
@@ -153,12 +153,13 @@ class ParquetStore(Store):
         for leaf in self._largest:
             if leaf.partition(".")[0] in columns or leaf in columns:
                 sizes = self._sizes(leaf)
-                held = sizes.dictionary_nbytes + sizes.page_nbytes + 2 * _BUFFER_NBYTES
+                # unpacked pages share a buffer as large as the largest, which may be the dictionary
+                page = max(sizes.page_nbytes, sizes.dictionary_nbytes)
+                held = sizes.dictionary_nbytes + page + 2 * _BUFFER_NBYTES
                 nbytes, largest = nbytes + held, max(largest, held)
                 stored = max(stored, sizes.stored_nbytes)
-        # Pages as stored are freed once they are unpacked. Measured: the memory pool keeps up to
-        # 1.3 times what was allocated.
-        return nbytes * 14 // 10 + stored, largest * 14 // 10 + stored
+        # pages as stored are freed once they are unpacked
+        return _kept(nbytes) + stored, _kept(largest) + stored
 
     def _sizes(self, leaf: str) -> PageSizes:
         sizes = self._page_sizes.get(leaf)
@@ -215,6 +216,8 @@ class _ParquetSelection(Selection):
     def close(self) -> None:
         for each in self._sets:
             each.close()
+        # else the pool keeps what decoders freed
+        pa.default_memory_pool().release_unused()
 
     def _batch(self, part: int, number: int, height: int, n_rows: int) -> pa.RecordBatch:
         rows = min(height, n_rows - number * height)
@@ -325,6 +328,7 @@ class _ColumnSet:
         else:
             self._scans.remove(scan)
         self._scans.append(scan)
+        self._drop_oldest()
         return scan
 
     @staticmethod
@@ -333,8 +337,9 @@ class _ColumnSet:
 
     @property
     def _n_waiting(self) -> int:
-        """How many pieces may wait."""
-        return (self._selection.n_readers - 1) * _WAITING_PIECES
+        """How many pieces may wait: those of each reader that has no decoder of its own."""
+        n_decoders = max(1, len(self._scans))
+        return max(0, self._selection.n_readers - n_decoders) * _WAITING_PIECES
 
     def _next(self, scan: _Scan) -> dict[str, pa.Array]:
         piece = next(scan.pieces, None)
@@ -351,12 +356,20 @@ class _ColumnSet:
         if not keeps:
             return
         self._waiting[scan.part, number] = piece
+        self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
         while len(self._waiting) > self._n_waiting:
             self._waiting.pop(next(iter(self._waiting)))
 
     def _end(self, scan: _Scan) -> None:
         self._scans.remove(scan)
         scan.file.close()
+
+
+def _kept(nbytes: int) -> int:
+    """Return what pyarrow's memory pool keeps for this many bytes: measured, up to 1.35 times."""
+    return nbytes * 27 // 20
 
 
 def _one_array(table: pa.Table) -> pa.Array:

@@ -80,7 +80,7 @@ def loses_digits(column: pa.Array, numbers: Array) -> bool:
 
 
 def as_stored(column: pa.Array) -> Array | None:
-    """Return integers and floats (n,) without a copy; ``None`` if a value is missing, or of others."""
+    """Return integers or floats (n,) without a copy; ``None`` for gaps and other types."""
     kind = column.type
     if column.null_count or not (types.is_integer(kind) or types.is_floating(kind)):
         return None

@@ -43,7 +43,7 @@ class RowCosts(NamedTuple):
             file_row_nbytes=X.row_nbytes if in_files else 0,
             beside_nbytes=reader_nbytes
             - X.reader_nbytes(blocks.max_rows)
-            + X.held_nbytes(blocks.max_rows),
+            + X.columns_nbytes(blocks.max_rows),
             shared_nbytes=sum(source.shared_nbytes for source in dataset.sources()),
             held_nbytes=sum(source.held_nbytes for source in dataset.sources()),
             decodes=not dataset.X.grid.divisible,

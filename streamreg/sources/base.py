@@ -127,7 +127,7 @@ class RowSource(ABC):
         A block is either whole chunks, or a piece of one chunk.
         """
 
-    def held_nbytes(self, block_rows: int) -> int:  # noqa: ARG002
+    def columns_nbytes(self, block_rows: int) -> int:  # noqa: ARG002
         """Bytes of ``reader_nbytes`` that remain if kernels read rows a few at a time."""
         return 0
 

@@ -140,9 +140,9 @@ class TableSource(RowSource):
             return _TableReader(self, self._selection)
 
     def reader_nbytes(self, block_rows: int) -> int:
-        return block_rows * self.row_nbytes + self.held_nbytes(block_rows)
+        return block_rows * self.row_nbytes + self.columns_nbytes(block_rows)
 
-    def held_nbytes(self, block_rows: int) -> int:
+    def columns_nbytes(self, block_rows: int) -> int:
         each, _ = self.table.store.selection_nbytes(self.columns, self.piece_rows)
         # columns that are not used as they are stored, and values of a column in several forms
         return each + 8 * len(self.columns) * block_rows + 64 * block_rows

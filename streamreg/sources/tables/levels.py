@@ -15,7 +15,7 @@ from streamreg.schema import MOST_LEVELS
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-_TRUTHS = pa.array(["true", "false"])
+_TRUTH = "^(?i:true|false)$"
 # programs write one value in several ways: pandas a whole number as 1.0 if the column has a gap,
 # and a date without its time if all are midnight; polars a date with a T
 _SPELLINGS = (
@@ -40,8 +40,8 @@ def one_spelling(texts: pa.Array) -> pa.Array:
     """Return the same text for the same value: 1.0 is 1, True is true, a date has no midnight."""
     for pattern, replacement in _SPELLINGS:
         texts = pc.replace_substring_regex(texts, pattern, replacement)
-    lower = pc.ascii_lower(texts)
-    return pc.if_else(pc.is_in(lower, value_set=_TRUTHS), lower, texts)
+    is_truth = pc.match_substring_regex(texts, _TRUTH)
+    return pc.if_else(is_truth, pc.ascii_lower(texts), texts)
 
 
 def numbers_of_levels(texts: pa.Array, levels: pa.Array) -> pa.Array:

@@ -94,6 +94,9 @@ class Folds(PanelAccumulator[FoldsState, FoldsState]):
     def _by_fold(self, block: Block) -> Iterator[tuple[int, Block]]:
         """Yield the numbers of folds, and some of their rows."""
         folds = block.groups
+        if self.n_folds == 1:
+            yield 0, block
+            return
         if folds is None:
             raise TypeError("these rows have no folds")
         if not block.n_rows:

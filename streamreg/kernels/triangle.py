@@ -99,7 +99,7 @@ class Triangle:
 def whiten_both_sides(triangle: Triangle, square: Float64) -> None:
     """Write WSWᵀ, with zeros after rank r, to S (D, D), of which the lower triangle is read."""
     d = len(square)
-    _mirror(square)
+    mirror(square)
     room = np.empty(d * min(_WIDTH, d))
     for _ in range(2):
         for first in range(0, d, _WIDTH):
@@ -121,7 +121,7 @@ def transpose(square: Float64) -> None:
         square[first:stop, stop:] = below
 
 
-def _mirror(square: Float64) -> None:
+def mirror(square: Float64) -> None:
     """Copy the lower triangle to the upper one, in place."""
     d, width = len(square), _WIDTH
     for first in range(0, d, width):

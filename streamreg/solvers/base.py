@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from streamreg.accumulators.base import Accumulator
     from streamreg.blocks import Float64
     from streamreg.inference.result import Inference
+    from streamreg.solvers.selection import Selection
 
     Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
     Numbers = np.ndarray[tuple[int], np.dtype[np.intp]]
@@ -80,6 +81,12 @@ class Status(Enum):
         Remedy("solver", "qr"),
         ".",
     )
+    COARSE_FOLDS = Message(
+        "XᵀX does not keep the digits that the weights of these columns need; fit them with the "
+        "best penalty by LinearRegression and ",
+        Remedy("solver", "qr"),
+        ".",
+    )
     TOO_DEPENDENT = (
         "The columns are so nearly dependent that float64 does not keep the digits that their "
         "weights need."
@@ -123,6 +130,7 @@ class Status(Enum):
             Status.STALLED,
             Status.UNCHECKED,
             Status.COARSE_GRAM,
+            Status.COARSE_FOLDS,
             Status.TOO_DEPENDENT,
             Status.TOO_FEW_DIGITS,
         }
@@ -181,6 +189,7 @@ class Solution:
     # others, a lower bound
     condition: float | None = None
     inference: Inference | None = None  # standard errors, if the fit was asked for them
+    selection: Selection | None = None  # of the penalty, if the fit chose it
 
     def followed_by(self, later: Solution) -> Solution:
         """Return the solution of a solver that ran after this one, with the epochs of both."""
@@ -215,6 +224,7 @@ class Footprint(NamedTuple):
     row_flops: float  # operations of one pass, for each row
     solve_flops: float = 0.0  # operations between passes
     is_exact: bool = False  # whether ``n_passes`` does not depend on the data
+    matrix_nbytes: int = 0  # a D² array of the solver, beside the states of passes
 
 
 class Solver(ABC):

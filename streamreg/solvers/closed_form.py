@@ -13,7 +13,12 @@ from streamreg.accumulators.moments import Moments
 from streamreg.accumulators.residuals import residuals_nbytes
 from streamreg.kernels.numpy import gram_tile_rows
 from streamreg.solvers.base import Footprint, PassFootprint, Solution, Solver
-from streamreg.solvers.corrections import Equations, distance_from_origin
+from streamreg.solvers.corrections import (
+    MOST_PASSES,
+    WANTED,
+    Equations,
+    distance_from_origin,
+)
 from streamreg.solvers.diagnostics import column_warnings
 from streamreg.solvers.exact import (
     GRAM,
@@ -29,6 +34,8 @@ from streamreg.solvers.standard_errors import with_inference
 from streamreg.solvers.standardization import measure
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from streamreg.accumulators.gram import GramResult
     from streamreg.blocks import Float64
     from streamreg.inference.request import InferenceRequest
@@ -97,6 +104,25 @@ class ClosedForm(Solver):
     ) -> Solution:
         del iterates  # because a resumed fit needs the results of all its few passes
         moments, units, warnings = _reduce_gram(problem, reduce)
+        return self.solve_moments(problem, reduce, report, moments, units, warnings=warnings)
+
+    @np.errstate(all="ignore")
+    def solve_moments(
+        self,
+        problem: Problem,
+        reduce: Reduce,
+        report: Report,
+        moments: GramResult,
+        units: Scaling,
+        *,
+        warnings: Iterable[str] = (),
+        wanted: float = WANTED,
+        most_passes: int = MOST_PASSES,
+    ) -> Solution:
+        """Solve the equations of a pass; XᵀX is overwritten.
+
+        ``wanted`` and ``most_passes`` are those of :class:`Equations`.
+        """
         root = problem.penalty.root(units.x)
         spread = np.sqrt(moments.gram.diagonal() / moments.s)
         sigma = powers_of_two(spread, moments.mean, root)
@@ -118,6 +144,8 @@ class ClosedForm(Solver):
             distance=distance,
             rounding=rounding,
             contraction=rounding * factor.condition**2,
+            wanted=wanted,
+            most_passes=most_passes,
         )
         right = moments.cross / sigma[:, None]
         v = factor.solve(right)
@@ -126,8 +154,9 @@ class ClosedForm(Solver):
         is_small = bool((predicted < _LEAST_LOSS_SHARE * moments.y_variance).any())
         measures = self.request is not None and is_small
         found = equations.correct(v, predicted, report, always=measures)
-        warnings += column_warnings(problem, ~np.isfinite(sigma), moments.varies > 0)
-        return solution_of(equations, found, moments, warnings, GRAM, self.request)
+        constant = column_warnings(problem, ~np.isfinite(sigma), moments.varies > 0)
+        all_warnings = [*warnings, *constant]
+        return solution_of(equations, found, moments, all_warnings, GRAM, self.request)
 
 
 def _reduce_gram(problem: Problem, reduce: Reduce) -> tuple[GramResult, Scaling, list[str]]:

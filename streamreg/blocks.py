@@ -149,6 +149,6 @@ class Block:
         """Return some rows, as views; rows that are in files stay there."""
         weight = None if self.weight is None else self.weight[first:stop]
         groups = None if self.groups is None else self.groups[first:stop]
-        in_files = isinstance(self.X, FileRows)
-        X: Any = self.X.part(first, stop) if in_files else self.X[first:stop]
+        rows: Any = self.X
+        X: Any = rows.part(first, stop) if isinstance(rows, FileRows) else rows[first:stop]
         return Block(X, self.y[first:stop], weight, self.start + first, groups=groups)

@@ -19,7 +19,7 @@ from streamreg.solvers.conjugate_gradient import ConjugateGradient
 from streamreg.solvers.registry import AUTO, SOLVERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from streamreg.planning.backend import Backend
     from streamreg.solvers.base import Footprint, PassFootprint, Solver
@@ -56,10 +56,11 @@ def make_plan(
     *,
     saves: bool,
     infers: bool = False,
+    names: Collection[str] = SOLVERS,
 ) -> Plan:
     """Plan a fit, which perhaps saves checkpoints and gives standard errors; reads metadata only.
 
-    ``solver`` may be ``"auto"``. On a cluster the plan is of each worker.
+    ``solver`` may be ``"auto"``: the best of ``names``. On a cluster the plan is of each worker.
     """
     problem = Problem(dataset.n_features, max(1, dataset.n_targets))
 
@@ -68,15 +69,15 @@ def make_plan(
         request = Request(dataset, costs, problem, build_solver(name))
         return _candidate(request, backend, saves=saves)
 
-    built = {name: build_solver(name) for name in SOLVERS}
+    built = {name: build_solver(name) for name in names}
     candidates = {
         name: candidate(name, backend)
         for name, each in built.items()
         if backend.runs(each) and (each.infers or not infers)
     }
     chosen = _choose(candidates) if solver == AUTO else solver
-    names = [ClosedForm.name, ConjugateGradient.name] if solver == AUTO else [solver]
-    names = [name for name in names if name in candidates]
+    advised = [ClosedForm.name, ConjugateGradient.name] if solver == AUTO else [solver]
+    advised = [name for name in advised if name in candidates]
     processor = None if candidates[chosen].fits else backend.without_device(dataset)
     return Plan(
         chosen=chosen,
@@ -88,7 +89,7 @@ def make_plan(
         advice=rechunking_advice(
             dataset,
             backend.memory_limit,
-            lambda rows: [candidate(name, backend, rows) for name in names],
+            lambda rows: [candidate(name, backend, rows) for name in advised],
         ),
         fits_on_processor=processor is not None and candidate(chosen, processor).fits,
         worker_nbytes=backend.worker_nbytes,
@@ -137,6 +138,7 @@ def _candidate(request: Request, backend: Backend, *, saves: bool) -> Candidate:
     footprint = solver.footprint(problem)
     d, k = problem.n_features, problem.n_targets
     others = [Term("vectors", footprint.solver_nbytes, f"of the solver, {d:,} × {k:,} each")]  # noqa: RUF001
+    others += [Term(*each) for each in footprint.others]
     if saves:
         others.append(_checkpoint_term(footprint))
     least_threads = backend.n_threads if backend.uses_all_threads else 1

@@ -224,7 +224,8 @@ class Footprint(NamedTuple):
     row_flops: float  # operations of one pass, for each row
     solve_flops: float = 0.0  # operations between passes
     is_exact: bool = False  # whether ``n_passes`` does not depend on the data
-    matrix_nbytes: int = 0  # a D² array of the solver, beside the states of passes
+    # what else the solver keeps: name, bytes, and how they are computed, as a plan prints them
+    others: tuple[tuple[str, int, str], ...] = ()
 
 
 class Solver(ABC):

@@ -12,7 +12,6 @@ from streamreg.accumulators.folds import Folds
 from streamreg.accumulators.gram import Gram
 from streamreg.errors import InputError
 from streamreg.formatting import count
-from streamreg.kernels.numpy import gram_tile_rows
 from streamreg.solvers.base import Solution, Solver, Status
 from streamreg.solvers.closed_form import ClosedForm
 from streamreg.solvers.corrections import MOST_PASSES, NEEDED
@@ -20,12 +19,15 @@ from streamreg.solvers.exact import is_out_of_range
 from streamreg.solvers.penalties import L2Penalty
 from streamreg.solvers.ridge_path import RidgePath, fold_errors, generalised_errors, path_nbytes
 from streamreg.solvers.selection import choose, default_grid
+from streamreg.solvers.standardization import is_constant
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from streamreg.accumulators.gram import GramResult
     from streamreg.blocks import Float64
     from streamreg.kernels.states import GramState
-    from streamreg.solvers.base import Footprint, IterateStore, Problem, Reduce, Report
+    from streamreg.solvers.base import Footprint, IterateStore, Numbers, Problem, Reduce, Report
     from streamreg.solvers.selection import Selection, SelectionRequest
 
 # Operations of a reduction to tridiagonal form, as many as a Cholesky factor's in the same time.
@@ -38,9 +40,10 @@ class PenaltySearch(Solver):
     """The closed form with the penalty that cross-validation, or GCV, finds best.
 
     One pass keeps XᵀX of each fold. The training rows of a fold are the merge of the other folds,
-    about their own means: nothing of the fold is in them, and nothing is subtracted. All penalties
-    are solved from one tridiagonal reduction each: :class:`RidgePath`. The weights are then those of
-    :class:`ClosedForm` for all rows; rows are read again only if fewer than 10 digits are estimated.
+    about their own means: nothing of the fold is in them, and nothing is subtracted. One reduction
+    to tridiagonal form a fold solves all penalties: :class:`RidgePath`. The weights are then those
+    of :class:`ClosedForm` for all rows; rows are read again only if fewer than 10 digits are
+    estimated.
     """
 
     request: SelectionRequest
@@ -70,9 +73,17 @@ class PenaltySearch(Solver):
             passes=(first, *later),
             # scores, and what choosing makes of them
             solver_nbytes=plain.solver_nbytes + path_nbytes(d, k) + 8 * 6 * n_scores,
-            matrix_nbytes=folds.gram.state_nbytes,
+            others=tuple(self._others(problem)),
             solve_flops=plain.solve_flops + request.n_folds * reduction,
         )
+
+    def _others(self, problem: Problem) -> Iterator[tuple[str, int, str]]:
+        """Yield what is kept beside the states of the folds."""
+        gram = Gram(problem.n_features, problem.n_targets)
+        rows = "training rows" if self.request.cross_validates else "all rows, for the penalties"
+        yield "work", gram.state_nbytes, f"XᵀX of {rows}, overwritten"
+        if self.request.folds_nbytes:
+            yield "folds", self.request.folds_nbytes, "numbers of rows, while folds are made"
 
     def identity(self) -> dict[str, Any]:
         return {**super().identity(), "selection": repr(self.request)}
@@ -97,7 +108,7 @@ class PenaltySearch(Solver):
 
     def _select(self, gram: Gram, folds: list[GramState]) -> tuple[Selection, list[str]]:
         request = self.request
-        l2s = default_grid(_total_variance(folds)) if request.l2s is None else request.l2s
+        l2s = default_grid(_variances(folds)) if request.l2s is None else request.l2s
         l2s = np.asarray(l2s, np.float64)
         errors, rounding = np.empty((2, len(l2s), len(folds), gram.n_targets))
         for number, fold in enumerate(folds):
@@ -171,16 +182,18 @@ def _require_usable(gram: Gram, folds: list[GramState]) -> None:
             )
 
 
-def _total_variance(folds: list[GramState]) -> float:
-    """Return the sum of the variances of the columns over all rows."""
+def _variances(folds: list[GramState]) -> Float64:
+    """Return the variances of the columns over all rows, (D,); 0 of constant columns."""
     weights = np.array([fold.s for fold in folds])
     means = np.array([(fold.origin - folds[0].origin) + fold.mean for fold in folds])
-    within = sum(float(np.trace(fold.gram)) for fold in folds)
-    moved = means - weights @ means / weights.sum()
-    return (within + float(weights @ np.sum(moved**2, axis=1))) / float(weights.sum())
+    within = sum(fold.gram.diagonal() for fold in folds)
+    mean = weights @ means / weights.sum()
+    variances = (within + weights @ (means - mean) ** 2) / weights.sum()
+    constant = is_constant(np.sqrt(variances), folds[0].origin + mean)
+    return np.where(constant, 0.0, variances)
 
 
-def _of_targets(moments: GramResult, targets: Float64) -> GramResult:
+def _of_targets(moments: GramResult, targets: Numbers) -> GramResult:
     """Return the moments with some of the targets."""
     return moments._replace(
         y_origin=moments.y_origin[targets],

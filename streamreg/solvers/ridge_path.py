@@ -108,7 +108,9 @@ class RidgePath:
         delta, below = pivots
         inverse, trace = 0.0, 0.0
         squares = np.append(below**2, 0.0)
-        for reciprocal, square in zip((1 / delta)[::-1].tolist(), squares[::-1].tolist(), strict=True):
+        for reciprocal, square in zip(
+            (1 / delta)[::-1].tolist(), squares[::-1].tolist(), strict=True
+        ):
             inverse = reciprocal + square * inverse
             trace += inverse
         return len(delta) - l2 * trace

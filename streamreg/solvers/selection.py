@@ -13,12 +13,12 @@ from streamreg.formatting import count
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from streamreg.blocks import Float64
-    from streamreg.solvers.base import Numbers
+    from streamreg.blocks import Float64, Int64
 
-# penalties of a grid from the data, and the powers of ten that they span
+# penalties of a grid from the data; the first one as a share of the smallest variance of a column,
+# the last one of the sum of variances
 GRID_SIZE = 25
-_GRID_POWERS = -9.0, 1.0
+_GRID_SHARES = 1e-8, 10.0
 # errors that differ by less, relatively, are equal
 _TIE = 1e-12
 # errors are reported as rounded if they are not above this many times their rounding
@@ -34,6 +34,7 @@ class SelectionRequest:
     folds_alternate: bool = False  # whether rows of a fold are not consecutive
     per_target: bool = False
     one_standard_error: bool = False
+    folds_nbytes: int = 0  # memory of the folds of rows, while they are made
 
     @property
     def n_l2s(self) -> int:
@@ -53,16 +54,20 @@ class Selection(NamedTuple):
     scores: Float64  # (L, F, K) mean squared errors, or GCV with F = 1, times -1
     l2: Float64  # (K,) the best for each target: equal, if one is chosen for all
     best_score: Float64  # (K,) mean over folds of the scores of l2
+    is_per_target: bool = False
 
 
-def default_grid(total_variance: float) -> Float64:
-    """Return 25 penalties from 1e-9 to 10 times the sum of the variances of columns.
+def default_grid(variances: Float64) -> Float64:
+    """Return 25 penalties, at equal ratios, for columns of these variances; zeros do not count.
 
-    No eigenvalue of XᵀX/Σs is larger than that sum, so that the largest penalty shrinks every
-    weight to a tenth or less. All 1 if every column is constant.
+    From 1e-8 of the smallest, which leaves every column as it is, to 10 times their sum: no
+    eigenvalue of XᵀX/Σs is larger than the sum, so that every weight is shrunk to a tenth or less.
     """
-    first, last = _GRID_POWERS
-    return (total_variance or 1.0) * np.logspace(first, last, GRID_SIZE)
+    known = variances[variances > 0]
+    if not len(known):
+        known = np.ones(1)
+    first, last = _GRID_SHARES
+    return np.geomspace(first * known.min(), last * known.sum(), GRID_SIZE)
 
 
 def choose(
@@ -85,7 +90,8 @@ def choose(
     n_targets = errors.shape[2]
     numbers = np.broadcast_to(best, (n_targets,))
     means = errors.mean(axis=1)
-    selection = Selection(l2s, -errors, l2s[numbers], -means[numbers, np.arange(n_targets)])
+    score = -means[numbers, np.arange(n_targets)]
+    selection = Selection(l2s, -errors, l2s[numbers], score, request.per_target)
     warnings = [
         *_singular_warnings(request, l2s, errors),
         *_rounding_warnings(errors, rounding, numbers),
@@ -94,7 +100,7 @@ def choose(
     return selection, warnings
 
 
-def _best(request: SelectionRequest, errors: Float64) -> Numbers:
+def _best(request: SelectionRequest, errors: Float64) -> Int64:
     """Return the number of the best penalty for each target, given errors (L, F, K)."""
     means = errors.mean(axis=1)
     least = means.min(axis=0)
@@ -108,9 +114,7 @@ def _best(request: SelectionRequest, errors: Float64) -> Numbers:
     return np.asarray(len(means) - 1 - allowed.argmax(axis=0))
 
 
-def _singular_warnings(
-    request: SelectionRequest, l2s: Float64, errors: Float64
-) -> Iterator[str]:
+def _singular_warnings(request: SelectionRequest, l2s: Float64, errors: Float64) -> Iterator[str]:
     singular = np.isinf(errors).any(axis=(1, 2))
     if singular.any():
         largest = l2s[singular].max()
@@ -122,11 +126,12 @@ def _singular_warnings(
         )
 
 
-def _rounding_warnings(errors: Float64, rounding: Float64, best: Numbers) -> Iterator[str]:
+def _rounding_warnings(errors: Float64, rounding: Float64, best: Int64) -> Iterator[str]:
     targets = np.arange(errors.shape[2])
     of_best, unit = errors[best, :, targets], rounding[best, :, targets]
     with np.errstate(invalid="ignore"):
-        few = (np.isfinite(of_best) & (of_best <= _FEW_DIGITS * unit)).any(axis=1)
+        few = np.isfinite(of_best) & (of_best <= _FEW_DIGITS * unit)
+    few = np.asarray(few.any(axis=1))
     if few.any():
         of = "" if len(few) == 1 else f" of {count(int(few.sum()), 'target')}"
         yield (
@@ -135,9 +140,7 @@ def _rounding_warnings(errors: Float64, rounding: Float64, best: Numbers) -> Ite
         )
 
 
-def _edge_warnings(
-    request: SelectionRequest, l2s: Float64, best: Numbers
-) -> Iterator[str]:
+def _edge_warnings(request: SelectionRequest, l2s: Float64, best: Int64) -> Iterator[str]:
     last = len(l2s) - 1
     if not last:
         return

@@ -86,8 +86,8 @@ def _l2s(value: object) -> tuple[float, ...] | None:
 
 def _cv(name: str, value: object) -> Any:  # noqa: ANN401  (a splitter)
     """Return ``"gcv"``, a number of folds, or a splitter."""
-    if isinstance(value, str):
-        return validate.choice(name, value, (GCV,))
+    if isinstance(value, str) and value == GCV:
+        return value
     if callable(getattr(value, "split", None)) and callable(getattr(value, "get_n_splits", None)):
         return value
     what = f'from 2 to {MOST_FOLDS - 1:,}, "{GCV}", or a splitter of scikit-learn'

@@ -72,7 +72,7 @@ class PenaltySearch(Solver):
         return plain._replace(
             passes=(first, *later),
             # scores, and what choosing makes of them
-            solver_nbytes=plain.solver_nbytes + path_nbytes(d, k) + 8 * 6 * n_scores,
+            solver_nbytes=plain.solver_nbytes + path_nbytes(d, k, request.n_l2s) + 8 * 6 * n_scores,
             others=tuple(self._others(problem)),
             solve_flops=plain.solve_flops + request.n_folds * reduction,
         )

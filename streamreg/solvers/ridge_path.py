@@ -128,9 +128,9 @@ def path_width(n_features: int) -> int:
     return max(_LEAST_COLUMNS, _COLUMNS_NBYTES // (8 * n_features))
 
 
-def path_nbytes(n_features: int, n_targets: int) -> int:
+def path_nbytes(n_features: int, n_targets: int, n_l2s: int) -> int:
     """Bytes of a path and of what :func:`fold_errors` takes, beside XᵀX."""
-    d, k, width = n_features, n_targets, path_width(n_features)
+    d, k, width = n_features, n_targets, min(path_width(n_features), n_targets * n_l2s)
     # c and Qᵀc of the training rows, c of the fold
     vectors = 8 * (3 * d * k + 16 * d)
     return vectors + 8 * _ARRAYS_ALIVE * d * width + tridiagonal_nbytes(d, width)

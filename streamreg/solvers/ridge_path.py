@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy.linalg import lapack
@@ -27,8 +27,36 @@ _COLUMNS_NBYTES, _LEAST_COLUMNS = 4 * MIB, 16
 _ARRAYS_ALIVE = 4
 # columns are brought in order if their variances differ by a larger factor
 _SIMILAR_VARIANCES = 16.0
-# pivots below this share of the diagonal are rounding
-_PIVOT_ROUNDING = 32 * EPS
+# the relative rounding of A, for each column, at which equations are singular: as for Cholesky
+_ROUNDING = 32 * EPS
+
+
+class Pivots(NamedTuple):
+    """T + λ1 = L diag(δ) Lᵀ, and the diagonal of its inverse."""
+
+    l2: float  # λ
+    delta: Float64  # (r,)
+    below: Float64  # (r - 1,) of L, below its diagonal of ones
+    inverse: Float64  # (r,)
+
+    @property
+    def degrees_of_freedom(self) -> float:
+        """The trace of A(A + λ1)⁻¹, which is r - λ tr (T + λ1)⁻¹."""
+        return len(self.inverse) - self.l2 * float(self.inverse.sum())
+
+
+def _inverse_diagonal(delta: Float64, below: Float64) -> Float64:
+    """Return the diagonal of X = (L diag(δ) Lᵀ)⁻¹.
+
+    X_rr = 1/δ_r and X_ii = 1/δ_i + l_i² X_{i+1,i+1}: all terms are positive, so nothing cancels.
+    """
+    last, diagonal = 0.0, []
+    squares = np.append(below**2, 0.0)[: len(delta)]
+    # floats of Python, which are faster than NumPy's
+    for reciprocal, square in zip((1 / delta)[::-1].tolist(), squares[::-1].tolist(), strict=True):
+        last = reciprocal + square * last
+        diagonal.append(last)
+    return np.array(diagonal[::-1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,40 +108,26 @@ class RidgePath:
         """The elements of T beside its diagonal, (r - 1,)."""
         return self.factor.beside / self.weight_sum
 
-    def pivots(self, l2: float) -> tuple[Float64, Float64] | None:
-        """Return δ (r,) and l (r - 1,) with T + λ1 = L diag(δ) Lᵀ; ``None`` if it is singular."""
+    def at(self, l2: float) -> Pivots | None:
+        """Return the factor of T + λ1; ``None`` if it is singular, to rounding."""
         diagonal = self.diagonal + l2
-        if len(diagonal) == 1:
-            return diagonal, np.empty(0)
-        pivots, below, info = lapack.dpttrf(diagonal, self.beside)
-        least = _PIVOT_ROUNDING * max(len(diagonal), 16)
-        if info or (pivots < least * diagonal).any():
+        pivots, below, info = diagonal, np.empty(0), 0
+        if len(diagonal) > 1:
+            pivots, below, info = lapack.dpttrf(diagonal, self.beside)
+        if info or (pivots <= 0).any():
             return None
-        return pivots, below
+        found = Pivots(l2, pivots, below, _inverse_diagonal(pivots, below))
+        # how much a relative change of A by rounding could change the weights
+        change = _ROUNDING * max(len(diagonal), 16) * diagonal * found.inverse
+        return None if (change > 1).any() else found
 
-    def coordinates(self, pivots: tuple[Float64, Float64], targets: slice) -> Float64:
-        """Return z = (T + λ1)⁻¹Qᵀc of some targets, (r, n), given the pivots."""
+    def coordinates(self, pivots: Pivots, targets: slice) -> Float64:
+        """Return z = (T + λ1)⁻¹Qᵀc of some targets, (r, n)."""
         right = self.right[:, targets]
         if len(right) < 2:  # noqa: PLR2004
-            return np.asarray(right / pivots[0][:, None])
-        z, _ = lapack.dpttrs(*pivots, right)
+            return np.asarray(right / pivots.delta[:, None])
+        z, _ = lapack.dpttrs(pivots.delta, pivots.below, right)
         return np.asarray(z)
-
-    def degrees_of_freedom(self, pivots: tuple[Float64, Float64], l2: float) -> float:
-        """Return tr A(A + λ1)⁻¹ = r - λ tr (T + λ1)⁻¹.
-
-        With X = (T + λ1)⁻¹ and X_rr = 1/δ_r, X_ii = 1/δ_i + l_i² X_{i+1,i+1}: all terms are
-        positive, so that nothing cancels.
-        """
-        delta, below = pivots
-        inverse, trace = 0.0, 0.0
-        squares = np.append(below**2, 0.0)
-        for reciprocal, square in zip(
-            (1 / delta)[::-1].tolist(), squares[::-1].tolist(), strict=True
-        ):
-            inverse = reciprocal + square * inverse
-            trace += inverse
-        return len(delta) - l2 * trace
 
     def weights(self, z: Float64) -> Float64:
         """Return w (D, n) of z (r, n), which is overwritten."""
@@ -155,7 +169,7 @@ def fold_errors(
     y_gap = (fold.y_origin - training.y_origin) + (fold.y_offset - training.y_offset)
     spread = np.sqrt(fold.gram.diagonal() / fold.s)
     for penalties, targets in _batches(n_l2s, n_targets, path_width(path.n_features)):
-        found = [(at, path.pivots(l2s[at])) for at in penalties]
+        found = [(at, path.at(l2s[at])) for at in penalties]
         solved = [(at, pivots) for at, pivots in found if pivots is not None]
         if not solved:
             continue
@@ -192,10 +206,10 @@ def generalised_errors(
     n_targets, width = path.right.shape[1], path_width(path.n_features)
     errors, rounding = np.full((2, len(l2s), n_targets), np.inf)
     for at, l2 in enumerate(l2s):
-        pivots = path.pivots(l2)
+        pivots = path.at(l2)
         if pivots is None:
             continue
-        left = 1 - (path.degrees_of_freedom(pivots, l2) + fit_intercept) / moments.n
+        left = 1 - (pivots.degrees_of_freedom + fit_intercept) / moments.n
         if left <= 0:
             continue
         for first in range(0, n_targets, width):

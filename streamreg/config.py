@@ -84,12 +84,25 @@ def _l2s(value: object) -> tuple[float, ...] | None:
     return tuple(sorted({_l2("l2", each) for each in values}))
 
 
+def _splits(name: str, value: Iterable[Any]) -> Any:  # noqa: ANN401  (a splitter)
+    """Return the splitter of pairs of row numbers, for training and for testing."""
+    # not needed by the command line, and slow to import
+    from sklearn.model_selection import check_cv  # noqa: PLC0415
+
+    pairs = list(value)
+    if not all(isinstance(each, tuple | list) and len(each) == 2 for each in pairs):  # noqa: PLR2004
+        raise InputError(given(name, value), " must list pairs of row numbers, (train, test)")
+    return check_cv(pairs)
+
+
 def _cv(name: str, value: object) -> Any:  # noqa: ANN401  (a splitter)
     """Return ``"gcv"``, a number of folds, or a splitter."""
     if isinstance(value, str) and value == GCV:
         return value
     if callable(getattr(value, "split", None)) and callable(getattr(value, "get_n_splits", None)):
         return value
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
+        return _splits(name, value)
     what = f'from 2 to {MOST_FOLDS - 1:,}, "{GCV}", or a splitter of scikit-learn'
     folds = validate.whole(name, value, MOST_FOLDS - 1, what)
     if folds < 2:  # noqa: PLR2004
@@ -378,7 +391,9 @@ class FitConfig:
             **solver.identity(),
             "fit_intercept": self.fit_intercept,
             "l2": self.l2,
-            "cv": None if self.cv is None else str(self.cv),
+            # the folds themselves are compared as the data's are
+            "cv": self.cv if isinstance(self.cv, str | int | None) else type(self.cv).__name__,
+            "l2s": self.l2s,
             "cov_type": self.cov_type,
             "inference_for": self.inference_for,
             "missing_chunks": self.missing_chunks,

@@ -199,7 +199,8 @@ class LinearRegressionCV(LinearEstimator):
     cv
         A number F: folds of consecutive rows, as scikit-learn's ``KFold``; with ``groups`` in
         ``fit``, of whole groups, as ``GroupKFold``. A splitter of scikit-learn whose test rows
-        partition the data, such as ``KFold(5, shuffle=True, random_state=0)``: 48 bytes a row.
+        partition the data, such as ``KFold(5, shuffle=True, random_state=0)``, or pairs of row
+        numbers (train, test): 48 bytes a row.
         ``"gcv"``: no folds; generalised cross-validation [2]_ of n rows,
 
             GCV(λ) = (RSS/Σs) / (1 - (df + 1)/n)²       df = tr A(A + λ1)⁻¹,  A = XᵀX/Σs centred

@@ -81,7 +81,8 @@ def folded(dataset: Dataset, cv: Any, memory_limit: int) -> FoldedRows:  # noqa:
         return FoldedRows(dataset, 1, alternate=False)
     if isinstance(cv, int):
         if cv > n_rows:
-            raise InputError(Parameter("cv", cv), f" is more than the {count(n_rows, 'row')} of X")
+            of = f" is more than the rows of {dataset.X.name}, n_samples={n_rows}"
+            raise InputError(Parameter("cv", cv), of)
         if groups is None:
             source: RowSource = ConsecutiveFolds(dataset.X.grid, cv)
             return FoldedRows(replace(dataset, groups=source), cv, alternate=False)

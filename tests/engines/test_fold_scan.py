@@ -93,7 +93,7 @@ def test_what_cannot_make_folds_is_refused_with_its_reason():
     groups = np.arange(N) // 50
     with pytest.raises(InputError, match=r"cv=5 is more than the 3 groups.* pass cv=3"):
         folds(5, groups)
-    with pytest.raises(InputError, match="cv=104 is more than the 103 rows"):
+    with pytest.raises(InputError, match="cv=104 is more than the rows of X, n_samples=103"):
         folds(104)
     with pytest.raises(InputError, match='cv="gcv" has none'):
         folds("gcv", groups)

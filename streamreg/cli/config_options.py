@@ -104,11 +104,18 @@ def _default(name: str) -> Any:  # noqa: ANN401
 
 def _penalties(l2: str | None, cv: str | None) -> dict[str, object]:
     """Return the parameters l2 and cv, as numbers where they are some."""
+    values = None if l2 is None else _l2s(l2)
     if cv is None:
-        return {} if l2 is None else {"l2": _l2s(l2)[0] if len(_l2s(l2)) == 1 else l2}
+        if values is None:
+            return {}
+        if len(values) > 1:
+            why = " is a list of penalties: pass "
+            raise InputError(Parameter("l2", l2), why, Remedy("cv", 5), " too, or one number")
+        return {"l2": values[0]}
+    # a text that is no number is refused with the other parameters
     with suppress(ValueError):
-        return {"cv": int(cv), "l2": None if l2 is None else _l2s(l2)}
-    return {"cv": cv, "l2": None if l2 is None else _l2s(l2)}
+        return {"cv": int(cv), "l2": values}
+    return {"cv": cv, "l2": values}
 
 
 def _l2s(text: str) -> list[object]:

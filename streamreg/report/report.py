@@ -226,21 +226,20 @@ class Report:
     @property
     def score_figure(self) -> Drawing | None:
         """The errors of the penalties that were compared, if the fit chose one."""
+        names = ("l2s", "cv_scores", "l2")
         try:
-            l2s, scores, best = (
-                np.array(self._detail(name), np.float64) for name in ("l2s", "cv_scores", "l2")
-            )
-        except (TypeError, ValueError):
+            l2s, scores, best = (np.array(self._detail(name), np.float64) for name in names)
+            of_target = scores[..., self.target] if scores.ndim == 3 else scores  # noqa: PLR2004
+            l2 = float(best[self.target] if best.ndim else best)
+        # a file may hold anything
+        except (IndexError, OverflowError, TypeError, ValueError):
             return None
-        of_target = scores[..., self.target] if scores.ndim == 3 else scores  # noqa: PLR2004
-        l2 = best.ravel()[min(self.target, best.size - 1)] if best.size else math.nan
-        # a file may hold anything, and has NaN for -inf
-        is_known = l2s.ndim == 1 and of_target.shape[:1] == l2s.shape and of_target.ndim == 2  # noqa: PLR2004
-        if not (is_known and np.isfinite(l2s).all() and (l2s >= 0).all() and math.isfinite(l2)):
+        is_table = of_target.ndim == 2 and l2s.shape == of_target.shape[:1]  # noqa: PLR2004
+        if not is_table or not np.isfinite(of_target).any():
             return None
-        if not np.isfinite(of_target).any():
+        if not (np.isfinite(l2s).all() and (l2s >= 0).all() and math.isfinite(l2)):
             return None
-        return figures.draw_scores(l2s, -of_target, float(l2))
+        return figures.draw_scores(l2s, -of_target, l2)
 
     @property
     def memory_figure(self) -> Drawing | None:

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from streamreg.solvers.base import Footprint, IterateStore, Numbers, Problem, Reduce, Report
     from streamreg.solvers.selection import Selection, SelectionRequest
 
-# Operations of a reduction to tridiagonal form, as many as a Cholesky factor's in the same time.
-# Measured at D = 2,000 on one thread: twice as long as the factor.
+# Operations of a reduction to tridiagonal form, for D³: a Cholesky factor counts 2/3. Measured at
+# D = 2,000 on one thread: twice as long as the factor.
 _REDUCTION_FLOPS = 4 / 3
 
 

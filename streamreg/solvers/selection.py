@@ -95,7 +95,7 @@ def choose(
     warnings = [
         *_singular_warnings(request, l2s, errors),
         *_rounding_warnings(errors, rounding, numbers),
-        *_edge_warnings(request, l2s, best),
+        *_edge_warnings(request, l2s, best, compared.mean(axis=1)),
     ]
     return selection, warnings
 
@@ -130,7 +130,7 @@ def _rounding_warnings(errors: Float64, rounding: Float64, best: Int64) -> Itera
     targets = np.arange(errors.shape[2])
     of_best, unit = errors[best, :, targets], rounding[best, :, targets]
     with np.errstate(invalid="ignore"):
-        few = np.isfinite(of_best) & (of_best <= _FEW_DIGITS * unit)
+        few = np.isfinite(of_best) & (unit > 0) & (of_best <= _FEW_DIGITS * unit)
     few = np.asarray(few.any(axis=1))
     if few.any():
         of = "" if len(few) == 1 else f" of {count(int(few.sum()), 'target')}"
@@ -140,15 +140,21 @@ def _rounding_warnings(errors: Float64, rounding: Float64, best: Int64) -> Itera
         )
 
 
-def _edge_warnings(request: SelectionRequest, l2s: Float64, best: Int64) -> Iterator[str]:
+def _edge_warnings(
+    request: SelectionRequest, l2s: Float64, best: Int64, means: Float64
+) -> Iterator[str]:
+    """Warn of best penalties at the edge of the grid, if their errors (L, K) are the least."""
     last = len(l2s) - 1
     if not last:
         return
-    edges = ((0, "smallest", "smaller"), (last, "largest", "larger"))
-    for edge, superlative, comparative in edges:
-        at_edge = int(np.count_nonzero(best == edge))
+    edges = ((0, 1, "smallest", "smaller"), (last, last - 1, "largest", "larger"))
+    for edge, inner, superlative, comparative in edges:
         # no penalty is below 0, and one standard error always allows a larger one
-        if not at_edge or (edge == 0 and l2s[0] == 0) or (edge and request.one_standard_error):
+        if (edge == 0 and l2s[0] == 0) or (edge and request.one_standard_error):
+            continue
+        is_less = means[inner] > means[edge] * (1 + _TIE)
+        at_edge = int(np.count_nonzero((best == edge) & is_less))
+        if not at_edge:
             continue
         of = f" of {count(at_edge, 'target')}" if request.per_target and len(best) > 1 else ""
         yield Message(

@@ -55,6 +55,12 @@ def test_a_best_penalty_at_the_edge_of_the_grid_is_a_warning(errors, word):
     assert "extend l2" in warning
 
 
+def test_an_edge_that_is_not_better_than_its_neighbour_is_no_warning():
+    selection, warnings = chosen([[2], [1], [1], [1]])
+    assert selection.l2 == 4
+    assert warnings == []
+
+
 def test_errors_that_are_rounding_are_raised_to_it_and_told():
     selection, (warning,) = chosen([[1e-3], [-1e-20], [1e-21], [1.0]], rounding=1e-17)
     # both are equal: the larger is taken

@@ -13,6 +13,7 @@ from .fit import plan
 from .ingest.read import read_table
 from .planning.plan import Plan
 from .predict import Evaluation
+from .statistics.statistics import Statistics
 
 __all__ = [
     "CheckpointError",
@@ -26,6 +27,7 @@ __all__ = [
     "LinearRegressionCV",
     "MemoryLimitError",
     "Plan",
+    "Statistics",
     "StreamregError",
     "__version__",
     "evaluate",

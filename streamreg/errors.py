@@ -195,9 +195,9 @@ class DataWarning(UserWarning):
     """The fit is done, but something in the data deserves a look: names columns or chunks."""
 
 
-def warn(message: str) -> None:
-    """Issue a :class:`DataWarning` that points to the line that called this package."""
+def warn(message: str, category: type[Warning] = DataWarning) -> None:
+    """Issue a warning that points to the line that called this package."""
     frames = traceback.walk_stack(inspect.currentframe())
     files = [frame.f_code.co_filename for frame, _ in frames]
     ours = [level for level, file in enumerate(files, 1) if file.startswith(_PACKAGE)]
-    warnings.warn(message, DataWarning, stacklevel=ours[-1] + 1)
+    warnings.warn(message, category, stacklevel=ours[-1] + 1)

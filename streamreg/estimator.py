@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from sklearn.utils.metaestimators import available_if
+
+from streamreg.errors import InputError, warn
+from streamreg.fit import fit_dataset
 from streamreg.linear_estimator import LinearEstimator, Path, Rows
 from streamreg.model import Model
+from streamreg.progress import progress_of
+from streamreg.statistics.fit import fit_gathered, kind_for, plan_gathered
+from streamreg.statistics.gather import gather
+from streamreg.statistics.statistics import Statistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -14,6 +23,11 @@ if TYPE_CHECKING:
 
     from streamreg.predict import Evaluation
     from streamreg.solvers.base import EpochRecord
+
+
+def _takes_statistics(estimator: LinearRegression) -> bool:
+    """Whether ``partial_fit`` exists: solvers of statistics have it, as scikit-learn asks."""
+    return bool(kind_for(estimator._config()))  # noqa: SLF001  (a condition of a method)
 
 
 class LinearRegression(LinearEstimator):
@@ -25,7 +39,8 @@ class LinearRegression(LinearEstimator):
 
     With ``l2=0`` this is half the mean squared error; scikit-learn's ``Ridge(alpha)`` has
     ``l2 = alpha/Σsᵢ``. The intercept b is never penalised, and no column of ones is stored. Sums
-    are float64 whatever the data are.
+    are float64 whatever the data are. :class:`Statistics` of rows that were read once stand where
+    the rows stand in ``fit``.
 
     Parameters
     ----------
@@ -152,7 +167,8 @@ class LinearRegression(LinearEstimator):
         X
             (N, D): the path or URL of a Zarr array, an array of Zarr, Dask, NumPy, h5py or CuPy, a
             data frame, or any object with ``shape``, ``dtype`` and slicing. The path of a Zarr
-            group with arrays ``X`` and ``y`` needs no ``y``.
+            group with arrays ``X`` and ``y`` needs no ``y``. Or :class:`Statistics`, alone: no row
+            is read.
         y
             (N,) or (N, K), any of these kinds.
         sample_weight
@@ -168,10 +184,63 @@ class LinearRegression(LinearEstimator):
             ``tol`` was not reached; constant or dependent columns, few digits, rows left out.
             For what is raised see ``streamreg.errors``.
         """
-        result = self._fit(X, y, sample_weight, groups)
-        if result.checkpoint_error is not None:
-            raise result.checkpoint_error
-        return self
+        config = self._config()
+        if isinstance(X, Statistics):
+            if not (y is None and sample_weight is None and groups is None):
+                raise InputError("statistics hold y and the weights; pass them alone")
+            result = fit_gathered(X, config, progress_of(self.progress, "fit"))
+            return self._finish(result, X.about)
+        dataset = config.open_dataset(X, y, sample_weight, groups)
+        names = self._check_columns(X, reset=True) or dataset.feature_names
+        dataset = replace(dataset, feature_names=names)
+        return self._finish(
+            fit_dataset(dataset, config, progress_of(self.progress, "fit")), dataset
+        )
+
+    @available_if(_takes_statistics)
+    def partial_fit(self, X: Rows, y: Rows = None, sample_weight: Rows = None) -> Self:
+        """Fit the rows of all calls so far: these rows are read once, earlier ones not again.
+
+        The first call, and the first one after ``fit``, starts statistics: of R with
+        ``solver="qr"``, else of XᵀX. Each call then takes what ``Statistics.update`` and a fit of
+        statistics take, O(D²). ``coef_`` is that of a fit of all rows; no pass can correct it, so
+        that ``digits_`` may be fewer.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As for ``fit``; the columns and targets are those of the first call.
+
+        Raises
+        ------
+        InputError
+            Other columns than in the first call. For what else is raised see ``streamreg.errors``.
+        AttributeError
+            A parameter needs the rows of all calls at once, such as ``solver="cg"`` or
+            ``cov_type="HC1"``: as scikit-learn has it, the method then does not exist.
+        """
+        config = self._config()
+        before = getattr(self, "_statistics", None)
+        kind = kind_for(config)
+        # refused before rows are read
+        if before is not None:
+            plan_gathered(before.about, config).require_fit()
+        dataset = config.open_dataset(X, y, sample_weight)
+        names = self._check_columns(X, reset=before is None) or dataset.feature_names
+        outcome = gather(
+            replace(dataset, feature_names=names),
+            config,
+            kind if before is None else before.kind,
+            progress_of(self.progress, "fit"),
+        )
+        for message in outcome.warnings:
+            warn(message)
+        rows = Statistics.holding(outcome.gathered)
+        if before is not None:
+            before.add(rows)
+            rows = before
+        result = fit_gathered(rows, config, progress_of(self.progress, "fit"))
+        return self._finish(result, rows.about, rows)
 
 
 class LinearRegressionCV(LinearEstimator):
@@ -333,14 +402,19 @@ class LinearRegressionCV(LinearEstimator):
             The best penalty is the smallest or the largest; errors are too small beside y to be
             compared; equations are singular.
         """
-        result = self._fit(X, y, sample_weight, groups)
+        if isinstance(X, Statistics):
+            raise InputError("statistics keep no folds; pass the data")
+        config = self._config()
+        dataset = config.open_dataset(X, y, sample_weight, groups)
+        names = self._check_columns(X, reset=True) or dataset.feature_names
+        dataset = replace(dataset, feature_names=names)
+        result = fit_dataset(dataset, config, progress_of(self.progress, "fit"))
         selection = result.solution.selection
+        self._finish(result, dataset)
         if selection is not None:
             # a model file holds fewer
             scores = selection.scores
             self.cv_scores_ = scores[:, :, 0] if self._has_one_target else scores
-        if result.checkpoint_error is not None:
-            raise result.checkpoint_error
         return self
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -35,12 +35,13 @@ if TYPE_CHECKING:
 
     from streamreg.accumulators.base import Accumulator
     from streamreg.blocks import Float64
-    from streamreg.engines.base import Engine, Reduction, SegmentReducer
+    from streamreg.engines.base import Engine, PartialResult, Reduction, SegmentReducer
     from streamreg.errors import CheckpointError
     from streamreg.inference.groups import Groups
     from streamreg.planning.backend import OnRows, Request
     from streamreg.planning.plan import Plan
     from streamreg.planning.terms import Candidate, Needs
+    from streamreg.schema import Schema
     from streamreg.solvers.base import EpochRecord, Reduce, Solver
     from streamreg.solvers.selection import Selection, SelectionRequest
     from streamreg.sources.dataset import Dataset
@@ -52,6 +53,34 @@ _LARGEST_WEIGHT_SUM = 1e120
 _MOST_SCORES_KEPT = 100_000
 # numbers of folds that a refusal offers, if more do not fit
 _FEWER_FOLDS = (3, 2)
+
+
+class Described(Protocol):
+    """What a model keeps of the data that were fitted."""
+
+    @property
+    def n_rows(self) -> int:
+        """N, with rows that were left out."""
+
+    @property
+    def n_targets(self) -> int:
+        """K."""
+
+    @property
+    def has_one_target(self) -> bool:
+        """Whether y was (N,)."""
+
+    @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        """(D,)."""
+
+    @property
+    def target_names(self) -> tuple[str, ...] | None:
+        """(K,)."""
+
+    @property
+    def schema(self) -> Schema | None:
+        """How X was made of the columns of a table."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +96,8 @@ class Fit:
     warnings: list[str]
     checkpoint_error: CheckpointError | None  # set if nothing could be saved to the checkpoint
 
-    def model(self, dataset: Dataset) -> Model:
-        """Return the weights with the names of the data set that was fitted."""
+    def model(self, dataset: Described) -> Model:
+        """Return the weights with the names of the data that were fitted."""
         solution = self.solution
         return Model(
             np.ascontiguousarray(solution.coefficients.T),
@@ -344,7 +373,7 @@ def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress = NO_PRO
             selection=selection,
         )
         candidate = _require_fit(plan, dataset, config, backend)
-        stack.enter_context(_explain_refused_memory(plan, candidate))
+        stack.enter_context(explain_refused_memory(plan, candidate))
         d, k = dataset.n_features, dataset.n_targets
         solver = build_solver(plan.chosen, config.initial_weights(d, k))
         # other kernels, or another partition, would change the last bits of the result
@@ -366,7 +395,7 @@ def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress = NO_PRO
         is_short = config.solver == AUTO and not solution.status.converged
         if is_short and successor is not None and successor.fits:
             solver = build_solver(successor.solver)
-            with _explain_refused_memory(plan, successor):
+            with explain_refused_memory(plan, successor):
                 more, engine = run.solve(solver, successor, epochs_before=solution.n_epochs)
             planned_nbytes = max(planned_nbytes, successor.peak_nbytes)
             solution = solution.followed_by(more)
@@ -435,7 +464,7 @@ class _Run:
                 reduction = engine.reduce(accumulator)
             else:
                 reduction = self.checkpoint.reduce(engine, accumulator)
-            _require_rows(self.dataset, reduction, engine.n_omitted)
+            require_rows(self.dataset, reduction, engine.n_omitted)
             return reduction.result
 
         return reduce
@@ -488,7 +517,7 @@ def _groups(dataset: Dataset, config: FitConfig) -> Groups | None:
 
 
 @contextmanager
-def _explain_refused_memory(plan: Plan, candidate: Candidate) -> Iterator[None]:
+def explain_refused_memory(plan: Plan, candidate: Candidate) -> Iterator[None]:
     """Say what was planned for a solver, if the system refuses memory while it runs."""
     try:
         yield
@@ -512,7 +541,9 @@ def _explain_refused_memory(plan: Plan, candidate: Candidate) -> Iterator[None]:
         ) from error
 
 
-def _require_rows(dataset: Dataset, reduction: Reduction[Any], n_omitted: int) -> None:
+def require_rows(
+    dataset: Dataset, reduction: Reduction[Any] | PartialResult, n_omitted: int
+) -> None:
     """Raise :class:`InputError` if no row is left to fit, or weights are too large or small."""
     if reduction.n_rows:
         if not 1 / _LARGEST_WEIGHT_SUM < reduction.weight_sum < _LARGEST_WEIGHT_SUM:

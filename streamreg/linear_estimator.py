@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from copy import copy
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import numpy as np
@@ -15,8 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from streamreg import validate
 from streamreg.config import FitConfig
-from streamreg.errors import DataWarning, InputError
-from streamreg.fit import fit_dataset
+from streamreg.errors import DataWarning, InputError, warn
 from streamreg.formatting import count
 from streamreg.inference.attributes import InferenceAttributes
 from streamreg.model import DETAILS, SELECTION, Model
@@ -28,8 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from streamreg.blocks import Float64
-    from streamreg.fit import Fit
+    from streamreg.fit import Described, Fit
     from streamreg.solvers.base import EpochRecord
+    from streamreg.statistics.statistics import Statistics
 
 # paths, arrays of any library, data frames, lists
 Rows: TypeAlias = Any
@@ -88,24 +88,22 @@ class LinearEstimator(InferenceAttributes, MultiOutputMixin, RegressorMixin, Bas
         self.nan_policy = nan_policy
         self.progress = progress
 
-    def _fit(self, X: Rows, y: Rows, sample_weight: Rows, groups: Rows) -> Fit:
-        """Fit the model, and set what both estimators show of it."""
-        config = self._config()
-        if not callable(self.progress):
-            validate.flag("progress", self.progress, "True, False or a callable")
-        dataset = config.open_dataset(X, y, sample_weight, groups)
-        names = self._check_columns(X, reset=True) or dataset.feature_names
-        dataset = replace(dataset, feature_names=names)
-        result = fit_dataset(dataset, config, progress_of(self.progress, "fit"))
-        self._set_fitted(result.model(dataset))
+    def _finish(
+        self, result: Fit, described: Described, statistics: Statistics | None = None
+    ) -> Self:
+        """Set the fitted attributes and warn; ``statistics`` are those of ``partial_fit``."""
+        self._statistics: Statistics | None = statistics
+        self._set_fitted(result.model(described))
         self.plan_ = result.plan
         for message in result.warnings:
-            warnings.warn(message, DataWarning, stacklevel=3)
+            warn(message)
         if not self.converged_:
             epochs = count(self.n_iter_, "epoch")
             message = f"{self.solver_} did not converge in {epochs}. {self.status_}"
-            warnings.warn(message, ConvergenceWarning, stacklevel=3)
-        return result
+            warn(message, ConvergenceWarning)
+        if result.checkpoint_error is not None:
+            raise result.checkpoint_error
+        return self
 
     def predict(self, X: Rows, *, out: Path | None = None, overwrite: bool = False) -> Rows:
         """Return Xw + b, (N,) or (N, K); or write it to the Zarr array ``out``, block by block.
@@ -175,6 +173,8 @@ class LinearEstimator(InferenceAttributes, MultiOutputMixin, RegressorMixin, Bas
         self._model().save(path)
 
     def _config(self) -> FitConfig:
+        if not callable(self.progress):
+            validate.flag("progress", self.progress, "True, False or a callable")
         parameters = self.get_params(deep=False)
         known = {each.name for each in fields(FitConfig)}
         return FitConfig.parse(**{name: parameters[name] for name in known & parameters.keys()})

@@ -155,9 +155,9 @@ class Model:
             coefficients=coefficients,
             intercept=intercept,
             one_target=one_target,
-            feature_names=_names(header["feature_names"], n_features, "feature"),
-            target_names=_names(header["target_names"], n_targets, "target"),
-            schema=_schema(header.get("schema"), n_features),
+            feature_names=names_from_json(header["feature_names"], n_features, "feature"),
+            target_names=names_from_json(header["target_names"], n_targets, "target"),
+            schema=schema_from_json(header.get("schema"), n_features),
             details=details,
             inference=_inference(header.get("inference"), n_targets, n_features),
         )
@@ -174,7 +174,8 @@ def _inference(known: object, n_targets: int, n_features: int) -> Inference | No
     return inference
 
 
-def _schema(document: object, n_features: int) -> Schema | None:
+def schema_from_json(document: object, n_features: int) -> Schema | None:
+    """Return the schema in a file; raise an error that says what is wrong."""
     # files of earlier versions have none
     if document is None:
         return None
@@ -195,7 +196,8 @@ def _weights(values: list[Any] | Array, *, n_dimensions: int) -> Float64:
     return array
 
 
-def _names(names: object, length: int, what: str) -> tuple[str, ...] | None:
+def names_from_json(names: object, length: int, what: str) -> tuple[str, ...] | None:
+    """Return the names in a file; ``ValueError`` if they are not this many texts."""
     if names is None:
         return None
     if not isinstance(names, list) or {*map(type, names)} != {str} or len(names) != length:

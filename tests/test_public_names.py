@@ -17,6 +17,7 @@ PUBLIC = [
     "LinearRegressionCV",
     "MemoryLimitError",
     "Plan",
+    "Statistics",
     "StreamregError",
     "evaluate",
     "load",

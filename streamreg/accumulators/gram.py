@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from streamreg.accumulators.base import Scaling, merge_means
+from streamreg.accumulators.base import merge_means
 from streamreg.accumulators.panels import PanelAccumulator
+from streamreg.accumulators.second_moments import Products, SecondMoments, require_sums
 from streamreg.formatting import MIB
 from streamreg.kernels import scratch
 from streamreg.kernels.states import GramState
+from streamreg.kernels.triangle import mirror
 
 if TYPE_CHECKING:
+    from streamreg.accumulators.second_moments import Mask, Numbers
     from streamreg.blocks import Block, Float64
     from streamreg.kernels.base import Kernels
 
@@ -49,9 +52,19 @@ class GramResult(NamedTuple):
         """ȳ, (K,), rounded."""
         return self.y_origin + self.y_offset
 
+    @property
+    def variances(self) -> Float64:
+        """Variances of X and y, (D + K,)."""
+        return np.append(self.gram.diagonal() / self.s, self.y_variance)
+
+    @property
+    def may_vary(self) -> Mask:
+        """Whether a column of X and y is not constant, (D + K,)."""
+        return np.append(self.varies, self.y_varies) > 0
+
 
 @dataclass(frozen=True, eq=False)
-class Gram(PanelAccumulator[GramState, GramResult]):
+class Gram(PanelAccumulator[GramState, GramResult], SecondMoments[GramState]):
     """Centred second moments of (X, y).
 
     Rows a and rows b merge, with n = nₐ + n_b and δ = x̄_b - x̄ₐ, by [1]_
@@ -66,13 +79,11 @@ class Gram(PanelAccumulator[GramState, GramResult]):
     .. [1] Chan, Golub & LeVeque (1983), The American Statistician 37(3), 242-247.
     """
 
+    kind = "gram"
+    symbol = "XᵀX"
+    squares_condition = True
     square = "gram"
     reads_tiles = True
-
-    n_features: int  # D
-    n_targets: int  # K
-    centred: bool = True  # about the mean; False: about zero, for a fit without intercept
-    scaling: Scaling | None = None
 
     @property
     def n_columns(self) -> int:
@@ -140,3 +151,58 @@ class Gram(PanelAccumulator[GramState, GramResult]):
     def is_finite(self, state: GramState) -> bool:
         sums = (state.mean, state.y_mean) if self.centred else (state.gram.diagonal(), state.y_m2)
         return all(bool(np.isfinite(values).all()) for values in sums)
+
+    @classmethod
+    def select(cls, state: GramState, columns: Numbers, targets: Numbers) -> GramState:
+        mirror(state.gram)
+        made = GramState.zero(len(columns), len(targets))
+        for mine, other in zip(made[:3], state[:3], strict=True):
+            mine[...] = other
+        for name in ("origin", "mean", "varies"):
+            getattr(made, name)[...] = getattr(state, name)[columns]
+        for name in ("y_origin", "y_mean", "y_varies", "y_m2"):
+            getattr(made, name)[...] = getattr(state, name)[targets]
+        for j, column in enumerate(columns):  # a column at a time: no second D² array
+            made.gram[:, j] = state.gram[columns, column]
+        made.cross[...] = state.cross[np.ix_(columns, targets)]
+        return made
+
+    @classmethod
+    def rescale(cls, state: GramState, x: Float64, y: Float64) -> None:
+        for name in ("origin", "mean"):
+            getattr(state, name)[...] *= x
+        for name in ("y_origin", "y_mean"):
+            getattr(state, name)[...] *= y
+        # one after the other, because a product of two factors may leave float64's range
+        for factors in (x[:, None], x):
+            state.gram[...] *= factors
+        for factors in (x[:, None], y):
+            state.cross[...] *= factors
+        for _ in range(2):
+            state.y_m2[...] *= y
+
+    @classmethod
+    def uncentre(cls, state: GramState) -> None:
+        x, y = state.origin + state.mean, state.y_origin + state.y_mean
+        for j in range(len(x)):
+            state.gram[j:, j] += (state.s * x[j]) * x[j:]
+        state.cross[...] += np.outer(state.s * x, y)
+        state.y_m2[...] += state.s * y * y
+        np.maximum(state.varies, state.origin != 0, out=state.varies)
+        np.maximum(state.y_varies, state.y_origin != 0, out=state.y_varies)
+        for zeros in (state.origin, state.mean, state.y_origin, state.y_mean):
+            zeros[...] = 0.0
+        state.updates[...] += 1
+
+    @classmethod
+    def products(cls, state: GramState) -> Products:
+        mirror(state.gram)
+        return Products(state.gram, state.cross, state.y_m2)
+
+    @classmethod
+    def settle(cls, state: GramState) -> None:
+        mirror(state.gram)
+
+    @classmethod
+    def require_consistent(cls, state: GramState) -> None:
+        require_sums(state, np.append(state.gram.diagonal(), state.y_m2))

@@ -17,6 +17,7 @@ from streamreg.cli.demo import demo
 from streamreg.cli.fit import fit, plan
 from streamreg.cli.predict import predict, score
 from streamreg.cli.report import report
+from streamreg.cli.statistics import gather, merge
 from streamreg.errors import (
     DataCorruptionError,
     DataWarning,
@@ -46,6 +47,8 @@ app.command("plan")(plan)
 app.command("fit")(fit)
 app.command("predict")(predict)
 app.command("score")(score)
+app.command("gather")(gather)
+app.command("merge")(merge)
 app.command("report")(report)
 
 

@@ -143,11 +143,13 @@ def with_config_options(
     command: Callable[..., None],
     names: Collection[str] = _PARAMETERS,
     table_options: dict[str, Any] = _TABLE,
+    opened: Callable[..., object] = o.dataset_of,
 ) -> Callable[..., None]:
-    """Replace the first two parameters of a command, ``dataset`` and ``config``, by the options.
+    """Replace the first two parameters of a command, its data and ``config``, by the options.
 
     ``names`` are the parameters of the estimator that the command takes, ``table_options`` what it
-    takes for tables. A command with ``model_file`` reads a table by the schema of the model.
+    takes for tables; ``opened(config, *data)`` opens the data. A command with ``model_file`` reads
+    a table by the schema of the model.
     """
 
     @wraps(command)
@@ -166,7 +168,7 @@ def with_config_options(
         if "model_file" not in options:
             table = table.dropping(drops=config.nan_policy == "omit" and is_table(data[0]))
         data[0] = table.opened(data[0], options.get("model_file"))
-        command(o.dataset_of(config, *data), config, **options)
+        command(opened(config, *data), config, **options)
 
     _, _, *own = inspect.signature(command, eval_str=True).parameters.values()
     shared = [

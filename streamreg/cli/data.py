@@ -9,6 +9,7 @@ import typer
 
 from streamreg.cli import show
 from streamreg.cli import table_options as t
+from streamreg.cli.jobs import is_statistics
 from streamreg.cli.options import (
     Data,
     DecodeCf,
@@ -20,12 +21,14 @@ from streamreg.cli.options import (
     Y,
     dataset_of,
 )
+from streamreg.cli.statistics import describe_statistics
 from streamreg.config import FitConfig
 from streamreg.engines.partition import Blocks
 from streamreg.formatting import count, format_nbytes
 from streamreg.kernels.library import describe_kernels
 from streamreg.progress import progress_of
 from streamreg.sources.tables.text_format import TextFormat
+from streamreg.statistics.file import StoredStatistics
 
 if TYPE_CHECKING:
     from streamreg.sources.base import RowSource
@@ -104,7 +107,10 @@ def info(
     decode_cf: DecodeCf = True,
     json: Json = False,
 ) -> None:
-    """Show shapes, chunks, codecs and checksums, and advice on the layout."""
+    """Show shapes, chunks, codecs and checksums, and advice on the layout; or what a file holds."""
+    if is_statistics(data):
+        describe_statistics(StoredStatistics(str(data)), json=json)
+        return
     config = FitConfig.parse(missing_chunks=missing_chunks, decode_cf=decode_cf)
     dataset = dataset_of(config, data, x, y, needs_y=x is None or bool(y))
     rows = [_describe(source) for source in dataset.sources()]
@@ -121,9 +127,7 @@ def info(
             listed = ", ".join(f"{name} = {value}" for name, value in row["attributes"].items())
             show.write(f"attributes of {row['array']}: {listed}")
     if dataset.feature_names:
-        names = dataset.feature_names
-        more = f", … {len(names) - 12:,} more" if len(names) > 12 else ""  # noqa: PLR2004
-        show.write(f"features: {', '.join(names[:12])}{more}")
+        show.write_names("features", dataset.feature_names)
     if dataset.target_names:
         show.write(f"targets: {', '.join(dataset.target_names)}")
     show.write(f"kernels: {describe_kernels()}")

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
 
-from streamreg import fit as fitting
 from streamreg.cli import options as o
 from streamreg.cli import show
 from streamreg.cli.config_options import with_config_options
+from streamreg.cli.jobs import Job, job_of
 from streamreg.config import FitConfig
 from streamreg.errors import InputError
 from streamreg.formatting import column_names, count, format_nbytes, target_names
 from streamreg.inference.summary import Summary
 from streamreg.model import Model
-from streamreg.output.atomic import require_folder
 from streamreg.progress import progress_of
-from streamreg.sources.dataset import Dataset
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,18 +31,21 @@ _NOT_CONVERGED = 4
 _MANY_PASSES = 10
 _MOST_ROWS, _MOST_TARGETS = 30, 5
 
+_with_options = partial(with_config_options, opened=job_of)
 
-@with_config_options
+
+@_with_options
 def plan(
-    dataset: Dataset,
+    job: Job,
     config: FitConfig,
     progress: Annotated[bool, typer.Option(hidden=True)] = True,
     json: o.Json = False,
 ) -> None:
     """Show what each solver would need, from metadata alone; exits with 3 if none fits."""
-    del progress  # a plan has no passes, but accepts every option of a fit
-    planned = fitting.plan_fit(dataset, config)
-    _advise(dataset, planned)
+    # a plan has no passes, but accepts every option of a fit
+    del config, progress
+    planned = job.plan()
+    _advise(job, planned)
     if json:
         show.write_json(planned.to_dict())
     else:
@@ -51,9 +53,9 @@ def plan(
     planned.require_fit()
 
 
-@with_config_options
+@_with_options
 def fit(
-    dataset: Dataset,
+    job: Job,
     config: FitConfig,
     out: Annotated[
         Path | None, typer.Option(help="Where to write the model, .json or .npz.")
@@ -62,13 +64,13 @@ def fit(
     progress: o.Progress = True,
     json: o.Json = False,
 ) -> None:
-    """Fit a data set; exits with 4 if the tolerance was not reached."""
+    """Fit a data set, or statistics; exits with 4 if the tolerance was not reached."""
     if out is not None:
         _require_out(out, config, overwrite=overwrite)
-    if dataset.X.advice_for_many_passes:
-        _advise(dataset, fitting.plan_fit(dataset, config))
-    result = fitting.fit_dataset(dataset, config, progress_of(progress, "fit"))
-    model = result.model(dataset)
+    if job.advice_for_many_passes:
+        _advise(job, job.plan())
+    result = job.fit(progress_of(progress, "fit"))
+    model = result.model(job.described)
     if out is not None:
         model.save(out)
     for message in result.warnings:
@@ -88,20 +90,16 @@ def fit(
 def _require_out(out: Path, config: FitConfig, *, overwrite: bool) -> None:
     """Refuse a path that no model can be written to."""
     # before any pass, because a file that cannot be written would lose the model
-    if out.suffix not in {".json", ".npz"}:
-        raise InputError(f"--out {out} must end in .json or .npz")
-    require_folder(out, f"--out {out}")
-    if out.exists() and not overwrite:
-        raise InputError(f"--out {out} exists; pass --overwrite to replace it")
+    o.require_output(out, (".json", ".npz"), overwrite=overwrite)
     if config.checkpoint is not None and out.resolve() == Path(config.checkpoint).resolve():
         raise InputError(f"--out and --checkpoint are both {out}; choose two files")
 
 
-def _advise(dataset: Dataset, plan: Plan) -> None:
+def _advise(job: Job, plan: Plan) -> None:
     """Say what pays before a solver that takes many passes."""
     passes = plan.candidates[plan.chosen].passes
-    if passes >= _MANY_PASSES and dataset.X.advice_for_many_passes:
-        show.say(f"{plan.chosen} takes about {passes:,} passes: {dataset.X.advice_for_many_passes}")
+    if passes >= _MANY_PASSES and job.advice_for_many_passes:
+        show.say(f"{plan.chosen} takes about {passes:,} passes: {job.advice_for_many_passes}")
 
 
 def _document(model: Model, out: Path | None) -> dict[str, Any]:

@@ -9,9 +9,12 @@ import typer
 
 from streamreg.config import FitConfig
 from streamreg.errors import InputError
+from streamreg.output.atomic import require_folder
 from streamreg.sources.dataset import Dataset, NanPolicy
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from streamreg.sources.tables.table import Table
 
 Data = Annotated[
@@ -19,7 +22,7 @@ Data = Annotated[
     typer.Argument(
         metavar="DATA",
         help="A data set, a Zarr group with X and y; or a table, such as a .csv or .parquet file, "
-        "with --target. Or --x and --y.",
+        "with --target; or, to fit, plan and info, a file of statistics. Or --x and --y.",
     ),
 ]
 X = Annotated[str | None, typer.Option("--x", help="Path or URL of a Zarr array (N, D).")]
@@ -81,3 +84,12 @@ def dataset_of(
     if data is not None and y is not None:
         raise InputError(f"--y goes with --x; the data set {data} has its own y")
     return config.open_dataset(data if x is None else x, y, weight, groups, needs_y=needs_y)
+
+
+def require_output(out: Path, suffixes: Sequence[str], *, overwrite: bool) -> None:
+    """Refuse a path that no file can be written to, before any pass."""
+    if out.suffix not in suffixes:
+        raise InputError(f"--out {out} must end in {' or '.join(suffixes)}")
+    require_folder(out, f"--out {out}")
+    if out.exists() and not overwrite:
+        raise InputError(f"--out {out} exists; pass --overwrite to replace it")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _MIN_WIDTH = 100
+_MOST_NAMES = 12
 # what is written where the encoding of the output lacks a mark; ? for all others
 _PLAIN = {"→": "->", "←": "<-", "─": "-", "–": "-", "…": "...", "×": "x", "·": "*", "‖": "||"}  # noqa: RUF001
 
@@ -65,6 +66,12 @@ def sentences(*texts: str) -> str:
 def write(text: str = "") -> None:
     """Write a line of the result to standard output."""
     typer.echo(text)
+
+
+def write_names(what: str, names: Sequence[str]) -> None:
+    """Write the first names of a list."""
+    more = f", … {len(names) - _MOST_NAMES:,} more" if len(names) > _MOST_NAMES else ""
+    write(f"{what}: {', '.join(names[:_MOST_NAMES])}{more}")
 
 
 def write_json(document: dict[str, Any]) -> None:

@@ -173,7 +173,17 @@ class Engine(ABC):
         start: PartialResult | None = None,
         on_partial: OnPartial | None = None,
     ) -> Reduction[Result]:
-        """Run one pass.
+        """Run one pass and return the statistic; otherwise as :meth:`accumulate`."""
+        done = self.accumulate(accumulator, start, on_partial)
+        return Reduction(accumulator.finalize(done.state), done.n_rows, done.weight_sum)
+
+    def accumulate(
+        self,
+        accumulator: Accumulator[Any, Any],
+        start: PartialResult | None = None,
+        on_partial: OnPartial | None = None,
+    ) -> PartialResult:
+        """Run one pass and return the state of all rows.
 
         Parameters
         ----------
@@ -202,7 +212,7 @@ class Engine(ABC):
         self.n_omitted = done.n_omitted
         self.rounded.update(done.rounded)
         self.log_weight_sum = done.log_weight_sum
-        return Reduction(accumulator.finalize(done.state), done.n_rows, done.weight_sum)
+        return done
 
     @abstractmethod
     def _begin(self, stack: ExitStack) -> None:

@@ -70,7 +70,7 @@ class Archive:
         try:
             with _one_kind_of_error():
                 self._zip = zipfile.ZipFile(self._file)
-                nbytes = os.fstat(self._file.fileno()).st_size
+                self.nbytes = nbytes = os.fstat(self._file.fileno()).st_size
                 for entry in self._zip.infolist():
                     if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > nbytes:
                         raise NotAnArchiveError(f"{entry.filename!r} is compressed")  # noqa: TRY301

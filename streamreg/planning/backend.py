@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from streamreg.engines.base import Engine, SegmentReducer
     from streamreg.engines.partition import PartitionPolicy
     from streamreg.planning.row_costs import RowCosts
     from streamreg.planning.terms import Candidate, Needs
-    from streamreg.solvers.base import Problem, Solver
+    from streamreg.solvers.base import Footprint, Problem, Solver
     from streamreg.sources.dataset import Dataset
 
 # called, from any thread, with the number of rows just done, for progress
@@ -30,13 +30,27 @@ class Rates(NamedTuple):
     flops: float  # of matrix products
 
 
+class Work(Protocol):
+    """What runs passes: a solver, or the gathering of statistics."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+
+    @property
+    def objective(self) -> str:
+        """What it minimises."""
+
+    def footprint(self, problem: Problem) -> Footprint:
+        """Return the memory, the passes and the operations that it needs."""
+
+
 class Request(NamedTuple):
-    """What a plan asks a backend about: a solver's passes over some rows."""
+    """What a plan asks a backend about: passes over some rows."""
 
     dataset: Dataset
     costs: RowCosts
     problem: Problem
-    solver: Solver
+    solver: Work
 
 
 class Backend(ABC):

@@ -12,7 +12,7 @@ from streamreg.planning.backend import Rates, Request
 from streamreg.planning.plan import Plan
 from streamreg.planning.rechunking import rechunking_advice
 from streamreg.planning.row_costs import RowCosts
-from streamreg.planning.terms import Candidate, Needs, Term, peak
+from streamreg.planning.terms import Candidate, Needs, Term, largest, peak
 from streamreg.solvers.base import Problem
 from streamreg.solvers.closed_form import ClosedForm
 from streamreg.solvers.conjugate_gradient import ConjugateGradient
@@ -67,7 +67,7 @@ def make_plan(
     def candidate(name: str, backend: Backend, dataset: Dataset = dataset) -> Candidate:
         costs = RowCosts.of(dataset, backend.policy)
         request = Request(dataset, costs, problem, build_solver(name))
-        return _candidate(request, backend, saves=saves)
+        return candidate_for(request, backend, saves=saves)
 
     built = {name: build_solver(name) for name in names}
     candidates = {
@@ -132,7 +132,7 @@ def threads_needs(request: Request, n_threads: int) -> Needs:
     return Needs(tuple(terms), kernels, uses_blas)
 
 
-def _candidate(request: Request, backend: Backend, *, saves: bool) -> Candidate:
+def candidate_for(request: Request, backend: Backend, *, saves: bool = False) -> Candidate:
     """Return what a solver needs with as many threads as fit, or with the fewest if none do."""
     _, costs, problem, solver = request
     footprint = solver.footprint(problem)
@@ -198,8 +198,8 @@ def _largest(terms: list[Term], needs: Needs) -> str:
     short, where = terms, ""
     if needs.device is not None and not needs.device.fits:
         short, where = list(needs.device.terms), " on the GPU"
-    largest = max(short, key=lambda term: term.nbytes)
-    return f"{largest.what}{where} {format_nbytes(largest.nbytes)}"
+    most = largest(short)
+    return f"{most.what}{where} {format_nbytes(most.nbytes)}"
 
 
 def _pass_terms(

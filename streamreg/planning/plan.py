@@ -81,8 +81,11 @@ class Plan:
         title = f"{self._shape}{targets}, memory limit {format_nbytes(self.memory_limit)}"
         if self.worker_nbytes:
             title += f" for each worker (the smallest has {format_nbytes(self.worker_nbytes)})"
-        reads = format_nbytes(chosen.bytes_per_pass)
-        lines += ["", f"each pass reads {reads}; times are rough estimates"]
+        reads = f"each pass reads {format_nbytes(chosen.bytes_per_pass)}"
+        lines += [
+            "",
+            f"{reads if chosen.passes else 'no rows are read'}; times are rough estimates",
+        ]
         lines += [
             f"{candidate.solver} does not fit: {candidate.reason}"
             for candidate in self.candidates.values()

@@ -74,3 +74,8 @@ class Candidate:
 def peak(terms: Iterable[Term]) -> int:
     """Return the bytes of all terms together."""
     return sum(term.nbytes for term in terms)
+
+
+def largest(terms: Iterable[Term]) -> Term:
+    """Return the term that takes most."""
+    return max(terms, key=lambda term: term.nbytes)

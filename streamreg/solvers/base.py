@@ -87,6 +87,15 @@ class Status(Enum):
         Remedy("solver", "qr"),
         ".",
     )
+    COARSE_STATISTICS = Message(
+        "XᵀX does not keep the digits that the weights of these columns, or their standard errors, "
+        "need, and statistics keep no rows to correct them; gather them with ",
+        Remedy("kind", "qr"),
+        ", or fit the data.",
+    )
+    NEEDS_ROWS = (
+        "The rows are needed to correct the weights, and statistics keep none; fit the data."
+    )
     TOO_DEPENDENT = (
         "The columns are so nearly dependent that float64 does not keep the digits that their "
         "weights need."
@@ -131,6 +140,8 @@ class Status(Enum):
             Status.UNCHECKED,
             Status.COARSE_GRAM,
             Status.COARSE_FOLDS,
+            Status.COARSE_STATISTICS,
+            Status.NEEDS_ROWS,
             Status.TOO_DEPENDENT,
             Status.TOO_FEW_DIGITS,
         }

@@ -6,7 +6,7 @@ All is in coordinates v = σ·w, with σ powers of two, of columns in the units 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,25 +14,26 @@ from streamreg.accumulators.residuals import Residuals
 from streamreg.kernels.two_float import TwoFloats, product
 from streamreg.solvers.base import EPS, EpochRecord
 from streamreg.solvers.standardization import user_loss, user_weights
+from streamreg.solvers.sums import MOST_PASSES, WANTED, no_rows
 
 if TYPE_CHECKING:
     from streamreg.accumulators.base import Scaling
+    from streamreg.accumulators.second_moments import SecondMoments
     from streamreg.blocks import Float64
     from streamreg.solvers.base import Mask, Problem, Reduce, Report
     from streamreg.solvers.factor import Factor
+    from streamreg.solvers.sums import AboutMeans
 
 _UNIT = EPS / 2  # u, the largest relative error of rounding
-# a first solution that is estimated to have fewer digits is corrected: XᵀX costs a user one pass
-# over the rows, and each correction one more
-WANTED = 1e-13
 # the solver says so if it cannot reach this error, of the largest weight in coordinates
 NEEDED = 1e-10
+# the same, if no pass can correct the weights: the digits say how many are right
+_NEEDED_WITHOUT_ROWS = 1e-6
 # of a start whose loss was halved this often, a loss predicted from XᵀX is rounding
 _LEAST_PREDICTED_SHARE = 1e-6
 # an intercept below this share of the deviation of y needs no relative digits: tables that were
 # standardised have one near 0. That of NIST's Norris is 7.6e-4
 _LEAST_INTERCEPT = 5e-4
-MOST_PASSES = 5
 # a smaller factor between errors is proven to lower the loss
 _PROVEN = 1e-2
 # the relative error of operations in two floats, and of sums of losses
@@ -86,6 +87,7 @@ class Corrected(NamedTuple):
     # of a dependence between columns, as the first pass measured it; None without one
     null_norm: float | None = None
     is_dependence_real: bool = True  # whether columns depend on others as the factor has it
+    loss_error: Float64 | float = 0.0  # (K,) bound of the error of a loss that no pass measured
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +107,7 @@ class Equations:
     """
 
     problem: Problem
+    statistic: type[SecondMoments[Any]]  # whose sums were factorised
     reduce: Reduce
     units: Scaling
     scale: Float64  # (D,) σ; infinite for constant columns, whose coefficients stay 0
@@ -117,8 +120,14 @@ class Equations:
     distance: float  # of the means from the origin, in deviations, and at least 1
     rounding: float  # bound of the relative error of sums in the factor
     contraction: float  # bound of ρ
+    about_means: AboutMeans | None = None  # None: a pass has to tell
     wanted: float = WANTED  # the relative error of weights above which a pass corrects them
     most_passes: int = MOST_PASSES
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether passes can be run."""
+        return self.reduce is not no_rows
 
     def correct(self, v: Float64, predicted: Float64, report: Report, *, always: bool) -> Corrected:
         """Correct weights (D, K) that the factor gives, if that is needed.
@@ -131,9 +140,51 @@ class Equations:
         error = self.contraction * self._y_distance
         found = Corrected(point, error, [start, predicted], 0 * start)
         is_certain = self.is_exact_enough(found) and not self._is_doubtful(point, start, predicted)
+        if not self.has_rows:
+            return self._without_rows(found)
         if not (self.factor.rank and self.most_passes) or (is_certain and not always):
             return found
         return self._correct(point, start, report)
+
+    def _without_rows(self, found: Corrected) -> Corrected:
+        """Return the solution with bounds of what no pass can measure.
+
+        With t = ‖y‖ + Σ|v|, the size of what cancels, r the residuals and ρ the rounding of sums, v
+        has an error of ‖Re‖ ≤ 2κρt from XᵀX, and of ρ(t + 2κ‖r‖) from R [1]_; 2f one of ρt², and of
+        2ρt‖r‖ + ρ²t². ‖R‖ is at least ½.
+
+        References
+        ----------
+        .. [1] Higham (2002), Accuracy and Stability of Numerical Algorithms, 2nd ed., section 20.1.
+        """
+        squares, rho, kappa = self.statistic.squares_condition, self.rounding, self.factor.condition
+        terms = self._y_distance + np.sum(np.abs(found.point.v.high), axis=0)
+        # rounding may make a loss negative
+        loss = np.maximum(found.losses[-1], 0.0)
+        if squares:
+            error, loss_error = 2 * kappa * rho * terms, 0.5 * rho * terms**2
+        else:
+            loss_error = rho * terms * np.sqrt(2 * loss) + 0.5 * (rho * terms) ** 2
+            error = rho * (terms + 2 * kappa * np.sqrt(2 * (loss + loss_error)))
+        # these bounds are of first order
+        error = (
+            error / (1 - self.contraction) if self.contraction < 1 else np.full_like(loss, np.inf)
+        )
+        return found._replace(
+            error=error,
+            losses=[found.losses[0], loss],
+            loss_error=np.where(found.losses[0] > 0, loss_error, 0.0),
+            # that R shows is real to its digits; that of XᵀX only to half of them
+            is_dependence_real=self.factor.is_full or not squares,
+            null_norm=self._least_null_norm(),
+        )
+
+    def _least_null_norm(self) -> float | None:
+        """Return the ‖Xz‖/√Σs of a dependence z below which the factor cannot tell it from 0."""
+        if self.factor.null is None:
+            return None
+        rounding = np.sqrt(self.rounding) if self.statistic.squares_condition else self.rounding
+        return float(rounding * self.factor.norm * np.linalg.norm(self.factor.null))
 
     def condition(self, found: Corrected) -> float:
         """Return κ₂ of the columns in coordinates; if some depend on others, a lower bound.
@@ -194,7 +245,8 @@ class Equations:
         # weights that do not change y in its last digit may be 0
         least = EPS * self.y_size
         largest = np.maximum(np.max(np.abs(found.point.v.high), axis=0), least)
-        return bool((np.max(self.errors(found), axis=0) <= NEEDED * largest).all())
+        needed = NEEDED if self.has_rows else _NEEDED_WITHOUT_ROWS
+        return bool((np.max(self.errors(found), axis=0) <= needed * largest).all())
 
     @property
     def _y_distance(self) -> Float64:
@@ -204,7 +256,8 @@ class Equations:
     @property
     def corrects_dependences(self) -> bool:
         """Whether weights are corrected along dependences that a pass finds not to be real."""
-        return self.factor.dependences is not None and not self.problem.penalty.strength
+        is_known = self.factor.dependences is not None and self.has_rows
+        return is_known and not self.problem.penalty.strength
 
     @property
     def mean(self) -> TwoFloats:

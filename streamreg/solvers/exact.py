@@ -16,16 +16,12 @@ from streamreg.solvers.standardization import is_constant, norm_scales, user_los
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from streamreg.accumulators.gram import GramResult
-    from streamreg.accumulators.root import RootResult
+    from streamreg.accumulators.second_moments import SecondMomentsResult
     from streamreg.blocks import Float64
     from streamreg.inference.request import InferenceRequest
-    from streamreg.solvers.base import Mask, Problem
+    from streamreg.solvers.base import Problem
     from streamreg.solvers.corrections import Corrected, Equations
 
-GRAM, ROOT = "XᵀX", "R"
-# smaller squares, times weights of 1e-120, may have lost digits to underflow
-_SMALLEST_SQUARE = 2.0**-600
 # work space of LAPACK and BLAS, besides XᵀX, if its rank is below D. Measured: 150 columns at
 # D = 5,000, 140 at 10,000; OpenBLAS takes no more than its own buffers
 _LAPACK_COLUMNS, _LAPACK_MOST_NBYTES = 192, 16 * MIB
@@ -37,18 +33,14 @@ _NEARLY_DEPENDENT = 1e5
 _ROUNDING_FACTOR = 8.0
 # a bound of the relative error of standard errors, above which they are better computed from R
 _LEAST_ERROR_OF_GRAM = 1e-6
+# a loss, computed from sums of squares, whose relative error may be larger is reported
+_LARGE_LOSS_ERROR = 1e-6
 
 
 def powers_of_two(spread: Float64, mean: Float64, penalty_root: Float64) -> Float64:
     """Return σ (D,), with which the diagonal of XᵀX is near 1; infinite for constant columns."""
     _, exponents = np.frexp(np.hypot(spread, penalty_root))
     return np.where(is_constant(spread, mean), np.inf, np.ldexp(1.0, exponents))
-
-
-def is_out_of_range(variances: Float64, varies: Mask) -> bool:
-    """Whether squares of the data left float64's range."""
-    too_small = varies & (variances < _SMALLEST_SQUARE)
-    return bool((~np.isfinite(variances) | too_small).any())
 
 
 def solver_nbytes(problem: Problem) -> int:
@@ -82,31 +74,25 @@ def sum_rounding(n_features: int, updates: int, distance: float) -> float:
 def solution_of(
     equations: Equations,
     found: Corrected,
-    sums: GramResult | RootResult,
+    sums: SecondMomentsResult,
     warnings: list[str],
-    keeper: str,
     request: InferenceRequest | None,
 ) -> Solution:
-    """Return the solution; ``keeper`` is what keeps the digits that may be too few: XᵀX or R."""
-    factor, digits, n_rows = equations.factor, equations.digits(found), sums.n
-    status = Status.SOLVED if factor.is_full else Status.LEAST_NORM
-    # standard errors come from the factor, which no pass corrects
-    is_coarse = request is not None and keeper == GRAM
-    is_coarse = is_coarse and equations.contraction > _LEAST_ERROR_OF_GRAM
-    if is_coarse or not (found.is_dependence_real and equations.is_exact_enough(found)):
-        is_dependent = not factor.is_full or factor.condition >= _NEARLY_DEPENDENT
-        status = Status.TOO_DEPENDENT if is_dependent else Status.TOO_FEW_DIGITS
-        if keeper == GRAM:
-            status = Status.COARSE_GRAM
-    warnings += _dependence_warnings(equations, digits, n_rows, status, keeper)
+    """Return the solution, given the sums that were factorised."""
+    digits, n_rows = equations.digits(found), sums.n
+    status = _status(equations, found, infers=request is not None)
+    warnings += _dependence_warnings(equations, digits, n_rows, status)
+    warnings += _loss_warnings(equations, found)
     w, b = equations.weights(found.point)
     inference = None
     if request is not None:
-        found_errors = infer(equations, found, request, n_rows, sums.s, refines=keeper == ROOT)
+        squares = equations.statistic.squares_condition
+        refines = not squares and equations.has_rows
+        found_errors = infer(equations, found, request, n_rows, sums.s, refines=refines)
         inference = found_errors.inference
         warnings += found_errors.warnings
-        if keeper == GRAM and not found_errors.is_certain:
-            status = Status.COARSE_GRAM
+        if squares and not found_errors.is_certain:
+            status = _coarse(equations)
     return Solution(
         w,
         b,
@@ -120,8 +106,26 @@ def solution_of(
     )
 
 
+def _status(equations: Equations, found: Corrected, *, infers: bool) -> Status:
+    factor, squares = equations.factor, equations.statistic.squares_condition
+    # standard errors come from the factor, which no pass corrects
+    is_coarse = equations.contraction > _LEAST_ERROR_OF_GRAM or _is_coarse_loss(found)
+    is_coarse = is_coarse and infers and squares
+    if not is_coarse and found.is_dependence_real and equations.is_exact_enough(found):
+        return Status.SOLVED if factor.is_full else Status.LEAST_NORM
+    if squares:
+        return _coarse(equations)
+    if not factor.is_full or factor.condition >= _NEARLY_DEPENDENT:
+        return Status.TOO_DEPENDENT
+    return Status.TOO_FEW_DIGITS if equations.has_rows else Status.NEEDS_ROWS
+
+
+def _coarse(equations: Equations) -> Status:
+    return Status.COARSE_GRAM if equations.has_rows else Status.COARSE_STATISTICS
+
+
 def _dependence_warnings(
-    equations: Equations, digits: Float64, n_rows: int, status: Status, keeper: str
+    equations: Equations, digits: Float64, n_rows: int, status: Status
 ) -> Iterator[str]:
     problem, factor = equations.problem, equations.factor
     dependent = factor.pivots[factor.rank :]
@@ -129,7 +133,7 @@ def _dependence_warnings(
     if len(dependent):
         verb, kept = "depends" if len(dependent) == 1 else "depend", ""
         if status is not Status.LEAST_NORM:
-            kept = f", to the digits that {keeper} keeps"
+            kept = f", to the digits that {equations.statistic.symbol} keeps"
         least_norm = "those of least norm"
         if status is not Status.LEAST_NORM and equations.corrects_dependences:
             least_norm = f"corrected from {least_norm}"
@@ -146,4 +150,19 @@ def _dependence_warnings(
         f"the columns are nearly dependent, {worst} most of all: scaled to similar deviations, "
         f"their condition number is {factor.condition:.0e}. {count(right, 'digit')} of each weight "
         "are right; leave a column out"
+    )
+
+
+def _is_coarse_loss(found: Corrected) -> bool:
+    return bool((found.loss_error > _LARGE_LOSS_ERROR * found.losses[-1]).any())
+
+
+def _loss_warnings(equations: Equations, found: Corrected) -> Iterator[str]:
+    if not _is_coarse_loss(found):
+        return
+    start = np.where(found.losses[0] > 0, found.losses[0], 1.0)
+    share = float(np.max(found.loss_error / start))
+    yield (
+        f"the loss is known to within {share:.0e} of that at the start only, because it is "
+        f"computed from {equations.statistic.symbol} without the rows"
     )

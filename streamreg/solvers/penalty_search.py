@@ -10,16 +10,17 @@ import numpy as np
 from streamreg.accumulators.base import Scaling
 from streamreg.accumulators.folds import Folds
 from streamreg.accumulators.gram import Gram
+from streamreg.accumulators.second_moments import is_out_of_range
 from streamreg.errors import InputError
 from streamreg.formatting import count
 from streamreg.solvers.base import Solution, Solver, Status
 from streamreg.solvers.closed_form import ClosedForm
-from streamreg.solvers.corrections import MOST_PASSES, NEEDED
-from streamreg.solvers.exact import is_out_of_range
+from streamreg.solvers.corrections import NEEDED
 from streamreg.solvers.penalties import L2Penalty
 from streamreg.solvers.ridge_path import RidgePath, fold_errors, generalised_errors, path_nbytes
 from streamreg.solvers.selection import choose, default_grid
 from streamreg.solvers.standardization import is_constant
+from streamreg.solvers.sums import MOST_PASSES, Sums
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,18 +141,18 @@ class PenaltySearch(Solver):
             targets = np.flatnonzero(selection.l2 == l2)
             is_last = number == len(distinct) - 1
             gram = total.gram if is_last else total.gram.copy(order="K")
-            parts.append(
-                ClosedForm().solve_moments(
-                    replace(problem, n_targets=len(targets), penalty=L2Penalty(float(l2))),
-                    reduce,
-                    report,
-                    _of_targets(total._replace(gram=gram), targets),
-                    units._replace(y=units.y[targets]),
-                    wanted=NEEDED,
-                    # passes correct the weights of all targets, with one penalty
-                    most_passes=MOST_PASSES if len(distinct) == 1 else 0,
-                )
+            sums = Sums(
+                _of_targets(total._replace(gram=gram), targets),
+                units._replace(y=units.y[targets]),
+                [],
+                reduce,
+                wanted=NEEDED,
+                # passes correct the weights of all targets, with one penalty
+                most_passes=MOST_PASSES if len(distinct) == 1 else 0,
             )
+            one = replace(problem, n_targets=len(targets), penalty=L2Penalty(float(l2)))
+            parts.append(ClosedForm().solve_sums(one, sums, report))
+            del sums
             del gram
         return parts[0] if len(parts) == 1 else _joined(parts, selection, distinct)
 
@@ -173,9 +174,7 @@ def _require_usable(gram: Gram, folds: list[GramState]) -> None:
             "folds"
         )
     for fold in folds:
-        sums = gram.finalize(fold)
-        variances = np.append(sums.gram.diagonal() / sums.s, sums.y_variance)
-        if is_out_of_range(variances, np.append(sums.varies, sums.y_varies) > 0):
+        if is_out_of_range(gram.finalize(fold)):
             raise InputError(
                 "squares of X or y leave the range of float64, in which penalties are compared; "
                 "store these columns in other units"

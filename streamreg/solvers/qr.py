@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from streamreg.accumulators.base import Scaling
 from streamreg.accumulators.moments import Moments
 from streamreg.accumulators.residuals import residuals_nbytes
 from streamreg.accumulators.root import Root
 from streamreg.kernels.lapack import add_diagonal, lapack_nbytes, n_panels
 from streamreg.kernels.root import root_tile_rows
-from streamreg.solvers.base import Footprint, PassFootprint, Solution, Solver
+from streamreg.solvers.base import Footprint, PassFootprint, Solution
 from streamreg.solvers.corrections import Equations, distance_from_origin
 from streamreg.solvers.diagnostics import column_warnings
 from streamreg.solvers.exact import (
-    ROOT,
-    is_out_of_range,
     norm_units,
     powers_of_two,
     solution_of,
@@ -26,21 +23,21 @@ from streamreg.solvers.exact import (
     sum_rounding,
 )
 from streamreg.solvers.factor import Factor, most_dependences
+from streamreg.solvers.factor_solver import FactorSolver
 from streamreg.solvers.standard_errors import with_inference
-from streamreg.solvers.standardization import measure
 
 if TYPE_CHECKING:
-    from streamreg.accumulators.root import RootResult
+    from streamreg.accumulators.second_moments import SecondMoments
     from streamreg.blocks import Float64
-    from streamreg.inference.request import InferenceRequest
-    from streamreg.solvers.base import IterateStore, Problem, Reduce, Report
+    from streamreg.solvers.base import Problem, Report
+    from streamreg.solvers.sums import Sums
 
 # a pass takes about this factor of the operations of XᵀX
 _OPERATIONS = 2.5
 
 
 @dataclass(frozen=True)
-class QR(Solver):
+class QR(FactorSolver):
     """The triangular factor R of the centred columns, and corrections of the weights.
 
     R keeps the condition number κ of X, where XᵀX has its square. The first solution has an error
@@ -51,11 +48,10 @@ class QR(Solver):
     If columns depend on others, the solution has least norm and a warning names them.
     """
 
-    request: InferenceRequest | None = None
-
     name: ClassVar[str] = "qr"
     summary: ClassVar[str] = "few passes, most digits"
     runs_on_device: ClassVar[bool] = False
+    statistic: ClassVar[type[SecondMoments[Any]]] = Root
 
     def footprint(self, problem: Problem) -> Footprint:
         d, k = problem.n_features, problem.n_targets
@@ -86,27 +82,12 @@ class QR(Solver):
         )
         return with_inference(footprint, problem, self.request, root.state_nbytes)
 
-    @property
-    def infers(self) -> bool:
-        return self.request is not None
-
     # values outside float64's range are checked for and reported
     @np.errstate(all="ignore")
-    def solve(
-        self, problem: Problem, reduce: Reduce, report: Report, iterates: IterateStore
-    ) -> Solution:
-        del iterates  # because a resumed fit needs the results of all its few passes
-        d, k = problem.n_features, problem.n_targets
-        result, units, warnings = reduce(Root(d, k, problem.fit_intercept)), None, list[str]()
-        spread, y_size = _sizes(result, d)
-        varies = np.append(result.varies, np.ones(k)) > 0
-        if is_out_of_range(np.append(spread, y_size) ** 2, varies):
-            _, units, warnings = measure(problem, reduce)
-            if not units.is_one:
-                del result  # frees D² numbers before the second pass
-                result = reduce(Root(d, k, problem.fit_intercept, units))
-                spread, y_size = _sizes(result, d)
-        units = units or Scaling(np.ones(d), np.ones(k))
+    def solve_sums(self, problem: Problem, sums: Sums, report: Report) -> Solution:
+        result, units, warnings = sums.result, sums.units, sums.warnings
+        d = problem.n_features
+        spread, y_size = np.split(result.deviations, [d])
         root = problem.penalty.root(units.x)
         sigma = powers_of_two(spread, result.origin + result.offset, root)
         s = result.s
@@ -118,11 +99,13 @@ class QR(Solver):
             beyond = beyond + add_diagonal(R, root / sigma, right)
         predicted = 0.5 * beyond
         factor, v = Factor.of_root(R, right, norm_units(spread, sigma, root))
-        distance = distance_from_origin(result.offset, sigma)
+        distance = max(sums.distance, distance_from_origin(result.offset, sigma))
         rounding = sum_rounding(d, result.updates, distance)
         equations = Equations(
             problem=problem,
-            reduce=reduce,
+            statistic=Root,
+            reduce=sums.reduce,
+            about_means=sums.about_means,
             units=units,
             scale=sigma,
             origin=result.origin,
@@ -137,14 +120,7 @@ class QR(Solver):
         )
         found = equations.correct(v, predicted, report, always=True)
         warnings += column_warnings(problem, ~np.isfinite(sigma), result.varies > 0)
-        return solution_of(equations, found, result, warnings, ROOT, self.request)
-
-
-def _sizes(result: RootResult, d: int) -> tuple[Float64, Float64]:
-    """Return the deviations of X (D,) and of y (K,): the norms of columns of R."""
-    sizes = np.array([np.linalg.norm(column) for column in result.root[1:, 1:].T])
-    sizes /= np.sqrt(result.s)
-    return sizes[:d], sizes[d:]
+        return solution_of(equations, found, result, warnings, self.request)
 
 
 def _scaled(root: Float64, d: int, factors: Float64) -> Float64:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from streamreg.blocks import Float64
     from streamreg.inference.request import InferenceRequest
     from streamreg.solvers.base import Solver
+    from streamreg.solvers.factor_solver import FactorSolver
 
 AUTO = "auto"  # the solver is chosen by a plan
 
@@ -40,4 +41,9 @@ SOLVERS: dict[str, Callable[[SolverSettings], Solver]] = {
     ConjugateGradient.name: lambda s: ConjugateGradient(
         s.standardize, s.max_epochs, s.tol, s.init, s.inference
     ),
+}
+
+# the solver of each kind of statistics, by the value of the parameter ``kind``
+SOLVER_OF_KIND: dict[str, type[FactorSolver]] = {
+    each.statistic.kind: each for each in (ClosedForm, QR)
 }

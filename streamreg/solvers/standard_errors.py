@@ -15,9 +15,9 @@ from streamreg.solvers.constant import find_constant
 from streamreg.solvers.refined_inverse import refined_inverse_nbytes
 from streamreg.solvers.robust_errors import robust_passes, robust_spread
 from streamreg.solvers.spread import WIDTH, keeps_covariance, nonrobust_spread
+from streamreg.solvers.sums import AboutMeans
 
 if TYPE_CHECKING:
-    from streamreg.accumulators.moments import MomentsResult
     from streamreg.blocks import Float64
     from streamreg.inference.request import InferenceRequest
     from streamreg.solvers.base import Footprint, Mask, Problem
@@ -81,7 +81,7 @@ def infer(
     statsmodels does.
     """
     problem = equations.problem
-    moments = None if problem.fit_intercept else _moments(equations)
+    moments = None if problem.fit_intercept else equations.about_means or _moments(equations)
     is_centred = True if moments is None else _spans_constant(equations, moments)
     warnings = list[str]()
     if request.is_robust:
@@ -183,13 +183,14 @@ def _digits_warnings(equations: Equations) -> list[str]:
     return [f"{text}scaled to similar deviations, their condition number is {kappa}"]
 
 
-def _moments(equations: Equations) -> MomentsResult:
+def _moments(equations: Equations) -> AboutMeans:
     problem, units = equations.problem, equations.units
     scaling = None if units.is_one else units
-    return equations.reduce(Moments(problem.n_features, problem.n_targets, scaling))
+    result = equations.reduce(Moments(problem.n_features, problem.n_targets, scaling))
+    return AboutMeans(result.mean, result.y_variance)
 
 
-def _spans_constant(equations: Equations, moments: MomentsResult) -> bool | None:
+def _spans_constant(equations: Equations, moments: AboutMeans) -> bool | None:
     """Whether a sum of the columns is constant: 1 - x̄ᵀ(XᵀX/Σs)⁺x̄, a squared distance, is 0.
 
     Where the factor does not tell, passes do; None: neither does.
@@ -199,6 +200,8 @@ def _spans_constant(equations: Equations, moments: MomentsResult) -> bool | None
     inside = triangle.whiten(mean, np.empty_like(mean, order="F"))
     if 1 - float(np.sum(inside**2)) > max(_ROUNDING, contraction):
         return False
+    if not equations.has_rows:
+        return None
 
     def solve(right: Float64) -> Float64 | None:
         return equations.factor.solve(right) if contraction < _MOST_CONTRACTION else None

@@ -304,6 +304,31 @@ def test_a_public_fit_stays_within_the_limit(data, solver):
     assert memory["measured"] <= parse_nbytes("256 MiB")
 
 
+@pytest.mark.parametrize(
+    ("d", "kind", "codec"),
+    [(10, "gram", "zstd"), (1000, "qr", "zstd"), (2500, "gram", "none")],
+)
+def test_gathering_statistics(data, d, kind, codec):
+    path = data.zarr(d, codec=codec, nbytes=(32 if d == 2500 else 64) * MIB)
+    check("zarr", path, task="gather", statistics=kind)
+
+
+@pytest.mark.parametrize(
+    ("d", "kind", "cov_type", "fit_intercept"),
+    [
+        (10, "gram", "nonrobust", True),
+        (1000, "gram", None, False),
+        (1000, "qr", "nonrobust", False),
+        pytest.param(2500, "gram", None, True, marks=pytest.mark.slow),
+        pytest.param(2500, "qr", "nonrobust", True, marks=pytest.mark.slow),
+    ],
+)
+def test_a_fit_of_statistics(data, d, kind, cov_type, fit_intercept):
+    path = data.zarr(d, nbytes=(80 if d == 2500 else 64) * MIB)
+    settings = {"statistics": kind, "cov_type": cov_type, "fit_intercept": fit_intercept}
+    check("zarr", path, task="solve", memory_limit="512 MiB", **settings)
+
+
 @pytest.mark.slow
 def test_a_public_fit_that_just_fits_stays_within_the_limit(data):
     # XᵀX is 218 MiB

@@ -19,7 +19,7 @@ import zarr
 
 def main() -> None:
     case = json.loads(sys.argv[1])
-    tasks = {"fit": _fit, "public_fit": _public_fit}
+    tasks = {"fit": _fit, "public_fit": _public_fit, "gather": _gather, "solve": _solve}
     rows = _load(case["kind"], case["path"], case["weighted"])
     print(json.dumps(tasks.get(case["task"], _predict)(*rows, case)))
 
@@ -68,6 +68,33 @@ def _fit(X: Any, y: Any, weight: Any, case: dict[str, Any]) -> dict[str, Any]:
         "limit": result.plan.memory_limit,
         "cache": result.plan.candidates[result.plan.chosen].cache_nbytes,
     }
+
+
+def _gather(X: Any, y: Any, weight: Any, case: dict[str, Any]) -> dict[str, Any]:
+    from streamreg.config import FitConfig  # noqa: PLC0415
+    from streamreg.sources.open import open_dataset  # noqa: PLC0415
+    from streamreg.statistics.gather import gather  # noqa: PLC0415
+
+    dataset = open_dataset(X, y, weight, nan_policy=case["nan_policy"])
+    settings = dict(case["settings"])
+    kind = settings.pop("statistics")
+    config = FitConfig.parse(**settings)
+    before = _begin()
+    outcome = gather(dataset, config, kind)
+    return {
+        "measured": _nbytes("VmHWM") - before,
+        "reported": outcome.peak_nbytes,
+        "planned": outcome.plan.candidates[outcome.plan.chosen].peak_nbytes,
+        "limit": outcome.plan.memory_limit,
+    }
+
+
+def _solve(X: Any, y: Any, weight: Any, case: dict[str, Any]) -> dict[str, Any]:
+    from streamreg import Statistics  # noqa: PLC0415
+
+    settings = dict(case["settings"])
+    statistics = Statistics.of(X, y, weight, kind=settings.pop("statistics"))
+    return _public_fit(statistics, None, None, case | {"settings": settings})
 
 
 def _public_fit(X: Any, y: Any, weight: Any, case: dict[str, Any]) -> dict[str, Any]:

@@ -293,7 +293,8 @@ def _require_metadata(path: Path, label: str) -> None:
     raise InputError(
         f"{label} is a file, not a Zarr array. Tables go through `streamreg ingest`",
         PythonOnly(
-            '; for HDF5 files pass the h5py.Dataset, for .npy numpy.load(PATH, mmap_mode="r")'
+            '; for HDF5 files pass the h5py.Dataset, for .npy numpy.load(PATH, mmap_mode="r"), for '
+            "statistics streamreg.Statistics.load(PATH)"
         ),
     )
 

@@ -1,0 +1,111 @@
+"""Plans of statistics: of the pass that gathers them, and of a solver that takes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from streamreg.formatting import format_nbytes
+from streamreg.planning.backend import Request
+from streamreg.planning.memory_model import HOST_RATES, candidate_for, process_term
+from streamreg.planning.plan import Plan
+from streamreg.planning.rechunking import rechunking_advice
+from streamreg.planning.row_costs import RowCosts
+from streamreg.planning.terms import Candidate, Term, largest, peak
+from streamreg.solvers.base import Problem
+
+if TYPE_CHECKING:
+    from streamreg.planning.backend import Backend
+    from streamreg.solvers.base import Footprint
+    from streamreg.solvers.factor_solver import FactorSolver
+    from streamreg.sources.dataset import Dataset
+
+# vectors beside the state: means, units, and what is known of columns
+_VECTORS = 16
+
+
+@dataclass(frozen=True)
+class Gathering:
+    """The passes that gather statistics, as work of a plan."""
+
+    solver: FactorSolver
+
+    name: ClassVar[str] = "statistics"
+    summary: ClassVar[str] = "one pass"
+
+    @property
+    def objective(self) -> str:
+        """Nothing is minimised yet."""
+        return self.name
+
+    def footprint(self, problem: Problem) -> Footprint:
+        """Return the passes of the solver before its first solution."""
+        whole = self.solver.footprint(problem)
+        first, moments, *_ = whole.passes
+        return whole._replace(
+            passes=(first, moments),
+            solver_nbytes=8 * _VECTORS * (problem.n_features + problem.n_targets),
+            n_passes=1,
+            solve_flops=0.0,
+            is_exact=True,
+        )
+
+
+def plan_gathering(dataset: Dataset, backend: Backend, solver: FactorSolver) -> Plan:
+    """Plan the pass that gathers what a solver takes; reads metadata only."""
+    problem = Problem(dataset.n_features, dataset.n_targets)
+    work = Gathering(solver)
+
+    def candidate(dataset: Dataset = dataset) -> Candidate:
+        costs = RowCosts.of(dataset, backend.policy)
+        return candidate_for(Request(dataset, costs, problem, work), backend)
+
+    return Plan(
+        chosen=work.name,
+        memory_limit=backend.memory_limit,
+        candidates={work.name: candidate()},
+        n_rows=dataset.n_rows,
+        n_features=problem.n_features,
+        n_targets=problem.n_targets,
+        advice=rechunking_advice(dataset, backend.memory_limit, lambda rows: [candidate(rows)]),
+        worker_nbytes=backend.worker_nbytes,
+    )
+
+
+def plan_solving(problem: Problem, n_rows: int, memory_limit: int, solver: FactorSolver) -> Plan:
+    """Plan a fit of statistics: one state, which the solver overwrites, and its vectors."""
+    footprint = solver.footprint(problem)
+    state = footprint.passes[0]
+    d, k = problem.n_features, problem.n_targets
+    terms = (
+        Term(state.what, state.state_nbytes, f"{state.why}, which the solver overwrites"),
+        Term("vectors", footprint.solver_nbytes, f"of the solver, {d:,} × {k:,} each"),  # noqa: RUF001
+        process_term(1, in_memory=True),
+    )
+    fits = peak(terms) <= memory_limit
+    most = largest(terms)
+    candidate = Candidate(
+        solver=solver.name,
+        objective=solver.objective,
+        state_nbytes=state.state_nbytes,
+        needed_nbytes=peak(terms),
+        cache_nbytes=0,
+        bytes_per_pass=0,
+        passes=0,
+        is_exact=True,
+        seconds=footprint.solve_flops / HOST_RATES.flops,
+        fits=fits,
+        reason="no pass" if fits else f"{most.what} {format_nbytes(most.nbytes)}",
+        terms=terms,
+        n_threads=1,
+        kernels="",
+        uses_blas=True,
+    )
+    return Plan(
+        chosen=solver.name,
+        memory_limit=memory_limit,
+        candidates={solver.name: candidate},
+        n_rows=n_rows,
+        n_features=d,
+        n_targets=k,
+    )

@@ -1,0 +1,1 @@
+"""Statistics of rows, from which weights are solved without reading the rows again."""

@@ -23,7 +23,7 @@ class RowCosts(NamedTuple):
     pass_nbytes: int
     reader_nbytes: int
     file_row_nbytes: int  # of X, if kernels may read it from its files; else 0
-    beside_nbytes: int  # of one reader, without X
+    beside_nbytes: int  # of one reader, without the rows of X
     shared_nbytes: int
     held_nbytes: int  # of labels that were numbered
     decodes: bool  # whether chunks are decoded whole; else any rows are read into a buffer
@@ -41,7 +41,9 @@ class RowCosts(NamedTuple):
             pass_nbytes=dataset.pass_nbytes,
             reader_nbytes=reader_nbytes,
             file_row_nbytes=X.row_nbytes if in_files else 0,
-            beside_nbytes=reader_nbytes - X.reader_nbytes(blocks.max_rows),
+            beside_nbytes=reader_nbytes
+            - X.reader_nbytes(blocks.max_rows)
+            + X.columns_nbytes(blocks.max_rows),
             shared_nbytes=sum(source.shared_nbytes for source in dataset.sources()),
             held_nbytes=sum(source.held_nbytes for source in dataset.sources()),
             decodes=not dataset.X.grid.divisible,

@@ -86,8 +86,8 @@ class RowSource(ABC):
 
     # whether a read returns a view of memory that holds the rows already
     in_memory: bool = False
-    # whether files hold the rows as memory would: uncompressed, in C order, whole rows; kernels may
-    # then read them (``Reader.parts``)
+    # Whether kernels may read a few rows of a block at a time (``Reader.parts``): files hold the
+    # rows as memory would, uncompressed, in C order, whole rows; or the reader holds columns.
     is_in_files: bool = False
     # whether rows are CuPy's: in the memory of a GPU
     is_cupy: bool = False
@@ -126,6 +126,10 @@ class RowSource(ABC):
 
         A block is either whole chunks, or a piece of one chunk.
         """
+
+    def columns_nbytes(self, block_rows: int) -> int:  # noqa: ARG002
+        """Bytes of ``reader_nbytes`` that remain if kernels read rows a few at a time."""
+        return 0
 
     @property
     def shared_nbytes(self) -> int:

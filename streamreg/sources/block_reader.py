@@ -104,6 +104,9 @@ class BlockReader:
             return None
         # if there are no parts, kernels call ``read`` for a piece at a time
         parts = self._X.parts(start, stop) or []
+        if X.is_rounded:
+            # of a table it is known once its columns are read
+            self.rounded.add(X.name)
         y, weight = self._read_beside(start, stop)
         if weight is not None and not weight.all():
             return None

@@ -2,35 +2,62 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+from pyarrow import types
 
 from streamreg.errors import InputError, Remedy
+from streamreg.kernels.gather import Columns
 from streamreg.sources.tables.levels import numbers_of_levels
 from streamreg.sources.tables.survey import numbers_of, place, texts_of, vectors
-from streamreg.sources.tables.values import loses_digits
+from streamreg.sources.tables.values import as_stored, loses_digits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from streamreg.blocks import Float64
+    from streamreg.blocks import Array, Float64
     from streamreg.schema import Feature
     from streamreg.sources.tables.table import Table
 
-# rows that are written column by column while they are in the processor's cache
+# rows in which missing values are looked for at once
 _TILE_ROWS = 512
 
 
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Some rows of a table, in columns that are ready to be written as rows of X (n, D)."""
+
+    n_rows: int
+    numbers: Columns
+    vectors: dict[int, Float64]  # by the number of the first column: (n, width)
+    levels: dict[int, tuple[int, NDArray[np.int32]]]  # the number of columns, and codes (n,)
+    incomplete: NDArray[np.bool_] | None = None  # (n,) rows to be left out
+
+    def write(self, start: int, rows: Float64) -> None:
+        """Write row ``start`` and those after it to ``rows`` (m, D); a missing value is NaN."""
+        part = slice(start, start + len(rows))
+        self.numbers.write(start, rows)
+        for column, values in self.vectors.items():
+            rows[:, column : column + values.shape[1]] = values[part]
+        for column, (width, codes) in self.levels.items():
+            _write_levels(rows[:, column : column + width], codes[part])
+        if self.incomplete is not None:
+            # also for a feature without a column: a row is used if all its values are known
+            rows[self.incomplete[part], 0] = np.nan
+
+
 class Decoder:
-    """Writes features of a table as the columns of X; a missing value is NaN."""
+    """Prepares features of a table to be written as the columns of X."""
 
     def __init__(self, table: Table, features: Sequence[Feature]) -> None:
         self._table = table
         self._features = features
+        self._n_columns = sum(feature.n_columns for feature in features)
         self._levels = {
             feature.name: pa.array(list(feature.levels), pa.string())
             for feature in features
@@ -39,49 +66,77 @@ class Decoder:
         # whether an integer beyond 2**53 was rounded
         self.has_rounded = False
 
-    def decode(self, batch: pa.RecordBatch, rows: Float64, start: int) -> None:
-        """Write a batch (n rows) to ``rows`` (n, D); ``start`` is the number of its first row."""
-        numbers: dict[int, Float64] = {}
-        incomplete = np.zeros(len(rows), bool)
+    def prepare(self, batch: pa.RecordBatch, start: int) -> Piece:
+        """Return a batch (n rows) as a piece; ``start`` is the number of its first row."""
+        numbers: dict[int, Array] = {}
+        wide: dict[int, Float64] = {}
+        levels: dict[int, tuple[int, NDArray[np.int32]]] = {}
+        incomplete = None
         unknown: dict[str, tuple[NDArray[np.bool_], pa.Array]] = {}
         column = 0
         for feature in self._features:
             values = batch.column(feature.name)
             if feature.levels is not None:
-                texts = texts_of(self._table.store, feature.name, values)
-                codes = self._codes(feature, texts)
-                missing = texts.is_null().to_numpy(zero_copy_only=False)
-                incomplete |= missing
-                if (codes[~missing] < 0).any():
-                    unknown[feature.name] = (codes < 0) & ~missing, texts
-                _write_levels(rows[:, column : column + feature.n_columns], codes)
+                codes, missing = self._codes(feature, values)
+                if missing is not None:
+                    incomplete = missing if incomplete is None else incomplete | missing
+                if codes.size and codes.min() < 0:
+                    mask = codes < 0 if missing is None else (codes < 0) & ~missing
+                    if mask.any():
+                        unknown[feature.name] = mask, values
+                levels[column] = feature.n_columns, codes
             elif feature.width is not None:
-                rows[:, column : column + feature.width] = vectors(
+                wide[column] = vectors(
                     self._table.store, feature.name, values, feature.width, start
                 )
             else:
-                numbers[column] = numbers_of(self._table.store, feature.name, values, start)
-                if not self.has_rounded:
-                    self.has_rounded = loses_digits(values, numbers[column])
+                numbers[column] = self._numbers(feature.name, values, start)
             column += feature.n_columns
-        for low in range(0, len(rows), _TILE_ROWS):
-            part = slice(low, low + _TILE_ROWS)
-            tile = rows[part]
-            for at, values in numbers.items():
-                tile[:, at] = values[part]
+        piece = Piece(len(batch), Columns(numbers), wide, levels, incomplete)
         if unknown and self._table.unknown_levels == "error":
-            incomplete |= self._require_known(
-                unknown, incomplete | np.isnan(rows).any(axis=1), start
-            )
-        if incomplete.any():
-            # also for a feature without a column: a row is used if all its values are known
-            rows[incomplete, 0] = np.nan
+            missing = self._missing(piece)
+            left_out = self._require_known(unknown, missing, start)
+            piece = Piece(len(batch), piece.numbers, wide, levels, missing | left_out)
+        return piece
 
-    def _codes(self, feature: Feature, texts: pa.Array) -> NDArray[np.int32]:
-        """Return the numbers of levels (n,), -1 for texts that are none."""
-        codes = numbers_of_levels(texts, self._levels[feature.name])
-        numbers: NDArray[np.int32] = codes.fill_null(-1).to_numpy(zero_copy_only=False)
-        return numbers
+    def _numbers(self, name: str, values: pa.Array, start: int) -> Array:
+        """Return numbers (n,): as stored if none is missing, else as float64."""
+        found = as_stored(values)
+        if found is None:
+            found = numbers_of(self._table.store, name, values, start)
+        if not self.has_rounded:
+            self.has_rounded = loses_digits(values, found)
+        return found
+
+    def _codes(
+        self, feature: Feature, values: pa.Array
+    ) -> tuple[NDArray[np.int32], NDArray[np.bool_] | None]:
+        """Return the numbers of levels (n,), -1 for others; and which are missing, if any is."""
+        if types.is_dictionary(values.type) and 0 < len(values.dictionary) <= len(values):
+            # a text that occurs often is looked up once
+            codes, gaps = self._codes(feature, values.dictionary)
+            at = values.indices.fill_null(0).to_numpy(zero_copy_only=False)
+            absent = None if gaps is None else gaps[at]
+            if values.indices.null_count:
+                is_null = values.indices.is_null().to_numpy(zero_copy_only=False)
+                absent = is_null if absent is None else absent | is_null
+            return codes[at], absent
+        texts = texts_of(self._table.store, feature.name, values)
+        absent = texts.is_null().to_numpy(zero_copy_only=False) if texts.null_count else None
+        found = numbers_of_levels(texts, self._levels[feature.name])
+        return found.fill_null(-1).to_numpy(zero_copy_only=False), absent
+
+    def _missing(self, piece: Piece) -> NDArray[np.bool_]:
+        """Return which rows (n,) lack a value."""
+        missing = np.empty(piece.n_rows, bool)
+        for start in range(0, piece.n_rows, _TILE_ROWS):
+            part = missing[start : start + _TILE_ROWS]
+            rows = np.empty((len(part), self._n_columns))
+            piece.write(start, rows)
+            part[...] = np.isnan(rows).any(axis=1)
+            if piece.incomplete is not None:
+                part |= piece.incomplete[start : start + len(part)]
+        return missing
 
     def _require_known(
         self,
@@ -94,7 +149,7 @@ class Decoder:
         Otherwise raise ``InputError``, which names the first of them.
         """
         table, left_out = self._table, np.zeros(len(incomplete), bool)
-        for name, (mask, texts) in unknown.items():
+        for name, (mask, values) in unknown.items():
             left_out |= mask
             # rows that were left out when the levels were found may have others
             if (table.found is not None and table.schema.drop_missing) or not (
@@ -103,8 +158,9 @@ class Decoder:
                 continue
             row = int(np.argmax(mask & ~incomplete))
             known = next(each.levels or () for each in self._features if each.name == name)
+            level = texts_of(table.store, name, values.slice(row, 1))[0]
             raise InputError(
-                f"column {name} of {table.name} has the level {texts[row].as_py()!r} in "
+                f"column {name} of {table.name} has the level {level.as_py()!r} in "
                 f"{place(table.store, start + row)}, which the schema does not know: it has "
                 f"{_some(known)}. Correct it, or pass ",
                 Remedy("unknown_levels", "zeros"),

@@ -18,10 +18,9 @@ from streamreg.sources.tables.paths import is_table
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pyarrow as pa
-
     from streamreg.blocks import Array, Float64
     from streamreg.schema import Feature, Schema
+    from streamreg.sources.tables.decode import Piece
     from streamreg.sources.tables.table import Table
 
 # of decoded rows that are read at once
@@ -120,6 +119,8 @@ class TableSource(RowSource):
         n_columns = {"X": schema.n_columns, "y": len(schema.targets), "sample_weight": 1}[role]
         is_matrix = role == "X" or n_columns > 1
         self.shape = (store.n_rows, n_columns) if is_matrix else (store.n_rows,)
+        # its readers hold columns, of which kernels take some rows at a time
+        self.is_in_files = role == "X"
         self.name = store.name if role == "X" else f"{role} of {store.name}"
         self.piece_rows = max(1, _PIECE_NBYTES // (8 * schema.n_columns))
         bounds = store.pieces(self.piece_rows)
@@ -139,10 +140,12 @@ class TableSource(RowSource):
             return _TableReader(self, self._selection)
 
     def reader_nbytes(self, block_rows: int) -> int:
+        return block_rows * self.row_nbytes + self.columns_nbytes(block_rows)
+
+    def columns_nbytes(self, block_rows: int) -> int:
         each, _ = self.table.store.selection_nbytes(self.columns, self.piece_rows)
-        # rows, the batch that they are made of, and values of a column in several forms
-        batch = 8 * len(self.columns) * block_rows
-        return block_rows * self.row_nbytes + each + batch + 64 * block_rows
+        # columns that are not used as they are stored, and values of a column in several forms
+        return each + 8 * len(self.columns) * block_rows + 64 * block_rows
 
     @property
     def shared_nbytes(self) -> int:
@@ -183,6 +186,8 @@ class TableSource(RowSource):
 
 
 class _TableReader(Reader):
+    """Holds the pieces of a block in columns, and writes some of their rows at a time."""
+
     def __init__(self, source: TableSource, selection: Any) -> None:  # noqa: ANN401
         from streamreg.sources.tables.decode import Decoder  # noqa: PLC0415  (imports pyarrow)
 
@@ -190,19 +195,32 @@ class _TableReader(Reader):
         self._selection = selection
         self._buffer = RowBuffer((source.shape[1] if len(source.shape) > 1 else 1,), source.dtype)
         self._decoder = Decoder(source.table, source.features)
+        # the first row of each piece, and the row after the last
+        self._bounds: list[int] = [0]
+        self._pieces: list[Piece] = []
 
     def read(self, start: int, stop: int) -> Array:
+        if not (self._bounds[0] <= start and stop <= self._bounds[-1]):
+            self.parts(start, stop)
         rows: Float64 = self._buffer.rows(stop - start)
-        done = 0
-        batch: pa.RecordBatch
-        for batch in self._selection.read(start, stop):
-            self._decoder.decode(batch, rows[done : done + len(batch)], start + done)
-            done += len(batch)
-        if self._decoder.has_rounded:
-            self._source.is_rounded = True
+        for (first, last), piece in zip(pairwise(self._bounds), self._pieces, strict=True):
+            low, high = max(first, start), min(last, stop)
+            if low < high:
+                piece.write(low - first, rows[low - start : high - start])
         return rows if len(self._source.shape) > 1 else rows[:, 0]
 
+    def parts(self, start: int, stop: int) -> None:
+        """Read the columns of these rows, from which ``read`` then makes rows."""
+        # freed first, so that two blocks never coexist
+        self._bounds, self._pieces = [start], []
+        for batch in self._selection.read(start, stop):
+            self._pieces.append(self._decoder.prepare(batch, self._bounds[-1]))
+            self._bounds.append(self._bounds[-1] + len(batch))
+        if self._decoder.has_rounded:
+            self._source.is_rounded = True
+
     def close(self) -> None:
+        self._bounds, self._pieces = [0], []
         with _COUNTING:
             self._selection.n_readers -= 1
             if not self._selection.n_readers:

@@ -14,7 +14,7 @@ from pyarrow import types
 from streamreg.blocks import EXACT_INTEGERS
 
 if TYPE_CHECKING:
-    from streamreg.blocks import Float64
+    from streamreg.blocks import Array, Float64
 
 _NUMBERS = (
     types.is_integer,
@@ -60,15 +60,32 @@ def describe_type(kind: pa.DataType) -> str:
     return str(kind)
 
 
-def loses_digits(column: pa.Array, numbers: Float64) -> bool:
-    """Whether a column has integers beyond 2**53; ``numbers`` are its values as float64."""
-    if types.is_floating(column.type) or types.is_boolean(column.type):
+def loses_digits(column: pa.Array, numbers: Array) -> bool:
+    """Whether a column has integers beyond 2**53; ``numbers`` are its values, perhaps as float64.
+
+    Missing ones are NaN.
+    """
+    kind = column.type
+    if types.is_floating(kind) or types.is_boolean(kind) or not len(numbers):
         return False
+    if types.is_integer(kind) and kind.bit_width < 64:  # noqa: PLR2004
+        return False
+    if numbers.dtype.kind in "iu":
+        return bool(numbers.max() > EXACT_INTEGERS or numbers.min() < -EXACT_INTEGERS)
     large = np.abs(numbers) >= EXACT_INTEGERS
     if not large.any():
         return False
     texts = (str(value) for value in column.filter(pa.array(large)).to_pylist())
     return any(abs(int(text)) > EXACT_INTEGERS for text in texts if _INTEGER.fullmatch(text))
+
+
+def as_stored(column: pa.Array) -> Array | None:
+    """Return integers or floats (n,) without a copy; ``None`` for gaps and other types."""
+    kind = column.type
+    if column.null_count or not (types.is_integer(kind) or types.is_floating(kind)):
+        return None
+    numbers: Array = column.to_numpy(zero_copy_only=True)
+    return numbers
 
 
 def as_floats(column: pa.Array) -> Float64:

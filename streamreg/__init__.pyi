@@ -8,7 +8,7 @@ from .errors import (
     MemoryLimitError,
     StreamregError,
 )
-from .estimator import LinearRegression, evaluate, load
+from .estimator import LinearRegression, LinearRegressionCV, evaluate, load
 from .fit import plan
 from .ingest.read import read_table
 from .planning.plan import Plan
@@ -24,6 +24,7 @@ __all__ = [
     "Evaluation",
     "InputError",
     "LinearRegression",
+    "LinearRegressionCV",
     "MemoryLimitError",
     "Plan",
     "Statistics",

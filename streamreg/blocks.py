@@ -100,6 +100,19 @@ class FileRows:
         first, stop, _ = rows.indices(len(self))
         return self.read(first, stop)
 
+    def part(self, first: int, stop: int) -> FileRows:
+        """Return some of the rows, without parts: kernels take slices of them."""
+        none = self.files[:0]
+        return FileRows(
+            shape=(stop - first, self.shape[1]),
+            dtype=self.dtype,
+            files=none,
+            offsets=none,
+            bounds=np.zeros(1, np.int64),
+            read=lambda a, b: self.read(first + a, first + b),
+            piece=self.piece,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
@@ -133,8 +146,9 @@ class Block:
         )
 
     def rows(self, first: int, stop: int) -> Block:
-        """Return some rows, as views."""
+        """Return some rows, as views; rows that are in files stay there."""
         weight = None if self.weight is None else self.weight[first:stop]
         groups = None if self.groups is None else self.groups[first:stop]
-        X, y = self.X[first:stop], self.y[first:stop]
-        return Block(X, y, weight, self.start + first, groups=groups)
+        rows: Any = self.X
+        X: Any = rows.part(first, stop) if isinstance(rows, FileRows) else rows[first:stop]
+        return Block(X, self.y[first:stop], weight, self.start + first, groups=groups)

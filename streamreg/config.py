@@ -12,19 +12,25 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 
 from streamreg import validate
+from streamreg.engines.fold_scan import GCV, SPLIT_NBYTES
 from streamreg.errors import InputError, Parameter, PythonOnly, Remedy
 from streamreg.formatting import count, given
 from streamreg.inference.groups import Groups
 from streamreg.inference.request import InferenceRequest
 from streamreg.inference.result import CLUSTER, COV_TYPES, NONROBUST
 from streamreg.machine import available_nbytes
+from streamreg.solvers.closed_form import ClosedForm
+from streamreg.solvers.penalty_search import PenaltySearch
 from streamreg.solvers.registry import AUTO, SOLVERS, SolverSettings
+from streamreg.solvers.selection import SelectionRequest
+from streamreg.sources.folds import MOST_FOLDS
 from streamreg.sources.open import open_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from streamreg.blocks import Float64
+    from streamreg.engines.fold_scan import FoldedRows
     from streamreg.solvers.base import Solver
     from streamreg.sources.dataset import Dataset, NanPolicy
 
@@ -63,14 +69,56 @@ def _or_none(parse: Callable[[str, object], Result]) -> Callable[[str, object], 
     return lambda name, value: None if value is None else parse(name, value)
 
 
+def _l2(name: str, value: object) -> float:
+    return validate.number(name, value, lambda l2: 0 <= l2 < np.inf, "a finite number, 0 or more")
+
+
+def _l2s(value: object) -> tuple[float, ...] | None:
+    """Return penalties to compare, in ascending order and each once; ``None``: from the data."""
+    if value is None:
+        return None
+    is_one = isinstance(value, str | bytes) or not isinstance(value, Iterable)
+    values: list[Any] = [value] if is_one else np.ravel(np.asarray(value, object)).tolist()
+    if not values:
+        raise InputError(given("l2", value), " must list penalties, each a finite number")
+    return tuple(sorted({_l2("l2", each) for each in values}))
+
+
+def _splits(name: str, value: Iterable[Any]) -> Any:  # noqa: ANN401  (a splitter)
+    """Return the splitter of pairs of row numbers, for training and for testing."""
+    # not needed by the command line, and slow to import
+    from sklearn.model_selection import check_cv  # noqa: PLC0415
+
+    pairs = list(value)
+    if not all(isinstance(each, tuple | list) and len(each) == 2 for each in pairs):  # noqa: PLR2004
+        raise InputError(given(name, value), " must list pairs of row numbers, (train, test)")
+    return check_cv(pairs)
+
+
+def _cv(name: str, value: object) -> Any:  # noqa: ANN401  (a splitter)
+    """Return ``"gcv"``, a number of folds, or a splitter."""
+    if isinstance(value, str) and value == GCV:
+        return value
+    if callable(getattr(value, "split", None)) and callable(getattr(value, "get_n_splits", None)):
+        return value
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
+        return _splits(name, value)
+    what = f'from 2 to {MOST_FOLDS - 1:,}, "{GCV}", or a splitter of scikit-learn'
+    folds = validate.whole(name, value, MOST_FOLDS - 1, what)
+    if folds < 2:  # noqa: PLR2004
+        raise InputError(given(name, value), " must be a whole number, ", what)
+    return folds
+
+
 # parsers of all parameters but init, random_state and client, which are used as they are
 _PARSERS: dict[str, Callable[[str, Any], Any]] = {
     # a function, because solvers may be registered after this module is imported
     "solver": lambda name, value: validate.choice(name, value, (AUTO, *SOLVERS)),
     "fit_intercept": validate.flag,
-    "l2": partial(
-        validate.number, accepts=lambda l2: 0 <= l2 < np.inf, what="a finite number, 0 or more"
-    ),
+    "l2": _l2,
+    "cv": _or_none(_cv),
+    "l2_per_target": validate.flag,
+    "one_standard_error": validate.flag,
     "cov_type": _or_none(partial(validate.choice, known=COV_TYPES)),
     "inference_for": _or_none(_columns),
     "standardize": validate.flag,
@@ -97,6 +145,10 @@ class FitConfig:
     solver: str = AUTO
     fit_intercept: bool = True
     l2: float = 0.0
+    cv: Any = None  # "gcv", a number of folds or a splitter: the penalty is one of ``l2s``
+    l2s: tuple[float, ...] | None = None  # ascending; ``None``: a grid from the data
+    l2_per_target: bool = False
+    one_standard_error: bool = False
     cov_type: str | None = None
     inference_for: tuple[str | int, ...] | None = None
     standardize: bool = True
@@ -118,12 +170,15 @@ class FitConfig:
     @classmethod
     def parse(cls, **parameters: object) -> FitConfig:
         """Parse and check what users pass; an ``InputError`` names the parameter."""
+        if parameters.get("cv") is not None:
+            parameters["l2s"] = _l2s(parameters.pop("l2", None))
         parsed: dict[str, Any] = {
             name: _PARSERS[name](name, value) if name in _PARSERS else value
             for name, value in parameters.items()
         }
         config = cls(**parsed)
         config._require_consistent_inference()
+        config._require_consistent_selection()
         if config.device_memory_limit is not None and config.device != "cuda":
             raise InputError(
                 Parameter("device_memory_limit"),
@@ -144,6 +199,59 @@ class FitConfig:
                 ": the memory that a fit may use on the GPU of each worker",
             )
         return config
+
+    def _require_consistent_selection(self) -> None:
+        """Refuse parameters with which no penalty can be chosen."""
+        if self.cv is None:
+            for name in ("l2_per_target", "one_standard_error"):
+                if getattr(self, name):
+                    raise InputError(
+                        Parameter(name, value=True),
+                        " chooses a penalty: pass ",
+                        Remedy("cv", 5),
+                        " too, or leave it out",
+                    )
+            return
+        if self.solver not in {AUTO, ClosedForm.name}:
+            raise InputError(
+                Parameter("solver", self.solver),
+                " does not compare penalties: pass ",
+                Remedy("solver", ClosedForm.name),
+                ", or a single ",
+                Remedy("l2"),
+                " without ",
+                Parameter("cv"),
+            )
+        if self.cov_type is not None:
+            raise InputError(
+                Parameter("cov_type", self.cov_type),
+                " gives standard errors of least squares, and a penalty biases the weights: leave "
+                "it out",
+            )
+        if self.device == "cuda":
+            raise InputError(
+                Parameter("cv"), " has no kernels for a GPU: pass ", Remedy("device", "cpu")
+            )
+        if self.one_standard_error and self.cv == GCV:
+            raise InputError(
+                Parameter("one_standard_error", value=True),
+                " needs the errors of folds, which ",
+                Parameter("cv", GCV),
+                " has not: pass ",
+                Remedy("cv", 5),
+            )
+
+    def selection(self, rows: FoldedRows) -> SelectionRequest:
+        """Return which penalties are compared, and how."""
+        is_split = not isinstance(self.cv, str | int)
+        return SelectionRequest(
+            self.l2s,
+            rows.n_folds,
+            rows.alternate,
+            self.l2_per_target,
+            self.one_standard_error,
+            SPLIT_NBYTES * rows.dataset.n_rows if is_split else 0,
+        )
 
     def _require_consistent_inference(self) -> None:
         """Refuse parameters for which standard errors are not defined, or not computed."""
@@ -223,8 +331,11 @@ class FitConfig:
         name: str,
         init: Float64 | None = None,
         inference: InferenceRequest | None = None,
+        selection: SelectionRequest | None = None,
     ) -> Solver:
         """Return the solver of that name with these parameters; ``init`` is w (D, K)."""
+        if selection is not None:
+            return PenaltySearch(selection)
         settings = SolverSettings(
             self.standardize, self.learning_rate, self.max_epochs, self.tol, init, inference
         )
@@ -280,6 +391,9 @@ class FitConfig:
             **solver.identity(),
             "fit_intercept": self.fit_intercept,
             "l2": self.l2,
+            # the folds themselves are compared as the data's are
+            "cv": self.cv if isinstance(self.cv, str | int | None) else type(self.cv).__name__,
+            "l2s": self.l2s,
             "cov_type": self.cov_type,
             "inference_for": self.inference_for,
             "missing_chunks": self.missing_chunks,

@@ -1,29 +1,17 @@
-"""``LinearRegression``: the scikit-learn face of a fit."""
+"""``LinearRegression`` and ``LinearRegressionCV``: the scikit-learn face of a fit."""
 
 from __future__ import annotations
 
-import os
-import warnings
-from copy import copy
-from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-import numpy as np
-from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, validate_data
 
-from streamreg import validate
-from streamreg.config import FitConfig
-from streamreg.errors import DataWarning, InputError, warn
+from streamreg.errors import InputError, warn
 from streamreg.fit import fit_dataset
-from streamreg.formatting import count
-from streamreg.inference.attributes import InferenceAttributes
-from streamreg.model import DETAILS, Model
-from streamreg.predict import Evaluation, predict, predict_to, score
+from streamreg.linear_estimator import LinearEstimator, Path, Rows
+from streamreg.model import Model
 from streamreg.progress import progress_of
-from streamreg.sources.kinds import is_streamable
 from streamreg.statistics.fit import fit_gathered, kind_for, plan_gathered
 from streamreg.statistics.gather import gather
 from streamreg.statistics.statistics import Statistics
@@ -31,14 +19,10 @@ from streamreg.statistics.statistics import Statistics
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from streamreg.blocks import Float64
-    from streamreg.fit import Described, Fit
-    from streamreg.solvers.base import EpochRecord
+    import numpy as np
 
-# paths, arrays of any library, data frames, lists
-Rows: TypeAlias = Any
-Path: TypeAlias = "str | os.PathLike[str]"
-_MULTIOUTPUT = ("uniform_average", "raw_values")
+    from streamreg.predict import Evaluation
+    from streamreg.solvers.base import EpochRecord
 
 
 def _takes_statistics(estimator: LinearRegression) -> bool:
@@ -46,8 +30,7 @@ def _takes_statistics(estimator: LinearRegression) -> bool:
     return bool(kind_for(estimator._config()))  # noqa: SLF001  (a condition of a method)
 
 
-# not a dataclass: Dask identifies those by their fields, which a fit does not change
-class LinearRegression(InferenceAttributes, MultiOutputMixin, RegressorMixin, BaseEstimator):
+class LinearRegression(LinearEstimator):
     """Least squares on data larger than memory.
 
     Minimises, with sᵢ = 1 where rows have no weights,
@@ -176,53 +159,6 @@ class LinearRegression(InferenceAttributes, MultiOutputMixin, RegressorMixin, Ba
     (array([1., 2.]), 3.0)
     """
 
-    def __init__(
-        self,
-        *,
-        solver: str = "auto",
-        fit_intercept: bool = True,
-        l2: float = 0.0,
-        cov_type: str | None = None,
-        inference_for: Sequence[str | int] | None = None,
-        standardize: bool = True,
-        learning_rate: float | Literal["auto"] = "auto",
-        max_epochs: int = 1000,
-        tol: float = 1e-8,
-        init: Rows = "zeros",
-        random_state: int | np.random.RandomState | np.random.Generator | None = None,
-        memory_limit: int | str | None = None,
-        n_threads: int | None = None,
-        device: Literal["cpu", "cuda"] = "cpu",
-        device_memory_limit: int | str | None = None,
-        client: object = None,
-        checkpoint: Path | None = None,
-        missing_chunks: str = "error",
-        decode_cf: bool = True,
-        nan_policy: Literal["raise", "omit"] = "raise",
-        progress: bool | Callable[[EpochRecord], object] = False,
-    ) -> None:
-        self.solver = solver
-        self.fit_intercept = fit_intercept
-        self.l2 = l2
-        self.cov_type = cov_type
-        self.inference_for = inference_for
-        self.standardize = standardize
-        self.learning_rate = learning_rate
-        self.max_epochs = max_epochs
-        self.tol = tol
-        self.init = init
-        self.random_state = random_state
-        self.memory_limit = memory_limit
-        self.n_threads = n_threads
-        self.device = device
-        self.device_memory_limit = device_memory_limit
-        self.client = client
-        self.checkpoint = checkpoint
-        self.missing_chunks = missing_chunks
-        self.decode_cf = decode_cf
-        self.nan_policy = nan_policy
-        self.progress = progress
-
     def fit(self, X: Rows, y: Rows = None, sample_weight: Rows = None, groups: Rows = None) -> Self:
         """Fit the model; X and y are read in passes.
 
@@ -306,141 +242,180 @@ class LinearRegression(InferenceAttributes, MultiOutputMixin, RegressorMixin, Ba
         result = fit_gathered(rows, config, progress_of(self.progress, "fit"))
         return self._finish(result, rows.about, rows)
 
-    def _finish(
-        self, result: Fit, described: Described, statistics: Statistics | None = None
-    ) -> Self:
-        """Set the fitted attributes and warn; ``statistics`` are those of ``partial_fit``."""
-        self._statistics: Statistics | None = statistics
-        self._set_fitted(result.model(described))
-        self.plan_ = result.plan
-        for message in result.warnings:
-            warn(message)
-        if not self.converged_:
-            epochs = count(self.n_iter_, "epoch")
-            message = f"{self.solver_} did not converge in {epochs}. {self.status_}"
-            warn(message, ConvergenceWarning)
-        if result.checkpoint_error is not None:
-            raise result.checkpoint_error
-        return self
 
-    def predict(self, X: Rows, *, out: Path | None = None, overwrite: bool = False) -> Rows:
-        """Return Xw + b, (N,) or (N, K); or write it to the Zarr array ``out``, block by block.
+class LinearRegressionCV(LinearEstimator):
+    """Ridge regression with the best of many penalties, chosen from one read of the data.
 
-        Then the path of that array is returned; ``overwrite`` lets it replace an existing one.
+    Minimises, with sᵢ = 1 where rows have no weights,
+
+        f(w, b) = 1/(2 Σsᵢ) · Σᵢ sᵢ (xᵢ·w + b - yᵢ)²  +  l2/2 · ‖w‖²
+
+    for the ``l2`` of a grid whose mean squared error in folds, or whose GCV, is least. One pass
+    keeps XᵀX of each of F folds: 8·F·D² bytes, and 8·D² more for the training rows of a fold,
+    which are the other folds, about their own means. The equations of all penalties take one
+    reduction to tridiagonal form a fold, and O(D) for each penalty and target [1]_. The
+    model is then fitted to all rows by ``closed_form``, from the same pass; rows are read again
+    only where fewer than 10 digits of the weights are estimated.
+
+    scikit-learn's ``Ridge(alpha)`` has ``l2 = alpha/Σsᵢ``: an ``l2`` means the same in folds of
+    different sizes.
+
+    Parameters
+    ----------
+    l2
+        The penalties to compare: numbers of 0 or more. ``None``: 25 at equal ratios, from 1e-8 of
+        the smallest variance of a column to 10 times the sum of all.
+    cv
+        A number F: folds of consecutive rows, as scikit-learn's ``KFold``; with ``groups`` in
+        ``fit``, of whole groups, as ``GroupKFold``. A splitter of scikit-learn whose test rows
+        partition the data, such as ``KFold(5, shuffle=True, random_state=0)``, or pairs of row
+        numbers (train, test): 48 bytes a row.
+        ``"gcv"``: no folds; generalised cross-validation [2]_ of n rows,
+
+            GCV(λ) = (RSS/Σs) / (1 - (df + 1)/n)²       df = tr A(A + λ1)⁻¹,  A = XᵀX/Σs centred
+
+        and df without 1 if there is no intercept. A weight of 2 is two rows in folds, and in RSS;
+        n counts rows. To multiply all weights by a number changes nothing.
+    l2_per_target
+        Whether each target has its own best penalty; else the mean error of all decides.
+    one_standard_error
+        Whether to take the largest penalty whose mean error is at most one standard error, of F
+        folds, above the least.
+    solver, fit_intercept, memory_limit, n_threads, client, checkpoint, missing_chunks
+    decode_cf, nan_policy, progress
+        As of :class:`LinearRegression`. ``solver`` is ``"auto"`` or ``"closed_form"``, ``device``
+        ``"cpu"`` and ``cov_type`` ``None``; parameters of other solvers have no effect.
+
+    Attributes
+    ----------
+    l2_
+        The best penalty; (K,) with ``l2_per_target``. Of equal errors the larger penalty is taken.
+    l2s_
+        (L,) the penalties that were compared, in ascending order.
+    cv_scores_
+        (L, F) or, of y (N, K), (L, F, K): the mean squared error of each penalty and fold,
+        times -1; weighted if rows have weights. With ``"gcv"`` F is 1, and the score is -GCV. -inf
+        where columns depend on others and the penalty is too small to matter.
+    best_score_
+        The mean over folds of the scores of ``l2_``, and over targets; (K,) with
+        ``l2_per_target``.
+    coef_, intercept_, n_features_in_, feature_names_in_, n_iter_, loss_history_, solver_
+    converged_, status_, digits_, condition_, n_rows_, rows_omitted_, schema_, plan_
+    peak_memory_, planned_peak_, memory_limit_, warnings_
+        As of :class:`LinearRegression`, of the fit to all rows.
+
+    References
+    ----------
+    .. [1] Eldén (1977), BIT 17, 134-145.
+    .. [2] Golub, Heath & Wahba (1979), Technometrics 21(2), 215-223.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from streamreg import LinearRegressionCV
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.standard_normal((200, 20))
+    >>> y = X[:, 0] + rng.standard_normal(200)
+    >>> model = LinearRegressionCV(l2=[0.01, 0.1, 1, 10], cv=5).fit(X, y)
+    >>> model.l2_, model.cv_scores_.shape
+    (0.1, (4, 5))
+    """
+
+    def __init__(
+        self,
+        *,
+        l2: Any = None,  # noqa: ANN401  (numbers of any library)
+        cv: Any = "gcv",  # noqa: ANN401  (or a splitter)
+        l2_per_target: bool = False,
+        one_standard_error: bool = False,
+        solver: str = "auto",
+        fit_intercept: bool = True,
+        cov_type: str | None = None,
+        inference_for: Sequence[str | int] | None = None,
+        standardize: bool = True,
+        learning_rate: float | Literal["auto"] = "auto",
+        max_epochs: int = 1000,
+        tol: float = 1e-8,
+        init: Rows = "zeros",
+        random_state: int | np.random.RandomState | np.random.Generator | None = None,
+        memory_limit: int | str | None = None,
+        n_threads: int | None = None,
+        device: Literal["cpu", "cuda"] = "cpu",
+        device_memory_limit: int | str | None = None,
+        client: object = None,
+        checkpoint: Path | None = None,
+        missing_chunks: str = "error",
+        decode_cf: bool = True,
+        nan_policy: Literal["raise", "omit"] = "raise",
+        progress: bool | Callable[[EpochRecord], object] = False,
+    ) -> None:
+        super().__init__(
+            solver=solver,
+            fit_intercept=fit_intercept,
+            cov_type=cov_type,
+            inference_for=inference_for,
+            standardize=standardize,
+            learning_rate=learning_rate,
+            max_epochs=max_epochs,
+            tol=tol,
+            init=init,
+            random_state=random_state,
+            memory_limit=memory_limit,
+            n_threads=n_threads,
+            device=device,
+            device_memory_limit=device_memory_limit,
+            client=client,
+            checkpoint=checkpoint,
+            missing_chunks=missing_chunks,
+            decode_cf=decode_cf,
+            nan_policy=nan_policy,
+            progress=progress,
+        )
+        self.l2 = l2
+        self.cv = cv
+        self.l2_per_target = l2_per_target
+        self.one_standard_error = one_standard_error
+
+    def fit(self, X: Rows, y: Rows = None, sample_weight: Rows = None, groups: Rows = None) -> Self:
+        """Choose the penalty and fit the model; X and y are read once, or again for digits.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As for :meth:`LinearRegression.fit`.
+        groups
+            (N,), with a number as ``cv``, or a splitter that takes groups: rows of equal values
+            are in one fold. Numbers of any of these kinds, or texts in memory; they are read once
+            before the pass.
 
         Raises
         ------
         InputError
-            X has other columns than the fit had, holds NaN or inf, or ``out`` exists.
+            Folds do not partition the rows, or a fold has no row that counts; parameters and data
+            as for :class:`LinearRegression`.
         MemoryLimitError
-            The predictions do not fit ``memory_limit``; pass ``out``.
+            F·D² numbers do not fit; the remedies, such as fewer folds or ``"gcv"``, do.
+
+        Warns
+        -----
+        DataWarning
+            The best penalty is the smallest or the largest; errors are too small beside y to be
+            compared; equations are singular.
         """
-        model, config = self._model(), self._config()
-        dataset = config.open_dataset(X, needs_y=False)
-        self._check_columns(X, reset=False)
-        progress = progress_of(self.progress, "predict")
-        if out is None:
-            return predict(model, dataset, config, progress)
-        return predict_to(
-            model,
-            dataset,
-            validate.path_text("out", out),
-            config,
-            progress,
-            overwrite=validate.flag("overwrite", overwrite),
-            inputs=[X] if isinstance(X, str | os.PathLike) else [],
-        )
-
-    def score(
-        self,
-        X: Rows,
-        y: Rows = None,
-        sample_weight: Rows = None,
-        *,
-        multioutput: Literal["uniform_average", "raw_values"] = "uniform_average",
-    ) -> float | Float64:
-        """Return R², streamed; of several targets the mean, or with ``"raw_values"`` each, (K,).
-
-        NaN, with a warning, if y is constant or has one row. Another warning counts the rows that
-        ``nan_policy="omit"`` leaves out.
-        """
-        validate.choice("multioutput", multioutput, _MULTIOUTPUT)
-        r2 = self._evaluate(X, y, sample_weight).r2
-        return r2 if multioutput == "raw_values" else float(np.mean(r2))
-
-    def _evaluate(self, X: Rows, y: Rows, sample_weight: Rows) -> Evaluation:
-        model, config = self._model(), self._config()
-        dataset = config.open_dataset(X, y, sample_weight)
-        self._check_columns(X, reset=False)
-        scores = score(model, dataset, config, progress_of(self.progress, "score"))
-        for message in scores.warnings:
-            warnings.warn(message, DataWarning, stacklevel=3)
-        return scores.evaluation
-
-    def __getstate__(self) -> dict[str, Any]:
-        # a connection belongs to its process
-        return {**super().__getstate__(), "client": None}
-
-    def __sklearn_clone__(self) -> Self:
-        made: Self = BaseEstimator.__sklearn_clone__(copy(self))
-        made.client = self.client
-        return made
-
-    def save(self, path: Path) -> None:
-        """Write the fitted model to ``.json`` or ``.npz``; parameters are not saved."""
-        self._model().save(path)
-
-    def _config(self) -> FitConfig:
-        if not callable(self.progress):
-            validate.flag("progress", self.progress, "True, False or a callable")
-        return FitConfig.parse(**{f.name: getattr(self, f.name) for f in fields(FitConfig)})
-
-    def _check_columns(self, X: Rows, *, reset: bool) -> tuple[str, ...] | None:
-        """Keep or compare the number and names of columns, as scikit-learn does."""
-        if is_streamable(X) and not isinstance(X, np.ndarray):
-            return None
-        try:
-            validate_data(self, X, reset=reset, skip_check_array=True)
-        # TypeError: of names that are not all texts
-        except (ValueError, TypeError) as error:
-            raise InputError(str(error)) from error
-        names = getattr(self, "feature_names_in_", None)
-        return None if names is None else tuple(names)
-
-    def _set_fitted(self, fitted: Model) -> None:
-        one, names = fitted.one_target, fitted.feature_names
-        self.coef_ = fitted.coefficients[0] if one else fitted.coefficients
-        self.intercept_ = float(fitted.intercept[0]) if one else fitted.intercept
-        self.n_features_in_ = fitted.n_features
-        if names is not None:
-            self.feature_names_in_ = np.asarray(names, dtype=object)
-        elif hasattr(self, "feature_names_in_"):
-            del self.feature_names_in_
-        for name in DETAILS:
-            setattr(self, f"{name}_", fitted.details.get(name))
-        digits = fitted.details.get("digits")
-        # a file has None for NaN
-        self.digits_ = None if digits is None else np.array(digits, dtype=np.float64)
-        condition = fitted.details.get("condition")
-        # and for inf
-        self.condition_ = np.inf if condition is None and digits is not None else condition
-        self._target_names = fitted.target_names
-        self.schema_ = fitted.schema
-        self._has_one_target, self._inference = one, fitted.inference
-
-    def _model(self) -> Model:
-        check_is_fitted(self)
-        names = getattr(self, "feature_names_in_", None)
-        return Model(
-            np.atleast_2d(np.asarray(self.coef_, dtype=np.float64)),
-            np.atleast_1d(np.asarray(self.intercept_, dtype=np.float64)),
-            np.ndim(self.coef_) == 1,
-            None if names is None else tuple(names),
-            self._target_names,
-            {name: getattr(self, f"{name}_") for name in DETAILS},
-            self._inference,
-            getattr(self, "schema_", None),
-        )
+        if isinstance(X, Statistics):
+            raise InputError("statistics keep no folds; pass the data")
+        config = self._config()
+        dataset = config.open_dataset(X, y, sample_weight, groups)
+        names = self._check_columns(X, reset=True) or dataset.feature_names
+        dataset = replace(dataset, feature_names=names)
+        result = fit_dataset(dataset, config, progress_of(self.progress, "fit"))
+        selection = result.solution.selection
+        self._finish(result, dataset)
+        if selection is not None:
+            # a model file holds fewer
+            scores = selection.scores
+            self.cv_scores_ = scores[:, :, 0] if self._has_one_target else scores
+        return self
 
 
 def load(path: Path) -> LinearRegression:
@@ -459,7 +434,7 @@ def load(path: Path) -> LinearRegression:
 
 
 def evaluate(
-    model: LinearRegression, X: Rows, y: Rows = None, sample_weight: Rows = None
+    model: LinearEstimator, X: Rows, y: Rows = None, sample_weight: Rows = None
 ) -> Evaluation:
     """Return R², RMSE and the correlation of y and ŷ for each target, from one streamed pass.
 

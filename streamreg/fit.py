@@ -13,6 +13,7 @@ from streamreg import __version__
 from streamreg.checkpoint.checkpoint import Checkpoint
 from streamreg.config import FitConfig, memory_limit_or_default
 from streamreg.engines.blas import blas_threads_of_solver
+from streamreg.engines.fold_scan import GCV, FoldedRows, folded, n_folds_of
 from streamreg.engines.group_scan import scan_groups
 from streamreg.engines.partition import HOST
 from streamreg.engines.threads import ThreadsEngine, ThreadsReducer
@@ -26,6 +27,7 @@ from streamreg.planning.memory_model import HOST_RATES, make_plan, threads_needs
 from streamreg.progress import NO_PROGRESS, Progress
 from streamreg.signals import sigterm_as_exit
 from streamreg.solvers.base import LEAST_SQUARES, NO_ITERATE_STORE, Problem, Solution
+from streamreg.solvers.closed_form import ClosedForm
 from streamreg.solvers.registry import AUTO
 
 if TYPE_CHECKING:
@@ -41,11 +43,16 @@ if TYPE_CHECKING:
     from streamreg.planning.terms import Candidate, Needs
     from streamreg.schema import Schema
     from streamreg.solvers.base import EpochRecord, Reduce, Solver
+    from streamreg.solvers.selection import Selection, SelectionRequest
     from streamreg.sources.dataset import Dataset
 
 Result = TypeVar("Result")
 
 _LARGEST_WEIGHT_SUM = 1e120
+# scores of penalties that a model file holds
+_MOST_SCORES_KEPT = 100_000
+# numbers of folds that a refusal offers, if more do not fit
+_FEWER_FOLDS = (3, 2)
 
 
 class Described(Protocol):
@@ -113,9 +120,28 @@ class Fit:
                 "warnings": [str(warning) for warning in self.warnings],
                 "digits": _rows(solution.digits, one_target=dataset.has_one_target),
                 "condition": solution.condition,
+                **_selected(solution.selection, one_target=dataset.has_one_target),
             },
             inference=solution.inference,
         )
+
+
+def _selected(selection: Selection | None, *, one_target: bool) -> dict[str, Any]:
+    """Return what a file says of the choice of a penalty."""
+    if selection is None:
+        return {}
+    l2 = selection.l2
+    scores = selection.scores[:, :, 0] if one_target else selection.scores
+    return {
+        "l2": l2.tolist() if selection.is_per_target else float(l2[0]),
+        "l2s": selection.l2s.tolist(),
+        "cv_scores": scores.tolist() if scores.size <= _MOST_SCORES_KEPT else None,
+        "best_score": (
+            selection.best_score.tolist()
+            if selection.is_per_target
+            else float(selection.best_score.mean())
+        ),
+    }
 
 
 def _rows(digits: Float64 | None, *, one_target: bool) -> list[Any] | None:
@@ -191,7 +217,8 @@ def plan(
     X, y, sample_weight
         As for ``LinearRegression.fit``.
     **parameters
-        Of ``LinearRegression``, such as ``memory_limit`` and ``solver``.
+        Of ``LinearRegression``, such as ``memory_limit`` and ``solver``; with ``cv``, of
+        ``LinearRegressionCV``.
 
     Examples
     --------
@@ -201,7 +228,8 @@ def plan(
     >>> plan(X, y, memory_limit="1 GiB").chosen
     'closed_form'
     """
-    known = {field.name for field in fields(FitConfig)} | {"progress"}
+    # the penalties to compare are passed as l2
+    known = {field.name for field in fields(FitConfig)} - {"l2s"} | {"progress"}
     unknown = sorted(parameters.keys() - known)
     if unknown:
         raise InputError(
@@ -218,6 +246,7 @@ def plan_fit(
     config: FitConfig,
     backend: Backend | None = None,
     groups: Groups | None = None,
+    rows: FoldedRows | None = None,
 ) -> Plan:
     """Plan a fit; reads metadata only. On a cluster the plan is of each worker.
 
@@ -225,6 +254,8 @@ def plan_fit(
     """
     backend = backend or backend_of(config)
     backend.require_readable(dataset)
+    if config.cv is not None:
+        return _plan_selection(dataset, config, backend, rows)
     inference = config.inference(dataset, groups)
     build_solver = partial(config.build_solver, inference=inference)
     if config.solver != AUTO and inference is not None and not build_solver(config.solver).infers:
@@ -272,6 +303,49 @@ def plan_fit(
     return plan
 
 
+def _plan_selection(
+    dataset: Dataset, config: FitConfig, backend: Backend, rows: FoldedRows | None
+) -> Plan:
+    """Plan a fit that chooses its penalty; a refusal offers fewer folds, GCV, or one penalty."""
+    was_read = rows is not None and rows.have_groups
+    if rows is None:
+        # numbers of folds that groups determine are known once the groups are read
+        n_folds = n_folds_of(config.cv, dataset.n_rows)
+        have_groups = dataset.groups is not None
+        alternate = have_groups or not isinstance(config.cv, str | int)
+        rows = FoldedRows(dataset, n_folds, alternate, have_groups)
+    selection = config.selection(rows)
+
+    def planned(selection: SelectionRequest) -> Plan:
+        build_solver = partial(config.build_solver, selection=selection)
+        saves = config.checkpoint is not None
+        names = (ClosedForm.name,)
+        return make_plan(dataset, backend, ClosedForm.name, build_solver, saves=saves, names=names)
+
+    plan = planned(selection)
+    if plan.candidates[plan.chosen].fits:
+        return plan
+    remedies = []
+    for n_folds in (*_FEWER_FOLDS, 1):
+        needs_folds = config.one_standard_error or rows.have_groups
+        if n_folds >= selection.n_folds or (n_folds == 1 and needs_folds):
+            continue
+        fewer = planned(replace(selection, n_folds=n_folds)).candidates[ClosedForm.name]
+        if fewer.fits:
+            cost = format_nbytes(fewer.needed_nbytes, up=True)
+            cv = Remedy("cv", n_folds if n_folds > 1 else GCV, cost=cost)
+            remedies.append(Message("use ", cv))
+    one = replace(config, cv=None, l2s=None, l2=1.0, l2_per_target=False, one_standard_error=False)
+    plain = replace(dataset, groups=None)
+    cg = plan_fit(plain, replace(one, solver="cg"), backend).candidates["cg"]
+    if cg.fits:
+        cost = f"{format_nbytes(cg.needed_nbytes, up=True)}, about {cg.passes:,} passes"
+        solver = Remedy("solver", "cg", cost=cost)
+        remedies.append(Message("fit one penalty, without ", Parameter("cv"), ", by ", solver))
+    read = "only groups were read" if was_read else plan.was_read
+    return replace(plan, remedies=tuple(remedies), was_read=read)
+
+
 def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress = NO_PROGRESS) -> Fit:
     """Fit a data set.
 
@@ -288,8 +362,16 @@ def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress = NO_PRO
     backend = backend_of(config)
     with PeakMemory() as peak, ExitStack() as stack:
         groups = _groups(dataset, config)
-        plan = plan_fit(dataset, config, backend, groups)
-        build_solver = partial(config.build_solver, inference=config.inference(dataset, groups))
+        rows = selection = None
+        if config.cv is not None:
+            rows = folded(dataset, config.cv, memory_limit_or_default(config.memory_limit))
+            dataset, selection = rows.dataset, config.selection(rows)
+        plan = plan_fit(dataset, config, backend, groups, rows)
+        build_solver = partial(
+            config.build_solver,
+            inference=config.inference(dataset, groups),
+            selection=selection,
+        )
         candidate = _require_fit(plan, dataset, config, backend)
         stack.enter_context(explain_refused_memory(plan, candidate))
         d, k = dataset.n_features, dataset.n_targets
@@ -410,6 +492,8 @@ def _require_fit(plan: Plan, dataset: Dataset, config: FitConfig, backend: Backe
 
 def _groups(dataset: Dataset, config: FitConfig) -> Groups | None:
     """Read the groups alone, if there are any, to learn how their rows are stored."""
+    if config.cv is not None:
+        return None
     if (dataset.groups is not None) != (config.cov_type == CLUSTER):
         cluster = Remedy("cov_type", CLUSTER)
         if dataset.groups is None:
@@ -420,7 +504,12 @@ def _groups(dataset: Dataset, config: FitConfig) -> Groups | None:
                 ": the group of each row",
             )
         raise InputError(
-            Parameter("groups"), " are used by ", cluster, " only: pass that too, or leave them out"
+            Parameter("groups"),
+            " are used by ",
+            cluster,
+            ", and by ",
+            Remedy("cv"),
+            ", only: pass one of them too, or leave them out",
         )
     if dataset.groups is None:
         return None

@@ -43,6 +43,8 @@ DETAILS = (
     "digits",
     "condition",
 )
+# those of a fit that chose its penalty
+SELECTION = ("l2", "l2s", "cv_scores", "best_score")
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +56,7 @@ class Model:
     one_target: bool = True  # whether y was (N,); predictions then are (N,) too
     feature_names: tuple[str, ...] | None = None
     target_names: tuple[str, ...] | None = None
-    details: dict[str, Any] = field(default_factory=dict)  # plain numbers and texts, of DETAILS
+    details: dict[str, Any] = field(default_factory=dict)  # plain numbers and texts
     inference: Inference | None = None  # standard errors, if the fit gave them
     schema: Schema | None = None  # how X was made of the columns of a table
 

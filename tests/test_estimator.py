@@ -20,7 +20,14 @@ from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import streamreg
-from streamreg import DataWarning, InputError, LinearRegression, MemoryLimitError, Plan
+from streamreg import (
+    DataWarning,
+    InputError,
+    LinearRegression,
+    LinearRegressionCV,
+    MemoryLimitError,
+    Plan,
+)
 from streamreg.config import FitConfig
 from streamreg.solvers.qr import QR
 
@@ -105,7 +112,10 @@ def test_clone_and_parameters(X, y):
     model = LinearRegression(solver="cg", l2=0.5, init=np.ones(4), memory_limit="64 MiB")
     copy = clone(model)
     assert copy.get_params().keys() == model.get_params().keys()
-    assert set(FitConfig.__dataclass_fields__) | {"progress"} == set(model.get_params())
+    of_both = set(LinearRegressionCV().get_params())
+    # the penalties that are compared are passed as l2
+    assert set(FitConfig.__dataclass_fields__) - {"l2s"} | {"progress"} == of_both
+    assert of_both - set(model.get_params()) == {"cv", "l2_per_target", "one_standard_error"}
     np.testing.assert_array_equal(
         clone(model.fit(X, y)).fit(X, y).coef_, model.set_params(l2=0.5).fit(X, y).coef_
     )

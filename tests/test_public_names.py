@@ -14,6 +14,7 @@ PUBLIC = [
     "Evaluation",
     "InputError",
     "LinearRegression",
+    "LinearRegressionCV",
     "MemoryLimitError",
     "Plan",
     "Statistics",

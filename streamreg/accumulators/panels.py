@@ -18,9 +18,12 @@ Result = TypeVar("Result")
 
 
 class PanelAccumulator(Accumulator[State, Result]):
-    """A statistic whose state has a square array in Fortran order; its other fields are small."""
+    """A statistic whose state has a square array in Fortran order, or several of one size.
 
-    square: ClassVar[str]  # the name of that field
+    Its other fields are small.
+    """
+
+    square: ClassVar[str]  # the name of that field, (D, D) or (D, D, F)
 
     @property
     @abstractmethod
@@ -32,12 +35,12 @@ class PanelAccumulator(Accumulator[State, Result]):
         return numpy_kernels.gram_panels(self.n_columns)
 
     def part(self, state: State, numbers: range) -> State:
-        return self._replaced(state, self._square_of(state).T[self._columns(numbers)].T)
+        return self._replaced(state, self._square_of(state).T[..., self._columns(numbers), :].T)
 
     def joined(self, parts: Iterable[tuple[range, State]]) -> State:
         square = self._square_of(self.zero())
         for numbers, state in parts:
-            square.T[self._columns(numbers)] = self._square_of(state).T
+            square.T[..., self._columns(numbers), :] = self._square_of(state).T
         return self._replaced(state, square)
 
     def _columns(self, panels: range) -> Any:  # noqa: ANN401  (NumPy's index)

@@ -9,16 +9,19 @@ from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from streamreg.cli import options as o
 from streamreg.cli import table_options as t
 from streamreg.cli.cluster import connect
 from streamreg.config import FitConfig
+from streamreg.errors import InputError, Parameter, Remedy
 from streamreg.sources.tables.paths import is_table
 
 _DATA = {"data": o.Data, "x": o.X, "y": o.Y, "sample_weight": o.Weight, "groups": o.Groups}
 _TABLE = t.COLUMNS | t.FORMAT
+_MOST_PENALTIES = 10_000
 
 
 def _option(kind: object, text: str, *names: str, default: bool | str = True) -> Any:  # noqa: ANN401
@@ -33,7 +36,22 @@ _PARAMETERS = {
         "after it where digits ask for it; else cg.",
     ),
     "fit_intercept": _option(bool, "Whether to fit an intercept."),
-    "l2": _option(float, "Penalty: adds l2/2·‖w‖² to the objective."),
+    "l2": _option(
+        str | None,
+        "Penalty: adds l2/2·‖w‖² to the objective. With --cv several, as 0.1,1,10, or as "
+        "FIRST:LAST:COUNT at equal ratios, such as 1e-8:1e2:25.",
+        default="0; with --cv 25 penalties from the data",
+    ),
+    "cv": _option(
+        str | None,
+        "Choose the penalty by the errors of this number of folds, of consecutive rows, or of "
+        "whole --groups; or by gcv, without folds.",
+        default="no choice",
+    ),
+    "l2_per_target": _option(bool, "Of --cv: choose a penalty for each target."),
+    "one_standard_error": _option(
+        bool, "Of --cv: take the largest penalty within one standard error of the best."
+    ),
     "cov_type": _option(
         str | None,
         "Standard errors, of closed_form and qr: nonrobust, HC0, HC1, HC2, HC3, or cluster with "
@@ -77,6 +95,50 @@ _PARAMETERS = {
 }
 
 
+def _default(name: str) -> Any:  # noqa: ANN401
+    # the default of l2 depends on --cv
+    if name == "l2":
+        return None
+    return getattr(FitConfig, name, getattr(t.TableOptions, name, None))
+
+
+def _penalties(l2: str | None, cv: str | None) -> dict[str, object]:
+    """Return the parameters l2 and cv, as numbers where they are some."""
+    values = None if l2 is None else _l2s(l2)
+    if cv is None:
+        if values is None:
+            return {}
+        if len(values) > 1:
+            why = " is a list of penalties: pass "
+            raise InputError(Parameter("l2", l2), why, Remedy("cv", 5), " too, or one number")
+        return {"l2": values[0]}
+    # a text that is no number is refused with the other parameters
+    with suppress(ValueError):
+        return {"cv": int(cv), "l2": values}
+    return {"cv": cv, "l2": values}
+
+
+def _l2s(text: str) -> list[object]:
+    """Return the penalties of a list with commas, or of FIRST:LAST:COUNT."""
+    first, *others = text.split(":")
+    try:
+        if len(others) == 2:  # noqa: PLR2004
+            low, high, size = float(first), float(others[0]), int(others[1])
+            if 0 < low < high < float("inf") and 1 < size <= _MOST_PENALTIES:
+                return list(np.geomspace(low, high, size))
+        elif not others:
+            return [float(part) for part in text.split(",")]
+    except ValueError:
+        pass
+    raise InputError(
+        Parameter("l2", text),
+        " must be a number; with ",
+        Remedy("cv"),
+        " also numbers with commas between them, or FIRST:LAST:COUNT with 0 < FIRST < LAST and "
+        f"COUNT from 2 to {_MOST_PENALTIES:,}",
+    )
+
+
 def with_config_options(
     command: Callable[..., None],
     names: Collection[str] = _PARAMETERS,
@@ -97,6 +159,8 @@ def with_config_options(
         # a text that is no number is refused with the other parameters
         with suppress(KeyError, ValueError):
             parameters["learning_rate"] = float(parameters["learning_rate"])
+        if "l2" in parameters:
+            parameters |= _penalties(parameters.pop("l2"), parameters["cv"])
         if parameters.get("client") is not None:
             parameters["client"] = connect(parameters["client"])
         table = t.TableOptions.taken_from(options)
@@ -111,7 +175,7 @@ def with_config_options(
         inspect.Parameter(
             name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=getattr(FitConfig, name, getattr(t.TableOptions, name, None)),
+            default=_default(name),
             annotation=annotation,
         )
         for name, annotation in (

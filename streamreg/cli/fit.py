@@ -21,8 +21,11 @@ from streamreg.model import Model
 from streamreg.progress import progress_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from streamreg.fit import Fit
     from streamreg.planning.plan import Plan
+    from streamreg.solvers.selection import Selection
 
 _NOT_CONVERGED = 4
 _MANY_PASSES = 10
@@ -122,6 +125,8 @@ def _write_result(model: Model, result: Fit, out: Path | None) -> None:
         f"{format_nbytes(result.planned_nbytes)} planned, "
         f"{format_nbytes(result.plan.memory_limit)} allowed"
     )
+    if solution.selection is not None:
+        _write_selection(solution.selection, target_names(model.target_names, model.n_targets))
     if model.inference is None:
         _write_weights(model)
     else:
@@ -130,6 +135,19 @@ def _write_result(model: Model, result: Fit, out: Path | None) -> None:
         )
     if out is not None:
         show.write(f"model written to {out}")
+
+
+def _write_selection(selection: Selection, targets: Sequence[str]) -> None:
+    n_l2s, n_folds, _ = selection.scores.shape
+    how = "generalised cross-validation" if n_folds == 1 else count(n_folds, "fold")
+    what = "GCV" if n_folds == 1 else "mean squared error"
+    low, high = selection.l2s[[0, -1]]
+    show.write(f"best of {count(n_l2s, 'penalty')} from {low:.3g} to {high:.3g}, by {how}:")
+    chosen = zip(targets, selection.l2, -selection.best_score, strict=True)
+    rows = [[name, f"{l2:.6g}", f"{error:.6g}"] for name, l2, error in chosen]
+    show.write_table(["target", "l2", what], rows[:_MOST_TARGETS])
+    if len(rows) > _MOST_TARGETS:
+        show.write(f"… and {len(rows) - _MOST_TARGETS:,} more targets")
 
 
 def _write_weights(model: Model) -> None:

@@ -33,7 +33,8 @@ Weight = Annotated[
 Groups = Annotated[
     str | None,
     typer.Option(
-        "--groups", help="Of --cov-type cluster: path or URL of a Zarr array (N,) of numbers."
+        "--groups",
+        help="Of --cov-type cluster, or --cv: path or URL of a Zarr array (N,) of numbers.",
     ),
 ]
 MissingChunks = Annotated[

@@ -42,7 +42,7 @@ def scan_groups(source: RowSource, memory_limit: int) -> Groups:
             Remedy("memory_limit"),
         )
     n_runs, ascends, descends, last = 0, True, True, None
-    for start, values in _pieces(source):
+    for start, values in pieces_of(source):
         if values.dtype.kind == "f" and np.isnan(values).any():
             row = start + int(np.argmax(np.isnan(values)))
             raise InputError(f"{source.name} has NaN in row {row:,}; every row belongs to a group")
@@ -57,7 +57,7 @@ def scan_groups(source: RowSource, memory_limit: int) -> Groups:
     if ascends or descends:
         return Groups()
     numbers = np.empty(0, np.int64)
-    for _, values in _pieces(source):
+    for _, values in pieces_of(source):
         numbers = np.union1d(numbers, group_numbers(values))
         if _COPIES * numbers.nbytes > memory_limit:
             raise MemoryLimitError(
@@ -70,7 +70,7 @@ def scan_groups(source: RowSource, memory_limit: int) -> Groups:
     return Groups() if len(numbers) == n_runs else Groups(numbers)
 
 
-def _pieces(source: RowSource) -> Iterator[tuple[int, Array]]:
+def pieces_of(source: RowSource) -> Iterator[tuple[int, Array]]:
     """Yield the first row and the values of pieces, (n,)."""
     grid = source.grid
     with closing(source.open()) as reader:

@@ -7,6 +7,7 @@ place: it needs a second D² array and mirrors the triangle.
 
 from __future__ import annotations
 
+import ctypes
 from typing import TYPE_CHECKING
 
 from streamreg.kernels.routines import ONE, at, call, step
@@ -48,3 +49,11 @@ def multiply_triangle(lower: Float64, right: Float64, *, size: int, transposed: 
     form, k = b"T" if transposed else b"N", right.shape[1]
     left, ahead = at(lower), step(lower)
     call("dtrmm", b"L", b"L", form, b"N", size, k, ONE, left, ahead, at(right), step(right))
+
+
+def multiply_symmetric(lower: Float64, right: Float64, out: Float64) -> None:
+    """Write S·right to ``out``, both (D, K); of S (D, D) the lower triangle is read."""
+    d, k = right.shape
+    left, ahead, zero = at(lower), step(lower), ctypes.byref(ctypes.c_double(0.0))
+    columns = at(right), step(right), zero, at(out), step(out)
+    call("dsymm", b"L", b"L", d, k, ONE, left, ahead, *columns)

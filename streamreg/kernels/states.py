@@ -110,6 +110,37 @@ class GramState(NamedTuple):
         return cls._make([*_zeros((), (), (), d, d, d), _square(d), *_zeros(k, k, k, k, (d, k))])
 
 
+class FoldsState(NamedTuple):
+    """The second moments of each of F folds of the rows: the fields of :class:`GramState`."""
+
+    n: Float64  # (F,)
+    s: Float64  # (F,)
+    updates: Float64  # (F,)
+    origin: Float64  # (F, D)
+    mean: Float64  # (F, D)
+    varies: Float64  # (F, D)
+    gram: Float64  # (D, D, F)   in Fortran order
+    y_origin: Float64  # (F, K)
+    y_mean: Float64  # (F, K)
+    y_varies: Float64  # (F, K)
+    y_m2: Float64  # (F, K)
+    cross: Float64  # (F, D, K)
+
+    @classmethod
+    def zero(cls, n_folds: int, n_features: int, n_targets: int) -> FoldsState:
+        """Return the state of no rows."""
+        f, d, k = n_folds, n_features, n_targets
+        sums = _zeros(f, f, f, (f, d), (f, d), (f, d))
+        y_sums = _zeros((f, k), (f, k), (f, k), (f, k), (f, d, k))
+        return cls._make([*sums, _square(d, f), *y_sums])
+
+    def fold(self, number: int) -> GramState:
+        """Return the sums of one fold, as views."""
+        parts = (each[number, ...] for each in self._replace(gram=self.gram.T))
+        state = GramState(*parts)
+        return state._replace(gram=state.gram.T)
+
+
 class RootState(NamedTuple):
     """The triangular factor R of rows √sᵢ·[1, xᵢ - o, yᵢ - oy], P = 1 + D + K columns.
 
@@ -197,11 +228,13 @@ def _nbytes(shape: int | tuple[int, ...]) -> int:
     return 8 * (shape if isinstance(shape, int) else math.prod(shape))
 
 
-def _square(n_features: int) -> Float64:
-    """Return zeros (D, D), in Fortran order."""
-    if 8 * n_features**2 < mmap.PAGESIZE:
-        return np.zeros((n_features, n_features), order="F")
-    return _mapped((n_features, n_features)).T
+def _square(n_features: int, count: int | None = None) -> Float64:
+    """Return zeros (D, D), in Fortran order; with ``count``, (D, D, count)."""
+    d = n_features
+    shape = (d, d) if count is None else (count, d, d)
+    if _nbytes(shape) < mmap.PAGESIZE:
+        return np.zeros(shape).T
+    return _mapped(shape).T
 
 
 def _mapped(shape: int | tuple[int, ...]) -> Float64:

@@ -19,7 +19,7 @@ from streamreg.solvers.conjugate_gradient import ConjugateGradient
 from streamreg.solvers.registry import AUTO, SOLVERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from streamreg.planning.backend import Backend
     from streamreg.solvers.base import Footprint, PassFootprint, Solver
@@ -59,10 +59,11 @@ def make_plan(
     *,
     saves: bool,
     infers: bool = False,
+    names: Collection[str] = SOLVERS,
 ) -> Plan:
     """Plan a fit, which perhaps saves checkpoints and gives standard errors; reads metadata only.
 
-    ``solver`` may be ``"auto"``. On a cluster the plan is of each worker.
+    ``solver`` may be ``"auto"``: the best of ``names``. On a cluster the plan is of each worker.
     """
     problem = Problem(dataset.n_features, max(1, dataset.n_targets))
 
@@ -71,15 +72,15 @@ def make_plan(
         request = Request(dataset, costs, problem, build_solver(name))
         return candidate_for(request, backend, saves=saves)
 
-    built = {name: build_solver(name) for name in SOLVERS}
+    built = {name: build_solver(name) for name in names}
     candidates = {
         name: candidate(name, backend)
         for name, each in built.items()
         if backend.runs(each) and (each.infers or not infers)
     }
     chosen = _choose(candidates) if solver == AUTO else solver
-    names = [ClosedForm.name, ConjugateGradient.name] if solver == AUTO else [solver]
-    names = [name for name in names if name in candidates]
+    advised = [ClosedForm.name, ConjugateGradient.name] if solver == AUTO else [solver]
+    advised = [name for name in advised if name in candidates]
     processor = None if candidates[chosen].fits else backend.without_device(dataset)
     return Plan(
         chosen=chosen,
@@ -91,7 +92,7 @@ def make_plan(
         advice=rechunking_advice(
             dataset,
             backend.memory_limit,
-            lambda rows: [candidate(name, backend, rows) for name in names],
+            lambda rows: [candidate(name, backend, rows) for name in advised],
         ),
         fits_on_processor=processor is not None and candidate(chosen, processor).fits,
         worker_nbytes=backend.worker_nbytes,
@@ -140,6 +141,7 @@ def candidate_for(request: Request, backend: Backend, *, saves: bool = False) ->
     footprint = solver.footprint(problem)
     d, k = problem.n_features, problem.n_targets
     others = [Term("vectors", footprint.solver_nbytes, f"of the solver, {d:,} × {k:,} each")]  # noqa: RUF001
+    others += [Term(*each) for each in footprint.others]
     if saves:
         others.append(_checkpoint_term(footprint))
     least_threads = backend.n_threads if backend.uses_all_threads else 1

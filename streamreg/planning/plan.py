@@ -39,6 +39,8 @@ class Plan:
         Memory of the smallest worker of a cluster, if ``memory_limit`` is a share of it.
     was_read
         What a refusal says of the data that were read before it.
+    remedies
+        What a refusal offers beside other solvers and limits: each was planned, and fits.
     """
 
     chosen: str
@@ -51,11 +53,12 @@ class Plan:
     fits_on_processor: bool = False
     worker_nbytes: int | None = None
     was_read: str = "no data was read"
+    remedies: tuple[Message, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain numbers, texts, lists and dictionaries, as in JSON."""
         plan = asdict(self)
-        del plan["was_read"]
+        del plan["was_read"], plan["remedies"]
         for name, candidate in plan["candidates"].items():
             candidate["peak_nbytes"] = self.candidates[name].peak_nbytes
             for needs in (candidate, candidate["device"] or {"terms": ()}):
@@ -165,6 +168,7 @@ class Plan:
                 advice = "\n  Or " + self.advice.replace("\n", "\n  ")
             if not larger_workers:
                 remedies = _least_limit(refused, others)
+        remedies = [*self.remedies, *remedies]
         what, terms = refused.solver, refused.terms
         shape = f"{self._shape}; {self.was_read}"
         return itemised(what, limit, shape, terms, remedies, first=larger_workers) + advice

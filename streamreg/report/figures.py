@@ -141,6 +141,42 @@ def draw_losses(losses: Float64) -> Drawing:
 
 
 @_styled()
+def draw_scores(l2s: Float64, errors: Float64, best: float) -> Drawing:
+    """Draw the error of each penalty, (L,): of each fold, (L, F), and their mean."""
+    figure, axes = _new()
+    n_folds = errors.shape[1]
+    if n_folds > 1:
+        lines = axes.plot(l2s, errors, color=_LIGHT_BLUE, linewidth=1)
+        lines[0].set_label("folds")
+    means = errors.mean(axis=1)
+    axes.plot(
+        l2s, means, color=_BLUE, marker="o", markersize=4, label="mean" if n_folds > 1 else ""
+    )
+    axes.axvline(best, color=_ORANGE, linewidth=1, linestyle="--", label="best penalty")
+    positive = l2s[l2s > 0]
+    if len(positive) < len(l2s) and len(positive):
+        axes.set_xscale("symlog", linthresh=float(positive[0]))
+    elif len(positive):
+        axes.set_xscale("log")
+    if len(positive):
+        axes.set_xticks(_powers_of_ten(positive))
+    axes.xaxis.set_major_formatter(_number)
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    known = errors[np.isfinite(errors) & (errors > 0)]
+    if len(known) and known.max() > _WIDE_RANGE * known.min():
+        axes.set_yscale("log")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_formatter(_number)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
+    axes.set_xlabel("penalty l2")
+    what = "mean squared error" if n_folds > 1 else "generalised cross-validation"
+    axes.set_ylabel(what)
+    how = f", in {count(n_folds, 'fold')}" if n_folds > 1 else ""
+    caption = f"{what.capitalize()} of {count(len(l2s), 'penalty')}{how}: best at {best:.6g}"
+    return _drawing(figure, caption)
+
+
+@_styled()
 def draw_memory(sizes: Sequence[tuple[str, float]], limit: float) -> Drawing:
     """Draw sizes in bytes, each with its name, as bars; the limit may be much larger."""
     figure, axes = _new(height=1.1 + 0.5 * len(sizes))
@@ -260,6 +296,16 @@ class _Shown(NamedTuple):
         width = edges[1] - edges[0]
         joined: Float64 = edges[self.start] + width * self.step * np.arange(self.size + 1)
         return joined
+
+
+def _powers_of_ten(values: Float64) -> Float64:
+    """Return up to five powers of ten in the range of positive values; else the ends."""
+    first, last = np.ceil(np.log10(values.min())), np.floor(np.log10(values.max()))
+    if last <= first:
+        return values[[0, -1]]
+    step = max(1.0, np.ceil((last - first) / 4))
+    powers: Float64 = 10.0 ** np.arange(first, last + 0.5, step)
+    return powers
 
 
 def _rice(n_rows: Float64) -> int:

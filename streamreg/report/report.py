@@ -129,6 +129,7 @@ class Report:
             _fact("Features", model.n_features),
             _fact("Condition number κ", self._number("condition"), 3),
             _fact("Right digits, fewest", digits.min() if len(digits) else math.nan, 3),
+            _fact("Penalty l2", self._penalty),
         ]
 
     def _facts_of_rows(self) -> list[Fact]:
@@ -154,6 +155,14 @@ class Report:
                 _fact("RMSE on DATA", known.rmse[self.target]),
             ]
         return facts
+
+    @property
+    def _penalty(self) -> float:
+        """The penalty that the fit chose, or NaN."""
+        known = self._detail("l2")
+        if isinstance(known, list):
+            known = known[self.target] if self.target < len(known) else None
+        return _number(known)
 
     @property
     def coefficient_figure(self) -> Drawing:
@@ -213,6 +222,24 @@ class Report:
         values = [_number(loss) for loss in losses] if isinstance(losses, list) else []
         finite = np.isfinite(values)
         return figures.draw_losses(np.array(values)) if values and finite.any() else None
+
+    @property
+    def score_figure(self) -> Drawing | None:
+        """The errors of the penalties that were compared, if the fit chose one."""
+        names = ("l2s", "cv_scores", "l2")
+        try:
+            l2s, scores, best = (np.array(self._detail(name), np.float64) for name in names)
+            of_target = scores[..., self.target] if scores.ndim == 3 else scores  # noqa: PLR2004
+            l2 = float(best[self.target] if best.ndim else best)
+        # a file may hold anything
+        except (IndexError, OverflowError, TypeError, ValueError):
+            return None
+        is_table = of_target.ndim == 2 and l2s.shape == of_target.shape[:1]  # noqa: PLR2004
+        if not is_table or not np.isfinite(of_target).any():
+            return None
+        if not (np.isfinite(l2s).all() and (l2s >= 0).all() and math.isfinite(l2)):
+            return None
+        return figures.draw_scores(l2s, -of_target, l2)
 
     @property
     def memory_figure(self) -> Drawing | None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from streamreg.accumulators.base import Accumulator
     from streamreg.blocks import Float64
     from streamreg.inference.result import Inference
+    from streamreg.solvers.selection import Selection
 
     Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
     Numbers = np.ndarray[tuple[int], np.dtype[np.intp]]
@@ -80,6 +81,12 @@ class Status(Enum):
         Remedy("solver", "qr"),
         ".",
     )
+    COARSE_FOLDS = Message(
+        "XᵀX does not keep the digits that the weights of these columns need; fit them with the "
+        "best penalty by LinearRegression and ",
+        Remedy("solver", "qr"),
+        ".",
+    )
     COARSE_STATISTICS = Message(
         "XᵀX does not keep the digits that the weights of these columns, or their standard errors, "
         "need, and statistics keep no rows to correct them; gather them with ",
@@ -132,6 +139,7 @@ class Status(Enum):
             Status.STALLED,
             Status.UNCHECKED,
             Status.COARSE_GRAM,
+            Status.COARSE_FOLDS,
             Status.COARSE_STATISTICS,
             Status.NEEDS_ROWS,
             Status.TOO_DEPENDENT,
@@ -192,6 +200,7 @@ class Solution:
     # others, a lower bound
     condition: float | None = None
     inference: Inference | None = None  # standard errors, if the fit was asked for them
+    selection: Selection | None = None  # of the penalty, if the fit chose it
 
     def followed_by(self, later: Solution) -> Solution:
         """Return the solution of a solver that ran after this one, with the epochs of both."""
@@ -226,6 +235,8 @@ class Footprint(NamedTuple):
     row_flops: float  # operations of one pass, for each row
     solve_flops: float = 0.0  # operations between passes
     is_exact: bool = False  # whether ``n_passes`` does not depend on the data
+    # what else the solver keeps: name, bytes, and how they are computed, as a plan prints them
+    others: tuple[tuple[str, int, str], ...] = ()
 
 
 class Solver(ABC):

@@ -110,6 +110,8 @@ class ClosedForm(FactorSolver):
             distance=distance,
             rounding=rounding,
             contraction=rounding * factor.condition**2,
+            wanted=sums.wanted,
+            most_passes=sums.most_passes,
         )
         right = moments.cross / sigma[:, None]
         v = factor.solve(right)

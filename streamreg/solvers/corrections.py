@@ -14,7 +14,7 @@ from streamreg.accumulators.residuals import Residuals
 from streamreg.kernels.two_float import TwoFloats, product
 from streamreg.solvers.base import EPS, EpochRecord
 from streamreg.solvers.standardization import user_loss, user_weights
-from streamreg.solvers.sums import no_rows
+from streamreg.solvers.sums import MOST_PASSES, WANTED, no_rows
 
 if TYPE_CHECKING:
     from streamreg.accumulators.base import Scaling
@@ -25,11 +25,8 @@ if TYPE_CHECKING:
     from streamreg.solvers.sums import AboutMeans
 
 _UNIT = EPS / 2  # u, the largest relative error of rounding
-# a first solution that is estimated to have fewer digits is corrected: XᵀX costs a user one pass
-# over the rows, and each correction one more
-_WANTED = 1e-13
 # the solver says so if it cannot reach this error, of the largest weight in coordinates
-_NEEDED = 1e-10
+NEEDED = 1e-10
 # the same, if no pass can correct the weights: the digits say how many are right
 _NEEDED_WITHOUT_ROWS = 1e-6
 # of a start whose loss was halved this often, a loss predicted from XᵀX is rounding
@@ -37,7 +34,6 @@ _LEAST_PREDICTED_SHARE = 1e-6
 # an intercept below this share of the deviation of y needs no relative digits: tables that were
 # standardised have one near 0. That of NIST's Norris is 7.6e-4
 _LEAST_INTERCEPT = 5e-4
-_MOST_PASSES = 5
 # a smaller factor between errors is proven to lower the loss
 _PROVEN = 1e-2
 # the relative error of operations in two floats, and of sums of losses
@@ -125,6 +121,8 @@ class Equations:
     rounding: float  # bound of the relative error of sums in the factor
     contraction: float  # bound of ρ
     about_means: AboutMeans | None = None  # None: a pass has to tell
+    wanted: float = WANTED  # the relative error of weights above which a pass corrects them
+    most_passes: int = MOST_PASSES
 
     @property
     def has_rows(self) -> bool:
@@ -144,7 +142,7 @@ class Equations:
         is_certain = self.is_exact_enough(found) and not self._is_doubtful(point, start, predicted)
         if not self.has_rows:
             return self._without_rows(found)
-        if not self.factor.rank or (is_certain and not always):
+        if not (self.factor.rank and self.most_passes) or (is_certain and not always):
             return found
         return self._correct(point, start, report)
 
@@ -247,7 +245,7 @@ class Equations:
         # weights that do not change y in its last digit may be 0
         least = EPS * self.y_size
         largest = np.maximum(np.max(np.abs(found.point.v.high), axis=0), least)
-        needed = _NEEDED if self.has_rows else _NEEDED_WITHOUT_ROWS
+        needed = NEEDED if self.has_rows else _NEEDED_WITHOUT_ROWS
         return bool((np.max(self.errors(found), axis=0) <= needed * largest).all())
 
     @property
@@ -285,12 +283,12 @@ class Equations:
         # ‖Rv‖², from which the loss is predicted
         fitted = np.sqrt(2 * np.maximum(start - predicted, 0.0))
         kappa, unit = self.factor.condition, _UNIT * self.distance
-        weights = unit * (kappa**2 * fitted + kappa * self._y_distance) > _WANTED * fitted
+        weights = unit * (kappa**2 * fitted + kappa * self._y_distance) > self.wanted * fitted
         w, mean = point.v.high / self.scale[:, None], np.abs(self.mean.high)
         terms = mean @ np.abs(w) + np.abs(self.y_origin)
         b = np.abs(point.b.high)
         b = np.where(b < _LEAST_INTERCEPT * self.y_size, self.y_size, b)
-        intercept = self.problem.fit_intercept & (_UNIT * terms > _WANTED * b)
+        intercept = self.problem.fit_intercept & (_UNIT * terms > self.wanted * b)
         loss = predicted < _LEAST_PREDICTED_SHARE * start
         return bool(((weights | intercept | loss) & (start > 0)).any())
 
@@ -305,7 +303,7 @@ class Equations:
         dependences: Float64 | None = None
         images: Float64 | None = None
         null_norm: float | None = None
-        for number in range(_MOST_PASSES):
+        for number in range(self.most_passes):
             measures = number == 1 and dependences is not None
             now = self._measure(point, dependences if measures else None if number else factor.null)
             images = now.images if measures else images

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from streamreg.blocks import Float64
     from streamreg.solvers.base import Problem, Reduce
 
+# a first solution that is estimated to have fewer digits is corrected: XᵀX costs a user one pass
+# over the rows, and each correction one more
+WANTED = 1e-13
+MOST_PASSES = 5
+
 
 class AboutMeans(NamedTuple):
     """What a fit without intercept needs to know of the means."""
@@ -42,6 +47,8 @@ class Sums(NamedTuple):
     # of the rows' origin from their means, in deviations, if the result does not tell it
     distance: float = 1.0
     about_means: AboutMeans | None = None  # None: a pass has to tell
+    wanted: float = WANTED  # the relative error of weights above which a pass corrects them
+    most_passes: int = MOST_PASSES
 
     @property
     def has_rows(self) -> bool:

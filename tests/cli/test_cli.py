@@ -246,7 +246,8 @@ def test_a_fit_that_two_solvers_ran_shows_the_larger_plan(tmp_path):
 
 def test_every_parameter_of_the_estimator_is_an_option():
     options = set(inspect.signature(fit).parameters)
-    parameters = set(streamreg.LinearRegression().get_params())
+    parameters = set(streamreg.LinearRegressionCV().get_params())
+    assert set(streamreg.LinearRegression().get_params()) <= parameters
     tables = {*COLUMNS, *FORMAT}
     own = {"data", "x", "y", "sample_weight", "groups", "out", "overwrite", "json"}
     assert options - parameters == own | tables

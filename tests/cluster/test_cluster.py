@@ -16,8 +16,9 @@ import zarr
 from clusters import loopback_cluster
 from problems import lstsq
 from sklearn.base import clone
+from sklearn.model_selection import KFold
 
-from streamreg import LinearRegression, plan
+from streamreg import LinearRegression, LinearRegressionCV, plan
 from streamreg.accumulators.moments import Moments
 from streamreg.cluster import worker_tasks
 from streamreg.cluster.engine import ClusterEngine
@@ -86,6 +87,21 @@ def test_a_fit_on_a_cluster_is_bitwise_identical_to_one_machine(client, store, s
         (store / "X", store / "sample_weight", weight),
     ):
         assert bits(X, y, s, solver=solver, client=client) == bits(X, y, s, solver=solver)
+
+
+@pytest.mark.parametrize(
+    ("cv", "groups"),
+    [(3, None), (KFold(3, shuffle=True, random_state=0), None), (3, "sample_weight")],
+    ids=["consecutive", "shuffled", "groups"],
+)
+def test_folds_on_a_cluster_have_the_bits_of_one_machine(client, store, cv, groups):
+    groups = None if groups is None else store / groups
+
+    def scores(client=None):
+        model = LinearRegressionCV(l2=[0.0, 1.0, 1e7], cv=cv, client=client)
+        return model.fit(store / "X", store / "y", groups=groups).cv_scores_
+
+    np.testing.assert_array_equal(scores(client), scores())
 
 
 @pytest.mark.parametrize("kind", ["store", "Dask arrays"])

@@ -273,6 +273,18 @@ def test_standard_errors(data, solver, d, how):
     assert memory["planned"] <= 4 * memory["measured"], memory
 
 
+@pytest.mark.parametrize(
+    ("d", "k", "codec", "cv"),
+    [
+        (8, 1, "zstd", "shuffled"),
+        (300, 40, "zstd", 5),
+    ],
+)
+def test_penalties_and_folds(data, d, k, codec, cv):
+    l2 = np.geomspace(1e-6, 1, 20).tolist()
+    check("zarr", data.zarr(d, codec=codec, k=k), cv=cv, l2=l2, l2_per_target=k > 1)
+
+
 @pytest.mark.parametrize("n_threads", [1, 4])
 @pytest.mark.parametrize("solver", ["closed_form", "qr"])
 def test_a_state_that_threads_share(data, solver, n_threads):

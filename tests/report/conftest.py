@@ -78,6 +78,9 @@ def hostile():
         "peak_memory": "12",
         "planned_peak": 10**400,
         "n_iter": [],
+        "l2": [[]],
+        "l2s": [1, 10**400],
+        "cv_scores": {"a": [1, "x"]},
     }
     model = Model(
         rng.standard_normal((1, d)) * np.logspace(8, -8, d),

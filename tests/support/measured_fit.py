@@ -53,6 +53,10 @@ def _fit(X: Any, y: Any, weight: Any, case: dict[str, Any]) -> dict[str, Any]:
         groups = rows % 100 if case["nan_policy"] == "omit" else rows * 2 // 3
         if case["labelled"]:
             groups = groups.astype(str).tolist()
+    if case["settings"].get("cv") == "shuffled":
+        from sklearn.model_selection import KFold  # noqa: PLC0415
+
+        case["settings"]["cv"] = KFold(5, shuffle=True, random_state=0)
     dataset = open_dataset(X, y, weight, groups, nan_policy=case["nan_policy"])
     settings = FitConfig.parse(**case["settings"])
     before = _begin()

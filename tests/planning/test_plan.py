@@ -62,6 +62,19 @@ def refused(dataset, limit, **settings):
     return str(caught.value)
 
 
+def test_two_passes_cache_blocks_only_if_they_are_decoded_or_the_page_cache_cannot_hold_them():
+    rows, chunked = unread(1_000_000, 100), unread(1_000_000, 100, chunk_rows=10_000)
+
+    def cached(dataset, solver, limit="2 GiB"):
+        return plan(dataset, limit, solver=solver).candidates[solver].cache_nbytes
+
+    assert cached(rows, "qr") == 0
+    assert cached(rows, "qr", "500 MiB") > 0
+    assert cached(chunked, "qr") > 0
+    assert cached(rows, "cg") > 0
+    assert cached(rows, "closed_form") == 0
+
+
 # what is refused
 
 

@@ -47,10 +47,12 @@ class LinearRegression(LinearEstimator):
     solver
         ``"closed_form"``: XᵀX, O(D²) memory, one pass; a few more where digits ask for them.
         ``"qr"``: the triangular factor R, O(D²), two passes or more, most digits. ``"gd"``:
-        gradient descent, O(D). ``"cg"``: conjugate gradients, O(D), far fewer passes. ``"auto"``:
-        ``closed_form`` if its plan fits ``memory_limit``, unless the plan estimates that it takes
-        more than three times as long as ``cg``; else ``cg``. Where ``closed_form`` cannot reach 10
-        digits, the rows are read once more by ``qr``, if that fits too.
+        gradient descent, O(D). ``"cg"``: conjugate gradients, O(D), far fewer passes. ``"dual"``:
+        XXᵀ, O(N²), for fewer rows than columns: ridge, or the solution of least norm, in a few
+        passes, whose number the plan states. ``"auto"``: of ``closed_form`` and ``dual`` the one
+        that fits ``memory_limit``, or the faster one if both do, unless the plan estimates that
+        ``cg`` takes less than a third of its time; else ``cg``. Where that gives fewer than 10
+        digits, the rows are read once more by ``qr``, if it fits too.
     fit_intercept
         Whether to fit b.
     l2
@@ -99,7 +101,8 @@ class LinearRegression(LinearEstimator):
     checkpoint
         The path of a file to which the fit saves its state, every few seconds and when it is
         interrupted. A fit of the same data and parameters resumes from it, bitwise identical;
-        limits, ``max_epochs`` and ``n_threads`` may differ. ``<path>.previous`` is the checkpoint
+        limits, ``max_epochs`` and ``n_threads`` may differ, but not the ``memory_limit`` of
+        ``dual``, by which rows are divided into panels. ``<path>.previous`` is the checkpoint
         before it, and ``<path>.lock`` keeps two fits from using one file.
     missing_chunks
         ``"error"``, or ``"fill"``: an absent chunk of Zarr or HDF5 means its fill value.
@@ -126,8 +129,9 @@ class LinearRegression(LinearEstimator):
     solver_, converged_, status_
         The solver that ran, whether its tolerance was met, and why it stopped: a sentence.
     digits_, condition_
-        Of ``closed_form`` and ``qr``, else ``None``: digits of each coefficient that are right, a
-        bound, in the shape of ``coef_``, NaN where the data determine none. If columns depend on
+        Of ``closed_form`` and ``qr``, else ``None``, but ``dual`` has digits, a rougher bound:
+        digits of each coefficient that are right, a bound, in the shape of ``coef_``, NaN where
+        the data determine none. If columns depend on
         each other to the rounding of their values, the digits of the others belong to the answer
         with an exact dependence. And the condition number of the centred columns, scaled by powers
         of two, so that it is within a factor of 2 of that of standardised columns; if columns

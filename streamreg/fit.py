@@ -29,6 +29,7 @@ from streamreg.signals import sigterm_as_exit
 from streamreg.solvers.base import LEAST_SQUARES, NO_ITERATE_STORE, Problem, Solution
 from streamreg.solvers.closed_form import ClosedForm
 from streamreg.solvers.registry import AUTO
+from streamreg.sources.checks import block_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -273,6 +274,14 @@ def plan_fit(
             Remedy("solver", "closed_form"),
         )
     if config.solver != AUTO and not backend.runs(config.build_solver(config.solver)):
+        if config.client is not None and not config.build_solver(config.solver).runs_on_cluster:
+            raise InputError(
+                Parameter("solver", config.solver),
+                " has no passes that workers can share: leave out ",
+                Remedy("client"),
+                ", or pass ",
+                Remedy("solver", "cg"),
+            )
         raise InputError(
             Parameter("solver", config.solver),
             " has no kernels for ",
@@ -376,6 +385,7 @@ def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress = NO_PRO
         stack.enter_context(explain_refused_memory(plan, candidate))
         d, k = dataset.n_features, dataset.n_targets
         solver = build_solver(plan.chosen, config.initial_weights(d, k))
+        solver = solver.with_panels(candidate.n_panels)
         # other kernels, or another partition, would change the last bits of the result
         identity = {
             "streamreg": __version__,
@@ -394,7 +404,7 @@ def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress = NO_PRO
         successor = plan.candidates.get(solver.more_digits or "")
         is_short = config.solver == AUTO and not solution.status.converged
         if is_short and successor is not None and successor.fits:
-            solver = build_solver(successor.solver)
+            solver = build_solver(successor.solver).with_panels(successor.n_panels)
             with explain_refused_memory(plan, successor):
                 more, engine = run.solve(solver, successor, epochs_before=solution.n_epochs)
             planned_nbytes = max(planned_nbytes, successor.peak_nbytes)
@@ -438,6 +448,8 @@ class _Run:
             fit_intercept=self.config.fit_intercept,
             penalty=solver.penalty(self.config.l2),
             feature_names=dataset.feature_names,
+            n_rows=dataset.n_rows,
+            dtype=block_dtype(dataset.X.dtype),
         )
         with (
             self.backend.open(dataset, candidate, self.progress.rows) as engine,

@@ -260,7 +260,7 @@ def test_memory_that_the_system_refuses_is_an_error_with_the_plan():
     model = LinearRegression(solver="closed_form", memory_limit="4 EiB")
     X = np.broadcast_to(0.0, (3, 1 << 27))
     with pytest.raises(
-        MemoryLimitError, match=r"system refused .*Planned .*solver=\"cg\""
+        MemoryLimitError, match=r"system refused .*Planned .*solver=\"dual\""
     ) as caught:
         model.fit(X, np.zeros(3))
     assert isinstance(caught.value.__cause__, MemoryError)

@@ -99,7 +99,7 @@ def test_arrays_on_disk(kind, on_disk):
     assert_same_bits_all_ways(on_disk, solver=kind.partition(" ")[0], **SOLVERS[kind])
 
 
-@pytest.mark.parametrize("solver", ["closed_form", "qr"])
+@pytest.mark.parametrize("solver", ["closed_form", "qr", "dual"])
 @pytest.mark.parametrize("stored", [False, True])
 def test_a_state_that_threads_share(stored, solver, wide, tmp_path):
     data = wide

@@ -36,6 +36,9 @@ class Accumulator(ABC, Generic[State, Result]):
 
     # whether ``update`` reads X only through kernels; they may then read it from its files
     reads_tiles: ClassVar[bool] = False
+    # whether blocks must come in the order of the rows, to one state, because the statistic
+    # numbers the rows that count; ``merge`` then gets an empty state only
+    in_order: ClassVar[bool] = False
 
     @property
     @abstractmethod

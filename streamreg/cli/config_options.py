@@ -32,8 +32,8 @@ def _option(kind: object, text: str, *names: str, default: bool | str = True) ->
 _PARAMETERS = {
     "solver": _option(
         str,
-        "closed_form, qr, gd or cg; auto is closed_form if it fits and is not far slower, and qr "
-        "after it where digits ask for it; else cg.",
+        "closed_form, qr, dual, gd or cg; auto is closed_form or dual, if one fits and is not far "
+        "slower, and qr after it where digits ask for it; else cg.",
     ),
     "fit_intercept": _option(bool, "Whether to fit an intercept."),
     "l2": _option(

@@ -107,7 +107,7 @@ class ClusterBackend(Backend):
                 )
 
     def runs(self, solver: Solver) -> bool:
-        return self._worker.runs(solver)
+        return solver.runs_on_cluster and self._worker.runs(solver)
 
     def needs(self, request: Request, n_threads: int) -> Needs:
         return self._worker.needs(request, n_threads)

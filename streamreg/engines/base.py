@@ -204,6 +204,8 @@ class Engine(ABC):
         self.blocks.require_first(start.n_blocks)
         n_blocks, nbytes = len(self.blocks), self._dataset.pass_nbytes
         n_segments = self.policy.n_segments(n_blocks, nbytes, accumulator.state_nbytes)
+        if accumulator.in_order:
+            n_segments = 1
         work = Pass(accumulator, start, segments_of(n_blocks, n_segments), on_partial)
         # only during the pass, because solvers use all threads of BLAS
         with one_blas_thread():

@@ -57,3 +57,40 @@ def multiply_symmetric(lower: Float64, right: Float64, out: Float64) -> None:
     left, ahead, zero = at(lower), step(lower), ctypes.byref(ctypes.c_double(0.0))
     columns = at(right), step(right), zero, at(out), step(out)
     call("dsymm", b"L", b"L", d, k, ONE, left, ahead, *columns)
+
+
+def add_product(left: Float64, right: Float64, out: Float64) -> None:
+    """Add left·right to ``out``, in place: (m, k), (k, n) and (m, n).
+
+    Each may be a part of a larger array, in C or Fortran order.
+    """
+    if not 0 < out.strides[0] <= out.itemsize:
+        left, right, out = right.T, left.T, out.T
+    (m, n), k = out.shape, right.shape[0]
+    (form, ahead), (right_form, right_ahead) = _operand(left), _operand(right)
+    out_ahead = max(m, out.strides[1] // out.itemsize)
+    first, second, sums = at(left), at(right), at(out)
+    call(
+        "dgemm",
+        form,
+        right_form,
+        m,
+        n,
+        k,
+        ONE,
+        first,
+        ahead,
+        second,
+        right_ahead,
+        ONE,
+        sums,
+        out_ahead,
+    )
+
+
+def _operand(matrix: Float64) -> tuple[bytes, int]:
+    """Return how BLAS reads a matrix: as it is or transposed, and the numbers between columns."""
+    (rows, columns), (down, along) = matrix.shape, matrix.strides
+    if down == matrix.itemsize and (columns == 1 or along >= rows * matrix.itemsize):
+        return b"N", max(rows, along // matrix.itemsize if columns > 1 else 1)
+    return b"T", max(columns, down // matrix.itemsize if rows > 1 else 1)

@@ -7,7 +7,7 @@ is imported only if a fit asks for it. Nothing else asks where a pass runs.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -39,6 +39,12 @@ class Work(Protocol):
     @property
     def objective(self) -> str:
         """What it minimises."""
+
+    def panel_counts(self, problem: Problem) -> Iterable[int]:
+        """Return in how many panels its state can be computed: the fewest first."""
+
+    def with_panels(self, n_panels: int) -> Work:
+        """Return the same work, with its state computed in this many panels."""
 
     def footprint(self, problem: Problem) -> Footprint:
         """Return the memory, the passes and the operations that it needs."""

@@ -15,6 +15,8 @@ from streamreg.planning.terms import Candidate, Term, largest, peak
 from streamreg.solvers.base import Problem
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from streamreg.planning.backend import Backend
     from streamreg.solvers.base import Footprint
     from streamreg.solvers.factor_solver import FactorSolver
@@ -37,6 +39,16 @@ class Gathering:
     def objective(self) -> str:
         """Nothing is minimised yet."""
         return self.name
+
+    def panel_counts(self, problem: Problem) -> Iterable[int]:
+        """Return 1: the state is computed in one pass."""
+        del problem
+        return (1,)
+
+    def with_panels(self, n_panels: int) -> Gathering:
+        """Return the same work."""
+        del n_panels
+        return self
 
     def footprint(self, problem: Problem) -> Footprint:
         """Return the passes of the solver before its first solution."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING
 
 from streamreg.engines.partition import HOST
@@ -16,7 +17,9 @@ from streamreg.planning.terms import Candidate, Needs, Term, largest, peak
 from streamreg.solvers.base import Problem
 from streamreg.solvers.closed_form import ClosedForm
 from streamreg.solvers.conjugate_gradient import ConjugateGradient
+from streamreg.solvers.dual import Dual
 from streamreg.solvers.registry import AUTO, SOLVERS
+from streamreg.sources.checks import block_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -65,7 +68,12 @@ def make_plan(
 
     ``solver`` may be ``"auto"``: the best of ``names``. On a cluster the plan is of each worker.
     """
-    problem = Problem(dataset.n_features, max(1, dataset.n_targets))
+    problem = Problem(
+        dataset.n_features,
+        max(1, dataset.n_targets),
+        n_rows=dataset.n_rows,
+        dtype=block_dtype(dataset.X.dtype),
+    )
 
     def candidate(name: str, backend: Backend, dataset: Dataset = dataset) -> Candidate:
         costs = RowCosts.of(dataset, backend.policy)
@@ -100,8 +108,14 @@ def make_plan(
 
 
 def _choose(candidates: dict[str, Candidate]) -> str:
-    """Return the solver for ``"auto"``: the closed form if it fits, unless cg is clearly faster."""
+    """Return the solver for ``"auto"``: closed_form or dual, unless cg is clearly faster.
+
+    Of the two the one that fits is chosen, or the faster one if both do.
+    """
     exact, iterative = candidates[ClosedForm.name], candidates.get(ConjugateGradient.name)
+    dual = candidates.get(Dual.name)
+    if dual is not None and dual.fits and (not exact.fits or dual.seconds < exact.seconds):
+        exact = dual
     if iterative is None:
         return exact.solver
     # ``max_epochs`` may allow fewer passes than a fit usually takes
@@ -138,14 +152,16 @@ def threads_needs(request: Request, n_threads: int) -> Needs:
 def candidate_for(request: Request, backend: Backend, *, saves: bool = False) -> Candidate:
     """Return what a solver needs with as many threads as fit, or with the fewest if none do."""
     _, costs, problem, solver = request
-    footprint = solver.footprint(problem)
     d, k = problem.n_features, problem.n_targets
-    others = [Term("vectors", footprint.solver_nbytes, f"of the solver, {d:,} × {k:,} each")]  # noqa: RUF001
-    others += [Term(*each) for each in footprint.others]
-    if saves:
-        others.append(_checkpoint_term(footprint))
     least_threads = backend.n_threads if backend.uses_all_threads else 1
-    for n_threads in range(backend.n_threads, least_threads - 1, -1):
+    threads = range(backend.n_threads, least_threads - 1, -1)
+    for n_threads, n_panels in product(threads, solver.panel_counts(problem)):
+        request = request._replace(solver=solver.with_panels(n_panels))
+        footprint = request.solver.footprint(problem)
+        others = [Term("vectors", footprint.solver_nbytes, f"of the solver, {d:,} × {k:,} each")]  # noqa: RUF001
+        others += [Term(*each) for each in footprint.others]
+        if saves:
+            others.append(_checkpoint_term(footprint))
         needs = backend.needs(request, n_threads)
         terms = [*needs.terms, *others]
         fits = peak(terms) <= backend.memory_limit and (needs.device is None or needs.device.fits)
@@ -158,7 +174,7 @@ def candidate_for(request: Request, backend: Backend, *, saves: bool = False) ->
     return Candidate(
         solver=solver.name,
         objective=solver.objective,
-        state_nbytes=max(each.state_nbytes for each in footprint.passes),
+        state_nbytes=max(max(each.state_nbytes, each.earlier_nbytes) for each in footprint.passes),
         needed_nbytes=needed_nbytes,
         cache_nbytes=peak(cache),
         bytes_per_pass=costs.pass_nbytes,
@@ -169,6 +185,7 @@ def candidate_for(request: Request, backend: Backend, *, saves: bool = False) ->
         reason=solver.summary if fits else _largest(terms, needs),
         terms=(*terms, *cache),
         n_threads=n_threads,
+        n_panels=n_panels,
         kernels=needs.kernels,
         uses_blas=needs.uses_blas,
         device=needs.device,
@@ -221,6 +238,8 @@ def _pass_terms(
     """Return what one pass on threads needs."""
     d, k = problem.n_features, problem.n_targets
     n_segments = HOST.n_segments(costs.n_blocks, costs.pass_nbytes, each.state_nbytes)
+    if each.in_order:
+        n_segments = 1
     # one thread reads a single segment; threads share the parts of its state
     readers = min(n_threads, n_segments)
     threads = readers if n_segments > 1 else min(n_threads, each.n_parts)
@@ -231,7 +250,8 @@ def _pass_terms(
     n_tiles = 2 if is_shared else readers
     tile_nbytes = min(each.scratch_nbytes, block_nbytes) + each.fixed_nbytes
     tile_nbytes += each.row_nbytes * min(each.tile_rows, costs.block_rows)
-    tiles = Term("tiles", n_tiles * tile_nbytes, "float64 rows in use")
+    tiles_nbytes = n_tiles * tile_nbytes + threads * each.part_nbytes
+    tiles = Term("tiles", tiles_nbytes, "float64 rows in use")
     n_states = _states_in_flight(readers, n_segments)
     states = count(1 if each.earlier_nbytes else n_states, "state")
     state_nbytes = n_states * each.state_nbytes + each.earlier_nbytes

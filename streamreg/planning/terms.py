@@ -50,7 +50,7 @@ class Candidate:
 
     solver: str
     objective: str  # what the solver minimises
-    state_nbytes: int  # one state of the solver's largest accumulator
+    state_nbytes: int  # the largest state that a pass makes or keeps
     needed_nbytes: int  # the fit does not run with less
     cache_nbytes: int  # decoded blocks between passes, within the limit; the fit runs without them
     bytes_per_pass: int  # decoded bytes that a pass reads
@@ -64,6 +64,7 @@ class Candidate:
     kernels: str  # the name of the kernels that reduce the blocks
     uses_blas: bool = False  # BLAS computes the sums, so their last bits depend on the processor
     device: DeviceNeeds | None = None
+    n_panels: int = 1  # in which the solver's state is computed, one pass each
 
     @property
     def peak_nbytes(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
@@ -28,6 +28,7 @@ Result = TypeVar("Result")
 EPS = float(np.finfo(float).eps)
 LEAST_SQUARES = f"{SquaredLoss.name}, with {L2Penalty.name}"
 _SQUARED_LOSS, _NO_PENALTY = SquaredLoss(), L2Penalty()
+_FLOAT64 = np.dtype(np.float64)
 
 
 class Reduce(Protocol):
@@ -50,6 +51,8 @@ class Problem:
     loss: SquaredLoss = _SQUARED_LOSS
     penalty: Penalty = _NO_PENALTY
     feature_names: tuple[str, ...] | None = None
+    n_rows: int = 0  # N, with rows that are left out; 0 if it is not known
+    dtype: np.dtype[Any] = _FLOAT64  # of X, as blocks hold it
 
     def columns(self, numbers: Numbers) -> str:
         """Name columns for a message."""
@@ -95,6 +98,14 @@ class Status(Enum):
     )
     NEEDS_ROWS = (
         "The rows are needed to correct the weights, and statistics keep none; fit the data."
+    )
+    COARSE_PRODUCTS = Message(
+        "XXᵀ does not keep the digits that the weights of these rows need, because some rows "
+        "nearly depend on others; pass a larger ",
+        Remedy("l2"),
+        ", or ",
+        Remedy("solver", "qr"),
+        ".",
     )
     TOO_DEPENDENT = (
         "The columns are so nearly dependent that float64 does not keep the digits that their "
@@ -142,6 +153,7 @@ class Status(Enum):
             Status.COARSE_FOLDS,
             Status.COARSE_STATISTICS,
             Status.NEEDS_ROWS,
+            Status.COARSE_PRODUCTS,
             Status.TOO_DEPENDENT,
             Status.TOO_FEW_DIGITS,
         }
@@ -222,6 +234,8 @@ class PassFootprint(NamedTuple):
     tile_rows: int = 0  # rows that are read at a time from files; 0: as the compiled loops do
     fixed_nbytes: int = 0  # of the scratch memory, whatever the rows of a block are
     row_nbytes: int = 0  # of the scratch memory, for each row of a tile
+    part_nbytes: int = 0  # of the scratch memory, of each thread that works on a part
+    in_order: bool = False  # whether one thread reads all rows, in their order
     what: str = "sums"  # name of the state, as a plan prints it
     why: str = ""  # how its size is computed, as a plan prints it
 
@@ -246,6 +260,7 @@ class Solver(ABC):
     summary: ClassVar[str]  # its strength, in a few words
     more_digits: ClassVar[str | None] = None  # the solver to run if this one ends with too few
     runs_on_device: ClassVar[bool] = True  # whether a GPU has its kernels
+    runs_on_cluster: ClassVar[bool] = True  # whether its passes can be divided among workers
 
     @property
     def infers(self) -> bool:
@@ -260,6 +275,16 @@ class Solver(ABC):
     def objective(self) -> str:
         """What the solver minimises; a plan compares only solvers that minimise the same."""
         return f"{SquaredLoss.name}, with {self.penalty(0.0).name}"
+
+    def panel_counts(self, problem: Problem) -> Iterable[int]:
+        """Return in how many panels, one pass each, it can compute its state: the fewest first."""
+        del problem
+        return (1,)
+
+    def with_panels(self, n_panels: int) -> Solver:
+        """Return the same solver, with its state computed in this many panels."""
+        del n_panels
+        return self
 
     @abstractmethod
     def footprint(self, problem: Problem) -> Footprint:

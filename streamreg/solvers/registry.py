@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from streamreg.solvers.closed_form import ClosedForm
 from streamreg.solvers.conjugate_gradient import ConjugateGradient
+from streamreg.solvers.dual import Dual
 from streamreg.solvers.gradient_descent import GradientDescent
 from streamreg.solvers.qr import QR
 
@@ -35,6 +36,7 @@ class SolverSettings(NamedTuple):
 SOLVERS: dict[str, Callable[[SolverSettings], Solver]] = {
     ClosedForm.name: lambda s: ClosedForm(s.inference),
     QR.name: lambda s: QR(s.inference),
+    Dual.name: lambda _: Dual(),
     GradientDescent.name: lambda s: GradientDescent(
         s.standardize, s.max_epochs, s.tol, s.init, learning_rate=s.learning_rate
     ),

@@ -21,6 +21,11 @@ def is_wide(dtype: np.dtype[Any]) -> bool:
     return dtype.kind == "f" and dtype.itemsize > 8  # noqa: PLR2004
 
 
+def block_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype of what :func:`narrow` returns, in the byte order of this machine."""
+    return np.dtype(np.float64) if is_wide(dtype) else dtype.newbyteorder("=")
+
+
 def narrow(values: Array) -> Array:
     """Return wider floats as float64; values beyond float64 become inf, which checks then find."""
     if not is_wide(values.dtype):

@@ -198,7 +198,7 @@ def test_info_advises_on_a_bad_layout(folder):
 def test_plan_is_one_json_document(ingested):
     document = json.loads(run("plan", "table.zarr", "--json", cwd=ingested).stdout)
     assert document["chosen"] == "closed_form"
-    assert set(document["candidates"]) == {"closed_form", "qr", "gd", "cg"}
+    assert set(document["candidates"]) == {"closed_form", "qr", "dual", "gd", "cg"}
 
 
 OPTIONS = [

@@ -363,6 +363,20 @@ def test_fewer_rows_than_columns(data, solver):
     check("zarr", path, solver=solver, n_threads=1)
 
 
+@pytest.mark.parametrize(
+    ("d", "k", "limit", "codec"),
+    [
+        (20_000, 1, "256 MiB", "none"),  # all rows are kept in one pass
+        (20_000, 5, "96 MiB", "none"),  # panels of rows
+        (20_000, 5, "112 MiB", "zstd"),
+        (1000, 1, "1 GiB", "none"),  # XXᵀ is larger than X
+    ],
+)
+def test_products_of_rows(data, d, k, limit, codec):
+    path = data.zarr(d, dtype="float32", k=k, codec=codec, nbytes=32 * MIB, chunk_nbytes=2 * MIB)
+    check("zarr", path, solver="dual", memory_limit=limit)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("codec", ["none", "zstd"])
 def test_one_column_of_many_rows(data, codec):

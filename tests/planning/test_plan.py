@@ -115,7 +115,7 @@ def test_a_limit_too_small_for_anything_names_the_least_that_works(solver, limit
     assert re.match(rf"{chosen} needs {SIZE} but memory_limit is {given} \(N = 10,000", text)
     raised = re.search(rf"Raise memory_limit to ({SIZE})", text)[1]
     assert plan(dataset, raised, solver=solver).require_fit().n_threads == 1
-    if chosen in {"closed_form", "qr"}:
+    if chosen in {"closed_form", "qr", "dual"}:
         raised, other = re.search(rf'or to ({SIZE}) with solver="(\w+)", the least', text).groups()
         assert plan(dataset, raised, solver=other).require_fit().n_threads == 1
     # a tenth of what is printed less, and nothing works
@@ -191,7 +191,8 @@ def test_no_rechunking_is_offered_for_a_mapped_file_which_has_no_chunks(tmp_path
     assert "rewrite" not in refused(open_dataset(mapped, X[:, 0].copy()), limit)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+# not of dual, whose XXᵀ of 200,000 rows does not fit in any chunks
+@pytest.mark.parametrize("solver", [name for name in SOLVERS if name != "dual"])
 def test_rechunking_is_offered_only_if_the_fit_then_fits(tmp_path, solver):
     zarr.create_array(tmp_path / "tall", shape=(200_000, 6), chunks=(200_000, 6), dtype="f8")
     y = Unread((200_000,), name="y")
@@ -240,7 +241,9 @@ def test_threads_are_given_up_before_a_fit_is_refused():
 
 def test_a_small_fit_needs_little_however_many_processors_there_are():
     small = plan_fit(unread(10_000, 10), FitConfig.parse(memory_limit="1 GiB", n_threads=256))
-    assert all(each.peak_nbytes < 16 * MIB for each in small.candidates.values())
+    # XXᵀ of dual is as large as the rows are many
+    others = {name: each for name, each in small.candidates.items() if name != "dual"}
+    assert all(each.peak_nbytes < 16 * MIB for each in others.values())
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -304,7 +307,7 @@ def test_numbers_never_overflow():
 
 @pytest.mark.parametrize(
     ("n", "d", "limit"),
-    [(20_000, 100_000, "2 GiB"), (10**15, 99_999, "512 MiB"), (100, 3, "16 GiB"), (5, 2, "1 KiB")],
+    [(20_000, 100_000, "2 GiB"), (10**6, 99_999, "512 MiB"), (100, 3, "16 GiB"), (5, 2, "1 KiB")],
 )
 def test_the_table_has_one_row_a_solver_and_80_columns(n, d, limit):
     made = plan(unread(n, d), limit)
@@ -321,7 +324,7 @@ def test_the_table_has_one_row_a_solver_and_80_columns(n, d, limit):
         "time",
         "fits",
     ]
-    assert [line.split()[0] for line in lines[4:8]] == list(SOLVERS)
+    assert [line.split()[0] for line in lines[4:9]] == list(SOLVERS)
     assert sum("←" in line for line in lines) == 1
     assert max(len(line) for line in str(made).splitlines()) <= 100
     assert max(len(line) for line in lines) <= 80
@@ -333,14 +336,17 @@ def test_the_table_as_a_whole():
     lines = str(plan(unread(20_000, 100_000), "2 GiB")).splitlines()
     assert re.match(rf"closed_form +74\.5 GiB +74\.7 GiB +74\.7 GiB +1 +{TIME} +no$", lines[4])
     assert re.match(rf"qr +74\.5 GiB +74\.\d GiB +74\.\d GiB +about 2 +{TIME} +no$", lines[5])
-    assert re.match(rf"gd +{SIZE} +{SIZE} +2\.0 GiB +about 201 +{TIME} +yes$", lines[6])
-    assert re.match(rf"cg ← +{SIZE} +{SIZE} +2\.0 GiB +about 41 +{TIME} +yes$", lines[7])
-    assert lines[9:12] == [
+    # with the lowest panels
+    assert re.match(rf"dual +{SIZE} +3\.\d GiB +3\.\d GiB +about 82 +{TIME} +no$", lines[6])
+    assert re.match(rf"gd +{SIZE} +{SIZE} +2\.0 GiB +about 201 +{TIME} +yes$", lines[7])
+    assert re.match(rf"cg ← +{SIZE} +{SIZE} +2\.0 GiB +about 41 +{TIME} +yes$", lines[8])
+    assert lines[10:14] == [
         "each pass reads 14.9 GiB; times are rough estimates",
         "closed_form does not fit: XᵀX 74.5 GiB",
         "qr does not fit: R 74.5 GiB",
+        "dual does not fit: XXᵀ 3.4 GiB",
     ]
-    assert re.match(rf"cg caches {SIZE} of decoded blocks, \d+% of the data$", lines[12])
+    assert re.match(rf"cg caches {SIZE} of decoded blocks, \d+% of the data$", lines[14])
 
 
 def test_a_plan_that_is_refused_prints_why():
@@ -375,7 +381,7 @@ def test_the_public_plan_reads_metadata_only(tmp_path):
 def test_auto_chooses_by_estimated_time_where_both_solvers_fit():
     assert plan(unread(200_000, 200), "64 GiB").chosen == "closed_form"
     wide = plan(unread(200_000, 20_000), "64 GiB")
-    assert all(candidate.fits for candidate in wide.candidates.values())
+    assert all(each.fits for name, each in wide.candidates.items() if name != "dual")
     assert wide.chosen == "cg"
     # three epochs are too few for cg to converge
     assert plan(unread(200_000, 20_000), "64 GiB", max_epochs=3).chosen == "closed_form"

@@ -172,7 +172,7 @@ def test_the_laws_of_accumulators_hold():
 def test_a_plan_names_it_beside_the_others():
     X, y, _ = problem(1000)
     table = plan(X, y, solver="marginal")
-    assert set(table.candidates) == {"closed_form", "qr", "gd", "cg", "marginal"}
+    assert set(table.candidates) == {"closed_form", "qr", "dual", "gd", "cg", "marginal"}
     assert "marginal ←" in str(table)
 
 

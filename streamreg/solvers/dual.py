@@ -1,0 +1,257 @@
+"""Ridge and least norm by XXᵀ: few passes, O(N²) state, for fewer rows than columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from streamreg.accumulators.fitted_values import VALUE_ROWS
+from streamreg.accumulators.moments import Moments
+from streamreg.accumulators.row_products import RowProducts, row_products_nbytes
+from streamreg.formatting import count
+from streamreg.kernels.base import Affine
+from streamreg.kernels.row_tiles import COLUMNS, PIECE_ROWS, row_tile_rows
+from streamreg.solvers.base import (
+    EpochRecord,
+    Footprint,
+    PassFootprint,
+    Problem,
+    Solution,
+    Solver,
+    Status,
+)
+from streamreg.solvers.diagnostics import column_warnings, dependence_warnings, or_l2
+from streamreg.solvers.exact import solver_nbytes
+from streamreg.solvers.row_equations import RowEquations, RowSpace
+from streamreg.solvers.standardization import measure, user_loss
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from streamreg.accumulators.moments import MomentsResult
+    from streamreg.blocks import Float64
+    from streamreg.solvers.base import IterateStore, Reduce, Report
+
+# passes beside those for XXᵀ: means and deviations, the weights, and their residuals
+_OTHER_PASSES = 3
+# corrections of weights, of two passes each
+_MOST_CORRECTIONS = 2
+# weights whose correction is below this share of their norm are not corrected
+_WANTED = 1e-13
+# the solver says so if it cannot reach this share
+_NEEDED = 1e-10
+# vectors of D beside the K + 1 sums of rows: of the moments, units and factors
+_VECTORS, _WEIGHT_ARRAYS = 20, 8
+
+
+@dataclass(frozen=True)
+class Dual(Solver):
+    """Weights as combinations of rows, w = Zᵀα, with (ZZᵀ + λΣs·I) α = y [1]_, by Cholesky.
+
+    Z (N, D) holds the rows less x̄, times √s; ``l2`` is λ. Without a penalty the columns are scaled
+    as in ``closed_form``, and of all least-squares solutions the one of least norm is taken.
+
+    One pass computes means and deviations. ZZᵀ takes N² numbers: a pass keeps a panel of rows, as
+    many as fit, and multiplies all rows after it with them, so that ⌈N/P⌉ passes are needed. The
+    factor overwrites ZZᵀ. One pass sums αᵢzᵢ, and the last one measures the residuals r of w; if
+    α's correction by them would change more than 1e-13 of w, up to two corrections of two passes
+    each are made.
+
+    References
+    ----------
+    .. [1] Saunders, Gammerman & Vovk (1998), Ridge regression learning algorithm in dual
+       variables, ICML, 515-521.
+    """
+
+    n_panels: int = 1
+
+    name: ClassVar[str] = "dual"
+    summary: ClassVar[str] = "few passes, for fewer rows than columns"
+    more_digits: ClassVar[str | None] = "qr"
+    runs_on_device: ClassVar[bool] = False
+    runs_on_cluster: ClassVar[bool] = False
+
+    def panel_counts(self, problem: Problem) -> Iterator[int]:
+        tiles = -(-problem.n_rows // row_tile_rows(problem.n_features))
+        n_panels = 1
+        while n_panels < tiles:
+            yield n_panels
+            # finely enough that no pass is wasted where few are needed
+            n_panels += 1 + n_panels // 8
+        yield max(1, tiles)
+
+    def with_panels(self, n_panels: int) -> Solver:
+        return replace(self, n_panels=n_panels)
+
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity(), "n_panels": self.n_panels}
+
+    def panel_rows(self, problem: Problem, n_rows: int) -> int:
+        """Return the rows of a panel: a multiple of those of a tile, or all N."""
+        height = row_tile_rows(problem.n_features)
+        tiles = -(-n_rows // height)
+        return min(n_rows, -(-tiles // self.n_panels) * height)
+
+    def footprint(self, problem: Problem) -> Footprint:
+        n, d, k = problem.n_rows, problem.n_features, problem.n_targets
+        height, width = row_tile_rows(d), min(d, COLUMNS)
+        panel_rows = self.panel_rows(problem, n)
+        n_panels = -(-n // panel_rows) if n else 1
+        square = 8 * n * n
+        moments = Moments(d, k)
+        # threads share a part of the columns, or of the rows, of float64
+        part = PassFootprint(
+            0,
+            0,
+            earlier_nbytes=square,
+            multiplies_matrices=True,
+            tile_rows=n,
+            part_nbytes=8 * height * width,
+            in_order=True,
+        )
+        kept = f", and {count(panel_rows, 'row')} of X" if n_panels > 1 else ", and X"
+        products = part._replace(
+            state_nbytes=row_products_nbytes(n, panel_rows, d, k, problem.dtype.itemsize),
+            earlier_nbytes=square if n_panels > 1 else 0,
+            n_parts=max(1, -(-panel_rows // PIECE_ROWS)),
+            part_nbytes=8 * PIECE_ROWS * width,
+            fixed_nbytes=8 * height * width,
+            what="XXᵀ",
+            why=f"{n:,}² × 8 bytes{kept}",  # noqa: RUF001
+        )
+        n_passes = _OTHER_PASSES + n_panels
+        return Footprint(
+            (
+                products,
+                part._replace(state_nbytes=8 * d * (k + 1), n_parts=-(-d // COLUMNS)),
+                part._replace(state_nbytes=8 * n * k, n_parts=max(1, n // VALUE_ROWS)),
+                PassFootprint(moments.state_nbytes, moments.scratch_nbytes),
+            ),
+            solver_nbytes=solver_nbytes(Problem(n, k)) + 8 * d * (_WEIGHT_ARRAYS * k + _VECTORS),
+            n_passes=n_passes,
+            row_flops=d * (n + 8.0 * k) / n_passes,
+            # the factor, and the diagonal of its inverse
+            solve_flops=n * n * (2 * n / 3 + 4.0 * k),
+        )
+
+    # values outside float64's range are checked for and reported
+    @np.errstate(all="ignore")
+    def solve(
+        self, problem: Problem, reduce: Reduce, report: Report, iterates: IterateStore
+    ) -> Solution:
+        del iterates  # because a resumed fit needs the results of all its few passes
+        moments, units, warnings = measure(problem, reduce)
+        space = RowSpace.of(problem, moments, units)
+        start = 0.5 * space.y_variance
+        report(EpochRecord(1, user_loss(units, start), np.nan))
+        equations = self._equations(problem, reduce, space, moments)
+        found = _corrected(equations, reduce, report, start)
+        warnings += column_warnings(problem, space.constant, moments.low < moments.high)
+        warnings += _dependence_warnings(problem, equations, moments)
+        w, b = space.in_user_units(found.v, found.mean_residual)
+        return Solution(
+            w,
+            b,
+            _status(equations, found),
+            len(found.losses) - 1,
+            [user_loss(units, loss) for loss in found.losses],
+            warnings,
+            digits=equations.digits(found.v, found.alpha, found.size),
+        )
+
+    def _equations(
+        self, problem: Problem, reduce: Reduce, space: RowSpace, moments: MomentsResult
+    ) -> RowEquations:
+        """Compute ZZᵀ, a panel in each pass, and factorise it."""
+        n, d, k = moments.n, problem.n_features, problem.n_targets
+        height = self.panel_rows(problem, n)
+        products = None if height >= n else np.zeros((n, n), order="F")
+        y = Affine(None if (space.units.y == 1).all() else space.units.y, space.y_centre)
+        for first in range(0, n, height):
+            stop = min(first + height, n)
+            columns = space.columns._replace(factor=space.product_factor)
+            panel = reduce(RowProducts(n, d, k, first, stop, problem.dtype, columns, y))
+            targets, weight = panel.targets, panel.weight
+            if products is None:
+                products = panel.products
+            else:
+                products[first:, first:stop] = panel.products
+            del panel  # frees the rows before the next pass
+        if products is None:
+            raise ValueError("there are no rows")
+        return RowEquations.of(space, products, targets, weight)
+
+
+class _Found(NamedTuple):
+    """Weights, and what a pass measured of them."""
+
+    v: Float64  #              (D, K) weights of the scaled columns
+    alpha: Float64  #          (N, K)
+    size: Float64  #           (K,)   ‖Zᵀδ‖ of the next correction δ of α
+    mean_residual: Float64  #  (K,)   b, of centred columns and targets
+    losses: list[Float64]  #   (K,) each: f at the start of each epoch, and at the end
+    is_dependence_real: bool  # whether rows depend on others as the factor has it
+
+    @property
+    def relative_size(self) -> Float64:
+        """The size relative to the norm of the weights, (K,)."""
+        norm = np.linalg.norm(self.v, axis=0)
+        return np.asarray(self.size / np.where(norm > 0, norm, 1.0))
+
+    def or_better(self, other: _Found) -> _Found:
+        """Return, of each target, the one that needs the smaller correction."""
+        take = other.size < self.size
+        if take.all():
+            return other
+        pairs = zip(self[:4], other[:4], strict=True)
+        v, alpha, size, mean_residual = (np.where(take, theirs, mine) for mine, theirs in pairs)
+        return _Found(v, alpha, size, mean_residual, other.losses, self.is_dependence_real)
+
+
+def _corrected(equations: RowEquations, reduce: Reduce, report: Report, start: Float64) -> _Found:
+    """Return the weights, corrected by measured residuals if more than 1e-13 of them changes."""
+    k, null = equations.targets.shape[1], equations.unit_null
+    alpha = equations.solve(equations.root * equations.targets)
+    numbers = alpha if null is None else np.hstack([alpha, null])
+    sums = equations.row_sums(reduce, numbers)
+    is_real = null is None or equations.confirms(sums[:, k:])
+    v = np.ascontiguousarray(sums[:, :k])
+    del sums, numbers
+    now = equations.measure(reduce, v, alpha)
+    losses = [start, now.loss]
+    best = _Found(v, alpha, now.size, now.mean_residual, losses, is_real)
+    for _ in range(_MOST_CORRECTIONS):
+        if not is_real or (best.relative_size <= _WANTED).all():
+            break
+        report(EpochRecord(len(losses), user_loss(equations.space.units, now.loss), np.nan))
+        v = v + equations.row_sums(reduce, now.correction)
+        alpha = alpha + now.correction
+        now = equations.measure(reduce, v, alpha)
+        losses.append(now.loss)
+        best = best.or_better(_Found(v, alpha, now.size, now.mean_residual, losses, is_real))
+        if best.v is not v:  # no digits are left to gain
+            break
+    return best
+
+
+def _status(equations: RowEquations, found: _Found) -> Status:
+    if not found.is_dependence_real or (found.relative_size > _NEEDED).any():
+        return Status.COARSE_PRODUCTS
+    return Status.SOLVED if equations.is_determined else Status.LEAST_NORM
+
+
+def _dependence_warnings(
+    problem: Problem, equations: RowEquations, moments: MomentsResult
+) -> Iterable[str]:
+    if problem.penalty.strength:
+        return
+    few_rows = list(dependence_warnings(problem, moments, equations.space.constant))
+    yield from few_rows
+    if not few_rows and not equations.is_determined:
+        yield or_l2(
+            f"columns depend linearly on others (rank {equations.rank:,} of "
+            f"{problem.n_features:,}, {count(moments.n, 'row')}). The coefficients are those of "
+            "least norm; leave such columns out"
+        )

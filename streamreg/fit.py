@@ -519,9 +519,7 @@ def _groups(dataset: Dataset, config: FitConfig) -> Groups | None:
             Parameter("groups"),
             " are used by ",
             cluster,
-            ", and by ",
-            Remedy("cv"),
-            ", only: pass one of them too, or leave them out",
+            " only, and for folds: pass that too, or leave them out",
         )
     if dataset.groups is None:
         return None

@@ -198,7 +198,7 @@ class Statistics:
             The columns or targets differ: the message names the first that does. And as :meth:`of`.
         """
         if "kind" in reading:
-            raise InputError("kind cannot change in update; gather the rows anew")
+            raise InputError("kind cannot change in update; gather the rows again")
         more = Statistics.of(X, y, sample_weight, kind=self.kind, **reading)
         self.add(more)
         return self

@@ -84,6 +84,23 @@ def test_a_constant_column_is_named_as_that_alone(rows):
     np.testing.assert_allclose(model.bse_[[0, 2]], expected.bse[[0, 2]], rtol=1e-8)
 
 
+@pytest.mark.parametrize("y", ["constant", "zeros", "constant and not"])
+def test_a_fit_that_needs_no_epoch_knows_the_rank(rows, y):
+    X, noisy, _ = rows
+    targets = {"constant": 0 * noisy + 2.5, "zeros": 0 * noisy}
+    y = targets.get(y, np.column_stack([targets["constant"], noisy]))
+    model = LinearRegression(solver="cg", cov_type="nonrobust", inference_for=[1, 3])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.fit(X, y)
+    assert (np.asarray(model.df_resid_) == len(X) - 7).all()
+    errors = np.atleast_2d(model.bse_)[:, [0, 2, 4]]
+    assert (errors[0] < 1e-12).all()
+    if y.ndim == 2:
+        expected = sm.OLS(noisy, sm.add_constant(X)).fit()
+        np.testing.assert_allclose(errors[1], expected.bse[[0, 2, 4]], rtol=1e-9)
+
+
 @pytest.mark.parametrize("table", ["equal columns", "indicators"])
 def test_figures_that_need_the_rank_are_nan_where_columns_depend_on_others(rows, table):
     X, y, _ = rows

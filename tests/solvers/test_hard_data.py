@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
+from exact import exact_fit, right_digits
 from problems import error, lstsq, solve, table
 
 from streamreg.errors import InputError
@@ -209,6 +211,19 @@ def test_values_far_from_1_have_the_weights_of_scaled_values(
     back = np.ldexp(solution.coefficients, np.array(powers)[:, None] - y_power)
     w, deviation = lstsq(X, y, fit_intercept=fit_intercept)
     assert error(replace(solution, coefficients=back), w, deviation) < bound
+
+
+@pytest.mark.parametrize("n", [8, 60])
+def test_conjugate_gradients_in_raw_units_find_penalised_weights_of_small_columns(n):
+    rng = np.random.default_rng(2)
+    for _ in range(12):
+        size, l2 = 10.0 ** rng.uniform(-4, 4, 5), 10.0 ** rng.uniform(-8, 8)
+        X = rng.standard_normal((n, 5)) * size + rng.standard_normal(5)
+        y = X @ (rng.standard_normal(5) / size) + 0.3 * rng.standard_normal(n)
+        solution, _ = solve(ConjugateGradient(standardize=False), X, y, l2=l2)
+        digits = right_digits(solution.coefficients[:, 0], exact_fit(X, y, l2=Fraction(l2))[:5])
+        assert solution.status.converged
+        assert digits.min() > 5
 
 
 @pytest.mark.parametrize(("solver", "bound"), SOLVERS)

@@ -28,6 +28,9 @@ _WAITING_PIECES = 5
 _MOST_SETS, _LEAST_COLUMNS = 8, 16
 # of the file, of each column that is decoded
 _BUFFER_NBYTES = 64 * KIB
+# of the pages of a row group as stored, which are freed one by one, what mimalloc keeps: measured,
+# up to half of pages of more than 1 MiB
+_STORED_KEPT = (2, 3)
 # of metadata and of what pyarrow's memory pool keeps, measured; less if there are few columns
 _LIBRARY_NBYTES, _LIBRARY_NBYTES_A_COLUMN = 16 * MIB, MIB
 
@@ -79,12 +82,13 @@ class ParquetStore(Store):
 
     def selection_nbytes(self, columns: Sequence[str], piece_rows: int) -> tuple[int, int]:
         row_nbytes = self._row_nbytes(columns)
-        decoder, column = self._decoder_nbytes(columns)
+        decoder, column, stored = self._decoder_nbytes(columns)
         library = min(_LIBRARY_NBYTES, _LIBRARY_NBYTES_A_COLUMN * (2 + len(columns)))
         most = max((b - a for a, b in pairwise(self.bounds)), default=0)
         if most <= self.most_whole_rows(columns):
             # each reader may hold a row group, and decode a column of another one
-            return _kept(row_nbytes * most) + 2 * column, library // 2
+            kept = _kept(row_nbytes * most) + stored * _STORED_KEPT[0] // _STORED_KEPT[1]
+            return kept + 2 * column, library // 2
         # for each reader there is either a decoder, or pieces that wait
         waiting = min(_WAITING_PIECES, self.n_rows // piece_rows) * row_nbytes * piece_rows
         return row_nbytes * piece_rows + max(decoder, waiting), library
@@ -144,12 +148,12 @@ class ParquetStore(Store):
                     found, self._largest.get(chunk.path_in_schema, found)
                 )
 
-    def _decoder_nbytes(self, columns: Sequence[str]) -> tuple[int, int]:
+    def _decoder_nbytes(self, columns: Sequence[str]) -> tuple[int, int, int]:
         """Return what a decoder of these columns holds: of each a dictionary and a page.
 
-        Also what that of the largest column holds.
+        Also what that of the largest column holds, and one page of each column as it is stored.
         """
-        nbytes = stored = largest = 0
+        nbytes = stored = largest = total = 0
         for leaf in self._largest:
             if leaf.partition(".")[0] in columns or leaf in columns:
                 sizes = self._sizes(leaf)
@@ -158,8 +162,9 @@ class ParquetStore(Store):
                 held = sizes.dictionary_nbytes + page + 2 * _BUFFER_NBYTES
                 nbytes, largest = nbytes + held, max(largest, held)
                 stored = max(stored, sizes.stored_nbytes)
+                total += sizes.stored_nbytes
         # pages as stored are freed once they are unpacked
-        return _kept(nbytes) + stored, _kept(largest) + stored
+        return _kept(nbytes) + stored, _kept(largest) + stored, total
 
     def _sizes(self, leaf: str) -> PageSizes:
         sizes = self._page_sizes.get(leaf)

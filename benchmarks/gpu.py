@@ -24,7 +24,7 @@ from streamreg.accumulators.gradient import Gradient
 from streamreg.accumulators.gram import Gram
 from streamreg.config import FitConfig
 from streamreg.errors import InputError
-from streamreg.fit import plan_fit
+from streamreg.fit_plan import plan_fit
 from streamreg.gpu.backend import GPU_PARTITION
 from streamreg.gpu.device import Gpu
 from streamreg.gpu.engine import GpuEngine

@@ -9,7 +9,7 @@ from .errors import (
     StreamregError,
 )
 from .estimator import LinearRegression, LinearRegressionCV, evaluate, load
-from .fit import plan
+from .fit_plan import plan
 from .ingest.read import read_table
 from .planning.plan import Plan
 from .predict import Evaluation

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from streamreg.blocks import Float64
-    from streamreg.fit import Described, Fit
+    from streamreg.fit_result import Described, Fit
     from streamreg.solvers.base import EpochRecord
     from streamreg.statistics.statistics import Statistics
 

@@ -23,7 +23,7 @@ from streamreg.progress import progress_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from streamreg.fit import Fit
+    from streamreg.fit_result import Fit
     from streamreg.planning.plan import Plan
     from streamreg.solvers.selection import Selection
 

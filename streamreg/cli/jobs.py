@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from streamreg import fit as fitting
 from streamreg.cli.options import dataset_of
 from streamreg.errors import InputError
+from streamreg.fit import fit_dataset
+from streamreg.fit_plan import plan_fit
 from streamreg.statistics.file import SUFFIX, StoredStatistics
 from streamreg.statistics.fit import fit_gathered, plan_gathered
 
 if TYPE_CHECKING:
     from streamreg.config import FitConfig
-    from streamreg.fit import Described, Fit
+    from streamreg.fit_result import Described, Fit
     from streamreg.planning.plan import Plan
     from streamreg.progress import Progress
     from streamreg.sources.dataset import Dataset
@@ -52,11 +53,11 @@ class RowsJob:
 
     def plan(self) -> Plan:
         """Plan the fit."""
-        return fitting.plan_fit(self.described, self.config)
+        return plan_fit(self.described, self.config)
 
     def fit(self, progress: Progress) -> Fit:
         """Read the rows in passes."""
-        return fitting.fit_dataset(self.described, self.config, progress)
+        return fit_dataset(self.described, self.config, progress)
 
 
 @dataclass(frozen=True)

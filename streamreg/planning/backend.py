@@ -1,7 +1,7 @@
 """Where the passes of a fit run: one object that answers for it.
 
-Threads of this process are a backend in ``fit.py``; ``gpu/`` and ``cluster/`` have one each, which
-is imported only if a fit asks for it. Nothing else asks where a pass runs.
+Threads of this process are a backend in ``threads_backend.py``; ``gpu/`` and ``cluster/`` have one
+each, which is imported only if a fit asks for it. Nothing else asks where a pass runs.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 from streamreg.config import memory_limit_or_default
 from streamreg.engines.blas import blas_threads_of_solver
 from streamreg.errors import InputError, Parameter, Remedy
-from streamreg.fit import Fit, explain_refused_memory
+from streamreg.fit import explain_refused_memory
+from streamreg.fit_result import Fit
 from streamreg.inference.request import InferenceRequest
 from streamreg.inference.result import NONROBUST
 from streamreg.machine import PeakMemory

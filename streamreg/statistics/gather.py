@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from streamreg.backends import backend_of
 from streamreg.errors import InputError, Parameter, Remedy
-from streamreg.fit import backend_of, explain_refused_memory, require_rows
+from streamreg.fit import explain_refused_memory, require_rows
 from streamreg.machine import PeakMemory
 from streamreg.planning.gathering import plan_gathering
 from streamreg.progress import NO_PROGRESS, Progress

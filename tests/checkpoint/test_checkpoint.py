@@ -24,9 +24,9 @@ from streamreg.checkpoint import file as checkpoint_file
 from streamreg.checkpoint.file import CheckpointFile
 from streamreg.engines.partition import PartitionPolicy
 from streamreg.errors import CheckpointError, DataCorruptionError, DataWarning, InputError
-from streamreg.fit import ThreadsBackend
 from streamreg.output import atomic
 from streamreg.output.archive import Archive, write_archive
+from streamreg.planning.threads_backend import ThreadsBackend
 from streamreg.sources.block_reader import BlockReader
 from streamreg.sources.open import open_dataset
 

@@ -12,7 +12,7 @@ from fake_cupy import CUDADriverError, CUDARuntimeError, OutOfMemoryError
 
 from streamreg import LinearRegression
 from streamreg.errors import InputError, MemoryLimitError, StreamregError
-from streamreg.fit import plan
+from streamreg.fit_plan import plan
 from streamreg.formatting import GIB
 
 

@@ -18,7 +18,7 @@ from streamreg.errors import (
     DataWarning,
     InputError,
 )
-from streamreg.fit import plan
+from streamreg.fit_plan import plan
 from streamreg.formatting import MIB
 from streamreg.gpu import backend
 from streamreg.gpu import kernels as gpu_kernels

@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from streamreg import LinearRegression
 from streamreg.accumulators.gradient import Gradient
 from streamreg.blocks import Block
-from streamreg.fit import plan
+from streamreg.fit_plan import plan
 from streamreg.gpu import backend, fused_products, launch
 from streamreg.gpu.device import DeviceState
 from streamreg.gpu.engine import GpuEngine

@@ -13,7 +13,7 @@ from device_fits import bits, fit, set_gpu_partition
 from streamreg import LinearRegression
 from streamreg.accumulators.gradient import Gradient
 from streamreg.errors import InputError
-from streamreg.fit import plan
+from streamreg.fit_plan import plan
 from streamreg.formatting import MIB
 from streamreg.gpu import backend
 from streamreg.gpu import kernels as gpu_kernels

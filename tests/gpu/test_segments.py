@@ -12,7 +12,7 @@ from streamreg.accumulators.gradient import Gradient
 from streamreg.accumulators.gram import Gram
 from streamreg.accumulators.moments import Moments
 from streamreg.errors import InputError
-from streamreg.fit import plan
+from streamreg.fit_plan import plan
 from streamreg.formatting import MIB
 from streamreg.gpu import backend, memory_model
 from streamreg.gpu import kernels as gpu_kernels

@@ -13,7 +13,7 @@ from streamreg import LinearRegression
 from streamreg.checkpoint import file as checkpoint_file
 from streamreg.engines.partition import PartitionPolicy
 from streamreg.errors import CheckpointError
-from streamreg.fit import ThreadsBackend
+from streamreg.planning.threads_backend import ThreadsBackend
 from streamreg.sources.block_reader import BlockReader
 
 COV_TYPES = ("nonrobust", "HC1", "HC3", "cluster", "cluster in any order")

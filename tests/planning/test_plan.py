@@ -19,7 +19,8 @@ import streamreg
 from streamreg.config import FitConfig
 from streamreg.engines.partition import HOST
 from streamreg.errors import InputError, MemoryLimitError
-from streamreg.fit import fit_dataset, plan_fit
+from streamreg.fit import fit_dataset
+from streamreg.fit_plan import plan_fit
 from streamreg.formatting import GIB, KIB, MIB
 from streamreg.solvers.registry import SOLVERS
 from streamreg.sources.base import RowGrid, RowSource

@@ -13,7 +13,7 @@ from problems import table
 
 from streamreg import InputError, LinearRegression, Statistics
 from streamreg.engines.partition import PartitionPolicy
-from streamreg.fit import ThreadsBackend
+from streamreg.planning.threads_backend import ThreadsBackend
 
 KINDS = ["gram", "qr"]
 

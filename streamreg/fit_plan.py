@@ -1,0 +1,199 @@
+"""The plan of a fit: its parameters are checked against the data, from metadata alone."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from streamreg.backends import backend_of
+from streamreg.config import FitConfig
+from streamreg.engines.fold_scan import GCV, FoldedRows, n_folds_of
+from streamreg.errors import InputError, MemoryLimitError, Message, Parameter, Part, Remedy
+from streamreg.formatting import format_nbytes
+from streamreg.inference.result import CHOSEN_TYPES
+from streamreg.planning.memory_model import make_plan
+from streamreg.solvers.base import LEAST_SQUARES
+from streamreg.solvers.closed_form import ClosedForm
+from streamreg.solvers.registry import AUTO
+
+if TYPE_CHECKING:
+    from streamreg.inference.groups import Groups
+    from streamreg.planning.backend import Backend
+    from streamreg.planning.plan import Plan
+    from streamreg.planning.terms import Candidate
+    from streamreg.solvers.selection import SelectionRequest
+    from streamreg.sources.dataset import Dataset
+
+# numbers of folds that a refusal offers, if more do not fit
+_FEWER_FOLDS = (3, 2)
+
+
+def plan(
+    X: Any,  # noqa: ANN401  (whatever can be read as rows)
+    y: Any = None,  # noqa: ANN401
+    sample_weight: Any = None,  # noqa: ANN401
+    **parameters: Any,  # noqa: ANN401
+) -> Plan:
+    """Plan a fit from metadata alone: what each solver would need, and which would run.
+
+    Parameters
+    ----------
+    X, y, sample_weight
+        As for ``LinearRegression.fit``.
+    **parameters
+        Of ``LinearRegression``, such as ``memory_limit`` and ``solver``; with ``cv``, of
+        ``LinearRegressionCV``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from streamreg import plan
+    >>> X, y = np.zeros((1000, 10)), np.zeros(1000)
+    >>> plan(X, y, memory_limit="1 GiB").chosen
+    'closed_form'
+    """
+    # the penalties to compare are passed as l2
+    known = {field.name for field in fields(FitConfig)} - {"l2s"} | {"progress"}
+    unknown = sorted(parameters.keys() - known)
+    if unknown:
+        raise InputError(
+            f"there is no parameter {unknown[0]!r}; there are {', '.join(sorted(known))}"
+        )
+    # a plan shows no progress, but accepts all parameters of an estimator
+    parameters.pop("progress", None)
+    config = FitConfig.parse(**parameters)
+    return plan_fit(config.open_dataset(X, y, sample_weight), config)
+
+
+def plan_fit(
+    dataset: Dataset,
+    config: FitConfig,
+    backend: Backend | None = None,
+    groups: Groups | None = None,
+    rows: FoldedRows | None = None,
+) -> Plan:
+    """Plan a fit; reads metadata only. On a cluster the plan is of each worker.
+
+    Rows of equal groups are taken to be consecutive, if the groups are not known.
+    """
+    backend = backend or backend_of(config)
+    backend.require_readable(dataset)
+    if config.cv is not None:
+        return _plan_selection(dataset, config, backend, rows)
+    inference = config.inference(dataset, groups)
+    build_solver = partial(config.build_solver, inference=inference)
+    if config.solver != AUTO and inference is not None and not build_solver(config.solver).infers:
+        without: list[Part] = []
+        if build_solver(config.solver, inference=replace(inference, columns=(0,))).infers:
+            without = [" without ", Parameter("inference_for")]
+        raise InputError(
+            Parameter("solver", config.solver),
+            " gives no standard errors of ",
+            Parameter("cov_type", config.cov_type),
+            *without,
+            ": pass ",
+            Remedy("solver", "qr"),
+            " or ",
+            Remedy("solver", "closed_form"),
+        )
+    if config.solver != AUTO and not backend.runs(config.build_solver(config.solver)):
+        if config.client is not None and not config.build_solver(config.solver).runs_on_cluster:
+            raise InputError(
+                Parameter("solver", config.solver),
+                " has no passes that workers can share: leave out ",
+                Remedy("client"),
+                ", or pass ",
+                Remedy("solver", "cg"),
+            )
+        raise InputError(
+            Parameter("solver", config.solver),
+            " has no kernels for ",
+            Parameter("device", config.device),
+            ": pass ",
+            Remedy("device", "cpu"),
+        )
+    plan = make_plan(
+        dataset,
+        backend,
+        config.solver,
+        build_solver,
+        saves=config.checkpoint is not None,
+        infers=inference is not None,
+    )
+    if groups is not None:
+        plan = replace(plan, was_read="only groups were read")
+    if groups is not None and groups.numbers is not None:
+        plan = replace(plan, advice="sort the rows by groups, whose sums then take no memory")
+    objective = plan.candidates[plan.chosen].objective
+    if config.l2 and objective != LEAST_SQUARES:
+        raise InputError(
+            Parameter("l2", config.l2),
+            " has no effect with ",
+            Parameter("solver", plan.chosen),
+            f", which minimises {objective}; leave it out",
+        )
+    return plan
+
+
+def _plan_selection(
+    dataset: Dataset, config: FitConfig, backend: Backend, rows: FoldedRows | None
+) -> Plan:
+    """Plan a fit that chooses its penalty; a refusal offers fewer folds, GCV, or one penalty."""
+    was_read = rows is not None and rows.have_groups
+    if rows is None:
+        # numbers of folds that groups determine are known once the groups are read
+        n_folds = n_folds_of(config.cv, dataset.n_rows)
+        have_groups = dataset.groups is not None
+        alternate = have_groups or not isinstance(config.cv, str | int)
+        rows = FoldedRows(dataset, n_folds, alternate, have_groups)
+    selection = config.selection(rows)
+
+    def planned(selection: SelectionRequest) -> Plan:
+        build_solver = partial(config.build_solver, selection=selection)
+        saves = config.checkpoint is not None
+        names = (ClosedForm.name,)
+        return make_plan(dataset, backend, ClosedForm.name, build_solver, saves=saves, names=names)
+
+    plan = planned(selection)
+    if plan.candidates[plan.chosen].fits:
+        return plan
+    remedies = []
+    for n_folds in (*_FEWER_FOLDS, 1):
+        needs_folds = config.one_standard_error or rows.have_groups
+        if n_folds >= selection.n_folds or (n_folds == 1 and needs_folds):
+            continue
+        fewer = planned(replace(selection, n_folds=n_folds)).candidates[ClosedForm.name]
+        if fewer.fits:
+            cost = format_nbytes(fewer.needed_nbytes, up=True)
+            cv = Remedy("cv", n_folds if n_folds > 1 else GCV, cost=cost)
+            remedies.append(Message("use ", cv))
+    one = replace(config, cv=None, l2s=None, l2=1.0, l2_per_target=False, one_standard_error=False)
+    plain = replace(dataset, groups=None)
+    cg = plan_fit(plain, replace(one, solver="cg"), backend).candidates["cg"]
+    if cg.fits:
+        cost = f"{format_nbytes(cg.needed_nbytes, up=True)}, about {cg.passes:,} passes"
+        solver = Remedy("solver", "cg", cost=cost)
+        remedies.append(Message("fit one penalty, without ", Parameter("cv"), ", by ", solver))
+    read = "only groups were read" if was_read else plan.was_read
+    return replace(plan, remedies=tuple(remedies), was_read=read)
+
+
+def require_fit(plan: Plan, dataset: Dataset, config: FitConfig, backend: Backend) -> Candidate:
+    """Return the chosen candidate; a refusal also offers chosen standard errors, if those fit."""
+    try:
+        return plan.require_fit()
+    except MemoryLimitError as error:
+        if config.cov_type not in CHOSEN_TYPES or config.inference_for is not None:
+            raise
+        cg = replace(config, solver="cg", inference_for=(0,), checkpoint=None)
+        if not plan_fit(dataset, cg, backend).candidates["cg"].fits:
+            raise
+        raise MemoryLimitError(
+            error.args[0],
+            "\n  Or choose the standard errors that you need, which ",
+            Parameter("solver", "cg"),
+            " works out in O(D) memory: pass ",
+            Remedy("inference_for"),
+            ".",
+        ) from None

@@ -45,6 +45,8 @@ class BlockCache:
 
     def slot(self, start: int) -> int | None:
         """Return the slot of the block that begins with this row, if it is one of the subset."""
+        if not self._n_slots:
+            return None
         number = self._blocks.number_at(start)
         slot = number * self._n_slots // len(self._blocks)
         return slot if (number + 1) * self._n_slots // len(self._blocks) > slot else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, closing
+from itertools import accumulate
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -114,13 +115,13 @@ class BlockReader:
             self.rounded.add(self._dataset.y.name)
         if self._piece is None:
             self._piece = new_piece(X.row_nbytes)
-        files, offsets, heights = np.array(parts, np.int64).reshape(-1, 3).T.copy()
+        files, offsets, heights = zip(*parts, strict=True) if parts else ((), (), ())
         rows = FileRows(
             shape=(stop - start, X.shape[1]),
             dtype=X.dtype,
-            files=files,
-            offsets=offsets,
-            bounds=np.concatenate([[0], np.cumsum(heights)]),
+            files=np.array(files, np.int64),
+            offsets=np.array(offsets, np.int64),
+            bounds=np.array([*accumulate(heights, initial=0)], np.int64),
             read=lambda first, last: self._X.read(start + first, start + last),
             piece=self._piece,
         )

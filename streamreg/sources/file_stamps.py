@@ -22,9 +22,9 @@ _MOST_FILES = 1 << 24
 # held while a stamp is compared and set, because threads read the same files
 _STAMPING = threading.RLock()
 # flag of a stamp: rows of the file were used
-_USED = np.uint32(0x80000000)
+_USED = 0x80000000
 # the stamp of a file that is absent, where absent chunks are allowed
-_ABSENT = np.uint32(0xFFFFFFFF)
+_ABSENT = 0xFFFFFFFF
 
 
 class FileStamps:
@@ -65,27 +65,38 @@ class FileStamps:
 
     def agree(self, file_at: tuple[int, ...], status: os.stat_result | None) -> bool:
         """Whether a file is as it was when first opened; ``status`` is ``None`` if it is absent."""
-        known, stamp = self._stamp(file_at), _ABSENT
+        number, stamp = self._number(file_at), _ABSENT
+        if number >= _MOST_FILES:
+            return True
         if status is not None:
             # without the inode number, which some network file systems change
             checksum = zlib.crc32(f"{status.st_size} {status.st_mtime_ns}".encode())
-            stamp = np.uint32(checksum % (int(_USED) - 1) or 1)
+            stamp = checksum % (_USED - 1) or 1
+        values = self.values
         with _STAMPING:
-            known[known == 0] = stamp
-            return bool((known | _USED == stamp | _USED).all())
+            known = int(values[number])
+            if not known:
+                values[number] = stamp
+            return not known or known | _USED == stamp | _USED
 
     def use(self, file_at: tuple[int, ...]) -> None:
         """Record that rows of a file were used: from now on the file must not change."""
-        with _STAMPING:
-            self._stamp(file_at)[...] |= _USED
+        number = self._number(file_at)
+        if number < _MOST_FILES:
+            values = self.values
+            with _STAMPING:
+                values[number] |= _USED
 
     def forget_unused(self, file_at: tuple[int, ...]) -> bool:
         """Forget the stamp of a file; return false, without effect, if rows of it were used."""
-        known = self._stamp(file_at)
+        number = self._number(file_at)
+        if number >= _MOST_FILES:
+            return True
+        values = self.values
         with _STAMPING:
-            is_used = bool((known >= _USED).any())
+            is_used = bool(values[number] >= _USED)
             if not is_used:
-                known[...] = 0
+                values[number] = 0
         return not is_used
 
     def seen(self) -> dict[int, int]:
@@ -107,10 +118,12 @@ class FileStamps:
     def _place(self, number: Any) -> tuple[int, ...]:  # noqa: ANN401  (an integer of NumPy)
         return tuple(int(at) for at in np.unravel_index(number, self._shape))
 
-    def _stamp(self, file_at: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.uint32]]:
-        """Return the stamp of a file as a view, of length 1, or 0 if the file is not watched."""
-        number = int(np.ravel_multi_index(file_at, self._shape))
-        return self.values[number : number + 1]
+    def _number(self, file_at: tuple[int, ...]) -> int:
+        """Return the number of a file, in C order of the grid."""
+        number = 0
+        for at, length in zip(file_at, self._shape, strict=True):
+            number = number * length + at
+        return number
 
 
 def changed(what: str) -> DataCorruptionError:

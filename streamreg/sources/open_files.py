@@ -36,6 +36,8 @@ class Allowance:
     def resize(self, n_files: int) -> bool:
         """Allow this number of files instead of the last; return false if the limit is reached."""
         global _n_kept  # noqa: PLW0603  (the limit is the process's)
+        if n_files == self._n_files:
+            return True
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         with _lock:
             added = n_files - self._n_files

@@ -6,6 +6,7 @@ import os
 import stat
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,8 +21,6 @@ from streamreg.sources.zarr.codecs import ChunkCodec, DamagedChunkError
 from streamreg.sources.zarr.layout import locate
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from streamreg.blocks import Array
     from streamreg.sources.file_stamps import FileStamps
     from streamreg.sources.zarr.metadata import ArrayMetadata
@@ -42,7 +41,11 @@ class ChunkFiles:
 
     def path(self, file_at: Place) -> Path:
         """Return the path of a chunk or shard, given its place in the grid of files."""
-        return self.metadata.folder / self.stored.key(file_at)
+        return Path(self.text(file_at))
+
+    def text(self, file_at: Place) -> str:
+        """Return the path as text: a :class:`Path` takes five times as long to make."""
+        return os.path.join(self.metadata.folder, self.stored.key(file_at))  # noqa: PTH118
 
     @property
     def max_encoded_nbytes(self) -> int:
@@ -81,7 +84,7 @@ class LocalReader(ChunkReader):
         spans = source.grid.spans(start, stop)
         chunks = [source.side_by_side(chunk_row)[0] for chunk_row, _, _ in spans]
         files = {source.split(chunk)[0] for chunk in chunks}
-        self._close_all_but(files)
+        self._keep_open(files)
         if not self._allowance.resize(len(files)):
             self.close()
             return None
@@ -127,6 +130,12 @@ class LocalReader(ChunkReader):
         self._close_all_but(set())
         self._allowance.resize(0)
 
+    def _keep_open(self, files: set[Place]) -> None:
+        """Close all other files; look at the metadata before any of these is opened."""
+        self._close_all_but(files)
+        if len(self._open) < len(files):
+            self._files.metadata.require_unchanged()
+
     def _close_all_but(self, files: set[Place]) -> None:
         for file_at in self._open.keys() - files:
             os.close(self._open.pop(file_at))
@@ -144,8 +153,9 @@ class LocalReader(ChunkReader):
     def _read_chunk(self, chunk: Place, out: Array, first: int) -> None:
         """Fill ``out``, which is contiguous and as wide as the chunk, as :meth:`_fill` does."""
         # files of the last ``parts`` stay open: kernels read them after one row is read here
-        if self._source.split(chunk)[0] not in self._open:
-            self._close_all_but(set())
+        file_at = self._source.split(chunk)[0]
+        if file_at not in self._open:
+            self._keep_open({file_at})
         span = self._locate(chunk)
         if span is None:
             out[...] = self._source.array.fill_value or 0
@@ -168,7 +178,7 @@ class LocalReader(ChunkReader):
                 self._files.codec.decode(encoded, out)
             except DamagedChunkError as damage:
                 raise self._error(chunk, f"is damaged: {damage}") from damage
-        self._files.stamps.use(self._source.split(chunk)[0])
+        self._files.stamps.use(file_at)
 
     def _require_size(self, chunk: Place, nbytes: int) -> None:
         expected = self._source.chunk_nbytes
@@ -199,13 +209,10 @@ class LocalReader(ChunkReader):
 
     def _open_file(self, chunk: Place, file_at: Place) -> tuple[int, int, int] | None:
         """Open the file that holds a chunk; return the descriptor, 0 and the size of the file."""
-        stamps = self._files.stamps
-        if file_at not in self._open:
-            self._files.metadata.require_unchanged()
+        stamps, file = self._files.stamps, self._open.get(file_at)
         try:
-            if file_at not in self._open:
-                self._open[file_at] = retried(os.open, self._files.path(file_at), _FLAGS)
-            file = self._open[file_at]
+            if file is None:
+                file = self._open[file_at] = retried(os.open, self._files.text(file_at), _FLAGS)
             status = os.fstat(file)
         except FileNotFoundError:
             if self._files.path(file_at).is_symlink():

@@ -100,6 +100,8 @@ class StoredArray(RowSource):
 
     def split(self, chunk: Place) -> tuple[Place, Place]:
         """Return the place of the file that holds a chunk, and the chunk's place in that file."""
+        if not self.is_sharded:
+            return chunk, (0,) * len(chunk)
         pairs = [divmod(at, n) for at, n in zip(chunk, self.shard_shape, strict=True)]
         return tuple(outer for outer, _ in pairs), tuple(inner for _, inner in pairs)
 

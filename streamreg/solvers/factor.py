@@ -14,7 +14,7 @@ from streamreg.solvers.base import EPS
 
 if TYPE_CHECKING:
     from streamreg.blocks import Float64
-    from streamreg.solvers.base import Numbers
+    from streamreg.solvers.base import Mask, Numbers
 
 _POWER_ITERATIONS = 8
 # Columns that depend on others are corrected one by one if they are few, and D is small, because a
@@ -56,12 +56,12 @@ class Factor:
         Columns of zeros are left out. ``units`` is u, (D,).
         """
         diagonal = gram.diagonal()
-        d, active = len(gram), int(np.count_nonzero(diagonal))
+        d, varies = len(gram), diagonal != 0
         # a smaller pivot is rounding
         tolerance = 32 * max(d, 16) * EPS * float(np.max(diagonal))
         matrix, numbers, found, _ = lapack.dpstrf(gram, tol=tolerance, lower=1, overwrite_a=1)
-        rank = int(found) if active else 0
-        return cls._of_triangle(matrix, numbers.astype(np.intp) - 1, rank, active, units)
+        rank = int(found) if varies.any() else 0
+        return cls._of_triangle(matrix, numbers.astype(np.intp) - 1, rank, varies, units)
 
     @classmethod
     def of_root(cls, root: Float64, right: Float64, units: Float64) -> tuple[Factor, Float64]:
@@ -69,7 +69,7 @@ class Factor:
 
         Returns the solution of min ‖Rv - right‖ too, (D, K): without forming RᵀR.
         """
-        d, active = len(root), int(np.count_nonzero(root.any(axis=0)))
+        d, varies = len(root), root.any(axis=0)
         work = 2 * d + (d + 1) * _MOST_COLUMNS
         matrix, numbers, reflectors, _, _ = lapack.dgeqp3(root, lwork=work, overwrite_a=1)
         rotated, _, _ = lapack.dormqr(
@@ -84,23 +84,27 @@ class Factor:
         # a smaller pivot is rounding
         rank = int(np.count_nonzero(sizes > 4 * max(d, 16) * EPS * sizes.max(initial=0.0)))
         transpose(matrix)
-        factor = cls._of_triangle(matrix, numbers.astype(np.intp) - 1, rank, active, units)
+        factor = cls._of_triangle(matrix, numbers.astype(np.intp) - 1, rank, varies, units)
         return factor, factor.solve_root(rotated)
 
     @classmethod
     def _of_triangle(
-        cls, matrix: Float64, pivots: Numbers, rank: int, active: int, units: Float64
+        cls, matrix: Float64, pivots: Numbers, rank: int, varies: Mask, units: Float64
     ) -> Factor:
         units = units[pivots, None]
         inverse, null, reflectors = np.zeros(len(pivots)), None, None
         dependences = None
         inverse[pivots[:rank]] = _inverse_diagonal(matrix, rank)
         norm, condition = _norm_and_condition(matrix, rank, inverse[pivots[:rank]])
-        if rank < active:
-            signs = np.random.default_rng(0).choice([-1.0, 1.0], active - rank)
-            null = _null_vectors(matrix, pivots, rank, signs[:, None])
-            if active - rank <= most_dependences(len(pivots)):
-                dependences = _null_vectors(matrix, pivots, rank, np.eye(active - rank))
+        # LAPACK leaves the columns after the first r in any order, columns of zeros among them
+        dependent = np.flatnonzero(varies[pivots[rank:]])
+        if len(dependent):
+            values = np.zeros((len(pivots) - rank, 1))
+            values[dependent, 0] = np.random.default_rng(0).choice([-1.0, 1.0], len(dependent))
+            null = _null_vectors(matrix, pivots, rank, values)
+            if len(dependent) <= most_dependences(len(pivots)):
+                values = np.eye(len(values))[:, dependent]
+                dependences = _null_vectors(matrix, pivots, rank, values)
             trapezoid = matrix[:, :rank]
             for j in range(rank):
                 trapezoid[:j, j] = 0.0
@@ -179,12 +183,11 @@ def _norm_and_condition(lower: Float64, rank: int, inverse: Float64) -> tuple[fl
 
 
 def _null_vectors(lower: Float64, pivots: Numbers, rank: int, values: Float64) -> Float64:
-    """Return Z (D, m) with PᵀLLᵀPZ = 0 and these values (n, m) at n dependent columns."""
-    active = rank + len(values)
+    """Return Z (D, m) with PᵀLLᵀPZ = 0 and these values (D - r, m) after the first r pivots."""
     z = np.zeros((len(pivots), values.shape[1]), order="F")
-    z[rank:active] = values
+    z[rank:] = values
     # not -lower.T @ z, which copies
-    z[:rank] = -(lower[rank:active, :rank].T @ z[rank:active])
+    z[:rank] = -(lower[rank:, :rank].T @ values)
     blas.solve_triangle(lower, z, size=rank, lower=True, transposed=True)
     out = np.empty_like(z)
     out[pivots] = z

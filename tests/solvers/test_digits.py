@@ -333,6 +333,31 @@ def test_dependences_are_confirmed_by_a_pass(solver):
         assert solution.digits[known].min() > 14
 
 
+@pytest.mark.parametrize("constant", range(7))
+def test_a_constant_column_does_not_stand_for_a_dependence(constant):
+    # pivoted factors leave the last columns in any order
+    X, y = table(n=300, seed=3)
+    X[:, 3] = X[:, 1] + 1e-8 * X[:, 3]
+    # the difference, which XᵀX does not keep, explains most of y
+    y = y + 1e9 * (X[:, 3] - X[:, 1])
+    X = np.insert(X, constant, 7.0, axis=1)
+    solution, _ = solve(ClosedForm(), X, y)
+    assert solution.status is Status.COARSE_GRAM
+    assert 1e7 < solution.condition < 1e10
+    expected, _ = solve(QR(), X, y)
+    assert solution.loss_history[-1] < (1 + 1e-6) * expected.loss_history[-1]
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("constant", [0, 3, 8])
+def test_columns_of_a_dependence_have_no_digits_beside_a_constant_column(solver, constant):
+    X, y = table()
+    X = np.insert(np.column_stack([X, X[:, 1], X[:, 4]]), constant, 7.3, axis=1)
+    solution, _ = solve(solver, X, y)
+    assert solution.status is Status.LEAST_NORM
+    assert np.isnan(solution.digits).sum() == 5
+
+
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_constant_columns_have_no_digits(solver):
     X, y = table()

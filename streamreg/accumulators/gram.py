@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from streamreg.kernels.base import Kernels
 
 
-# Size of the outer product in ``merge``, which no plan counts. Measured: equally fast from
+# Size of an outer product in ``merge``, which no plan counts. Measured: equally fast from
 # 256 KiB to 4 MiB, D = 1,000 to 5,000.
 _MERGED_NBYTES = MIB
 
@@ -124,7 +124,13 @@ class Gram(PanelAccumulator[GramState, GramResult], SecondMoments[GramState]):
                 columns = a.gram[first:, first : first + width]
                 moved_by = weights[first : first + width]
                 np.add(columns, np.outer(moved_by, delta[first:]).T, out=columns)
-            np.add(a.cross, ratio * np.outer(delta, y_delta), out=a.cross)
+            # some rows at a time, because a whole outer product would be a second (D, K) array
+            height = max(1, _MERGED_NBYTES // (8 * max(1, self.n_targets)))
+            for first in range(0, self.n_features, height):
+                rows = a.cross[first : first + height]
+                moved_by = np.outer(delta[first : first + height], y_delta)
+                np.multiply(moved_by, ratio, out=moved_by)
+                np.add(rows, moved_by, out=rows)
             np.add(a.y_m2, ratio * y_delta * y_delta, out=a.y_m2)
         np.maximum(a.varies, np.maximum(b.varies, b.origin != a.origin), out=a.varies)
         np.maximum(a.y_varies, np.maximum(b.y_varies, b.y_origin != a.y_origin), out=a.y_varies)
@@ -186,7 +192,7 @@ class Gram(PanelAccumulator[GramState, GramResult], SecondMoments[GramState]):
         x, y = state.origin + state.mean, state.y_origin + state.y_mean
         for j in range(len(x)):
             state.gram[j:, j] += (state.s * x[j]) * x[j:]
-        state.cross[...] += np.outer(state.s * x, y)
+            state.cross[j] += (state.s * x[j]) * y
         state.y_m2[...] += state.s * y * y
         np.maximum(state.varies, state.origin != 0, out=state.varies)
         np.maximum(state.y_varies, state.y_origin != 0, out=state.y_varies)

@@ -63,3 +63,23 @@ def test_an_update_takes_no_more_than_the_scratch_memory(make, k, weighted, leve
     finally:
         tracemalloc.stop()
     assert peak <= accumulator.scratch_nbytes + OBJECTS_NBYTES
+
+
+def test_a_merge_of_many_targets_allocates_no_second_cross_product_array():
+    rng = np.random.default_rng(0)
+    n, d, k = 40, 65, 20_000
+    X, y = rng.standard_normal((n, d)), rng.standard_normal((n, k))
+    gram, halves = Gram(d, k), []
+    for rows in (slice(0, 15), slice(15, n)):
+        block = Block(X[rows], y[rows], None, rows.start)
+        halves.append(gram.update(gram.zero(), block, load_kernels("numpy").for_block(block)))
+    tracemalloc.start()
+    try:
+        merged = gram.merge(*halves)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # one panel of 1 MiB and some arrays (K,); the array itself has 9.9 MiB
+    assert peak < merged.cross.nbytes / 4
+    expected = (X - X.mean(axis=0)).T @ (y - y.mean(axis=0))
+    np.testing.assert_allclose(merged.cross, expected, rtol=0, atol=1e-12 * n)

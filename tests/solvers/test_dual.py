@@ -15,6 +15,7 @@ from streamreg import InputError, LinearRegression, MemoryLimitError
 from streamreg.accumulators.row_sums import RowSums
 from streamreg.errors import DataWarning
 from streamreg.solvers.base import Status
+from streamreg.solvers.dual import Dual
 
 N, D = 60, 200
 # sums of some hundreds of terms, of rows whose condition number is at most 10
@@ -242,6 +243,35 @@ def test_threads_and_memory_change_no_bit(stored):
         n_panels.add(model.plan_.candidates["dual"].n_panels)
     assert len(set(found)) == 1
     assert len(n_panels) > 1
+    assert_close(model.coef_, Ridge(0.1 * 600).fit(X.astype(float), y).coef_)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "compressors"),
+    [((70, 4000), None), ((600, 500), None), ((200, 500), "auto")],
+    ids=["rows", "columns", "compressed columns"],
+)
+def test_x_is_read_as_often_as_planned_in_any_chunks(tmp_path, monkeypatch, chunks, compressors):
+    X, y = wide(600, 4000)
+    X = X.astype("f4")
+    store = zarr.create_group(tmp_path / "data.zarr")
+    store.create_array("X", data=X, chunks=chunks, compressors=compressors)
+    store.create_array("y", data=y)
+    path, solve, passes = str(tmp_path / "data.zarr"), Dual.solve, []
+
+    def counted(self, problem, reduce, report, iterates):
+        def count(accumulator):
+            passes.append(accumulator)
+            return reduce(accumulator)
+
+        return solve(self, problem, count, report, iterates)
+
+    monkeypatch.setattr(Dual, "solve", counted)
+    least = streamreg.plan(path, memory_limit=1).candidates["dual"].needed_nbytes
+    model = fit(path, None, l2=0.1, memory_limit=least)
+    planned = model.plan_.candidates["dual"]
+    assert planned.n_panels > 1
+    assert len(passes) == planned.passes
     assert_close(model.coef_, Ridge(0.1 * 600).fit(X.astype(float), y).coef_)
 
 

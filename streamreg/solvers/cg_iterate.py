@@ -100,6 +100,12 @@ class Iterate(NamedTuple):
         return np.asarray(np.where(np.isfinite(self.goal[:-1]), left, 0.0))
 
     @property
+    def rounding_of_weights(self) -> Float64:
+        """Weights below which no prediction changes by more than y's last digit, (K,)."""
+        norm = np.sqrt(self.largest) if self.largest > 0 else np.inf
+        return np.asarray(EPS * np.sqrt(2 * self.start_loss) / norm)
+
+    @property
     def relative_norm(self) -> float:
         """‖∇f‖ relative to the start, the largest of all targets."""
         start = np.where(self.start_norm > 0, self.start_norm, 1.0)

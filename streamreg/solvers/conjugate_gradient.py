@@ -424,7 +424,8 @@ def _multiplied(coordinates: Coordinates, before: Iterate) -> Iterate:
 def _relative_step(coordinates: Coordinates, iterate: Iterate, moves: Float64) -> Float64:
     """Return the largest move of a weight, relative to the weight, of moves (D, K)."""
     sizes = np.abs(iterate.w[0] * _finite_scale(coordinates)[:, None] + moves)
-    least = np.maximum(sizes, _LEAST_WEIGHT * np.max(sizes, axis=0))
+    least = np.maximum(_LEAST_WEIGHT * np.max(sizes, axis=0), iterate.rounding_of_weights)
+    least = np.maximum(sizes, least)
     return np.asarray(np.max(np.abs(moves) / np.where(least > 0, least, 1.0), axis=0))
 
 
@@ -434,10 +435,13 @@ def _finite_scale(coordinates: Coordinates) -> Float64:
 
 def _with_right_hand_side(iterate: Iterate, image: Float64) -> Iterate:
     """Begin the check, from weights of 0: ∇f is minus the image of its error."""
-    gradient, goal = iterate.gradient.copy(), iterate.goal.copy()
+    gradient, goal, known = iterate.gradient.copy(), iterate.goal.copy(), iterate.error
     gradient[:, -1] = -image
     goal[-1] = _LEAST_TOL * np.linalg.norm(image)
-    return iterate._replace(gradient=gradient, goal=goal)
+    if image.any():
+        # columns of zeros, which only standardised coordinates know before, have no weight to find
+        known = np.where(image[:, None] != 0, known, 0.0)
+    return iterate._replace(gradient=gradient, goal=goal, error=known)
 
 
 def _moved(coordinates: Coordinates, before: Iterate, moves: Float64, gradient: Float64) -> Iterate:
@@ -468,6 +472,7 @@ def _corrected(coordinates: Coordinates, before: Iterate) -> tuple[Iterate, floa
         gradient[:, at] += total(group.images, steps)
     scale = _finite_scale(coordinates)[:, None]
     weights = np.max(np.abs(before.w[0] * scale), axis=0)
+    weights = np.maximum(weights, before.rounding_of_weights)
     largest = np.max(np.abs(moves[:-1]), axis=0)
     change = np.max(np.where(weights > 0, largest[:-1] / np.where(weights > 0, weights, 1), 0))
     return _moved(coordinates, before, moves, gradient), float(change), float(largest[-1])

@@ -136,6 +136,32 @@ def test_columns_of_small_values_are_not_called_dependent_in_their_own_units():
     assert solution.status is Status.TOO_DEPENDENT
 
 
+@pytest.mark.parametrize("l2", [0.0, 0.1])
+def test_cg_converges_with_a_column_of_zeros_in_its_own_units(l2):
+    X, y = table()
+    X[:, 2] = 0
+    solution, _ = solve(ConjugateGradient(standardize=False), X, y, l2=l2)
+    assert solution.status is Status.SMALL_GRADIENT
+    assert not solution.warnings
+    exact = exact_fit(np.delete(X, 2, axis=1), y, l2=Fraction(l2))
+    assert right_digits(np.delete(solution.coefficients[:, 0], 2), exact[:5]).min() > 12
+    assert abs(solution.coefficients[2]) < 1e-30
+
+
+@pytest.mark.parametrize("value", [3.0, -1e8, 1e-9])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_cg_converges_with_a_constant_target_in_its_own_units(value, weighted):
+    X, y = table(n=20, d=8)
+    weight = np.random.default_rng(0).uniform(0.1, 5, len(y)) if weighted else None
+    for Y in (np.full((len(y), 1), value), np.column_stack([np.full(len(y), value), y])):
+        solution, _ = solve(ConjugateGradient(standardize=False), X, Y, weight)
+        # weights are rounding, whose relative changes tell nothing
+        assert solution.status.converged
+        assert not solution.warnings
+        assert abs(solution.coefficients[:, 0]).max() < 1e-15 * abs(value)
+        assert solution.intercept[0] == pytest.approx(value, rel=1e-14)
+
+
 def test_a_dependence_is_named_without_the_groups_that_were_named_before():
     X, y = table()
     X = np.column_stack([X, X[:, 4], X[:, 0] + X[:, 1]])

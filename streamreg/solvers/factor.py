@@ -69,7 +69,7 @@ class Factor:
 
         Returns the solution of min ‖Rv - right‖ too, (D, K): without forming RᵀR.
         """
-        d, varies = len(root), root.any(axis=0)
+        d, varies = len(root), np.asarray(root.any(axis=0))
         work = 2 * d + (d + 1) * _MOST_COLUMNS
         matrix, numbers, reflectors, _, _ = lapack.dgeqp3(root, lwork=work, overwrite_a=1)
         rotated, _, _ = lapack.dormqr(

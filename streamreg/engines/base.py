@@ -109,14 +109,18 @@ class Pass(NamedTuple):
         """Return the segments that are not yet reduced; may raise :class:`CheckpointError`."""
         return segments_after(self.segments, self.start.n_blocks)
 
+    def merge(self, merged: PartialResult, later: PartialResult) -> PartialResult:
+        """Return the partial result of these blocks and the next ones; writes to ``merged``."""
+        # sums may overflow: the caller checks them
+        with np.errstate(all="ignore"):
+            state = self.accumulator.merge(merged.state, later.state)
+        return merged.followed_by(later, state)
+
     def merge_in_order(self, partials: Iterable[PartialResult]) -> PartialResult:
         """Return the partial result of all blocks, given those of the rest of the segments."""
         merged = self.start
         for partial in partials:
-            # sums may overflow: the caller checks them
-            with np.errstate(all="ignore"):
-                state = self.accumulator.merge(merged.state, partial.state)
-            merged = merged.followed_by(partial, state)
+            merged = self.merge(merged, partial)
             # released before waiting for the next one, because the plan counts only one
             del partial
             if self.on_partial is not None:

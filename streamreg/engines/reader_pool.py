@@ -6,8 +6,10 @@ import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
+from operator import itemgetter
 from typing import TYPE_CHECKING, Self, TypeVar
 
+from streamreg.engines.merging import Merging
 from streamreg.sources.block_reader import BlockReader
 
 if TYPE_CHECKING:
@@ -99,6 +101,32 @@ class ReaderPool:
             raise self._first_error(running) from None
         finally:
             self._stop_all(running)
+
+    def merge(
+        self,
+        run: Callable[[Item], Made],
+        items: Iterable[Item],
+        merge: Callable[[Made, Made], Made],
+        start: Made,
+    ) -> Made:
+        """Merge ``run(item)`` into ``start`` in order, as :meth:`in_order` does, on the threads."""
+        merging = Merging(run, items, merge, start, self.n_threads + 1)
+        if self.n_threads == 1:
+            merging.work()
+            return merging.result
+        running = [
+            self._threads.submit(self._stop_others_on_failure, lambda _: merging.work(), None)
+            for _ in range(self.n_threads)
+        ]
+        try:
+            wait(running)
+        finally:
+            self._stop_all(running)
+        errors = [error for error in merging.errors if not isinstance(error[1], _StoppedError)]
+        if errors:
+            # of several, the error of the first item
+            raise min(errors, key=itemgetter(0))[1]
+        return merging.result
 
     def share(self, task: Callable[[int], None], count: int, prepare: Callable[[], None]) -> None:
         """Run ``task(0) … task(count - 1)`` on the threads, and ``prepare()`` beside them."""

@@ -69,6 +69,8 @@ class ThreadsEngine(Engine):
             nothing = PartialResult(work.accumulator.zero())
             return self._reduce(work.accumulator, nothing, segment, self._kernels)
 
+        if work.on_partial is None:
+            return self._pool.merge(run, work.rest(), work.merge, work.start)
         with closing(self._pool.in_order(run, work.rest())) as partials:
             return work.merge_in_order(partials)
 

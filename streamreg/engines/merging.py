@@ -15,9 +15,9 @@ Made = TypeVar("Made")
 class Merging(Generic[Item, Made]):
     """Merges ``run(item)`` of some items, in their order, into ``result``.
 
-    Each thread calls :meth:`work`. A thread whose result is the next one merges it; if one thread
-    merged for all, it would have to be woken for each item, which cost a tenth of an epoch of
-    16 MiB an item (measured on a virtual machine). At most ``most`` items are in progress.
+    Each thread calls :meth:`work`. A thread whose result is the next one merges it: to wake another
+    for each item took a tenth of an epoch, with items of 16 MiB (measured on a virtual machine). At
+    most ``most`` items are in progress.
     """
 
     def __init__(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+import time
 import tracemalloc
 
 import numpy as np
@@ -48,24 +50,25 @@ def test_segments_are_merged_in_order_and_few_states_are_alive(n_threads):
 
 @pytest.mark.parametrize("n_threads", [1, 2, 3])
 def test_a_slow_merge_holds_the_threads_back(n_threads):
-    n_segments = 16
+    n_segments, expected = 16, 2 if n_threads == 1 else n_threads + 2
     accumulator, merge = Sum(), Sum.merge
+    merged = itertools.count(1)
 
     def slow(a, b):
-        if n_threads > 1:
-            # merge as late as possible: after the threads finished all tasks that were submitted
-            idle = threading.Barrier(n_threads)
-            for waiting in [
-                engine._pool._threads.submit(idle.wait, PATIENCE) for _ in range(n_threads)
-            ]:
-                waiting.result()
+        # merge as late as possible: after the other threads made all states that they may
+        wanted = min(expected, n_segments + 2 - next(merged))
+        deadline = time.monotonic() + PATIENCE
+        while accumulator.alive < wanted and time.monotonic() < deadline:
+            time.sleep(0.001)
+        # long enough for one state more
+        time.sleep(0.005)
         return merge(accumulator, a, b)
 
     accumulator.merge = slow
     with ThreadsEngine(only(Rows(n_segments=n_segments)), n_threads) as engine:
         engine.reduce(accumulator)
     # states: the merged one, and those in progress or to be merged, one more than threads
-    assert accumulator.most_alive == (2 if n_threads == 1 else n_threads + 2) < n_segments
+    assert accumulator.most_alive == expected < n_segments
 
 
 @pytest.mark.parametrize("n_threads", [1, 3])

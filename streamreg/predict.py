@@ -138,7 +138,7 @@ def predict_to(
             progress,
         )
     path = require_writable(out, overwrite=overwrite, inputs=inputs)
-    if path.suffix.lower() in {".npy", ".npz", ".json", ".h5"}:
+    if path.suffix.lower() not in {"", ".zarr"}:
         raise InputError(
             f"predictions are written as a Zarr array, or as a table: name it '{path.stem}.zarr', "
             f"'{path.stem}.parquet' or '{path.stem}.csv', not {path.name!r}"

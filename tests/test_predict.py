@@ -133,7 +133,7 @@ def test_names_in_another_order_are_refused(tmp_path):
     assert predict(some_model(2), dataset, FitConfig()).shape == (10, 2)
 
 
-@pytest.mark.parametrize("name", ["p.npy", "p.npz", "p.json", "p.h5"])
+@pytest.mark.parametrize("name", ["p.npy", "p.npz", "p.json", "p.h5", "p.txt", "p.tsv"])
 def test_predictions_are_not_written_under_the_name_of_another_format(tmp_path, name):
     with pytest.raises(InputError, match=rf"as a table: name it 'p\.zarr', .*, not '{name}'"):
         predict_to(some_model(), only_x(rows()), tmp_path / name, FitConfig())

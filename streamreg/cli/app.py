@@ -99,33 +99,41 @@ def main(arguments: list[str] | None = None) -> None:
     except (Exception, _SignalError) as error:  # noqa: BLE001  (defects get a sentence too)
         if debug:
             traceback.print_exc()
-        code = _explain(error)
+        code, message = _explain(error)
+        if "--json" in given:
+            show.write_error(error, message, code)
     sys.exit(code)
 
 
-def _explain(error: BaseException) -> int:
-    """Show an error in a sentence, and return the exit code."""
-    notes = [show.text_of(note) for note in getattr(error, "__notes__", [])]
-    if isinstance(error, _SignalError):
-        (number,) = error.args
-        show.say(show.sentences(_SIGNALS[number], *(notes or ["Nothing was left half written"])))
-        return 128 + int(number)  # as shells do
-    if isinstance(error, StreamregError):
-        show.say(f"{type(error).__name__}: {show.text_of(error)}")
-        return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), _BAD_INPUT)
-    if isinstance(error, OSError):
-        where = f" {error.filename!r}" if error.filename else ""
-        show.say(show.sentences(f"the system refused{where}: {error.strerror or error}", *notes))
-        return _BAD_INPUT
+def _explain(error: BaseException) -> tuple[int, str]:
+    """Show an error in a sentence; return the exit code and the sentence."""
     show_usage = getattr(error, "show", None)
     if show_usage is not None:  # an error of usage, which typer shows
         show_usage()
-        return int(getattr(error, "exit_code", _BAD_INPUT))
-    show.say(
+        return int(getattr(error, "exit_code", _BAD_INPUT)), str(error)
+    code, message = _sentence(error)
+    show.say(message)
+    return code, message
+
+
+def _sentence(error: BaseException) -> tuple[int, str]:
+    """Return the exit code of an error, and what it says."""
+    notes = [show.text_of(note) for note in getattr(error, "__notes__", [])]
+    if isinstance(error, _SignalError):
+        (number,) = error.args
+        said = show.sentences(_SIGNALS[number], *(notes or ["Nothing was left half written"]))
+        return 128 + int(number), said  # as shells do
+    if isinstance(error, StreamregError):
+        code = next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), _BAD_INPUT)
+        return code, f"{type(error).__name__}: {show.text_of(error)}"
+    if isinstance(error, OSError):
+        where = f" {error.filename!r}" if error.filename else ""
+        said = show.sentences(f"the system refused{where}: {error.strerror or error}", *notes)
+        return _BAD_INPUT, said
+    return _DEFECT, (
         f"{type(error).__name__}: {error}. This is a defect of streamreg: report "
         "it with what the same command prints with --debug"
     )
-    return _DEFECT
 
 
 def _stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001

@@ -26,6 +26,10 @@ _CATEGORIES = (
 _NO_NUMBERS = (str, bytes, date, timedelta, np.datetime64, np.timedelta64)
 # objects that are converted at once
 _OBJECTS = 1 << 16
+_TEXTS = (
+    "store integers or floats, or encode columns of a data frame as levels: "
+    "streamreg.read_table(frame, one_hot=COLUMN)"
+)
 _DATES = (
     "drop it, or make numbers of it: for dates, a difference to a date, as days, "
     "(column - first) / numpy.timedelta64(1, 'D')"
@@ -182,7 +186,7 @@ def floats_of_objects(objects: Array, name: str, start: int = 0) -> tuple[Float6
     flat = objects.ravel()
     for at, value in enumerate(flat):
         if isinstance(value, _NO_NUMBERS):
-            what, cure = "text", "store integers or floats"
+            what, cure = "text", _TEXTS
             if not isinstance(value, str | bytes):
                 # NumPy would make numbers of its own dates and durations, in any unit
                 what, cure = "a date or a duration", _DATES

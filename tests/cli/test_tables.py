@@ -120,3 +120,25 @@ def test_options_of_tables_are_refused_for_data_sets_and_in_the_words_of_the_she
     fit = ["fit", "t.csv", "--target", "y", "--missing", "?", *european, "--json"]
     fitted = json.loads(run(*fit, "--nan-policy", "omit", cwd=tmp_path).stdout)
     assert fitted["rows_omitted"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "error"),
+    [
+        (["fit", "absent.csv", "--target", "y"], 2, "InputError"),
+        (["fit", "t.csv", "--target", "y", "--memory-limit", "1 MiB"], 3, "MemoryLimitError"),
+        (["fit", "t.csv", "--nonsense"], 2, "NoSuchOption"),
+    ],
+)
+def test_a_failure_is_one_json_document_too(arguments, code, error, tmp_path):
+    pd.DataFrame({"x": [1.5, 2, 4], "y": [2.0, 3, 5]}).to_csv(tmp_path / "t.csv", index=False)
+    done = run(*arguments, "--json", "--no-progress", cwd=tmp_path, code=code)
+    document = json.loads(done.stdout)
+    assert (document["error"], document["exit_code"]) == (error, code)
+    assert document["message"]
+
+
+def test_a_plan_that_does_not_fit_is_one_json_document(tmp_path):
+    pd.DataFrame({"x": [1.5, 2, 4], "y": [2.0, 3, 5]}).to_csv(tmp_path / "t.csv", index=False)
+    plan = ["plan", "t.csv", "--target", "y", "--memory-limit", "1 MiB", "--json"]
+    assert "candidates" in json.loads(run(*plan, cwd=tmp_path, code=3).stdout)

@@ -98,6 +98,39 @@ def test_a_missing_value_names_its_row_unless_rows_are_left_out(tmp_path):
         streamreg.LinearRegression().fit(table)
 
 
+@pytest.mark.parametrize("write", ["to_csv", "to_parquet"])
+def test_a_missing_level_names_a_column_of_its_feature(write, tmp_path):
+    frame = TRAIN.assign(c=["A", "B", None, "A", "B", "C"], e=["q", None, "r", "q", "q", "r"])
+    getattr(frame, write)(tmp_path / f"t.{write[3:]}", index=False)
+    table = streamreg.read_table(tmp_path / f"t.{write[3:]}", target="y", one_hot=["c", "e"])
+    with pytest.raises(InputError, match=r"NaN in row 1, column 3 \('e=r'\).* 2 such values"):
+        streamreg.LinearRegression().fit(table)
+
+
+@pytest.mark.parametrize(
+    "given", [{"missing": ["-999"]}, {"delimiter": ";"}, {"decimal": ","}, {"encoding": "latin-1"}]
+)
+@pytest.mark.parametrize("how", ["frame", "parquet", "like"])
+def test_a_text_format_is_refused_where_values_have_types(given, how, model, tmp_path):
+    TRAIN.to_parquet(tmp_path / "t.parquet")
+    table = TRAIN if how == "frame" else tmp_path / "t.parquet"
+    columns = {"like": model} if how == "like" else {"target": "y", "one_hot": "c"}
+    with pytest.raises(InputError, match=f"^{next(iter(given))} is of text files"):
+        streamreg.read_table(table, **columns, **given)
+
+
+@pytest.mark.parametrize("write", ["to_csv", "to_parquet"])
+def test_a_target_that_is_text_does_not_hinder_predictions(write, model, tmp_path):
+    path = tmp_path / f"t.{write[3:]}"
+    getattr(TRAIN.assign(y="unknown"), write)(path, index=False)
+    table = streamreg.read_table(path, like=model)
+    assert model.predict(table) == pytest.approx(TRAIN.y)
+    with pytest.raises(InputError, match="name its column with target"):
+        model.score(table)
+    with pytest.raises(InputError, match="not numbers: y"):
+        streamreg.read_table(path, like=model, target="y")
+
+
 def test_names_and_schema_belong_to_the_arrays_of_a_group(model, tmp_path):
     path = str(tmp_path / "train.zarr")
     apart = streamreg.LinearRegression().fit(f"{path}/X", f"{path}/y")

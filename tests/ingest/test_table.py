@@ -180,7 +180,7 @@ def test_missing_values_have_many_spellings(text, tmp_path, out):
         ({"ignore": ["w"]}, "no column 'w'"),
         ({"weight": "w"}, "no column 'w'"),
         ({"target": []}, "target names no column"),
-        ({"target": ["y", "y"]}, "'y' can be only one of"),
+        ({"target": ["y", "y"]}, "target names column 'y' twice"),
         ({"ignore": ["y"]}, "'y' can be only one of"),
         ({"one_hot": ["x"], "weight": "x"}, "'x' can be only one of"),
         ({"ignore": ["x", "arr_delay"]}, "no column left for X"),

@@ -36,7 +36,7 @@ class Piece:
     numbers: Columns
     vectors: dict[int, Float64]  # by the number of the first column: (n, width)
     levels: dict[int, tuple[int, NDArray[np.int32]]]  # the number of columns, and codes (n,)
-    incomplete: NDArray[np.bool_] | None = None  # (n,) rows to be left out
+    missing: dict[int, NDArray[np.bool_]]  # by the number of a column: (n,) rows without a value
 
     def write(self, start: int, rows: Float64) -> None:
         """Write row ``start`` and those after it to ``rows`` (m, D); a missing value is NaN."""
@@ -46,9 +46,8 @@ class Piece:
             rows[:, column : column + values.shape[1]] = values[part]
         for column, (width, codes) in self.levels.items():
             _write_levels(rows[:, column : column + width], codes[part])
-        if self.incomplete is not None:
-            # also for a feature without a column: a row is used if all its values are known
-            rows[self.incomplete[part], 0] = np.nan
+        for column, missing in self.missing.items():
+            rows[missing[part], column] = np.nan
 
 
 class Decoder:
@@ -71,7 +70,7 @@ class Decoder:
         numbers: dict[int, Array] = {}
         wide: dict[int, Float64] = {}
         levels: dict[int, tuple[int, NDArray[np.int32]]] = {}
-        incomplete = None
+        absent: dict[int, NDArray[np.bool_]] = {}
         unknown: dict[str, tuple[NDArray[np.bool_], pa.Array]] = {}
         column = 0
         for feature in self._features:
@@ -79,7 +78,9 @@ class Decoder:
             if feature.levels is not None:
                 codes, missing = self._codes(feature, values)
                 if missing is not None:
-                    incomplete = missing if incomplete is None else incomplete | missing
+                    # a row without a level of a feature that has no column is marked in the first
+                    marked = column if feature.n_columns else 0
+                    absent[marked] = absent[marked] | missing if marked in absent else missing
                 if codes.size and codes.min() < 0:
                     mask = codes < 0 if missing is None else (codes < 0) & ~missing
                     if mask.any():
@@ -92,11 +93,11 @@ class Decoder:
             else:
                 numbers[column] = self._numbers(feature.name, values, start)
             column += feature.n_columns
-        piece = Piece(len(batch), Columns(numbers), wide, levels, incomplete)
+        piece = Piece(len(batch), Columns(numbers), wide, levels, absent)
         if unknown and self._table.unknown_levels == "error":
-            missing = self._missing(piece)
-            left_out = self._require_known(unknown, missing, start)
-            piece = Piece(len(batch), piece.numbers, wide, levels, missing | left_out)
+            incomplete = self._incomplete(piece)
+            left_out = self._require_known(unknown, incomplete, start)
+            absent[0] = incomplete | left_out
         return piece
 
     def _numbers(self, name: str, values: pa.Array, start: int) -> Array:
@@ -126,17 +127,15 @@ class Decoder:
         found = numbers_of_levels(texts, self._levels[feature.name])
         return found.fill_null(-1).to_numpy(zero_copy_only=False), absent
 
-    def _missing(self, piece: Piece) -> NDArray[np.bool_]:
+    def _incomplete(self, piece: Piece) -> NDArray[np.bool_]:
         """Return which rows (n,) lack a value."""
-        missing = np.empty(piece.n_rows, bool)
+        incomplete = np.empty(piece.n_rows, bool)
         for start in range(0, piece.n_rows, _TILE_ROWS):
-            part = missing[start : start + _TILE_ROWS]
+            part = incomplete[start : start + _TILE_ROWS]
             rows = np.empty((len(part), self._n_columns))
             piece.write(start, rows)
             part[...] = np.isnan(rows).any(axis=1)
-            if piece.incomplete is not None:
-                part |= piece.incomplete[start : start + len(part)]
-        return missing
+        return incomplete
 
     def _require_known(
         self,

@@ -77,6 +77,9 @@ def assign(
     for name, uses in (roles | Counter(request.keep)).items():
         if name not in names:
             raise unknown_column(path, names, name, delimiter)
+        for parameter in ("target", "one_hot", "ignore", "keep"):
+            if getattr(request, parameter).count(name) > 1:
+                raise InputError(Parameter(parameter), f" names column {name!r} twice")
         if uses > 1 or (name in request.keep and name in request.ignore):
             listed = [
                 part

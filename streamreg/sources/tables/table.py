@@ -133,11 +133,9 @@ def open_like(
 ) -> Table:
     """Open a table by a schema: its columns, their order and levels are taken from there.
 
-    Without ``needs_y``, a table without the targets is one to predict.
+    Without ``needs_y``, a table whose targets are absent, or no numbers, is one to predict.
     """
-    if text_format.missing is None and schema.missing is not None:
-        text_format = replace(text_format, missing=schema.missing)
-    columns = _open_columns(data, text_format)
+    columns = _open_columns(data, text_format, missing=schema.missing)
     names = columns.names
     if target:
         schema = replace(schema, targets=tuple(target))
@@ -149,18 +147,39 @@ def open_like(
     absent = [each for each in wanted if each not in names]
     if absent:
         raise _absent(columns, absent)
-    request = role.Request(one_hot=schema.one_hot, target=schema.targets, weight=schema.weight)
-    roles = role.Roles(tuple(each.name for each in schema.features))
-    store = _stored(columns, roles, request, _Opening(text_format, folder, on_rows))
-    _require_types(store, roles, request)
-    _require_kinds(store, schema)
+    opening = _Opening(text_format, folder, on_rows)
+    try:
+        store = _by_schema(columns, schema, opening)
+    except InputError:
+        if needs_y or not schema.targets:
+            raise
+        # if a feature is wrong, its error is raised again
+        schema = schema.without_y()
+        store = _by_schema(columns, schema, opening)
     if store.n_rows == 0:
         raise InputError(f"{columns.name} has no rows")
     return Table(store, schema, {}, unknown_levels)
 
 
-def _open_columns(data: object, text_format: TextFormat) -> Columns:
+def _by_schema(columns: Columns, schema: Schema, opening: _Opening) -> Store:
+    """Return the columns that a schema names; an ``InputError`` if they have other types."""
+    request = role.Request(one_hot=schema.one_hot, target=schema.targets, weight=schema.weight)
+    roles = role.Roles(tuple(each.name for each in schema.features))
+    store = _stored(columns, roles, request, opening)
+    _require_types(store, roles, request)
+    _require_kinds(store, schema)
+    return store
+
+
+def _open_columns(
+    data: object, text_format: TextFormat, *, missing: tuple[str, ...] | None = None
+) -> Columns:
+    """Open the columns of a table; ``missing`` are a schema's marks, if ``text_format`` has none.
+
+    A format is an ``InputError`` where the table is no text file, because it would have no effect.
+    """
     if is_frame(data):
+        text_format.refuse("a data frame")
         return FrameStore(data)
     if not is_path(data):
         kind = type(data)
@@ -171,7 +190,10 @@ def _open_columns(data: object, text_format: TextFormat) -> Columns:
         )
     files = find_files(os.fspath(data))
     if files.kind == "text":
+        if text_format.missing is None:
+            text_format = replace(text_format, missing=missing)
         return TextFiles.open(files, text_format)
+    text_format.refuse(files.name)
     return ParquetStore(files) if files.kind == "parquet" else ArrowStore(files)
 
 

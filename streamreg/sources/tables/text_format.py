@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal
 
 from streamreg.errors import InputError, Parameter
@@ -67,6 +67,15 @@ class TextFormat:
             missing = (missing,)
         marks = None if missing is None else tuple(mark.strip() for mark in missing)
         return cls(delimiter, "," if decimal == "," else ".", encoding, marks)
+
+    def refuse(self, table: str) -> None:
+        """Raise ``InputError`` if a format is given for a table whose values have types."""
+        for each in fields(self):
+            if getattr(self, each.name) != each.default:
+                why = "store a missing value as null" if each.name == "missing" else "leave it out"
+                raise InputError(
+                    Parameter(each.name), f" is of text files, such as .csv; {table} is none: {why}"
+                )
 
     def null_values(self) -> list[str]:
         """Return the texts that pyarrow shall read as null; a mark -999 is also -999.0."""

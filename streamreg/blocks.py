@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from streamreg.errors import DataCorruptionError
+from streamreg.formatting import count, rows_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,6 +117,100 @@ class FileRows:
         )
 
 
+@dataclass(frozen=True)
+class SparseRows:
+    """Rows of X of which only some values are stored: compressed sparse rows (CSR).
+
+    Row i has the values ``bounds[i]`` to ``bounds[i + 1]``, in any order; those of one column add
+    up. A slice is dense, float64, for kernels that have no loop for sparse rows.
+
+    Raises
+    ------
+    DataCorruptionError
+        From slices and ``require_columns``: the column of a value is not one of the D.
+    """
+
+    n_columns: int  # D
+    values: Array  # (m,) float32 or float64
+    indices: Array  # (m,) the column of each value, of 32 or 64 bits
+    bounds: Int64  # (n + 1,) from 0 to m
+    name: str  # what messages call X
+    start: int  # the number of the first row
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Return (n, D)."""
+        return len(self.bounds) - 1, self.n_columns
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Return the dtype of slices."""
+        return np.dtype(np.float64)
+
+    def __len__(self) -> int:
+        return len(self.bounds) - 1
+
+    def __getitem__(self, rows: slice) -> Float64:
+        first, stop, _ = rows.indices(len(self))
+        part = self.part(first, stop)
+        part.require_columns()
+        dense = np.zeros(part.shape)
+        numbers = np.repeat(np.arange(len(part)), np.diff(part.bounds))
+        np.add.at(dense, (numbers, part.indices.astype(np.int64)), part.values)
+        return dense
+
+    def part(self, first: int, stop: int) -> SparseRows:
+        """Return some of the rows, as views of their values."""
+        bounds = self.bounds[first : stop + 1]
+        span = slice(int(bounds[0]), int(bounds[-1]))
+        return replace(
+            self,
+            values=self.values[span],
+            indices=self.indices[span],
+            bounds=bounds - bounds[0],
+            start=self.start + first,
+        )
+
+    def taken(self, keep: NDArray[np.bool_]) -> SparseRows:
+        """Return the rows that a mask (n,) selects, copied."""
+        self.require_columns()
+        lengths = np.diff(self.bounds)
+        stored = np.repeat(keep, lengths)
+        return replace(
+            self,
+            values=self.values[stored],
+            indices=self.indices[stored],
+            bounds=np.concatenate([[0], np.cumsum(lengths[keep])]),
+        )
+
+    def finite_rows(self) -> NDArray[np.bool_]:
+        """Return a mask (n,) of the rows that have neither NaN nor inf."""
+        mask = np.ones(len(self), bool)
+        bad = np.flatnonzero(~np.isfinite(self.values))
+        mask[np.searchsorted(self.bounds, bad, side="right") - 1] = False
+        return mask
+
+    def is_finite(self) -> bool:
+        """Whether there is neither NaN nor inf."""
+        return bool(np.isfinite(self.values).all())
+
+    def require_columns(self) -> None:
+        """Raise :class:`DataCorruptionError` if the column of a value is not one of the D."""
+        if not self.indices.size:
+            return
+        low, high = int(self.indices.min()), int(self.indices.max())
+        if 0 <= low and high < self.n_columns:
+            return
+        bad = (self.indices < 0) | (self.indices >= self.n_columns)
+        at = int(np.argmax(bad))
+        row = self.start + int(np.searchsorted(self.bounds, at, side="right")) - 1
+        raise DataCorruptionError(
+            f"{self.name} has a value in column {int(self.indices[at]):,} of row {row:,}, but has "
+            f"{self.n_columns:,} columns; {count(int(bad.sum()), "such value")} in "
+            f"{rows_text(self.start, self.start + len(self))}. Restore it from a copy"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """Consecutive rows, read at once."""
@@ -126,9 +223,12 @@ class Block:
     groups: Int64 | None = None  # (n,) equal numbers for rows of one group
 
     @property
-    def kind(self) -> Literal["dense", "file"]:
+    def kind(self) -> Literal["dense", "file", "sparse"]:
         """Return which kernels can reduce it."""
-        return "file" if isinstance(self.X, FileRows) else "dense"
+        rows: Any = self.X
+        if isinstance(rows, SparseRows):
+            return "sparse"
+        return "file" if isinstance(rows, FileRows) else "dense"
 
     @property
     def n_rows(self) -> int:
@@ -137,6 +237,11 @@ class Block:
 
     def is_finite(self) -> bool:
         """Whether X and y hold neither NaN nor inf."""
+        rows: Any = self.X
+        if isinstance(rows, SparseRows):
+            return rows.is_finite() and (
+                self.y.dtype.kind != "f" or bool(np.isfinite(self.y).all())
+            )
         # a piece at a time, because the rows may be in files
         step = piece_rows(self.X.shape[1] * self.X.dtype.itemsize)
         pieces = (self.X[start : start + step] for start in range(0, self.n_rows, step))
@@ -150,5 +255,6 @@ class Block:
         weight = None if self.weight is None else self.weight[first:stop]
         groups = None if self.groups is None else self.groups[first:stop]
         rows: Any = self.X
-        X: Any = rows.part(first, stop) if isinstance(rows, FileRows) else rows[first:stop]
+        has_parts = isinstance(rows, FileRows | SparseRows)
+        X: Any = rows.part(first, stop) if has_parts else rows[first:stop]
         return Block(X, self.y[first:stop], weight, self.start + first, groups=groups)

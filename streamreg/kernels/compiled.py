@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from streamreg.blocks import FileRows
+from streamreg.kernels import compiled_sparse
 from streamreg.kernels import numpy as numpy_kernels
 from streamreg.kernels.base import AS_STORED, Affine, Kernel, Kernels, KernelSet, Scale
 from streamreg.kernels.groups import group_sums, sorted_groups
@@ -22,6 +23,7 @@ from streamreg.kernels.meat import meat
 from streamreg.kernels.residuals import count_in_two_floats, normalise
 from streamreg.kernels.root import root
 from streamreg.kernels.states import count
+from streamreg.kernels.structs import address, struct
 from streamreg.kernels.tiles import column
 
 if TYPE_CHECKING:
@@ -40,25 +42,16 @@ _PART_ROWS = 1 << 14
 _COPIED_NBYTES = 1 << 20
 
 
-def _struct(name: str, fields: str) -> type[ctypes.Structure]:
-    """Return a struct of C: ``*`` marks a pointer, all others are integers of 64 bits."""
-    types = [
-        (field.strip("*"), ctypes.c_void_p if field[0] == "*" else ctypes.c_int64)
-        for field in fields.split()
-    ]
-    return type(name, (ctypes.Structure,), {"_fields_": types})
-
-
 # in the order of the structs of native/*.h and native/*.c, where the fields are described
-_Rows = _struct("rows", "*values n d *scale *shift type swapped in_cache")
-_Files = _struct("files", "n_parts *files *offsets *bounds first piece_nbytes *piece piece_rows")
-_Products = _struct("products", "m k *coefficients *bias *y *weight *rr *sums *products *scratch")
-_Residuals = _struct("residuals", "m k *coefficients *bias *y *weight *rr *sums *products *scratch")
-_Moments = _struct(
+_Rows = struct("rows", "*values n d *scale *shift type swapped in_cache")
+_Files = struct("files", "n_parts *files *offsets *bounds first piece_nbytes *piece piece_rows")
+_Products = struct("products", "m k *coefficients *bias *y *weight *rr *sums *products *scratch")
+_Residuals = struct("residuals", "m k *coefficients *bias *y *weight *rr *sums *products *scratch")
+_Moments = struct(
     "moments", "k *y *weight *origin *s *mean *m2 *low *high *y_mean *y_m2 *cross *scratch"
 )
 
-_STRUCTS = (_Rows, _Files, _Products, _Residuals, _Moments)
+_STRUCTS = (_Rows, _Files, _Products, _Residuals, _Moments, *compiled_sparse.STRUCTS)
 
 _POINTER, _INT64 = ctypes.c_void_p, ctypes.c_int64
 _ARGUMENTS = {
@@ -74,7 +67,8 @@ _ARGUMENTS = {
     "columns": [_POINTER] * 4 + [_INT64],
     "centre": [_POINTER, _POINTER, ctypes.c_double, _POINTER, _POINTER, _POINTER],
     "predict": [_POINTER] * 3 + [_INT64] + [_POINTER] * 2,
-    **{f"{struct.__name__}_nbytes": [] for struct in _STRUCTS},
+    **compiled_sparse.ARGUMENTS,
+    **{f"{each.__name__}_nbytes": [] for each in _STRUCTS},
 }
 
 
@@ -88,12 +82,12 @@ class _Loops:
             function.argtypes = arguments
             function.restype = None if name in {"centre", "columns", "predict"} else _INT64
         self._functions = functions
-        for struct in _STRUCTS:
-            nbytes = getattr(functions, f"{struct.__name__}_nbytes")()
-            if nbytes != ctypes.sizeof(struct):
+        for each in _STRUCTS:
+            nbytes = getattr(functions, f"{each.__name__}_nbytes")()
+            if nbytes != ctypes.sizeof(each):
                 raise TypeError(
-                    f"struct {struct.__name__} has {nbytes} bytes in {library.level}'s loops and "
-                    f"{ctypes.sizeof(struct)} in Python"
+                    f"struct {each.__name__} has {nbytes} bytes in {library.level}'s loops and "
+                    f"{ctypes.sizeof(each)} in Python"
                 )
 
     def products(
@@ -112,9 +106,9 @@ class _Loops:
         added = bias.copy()
         added[:n_targets] = 0
         scratch = np.empty(self._functions.products_scratch(block.X.shape[1]))
-        sums = _Products(n_columns, n_targets, _at(V), _at(added))
-        sums.rr, sums.sums, sums.products = _at(state.rr), _at(state.sums), _at(state.products)
-        sums.scratch = _at(scratch)
+        sums = _Products(n_columns, n_targets, address(V), address(added))
+        sums.rr, sums.sums, sums.products = address(state.rr), address(state.sums), address(state.products)
+        sums.scratch = address(scratch)
         for part in self._parts("products", block, n_targets):
             target = column(block.y[part, :n_targets], y)
             # y - b first: both may be large and close, and their difference is then exact
@@ -132,8 +126,8 @@ class _Loops:
         scratch = np.empty(self._functions.moments_scratch(n_features, n_targets))
         sums = _Moments(n_targets)
         for name in ("origin", "s", "mean", "m2", "low", "high", "y_mean", "y_m2", "cross"):
-            setattr(sums, name, _at(getattr(state, name)))
-        sums.scratch = _at(scratch)
+            setattr(sums, name, address(getattr(state, name)))
+        sums.scratch = address(scratch)
         for part in self._parts("moments", block, n_targets):
             stored_y = block.y[part]
             if n_targets:
@@ -156,9 +150,9 @@ class _Loops:
     ) -> None:
         """Add r = XV + b, less y in its first K columns; V is (M, 2, D), b (M, 2): two floats."""
         scratch = np.empty(self._functions.residuals_scratch(block.X.shape[1]))
-        sums = _Residuals(len(bias), n_targets, _at(coefficients), _at(bias))
-        sums.rr, sums.sums, sums.products = _at(state.rr), _at(state.sums), _at(state.products)
-        sums.scratch = _at(scratch)
+        sums = _Residuals(len(bias), n_targets, address(coefficients), address(bias))
+        sums.rr, sums.sums, sums.products = address(state.rr), address(state.sums), address(state.products)
+        sums.scratch = address(scratch)
         for part in self._parts("residuals", block, n_targets):
             target = column(block.y[part, :n_targets], Affine(y_scale))
             self._add("residuals", block, part, Affine(x_scale), sums, target)
@@ -174,8 +168,8 @@ class _Loops:
         widened = np.empty((8, tile.shape[1]))
         self._functions.columns(
             byref(_rows(tile, columns)),
-            _at(roots),
-            _at(widened),
+            address(roots),
+            address(widened),
             out.ctypes.data,
             out.strides[1] // out.itemsize,
         )
@@ -194,11 +188,11 @@ class _Loops:
         tile = _readable(tile)
         self._functions.centre(
             byref(_rows(tile, columns)),
-            _at(weight),
+            address(weight),
             total or 1.0,
-            _at(None if total is None else mean),
-            _at(None if varies.all() else varies),
-            _at(out),
+            address(None if total is None else mean),
+            address(None if varies.all() else varies),
+            address(out),
         )
         return mean
 
@@ -212,11 +206,11 @@ class _Loops:
             rows = _readable(X[start : start + step])
             self._functions.predict(
                 byref(_rows(rows, AS_STORED)),
-                _at(w),
-                _at(intercept),
+                address(w),
+                address(intercept),
                 len(intercept),
-                _at(out[start:]),
-                _at(scratch),
+                address(out[start:]),
+                address(scratch),
             )
         return out
 
@@ -243,7 +237,7 @@ class _Loops:
         """Add some rows of a block, whose targets are float64, to sums."""
         add = getattr(self._functions, f"add_{loop}")
         weight = None if block.weight is None else block.weight[part]
-        sums.y, sums.weight = _at(target), _at(weight)
+        sums.y, sums.weight = address(target), address(weight)
         X, first = block.X, part.start
         if isinstance(X, FileRows):
             files = _files(X, part.start)
@@ -257,7 +251,7 @@ class _Loops:
         # and its error tells why.
         for start, stop in _spans(first, part.stop, step):
             done = start - part.start
-            sums.y, sums.weight = _at(target[done:]), _at(None if weight is None else weight[done:])
+            sums.y, sums.weight = address(target[done:]), address(None if weight is None else weight[done:])
             values = _readable(X[start:stop])
             add(byref(_rows(values, columns)), byref(sums), None)
 
@@ -278,7 +272,20 @@ def kernels_of(library: Library) -> KernelSet:
         "sorted_groups": partial(sorted_groups, write=loops.centre, add=numpy_kernels.add_gram),
         "predict": loops.predict,
     }
-    return KernelSet({"dense": Kernels(by_name), "file": Kernels(by_name)})
+    sparse = compiled_sparse.SparseLoops(library, loops.predict)
+    of_sparse: dict[str, Kernel] = {
+        # these read dense slices
+        **by_name,
+        "products": numpy_kernels.products,
+        "moments": numpy_kernels.moments,
+        "sparse_products": sparse.products,
+        "sparse_moments": sparse.moments,
+        "residuals": sparse.residuals,
+        "predict": sparse.predict,
+    }
+    return KernelSet(
+        {"dense": Kernels(by_name), "file": Kernels(by_name), "sparse": Kernels(of_sparse)}
+    )
 
 
 def _spans(first: int, stop: int, step: int) -> Iterator[tuple[int, int]]:
@@ -320,13 +327,4 @@ def _form(
 ) -> tuple[int, int | None, int | None, int, bool]:
     """Return D and what follows it in ``struct rows``."""
     number = _TYPE_NUMBERS[dtype.newbyteorder("=")]
-    return n_features, _at(columns.scale), _at(columns.shift), number, not dtype.isnative
-
-
-def _at(array: Float64 | None) -> int | None:
-    """Return the address of numbers, as the loops expect them."""
-    if array is None:
-        return None
-    if array.dtype != np.float64 or not array.flags.c_contiguous:
-        raise TypeError(f"loops read float64 in C order, not {array.dtype} of {array.strides}")
-    return array.ctypes.data
+    return n_features, address(columns.scale), address(columns.shift), number, not dtype.isnative

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from streamreg.kernels import blas
+from streamreg.kernels import blas, sparse
 from streamreg.kernels.base import AS_STORED, Affine, Kernels, KernelSet, Scale
 from streamreg.kernels.groups import group_sums, sorted_groups
 from streamreg.kernels.meat import meat
@@ -358,4 +358,14 @@ _KERNELS = Kernels(
         "predict": predict,
     }
 )
-KERNELS = KernelSet({"dense": _KERNELS, "file": _KERNELS})
+_SPARSE_KERNELS = Kernels(
+    {
+        # these read dense slices
+        **_KERNELS.by_name,
+        "sparse_products": sparse.sparse_products,
+        "sparse_moments": sparse.sparse_moments,
+        "residuals": sparse.residuals,
+        "predict": sparse.predict_with(predict),
+    }
+)
+KERNELS = KernelSet({"dense": _KERNELS, "file": _KERNELS, "sparse": _SPARSE_KERNELS})

@@ -68,6 +68,64 @@ class ProductState(NamedTuple):
         return cls(*_zeros((), (), n_columns, n_targets, (n_columns, n_features)))
 
 
+class SparseProductState(NamedTuple):
+    """The sums of :class:`ProductState` over sparse rows, beside the coefficients.
+
+    Coefficients of a column and its sums share cache lines, because a loop reads both.
+    """
+
+    n: Float64  # ()      rows
+    s: Float64  # ()      Σ sᵢ
+    sums: Float64  # (M,)    Σ sᵢ uᵢ
+    rr: Float64  # (K,)    Σ sᵢ rᵢ²
+    columns: Float64  # (D, 2M)  V, then Σ sᵢ uᵢ xᵢ
+
+    @classmethod
+    def zero(cls, coefficients: Float64, n_targets: int) -> SparseProductState:
+        """Return the state of no rows, for coefficients V (D, M)."""
+        d, m = map(int, coefficients.shape)
+        state = cls(*_zeros((), (), m, n_targets, (d, 2 * m)))
+        state.columns[:, :m] = coefficients
+        return state
+
+    @property
+    def products(self) -> Float64:
+        """Σ sᵢ uᵢ xᵢ, (D, M), as a view."""
+        return self.columns[:, len(self.sums) :]
+
+
+# fields of a column of SparseMomentsState, before K each of Σ sᵢ yᵢ zᵢ and Σ sᵢ yᵢ
+ORIGIN, WEIGHT, SUM, SQUARES, LOW, HIGH, CROSS = range(7)
+
+
+class SparseMomentsState(NamedTuple):
+    """Sums of the stored values of each column, from which the moments of all rows follow.
+
+    With z the stored value less the column's origin o, its first stored value, and y less its
+    origin, a column has o, Σ sᵢ, Σ sᵢ zᵢ, Σ sᵢ zᵢ², the least and the largest value as stored,
+    K times Σ sᵢ yᵢ zᵢ, and K times Σ sᵢ yᵢ: with K = 1 it is one cache line of 64 bytes.
+    """
+
+    n: Float64  # ()      rows
+    s: Float64  # ()      Σ sᵢ of all rows
+    check: Float64  # ()      NaN once a value is NaN or inf, else 0
+    columns: Float64  # (D, 6 + 2K)
+    y_origin: Float64  # (K,)    the first y
+    y_mean: Float64  # (K,)    ȳ less it
+    y_m2: Float64  # (K,)    Σ sᵢ (yᵢ - ȳ)²
+    y_low: Float64  # (K,)    min yᵢ, as stored
+    y_high: Float64  # (K,)    max yᵢ, as stored
+
+    @classmethod
+    def zero(cls, n_features: int, n_targets: int) -> SparseMomentsState:
+        """Return the state of no rows."""
+        d, k = n_features, n_targets
+        state = cls(*_zeros((), (), (), (d, CROSS + 2 * k), k, k, k, k, k))
+        state.y_low.fill(np.inf)
+        state.y_high.fill(-np.inf)
+        return state
+
+
 class ResidualState(NamedTuple):
     """Sums over rᵢ = xᵢᵀV + b, its first K columns less yᵢ: a high part and a low part each."""
 
@@ -271,7 +329,7 @@ def move_means(
 
 def count(
     xp: Namespace,
-    state: MomentsState | ProductState | GramState | RootState,
+    state: MomentsState | ProductState | SparseProductState | GramState | RootState,
     n: int,
     weight: Float64 | None,
 ) -> None:

@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from streamreg.accumulators.moments import Moments
+from streamreg.accumulators.sparse_moments import SparseMoments
 from streamreg.errors import Message, Parameter, Remedy
 from streamreg.solvers.losses import SquaredLoss
 from streamreg.solvers.penalties import L2Penalty, Penalty
 
 if TYPE_CHECKING:
     from streamreg.accumulators.base import Accumulator
+    from streamreg.accumulators.gradient import Gradient
+    from streamreg.accumulators.sparse_gradient import SparseGradient
     from streamreg.blocks import Float64
     from streamreg.inference.result import Inference
     from streamreg.solvers.selection import Selection
@@ -53,6 +57,17 @@ class Problem:
     feature_names: tuple[str, ...] | None = None
     n_rows: int = 0  # N, with rows that are left out; 0 if it is not known
     dtype: np.dtype[Any] = _FLOAT64  # of X, as blocks hold it
+    is_sparse: bool = False  # whether blocks hold sparse rows
+
+    @property
+    def gradient(self) -> type[Gradient | SparseGradient]:
+        """Return the accumulator of the loss and its derivatives."""
+        return self.loss.sparse_accumulator if self.is_sparse else self.loss.accumulator
+
+    @property
+    def moments(self) -> type[Moments | SparseMoments]:
+        """Return the accumulator of first and second moments."""
+        return SparseMoments if self.is_sparse else Moments
 
     def columns(self, numbers: Numbers) -> str:
         """Name columns for a message."""

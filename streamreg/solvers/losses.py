@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from streamreg.accumulators.gradient import Gradient
+from streamreg.accumulators.sparse_gradient import SparseGradient
 
 if TYPE_CHECKING:
     from streamreg.accumulators.gradient import GradientResult
@@ -19,6 +20,7 @@ class SquaredLoss:
     name: ClassVar[str] = "least squares"
     # built with (w, b); a pass computes the loss and its derivatives at that point
     accumulator: ClassVar[type[Gradient]] = Gradient
+    sparse_accumulator: ClassVar[type[SparseGradient]] = SparseGradient  # for sparse rows
 
     def value(self, result: GradientResult) -> Float64:
         """Return the loss of each target, (K,)."""

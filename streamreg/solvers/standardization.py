@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from streamreg.accumulators.base import Scaling, power_of_two
-from streamreg.accumulators.moments import Moments, MomentsResult
 from streamreg.errors import InputError
 from streamreg.kernels.base import Affine
 from streamreg.solvers.base import EPS
@@ -26,6 +25,7 @@ from streamreg.solvers.diagnostics import (
 )
 
 if TYPE_CHECKING:
+    from streamreg.accumulators.moments import MomentsResult
     from streamreg.blocks import Float64
     from streamreg.solvers.base import Mask, Numbers, Problem, Reduce
 
@@ -96,7 +96,7 @@ class Coordinates:
         x_scale = None if (self.units.x == 1).all() else self.units.x
         x = Affine(x_scale, self.centre if self.subtracts else None)
         offset = directions[-1] - (0 if self.subtracts else self.centre @ columns)
-        result = self.reduce(self.problem.loss.accumulator(columns, offset, 0, x))
+        result = self.reduce(self.problem.gradient(columns, offset, 0, x))
         return self._derivative(result.gradient, result.bias, columns)
 
     def evaluate(self, theta: Float64, direction: Float64 | None = None) -> Evaluation:
@@ -109,7 +109,7 @@ class Coordinates:
         x = Affine(x_scale, self.centre if self.subtracts else None)
         y = Affine(y_scale, self.y_centre if self.y_centre.any() else None)
         loss, penalty = self.problem.loss, self.problem.penalty
-        result = self.reduce(loss.accumulator(columns, offset, k, x, y))
+        result = self.reduce(self.problem.gradient(columns, offset, k, x, y))
         return Evaluation(
             loss=loss.value(result) + penalty.value(columns[:, :k], self.units.x[:, None]),
             gradient=self._derivative(result.gradient[:, :k], result.bias[:k], columns[:, :k]),
@@ -212,7 +212,8 @@ def standardise(problem: Problem, reduce: Reduce) -> Standardised:
         y_centre,
         scale,
         is_centred=problem.fit_intercept,
-        subtracts=bool(far.any()),
+        # of sparse rows that would store every value
+        subtracts=bool(far.any()) and not problem.is_sparse,
     )
     # r = -y + ȳ, so that the gradient is minus the covariance
     gradient = np.vstack([-cross / scale[:, None], np.zeros((1, k))])
@@ -239,14 +240,14 @@ def standardise(problem: Problem, reduce: Reduce) -> Standardised:
 def measure(problem: Problem, reduce: Reduce) -> tuple[MomentsResult, Scaling, list[str]]:
     """Return moments, units that keep their squares in float64's range, and warnings."""
     d, k = problem.n_features, problem.n_targets
-    moments = reduce(Moments(d, k))
+    moments = reduce(problem.moments(d, k))
     units = Scaling(
         power_of_two(np.maximum(np.abs(moments.low), np.abs(moments.high))),
         power_of_two(np.maximum(np.abs(moments.y_low), np.abs(moments.y_high))),
     )
     if units.is_one:
         return moments, units, []
-    moments = reduce(Moments(d, k, units))
+    moments = reduce(problem.moments(d, k, units))
     return moments, units, list(outlier_warnings(problem, moments, units))
 
 

@@ -7,6 +7,7 @@
  * [1] Ogita, Rump & Oishi (2005), SIAM J. Sci. Comput. 26(6), 1955-1988.
  */
 #include "pieces.h"
+#include "two_floats.h"
 
 #define N_ROWS 8
 #define EACH_OF_ROWS for (int r = 0; r < N_ROWS; r++)
@@ -28,20 +29,6 @@ struct residuals {
     double *scratch;            /* for rows that are widened */
 };
 
-/* The exact error of the rounded product p of a and b. */
-INLINE double product_error(double a, double b, double p)
-{
-#if IS_FUSED
-    return __builtin_fma(a, b, -p);
-#else
-    /* Dekker 1971: halves of 26 bits, whose products are exact */
-    const double split = 134217729.0;
-    const double ha = split * a - (split * a - a), hb = split * b - (split * b - b);
-    const double la = a - ha, lb = b - hb;
-    return la * lb - (((p - ha * hb) - la * hb) - ha * lb);
-#endif
-}
-
 INLINE vector vector_error(vector a, vector b, vector p)
 {
 #if IS_FUSED
@@ -50,21 +37,6 @@ INLINE vector vector_error(vector a, vector b, vector p)
     EACH_LANE p[i_] = product_error(a[i_], b[i_], p[i_]);
     return p;
 #endif
-}
-
-/* Add b to the sum of *high and *low. */
-INLINE void add_one(double *high, double *low, double b, double b_low)
-{
-    const double sum = *high + b, other = sum - *high;
-    *low += ((*high - (sum - other)) + (b - other)) + b_low;
-    *high = sum;
-}
-
-INLINE void normalise(double *high, double *low)
-{
-    const double sum = *high + *low;
-    *low -= sum - *high;
-    *high = sum;
 }
 
 /* Add the products of a and b = b_high + b_low to a sum of lanes. */

@@ -1,0 +1,154 @@
+"""Count, mean, deviation and covariance with y of sparse rows, in O(D) memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from streamreg.accumulators.base import Accumulator, Scaling
+from streamreg.accumulators.moments import MomentsResult
+from streamreg.kernels.states import (
+    CROSS,
+    HIGH,
+    LOW,
+    ORIGIN,
+    SQUARES,
+    SUM,
+    WEIGHT,
+    SparseMomentsState,
+)
+
+if TYPE_CHECKING:
+    from streamreg.blocks import Block, Float64
+    from streamreg.kernels.base import Kernels
+
+# columns that are merged and finalised at a time, because each takes arrays as large
+_STEP = 1 << 14
+
+
+@dataclass(frozen=True, eq=False)
+class SparseMoments(Accumulator[SparseMomentsState, MomentsResult]):
+    """What :class:`Moments` computes, from the stored values of sparse rows alone.
+
+    A column has weight S₁ in rows that store it, with mean x̄₁ and sum of squares M₁ about it, and
+    weight S₀ in the others, whose values are 0. With S = S₀ + S₁, by Chan, Golub & LeVeque (1983),
+
+        x̄ = (S₁ / S) x̄₁        M₂ = M₁ + (S₀ S₁ / S) x̄₁²        Σ s (y - ȳ)(x - x̄) = Σ₁ s (y - ȳ) x
+
+    Values are stored relative to the first one of the column: a column that every row stores keeps
+    its digits, whatever its mean is. One state holds 8·(D·(6 + 2K) + 5K + 3) bytes.
+    """
+
+    reads_tiles = True
+
+    n_features: int  # D
+    n_targets: int  # K
+    scaling: Scaling | None = None
+
+    @property
+    def state_nbytes(self) -> int:
+        return 8 * (self.n_features * (CROSS + 2 * self.n_targets) + 5 * self.n_targets + 3)
+
+    @property
+    def scratch_nbytes(self) -> int:
+        # of a merge
+        return 8 * min(_STEP, self.n_features) * (8 + 4 * self.n_targets)
+
+    def zero(self) -> SparseMomentsState:
+        return SparseMomentsState.zero(self.n_features, self.n_targets)
+
+    def update(
+        self, state: SparseMomentsState, block: Block, kernels: Kernels
+    ) -> SparseMomentsState:
+        x_scale, y_scale = self.scaling or (None, None)
+        kernels.find("sparse_moments")(block, state, x_scale=x_scale, y_scale=y_scale)
+        return state
+
+    def merge(self, a: SparseMomentsState, b: SparseMomentsState) -> SparseMomentsState:
+        if not b.n:
+            return a
+        if not a.n:
+            for mine, other in zip(a, b, strict=True):
+                mine[...] = other
+            return a
+        y_shift = b.y_origin - a.y_origin
+        for first in range(0, self.n_features, _STEP):
+            part = slice(first, first + _STEP)
+            self._merge_columns(a.columns[part], b.columns[part], y_shift)
+        # in this order, because the difference of similar origins is exact
+        delta = y_shift + (b.y_mean - a.y_mean)
+        share = b.s / (a.s + b.s)
+        np.add(a.y_m2, b.y_m2 + a.s * share * delta * delta, out=a.y_m2)
+        np.add(a.y_mean, share * delta, out=a.y_mean)
+        np.minimum(a.y_low, b.y_low, out=a.y_low)
+        np.maximum(a.y_high, b.y_high, out=a.y_high)
+        for mine, other in ((a.n, b.n), (a.s, b.s), (a.check, b.check)):
+            np.add(mine, other, out=mine)
+        return a
+
+    def _merge_columns(self, a: Float64, b: Float64, y_shift: Float64) -> None:
+        """Add sums of columns, moved to the origins of a, to those of a."""
+        k = self.n_targets
+        new = np.flatnonzero((a[:, WEIGHT] == 0) & (b[:, WEIGHT] != 0))
+        both = np.flatnonzero((a[:, WEIGHT] != 0) & (b[:, WEIGHT] != 0))
+        sums, cross, targets = slice(WEIGHT, LOW), slice(CROSS, CROSS + k), slice(CROSS + k, None)
+        other = b[both]
+        move = other[:, ORIGIN] - a[both, ORIGIN]
+        weight, total = other[:, WEIGHT], other[:, SUM]
+        other[:, SQUARES] += move * (2 * total + move * weight)
+        other[:, cross] += move[:, None] * other[:, targets]
+        other[:, SUM] += move * weight
+        a[both, LOW] = np.minimum(a[both, LOW], other[:, LOW])
+        a[both, HIGH] = np.maximum(a[both, HIGH], other[:, HIGH])
+        added = b[new]
+        for rows in (other, added):
+            rows[:, cross] += y_shift * rows[:, SUM, None]
+            rows[:, targets] += y_shift * rows[:, WEIGHT, None]
+        a[both, sums] += other[:, sums]
+        a[both, CROSS:] += other[:, CROSS:]
+        a[new] = added
+
+    @np.errstate(invalid="ignore", over="ignore", divide="ignore")
+    def finalize(self, state: SparseMomentsState) -> MomentsResult:
+        d, k = self.n_features, self.n_targets
+        s = np.float64(state.s)  # without rows the means are NaN
+        mean, deviation, low, high = np.empty((4, d))
+        cross = np.empty((k, d))
+        for first in range(0, d, _STEP):
+            part = slice(first, first + _STEP)
+            columns = state.columns[part]
+            origin, weight = columns[:, ORIGIN], columns[:, WEIGHT]
+            # by weight, because sums of weights are made in the order of rows
+            is_everywhere, stored = weight == s, weight > 0
+            share = np.where(is_everywhere, 1.0, weight / s)
+            stored_mean = np.where(stored, columns[:, SUM] / np.where(stored, weight, 1.0), 0.0)
+            squares = np.maximum(columns[:, SQUARES] - stored_mean * columns[:, SUM], 0.0)
+            stored_mean = origin + stored_mean
+            mean[part] = share * stored_mean
+            squares += (s - weight).clip(0.0) * share * stored_mean**2
+            deviation[part] = np.sqrt(squares / s)
+            zero = np.where(is_everywhere, np.nan, 0.0)
+            low[part] = np.where(stored, np.fmin(columns[:, LOW], zero), zero)
+            high[part] = np.where(stored, np.fmax(columns[:, HIGH], zero), zero)
+            for at in range(k):
+                y_mean = state.y_mean[at]
+                centred = columns[:, CROSS + at] - y_mean * columns[:, SUM]
+                moved = origin * (columns[:, CROSS + k + at] - y_mean * weight)
+                cross[at, part] = (centred + np.where(is_everywhere, 0.0, moved)) / s
+        return MomentsResult(
+            n=int(state.n),
+            mean=mean,
+            deviation=deviation,
+            low=low,
+            high=high,
+            y_mean=state.y_origin + state.y_mean,
+            y_variance=state.y_m2 / s,
+            y_low=state.y_low,
+            y_high=state.y_high,
+            cross=cross,
+        )
+
+    def is_finite(self, state: SparseMomentsState) -> bool:
+        return bool(np.isfinite(state.check) and np.isfinite(state.y_mean).all())

@@ -1,0 +1,117 @@
+/* Sums of stored values of each column, from which moments of all rows follow: see
+ * `SparseMomentsState` in kernels/states.py.
+ *
+ * With one target, all that a value changes is one cache line. Values of one column in one row are
+ * added up first, because squares and bounds are of their sum.
+ */
+#include "sparse.h"
+#include <stdlib.h>
+
+/* the fields of a column: its origin, weight, Σ s z, Σ s z², bounds, then k of each Σ s y z, Σ s y */
+enum { ORIGIN, WEIGHT, SUM, SQUARES, LOW, HIGH, CROSS };
+
+struct sparse_moments {
+    int64_t k;
+    double *columns;      /* (d, 6 + 2k) */
+    const double *scale;  /* (d,)   or NULL: ones */
+    const double *y;      /* (n, k) y less its origin */
+    const double *weight; /* (n,)   s, or NULL: ones */
+    double *s;            /* ()     Σ s */
+    double *check;        /* ()     NaN once a value is NaN or inf, else 0 */
+    void *scratch;        /* `sparse_moments_scratch` bytes for the longest row */
+};
+
+struct entry {
+    uint64_t column;
+    int64_t position;
+    double value;
+};
+
+static int compare(const void *a, const void *b)
+{
+    const struct entry *one = a, *other = b;
+    if (one->column != other->column)
+        return one->column < other->column ? -1 : 1;
+    return one->position < other->position ? -1 : 1;
+}
+
+INLINE void add_value(const struct sparse_moments *p, uint64_t j, double value, double s,
+                      const double *y)
+{
+    const int64_t k = p->k;
+    double *column = p->columns + j * (uint64_t)(CROSS + 2 * k);
+    const double scaled = p->scale ? value * p->scale[j] : value;
+    if (column[WEIGHT] == 0) {
+        column[ORIGIN] = scaled;
+        column[LOW] = column[HIGH] = value;
+    }
+    const double z = scaled - column[ORIGIN], sz = s * z;
+    column[WEIGHT] += s;
+    column[SUM] += sz;
+    column[SQUARES] = fma_of(sz, z, column[SQUARES]);
+    if (value < column[LOW])
+        column[LOW] = value;
+    if (value > column[HIGH])
+        column[HIGH] = value;
+    for (int64_t c = 0; c < k; c++) {
+        column[CROSS + c] = fma_of(sz, y[c], column[CROSS + c]);
+        column[CROSS + k + c] = fma_of(s, y[c], column[CROSS + k + c]);
+    }
+    *p->check += value - value;
+}
+
+INLINE int64_t add_rows_of(int type, int is_wide, const struct sparse_rows *x,
+                           const struct sparse_moments *p)
+{
+    for (int64_t i = 0; i < x->n; i++) {
+        const int64_t first = x->bounds[i], stop = x->bounds[i + 1], n = stop - first;
+        const double s = p->weight ? p->weight[i] : 1.0, *y = p->y + i * p->k;
+        int ascends = 1;
+        uint64_t last = 0;
+        for (int64_t at = first; at < stop; at++) {
+            const uint64_t j = index_at(is_wide, x->indices, at);
+            if (__builtin_expect(j >= (uint64_t)x->d, 0))
+                return i;
+            ascends &= at == first || last < j;
+            last = j;
+        }
+        *p->s += s;
+        if (ascends) {
+            for (int64_t at = first; at < stop; at++)
+                add_value(p, index_at(is_wide, x->indices, at), value_at(type, x->values, at), s, y);
+            continue;
+        }
+        struct entry *row = p->scratch;
+        for (int64_t at = 0; at < n; at++)
+            row[at] = (struct entry){
+                .column = index_at(is_wide, x->indices, first + at), .position = at,
+                .value = value_at(type, x->values, first + at),
+            };
+        qsort(row, (size_t)n, sizeof *row, compare);
+        for (int64_t at = 0; at < n;) {
+            const uint64_t j = row[at].column;
+            double value = 0;
+            for (; at < n && row[at].column == j; at++)
+                value += row[at].value;
+            add_value(p, j, value, s, y);
+        }
+    }
+    return x->n;
+}
+
+EXPORT int64_t sparse_moments_nbytes(void)
+{
+    return sizeof(struct sparse_moments);
+}
+
+/* Bytes of scratch memory for rows of at most n values. */
+EXPORT int64_t sparse_moments_scratch(int64_t n)
+{
+    return n * (int64_t)sizeof(struct entry);
+}
+
+/* Returns the number of rows before the first one with a column beyond d. */
+EXPORT int64_t add_sparse_moments(const struct sparse_rows *x, const struct sparse_moments *p)
+{
+    return FOR_STORED_TYPE(x, add_rows_of, x, p);
+}

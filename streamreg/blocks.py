@@ -204,11 +204,21 @@ class SparseRows:
         bad = (self.indices < 0) | (self.indices >= self.n_columns)
         at = int(np.argmax(bad))
         row = self.start + int(np.searchsorted(self.bounds, at, side="right")) - 1
+        all_bad = count(int(bad.sum()), "such value")
         raise DataCorruptionError(
             f"{self.name} has a value in column {int(self.indices[at]):,} of row {row:,}, but has "
-            f"{self.n_columns:,} columns; {count(int(bad.sum()), "such value")} in "
+            f"{self.n_columns:,} columns; {all_bad} in "
             f"{rows_text(self.start, self.start + len(self))}. Restore it from a copy"
         )
+
+    def first_not_finite(self, counted: NDArray[np.bool_]) -> tuple[int, int, float, int] | None:
+        """Return the first NaN or inf of rows that count: row, column and value; and how many."""
+        bad = np.flatnonzero(~np.isfinite(self.values))
+        rows = np.searchsorted(self.bounds, bad, side="right") - 1
+        bad, rows = bad[counted[rows]], rows[counted[rows]]
+        if not bad.size:
+            return None
+        return int(rows[0]), int(self.indices[bad[0]]), float(self.values[bad[0]]), len(bad)
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,6 +138,7 @@ class _Run:
             feature_names=dataset.feature_names,
             n_rows=dataset.n_rows,
             dtype=block_dtype(dataset.X.dtype),
+            is_sparse=dataset.X.is_sparse,
         )
         with (
             self.backend.open(dataset, candidate, self.progress.rows) as engine,

@@ -105,6 +105,10 @@ class Residuals(Accumulator[ResidualState, ResidualResult]):
 def residuals_nbytes(n_features: int, n_columns: int) -> tuple[int, int]:
     """Bytes of one state, and of scratch memory, with M columns of coefficients."""
     state_nbytes = 8 * (2 * n_columns * (n_features + 2) + 3)
-    # the coefficients, as the loops read them, beside a tile
-    copied = 8 * 4 * n_columns * (n_features + 1)
+    copied = copied_nbytes(n_features, n_columns)
     return state_nbytes, scratch.residuals_nbytes(n_features, n_columns) + copied
+
+
+def copied_nbytes(n_features: int, n_columns: int) -> int:
+    """Bytes of the coefficients, as the loops read them beside a tile."""
+    return 8 * 4 * n_columns * (n_features + 1)

@@ -153,7 +153,7 @@ class Engine(ABC):
     ) -> None:
         self._dataset = dataset
         self._on_rows = on_rows
-        self.policy = policy
+        self.policy = policy = policy.of_rows(is_sparse=dataset.X.is_sparse)
         self.blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes, policy)
         # integers beyond 2^53 are looked for in the first pass only
         self.checks_integers = True

@@ -6,11 +6,12 @@ LRU cache would never hit, because every pass scans all blocks in the same order
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from streamreg.blocks import Block, aligned, piece_rows
+from streamreg.blocks import ALIGNMENT, Block, SparseRows, aligned, piece_rows
 from streamreg.sources.block_reader import BlockReader
 
 if TYPE_CHECKING:
@@ -57,7 +58,10 @@ class BlockCache:
         if slot is None:
             return
         buffer = self._buffer[slot * self._slot_nbytes : (slot + 1) * self._slot_nbytes]
-        if block.kind == "file":
+        X: Any
+        if isinstance(block.X, SparseRows):
+            X, buffer = _sparse_into(buffer, block.X)
+        elif block.kind == "file":
             X, buffer = _read_into(buffer, block)
         elif block.X.flags.c_contiguous or block.X.flags.f_contiguous:
             X, buffer = _copy_into(buffer, block.X)
@@ -101,12 +105,20 @@ def slot_nbytes(dataset: Dataset, rows: int, of: Collection[str] | None = None) 
 
     ``of`` names the arrays that are counted: X, y, sample_weight, groups; ``None`` counts all.
     """
-    row_nbytes = {name: source.row_nbytes for name, source in dataset.named().items()}
+    block_nbytes = {name: source.block_nbytes(rows) for name, source in dataset.named().items()}
     # as float64, and as integers of 64 bits
-    row_nbytes |= dict.fromkeys(row_nbytes.keys() & {"sample_weight", "groups"}, 8)
-    return sum(
-        aligned(rows * each) for name, each in row_nbytes.items() if of is None or name in of
-    )
+    block_nbytes |= dict.fromkeys(block_nbytes.keys() & {"sample_weight", "groups"}, 8 * rows)
+    arrays = sum(aligned(each) for name, each in block_nbytes.items() if of is None or name in of)
+    # values, indices and bounds begin at multiples too
+    return arrays + (2 * ALIGNMENT if dataset.X.is_sparse else 0)
+
+
+def _sparse_into(buffer: Array, rows: SparseRows) -> tuple[SparseRows, Array]:
+    """Return a copy of sparse rows at the beginning of a buffer, and the rest of the buffer."""
+    values, buffer = _copy_into(buffer, rows.values)
+    indices, buffer = _copy_into(buffer, rows.indices)
+    bounds, buffer = _copy_into(buffer, rows.bounds)
+    return replace(rows, values=values, indices=indices, bounds=bounds), buffer
 
 
 def _read_into(buffer: Array, block: Block) -> tuple[Array, Array]:

@@ -7,9 +7,9 @@ limit and the number of threads have no effect on them, and so change no bit of 
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from streamreg.errors import CheckpointError
 from streamreg.formatting import MIB
@@ -47,6 +47,8 @@ class PartitionPolicy:
     large_state_nbytes: int = 32 * MIB
     # whether a pass keeps one large state and threads share the work on it, in one segment
     shares_large_states: bool = True
+    # a segment is at least this many times as large as a state
+    least_states_a_segment: int = 0
 
     def identity(self) -> list[int]:
         """Return all constants; a checkpoint of another partition cannot be resumed."""
@@ -62,9 +64,21 @@ class PartitionPolicy:
             return 1
         least = max(self.segment_nbytes, self.states_a_segment * state_nbytes)
         wanted = min(max(self.many_segments, pass_nbytes // least), self.most_segments)
-        return max(1, min(wanted, pass_nbytes // self.least_segment_nbytes, n_blocks))
+        smallest = max(self.least_segment_nbytes, self.least_states_a_segment * state_nbytes)
+        return max(1, min(wanted, pass_nbytes // smallest, n_blocks))
+
+    def of_rows(self, *, is_sparse: bool) -> PartitionPolicy:
+        """Return the policy for these rows."""
+        return replace(self, **_SPARSE) if is_sparse else self
 
 
+# Sparse rows take more time for each byte, so that few bytes are shared by threads; and threads do
+# not share a state, because each value changes another part of it.
+_SPARSE: dict[str, Any] = {
+    "least_segment_nbytes": 4 * MIB,
+    "least_states_a_segment": 4,
+    "shares_large_states": False,
+}
 # the policy for threads, of this machine or of a cluster's workers
 HOST = PartitionPolicy()
 
@@ -85,6 +99,8 @@ class Blocks:
     @classmethod
     def of(cls, grid: RowGrid, row_nbytes: int, policy: PartitionPolicy = HOST) -> Blocks:
         """Return the blocks of rows of this many bytes, stored in the chunks of ``grid``."""
+        if grid.has_blocks and grid.bounds is not None:
+            return cls(grid.n_rows, grid.chunk_rows, grid.chunk_rows, grid.bounds)
         rows = max(1, policy.block_nbytes // row_nbytes)
         if grid.divisible:
             rows = max(1, round(policy.piece_nbytes / row_nbytes / _KERNEL_ROWS)) * _KERNEL_ROWS

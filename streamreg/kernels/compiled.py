@@ -107,7 +107,11 @@ class _Loops:
         added[:n_targets] = 0
         scratch = np.empty(self._functions.products_scratch(block.X.shape[1]))
         sums = _Products(n_columns, n_targets, address(V), address(added))
-        sums.rr, sums.sums, sums.products = address(state.rr), address(state.sums), address(state.products)
+        sums.rr, sums.sums, sums.products = (
+            address(state.rr),
+            address(state.sums),
+            address(state.products),
+        )
         sums.scratch = address(scratch)
         for part in self._parts("products", block, n_targets):
             target = column(block.y[part, :n_targets], y)
@@ -151,7 +155,11 @@ class _Loops:
         """Add r = XV + b, less y in its first K columns; V is (M, 2, D), b (M, 2): two floats."""
         scratch = np.empty(self._functions.residuals_scratch(block.X.shape[1]))
         sums = _Residuals(len(bias), n_targets, address(coefficients), address(bias))
-        sums.rr, sums.sums, sums.products = address(state.rr), address(state.sums), address(state.products)
+        sums.rr, sums.sums, sums.products = (
+            address(state.rr),
+            address(state.sums),
+            address(state.products),
+        )
         sums.scratch = address(scratch)
         for part in self._parts("residuals", block, n_targets):
             target = column(block.y[part, :n_targets], Affine(y_scale))
@@ -251,7 +259,10 @@ class _Loops:
         # and its error tells why.
         for start, stop in _spans(first, part.stop, step):
             done = start - part.start
-            sums.y, sums.weight = address(target[done:]), address(None if weight is None else weight[done:])
+            sums.y, sums.weight = (
+                address(target[done:]),
+                address(None if weight is None else weight[done:]),
+            )
             values = _readable(X[start:stop])
             add(byref(_rows(values, columns)), byref(sums), None)
 

@@ -115,9 +115,7 @@ class SparseLoops:
         # not the products, of which there are more than values in a block
         normalise(state._replace(products=state.products[:0]))
 
-    def predict(
-        self, X: Array | SparseRows, coefficients: Float64, intercept: Float64
-    ) -> Float64:
+    def predict(self, X: Array | SparseRows, coefficients: Float64, intercept: Float64) -> Float64:
         """Return Xw + b, (n, K) float64; w is (D, K), b (K,)."""
         if not isinstance(X, SparseRows):
             return self._dense_predict(X, coefficients, intercept)

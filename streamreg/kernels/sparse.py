@@ -49,9 +49,7 @@ def sparse_products(
     su = u if block.weight is None else u * block.weight[:, None]
     np.add(state.products, X.T @ su, out=state.products)
     np.add(state.sums, su.sum(axis=0), out=state.sums)
-    np.add(
-        state.rr, np.einsum("ij,ij->j", su[:, :n_targets], u[:, :n_targets]), out=state.rr
-    )
+    np.add(state.rr, np.einsum("ij,ij->j", su[:, :n_targets], u[:, :n_targets]), out=state.rr)
     count(np, state, block.n_rows, block.weight)
 
 

@@ -73,6 +73,7 @@ def make_plan(
         max(1, dataset.n_targets),
         n_rows=dataset.n_rows,
         dtype=block_dtype(dataset.X.dtype),
+        is_sparse=dataset.X.is_sparse,
     )
 
     def candidate(name: str, backend: Backend, dataset: Dataset = dataset) -> Candidate:
@@ -217,7 +218,10 @@ def _seconds(
     read_nbytes, memory_nbytes = n_threads * rates.read_nbytes, reducers * rates.memory_nbytes
     first_pass = costs.pass_nbytes / (read_nbytes if costs.slot_nbytes else memory_nbytes)
     later_pass = (costs.pass_nbytes - cached) / read_nbytes + cached / memory_nbytes
-    flops = dataset.n_rows * footprint.row_flops / (reducers * rates.flops)
+    row_flops = footprint.row_flops
+    if costs.is_sparse and not footprint.passes[0].multiplies_matrices:
+        row_flops *= costs.density
+    flops = dataset.n_rows * row_flops / (reducers * rates.flops)
     passes = max(first_pass, flops) + (footprint.n_passes - 1) * max(later_pass, flops)
     # solvers compute on the host
     return passes / backend.n_processes + footprint.solve_flops / HOST_RATES.flops
@@ -237,7 +241,7 @@ def _pass_terms(
 ) -> list[Term]:
     """Return what one pass on threads needs."""
     d, k = problem.n_features, problem.n_targets
-    n_segments = HOST.n_segments(costs.n_blocks, costs.pass_nbytes, each.state_nbytes)
+    n_segments = costs.policy.n_segments(costs.n_blocks, costs.pass_nbytes, each.state_nbytes)
     if each.in_order:
         n_segments = 1
     # one thread reads a single segment; threads share the parts of its state
@@ -251,6 +255,10 @@ def _pass_terms(
     tile_nbytes = min(each.scratch_nbytes, block_nbytes) + each.fixed_nbytes
     tile_nbytes += each.row_nbytes * min(each.tile_rows, costs.block_rows)
     tiles_nbytes = n_tiles * tile_nbytes + threads * each.part_nbytes
+    if costs.is_sparse:
+        # y, predictions and weights of a block; and slices of it that are dense
+        tiles_nbytes += readers * 8 * costs.block_rows * (4 * k + 3)
+        tiles_nbytes += n_tiles * 8 * d * min(each.tile_rows, costs.block_rows)
     tiles = Term("tiles", tiles_nbytes, "float64 rows in use")
     n_states = _states_in_flight(readers, n_segments)
     states = count(1 if each.earlier_nbytes else n_states, "state")

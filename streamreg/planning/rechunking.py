@@ -28,7 +28,7 @@ def rechunking_advice(
     grid = dataset.X.grid
     # a chunk may be declared larger than the array
     chunk_rows = min(grid.chunk_rows, grid.n_rows)
-    if least.fits or grid.divisible or not 1 <= rows < chunk_rows:
+    if least.fits or grid.divisible or grid.has_blocks or not 1 <= rows < chunk_rows:
         return ""
     n_pieces = -(-chunk_rows // rows)
     height = -(-chunk_rows // n_pieces)

@@ -28,10 +28,14 @@ class RowCosts(NamedTuple):
     held_nbytes: int  # of labels that were numbered
     decodes: bool  # whether chunks are decoded whole; else any rows are read into a buffer
     slot_nbytes: int  # memory of a cached block; 0 if all rows are in memory already
+    policy: PartitionPolicy
+    is_sparse: bool = False
+    density: float = 1.0  # the share of the values of X that are stored
 
     @classmethod
     def of(cls, dataset: Dataset, policy: PartitionPolicy) -> RowCosts:
         """Ask the sources; nothing is read."""
+        policy = policy.of_rows(is_sparse=dataset.X.is_sparse)
         blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes, policy)
         in_files, X = dataset.may_stay_in_files, dataset.X
         reader_nbytes = dataset.reader_nbytes(blocks.max_rows)
@@ -48,6 +52,9 @@ class RowCosts(NamedTuple):
             held_nbytes=sum(source.held_nbytes for source in dataset.sources()),
             decodes=not dataset.X.grid.divisible,
             slot_nbytes=0 if dataset.X.in_memory else slot_nbytes(dataset, blocks.max_rows),
+            policy=policy,
+            is_sparse=dataset.X.is_sparse,
+            density=dataset.X.density,
         )
 
     def terms(self, readers: int, tile_rows: int | None = None) -> list[Term]:

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from streamreg.accumulators.gradient import gradient_nbytes
 from streamreg.accumulators.moments import Moments
+from streamreg.accumulators.residuals import copied_nbytes, residuals_nbytes
+from streamreg.accumulators.sparse_gradient import sparse_gradient_nbytes
 from streamreg.accumulators.sparse_moments import SparseMoments
 from streamreg.errors import Message, Parameter, Remedy
 from streamreg.solvers.losses import SquaredLoss
@@ -253,6 +256,29 @@ class PassFootprint(NamedTuple):
     in_order: bool = False  # whether one thread reads all rows, in their order
     what: str = "sums"  # name of the state, as a plan prints it
     why: str = ""  # how its size is computed, as a plan prints it
+
+
+def gradient_pass(problem: Problem, n_columns: int, n_targets: int) -> PassFootprint:
+    """Return the footprint of a pass of the loss and its derivatives, with M columns."""
+    d = problem.n_features
+    if problem.is_sparse:
+        return PassFootprint(sparse_gradient_nbytes(d, n_columns, n_targets), 16 * n_columns)
+    return PassFootprint(*gradient_nbytes(d, n_columns, n_targets))
+
+
+def moments_pass(problem: Problem) -> PassFootprint:
+    """Return the footprint of a pass of first and second moments."""
+    moments = problem.moments(problem.n_features, problem.n_targets)
+    return PassFootprint(moments.state_nbytes, moments.scratch_nbytes)
+
+
+def residuals_pass(problem: Problem, n_columns: int) -> PassFootprint:
+    """Return the footprint of a pass of residuals in two floats, with M columns."""
+    d = problem.n_features
+    state_nbytes, scratch_nbytes = residuals_nbytes(d, n_columns)
+    if problem.is_sparse:
+        scratch_nbytes = copied_nbytes(d, n_columns)
+    return PassFootprint(state_nbytes, scratch_nbytes)
 
 
 class Footprint(NamedTuple):

@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from streamreg.accumulators.gradient import gradient_nbytes
-from streamreg.accumulators.moments import Moments
-from streamreg.accumulators.residuals import residuals_nbytes
-from streamreg.solvers.base import EPS, Footprint, PassFootprint, Status
+from streamreg.solvers.base import (
+    EPS,
+    Footprint,
+    Status,
+    gradient_pass,
+    moments_pass,
+    residuals_pass,
+)
 from streamreg.solvers.cg_iterate import Iterate
 from streamreg.solvers.contrasts import Fitted, infer_contrasts, with_contrasts
 from streamreg.solvers.diagnostics import dependent_column_warnings, near_dependence_warnings
@@ -111,15 +115,14 @@ class ConjugateGradient(IterativeSolver):
 
     def footprint(self, problem: Problem) -> Footprint:
         d, k = problem.n_features, problem.n_targets
-        moments = Moments(d, k)
         kept_nbytes = 16 * (d + 1) * _most_kept(d)
         footprint = Footprint(
             (
                 # products with directions, ∇f at the start, ∇f in two floats, and moments
-                PassFootprint(*gradient_nbytes(d, k + 1, 0)),
-                PassFootprint(*gradient_nbytes(d, 2 * k, k)),
-                PassFootprint(*residuals_nbytes(d, k + 1)),
-                PassFootprint(moments.state_nbytes, moments.scratch_nbytes),
+                gradient_pass(problem, k + 1, 0),
+                gradient_pass(problem, 2 * k, k),
+                residuals_pass(problem, k + 1),
+                moments_pass(problem),
             ),
             # directions are copied as one is added
             solver_nbytes=8 * _VECTORS * (d + 1) * (k + 1) + 2 * kept_nbytes,

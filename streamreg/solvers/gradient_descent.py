@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from streamreg.accumulators.gradient import gradient_nbytes
-from streamreg.accumulators.moments import Moments
 from streamreg.errors import DivergenceError, Message, Parameter, Remedy, Verbatim
-from streamreg.solvers.base import EPS, Footprint, PassFootprint, Status
+from streamreg.solvers.base import EPS, Footprint, Status, gradient_pass, moments_pass
 from streamreg.solvers.iterative import IterativeSolver
 from streamreg.solvers.line_search import Iterate, line_search
 
@@ -47,13 +45,12 @@ class GradientDescent(IterativeSolver):
 
     def footprint(self, problem: Problem) -> Footprint:
         d, k = problem.n_features, problem.n_targets
-        moments = Moments(d, k)
         # passes with a direction, without one, and the one before the first epoch
         return Footprint(
             (
-                PassFootprint(*gradient_nbytes(d, 2 * k, k)),
-                PassFootprint(*gradient_nbytes(d, k, k)),
-                PassFootprint(moments.state_nbytes, moments.scratch_nbytes),
+                gradient_pass(problem, 2 * k, k),
+                gradient_pass(problem, k, k),
+                moments_pass(problem),
             ),
             solver_nbytes=8 * _VECTORS * (d + 1) * k,
             # one pass more, for the means and deviations

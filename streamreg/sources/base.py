@@ -39,6 +39,8 @@ class RowGrid:
     bounds: tuple[int, ...] | None = None
     # whether some rows of a chunk can be read without reading the rest of it
     divisible: bool = False
+    # whether each chunk is a block: chunks are neither joined nor divided
+    has_blocks: bool = False
 
     @classmethod
     def irregular(cls, heights: Sequence[int]) -> RowGrid:
@@ -89,6 +91,10 @@ class RowSource(ABC):
     # Whether kernels may read a few rows of a block at a time (``Reader.parts``): files hold the
     # rows as memory would, uncompressed, in C order, whole rows; or the reader holds columns.
     is_in_files: bool = False
+    # whether blocks hold sparse rows (``blocks.SparseRows``)
+    is_sparse: bool = False
+    # names of the columns, if they are stored with the rows
+    feature_names: tuple[str, ...] | None = None
     # whether rows are CuPy's: in the memory of a GPU
     is_cupy: bool = False
     # all rows, (N, D) or (N, K), if they are in GPU memory in C order, ready to be reduced
@@ -154,6 +160,15 @@ class RowSource(ABC):
     def pass_nbytes(self) -> int:
         """Bytes that one pass over all rows decodes."""
         return self.grid.n_rows * self.row_nbytes
+
+    def block_nbytes(self, block_rows: int) -> int:
+        """Bytes of the largest block of at most ``block_rows`` rows, decoded."""
+        return block_rows * self.row_nbytes
+
+    @property
+    def density(self) -> float:
+        """The share of values that are stored."""
+        return 1.0
 
     def local_paths(self) -> list[Path]:
         """Return the local files and folders of the rows: no output may be written to them."""

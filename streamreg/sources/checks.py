@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from streamreg.blocks import EXACT_INTEGERS, is_cupy, namespace, on_host
+from streamreg.blocks import EXACT_INTEGERS, SparseRows, is_cupy, namespace, on_host
 from streamreg.errors import InputError, Part, Remedy
 from streamreg.formatting import count, rows_text
 
@@ -34,15 +34,19 @@ def narrow(values: Array) -> Array:
         return values.astype(np.float64)
 
 
-def finite_rows(values: Array) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def finite_rows(values: Array | SparseRows) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Return a mask (n,) of the rows that have neither NaN nor inf."""
+    if isinstance(values, SparseRows):
+        return values.finite_rows()
     if values.dtype.kind != "f":
         return np.ones(len(values), bool)
     return np.asarray(on_host(namespace(values).isfinite(values).all(axis=1)))
 
 
-def taken(values: Array, keep: np.ndarray[Any, np.dtype[np.bool_]]) -> Array:
+def taken(values: Any, keep: np.ndarray[Any, np.dtype[np.bool_]]) -> Any:  # noqa: ANN401
     """Return the rows that a mask ``keep`` (n,) selects; the mask is on the host, rows anywhere."""
+    if isinstance(values, SparseRows):
+        return values.taken(keep)
     # indices, not the mask: the host need not wait for the device to count the selected rows
     rows: Array = values[namespace(values).asarray(np.flatnonzero(keep))]
     return rows
@@ -66,7 +70,7 @@ def has_inexact(values: Array) -> bool:
 
 def not_finite(
     source: RowSource,
-    values: Array,
+    values: Array | SparseRows,
     counted: np.ndarray[Any, np.dtype[np.bool_]],
     start: int,
     names: tuple[str, ...] | None,
@@ -75,11 +79,11 @@ def not_finite(
 
     ``counted`` (n,) says which of the rows count, ``names`` what the columns are called.
     """
-    bad = ~np.isfinite(values) & counted[:, None]
-    if not bad.any():
+    found = _first_not_finite(values, counted)
+    if found is None:
         return None
-    row, column = (int(at) for at in np.argwhere(bad)[0])
-    what = "NaN" if np.isnan(values[row, column]) else "inf"
+    row, column, value, n_bad = found
+    what = "NaN" if np.isnan(value) else "inf"
     if is_wide(source.dtype):
         what += f" as float64, from {source.dtype}"
     if what == "NaN" and source.missing_text:
@@ -95,11 +99,24 @@ def not_finite(
         ]
     return InputError(
         f"{source.name} has {what} in row {start + row:,}, {label}{where}. Input contains "
-        f"{count(int(bad.sum()), 'such value')} in {rows_text(start, start + len(values))}. "
+        f"{count(n_bad, 'such value')} in {rows_text(start, start + len(values))}. "
         "Replace what is not finite, or leave such rows out with ",
         Remedy("nan_policy", "omit"),
         *stored,
     )
+
+
+def _first_not_finite(
+    values: Array | SparseRows, counted: np.ndarray[Any, np.dtype[np.bool_]]
+) -> tuple[int, int, float, int] | None:
+    """Return the first NaN or inf of rows that count: row, column and value; and how many."""
+    if isinstance(values, SparseRows):
+        return values.first_not_finite(counted)
+    bad = ~np.isfinite(values) & counted[:, None]
+    if not bad.any():
+        return None
+    row, column = (int(at) for at in np.argwhere(bad)[0])
+    return row, column, float(values[row, column]), int(bad.sum())
 
 
 def require_rows(source: RowSource, max_dimensions: int, allowed: str) -> None:
@@ -161,8 +178,9 @@ def require_dense(data: object, name: str) -> None:
     """Raise :class:`InputError` for a sparse matrix, whose zeros NumPy would not see."""
     if type(data).__module__.startswith(("scipy.sparse", "sparse.", "cupyx.scipy.sparse")):
         raise InputError(
-            f"{name} is sparse ({type(data).__name__}), which is not supported: make it dense "
-            "a block at a time, in a Zarr or Dask array, or fit it with scikit-learn"
+            f"{name} is sparse ({type(data).__name__}), which is not supported: sparse rows are "
+            "read from scipy.sparse.csr_array, or from an AnnData group in Zarr or HDF5; or make "
+            "it dense a block at a time, in a Zarr or Dask array"
         )
 
 

@@ -13,6 +13,7 @@ from streamreg.sources.checks import require_dense
 from streamreg.sources.frames import floats_of_objects, frame_rows, is_frame
 from streamreg.sources.kinds import is_streamable
 from streamreg.sources.labelled import is_labelled
+from streamreg.sources.scipy_csr import is_scipy
 
 if TYPE_CHECKING:
     from streamreg.blocks import Array
@@ -34,6 +35,8 @@ def as_streamable(data: object, name: str) -> Streamable:
             f"{name} is an .npz file, which holds arrays by name: pass one of them, as "
             f"{name}[{next(iter(data), 'NAME')!r}]"
         )
+    if is_scipy(data):
+        return Streamable(data)
     require_dense(data, name)
     if is_labelled(data) and getattr(data, "dtype", None) == np.dtype(object):
         data = np.asarray(data)

@@ -117,12 +117,19 @@ class Dataset:
             buffers += source.reader_nbytes(block_rows)
             if source.grid != self.X.grid:
                 # its chunks end at other rows than those of X, so a block spans several of them
-                buffers += block_rows * source.row_nbytes
+                buffers += source.block_nbytes(block_rows)
         # weights as float64, and a mask of those above 0
         weights = block_rows * 9 if self.weight is not None else 0
         # if rows are left out: their mask, and a copy of the others
         masked = self.weight is not None or self.nan_policy == "omit"
-        copies = block_rows * (self.row_nbytes + self.n_features) if masked else 0
+        copies = 0
+        if masked:
+            copies = sum(source.block_nbytes(block_rows) for source in self.sources())
+            copies += (
+                self.X.block_nbytes(block_rows)
+                if self.X.is_sparse
+                else block_rows * self.n_features
+            )
         # groups as integers of 64 bits, and while they are made
         copies += block_rows * 24 if self.groups is not None else 0
         wide = (source for source in (self.X, self.y) if source and is_wide(source.dtype))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from streamreg.errors import InputError
-from streamreg.sources import cupy_array, dask, frames, hdf5, in_memory, labelled
+from streamreg.sources import cupy_array, dask, frames, hdf5, in_memory, labelled, scipy_csr
 from streamreg.sources.decoded import decoded
 from streamreg.sources.hdf5 import Sliceable
 from streamreg.sources.tables import source as tables
@@ -20,6 +20,7 @@ KINDS = (
     dask.KIND,
     cupy_array.KIND,
     in_memory.KIND,
+    scipy_csr.KIND,
     frames.KIND,
     labelled.KIND,
     tables.KIND,
@@ -38,7 +39,7 @@ def open_source(
     kind = _kind_of(data)
     if kind is not None:
         rows = kind.open_rows(data, name, missing_chunks)
-        return decoded(rows) if decode_cf else rows
+        return decoded(rows) if decode_cf and not rows.is_sparse else rows
     what = type(data).__name__
     if isinstance(data, Sliceable):
         raise InputError(f"{name}, a {what}, cannot be read: NumPy has no dtype {data.dtype!r}")
@@ -62,7 +63,7 @@ def group_of(data: object) -> tuple[ArrayGroup, str] | None:
 
 
 def is_streamable(data: object) -> bool:
-    """Whether ``data`` is read in blocks; lists, data frames and sparse matrices are not."""
+    """Whether ``data`` is read in blocks; lists and data frames are not."""
     return _kind_of(data) is not None
 
 

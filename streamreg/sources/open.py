@@ -55,6 +55,7 @@ def open_dataset(
     rows = source(X, "X")
     if group is None:
         feature_names, schema = _names_of(X, "X", rows)
+    feature_names = feature_names or rows.feature_names
     if needs_y and y is None:
         raise InputError(
             "fit requires y to be passed, but the target y is None: pass ",
@@ -63,6 +64,9 @@ def open_dataset(
         )
 
     targets = None if y is None else source(y, "y")
+    for name, each in (("y", targets),):
+        if each is not None and each.is_sparse:
+            raise InputError(f"{each.name} is sparse, and only X may be; pass {name}.toarray()")
     if group is None and targets is not None:
         target_names, _ = _names_of(y, "y", targets)
     return Dataset(

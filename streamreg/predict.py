@@ -22,6 +22,7 @@ from streamreg.engines.threads import ThreadsEngine
 from streamreg.errors import DataCorruptionError, InputError, MemoryLimitError, Message, Remedy
 from streamreg.formatting import count, format_nbytes
 from streamreg.kernels import numpy as numpy_kernels
+from streamreg.kernels.registry import best_kernels, load_kernels
 from streamreg.kernels.scratch import predict_nbytes
 from streamreg.machine import usable_cpus
 from streamreg.output.staging import require_writable
@@ -32,6 +33,7 @@ from streamreg.planning.plan import itemised
 from streamreg.planning.row_costs import RowCosts
 from streamreg.planning.terms import Term, peak
 from streamreg.progress import NO_PROGRESS, Progress
+from streamreg.sources.checks import finite_rows
 from streamreg.sources.fingerprint import folder_state, identity
 from streamreg.sources.kinds import open_source
 
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from streamreg.blocks import Float64
     from streamreg.config import FitConfig
     from streamreg.engines.base import Reduction
+    from streamreg.kernels.base import Kernel
     from streamreg.model import Model
     from streamreg.sources.block_reader import BlockReader
     from streamreg.sources.dataset import Dataset
@@ -245,8 +248,11 @@ def _scored(
         states = n_threads + 2
         each = format_nbytes(accumulator.state_nbytes)
         made = Term("sums", states * accumulator.state_nbytes, f"{states} states, {each} each")
-        return [*_terms(model, costs, accumulator.scratch_nbytes, n_threads), made]
+        return [*_terms(model, costs, scratch_nbytes, n_threads), made]
 
+    scratch_nbytes = accumulator.scratch_nbytes
+    if dataset.X.is_sparse:
+        scratch_nbytes = accumulator.sparse_scratch_nbytes
     n_threads = _threads_that_fit(what, dataset, terms, config)
     with closing(progress), ThreadsEngine(dataset, n_threads, progress.rows) as engine:
         progress.begin_pass(dataset.n_rows)
@@ -286,7 +292,7 @@ class _Prediction:
         def terms(n_threads: int, output: Term = output) -> list[Term]:
             # blocks that are computed, wait for their turn, and are written
             ahead = 2 if n_threads == 1 else n_threads + 2
-            scratch = predict_nbytes(model.n_features)
+            scratch = 0 if rows.X.is_sparse else predict_nbytes(model.n_features)
             made_nbytes = ahead * 8 * model.n_targets * costs.block_rows
             made = Term("pending", made_nbytes, f"predictions of {ahead} blocks")
             return [output, *_terms(model, costs, scratch, n_threads), made]
@@ -297,6 +303,9 @@ class _Prediction:
         self._nan_policy = dataset.nan_policy
         self._coefficients = model.coefficients.T.copy()
         self._intercept = model.intercept
+        self._kernel: Kernel = numpy_kernels.predict
+        if rows.X.is_sparse:
+            self._kernel = load_kernels(best_kernels()).by_kind["sparse"].find("predict")
 
     def blocks(
         self, progress: Progress, n_rows_done: int = 0
@@ -318,10 +327,10 @@ class _Prediction:
 
     def _predict(self, reader: BlockReader, start: int, stop: int) -> tuple[int, Float64]:
         X = reader.read(start, stop).X
-        predictions = numpy_kernels.predict(X, self._coefficients, self._intercept)
+        predictions = self._kernel(X, self._coefficients, self._intercept)
         if not np.isfinite(predictions).all():
             if self._nan_policy == "omit":
-                predictions[~np.isfinite(X).all(axis=1)] = np.nan
+                predictions[~finite_rows(X)] = np.nan
             else:
                 # X has no NaN or inf if predictions overflow because weights are large
                 error = reader.not_finite(start, stop)

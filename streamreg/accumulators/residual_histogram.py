@@ -10,6 +10,7 @@ import numpy as np
 from streamreg.accumulators.base import Accumulator
 from streamreg.accumulators.score import Score, ScoreState
 from streamreg.kernels import numpy as numpy_kernels
+from streamreg.kernels.tiles import sparse_part_rows
 
 if TYPE_CHECKING:
     from streamreg.blocks import Array, Block, Float64
@@ -136,6 +137,12 @@ class ResidualHistogram(Accumulator[ResidualHistogramState, ResidualHistogramRes
         rows = numpy_kernels.tile_rows(len(self.coefficients))
         # places of a tile's rows, and copies of the counts while bins are joined
         return self._score.scratch_nbytes + 8 * 10 * rows + 3 * self._counts_nbytes
+
+    @property
+    def sparse_scratch_nbytes(self) -> int:
+        """The most bytes that ``update`` allocates for sparse rows."""
+        rows = sparse_part_rows(len(self.intercept))
+        return self._score.sparse_scratch_nbytes + 8 * 10 * rows + 3 * self._counts_nbytes
 
     def zero(self) -> ResidualHistogramState:
         none = np.full(2, np.inf)

@@ -10,13 +10,17 @@ import numpy as np
 from streamreg.accumulators.base import Accumulator
 from streamreg.kernels import numpy as numpy_kernels
 from streamreg.kernels import scratch
-from streamreg.kernels.tiles import tiles
+from streamreg.kernels.tiles import parts, sparse_part_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from streamreg.blocks import Block, Float64
     from streamreg.kernels.base import Kernels
+
+
+# of a tile: y, ŷ, r and ŷ of the next, y and ŷ centred, and two products
+_ARRAYS_ALIVE = 8
 
 
 class ScoreState(NamedTuple):
@@ -78,8 +82,13 @@ class Score(Accumulator[ScoreState, ScoreResult]):
     def scratch_nbytes(self) -> int:
         d, k = map(int, self.coefficients.shape)
         rows = numpy_kernels.tile_rows(d)
-        # y, ŷ and r of a tile and ŷ of the next, y and ŷ centred, and two products
-        return scratch.predict_nbytes(d) + 8 * 8 * rows * k
+        return scratch.predict_nbytes(d) + 8 * _ARRAYS_ALIVE * rows * k
+
+    @property
+    def sparse_scratch_nbytes(self) -> int:
+        """The most bytes that ``update`` allocates for sparse rows."""
+        k = len(self.intercept)
+        return 8 * k * (_ARRAYS_ALIVE * sparse_part_rows(k) + len(self.coefficients))
 
     def zero(self) -> ScoreState:
         k = len(self.intercept)
@@ -97,7 +106,7 @@ class Score(Accumulator[ScoreState, ScoreResult]):
         # scaled down before the product and up after it, so that nothing overflows
         smaller, larger = np.minimum(unit, 1.0), np.maximum(unit, 1.0)
         w, b = self.coefficients * smaller, self.intercept * smaller
-        for X, tile_y, weight in tiles(block, rows):
+        for X, tile_y, weight in parts(block, rows):
             y = tile_y.astype(np.float64)
             predicted = predict(X, w, b)
             residual = (y * smaller - predicted) * larger

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # what a function of NumPy allocates while it converts values: 8,192 of each array, some arrays
 BUFFERS_NBYTES = 128 << 10
+# targets of the sparse rows that are predicted at once
+_PART_TARGETS = 1 << 15
 
 
 def tiles(block: Block, rows: int) -> Iterator[tuple[Array, Array, Float64 | None]]:
@@ -21,6 +23,25 @@ def tiles(block: Block, rows: int) -> Iterator[tuple[Array, Array, Float64 | Non
     for start in range(0, block.n_rows, max(1, rows)):
         part = slice(start, start + rows)
         yield block.X[part], block.y[part], None if block.weight is None else block.weight[part]
+
+
+def parts(block: Block, rows: int) -> Iterator[tuple[Array, Array, Float64 | None]]:
+    """Yield X, y and weight of some rows at a time, as kernels that predict read them.
+
+    X is a tile, or, if rows are sparse, so many more of them that the loop over parts is cheap.
+    """
+    if block.kind != "sparse":
+        yield from tiles(block, rows)
+        return
+    step = sparse_part_rows(block.y.shape[1])
+    for start in range(0, block.n_rows, step):
+        part = block.rows(start, min(start + step, block.n_rows))
+        yield part.X, part.y, part.weight
+
+
+def sparse_part_rows(n_targets: int) -> int:
+    """Return the rows of a part of sparse rows: as many as have 32,768 targets."""
+    return max(1, _PART_TARGETS // max(1, n_targets))
 
 
 def room_for(dtype: np.dtype[Any], n_features: int, rows: int, columns: Affine) -> Float64:

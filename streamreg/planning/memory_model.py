@@ -85,7 +85,9 @@ def make_plan(
     candidates = {
         name: candidate(name, backend)
         for name, each in built.items()
-        if backend.runs(each) and (each.infers or not infers)
+        if backend.runs(each)
+        and (each.infers or not infers)
+        and (each.reads_sparse or not dataset.X.is_sparse)
     }
     chosen = _choose(candidates) if solver == AUTO else solver
     advised = [ClosedForm.name, ConjugateGradient.name] if solver == AUTO else [solver]

@@ -301,6 +301,7 @@ class Solver(ABC):
     summary: ClassVar[str]  # its strength, in a few words
     more_digits: ClassVar[str | None] = None  # the solver to run if this one ends with too few
     runs_on_device: ClassVar[bool] = True  # whether a GPU has its kernels
+    reads_sparse: ClassVar[bool] = False  # whether its passes are planned for sparse rows
     runs_on_cluster: ClassVar[bool] = True  # whether its passes can be divided among workers
 
     @property

@@ -51,6 +51,7 @@ class ClosedForm(FactorSolver):
     name: ClassVar[str] = "closed_form"
     summary: ClassVar[str] = "one pass, exact"
     more_digits: ClassVar[str | None] = "qr"
+    reads_sparse: ClassVar[bool] = True
     statistic: ClassVar[type[SecondMoments[Any]]] = Gram
 
     def footprint(self, problem: Problem) -> Footprint:

@@ -104,6 +104,7 @@ class ConjugateGradient(IterativeSolver):
 
     name: ClassVar[str] = "cg"
     summary: ClassVar[str] = "O(D) state, few passes"
+    reads_sparse: ClassVar[bool] = True
     typical_epochs: ClassVar[int] = 40
 
     request: InferenceRequest | None = None  # chosen standard errors

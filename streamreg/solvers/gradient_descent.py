@@ -40,6 +40,7 @@ class GradientDescent(IterativeSolver):
 
     name: ClassVar[str] = "gd"
     summary: ClassVar[str] = "O(D) state"
+    reads_sparse: ClassVar[bool] = True
     typical_epochs: ClassVar[int] = 200
     learning_rate: float | Literal["auto"] = "auto"
 

@@ -50,6 +50,7 @@ class QR(FactorSolver):
 
     name: ClassVar[str] = "qr"
     summary: ClassVar[str] = "few passes, most digits"
+    reads_sparse: ClassVar[bool] = True
     runs_on_device: ClassVar[bool] = False
     statistic: ClassVar[type[SecondMoments[Any]]] = Root
 

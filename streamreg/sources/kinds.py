@@ -5,7 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from streamreg.errors import InputError
-from streamreg.sources import cupy_array, dask, frames, hdf5, in_memory, labelled, scipy_csr
+from streamreg.sources import (
+    anndata_backed,
+    cupy_array,
+    dask,
+    frames,
+    hdf5,
+    hdf5_paths,
+    in_memory,
+    labelled,
+    scipy_csr,
+)
 from streamreg.sources.decoded import decoded
 from streamreg.sources.hdf5 import Sliceable
 from streamreg.sources.tables import source as tables
@@ -23,6 +33,8 @@ KINDS = (
     scipy_csr.KIND,
     frames.KIND,
     labelled.KIND,
+    anndata_backed.KIND,
+    hdf5_paths.KIND,
     tables.KIND,
     zarr_source.KIND,
     hdf5.KIND,

@@ -70,6 +70,11 @@ def gather(
     InputError, DataCorruptionError
         As the engine raises them.
     """
+    if dataset.X.is_sparse:
+        raise InputError(
+            f"{dataset.X.name} is sparse, and statistics are of dense rows; fit the data with ",
+            Remedy("solver", "cg"),
+        )
     backend = backend_of(config)
     with PeakMemory() as peak:
         plan = plan_gather(dataset, config, kind, backend)

@@ -7,18 +7,22 @@ import math
 import os
 import re
 import zipfile
+from contextlib import suppress
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlsplit
 
 from streamreg.errors import DataCorruptionError, InputError, PythonOnly, StreamregError
 from streamreg.formatting import MIB, format_nbytes
 from streamreg.schema import Schema
+from streamreg.sources.anndata import LAYERS, is_matrix
 from streamreg.sources.base import ArrayGroup
 from streamreg.sources.packing import attributes_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import zarr
 
 # the user and the password of a URL
@@ -32,7 +36,8 @@ def open_group(data: object) -> ArrayGroup | None:
     import zarr  # noqa: PLC0415  (imported only if there are Zarr arrays)
 
     node, label = opened(data, "X")
-    if not isinstance(node, zarr.Group):
+    # a sparse matrix is a group, but one array
+    if not isinstance(node, zarr.Group) or is_matrix(node):
         return None
     if node.metadata.consolidated_metadata is not None:
         # they may be older than the arrays
@@ -244,6 +249,25 @@ def cf_attributes(array: zarr.Array[Any]) -> dict[str, Any]:
     return known
 
 
+def parents_of(node: zarr.Group) -> Iterator[zarr.Group]:
+    """Yield the group that holds a matrix of AnnData; of a layer, the one that holds the layers."""
+    import zarr  # noqa: PLC0415  (imported already, for the node)
+
+    folder, store = local_folder(node), node.store_path.store
+    inside = PurePosixPath("/", node.store_path.path) if folder is None else folder
+    if folder is None and inside == inside.parent:
+        return
+    parent = inside.parent
+    if parent.name == LAYERS:
+        parent = parent.parent
+    path = "" if folder is not None else str(parent).lstrip("/")
+    # there may be no group
+    with suppress(OSError, ValueError, KeyError):
+        yield zarr.open_group(
+            store if folder is None else str(parent), path=path, mode="r", use_consolidated=False
+        )
+
+
 def child_names(group: zarr.Group) -> str:
     """Return the names of a group's arrays, for a message."""
     try:
@@ -294,7 +318,8 @@ def _require_metadata(path: Path, label: str) -> None:
         f"{label} is a file, not a Zarr array. Tables go through `streamreg ingest`",
         PythonOnly(
             '; for HDF5 files pass the h5py.Dataset, for .npy numpy.load(PATH, mmap_mode="r"), for '
-            "statistics streamreg.Statistics.load(PATH)"
+            "sparse .npz scipy.sparse.load_npz(PATH).tocsr(), for statistics "
+            "streamreg.Statistics.load(PATH)"
         ),
     )
 

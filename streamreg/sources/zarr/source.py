@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamreg.errors import InputError
 from streamreg.formatting import MIB, count, format_nbytes
+from streamreg.sources.anndata import open_matrix
 from streamreg.sources.base import Kind, Reader, RowSource
 from streamreg.sources.chunk_reader import heaps_nbytes, joined_nbytes
 from streamreg.sources.file_stamps import FileStamps
@@ -22,6 +23,7 @@ from streamreg.sources.zarr.metadata import (
     is_zarr,
     open_group,
     opened,
+    parents_of,
 )
 from streamreg.sources.zarr.stored import StoredArray
 
@@ -46,6 +48,14 @@ def open_rows(data: Any, name: str, missing_chunks: str) -> RowSource:  # noqa: 
 
     node, label = opened(data, name)
     if isinstance(node, zarr.Group):
+        rows = open_matrix(
+            node,
+            label,
+            lambda array, name: ZarrSource(array, name, missing_chunks),
+            parents_of(node),
+        )
+        if rows is not None:
+            return rows
         raise InputError(
             f"{label} is a Zarr group; pass one of its arrays as {name}: {child_names(node)}"
         )

@@ -199,7 +199,7 @@ class SparseRows:
         if not self.indices.size:
             return
         low, high = int(self.indices.min()), int(self.indices.max())
-        if 0 <= low and high < self.n_columns:
+        if low >= 0 and high < self.n_columns:
             return
         bad = (self.indices < 0) | (self.indices >= self.n_columns)
         at = int(np.argmax(bad))

@@ -35,9 +35,8 @@ def as_streamable(data: object, name: str) -> Streamable:
             f"{name} is an .npz file, which holds arrays by name: pass one of them, as "
             f"{name}[{next(iter(data), 'NAME')!r}]"
         )
-    if is_scipy(data):
-        return Streamable(data)
-    require_dense(data, name)
+    # SciPy's are read as they are, if their format allows it
+    require_dense(None if is_scipy(data) else data, name)
     if is_labelled(data) and getattr(data, "dtype", None) == np.dtype(object):
         data = np.asarray(data)
     is_objects = isinstance(data, np.ndarray) and data.dtype == object

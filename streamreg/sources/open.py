@@ -64,9 +64,6 @@ def open_dataset(
         )
 
     targets = None if y is None else source(y, "y")
-    for name, each in (("y", targets),):
-        if each is not None and each.is_sparse:
-            raise InputError(f"{each.name} is sparse, and only X may be; pass {name}.toarray()")
     if group is None and targets is not None:
         target_names, _ = _names_of(y, "y", targets)
     return Dataset(

@@ -59,8 +59,8 @@ REFUSED = {
     "bytes": (b"X.zarr", "X is of type bytes; paths must be text"),
     "masked rows": (list(MASKED), "X is a masked array"),
     "masked": (MASKED, "X is a masked array"),
-    "csr": (scipy.sparse.csr_array(VALUES), r"X is sparse \(csr_array\).*scikit-learn"),
-    "coo": (scipy.sparse.coo_matrix(VALUES), r"X is sparse \(coo_matrix\)"),
+    "csc": (scipy.sparse.csc_array(VALUES), "X is sparse"),
+    "coo": (scipy.sparse.coo_matrix(VALUES), "X is sparse"),
     "sparse frame": (
         pd.DataFrame.sparse.from_spmatrix(scipy.sparse.csr_array(VALUES)),
         "column 0 of X .* Sparse",

@@ -21,6 +21,9 @@ struct sparse_moments {
     void *scratch;        /* `sparse_moments_scratch` bytes for the longest row */
 };
 
+/* values ahead of which a column is fetched */
+#define AHEAD 32
+
 struct entry {
     uint64_t column;
     int64_t position;
@@ -35,10 +38,10 @@ static int compare(const void *a, const void *b)
     return one->position < other->position ? -1 : 1;
 }
 
-INLINE void add_value(const struct sparse_moments *p, uint64_t j, double value, double s,
-                      const double *y)
+/* Add a value to the sums of its column; `check` becomes NaN if it is NaN or inf. */
+INLINE void add_value(const struct sparse_moments *p, int64_t k, uint64_t j, double value, double s,
+                      const double *y, double *check)
 {
-    const int64_t k = p->k;
     double *column = p->columns + j * (uint64_t)(CROSS + 2 * k);
     const double scaled = p->scale ? value * p->scale[j] : value;
     if (column[WEIGHT] == 0) {
@@ -49,54 +52,86 @@ INLINE void add_value(const struct sparse_moments *p, uint64_t j, double value, 
     column[WEIGHT] += s;
     column[SUM] += sz;
     column[SQUARES] = fma_of(sz, z, column[SQUARES]);
-    if (value < column[LOW])
-        column[LOW] = value;
-    if (value > column[HIGH])
-        column[HIGH] = value;
+    column[LOW] = value < column[LOW] ? value : column[LOW];
+    column[HIGH] = value > column[HIGH] ? value : column[HIGH];
     for (int64_t c = 0; c < k; c++) {
         column[CROSS + c] = fma_of(sz, y[c], column[CROSS + c]);
         column[CROSS + k + c] = fma_of(s, y[c], column[CROSS + k + c]);
     }
-    *p->check += value - value;
+    *check += value - value;
 }
 
-INLINE int64_t add_rows_of(int type, int is_wide, const struct sparse_rows *x,
+/* Whether columns ascend; -1 if one is beyond d. */
+INLINE int order_of(int is_wide, const struct sparse_rows *x, int64_t first, int64_t stop)
+{
+    int ascends = 1;
+    uint64_t last = 0, largest = 0;
+    for (int64_t at = first; at < stop; at++) {
+        const uint64_t j = index_at(is_wide, x->indices, at);
+        ascends &= at == first || last < j;
+        largest = j > largest ? j : largest;
+        last = j;
+    }
+    return largest < (uint64_t)x->d ? ascends : -1;
+}
+
+/* Add a row whose columns do not ascend: those of one column are added up first. */
+INLINE void add_sorted(int type, int is_wide, const struct sparse_rows *x, int64_t first, int64_t n,
+                       const struct sparse_moments *p, int64_t k, double s, const double *y,
+                       double *check)
+{
+    struct entry *row = p->scratch;
+    for (int64_t at = 0; at < n; at++)
+        row[at] = (struct entry){
+            .column = index_at(is_wide, x->indices, first + at), .position = at,
+            .value = value_at(type, x->values, first + at),
+        };
+    qsort(row, (size_t)n, sizeof *row, compare);
+    for (int64_t at = 0; at < n;) {
+        const uint64_t j = row[at].column;
+        double value = 0;
+        for (; at < n && row[at].column == j; at++)
+            value += row[at].value;
+        add_value(p, k, j, value, s, y, check);
+    }
+}
+
+INLINE int64_t add_rows_of(int type, int is_wide, int64_t k, const struct sparse_rows *x,
                            const struct sparse_moments *p)
 {
-    for (int64_t i = 0; i < x->n; i++) {
-        const int64_t first = x->bounds[i], stop = x->bounds[i + 1], n = stop - first;
-        const double s = p->weight ? p->weight[i] : 1.0, *y = p->y + i * p->k;
-        int ascends = 1;
-        uint64_t last = 0;
-        for (int64_t at = first; at < stop; at++) {
-            const uint64_t j = index_at(is_wide, x->indices, at);
-            if (__builtin_expect(j >= (uint64_t)x->d, 0))
-                return i;
-            ascends &= at == first || last < j;
-            last = j;
-        }
-        *p->s += s;
-        if (ascends) {
-            for (int64_t at = first; at < stop; at++)
-                add_value(p, index_at(is_wide, x->indices, at), value_at(type, x->values, at), s, y);
+    const int64_t count = x->bounds[x->n], width = CROSS + 2 * k;
+    double total = *p->s, check = *p->check;
+    int64_t i = 0;
+    for (; i < x->n; i++) {
+        const int64_t first = x->bounds[i], stop = x->bounds[i + 1];
+        const int order = stop > first ? order_of(is_wide, x, first, stop) : 1;
+        if (order < 0)
+            break;
+        const double s = p->weight ? p->weight[i] : 1.0, *y = p->y + i * k;
+        total += s;
+        if (order == 0) {
+            add_sorted(type, is_wide, x, first, stop - first, p, k, s, y, &check);
             continue;
         }
-        struct entry *row = p->scratch;
-        for (int64_t at = 0; at < n; at++)
-            row[at] = (struct entry){
-                .column = index_at(is_wide, x->indices, first + at), .position = at,
-                .value = value_at(type, x->values, first + at),
-            };
-        qsort(row, (size_t)n, sizeof *row, compare);
-        for (int64_t at = 0; at < n;) {
-            const uint64_t j = row[at].column;
-            double value = 0;
-            for (; at < n && row[at].column == j; at++)
-                value += row[at].value;
-            add_value(p, j, value, s, y);
+        for (int64_t at = first; at < stop; at++) {
+            if (at + AHEAD < count)
+                __builtin_prefetch(
+                    p->columns + index_at(is_wide, x->indices, at + AHEAD) * (uint64_t)width, 1);
+            add_value(p, k, index_at(is_wide, x->indices, at), value_at(type, x->values, at), s, y,
+                      &check);
         }
     }
-    return x->n;
+    *p->s = total;
+    *p->check = check;
+    return i;
+}
+
+INLINE int64_t add_any(int type, int is_wide, const struct sparse_rows *x,
+                       const struct sparse_moments *p)
+{
+    /* a constant, so that the compiler unrolls the loop over targets */
+    return p->k == 1 ? add_rows_of(type, is_wide, 1, x, p)
+                     : add_rows_of(type, is_wide, p->k, x, p);
 }
 
 EXPORT int64_t sparse_moments_nbytes(void)
@@ -113,5 +148,5 @@ EXPORT int64_t sparse_moments_scratch(int64_t n)
 /* Returns the number of rows before the first one with a column beyond d. */
 EXPORT int64_t add_sparse_moments(const struct sparse_rows *x, const struct sparse_moments *p)
 {
-    return FOR_STORED_TYPE(x, add_rows_of, x, p);
+    return FOR_STORED_TYPE(x, add_any, x, p);
 }

@@ -20,8 +20,9 @@ struct sparse_products {
     double *scratch;      /* (m,)   u of a row */
 };
 
-/* Measured at D = 131,072 with 20 values a row: see `benchmarks`. */
+/* values ahead of which a column is fetched */
 #define AHEAD 64
+/* sums of a dot product that do not wait for each other */
 #define N_SUMS 4
 
 typedef double pair __attribute__((vector_size(16)));

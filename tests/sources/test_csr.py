@@ -1,0 +1,207 @@
+"""Sparse rows of SciPy, and of AnnData's groups in Zarr and HDF5."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import pytest
+import scipy.sparse
+import zarr
+from sklearn.linear_model import Ridge
+
+from streamreg import LinearRegression, plan
+from streamreg.errors import DataCorruptionError, InputError
+from streamreg.sources.kinds import open_source
+
+N, D = 400, 30
+
+
+def matrix(seed=0, *, n=N, d=D):
+    rng = np.random.default_rng(seed)
+    return scipy.sparse.random_array((n, d), density=0.2, rng=rng, format="csr", dtype=np.float32)
+
+
+def targets(X):
+    rng = np.random.default_rng(1)
+    return X @ rng.standard_normal(X.shape[1]) + rng.standard_normal(X.shape[0]) + 3
+
+
+def write(root, X, *, encoding="csr_matrix", create):
+    """Write a group as AnnData does: data, indices, indptr, var and obs."""
+    group = root.create_group("X")
+    group.attrs.update({"encoding-type": encoding, "encoding-version": "0.1.0"})
+    group.attrs["shape"] = list(X.shape)
+    for name in ("data", "indices", "indptr"):
+        create(group, name, getattr(X, name))
+    return group
+
+
+def in_zarr(path, X, zarr_format=3, **how):
+    def create(group, name, values):
+        chunks = (min(97, len(values)),)
+        array = group.create_array(name, shape=values.shape, dtype=values.dtype, chunks=chunks)
+        array[:] = values
+
+    root = zarr.open_group(str(path), mode="w", zarr_format=zarr_format)
+    write(root, X, create=create, **how)
+    # absent chunks would mean zeros
+    root.create_array("y", data=targets(X))
+    return f"{path}/X"
+
+
+def in_hdf5(path, X, **how):
+    with h5py.File(path, "w") as file:
+        write(
+            file,
+            X,
+            create=lambda group, name, values: group.create_dataset(
+                name, data=values, chunks=(97,), compression="gzip"
+            ),
+            **how,
+        )
+        var = file.create_group("var")
+        var.attrs["_index"] = "_index"
+        var.create_dataset("_index", data=[f"g{j}" for j in range(X.shape[1])])
+        file.create_dataset("obs/age", data=targets(X))
+    return f"{path}/X"
+
+
+@pytest.mark.parametrize("kind", ["scipy", "matrix", "zarr 2", "zarr 3", "hdf5"])
+def test_a_fit_of_sparse_rows_is_that_of_dense_rows(tmp_path, kind):
+    X = matrix()
+    y = targets(X)
+    data = {
+        "scipy": lambda: X,
+        "matrix": lambda: scipy.sparse.csr_matrix(X),
+        "zarr 2": lambda: in_zarr(tmp_path / "a.zarr", X, 2),
+        "zarr 3": lambda: in_zarr(tmp_path / "a.zarr", X, 3),
+        "hdf5": lambda: in_hdf5(tmp_path / "a.h5ad", X),
+    }[kind]()
+    # of a sum, not of a mean
+    expected = Ridge(alpha=0.01 * N).fit(X.toarray().astype(float), y)
+    for solver in ("cg", "gd", "closed_form", "qr"):
+        tol = 1e-15 if solver == "gd" else 1e-12
+        model = LinearRegression(solver=solver, l2=0.01, tol=tol, max_epochs=5000).fit(data, y)
+        # gradient descent stops when the loss hardly falls, with half the digits of the weights
+        digits = 1e-6 if solver == "gd" else 1e-9
+        np.testing.assert_allclose(model.coef_, expected.coef_, atol=digits)
+        np.testing.assert_allclose(model.intercept_, expected.intercept_, atol=digits)
+        predicted = expected.predict(X.toarray())
+        np.testing.assert_allclose(model.predict(data), predicted, atol=10 * digits)
+        assert model.score(data, y) == pytest.approx(expected.score(X.toarray(), y), abs=1e-6)
+
+
+def test_paths_inside_an_hdf5_file_are_read_with_the_names_of_columns(tmp_path):
+    path = in_hdf5(tmp_path / "a.h5ad", matrix())
+    model = LinearRegression(solver="cg").fit(path, f"{tmp_path}/a.h5ad/obs/age")
+    assert list(model.feature_names_in_) == [f"g{j}" for j in range(D)]
+
+
+def test_a_data_set_may_have_sparse_rows(tmp_path):
+    in_zarr(tmp_path / "a.zarr", matrix())
+    model = LinearRegression(solver="cg").fit(f"{tmp_path}/a.zarr")
+    assert model.score(f"{tmp_path}/a.zarr") > 0
+
+
+def test_weights_and_threads(tmp_path):
+    X = matrix(n=3000)
+    X.data[:] = 1.0
+    y, s = targets(X), np.random.default_rng(2).integers(0, 3, 3000)
+    dense = LinearRegression(solver="closed_form").fit(X.toarray(), y, s)
+    one, two = (LinearRegression(solver="cg", n_threads=n, tol=1e-13).fit(X, y, s) for n in (1, 2))
+    np.testing.assert_allclose(one.coef_, dense.coef_, rtol=1e-9)
+    assert one.coef_.tobytes() == two.coef_.tobytes()
+
+
+def test_blocks_have_about_equal_numbers_of_values():
+    lengths = np.concatenate([np.full(30_000, 10), [400_000], np.zeros(100_000, int)])
+    bounds = np.concatenate([[0], np.cumsum(lengths)])
+    indices = np.zeros(bounds[-1], np.int32)
+    X = scipy.sparse.csr_array(
+        (np.ones(bounds[-1], np.float32), indices, bounds), shape=(len(lengths), 2)
+    )
+    source = open_source(X, "X")
+    rows, values = source.layout.block_rows, np.diff(source.layout.block_values)
+    assert rows[0] == 0
+    assert rows[-1] == len(lengths)
+    # a row is not divided
+    assert sorted(values)[-2] <= 1 << 17 < source.layout.longest == max(values) == 400_000
+    assert max(np.diff(rows)) <= 1 << 16
+    assert source.pass_nbytes == X.data.nbytes + X.indices.nbytes + X.indptr.nbytes
+
+
+def test_a_value_that_is_not_finite_is_named_by_row_and_column():
+    X = matrix()
+    X.data[100] = np.nan
+    row = int(np.searchsorted(X.indptr, 100, side="right")) - 1
+    y = targets(matrix())
+    with pytest.raises(InputError, match=f"NaN in row {row}, column {X.indices[100]}"):
+        LinearRegression(solver="cg").fit(X, y)
+    model = LinearRegression(solver="cg", nan_policy="omit", tol=1e-12)
+    with pytest.warns(match="1 of 400 rows holds NaN"):
+        model.fit(X, y)
+    kept = np.arange(N) != row
+    expected = LinearRegression(solver="closed_form").fit(X.toarray()[kept], y[kept])
+    np.testing.assert_allclose(model.coef_, expected.coef_, atol=1e-9)
+
+
+DAMAGE = {
+    "a falling bound": (lambda g: g["indptr"].__setitem__(50, 0), "falls from .* at row 50"),
+    "another first bound": (lambda g: g["indptr"].__setitem__(0, 1), "begins with 1"),
+    "another end": (lambda g: g["indptr"].__setitem__(N, 7), "falls from|ends at"),
+    "fewer indices": (lambda g: g["indices"].resize((100,)), "has the columns of 100"),
+    "fewer rows": (lambda g: g.attrs.__setitem__("shape", [N - 1, D]), "401 bounds of rows but"),
+    "no shape": (lambda g: g.attrs.__setitem__("shape", "?"), "the attribute shape of"),
+    "a column beyond the last": (
+        lambda g: g["indices"].__setitem__(300, D),
+        r"column 30 of row \d+, but has 30 columns",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGE.values(), ids=DAMAGE.keys())
+@pytest.mark.parametrize("solver", ["cg", "closed_form"])
+def test_damage_is_an_error_that_says_what_is_wrong(tmp_path, damage, message, solver):
+    X = matrix()
+    path = in_zarr(tmp_path / "a.zarr", X)
+    damage(zarr.open_group(f"{tmp_path}/a.zarr")["X"])
+    with pytest.raises(DataCorruptionError, match=message):
+        LinearRegression(solver=solver).fit(path, targets(X))
+
+
+def test_a_missing_chunk_is_not_read_as_column_0(tmp_path):
+    X = matrix()
+    path = in_zarr(tmp_path / "a.zarr", X)
+    (tmp_path / "a.zarr/X/indices/c/3").unlink()
+    with pytest.raises(DataCorruptionError, match=r"X/indices .* is missing"):
+        LinearRegression(solver="cg").fit(path, targets(X))
+
+
+def test_other_formats_are_refused_with_a_conversion(tmp_path):
+    X = matrix()
+    y = targets(X)
+    for data in (X.tocsc(), X.tocoo()):
+        with pytest.raises(InputError, match=r"pass X.tocsr\(\)"):
+            LinearRegression().fit(data, y)
+    path = in_zarr(tmp_path / "a.zarr", X.tocsc(), encoding="csc_matrix")
+    with pytest.raises(InputError, match=r"CSC format.*adata.X.tocsr\(\)"):
+        LinearRegression().fit(path, y)
+    with pytest.raises(InputError, match=r"y is sparse.*y.toarray\(\)"):
+        LinearRegression().fit(X, X)
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"solver": "dual"}, {"cov_type": "HC1"}, {"solver": "dual", "l2": 1.0}]
+)
+def test_what_sparse_rows_do_not_give_is_refused(parameters):
+    X = matrix()
+    with pytest.raises(InputError, match="X is sparse"):
+        LinearRegression(**parameters).fit(X, targets(X))
+
+
+def test_a_plan_counts_stored_values():
+    X = matrix(n=2000, d=5000)
+    planned = plan(X, targets(X))
+    assert set(planned.candidates) == {"closed_form", "qr", "gd", "cg"}
+    nbytes = X.data.nbytes + X.indices.nbytes + X.indptr.nbytes + 8 * 2000
+    assert planned.candidates["cg"].bytes_per_pass == nbytes

@@ -45,6 +45,13 @@ SOLVERS: dict[str, Callable[[SolverSettings], Solver]] = {
     ),
 }
 
+# the names of those whose passes read sparse rows
+SPARSE_SOLVERS = frozenset(
+    each.name
+    for each in (ClosedForm, QR, Dual, GradientDescent, ConjugateGradient)
+    if each.reads_sparse
+)
+
 # the solver of each kind of statistics, by the value of the parameter ``kind``
 SOLVER_OF_KIND: dict[str, type[FactorSolver]] = {
     each.statistic.kind: each for each in (ClosedForm, QR)

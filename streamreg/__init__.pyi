@@ -9,10 +9,10 @@ from .errors import (
     StreamregError,
 )
 from .estimator import LinearRegression, LinearRegressionCV, evaluate, load
-from .fit_plan import plan
 from .ingest.read import read_table
 from .planning.plan import Plan
 from .predict import Evaluation
+from .statistics.plan import plan
 from .statistics.statistics import Statistics
 
 __all__ = [

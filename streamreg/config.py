@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
 from streamreg import validate
-from streamreg.engines.fold_scan import GCV, SPLIT_NBYTES
+from streamreg.engines.fold_scan import GCV, SPLIT_NBYTES, GivenSplits
 from streamreg.errors import InputError, Parameter, PythonOnly, Remedy
 from streamreg.formatting import count, given
 from streamreg.inference.groups import Groups
@@ -84,15 +84,18 @@ def _l2s(value: object) -> tuple[float, ...] | None:
     return tuple(sorted({_l2("l2", each) for each in values}))
 
 
-def _splits(name: str, value: Iterable[Any]) -> Any:  # noqa: ANN401  (a splitter)
+def _splits(name: str, value: Iterable[Any]) -> GivenSplits:
     """Return the splitter of pairs of row numbers, for training and for testing."""
-    # not needed by the command line, and slow to import
-    from sklearn.model_selection import check_cv  # noqa: PLC0415
-
     pairs = list(value)
+    if not pairs:
+        raise InputError(
+            Parameter(name),
+            " has no folds: it is empty, or an iterator that an earlier fit used up; pass a list "
+            "of pairs (train, test)",
+        )
     if not all(isinstance(each, tuple | list) and len(each) == 2 for each in pairs):  # noqa: PLR2004
         raise InputError(given(name, value), " must list pairs of row numbers, (train, test)")
-    return check_cv(pairs)
+    return GivenSplits(pairs)
 
 
 def _cv(name: str, value: object) -> Any:  # noqa: ANN401  (a splitter)
@@ -241,16 +244,22 @@ class FitConfig:
                 Remedy("cv", 5),
             )
 
-    def selection(self, rows: FoldedRows) -> SelectionRequest:
-        """Return which penalties are compared, and how."""
-        is_split = not isinstance(self.cv, str | int)
-        return SelectionRequest(
+    def selection(self, rows: FoldedRows | None = None) -> SelectionRequest:
+        """Return which penalties are compared, and how; without rows, by GCV."""
+        request = SelectionRequest(
             self.l2s,
-            rows.n_folds,
-            rows.alternate,
-            self.l2_per_target,
-            self.one_standard_error,
-            SPLIT_NBYTES * rows.dataset.n_rows if is_split else 0,
+            n_folds=1,
+            per_target=self.l2_per_target,
+            one_standard_error=self.one_standard_error,
+        )
+        if rows is None:
+            return request
+        is_split = not isinstance(self.cv, str | int)
+        return replace(
+            request,
+            n_folds=rows.n_folds,
+            folds_alternate=rows.alternate,
+            folds_nbytes=SPLIT_NBYTES * rows.dataset.n_rows if is_split else 0,
         )
 
     def _require_consistent_inference(self) -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import numpy as np
     from sklearn.utils import Tags
 
+    from streamreg.config import FitConfig
+    from streamreg.fit_result import Described
     from streamreg.predict import Evaluation
     from streamreg.solvers.base import EpochRecord
 
@@ -199,8 +201,7 @@ class LinearRegression(LinearEstimator):
         """
         config = self._config()
         if isinstance(X, Statistics):
-            if not (y is None and sample_weight is None and groups is None):
-                raise InputError("statistics hold y and the weights; pass them alone")
+            X.require_alone(y, sample_weight, groups)
             result = fit_gathered(X, config, progress_of(self.progress, "fit"))
             return self._finish(result, X.about)
         dataset = config.open_dataset(X, y, sample_weight, groups)
@@ -395,7 +396,8 @@ class LinearRegressionCV(LinearEstimator):
         Parameters
         ----------
         X, y, sample_weight
-            As for :meth:`LinearRegression.fit`.
+            As for :meth:`LinearRegression.fit`. ``cv="gcv"`` also takes :class:`Statistics` of
+            ``kind="gram"``, alone: no row is read.
         groups
             (N,), with a number as ``cv``, or a splitter that takes groups: rows of equal values
             are in one fold. Numbers of any of these kinds, or texts in memory; they are read once
@@ -415,20 +417,31 @@ class LinearRegressionCV(LinearEstimator):
             The best penalty is the smallest or the largest; errors are too small beside y to be
             compared; equations are singular.
         """
-        if isinstance(X, Statistics):
-            raise InputError("statistics keep no folds; pass the data")
         config = self._config()
-        dataset = config.open_dataset(X, y, sample_weight, groups)
-        names = self._check_columns(X, reset=True) or dataset.feature_names
-        dataset = replace(dataset, feature_names=names)
-        result = fit_dataset(dataset, config, progress_of(self.progress, "fit"))
+        progress = progress_of(self.progress, "fit")
+        described: Described
+        if isinstance(X, Statistics):
+            X.require_alone(y, sample_weight, groups)
+            described, result = X.about, fit_gathered(X, config, progress)
+        else:
+            dataset = config.open_dataset(X, y, sample_weight, groups)
+            names = self._check_columns(X, reset=True) or dataset.feature_names
+            described = dataset = replace(dataset, feature_names=names)
+            result = fit_dataset(dataset, config, progress)
         selection = result.solution.selection
-        self._finish(result, dataset)
+        self._finish(result, described)
         if selection is not None:
             # a model file holds fewer
             scores = selection.scores
             self.cv_scores_ = scores[:, :, 0] if self._has_one_target else scores
         return self
+
+    def _config(self) -> FitConfig:
+        if self.cv is None:
+            raise InputError(
+                'cv=None chooses no penalty: pass "gcv", a number of folds or a splitter'
+            )
+        return super()._config()
 
 
 def load(path: Path) -> LinearRegression:
@@ -483,4 +496,8 @@ def evaluate(
     >>> evaluate(LinearRegression().fit(X, y), X, y).r2.round(3)
     array([1., 1.])
     """
+    if not isinstance(model, LinearEstimator):
+        raise InputError(
+            f"evaluate takes a model of streamreg, not {type(model).__name__}: fit or load one"
+        )
     return model._evaluate(X, y, sample_weight)  # noqa: SLF001  (a function for each model)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from streamreg.backends import backend_of
-from streamreg.config import FitConfig
 from streamreg.engines.fold_scan import GCV, FoldedRows, n_folds_of
 from streamreg.errors import InputError, MemoryLimitError, Message, Parameter, Part, Remedy
 from streamreg.formatting import format_nbytes
@@ -18,6 +17,7 @@ from streamreg.solvers.closed_form import ClosedForm
 from streamreg.solvers.registry import AUTO
 
 if TYPE_CHECKING:
+    from streamreg.config import FitConfig
     from streamreg.inference.groups import Groups
     from streamreg.planning.backend import Backend
     from streamreg.planning.plan import Plan
@@ -27,43 +27,6 @@ if TYPE_CHECKING:
 
 # numbers of folds that a refusal offers, if more do not fit
 _FEWER_FOLDS = (3, 2)
-
-
-def plan(
-    X: Any,  # noqa: ANN401  (whatever can be read as rows)
-    y: Any = None,  # noqa: ANN401
-    sample_weight: Any = None,  # noqa: ANN401
-    **parameters: Any,  # noqa: ANN401
-) -> Plan:
-    """Plan a fit from metadata alone: what each solver would need, and which would run.
-
-    Parameters
-    ----------
-    X, y, sample_weight
-        As for ``LinearRegression.fit``.
-    **parameters
-        Of ``LinearRegression``, such as ``memory_limit`` and ``solver``; with ``cv``, of
-        ``LinearRegressionCV``.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from streamreg import plan
-    >>> X, y = np.zeros((1000, 10)), np.zeros(1000)
-    >>> plan(X, y, memory_limit="1 GiB").chosen
-    'closed_form'
-    """
-    # the penalties to compare are passed as l2
-    known = {field.name for field in fields(FitConfig)} - {"l2s"} | {"progress"}
-    unknown = sorted(parameters.keys() - known)
-    if unknown:
-        raise InputError(
-            f"there is no parameter {unknown[0]!r}; there are {', '.join(sorted(known))}"
-        )
-    # a plan shows no progress, but accepts all parameters of an estimator
-    parameters.pop("progress", None)
-    config = FitConfig.parse(**parameters)
-    return plan_fit(config.open_dataset(X, y, sample_weight), config)
 
 
 def plan_fit(

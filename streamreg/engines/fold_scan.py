@@ -20,6 +20,8 @@ from streamreg.sources.folds import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from streamreg.blocks import Array, Int64
     from streamreg.sources.base import RowSource
     from streamreg.sources.dataset import Dataset
@@ -40,6 +42,30 @@ class FoldedRows(NamedTuple):
     n_folds: int
     alternate: bool  # whether rows of a fold are not consecutive
     have_groups: bool = False  # whether folds are of whole groups, which were read
+
+
+class GivenSplits:
+    """Pairs of row numbers, or of masks, for training and for testing, as a splitter."""
+
+    def __init__(self, pairs: list[Any]) -> None:
+        self._pairs = pairs
+
+    def __repr__(self) -> str:
+        return f"[{count(len(self._pairs), 'pair')} (train, test)]"
+
+    def get_n_splits(self, *_: object) -> int:
+        """Return the number of pairs."""
+        return len(self._pairs)
+
+    def split(self, *_: object) -> Iterator[tuple[Array, Array]]:
+        """Yield the row numbers of each pair."""
+        for pair in self._pairs:
+            train, test = (np.asarray(rows) for rows in pair)
+            yield _row_numbers(train), _row_numbers(test)
+
+
+def _row_numbers(rows: Array) -> Array:
+    return np.flatnonzero(rows) if rows.dtype == bool else rows
 
 
 def n_folds_of(cv: Any, n_rows: int) -> int:  # noqa: ANN401  (a splitter)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from streamreg.planning.backend import Backend
     from streamreg.solvers.base import Footprint
     from streamreg.solvers.factor_solver import FactorSolver
+    from streamreg.solvers.penalty_search import PenaltySearch
     from streamreg.sources.dataset import Dataset
 
 # vectors beside the state: means, units, and what is known of columns
@@ -84,14 +85,17 @@ def plan_gathering(dataset: Dataset, backend: Backend, solver: FactorSolver) -> 
     )
 
 
-def plan_solving(problem: Problem, n_rows: int, memory_limit: int, solver: FactorSolver) -> Plan:
-    """Plan a fit of statistics: one state, which the solver overwrites, and its vectors."""
+def plan_solving(
+    problem: Problem, n_rows: int, memory_limit: int, solver: FactorSolver | PenaltySearch
+) -> Plan:
+    """Plan a fit of statistics: one state, which the solver overwrites, and what it adds."""
     footprint = solver.footprint(problem)
     state = footprint.passes[0]
     d, k = problem.n_features, problem.n_targets
     terms = (
         Term(state.what, state.state_nbytes, f"{state.why}, which the solver overwrites"),
         Term("vectors", footprint.solver_nbytes, f"of the solver, {d:,} × {k:,} each"),  # noqa: RUF001
+        *(Term(*other) for other in footprint.others),
         process_term(1, in_memory=True),
     )
     fits = peak(terms) <= memory_limit

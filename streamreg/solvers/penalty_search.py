@@ -44,7 +44,7 @@ class PenaltySearch(Solver):
     about their own means: nothing of the fold is in them, and nothing is subtracted. One reduction
     to tridiagonal form a fold solves all penalties: :class:`RidgePath`. The weights are then those
     of :class:`ClosedForm` for all rows; rows are read again only if fewer than 10 digits are
-    estimated.
+    estimated. By GCV :meth:`solve_sums` also chooses for rows that were read before.
     """
 
     request: SelectionRequest
@@ -100,61 +100,82 @@ class PenaltySearch(Solver):
         gram = Gram(d, k, problem.fit_intercept)
         folds = [state.fold(number) for number in range(n_folds)]
         _require_usable(gram, folds)
-        selection, warnings = self._select(gram, folds)
+        units = Scaling(np.ones(d), np.ones(k))
+        if not self.request.cross_validates:
+            return self.solve_sums(
+                problem, Sums(gram.finalize(folds[0]), units, [], reduce), report
+            )
+        chosen = self._select(gram, folds)
         total = gram.finalize(_merged(gram, folds[0], folds[1:]))
-        solution = self._refit(problem, reduce, report, total, selection)
-        if solution.status is Status.COARSE_GRAM:
-            solution = replace(solution, status=Status.COARSE_FOLDS)
-        return replace(solution, warnings=[*warnings, *solution.warnings], selection=selection)
+        return self._refit(problem, Sums(total, units, [], reduce), report, chosen)
+
+    @np.errstate(all="ignore")
+    def solve_sums(self, problem: Problem, sums: Sums, report: Report) -> Solution:
+        """Choose by GCV and solve, given the sums in the user's units; XᵀX is overwritten."""
+        moments: GramResult = sums.result
+        _require_in_range(moments)
+        l2s = self._grid(moments.gram.diagonal() / moments.s, moments.mean)
+        path = RidgePath.of(moments._replace(gram=moments.gram.copy(order="F")))
+        errors, rounding = generalised_errors(
+            path, moments, l2s, fit_intercept=problem.fit_intercept
+        )
+        # released before the weights are solved for, because the plan counts one
+        del path
+        chosen = choose(self.request, l2s, errors[:, None], rounding[:, None])
+        return self._refit(problem, sums, report, chosen)
+
+    def _grid(self, variances: Float64, mean: Float64) -> Float64:
+        """Return the penalties (L,), given variances and means of the columns (D,)."""
+        if self.request.l2s is not None:
+            return np.asarray(self.request.l2s, np.float64)
+        return default_grid(np.where(is_constant(np.sqrt(variances), mean), 0.0, variances))
 
     def _select(self, gram: Gram, folds: list[GramState]) -> tuple[Selection, list[str]]:
-        request = self.request
-        l2s = default_grid(_variances(folds)) if request.l2s is None else request.l2s
-        l2s = np.asarray(l2s, np.float64)
+        l2s = self._grid(*_spread(folds))
         errors, rounding = np.empty((2, len(l2s), len(folds), gram.n_targets))
         for number, fold in enumerate(folds):
-            others = [each for each in folds if each is not fold] or folds
+            others = [each for each in folds if each is not fold]
             training = gram.finalize(_merged(gram, gram.zero(), others))
             path = RidgePath.of(training)
-            if request.cross_validates:
-                found = fold_errors(path, training, gram.finalize(fold), l2s)
-            else:
-                found = generalised_errors(path, training, l2s, fit_intercept=gram.centred)
+            found = fold_errors(path, training, gram.finalize(fold), l2s)
             errors[:, number], rounding[:, number] = found
             # released before the next fold's, because the plan counts one
             del training, path
-        return choose(request, l2s, errors, rounding)
+        return choose(self.request, l2s, errors, rounding)
 
     def _refit(
         self,
         problem: Problem,
-        reduce: Reduce,
+        sums: Sums,
         report: Report,
-        total: GramResult,
-        selection: Selection,
+        chosen: tuple[Selection, list[str]],
     ) -> Solution:
         """Solve for all rows with the best penalty, or penalties; XᵀX is overwritten."""
-        units = Scaling(np.ones(problem.n_features), np.ones(problem.n_targets))
+        total: GramResult = sums.result
+        selection, warnings = chosen
         distinct = np.unique(selection.l2)
         parts = []
         for number, l2 in enumerate(distinct):
             targets = np.flatnonzero(selection.l2 == l2)
             is_last = number == len(distinct) - 1
             gram = total.gram if is_last else total.gram.copy(order="K")
-            sums = Sums(
-                _of_targets(total._replace(gram=gram), targets),
-                units._replace(y=units.y[targets]),
-                [],
-                reduce,
+            of_targets = sums._replace(
+                result=_of_targets(total._replace(gram=gram), targets),
+                units=sums.units._replace(y=sums.units.y[targets]),
+                warnings=[],
+                about_means=None if sums.about_means is None else sums.about_means.of(targets),
                 wanted=NEEDED,
                 # passes correct the weights of all targets, with one penalty
                 most_passes=MOST_PASSES if len(distinct) == 1 else 0,
             )
             one = replace(problem, n_targets=len(targets), penalty=L2Penalty(float(l2)))
-            parts.append(ClosedForm().solve_sums(one, sums, report))
-            del sums
+            parts.append(ClosedForm().solve_sums(one, of_targets, report))
+            del of_targets
             del gram
-        return parts[0] if len(parts) == 1 else _joined(parts, selection, distinct)
+        solution = parts[0] if len(parts) == 1 else _joined(parts, selection, distinct)
+        if solution.status is Status.COARSE_GRAM:
+            solution = replace(solution, status=Status.COARSE_FOLDS)
+        return replace(solution, warnings=[*warnings, *solution.warnings], selection=selection)
 
 
 def _merged(gram: Gram, into: GramState, others: list[GramState]) -> GramState:
@@ -174,22 +195,26 @@ def _require_usable(gram: Gram, folds: list[GramState]) -> None:
             "folds"
         )
     for fold in folds:
-        if is_out_of_range(gram.finalize(fold)):
-            raise InputError(
-                "squares of X or y leave the range of float64, in which penalties are compared; "
-                "store these columns in other units"
-            )
+        _require_in_range(gram.finalize(fold))
 
 
-def _variances(folds: list[GramState]) -> Float64:
-    """Return the variances of the columns over all rows, (D,); 0 of constant columns."""
+def _require_in_range(moments: GramResult) -> None:
+    """Raise :class:`InputError` for squares outside float64."""
+    if is_out_of_range(moments):
+        raise InputError(
+            "squares of X or y leave the range of float64, in which penalties are compared; "
+            "store these columns in other units"
+        )
+
+
+def _spread(folds: list[GramState]) -> tuple[Float64, Float64]:
+    """Return the variances and means of the columns over all rows, (D,) each."""
     weights = np.array([fold.s for fold in folds])
     means = np.array([(fold.origin - folds[0].origin) + fold.mean for fold in folds])
     within = sum(fold.gram.diagonal() for fold in folds)
     mean = weights @ means / weights.sum()
     variances = (within + weights @ (means - mean) ** 2) / weights.sum()
-    constant = is_constant(np.sqrt(variances), folds[0].origin + mean)
-    return np.where(constant, 0.0, variances)
+    return variances, folds[0].origin + mean
 
 
 def _of_targets(moments: GramResult, targets: Numbers) -> GramResult:

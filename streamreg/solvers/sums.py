@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from streamreg.accumulators.base import Accumulator
     from streamreg.accumulators.second_moments import SecondMoments
     from streamreg.blocks import Float64
-    from streamreg.solvers.base import Problem, Reduce
+    from streamreg.solvers.base import Numbers, Problem, Reduce
 
 # a first solution that is estimated to have fewer digits is corrected: XᵀX costs a user one pass
 # over the rows, and each correction one more
@@ -28,6 +28,10 @@ class AboutMeans(NamedTuple):
 
     mean: Float64  # (D,) x̄
     y_variance: Float64  # (K,) Σ sᵢ (yᵢ - ȳ)² / Σ sᵢ
+
+    def of(self, targets: Numbers) -> AboutMeans:
+        """Return that of some targets."""
+        return AboutMeans(self.mean, self.y_variance[targets])
 
 
 def no_rows(accumulator: Accumulator[Any, Any]) -> NoReturn:

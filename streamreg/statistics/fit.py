@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from streamreg.config import memory_limit_or_default
 from streamreg.engines.blas import blas_threads_of_solver
+from streamreg.engines.fold_scan import GCV
 from streamreg.errors import InputError, Parameter, Remedy
 from streamreg.fit import explain_refused_memory
 from streamreg.fit_result import Fit
@@ -16,6 +17,8 @@ from streamreg.machine import PeakMemory
 from streamreg.planning.gathering import plan_solving
 from streamreg.progress import NO_PROGRESS, Progress
 from streamreg.solvers.base import Problem
+from streamreg.solvers.closed_form import ClosedForm
+from streamreg.solvers.penalty_search import PenaltySearch
 from streamreg.solvers.registry import AUTO, SOLVER_OF_KIND
 
 if TYPE_CHECKING:
@@ -79,6 +82,7 @@ def fit_gathered(statistics: Takeable, config: FitConfig, progress: Progress = N
     about = statistics.about
     with PeakMemory() as peak:
         plan = plan_gathered(about, config)
+        selects = config.cv is not None
         candidate, solver = plan.require_fit(), _solver_of(about, config)
         problem = Problem(
             about.n_features,
@@ -92,7 +96,9 @@ def fit_gathered(statistics: Takeable, config: FitConfig, progress: Progress = N
                 explain_refused_memory(plan, candidate),
                 blas_threads_of_solver(about.n_features),
             ):
-                sums = statistics.take().sums(fit_intercept=config.fit_intercept)
+                sums = statistics.take().sums(
+                    fit_intercept=config.fit_intercept, in_user_units=selects
+                )
                 solution = solver.solve_sums(problem, sums, progress.epoch)
         finally:
             progress.close()
@@ -115,9 +121,11 @@ def fit_gathered(statistics: Takeable, config: FitConfig, progress: Progress = N
     )
 
 
-def _solver_of(about: About, config: FitConfig) -> FactorSolver:
+def _solver_of(about: About, config: FitConfig) -> FactorSolver | PenaltySearch:
     """Return the solver of these statistics; refuse what needs the rows."""
     solver = about.solver
+    if config.cv is not None:
+        return _search_of(about, config)
     if config.solver not in {AUTO, solver.name}:
         raise InputError(
             Parameter("solver", config.solver),
@@ -126,6 +134,26 @@ def _solver_of(about: About, config: FitConfig) -> FactorSolver:
             ", or fit the data",
         )
     return solver(_request(config))
+
+
+def _search_of(about: About, config: FitConfig) -> PenaltySearch:
+    """Return the choice of a penalty by GCV; refuse folds, which need the rows."""
+    _request(config)
+    if config.cv != GCV:
+        raise InputError(
+            Parameter("cv"),
+            " divides rows into folds, and statistics keep one sum of all rows: pass ",
+            Remedy("cv", GCV),
+            ", or fit the data",
+        )
+    if about.solver is not ClosedForm:
+        raise InputError(
+            Parameter("cv", GCV),
+            f" compares penalties by XᵀX, and these statistics are of kind {about.kind!r}: gather "
+            "them with ",
+            Remedy("kind", ClosedForm.statistic.kind),
+        )
+    return PenaltySearch(config.selection())
 
 
 def _request(config: FitConfig) -> InferenceRequest | None:

@@ -87,19 +87,22 @@ class Gathered:
         )
 
     @np.errstate(all="ignore")
-    def sums(self, *, fit_intercept: bool) -> Sums:
-        """Return the sums for a solver, which overwrites the state."""
+    def sums(self, *, fit_intercept: bool, in_user_units: bool = False) -> Sums:
+        """Return the sums for a solver, which overwrites the state.
+
+        Squares in the user's units may leave float64's range, as the result then shows.
+        """
         statistic = self.about.statistic
-        if fit_intercept:
-            return Sums(self.result, self.units, [])
-        # about zero, squares of the means count too
-        units = Scaling(
-            *(
-                unit * power_of_two(size)
-                for unit, size in zip(self.units, self.sizes(), strict=True)
-            )
-        )
+        units = self.units
+        if in_user_units:
+            units = Scaling(np.ones_like(units.x), np.ones_like(units.y))
+        elif not fit_intercept:
+            # about zero, squares of the means count too
+            sizes = zip(units, self.sizes(), strict=True)
+            units = Scaling(*(unit * power_of_two(size) for unit, size in sizes))
         self.rescale(units)
+        if fit_intercept:
+            return Sums(self.result, units, [])
         result, d = self.result, self.about.n_features
         deviations = np.sqrt(result.variances)
         # before the state, whose memory they share, is overwritten

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
@@ -281,6 +282,11 @@ class Statistics:
         limit = FitConfig.parse(memory_limit=memory_limit).memory_limit
         return cls.holding(StoredStatistics(path).load(limit))
 
+    def require_alone(self, *others: object) -> None:
+        """Refuse y, weights and groups beside statistics."""
+        if any(other is not None for other in others):
+            raise InputError("statistics hold y and the weights; pass them alone")
+
     def take(self) -> Gathered:
         """Return a copy that a solver may overwrite."""
         return self._whole().copied()
@@ -410,8 +416,10 @@ def _numbers(
     parameter: str, asked: Sequence[str | int], names: tuple[str, ...] | None, size: int
 ) -> list[int]:
     """Return the numbers of columns that are named, or numbered from 0."""
-    if isinstance(asked, str):
+    if isinstance(asked, str | int):
         asked = [asked]
+    if not isinstance(asked, Iterable):
+        raise InputError(given(parameter, asked), " must list names or numbers, each once")
     numbers = []
     for each in asked:
         column = each.item() if isinstance(each, np.generic) else each

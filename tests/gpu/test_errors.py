@@ -10,9 +10,8 @@ import pytest
 import zarr
 from fake_cupy import CUDADriverError, CUDARuntimeError, OutOfMemoryError
 
-from streamreg import LinearRegression
+from streamreg import LinearRegression, plan
 from streamreg.errors import InputError, MemoryLimitError, StreamregError
-from streamreg.fit_plan import plan
 from streamreg.formatting import GIB
 
 

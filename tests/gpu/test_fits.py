@@ -10,7 +10,7 @@ import pytest
 import zarr
 from device_fits import bits, fit, set_gpu_partition
 
-from streamreg import LinearRegression
+from streamreg import LinearRegression, plan
 from streamreg.accumulators.gradient import Gradient
 from streamreg.blocks import Block
 from streamreg.errors import (
@@ -18,7 +18,6 @@ from streamreg.errors import (
     DataWarning,
     InputError,
 )
-from streamreg.fit_plan import plan
 from streamreg.formatting import MIB
 from streamreg.gpu import backend
 from streamreg.gpu import kernels as gpu_kernels

@@ -12,10 +12,9 @@ import reference
 from device_fits import set_gpu_partition
 from sklearn.exceptions import ConvergenceWarning
 
-from streamreg import LinearRegression
+from streamreg import LinearRegression, plan
 from streamreg.accumulators.gradient import Gradient
 from streamreg.blocks import Block
-from streamreg.fit_plan import plan
 from streamreg.gpu import backend, fused_products, launch
 from streamreg.gpu.device import DeviceState
 from streamreg.gpu.engine import GpuEngine

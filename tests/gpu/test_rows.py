@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from device_fits import bits, fit, set_gpu_partition
 
-from streamreg import LinearRegression
+from streamreg import LinearRegression, plan
 from streamreg.accumulators.gradient import Gradient
 from streamreg.errors import InputError
-from streamreg.fit_plan import plan
 from streamreg.formatting import MIB
 from streamreg.gpu import backend
 from streamreg.gpu import kernels as gpu_kernels

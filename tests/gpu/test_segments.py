@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from device_fits import bits, fit, set_gpu_partition
 
+from streamreg import plan
 from streamreg.accumulators.gradient import Gradient
 from streamreg.accumulators.gram import Gram
 from streamreg.accumulators.moments import Moments
 from streamreg.errors import InputError
-from streamreg.fit_plan import plan
 from streamreg.formatting import MIB
 from streamreg.gpu import backend, memory_model
 from streamreg.gpu import kernels as gpu_kernels

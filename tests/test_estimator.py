@@ -231,6 +231,8 @@ def test_evaluate_gives_measures_of_each_target(X, y, rng):
     assert (found.n_rows, found.rows_omitted) == (300, 0)
     with pytest.warns(DataWarning, match="R² is not defined where y is constant"):
         streamreg.evaluate(model, X, np.ones((300, 2)))
+    with pytest.raises(InputError, match="takes a model of streamreg, not LinearRegression"):
+        streamreg.evaluate(sklearn.linear_model.LinearRegression().fit(X, Y), X, Y)
 
 
 def test_score_of_a_constant_y_is_nan_with_a_word(X, y):

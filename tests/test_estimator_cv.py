@@ -308,3 +308,22 @@ def test_penalties_of_a_plan_of_10_000_columns_fit_2_gib():
     X = HUGE[:100_000, :10_000]
     l2 = np.geomspace(1e-3, 1e3, 17)
     assert streamreg.plan(X, X[:, 0], cv="gcv", l2=l2, memory_limit="2 GiB").require_fit()
+
+
+def test_masks_are_folds_too(X, Y):
+    even = np.arange(400) % 2 == 0
+    masks = [(even, ~even), (~even, even)]
+    numbers = [tuple(map(np.flatnonzero, pair)) for pair in masks]
+    found, expected = (LinearRegressionCV(l2=L2S, cv=cv).fit(X, Y) for cv in (masks, numbers))
+    np.testing.assert_array_equal(found.cv_scores_, expected.cv_scores_)
+
+
+def test_folds_that_an_earlier_fit_used_up_are_named(X, Y):
+    model = LinearRegressionCV(l2=L2S, cv=KFold(2).split(X)).fit(X, Y)
+    with pytest.raises(InputError, match="used up"):
+        model.fit(X, Y)
+
+
+def test_no_choice_at_all_is_refused(X, Y):
+    with pytest.raises(InputError, match="cv=None chooses no penalty"):
+        LinearRegressionCV(l2=L2S, cv=None).fit(X, Y)

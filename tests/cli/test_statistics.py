@@ -63,6 +63,20 @@ def test_a_model_of_statistics_predicts_raw_rows(gathered):
     assert scored.stdout.startswith("R² 0.99")
 
 
+def test_penalties_are_chosen_without_rows(gathered):
+    options = ["--cv", "gcv", "--l2", "1e-6:1:5", "--json"]
+    done = run("fit", "0.npz", *options, cwd=gathered)
+    assert done.returncode == 0, done.stderr
+    rows = run("fit", "0.csv", "--target", "t", *options, cwd=gathered)
+    found, expected = json.loads(done.stdout), json.loads(rows.stdout)
+    np.testing.assert_allclose(found["cv_scores"], expected["cv_scores"], rtol=1e-9)
+    assert found["l2"] == expected["l2"]
+    for command in ("fit", "plan"):
+        refused = run(command, "0.npz", "--cv", "5", cwd=gathered)
+        assert refused.returncode == 2
+        assert "--cv divides rows into folds" in refused.stderr
+
+
 def test_data_sets_are_gathered_with_weights(folder):
     rng = np.random.default_rng(0)
     group = zarr.create_group(folder / "d.zarr")

@@ -94,6 +94,7 @@ def test_selected_columns_are_a_fit_of_these_columns(kind, weight):
         ([1.0], "1.0 is none"),
         ([0, "a"], "each once"),
         ([], "each once"),
+        (slice(0, 3), "names or numbers"),
     ],
 )
 def test_columns_that_cannot_be_selected_are_named(columns, message):

@@ -122,7 +122,7 @@ def _predict(X: Any, y: Any, _: Any, case: dict[str, Any]) -> dict[str, Any]:
     is_score = case["task"] in {"score", "residuals"}
     dataset = open_dataset(X, y if is_score else None, needs_y=is_score)
     model = Model(np.ones((1, dataset.n_features)), np.zeros(1))
-    out = [f"{case['path']}-{case['task']}"] if case["task"] == "predict_to" else []
+    out = [f"{case['path']}-{case['task']}.zarr"] if case["task"] == "predict_to" else []
     run = partial(getattr(prediction, case["task"]), model, dataset, *out)
     try:
         run(FitConfig(memory_limit=1))

@@ -28,8 +28,9 @@ _WAITING_PIECES = 5
 _MOST_SETS, _LEAST_COLUMNS = 8, 16
 # of the file, of each column that is decoded
 _BUFFER_NBYTES = 64 * KIB
-# of the pages of a row group as stored, which are freed one by one, what mimalloc keeps: measured,
-# up to half of pages of more than 1 MiB
+# Pages as stored are freed one by one. Of those larger than pyarrow makes them by default, mimalloc
+# keeps up to half, as measured with pages of 1.2 MB, and nothing with those of 1 MiB.
+_DEFAULT_PAGE_NBYTES = 9 * MIB // 8
 _STORED_KEPT = (2, 3)
 # of metadata and of what pyarrow's memory pool keeps, measured; less if there are few columns
 _LIBRARY_NBYTES, _LIBRARY_NBYTES_A_COLUMN = 16 * MIB, MIB
@@ -151,7 +152,7 @@ class ParquetStore(Store):
     def _decoder_nbytes(self, columns: Sequence[str]) -> tuple[int, int, int]:
         """Return what a decoder of these columns holds: of each a dictionary and a page.
 
-        Also what that of the largest column holds, and one page of each column as it is stored.
+        Also what that of the largest column holds, and large pages of each column as stored.
         """
         nbytes = stored = largest = total = 0
         for leaf in self._largest:
@@ -162,7 +163,8 @@ class ParquetStore(Store):
                 held = sizes.dictionary_nbytes + page + 2 * _BUFFER_NBYTES
                 nbytes, largest = nbytes + held, max(largest, held)
                 stored = max(stored, sizes.stored_nbytes)
-                total += sizes.stored_nbytes
+                if sizes.page_nbytes > _DEFAULT_PAGE_NBYTES:
+                    total += sizes.stored_nbytes
         # pages as stored are freed once they are unpacked
         return _kept(nbytes) + stored, _kept(largest) + stored, total
 

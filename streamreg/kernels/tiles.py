@@ -28,7 +28,7 @@ def tiles(block: Block, rows: int) -> Iterator[tuple[Array, Array, Float64 | Non
 def parts(block: Block, rows: int) -> Iterator[tuple[Array, Array, Float64 | None]]:
     """Yield X, y and weight of some rows at a time, as kernels that predict read them.
 
-    X is a tile, or, if rows are sparse, so many more of them that the loop over parts is cheap.
+    X is a tile; of sparse rows it is larger, because the loop over its parts has a cost.
     """
     if block.kind != "sparse":
         yield from tiles(block, rows)

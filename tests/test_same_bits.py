@@ -10,6 +10,7 @@ from zarr.codecs import ZstdCodec
 import streamreg
 from streamreg import LinearRegression
 from streamreg.engines.partition import HOST, Blocks
+from streamreg.formatting import MIB
 from streamreg.sources.open import open_dataset
 
 # these tests limit the epochs, so solvers do not converge
@@ -35,10 +36,19 @@ def tall():
 
 @pytest.fixture(scope="module")
 def wide():
-    """Rows with a state of 39 MB: there is one for all threads, and they share its panels."""
+    """Rows with a state of 10 MB, whose factor has three panels."""
     rng = np.random.default_rng(0)
-    X = rng.standard_normal((1800, 2200))
+    X = rng.standard_normal((1000, 1100))
     return X, X[:, :5].sum(axis=1) + rng.standard_normal(len(X))
+
+
+@pytest.fixture
+def large_states(monkeypatch):
+    """Let a state of some MiB be a large one: there is one for all threads, and they share it."""
+    smaller = {"large_state_nbytes": 2 * MIB, "piece_nbytes": 4 * MIB, "block_nbytes": MIB}
+    for name, value in smaller.items():
+        # plans and engines use this object
+        monkeypatch.setitem(vars(HOST), name, value)
 
 
 @pytest.fixture(scope="module")
@@ -101,16 +111,16 @@ def test_arrays_on_disk(kind, on_disk):
 
 @pytest.mark.parametrize("solver", ["closed_form", "qr", "dual"])
 @pytest.mark.parametrize("stored", [False, True])
-def test_a_state_that_threads_share(stored, solver, wide, tmp_path):
+def test_a_state_that_threads_share(stored, solver, wide, large_states, tmp_path):
     data = wide
     if stored:
-        zarr.create_array(store=tmp_path / "X.zarr", data=wide[0], chunks=(100, 2200))
+        zarr.create_array(store=tmp_path / "X.zarr", data=wide[0], chunks=(100, 1100))
         data = (str(tmp_path / "X.zarr"), wide[1])
     # a penalty, because the data have fewer rows than columns
     assert_same_bits_all_ways(data, solver=solver, l2=0.5)
 
 
-def test_the_rows_are_what_these_tests_take_them_for(tall, wide):
+def test_the_rows_are_what_these_tests_take_them_for(tall, wide, large_states):
     for data, n_segments in ((tall, 3), (wide, 1)):
         dataset = open_dataset(*data)
         k = dataset.n_targets

@@ -153,6 +153,16 @@ class Status(Enum):
         Remedy("solver", "qr"),
         ".",
     )
+    UNCONFIRMED = Message(
+        "The gradient fell below ",
+        Parameter("tol"),
+        ", but ",
+        Parameter("max_epochs"),
+        " ran out before a pass measured it and corrected the weights, of which digits may be "
+        "missing; raise ",
+        Remedy("max_epochs"),
+        ".",
+    )
     STALLED = Message(
         "The rest of the gradient is rounding. The answer is as good as these data allow with this "
         "solver; with a larger ",
@@ -167,6 +177,7 @@ class Status(Enum):
             Status.OUT_OF_EPOCHS,
             Status.STALLED,
             Status.UNCHECKED,
+            Status.UNCONFIRMED,
             Status.COARSE_GRAM,
             Status.COARSE_FOLDS,
             Status.COARSE_STATISTICS,

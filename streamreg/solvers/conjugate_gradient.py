@@ -288,9 +288,12 @@ class ConjugateGradient(IterativeSolver):
         return Status.SMALL_GRADIENT if is_met else Status.STALLED
 
     def status_at_end(self, last: Iterate) -> Status:
-        if last.relative_norm <= self.tol:
-            return Status.SMALL_GRADIENT if last.is_checked else Status.UNCHECKED
-        return Status.OUT_OF_EPOCHS
+        if last.relative_norm > self.tol:
+            return Status.OUT_OF_EPOCHS
+        if not last.is_checked:
+            return Status.UNCHECKED
+        # infinite after an epoch that did not measure ∇f: its ∇f follows from products
+        return Status.SMALL_GRADIENT if last.left <= _NEEDED else Status.UNCONFIRMED
 
     def end_warnings(self, start: Start, last: Iterate, status: Status) -> list[str]:
         problem, error = start.coordinates.problem, last.error[:-1, 0]
@@ -421,6 +424,7 @@ def _multiplied(coordinates: Coordinates, before: Iterate) -> Iterate:
         column_squares=squares,
         barren=(before.barren + 1) * is_barren,
         change=np.full((), np.inf),
+        left=np.full((), np.inf),
         losses=np.append(before.losses, min(before.losses[-1], coordinates.user_loss(loss))),
     )
 

@@ -249,6 +249,15 @@ def test_cg_whose_check_is_not_met_is_not_converged():
     assert error(solution, *lstsq(X, y)) < 1e-9
 
 
+@pytest.mark.parametrize("tol", [1e-4, 1e-8])
+def test_cg_is_converged_only_after_a_pass_that_measures_the_gradient(tol):
+    X, y = ill_conditioned(30)
+    needed = solve(ConjugateGradient(tol=tol), X, y)[0].n_epochs
+    solution, _ = solve(ConjugateGradient(tol=tol, max_epochs=needed - 1), X, y)
+    assert solution.status is Status.UNCONFIRMED
+    assert not solution.status.converged
+
+
 @pytest.mark.parametrize(("d", "most"), [(20, 28), (400, 150)])
 def test_cg_with_and_without_kept_directions_finds_nearly_equal_columns(d, most):
     # only directions of up to 361 columns are kept

@@ -207,7 +207,7 @@ class SparseRows:
         all_bad = count(int(bad.sum()), "such value")
         raise DataCorruptionError(
             f"{self.name} has a value in column {int(self.indices[at]):,} of row {row:,}, but has "
-            f"{self.n_columns:,} columns; {all_bad} in "
+            f"{count(self.n_columns, 'column')}; {all_bad} in "
             f"{rows_text(self.start, self.start + len(self))}. Restore it from a copy"
         )
 

@@ -73,6 +73,15 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun if number == 1 else plural}"
 
 
+def agree(number: int, one: str, several: str) -> str:
+    """Return the form of a word that agrees with a number of things.
+
+    >>> f"{count(1, 'row')} {agree(1, 'is', 'are')} absent"
+    '1 row is absent'
+    """
+    return one if number == 1 else several
+
+
 def shown(value: object) -> str:
     """Return the repr of a value on one line, shortened, with NumPy's numbers as Python's."""
     if isinstance(value, np.generic):

@@ -193,7 +193,7 @@ def test_rows_with_nan_are_left_out_of_their_folds(X, Y):
 
 
 def test_a_fold_without_rows_is_refused(X, Y):
-    with pytest.raises(InputError, match="1 fold of 4 have no row that counts"):
+    with pytest.raises(InputError, match="1 fold of 4 has no row that counts"):
         LinearRegressionCV(l2=L2S, cv=4).fit(X, Y, (np.arange(400) < 300).astype(float))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from streamreg.engines.group_scan import pieces_of
 from streamreg.errors import InputError, MemoryLimitError, Parameter, Remedy
-from streamreg.formatting import count, format_nbytes, given
+from streamreg.formatting import agree, count, format_nbytes, given
 from streamreg.sources.checks import group_numbers
 from streamreg.sources.folds import (
     FOLD_DTYPE,
@@ -192,7 +192,8 @@ def _split(cv: Any, dataset: Dataset, memory_limit: int) -> tuple[Array, int]:  
             raise
         raise _refused(cv, str(error)) from error
     if n_tested < n_rows:
-        raise _refused(cv, f"{count(n_rows - n_tested, 'row')} are in no fold")
+        rest = n_rows - n_tested
+        raise _refused(cv, f"{count(rest, 'row')} {agree(rest, 'is', 'are')} in no fold")
     if n_folds < 2:  # noqa: PLR2004
         raise _refused(cv, "it has fewer than 2 folds")
     return numbers, n_folds

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from streamreg.errors import CheckpointError
-from streamreg.formatting import MIB
+from streamreg.formatting import MIB, count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -148,7 +148,7 @@ class Blocks:
         """Raise :class:`CheckpointError` if the data have fewer blocks than a checkpoint claims."""
         if n_blocks > len(self):
             raise CheckpointError(
-                f"the checkpoint claims {n_blocks:,} reduced blocks but the data have "
+                f"the checkpoint claims {count(n_blocks, 'reduced block')} but the data have "
                 f"{len(self):,}; it is damaged: remove it to start over"
             )
 

@@ -13,7 +13,7 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 
 from streamreg.errors import InputError
-from streamreg.formatting import count, target_names
+from streamreg.formatting import agree, count, target_names
 from streamreg.inference.summary import Summary
 from streamreg.output.atomic import atomic_write
 from streamreg.report import figures
@@ -179,7 +179,9 @@ class Report:
         by = f"|{known.statistic}|" if known.have_errors else "size, which depends on their units"
         note = f"Columns are in the order of their {by}, largest first; the intercept is not drawn."
         if d > _MOST_DRAWN:
-            note += f" {count(d - _MOST_DRAWN, 'smaller column')} are left out of the figure."
+            left_out = d - _MOST_DRAWN
+            are = agree(left_out, "is", "are")
+            note += f" {count(left_out, 'smaller column')} {are} left out of the figure."
         if self.model.inference is None:
             return f"{note} The fit computed no standard errors: it ran without cov_type."
         return " ".join([note, *Summary(self.model.inference).notes])
@@ -212,7 +214,8 @@ class Report:
             return ""
         return (
             f"The intercept and the {_MOST_ROWS - 1:,} largest coefficients; "
-            f"{count(left_out, 'smaller one')} are left out. The model file holds all."
+            f"{count(left_out, 'smaller one')} {agree(left_out, 'is', 'are')} left out. The model "
+            "file holds all."
         )
 
     @property

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from streamreg.errors import Message, Remedy
-from streamreg.formatting import count
+from streamreg.formatting import agree, count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,13 +35,15 @@ def column_warnings(problem: Problem, constant: Mask, varies: Mask) -> Iterator[
     zeroed, hardly_vary = np.flatnonzero(constant & ~rounding_only), np.flatnonzero(rounding_only)
     what = "constant" if problem.fit_intercept else "zero in every row"
     if len(zeroed):
-        verb = "is" if len(zeroed) == 1 else "are"
-        yield f"{problem.columns(zeroed)} {verb} {what}; coefficients set to 0"
+        verb = agree(len(zeroed), "is", "are")
+        coefficients = agree(len(zeroed) * problem.n_targets, "coefficient", "coefficients")
+        yield f"{problem.columns(zeroed)} {verb} {what}; {coefficients} set to 0"
     if len(hardly_vary):
-        verb = "varies" if len(hardly_vary) == 1 else "vary"
+        verb = agree(len(hardly_vary), "varies", "vary")
+        coefficients = agree(len(hardly_vary) * problem.n_targets, "coefficient", "coefficients")
         yield (
             f"{problem.columns(hardly_vary)} {verb} by no more than rounding, or only in rows of "
-            "negligible weight; coefficients set to 0. Subtract a constant from such columns "
+            f"negligible weight; {coefficients} set to 0. Subtract a constant from such columns "
             "before they are stored, or bring the weights closer together"
         )
 
@@ -138,18 +140,20 @@ def dependent_column_warnings(
     others = np.setdiff1d(numbers, named)
     if len(others):
         numbers = others if len(others) > 1 else numbers
+        depend = agree(len(numbers), "depends on others", "depend on each other")
         yield or_l2(
-            f"{problem.columns(numbers)} depend on each other linearly, to the digits that they "
-            "are stored with. The coefficients are those of least norm in the solver's units; "
-            "leave such columns out"
+            f"{problem.columns(numbers)} {depend} linearly, to the digits that are stored. The "
+            "coefficients are those of least norm in the solver's units; leave such columns out"
         )
 
 
 def near_dependence_warnings(problem: Problem, error: Float64) -> Iterator[str]:
     """Name columns whose weights were not found, by an error e (D,) with Xe small, but not 0."""
+    numbers = _participants(error)
+    are = agree(len(numbers), "is so nearly dependent on others", "are so nearly dependent")
     yield Message(
-        f"{problem.columns(_participants(error))} are so nearly dependent that conjugate "
-        "gradients do not find their weights; leave such columns out, or pass ",
+        f"{problem.columns(numbers)} {are} that conjugate gradients do not find the weights; leave "
+        "such columns out, or pass ",
         Remedy("solver", value="qr"),
     )
 

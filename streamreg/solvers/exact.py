@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from streamreg.formatting import MIB, count
+from streamreg.formatting import MIB, agree, count
 from streamreg.solvers.base import EPS, Solution, Status
 from streamreg.solvers.diagnostics import or_l2
 from streamreg.solvers.factor import most_dependences
@@ -131,7 +131,7 @@ def _dependence_warnings(
     dependent = factor.pivots[factor.rank :]
     dependent = dependent[np.isfinite(equations.scale[dependent])]
     if len(dependent):
-        verb, kept = "depends" if len(dependent) == 1 else "depend", ""
+        verb, kept = agree(len(dependent), "depends", "depend"), ""
         if status is not Status.LEAST_NORM:
             kept = f", to the digits that {equations.statistic.symbol} keeps"
         least_norm = "those of least norm"
@@ -149,7 +149,7 @@ def _dependence_warnings(
     yield or_l2(
         f"the columns are nearly dependent, {worst} most of all: scaled to similar deviations, "
         f"their condition number is {factor.condition:.0e}. {count(right, 'digit')} of each weight "
-        "are right; leave a column out"
+        f"{agree(right, 'is', 'are')} right; leave a column out"
     )
 
 

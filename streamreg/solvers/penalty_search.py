@@ -12,7 +12,7 @@ from streamreg.accumulators.folds import Folds
 from streamreg.accumulators.gram import Gram
 from streamreg.accumulators.second_moments import is_out_of_range
 from streamreg.errors import InputError
-from streamreg.formatting import count
+from streamreg.formatting import agree, count
 from streamreg.solvers.base import Solution, Solver, Status
 from streamreg.solvers.closed_form import ClosedForm
 from streamreg.solvers.corrections import NEEDED
@@ -189,10 +189,11 @@ def _require_usable(gram: Gram, folds: list[GramState]) -> None:
     """Raise :class:`InputError` for folds without rows, and for squares outside float64."""
     empty = [number for number, fold in enumerate(folds) if not fold.n]
     if empty:
+        have = agree(len(empty), "has", "have")
         raise InputError(
-            f"{count(len(empty), 'fold')} of {len(folds):,} have no row that counts (fold "
-            f"{empty[0]}, counted from 0): their rows have weight 0, or were left out; use fewer "
-            "folds"
+            f"{count(len(empty), 'fold')} of {len(folds):,} {have} no row that counts (fold "
+            f"{empty[0]}, counted from 0), because rows have weight 0, or were left out; use "
+            "fewer folds"
         )
     for fold in folds:
         _require_in_range(gram.finalize(fold))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from streamreg.errors import Message, Remedy
-from streamreg.formatting import count
+from streamreg.formatting import agree, count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,13 +116,14 @@ def _best(request: SelectionRequest, errors: Float64) -> Int64:
 
 def _singular_warnings(request: SelectionRequest, l2s: Float64, errors: Float64) -> Iterator[str]:
     singular = np.isinf(errors).any(axis=(1, 2))
-    if singular.any():
+    number = int(singular.sum())
+    if number:
         largest = l2s[singular].max()
         where = "the training rows of a fold" if request.cross_validates else "the rows"
         yield (
-            f"{count(int(singular.sum()), 'penalty')} up to {largest:.3g} cannot be compared: "
-            f"columns depend on others in {where}, or rows are too few, and these penalties "
-            "leave the equations singular. Their scores are -inf"
+            f"{count(number, 'penalty')} up to {largest:.3g} cannot be compared: columns depend "
+            f"on others in {where}, or rows are too few, and the equations are singular with "
+            f"{agree(number, 'this penalty. Its', 'these penalties. Their')} scores are -inf"
         )
 
 
@@ -134,9 +135,10 @@ def _rounding_warnings(errors: Float64, rounding: Float64, best: Int64) -> Itera
     few = np.asarray(few.any(axis=1))
     if few.any():
         of = "" if len(few) == 1 else f" of {count(int(few.sum()), 'target')}"
+        errors_are = agree(int(few.sum()), f"error{of} is", f"errors{of} are")
         yield (
-            f"the best errors{of} are so small beside y that the sums of the pass leave them "
-            "fewer than 3 digits; penalties that differ by less are taken as equal"
+            f"the least {errors_are} so small beside y that the sums of the pass leave fewer than "
+            "3 digits; penalties that differ by less are taken as equal"
         )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from streamreg.accumulators.moments import Moments
-from streamreg.formatting import column_names, count
+from streamreg.formatting import agree, column_names, count
 from streamreg.inference.result import CONSTANT, Inference
 from streamreg.solvers.base import PassFootprint
 from streamreg.solvers.constant import find_constant
@@ -177,10 +177,14 @@ def _digits_warnings(equations: Equations) -> list[str]:
     """Return a warning if standard errors have few digits: the factor is not corrected."""
     if equations.contraction <= _LARGE_ERROR:
         return []
-    right = count(max(0, int(-np.log10(equations.contraction))), "digit")
-    kappa = f"{equations.factor.condition:.0e}"
-    text = f"{right} of the standard errors are certain, because the columns are nearly dependent: "
-    return [f"{text}scaled to similar deviations, their condition number is {kappa}"]
+    right = max(0, int(-np.log10(equations.contraction)))
+    are = agree(right, "is", "are")
+    text = (
+        f"{count(right, 'digit')} of the standard errors {are} certain, because the columns are "
+        "nearly dependent: scaled to similar deviations, their condition number is "
+        f"{equations.factor.condition:.0e}"
+    )
+    return [text]
 
 
 def _moments(equations: Equations) -> AboutMeans:

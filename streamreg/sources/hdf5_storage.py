@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from streamreg.errors import DataCorruptionError, Remedy
-from streamreg.formatting import count, rows_text
+from streamreg.formatting import agree, count, rows_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,7 +98,8 @@ def _absent_chunks(dataset: Any) -> Iterator[Absent]:  # noqa: ANN401
 
     dataset.id.chunk_iter(record)
     n_absent = int((~stored).sum())
-    why = f"{n_absent:,} of its {count(stored.size, 'chunk')} were never written"
+    were = agree(n_absent, "was", "were")
+    why = f"{n_absent:,} of its {count(stored.size, 'chunk')} {were} never written"
     absent: Array = np.asarray(~stored.reshape(grid[0], -1).all(axis=1))
     for first, last in _runs(absent):
         yield Absent(first * chunks[0], min(last * chunks[0], shape[0]), why)
@@ -207,6 +208,7 @@ def _unmapped(dataset: Any) -> Iterator[Absent]:  # noqa: ANN401
         changes[int(low[0])] += n_values // height
         changes[int(high[0]) + 1] -= n_values // height
     if n_mapped < size:
-        why = f"{count(size - n_mapped, 'value')} of the virtual dataset have no source"
+        have = agree(size - n_mapped, "has", "have")
+        why = f"{count(size - n_mapped, 'value')} of the virtual dataset {have} no source"
         for first, stop in _runs(np.cumsum(changes[:-1]) < size // dataset.shape[0]):
             yield Absent(first, stop, why)

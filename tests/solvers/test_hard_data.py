@@ -192,7 +192,7 @@ def test_a_constant_column_is_named_and_gets_no_weight(solver, bound, value):
     assert solution.coefficients[2] == 0
     others = replace(solution, coefficients=np.delete(solution.coefficients, 2, axis=0))
     assert error(others, *lstsq(np.delete(X, 2, axis=1), y)) < bound
-    assert solution.warnings == ["column 2 ('c') is constant; coefficients set to 0"]
+    assert solution.warnings == ["column 2 ('c') is constant; coefficient set to 0"]
 
 
 @pytest.mark.parametrize(("solver", "bound"), SOLVERS)
@@ -201,7 +201,7 @@ def test_a_column_of_zeros_is_named_without_intercept(solver, bound):
     X[:, 2] = 0
     solution, _ = solve(solver, X, y, fit_intercept=False)
     assert error(solution, *lstsq(X, y, fit_intercept=False)) < bound
-    assert solution.warnings == ["column 2 is zero in every row; coefficients set to 0"]
+    assert solution.warnings == ["column 2 is zero in every row; coefficient set to 0"]
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_a_lost_chunk_behind_dask_is_an_error_that_names_it(path, way):
     group = zarr.open_group(path.parent, mode="a")
     assert list(group) == ["X.zarr"]
     rows = WAYS[way](path)
-    message = r"chunk c/4/0 of .*X\.zarr \(rows 40.49\) is missing \(1 of 10 chunks are absent\)"
+    message = r"chunk c/4/0 of .*X\.zarr \(rows 40.49\) is missing \(1 of 10 chunks is absent\)"
     with pytest.raises(DataCorruptionError, match=rf'{message}.*missing_chunks="fill"'):
         read_all(open_source(rows, "X"))
     filled = read_all(open_source(rows, "X", missing_chunks="fill"))

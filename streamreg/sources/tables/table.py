@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeGuard
 
 from streamreg.errors import InputError, Message, Remedy, Verbatim, warn
-from streamreg.formatting import count
+from streamreg.formatting import agree, count
 from streamreg.schema import Feature, Schema
 from streamreg.sources.tables import roles as role
 from streamreg.sources.tables.arrow_store import ArrowStore
@@ -244,8 +244,9 @@ def _require_types(store: Store, roles: Roles, request: Request) -> None:
     if not refused:
         return
     listed = ", ".join(f"{name} ({what})" for name, what in refused.items())
+    columns = agree(len(refused), "a column whose values are", "columns that are")
     raise InputError(
-        f"{store.name} has columns that are not numbers: {listed}. Target and weight must be "
+        f"{store.name} has {columns} not numbers: {listed}. Target and weight must be "
         "numbers; encode others with ",
         Remedy("one_hot", Verbatim("COLUMN")),
         ", or leave them out with ",

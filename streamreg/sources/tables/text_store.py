@@ -20,7 +20,7 @@ from pyarrow import csv as arrow_csv
 from pyarrow import ipc
 
 from streamreg.errors import InputError, Part, Remedy, Verbatim
-from streamreg.formatting import MIB
+from streamreg.formatting import MIB, agree, count
 from streamreg.signals import uninterrupted
 from streamreg.sources.tables.arrow_store import ArrowStore
 from streamreg.sources.tables.files import FileSet, NamelessFile, reading, require_names
@@ -267,8 +267,9 @@ class _Spool:
             f"{name} ({value[:40]!r} in row {row + _FIRST_ROW:,})"
             for name, (value, row) in refused.items()
         ]
+        columns = agree(len(found), "a column whose values are", "columns that are")
         return InputError(
-            f"{self._text.files.name} has columns that are not numbers: {', '.join(found)}; "
+            f"{self._text.files.name} has {columns} not numbers: {', '.join(found)}; "
             f"{ROWS_MEANING}. ",
             *self._cause([value for value, _ in refused.values()]),
             "Target and weight must be numbers; encode others with ",
@@ -347,10 +348,9 @@ def _stream(path: Path) -> Iterator[Any]:
             members = [name for name in archive.namelist() if is_table_file(Path(name))]
             members = [name for name in members if not name.startswith("__MACOSX/")]
             if len(members) != 1:
-                raise InputError(
-                    f"{path} holds {len(members)} tables ({', '.join(members[:5])}); it must hold "
-                    "one: unpack it"
-                )
+                listed = f" ({', '.join(members[:5])})" if members else ""
+                found = f"{count(len(members), 'table')}{listed}"
+                raise InputError(f"{path} holds {found}; it must hold one: unpack it")
             with archive.open(members[0]) as stream:
                 yield stream
     elif codec == "xz":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from streamreg.errors import DataCorruptionError, InputError, Remedy
-from streamreg.formatting import rows_text
+from streamreg.formatting import agree, count, rows_text
 from streamreg.sources.base import RowGrid, RowSource
 from streamreg.sources.zarr import codecs
 from streamreg.sources.zarr.layout import ShardIndex
@@ -142,5 +142,7 @@ class StoredArray(RowSource):
         except Exception:  # noqa: BLE001
             return ""
         n_absent = n_files - n_chunks // math.prod(self.shard_shape)
-        noun = "shards" if self.is_sharded else "chunks"
-        return f" ({n_absent:,} of {n_files:,} {noun} are absent)" if n_absent else ""
+        if not n_absent:
+            return ""
+        files = count(n_files, "shard" if self.is_sharded else "chunk")
+        return f" ({n_absent:,} of {files} {agree(n_absent, 'is', 'are')} absent)"

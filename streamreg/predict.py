@@ -141,7 +141,10 @@ def predict_to(
             progress,
         )
     path = require_writable(out, overwrite=overwrite, inputs=inputs)
-    if path.suffix.lower() not in {"", ".zarr"}:
+    ending = path.suffix[1:].lower()
+    # that of preds_0.5 or run.2026-01 is a part of a name
+    is_file_type = ending.isalnum() and not ending.isdigit()
+    if is_file_type and ending != "zarr":
         raise InputError(
             f"predictions are written as a Zarr array, or as a table: name it '{path.stem}.zarr', "
             f"'{path.stem}.parquet' or '{path.stem}.csv', not {path.name!r}"

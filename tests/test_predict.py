@@ -133,6 +133,14 @@ def test_names_in_another_order_are_refused(tmp_path):
     assert predict(some_model(2), dataset, FitConfig()).shape == (10, 2)
 
 
+@pytest.mark.parametrize("name", ["p", "p_0.5", "p.2026-01", "p.1e-3"])
+def test_an_ending_that_is_no_file_type_is_a_part_of_the_name(name, tmp_path):
+    X = np.ones((10, 3))
+    path = predict_to(some_model(3), only_x(X), tmp_path / name, FitConfig())
+    assert path.name == name
+    assert zarr.open_array(path, mode="r").shape[0] == 10
+
+
 @pytest.mark.parametrize("name", ["p.npy", "p.npz", "p.json", "p.h5", "p.txt", "p.tsv"])
 def test_predictions_are_not_written_under_the_name_of_another_format(tmp_path, name):
     with pytest.raises(InputError, match=rf"as a table: name it 'p\.zarr', .*, not '{name}'"):

@@ -16,7 +16,7 @@ import zarr
 
 import streamreg
 
-N, D, LIMIT = 1_000, 100_000, "256 MiB"
+N, D, LIMIT = 500, 100_000, "256 MiB"
 
 
 def write(folder: Path) -> tuple[Path, Path]:

@@ -116,7 +116,7 @@ def test_scaled_columns_have_the_residuals_of_scaled_values(monkeypatch, level):
 @pytest.mark.parametrize(("d", "k"), [(50, 200), (2, 500), (3000, 20)])
 def test_many_targets_take_no_more_than_the_scratch_memory(monkeypatch, level, d, k):
     monkeypatch.setattr(laws, "KERNELS", kernels_of(level))
-    n = 16_000 if d < 100 else 200
+    n = 4_000 if d < 100 else 200
     X, y = np.ones((n, d), "f4"), np.ones((n, k), "f4")
     accumulator = Residuals(TwoFloats.of(np.zeros((d, k))), TwoFloats.of(np.zeros(k)), k)
     [block], state = Rows(X, y).blocks([n]), accumulator.zero()

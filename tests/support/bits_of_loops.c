@@ -39,7 +39,7 @@ static double X[ROWS * MOST_COLUMNS], y[ROWS * MOST_TARGETS], weight[ROWS];
 static float X_single[ROWS * MOST_COLUMNS];
 static uint16_t X_half[ROWS * MOST_COLUMNS];
 static double V[2 * MOST_TARGETS * MOST_COLUMNS], bias[2 * MOST_TARGETS], scratch[1 << 17];
-static double out[ROWS * MOST_COLUMNS], sums[10][2 * MOST_TARGETS * MOST_COLUMNS];
+static double out[ROWS * MOST_COLUMNS], sums[11][2 * MOST_TARGETS * MOST_COLUMNS];
 
 static void reduce(int type, int64_t d, int64_t k, int64_t m, const double *s)
 {

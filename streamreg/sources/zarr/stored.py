@@ -37,7 +37,7 @@ class StoredArray(RowSource):
         self.array = array
         self.document = document
         self.name = name
-        # "error" or "fill": what an absent chunk means
+        # what an absent chunk means: "error" or "fill"; "refuse" is an error that offers no "fill"
         self.missing_chunks = missing_chunks
         self.shape = tuple(int(length) for length in array.shape)
         # shape of a chunk; in shards, of an inner chunk
@@ -123,6 +123,10 @@ class StoredArray(RowSource):
 
     def refuse_missing(self, chunk: Place) -> None:
         """Raise for an absent chunk, unless it means the fill value."""
+        if self.missing_chunks == "refuse":
+            raise DataCorruptionError(
+                f"{self.chunk_text(chunk)} is missing{self._absent_text()}. Restore it"
+            ) from None
         if self.missing_chunks != "fill":
             raise DataCorruptionError(
                 f"{self.chunk_text(chunk)} is missing{self._absent_text()}. Restore it, or pass ",

@@ -450,7 +450,8 @@ def load(path: Path) -> LinearRegression:
     Raises
     ------
     InputError
-        There is no such file, or it is not a model; nothing in it is ever run.
+        There is no such file, or it is not a model; nothing in it is ever run. Or it refers to
+        weights in a Zarr array (``coef_out``) that is absent or belongs to another fit.
     MemoryLimitError
         The system refuses memory for the weights.
     """

@@ -19,6 +19,7 @@ from streamreg.errors import DataWarning, InputError, warn
 from streamreg.formatting import count
 from streamreg.inference.attributes import InferenceAttributes
 from streamreg.model import DETAILS, SELECTION, Model
+from streamreg.output.stored_coefficients import StoredCoefficients
 from streamreg.predict import Evaluation, predict, predict_to, score
 from streamreg.progress import progress_of
 from streamreg.sources.kinds import is_streamable
@@ -193,7 +194,7 @@ class LinearEstimator(InferenceAttributes, MultiOutputMixin, RegressorMixin, Bas
 
     def _set_fitted(self, fitted: Model) -> None:
         one, names = fitted.one_target, fitted.feature_names
-        self.coef_ = fitted.coefficients[0] if one else fitted.coefficients
+        self.coef_: Any = fitted.coefficients[0] if one else fitted.coefficients
         self.intercept_ = float(fitted.intercept[0]) if one else fitted.intercept
         self.n_features_in_ = fitted.n_features
         if names is not None:
@@ -223,8 +224,11 @@ class LinearEstimator(InferenceAttributes, MultiOutputMixin, RegressorMixin, Bas
     def _model(self) -> Model:
         check_is_fitted(self)
         names = getattr(self, "feature_names_in_", None)
+        coefficients = self.coef_
+        if not isinstance(coefficients, StoredCoefficients):
+            coefficients = np.atleast_2d(np.asarray(coefficients, dtype=np.float64))
         return Model(
-            np.atleast_2d(np.asarray(self.coef_, dtype=np.float64)),
+            coefficients,
             np.atleast_1d(np.asarray(self.intercept_, dtype=np.float64)),
             np.ndim(self.coef_) == 1,
             None if names is None else tuple(names),

@@ -14,8 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamreg.errors import InputError
+from streamreg.errors import DataCorruptionError, InputError
+from streamreg.estimator import load
 from streamreg.model import Model
+from streamreg.output.coefficient_store import CoefficientStore
 
 SUFFIXES = (".json", ".npz")
 AWKWARD = [0.1, -0.0, 5e-324, 1.7976931348623157e308, -1 / 3, 2.0**53 + 1, 1e-300, 1e22]
@@ -299,3 +301,145 @@ def test_a_damaged_file_is_an_input_error_or_a_model(tmp_path_factory, saved, su
         return
     assert np.isfinite(model.coefficients).all()
     assert model.coefficients.shape == (model.n_targets, model.n_features)
+
+
+# weights that stay in a Zarr array
+
+
+def stored(path, values):
+    with CoefficientStore.create(path, *values.shape, overwrite=True) as store:
+        store.write(0, values)
+        return store.finish()
+
+
+def referring_model(folder, k=2, d=3):
+    values = some_model(d, k).coefficients
+    return Model(stored(folder / "w.zarr", values), np.arange(1.0, k + 1), one_target=False), values
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_model_refers_to_stored_weights(tmp_path, suffix):
+    model, values = referring_model(tmp_path)
+    path = model.save(tmp_path / f"model{suffix}")
+    assert path.stat().st_size < 2000
+    back = Model.load(path)
+    assert (back.weights_of(0, 2) == values).all()
+    assert (back.weights_of(1, 2) == values[1:]).all()
+    assert (back.n_targets, back.n_features) == (2, 3)
+    estimator = load(path)
+    assert estimator.coef_.path == tmp_path / "w.zarr"
+    estimator.save(tmp_path / f"again{suffix}")
+    again = pickle.loads(pickle.dumps(estimator))
+    assert (np.asarray(again.coef_) == values).all()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_model_and_the_weights_beside_it_are_moved_together(tmp_path, suffix):
+    (tmp_path / "a").mkdir()
+    model, values = referring_model(tmp_path / "a")
+    model.save(tmp_path / "a" / f"model{suffix}")
+    (tmp_path / "a").rename(tmp_path / "b")
+    back = Model.load(tmp_path / "b" / f"model{suffix}")
+    assert (back.weights_of(0, 2) == values).all()
+
+
+def test_weights_elsewhere_are_found_by_their_whole_path(tmp_path, monkeypatch):
+    (tmp_path / "models").mkdir()
+    model, values = referring_model(tmp_path)
+    path = model.save(tmp_path / "models" / "model.json")
+    monkeypatch.chdir("/")
+    assert (Model.load(path).weights_of(0, 2) == values).all()
+
+
+def _remove(folder):
+    (folder / "w.zarr").rename(folder / "other.zarr")
+
+
+def _replace(folder):
+    stored(folder / "w.zarr", some_model(seed=1).coefficients)
+
+
+def _replace_by_another_shape(folder):
+    stored(folder / "w.zarr", some_model(4, 3).coefficients)
+
+
+def _replace_by_a_file(folder):
+    _remove(folder)
+    (folder / "w.zarr").write_text("weights")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (_remove, "there are no weights at"),
+        (_replace_by_a_file, "there are no weights at"),
+        (_replace, "those of another fit"),
+        (_replace_by_another_shape, "those of another fit"),
+    ],
+)
+def test_stored_weights_that_are_not_those_of_the_model_are_refused(tmp_path, suffix, change, says):
+    path = referring_model(tmp_path)[0].save(tmp_path / f"model{suffix}")
+    change(tmp_path)
+    with pytest.raises(InputError, match=rf"of the model in .*{suffix}' cannot be used: .*{says}"):
+        Model.load(path)
+
+
+def test_damaged_metadata_of_stored_weights_are_a_data_error(tmp_path):
+    path = referring_model(tmp_path)[0].save(tmp_path / "model.json")
+    (tmp_path / "w.zarr" / "zarr.json").write_text("{")
+    with pytest.raises(DataCorruptionError, match=r"of the model in .* cannot be used"):
+        Model.load(path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"coefficients": [[1.0, 2.0]]},
+        {"coefficients": {}},
+        {"coefficients": {"path": "w.zarr", "identity": 1, "shape": [2, 3]}},
+        {"coefficients": {"path": 5, "identity": "", "shape": [2, 3]}},
+        {"coefficients": {"path": "", "identity": "", "shape": [2, 3]}},
+        {"intercept": [1.0]},
+        {"intercept": [1.0, 2.0], "one_target": True},
+        {"feature_names": ["a"]},
+    ],
+)
+def test_a_damaged_reference_is_an_input_error(tmp_path, changes):
+    path = referring_model(tmp_path)[0].save(tmp_path / "model.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(InputError, match=r"model\.json' is not a model of streamreg \("):
+        Model.load(path)
+
+
+def test_another_shape_in_a_reference_is_an_input_error(tmp_path):
+    path = referring_model(tmp_path)[0].save(tmp_path / "model.json")
+    document = json.loads(path.read_text())
+    document["coefficients"]["shape"] = [3, 3]
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputError, match=r"its weights are \(2, 3\), not \[3, 3\]"):
+        Model.load(path)
+
+
+@pytest.fixture(scope="module")
+def referring(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("referring")
+    model = referring_model(folder)[0]
+    return {suffix: model.save(folder / f"model{suffix}") for suffix in SUFFIXES}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@settings(max_examples=100)
+@given(data=st.data())
+def test_a_damaged_reference_is_an_error_or_a_model(referring, suffix, data):
+    whole = referring[suffix].read_bytes()
+    damaged = bytearray(whole)
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    path = referring[suffix].with_name(f"damaged{suffix}")
+    path.write_bytes(damaged)
+    try:
+        model = Model.load(path)
+    except (InputError, DataCorruptionError):
+        return
+    assert model.weights_of(0, model.n_targets).shape == model.coefficients.shape

@@ -18,6 +18,7 @@ from streamreg.errors import InputError
 from streamreg.formatting import column_names, count, format_nbytes, target_names
 from streamreg.inference.summary import Summary
 from streamreg.model import Model
+from streamreg.output.stored_coefficients import StoredCoefficients
 from streamreg.progress import progress_of
 
 if TYPE_CHECKING:
@@ -103,11 +104,15 @@ def _advise(job: Job, plan: Plan) -> None:
 
 
 def _document(model: Model, out: Path | None) -> dict[str, Any]:
-    one = model.one_target
+    one, coef = model.one_target, model.coefficients
+    shown: Any = coef[0] if one else coef
+    if isinstance(coef, StoredCoefficients):
+        # they may not fit in memory
+        shown = {"path": str(coef.path), "shape": coef.shape}
     return {
         **model.details,
         "model": None if out is None else str(out),
-        "coef": model.coefficients[0] if one else model.coefficients,
+        "coef": shown,
         "intercept": model.intercept[0] if one else model.intercept,
         "feature_names": model.feature_names,
         "target_names": model.target_names,
@@ -153,7 +158,8 @@ def _write_selection(selection: Selection, targets: Sequence[str]) -> None:
 def _write_weights(model: Model) -> None:
     names = column_names(model.feature_names, model.n_features)
     targets = target_names(model.target_names, model.n_targets)
-    values = np.vstack([model.intercept, model.coefficients.T])[:, :_MOST_TARGETS]
+    shown = min(model.n_targets, _MOST_TARGETS)
+    values = np.vstack([model.intercept[:shown], model.weights_of(0, shown).T])
     rows = [
         [name, *(f"{value:.6g}" for value in row)]
         for name, row in zip(["intercept", *names[:_MOST_ROWS]], values, strict=False)
@@ -163,3 +169,5 @@ def _write_weights(model: Model) -> None:
         show.write(f"… and {len(targets) - _MOST_TARGETS:,} more targets")
     if model.n_features > _MOST_ROWS:
         show.write(f"… and {model.n_features - _MOST_ROWS:,} more coefficients")
+    if model.stored is not None:
+        show.write(f"{count(model.n_targets, 'target')}: weights written to {model.stored.path}")

@@ -37,7 +37,9 @@ class Coefficients:
     def of(cls, model: Model, target: int, alpha: float) -> Coefficients:
         """Collect the figures of a target, with 1 - ``alpha`` confidence intervals."""
         names = column_names(model.feature_names, model.n_features)
-        weights = np.concatenate([model.intercept[[target]], model.coefficients[target]])
+        weights = np.concatenate(
+            [model.intercept[[target]], model.weights_of(target, target + 1)[0]]
+        )
         figures = np.full((len(weights), 7), np.nan)
         figures[:, 0] = weights
         inference = model.inference

@@ -93,6 +93,8 @@ class RowSource(ABC):
     is_in_files: bool = False
     # whether blocks hold sparse rows (``blocks.SparseRows``)
     is_sparse: bool = False
+    # of a range of columns: the number of the first, for messages
+    first_column: int = 0
     # names of the columns, if they are stored with the rows
     feature_names: tuple[str, ...] | None = None
     # whether rows are CuPy's: in the memory of a GPU
@@ -132,6 +134,10 @@ class RowSource(ABC):
 
         A block is either whole chunks, or a piece of one chunk.
         """
+
+    def around_columns(self, start: int, stop: int) -> tuple[RowSource, int]:  # noqa: ARG002
+        """Return the least array that is read for these columns, and its first column."""
+        return self, 0
 
     def columns_nbytes(self, block_rows: int) -> int:  # noqa: ARG002
         """Bytes of ``reader_nbytes`` that remain if kernels read rows a few at a time."""

@@ -88,7 +88,7 @@ def not_finite(
         what += f" as float64, from {source.dtype}"
     if what == "NaN" and source.missing_text:
         what += f" (a missing value: {source.missing_text})"
-    label = f"column {column}" + (f" ({names[column]!r})" if names else "")
+    label = f"column {source.first_column + column}" + (f" ({names[column]!r})" if names else "")
     place = source.place(start + row, column)
     where = "" if place == source.name else f": {place}"
     stored: list[Part] = []

@@ -75,7 +75,11 @@ class FallbackReader(ChunkReader):
                 # checked before the read, because a read of a pipe would never return
                 for at in chunks:
                     self._presence.require(at)
-            retried(stored.array.get_basic_selection, (slice(start, stop),), out=buffer)
+            selection: tuple[slice, ...] = (slice(start, stop),)
+            if len(stored.shape) > 1:
+                left = stored.first_column_chunk * stored.chunks[1]
+                selection = (*selection, slice(left, left + stored.shape[1]))
+            retried(stored.array.get_basic_selection, selection, out=buffer)
             if metadata is None:
                 for at in chunks:
                     if at not in stored.found and self._holds_only_fill(stored.columns(rows, at)):

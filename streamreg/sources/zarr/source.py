@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -111,6 +112,21 @@ class ZarrSource(StoredArray):
     @property
     def shared_nbytes(self) -> int:
         return heaps_nbytes(self) if self.files is None else 0
+
+    def around_columns(self, start: int, stop: int) -> tuple[RowSource, int]:
+        width = self.chunks[1]
+        first, after = start // width, -(-stop // width)
+        if after - first == self.n_column_chunks:
+            return self, 0
+        some = copy(self)
+        left = first * width
+        some.shape = self.shape[0], min(after * width, self.shape[1]) - left
+        some.first_column_chunk, some.n_column_chunks = first, after - first
+        some.one_chunk_a_row = some.shape[1:] == self.chunks[1:]
+        some.is_in_files = False
+        if self.files is not None:
+            some.files = replace(self.files, stored=some)
+        return some, left
 
     def local_paths(self) -> list[Path]:
         return [] if self.metadata is None else [self.metadata.folder]

@@ -49,6 +49,8 @@ class StoredArray(RowSource):
         # along each axis: the number of chunks in a stored file, and the number of stored files
         self.shard_shape = tuple(n // chunk for n, chunk in zip(files, self.chunks, strict=True))
         self.files_shape = tuple(-(-n // file) for n, file in zip(self.shape, files, strict=True))
+        # the first of the chunks side by side that are read: see ``around_columns``
+        self.first_column_chunk = 0
         # the number of chunks side by side in a chunk row
         self.n_column_chunks = -(-self.shape[1] // self.chunks[1]) if len(self.shape) > 1 else 1
         # whether a chunk has whole rows, which are read without a copy
@@ -88,14 +90,14 @@ class StoredArray(RowSource):
 
     def side_by_side(self, chunk_row: int) -> list[Place]:
         """Return the places in the grid of the chunks of a chunk row."""
-        ndim = len(self.shape)
-        return [(chunk_row, column)[:ndim] for column in range(self.n_column_chunks)]
+        ndim, first = len(self.shape), self.first_column_chunk
+        return [(chunk_row, first + at)[:ndim] for at in range(self.n_column_chunks)]
 
     def columns(self, rows: Array, chunk: Place) -> Array:
         """Return the part of some rows that a chunk holds."""
         if rows.ndim == 1:
             return rows
-        left = chunk[1] * self.chunks[1]
+        left = (chunk[1] - self.first_column_chunk) * self.chunks[1]
         return rows[:, left : left + self.chunks[1]]
 
     def split(self, chunk: Place) -> tuple[Place, Place]:

@@ -146,12 +146,19 @@ class Model:
             if path.suffix == ".npz":
                 with closing(Archive(path)) as archive:
                     header = archive.header
+                    if header.get("format") == "streamreg-statistics":
+                        raise _OtherFileError(  # noqa: TRY301
+                            f"{str(path)!r} holds statistics, not a model: fit them, with "
+                            f"`streamreg fit {path} --out model.json`"
+                        )
                     is_referring = header.get("version") == _REFERRING_VERSION
                     names = ("intercept",) if is_referring else ("coefficients", "intercept")
                     header |= {name: archive.read(name) for name in names}
             else:
                 header = parse_header(path.read_bytes())
             return cls._from_header(header, path)
+        except _OtherFileError as error:
+            raise InputError(str(error)) from None
         except _StoredWeightsError as error:
             raise error.why from error.why.__cause__
         except MemoryError as error:
@@ -196,6 +203,10 @@ class Model:
             details=details,
             inference=_inference(header.get("inference"), n_targets, n_features),
         )
+
+
+class _OtherFileError(Exception):
+    """The file holds something else; the message is for the user."""
 
 
 class _StoredWeightsError(Exception):

@@ -10,7 +10,7 @@ import pytest
 import zarr
 from programs import run
 
-from streamreg import Statistics, load
+from streamreg import LinearRegression, Statistics, load
 
 
 @pytest.fixture
@@ -133,6 +133,11 @@ def test_an_existing_file_is_never_replaced_silently(gathered, command):
         (["merge", "0.npz", "other.npz", "--out", "s.npz"], 2, "column 0 is 'a'"),
         (["merge", "0.npz", "damaged.npz", "--out", "s.npz"], 2, "'damaged.npz' holds no"),
         (["merge", "0.npz", "1.npz", "--out", "s.npz", "--memory-limit", "99"], 3, "two states"),
+        (["predict", "0.npz", "--model", "m.npz", "--out", "p.zarr"], 2, "statistics, not rows"),
+        (["predict", "--x", "0.npz", "--model", "m.npz", "--out", "p.zarr"], 2, "not rows"),
+        (["score", "0.npz", "--model", "m.npz"], 2, "`streamreg fit 0.npz` fits them"),
+        (["score", "0.csv", "--model", "0.npz"], 2, "'0.npz' holds statistics, not a model"),
+        (["score", "m.npz", "--model", "m.npz"], 2, "holds a model, not rows: pass it as --model"),
     ],
 )
 def test_what_cannot_be_done_is_a_sentence(gathered, arguments, code, message):
@@ -141,6 +146,7 @@ def test_what_cannot_be_done_is_a_sentence(gathered, arguments, code, message):
     statistics.select(["b", "a", "c"]).save(gathered / "other.npz")
     root = Statistics.of(np.eye(9, 3), np.arange(9.0), kind="qr")
     root.save(gathered / "qr.npz")
+    LinearRegression().fit(statistics).save(gathered / "m.npz")
     done = run(*arguments, cwd=gathered)
     assert done.returncode == code, done.stderr
     assert message in done.stderr

@@ -13,7 +13,13 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlsplit
 
-from streamreg.errors import DataCorruptionError, InputError, PythonOnly, StreamregError
+from streamreg.errors import (
+    DataCorruptionError,
+    InputError,
+    Parameter,
+    PythonOnly,
+    StreamregError,
+)
 from streamreg.formatting import MIB, format_nbytes
 from streamreg.schema import Schema
 from streamreg.sources.anndata import LAYERS, is_matrix
@@ -29,6 +35,8 @@ if TYPE_CHECKING:
 _SECRET = re.compile(r"://[^/@]*@")
 _DOCUMENTS = ("zarr.json", ".zarray", ".zgroup")
 _DOCUMENT_MAX_NBYTES = 16 * MIB
+# of the header of statistics and models in .npz, which begins with its format
+_HEADER_NBYTES = 512
 
 
 def open_group(data: object) -> ArrayGroup | None:
@@ -314,6 +322,8 @@ def _require_metadata(path: Path, label: str) -> None:
         return
     if not path.exists():
         raise InputError(f"there is nothing at {label}; is the path spelled as on disk?")
+    if path.suffix == ".npz":
+        _refuse_own_file(path, label)
     raise InputError(
         f"{label} is a file, not a Zarr array. Tables go through `streamreg ingest`",
         PythonOnly(
@@ -322,6 +332,29 @@ def _require_metadata(path: Path, label: str) -> None:
             "streamreg.Statistics.load(PATH)"
         ),
     )
+
+
+def _refuse_own_file(path: Path, label: str) -> None:
+    """Refuse statistics or a model in place of rows, and say what takes them."""
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open("header.npy") as header:
+            beginning = header.read(_HEADER_NBYTES)
+    # a damaged archive makes zipfile raise many kinds of errors
+    except Exception:  # noqa: BLE001
+        return
+    if b'"streamreg-statistics"' in beginning:
+        raise InputError(
+            f"{label} holds statistics, not rows: `streamreg fit {label}` fits them, and `plan`, "
+            "`info` and `merge` take them too",
+            PythonOnly("; in Python, fit takes streamreg.Statistics.load(PATH)"),
+            ". Predictions, scores and residuals need the rows themselves",
+        )
+    if b'"streamreg-model"' in beginning:
+        raise InputError(
+            f"{label} holds a model, not rows: pass it as ",
+            Parameter("model"),
+            " of `streamreg predict` or `score`, together with rows",
+        )
 
 
 def _require_documents(folder: Path, label: str) -> None:

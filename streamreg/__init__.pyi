@@ -11,7 +11,7 @@ from .errors import (
 from .estimator import LinearRegression, LinearRegressionCV, evaluate, load
 from .ingest.read import read_table
 from .planning.plan import Plan
-from .predict import Evaluation
+from .predict.scores import Evaluation
 from .statistics.plan import plan
 from .statistics.statistics import Statistics
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from streamreg.config import FitConfig
     from streamreg.fit_result import Described
-    from streamreg.predict import Evaluation
+    from streamreg.predict.scores import Evaluation
     from streamreg.solvers.base import EpochRecord
 
 

@@ -20,7 +20,8 @@ from streamreg.formatting import count
 from streamreg.inference.attributes import InferenceAttributes
 from streamreg.model import DETAILS, SELECTION, Model
 from streamreg.output.stored_coefficients import StoredCoefficients
-from streamreg.predict import Evaluation, predict, predict_to, score
+from streamreg.predict.predictions import predict, predict_to
+from streamreg.predict.scores import Evaluation, score
 from streamreg.progress import progress_of
 from streamreg.sources.kinds import is_streamable
 
@@ -109,7 +110,9 @@ class LinearEstimator(InferenceAttributes, MultiOutputMixin, RegressorMixin, Bas
     def predict(self, X: Rows, *, out: Path | None = None, overwrite: bool = False) -> Rows:
         """Return Xw + b, (N,) or (N, K); or write it to the Zarr array ``out``, block by block.
 
-        Then the path of that array is returned; ``overwrite`` lets it replace an existing one.
+        Then the path of that array is returned; ``overwrite`` lets it replace an existing one. If
+        the weights of all targets do not fit ``memory_limit``, they are taken in batches, each of
+        which reads X again unless X fits in memory too.
 
         Raises
         ------
@@ -145,7 +148,8 @@ class LinearEstimator(InferenceAttributes, MultiOutputMixin, RegressorMixin, Bas
         """Return R², streamed; of several targets the mean, or with ``"raw_values"`` each, (K,).
 
         NaN, with a warning, if y is constant or has one row. Another warning counts the rows that
-        ``nan_policy="omit"`` leaves out.
+        ``nan_policy="omit"`` leaves out. Targets are taken in batches if the weights of all do not
+        fit ``memory_limit``.
         """
         validate.choice("multioutput", multioutput, _MULTIOUTPUT)
         r2 = self._evaluate(X, y, sample_weight).r2

@@ -89,5 +89,5 @@ def contrasts_nbytes(n_features: int, n_targets: int, n_columns: int) -> tuple[i
     """Bytes of one state, and of scratch memory, with M combinations."""
     rows = numpy_kernels.tile_rows(n_features)
     tiles_nbytes = 8 * rows * (3 * n_targets + 3 * n_columns + 4)
-    scratch_nbytes = scratch.predict_nbytes(n_features) + tiles_nbytes
+    scratch_nbytes = scratch.predict_nbytes(n_features, 1) + tiles_nbytes
     return 8 * (2 + 2 * n_targets + n_columns), scratch_nbytes

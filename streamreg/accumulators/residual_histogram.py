@@ -127,6 +127,7 @@ class ResidualHistogram(Accumulator[ResidualHistogramState, ResidualHistogramRes
     y_scale: Float64 | None = None  # (K,)  of R² and RMSE
     target: int = 0
     shape: tuple[int, int] = (256, 512)  # F, R
+    y_columns: slice | None = None  # the K columns of y, if y has more
 
     @property
     def state_nbytes(self) -> int:
@@ -134,7 +135,7 @@ class ResidualHistogram(Accumulator[ResidualHistogramState, ResidualHistogramRes
 
     @property
     def scratch_nbytes(self) -> int:
-        rows = numpy_kernels.tile_rows(len(self.coefficients))
+        rows = numpy_kernels.predict_rows(*map(int, self.coefficients.shape))
         # places of a tile's rows, and copies of the counts while bins are joined
         return self._score.scratch_nbytes + 8 * 10 * rows + 3 * self._counts_nbytes
 
@@ -155,8 +156,10 @@ class ResidualHistogram(Accumulator[ResidualHistogramState, ResidualHistogramRes
         unit = 1.0 if self.y_scale is None else self.y_scale[self.target]
         for tile in self._score.predict(block, kernels):
             self._score.add(_score_of(state), tile)
-            fitted, residual = tile.predicted[:, self.target], tile.residual[:, self.target] / unit
-            self._count(state, np.stack([fitted, residual]))
+            at = self.target - tile.targets.start
+            if 0 <= at < tile.y.shape[1]:
+                fitted, residual = tile.predicted[:, at], tile.residual[:, at] / unit
+                self._count(state, np.stack([fitted, residual]))
         return state
 
     def merge(self, a: ResidualHistogramState, b: ResidualHistogramState) -> ResidualHistogramState:
@@ -183,7 +186,7 @@ class ResidualHistogram(Accumulator[ResidualHistogramState, ResidualHistogramRes
 
     @property
     def _score(self) -> Score:
-        return Score(self.coefficients, self.intercept, self.y_scale)
+        return Score(self.coefficients, self.intercept, self.y_scale, self.y_columns)
 
     @property
     def _counts_nbytes(self) -> int:

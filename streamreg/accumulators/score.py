@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # of a tile: y, ŷ, r and ŷ of the next, y and ŷ centred, and two products
 _ARRAYS_ALIVE = 8
+# values of a tile of many targets, which are compared with y some at a time
+_TILE_VALUES = 1 << 17
 
 
 class ScoreState(NamedTuple):
@@ -48,12 +50,13 @@ class ScoreResult(NamedTuple):
 
 
 class PredictedTile(NamedTuple):
-    """Some rows of y beside their predictions."""
+    """Some rows of k targets of y beside their predictions."""
 
-    y: Float64  # (n, K)
-    predicted: Float64  # (n, K)  ŷ
-    residual: Float64  # (n, K)  (y - ŷ)·y_scale
+    y: Float64  # (n, k)
+    predicted: Float64  # (n, k)  ŷ
+    residual: Float64  # (n, k)  (y - ŷ)·y_scale
     weight: Float64  # (n,)
+    targets: slice  # which of the K
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,14 +68,19 @@ class Score(Accumulator[ScoreState, ScoreResult]):
         r = Σ sᵢ (yᵢ - ȳ)(ŷᵢ - p) / √(Σ sᵢ (yᵢ - ȳ)² · Σ sᵢ (ŷᵢ - p)²)     p the mean of ŷ; (K,)
 
     R² is NaN for a constant target, and r also for constant predictions. ``y_scale`` multiplies y
-    and ŷ where their squares would leave float64's range.
+    and ŷ where their squares would leave float64's range. The state is O(K), and so many targets
+    are predicted at once that a tile stays in the processor's cache.
     """
-
-    reads_tiles = True
 
     coefficients: Float64  # (D, K)
     intercept: Float64  # (K,)
     y_scale: Float64 | None = None  # (K,)
+    y_columns: slice | None = None  # the K columns of y, if y has more
+
+    @property
+    def reads_tiles(self) -> bool:  # type: ignore[override]
+        """Whether X may stay in its files: BLAS predicts many targets, from rows in memory."""
+        return not self._are_many
 
     @property
     def state_nbytes(self) -> int:
@@ -80,15 +88,12 @@ class Score(Accumulator[ScoreState, ScoreResult]):
 
     @property
     def scratch_nbytes(self) -> int:
-        d, k = map(int, self.coefficients.shape)
-        rows = numpy_kernels.tile_rows(d)
-        return scratch.predict_nbytes(d) + 8 * _ARRAYS_ALIVE * rows * k
+        return scratch_nbytes(*map(int, self.coefficients.shape))
 
     @property
     def sparse_scratch_nbytes(self) -> int:
         """The most bytes that ``update`` allocates for sparse rows."""
-        k = len(self.intercept)
-        return 8 * k * (_ARRAYS_ALIVE * sparse_part_rows(k) + len(self.coefficients))
+        return sparse_scratch_nbytes(*map(int, self.coefficients.shape))
 
     def zero(self) -> ScoreState:
         k = len(self.intercept)
@@ -101,33 +106,46 @@ class Score(Accumulator[ScoreState, ScoreResult]):
 
     def predict(self, block: Block, kernels: Kernels) -> Iterator[PredictedTile]:
         """Yield the rows of a block with their predictions, a tile at a time."""
-        predict, rows = kernels.find("predict"), numpy_kernels.tile_rows(block.X.shape[1])
-        unit = self._unit
-        # scaled down before the product and up after it, so that nothing overflows
-        smaller, larger = np.minimum(unit, 1.0), np.maximum(unit, 1.0)
-        w, b = self.coefficients * smaller, self.intercept * smaller
-        for X, tile_y, weight in parts(block, rows):
-            y = tile_y.astype(np.float64)
-            predicted = predict(X, w, b)
-            residual = (y * smaller - predicted) * larger
-            s = np.ones(len(y)) if weight is None else weight
-            yield PredictedTile(y, predicted / smaller, residual, s)
+        d, k = self.coefficients.shape
+        predict, step = kernels.find("predict"), k
+        if self._are_many and block.kind != "sparse":
+            predict, step = numpy_kernels.predict, _targets_at_once(d, k)
+        for X, tile_y, weight in parts(block, numpy_kernels.predict_rows(d, k)):
+            s = np.ones(len(tile_y)) if weight is None else weight
+            whole_y = tile_y if self.y_columns is None else tile_y[:, self.y_columns]
+            for start in range(0, k, step):
+                targets = slice(start, min(start + step, k))
+                y = whole_y[:, targets].astype(np.float64)
+                w, b = self.coefficients[:, targets], self.intercept[targets]
+                if self.y_scale is None:
+                    predicted = predict(X, w, b)
+                    residual = y - predicted
+                else:
+                    # scaled down before the product and up after it, so that nothing overflows
+                    smaller = np.minimum(self.y_scale[targets], 1.0)
+                    predicted = predict(X, w * smaller, b * smaller)
+                    residual = (y * smaller - predicted) * np.maximum(self.y_scale[targets], 1.0)
+                    predicted /= smaller
+                yield PredictedTile(y, predicted, residual, s, targets)
 
     def add(self, state: ScoreState, tile: PredictedTile) -> ScoreState:
-        """Add rows to a state, which is written to."""
-        y, predicted, r, s = tile
-        total = s.sum()
+        """Add rows to a state, which is written to; the last targets of the rows count them."""
+        y, predicted, r, s, targets = tile
+        total, unit = s.sum(), None if self.y_scale is None else self.y_scale[targets]
+        some = ScoreState(state.s.copy(), *(each[targets] for each in state[1:]))
 
         def centred(values: Float64, origin: Float64) -> tuple[Float64, Float64, Float64]:
             """Return the origin, the mean less it, and the centred values."""
-            origin = origin if state.s else values[0] * self._unit
-            z = values * self._unit - origin
+            scaled = values if unit is None else values * unit
+            if not some.s:
+                origin = scaled[0].copy()
+            z = scaled - origin
             mean = s @ z / total
             z -= mean
             return origin, mean, z
 
-        y_origin, y_mean, y_z = centred(y, state.y_origin)
-        p_origin, p_mean, p_z = centred(predicted, state.p_origin)
+        y_origin, y_mean, y_z = centred(y, some.y_origin)
+        p_origin, p_mean, p_z = centred(predicted, some.p_origin)
         added = ScoreState(
             s=total,
             rr=s @ (r * r),
@@ -140,7 +158,14 @@ class Score(Accumulator[ScoreState, ScoreResult]):
             p_m2=s @ p_z**2,
             cross=s @ (y_z * p_z),
         )
-        return self.merge(state, added)
+        self.merge(some, added)
+        if targets.stop == len(self.intercept):
+            state.s[...] = some.s
+        return state
+
+    @property
+    def _are_many(self) -> bool:
+        return len(self.intercept) > numpy_kernels.FEW_TARGETS
 
     @property
     def _unit(self) -> Float64:
@@ -188,3 +213,22 @@ def _spread(s: Float64, m2: Float64, mean: Float64) -> Float64:
     """Return sums of squares; NaN where values differ from their mean by rounding only."""
     noise = 4 * np.finfo(float).eps * np.abs(mean)
     return np.where(m2 <= s * noise**2, np.nan, m2)
+
+
+def scratch_nbytes(n_features: int, n_targets: int) -> int:
+    """Return the most bytes that ``Score.update`` allocates for K targets."""
+    rows = numpy_kernels.predict_rows(n_features, n_targets)
+    at_once = _targets_at_once(n_features, n_targets)
+    predicted = scratch.predict_nbytes(n_features, n_targets)
+    return predicted + 8 * at_once * (_ARRAYS_ALIVE * rows + n_features)
+
+
+def sparse_scratch_nbytes(n_features: int, n_targets: int) -> int:
+    """Return the most bytes that ``Score.update`` allocates for sparse rows."""
+    return 8 * n_targets * (_ARRAYS_ALIVE * sparse_part_rows(n_targets) + n_features)
+
+
+def _targets_at_once(n_features: int, n_targets: int) -> int:
+    """Return how many targets of a tile are predicted at once: few all, else at least 64."""
+    few, rows = numpy_kernels.FEW_TARGETS, numpy_kernels.predict_rows(n_features, n_targets)
+    return min(n_targets, max(few, _TILE_VALUES // rows))

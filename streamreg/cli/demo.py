@@ -20,7 +20,8 @@ from streamreg.fit import fit_dataset
 from streamreg.fit_plan import plan_fit
 from streamreg.formatting import format_nbytes
 from streamreg.output.zarr_writer import RowAppender, create_array, new_group
-from streamreg.predict import predict_to, score
+from streamreg.predict.predictions import predict_to
+from streamreg.predict.scores import score
 from streamreg.progress import progress_of
 
 if TYPE_CHECKING:

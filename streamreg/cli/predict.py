@@ -9,7 +9,6 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from streamreg import predict as prediction
 from streamreg.cli import options as o
 from streamreg.cli import show
 from streamreg.cli import table_options as t
@@ -17,12 +16,19 @@ from streamreg.cli.config_options import with_config_options
 from streamreg.config import FitConfig
 from streamreg.formatting import count
 from streamreg.model import Model
+from streamreg.predict import predictions, scores
+from streamreg.predict.batches import Batches
 from streamreg.progress import progress_of
 from streamreg.sources.dataset import Dataset, NanPolicy
 
 _MEASURES = ("r2", "rmse", "pearson_r")
 # of more targets only the mean is shown
 _MOST_TARGETS = 20
+
+
+def _say_batches(batches: Batches) -> None:
+    if batches.summary:
+        show.say(batches.summary)
 
 
 def predict(
@@ -76,7 +82,7 @@ def predict(
     )
     opened = table.opened(data, model, needs_y=False)
     dataset = o.dataset_of(config, opened, x, needs_y=False)
-    path = prediction.predict_to(
+    path = predictions.predict_to(
         model,
         dataset,
         out,
@@ -84,6 +90,7 @@ def predict(
         progress_of(progress, "predict"),
         overwrite=overwrite,
         inputs=[path for path in (data, x) if path is not None],
+        on_plan=_say_batches,
     )
     if json:
         show.write_json({"path": str(path), "rows": dataset.n_rows})
@@ -108,10 +115,10 @@ def score(
     R² of several targets is their mean; --json holds that of each.
     """
     model = Model.load(model_file)
-    scores = prediction.score(model, dataset, config, progress_of(progress, "score"))
-    for message in scores.warnings:
+    scored = scores.score(model, dataset, config, progress_of(progress, "score"), _say_batches)
+    for message in scored.warnings:
         show.warn(message)
-    found = scores.evaluation
+    found = scored.evaluation
     r2 = float(np.mean(found.r2))
     if json:
         by_target = {f"{name}_by_target": getattr(found, name) for name in _MEASURES}

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import streamreg
-from streamreg import predict as prediction
 from streamreg.cli import options as o
 from streamreg.cli import show
 from streamreg.cli.table_options import TableOptions
@@ -16,6 +15,7 @@ from streamreg.config import FitConfig
 from streamreg.errors import InputError
 from streamreg.model import Model
 from streamreg.output.atomic import require_folder
+from streamreg.predict.scores import residuals
 from streamreg.progress import progress_of
 
 if TYPE_CHECKING:
@@ -58,28 +58,28 @@ def report(
     )
     model = Model.load(model_file)
     number = _number_of(target, model)
-    residuals, origin = None, f"Model {model_file}"
+    found, origin = None, f"Model {model_file}"
     if any(each is not None for each in (data, x, y, sample_weight)):
         opened = TableOptions().opened(data, model)
         dataset = o.dataset_of(config, opened, x, y, sample_weight)
         shown = progress_of(progress, "report")
-        residuals = prediction.residuals(model, dataset, config, shown, target=number)
+        found = residuals(model, dataset, config, shown, target=number)
         origin += f", rows of {x if data is None else data}"
-        for message in residuals.warnings:
+        for message in found.warnings:
             show.warn(message)
     Report(
         model,
         title=f"Linear regression, {model_file.name}",
         origin=f"{origin}. streamreg {streamreg.__version__}",
-        residuals=residuals,
+        residuals=found,
         target=number,
     ).write(out)
     if not json:
         show.write(f"report written to {out}")
-    elif residuals is None:
+    elif found is None:
         show.write_json({"path": str(out)})
     else:
-        known, omitted = residuals.histogram, residuals.n_omitted
+        known, omitted = found.histogram, found.n_omitted
         measures = {"r2": known.r2, "rmse": known.rmse}
         show.write_json({"path": str(out), **measures, "rows_omitted": omitted})
 

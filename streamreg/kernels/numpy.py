@@ -41,6 +41,9 @@ _GRAM_MIN_ROWS = 256
 _PANEL = 384
 # with more columns of coefficients, one matrix product is faster than one vector at a time
 _FEW_COLUMNS = 4
+# of more targets, predictions take taller tiles
+FEW_TARGETS = 64
+_PREDICT_ROWS, _PREDICT_NBYTES = 256, 32 << 20
 # columns are few if they are at most 1 in 8
 FEW = 8
 # of tiles that robust covariances read: narrow rows take more scratch memory than their columns
@@ -50,6 +53,17 @@ MOST_ROBUST_ROWS = 1 << 14
 def tile_rows(n_features: int) -> int:
     """Return the rows of a tile: about 1 MiB of float64, at least 8."""
     return max(_MIN_ROWS, _TILE_NBYTES // (8 * n_features))
+
+
+def predict_rows(n_features: int, n_targets: int) -> int:
+    """Return the rows of a tile for predictions of K targets: of many, 256 or at most 32 MiB.
+
+    BLAS packs all weights again for each tile, which must pay.
+    """
+    rows = tile_rows(n_features)
+    if n_targets <= FEW_TARGETS:
+        return rows
+    return max(rows, min(_PREDICT_ROWS, _PREDICT_NBYTES // (8 * n_features)))
 
 
 def gram_tile_rows(n_features: int) -> int:
@@ -114,7 +128,7 @@ def _multiply_rows(u: Float64, z: Float64, out: Float64) -> None:
 def predict(X: Array, coefficients: Float64, intercept: Float64) -> Float64:
     """Return Xw + b, (n, K) float64; w is (D, K), b (K,)."""
     out = np.empty((len(X), len(intercept)))
-    rows = min(tile_rows(X.shape[1]), len(X))
+    rows = min(predict_rows(X.shape[1], len(intercept)), len(X))
     room = room_for(X.dtype, X.shape[1], rows, AS_STORED)
     # values beyond float64's range become inf, which callers look for
     with np.errstate(all="ignore"):

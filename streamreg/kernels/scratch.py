@@ -6,7 +6,13 @@ less: a tile of at most 256 KiB or eight rows, and a copy of y of at most 1 MiB 
 
 from __future__ import annotations
 
-from streamreg.kernels.numpy import FEW, gram_tile_rows, residuals_rows, tile_rows
+from streamreg.kernels.numpy import (
+    FEW,
+    gram_tile_rows,
+    predict_rows,
+    residuals_rows,
+    tile_rows,
+)
 from streamreg.kernels.residuals import ARRAYS_ALIVE
 from streamreg.kernels.tiles import BUFFERS_NBYTES
 
@@ -18,9 +24,9 @@ def products_nbytes(n_features: int, n_columns: int) -> int:
     return 8 * values + BUFFERS_NBYTES
 
 
-def predict_nbytes(n_features: int) -> int:
-    """Bytes that ``predict`` needs beside what it returns."""
-    return 8 * tile_rows(n_features) * n_features + BUFFERS_NBYTES
+def predict_nbytes(n_features: int, n_targets: int) -> int:
+    """Bytes that ``predict`` needs for K targets beside what it returns."""
+    return 8 * predict_rows(n_features, n_targets) * n_features + BUFFERS_NBYTES
 
 
 def moments_nbytes(n_features: int, n_targets: int) -> int:

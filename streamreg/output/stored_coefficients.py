@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,12 @@ from streamreg.sources.zarr.metadata import opened
 from streamreg.sources.zarr.source import ZarrSource
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     import zarr
 
     from streamreg.blocks import Array, Float64
+    from streamreg.sources.base import Reader
 
 # the attribute of the array that holds its identity
 IDENTITY = "streamreg_identity"
@@ -72,11 +75,29 @@ class StoredCoefficients:
                 f"targets {start:,} to {stop:,} are not among the {len(self):,} of {self.path}"
             )
         rows = np.empty((stop - start, self.shape[1]))
-        spans = self._source.grid.spans(start, stop) if stop > start else []
         with closing(self._source.open()) as reader:
-            for _, low, high in spans:
-                rows[low - start : high - start] = reader.read(low, high)
+            self._fill(rows, start, reader)
         return rows
+
+    @contextmanager
+    def reading(self, most: int) -> Iterator[Callable[[int, int], Float64]]:
+        """Yield a function as :meth:`rows`, for at most this many targets, for one thread.
+
+        Its result is valid until the next call, because memory for weights and chunks is reused.
+        """
+        rows = np.empty((most, self.shape[1]))
+        with closing(self._source.open()) as reader:
+
+            def read(start: int, stop: int) -> Float64:
+                self._fill(rows[: stop - start], start, reader)
+                return rows[: stop - start]
+
+            yield read
+
+    def _fill(self, rows: Float64, start: int, reader: Reader) -> None:
+        stop = start + len(rows)
+        for _, low, high in self._source.grid.spans(start, stop) if stop > start else ():
+            rows[low - start : high - start] = reader.read(low, high)
 
     @property
     def chunk_targets(self) -> int:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from streamreg.blocks import Array
 
 CHUNK_NBYTES = 8 * MIB
+# of an array that is written in batches of columns, of which each leaves freed chunks in the heaps
+# of zarr's threads
+BATCH_CHUNK_NBYTES = 2 * MIB
 
 
 @contextmanager
@@ -42,10 +45,16 @@ def new_group(
 
 @contextmanager
 def new_array(
-    path: str | os.PathLike[str], shape: tuple[int, ...], *, overwrite: bool, identity: str = ""
+    path: str | os.PathLike[str],
+    shape: tuple[int, ...],
+    *,
+    overwrite: bool,
+    identity: str = "",
+    width: int | None = None,
 ) -> Iterator[zarr.Array[Any]]:
     """Yield a Zarr v3 array with the chunks of :func:`create_array`; see :func:`new_group`.
 
+    With a ``width`` a chunk has so many columns, and the rows of them that fit in 2 MiB.
     With an ``identity`` an interrupt does not remove the partial array: the next call with the same
     identity yields it again.
     """
@@ -58,7 +67,7 @@ def new_array(
             with suppress(Exception):
                 array = zarr.open_array(partial, mode="r+")
         if array is None:
-            array = uninterrupted(zarr.create_array, partial, **_layout(shape))
+            array = uninterrupted(zarr.create_array, partial, **_layout(shape, width))
         yield array
 
 
@@ -75,14 +84,26 @@ def create_array(group: zarr.Group, name: str, shape: tuple[int, ...]) -> zarr.A
 class RowAppender:
     """Writes an array in order, each chunk once; about four chunks are in memory.
 
-    Rows before ``start``, which is a multiple of the rows of a chunk, are written already.
+    ``width`` is the number of columns that are written at once; ``None``: all of them.
     """
 
-    def __init__(self, array: zarr.Array[Any], start: int = 0) -> None:
+    def __init__(self, array: zarr.Array[Any], width: int | None = None) -> None:
         self._array = array
-        self._buffer = np.empty((array.chunks[0], *array.shape[1:]), array.dtype)
-        self._filled = 0
-        self._written = start
+        widths = array.shape[1:] if width is None or array.ndim == 1 else (width,)
+        self._buffer = np.empty((array.chunks[0], *widths), array.dtype)
+        self._columns: tuple[slice, ...] = ()
+        self._filled = self._written = 0
+
+    def move_to(self, start: int, columns: slice) -> None:
+        """Begin at row ``start``, the first of a chunk, of these columns, which are whole chunks.
+
+        After the last columns, which may be fewer, there are no others.
+        """
+        if self._array.ndim > 1:
+            # the same buffer, because one that is freed may stay in the heap
+            self._buffer = self._buffer[:, : columns.stop - columns.start]
+            self._columns = (columns,)
+        self._filled, self._written = 0, start
 
     def append(self, rows: Array) -> None:
         """Add rows, (n,) or (n, D)."""
@@ -104,7 +125,8 @@ class RowAppender:
         if self._filled:
             stop = self._written + self._filled
             rows = slice(self._written, stop)
-            uninterrupted(self._array.__setitem__, rows, self._buffer[: self._filled])
+            place = (rows, *self._columns) if self._columns else rows
+            uninterrupted(self._array.__setitem__, place, self._buffer[: self._filled])
             self._written, self._filled = stop, 0
 
     def _require_count(self, n_rows: int, *, complete: bool) -> None:
@@ -116,11 +138,11 @@ class RowAppender:
             )
 
 
-def _layout(shape: tuple[int, ...]) -> dict[str, Any]:
+def _layout(shape: tuple[int, ...], width: int | None = None) -> dict[str, Any]:
     from zarr.codecs import BloscCodec, Crc32cCodec  # noqa: PLC0415  (as in new_group)
 
-    n_items = CHUNK_NBYTES // 8
-    longest = (n_items // max(1, math.prod(shape[1:])), n_items)
+    n_items = (CHUNK_NBYTES if width is None else BATCH_CHUNK_NBYTES) // 8
+    longest = (n_items // (width or max(1, math.prod(shape[1:]))), width or n_items)
     return {
         "shape": shape,
         "dtype": np.float64,

@@ -33,10 +33,12 @@ class RowCosts(NamedTuple):
     density: float = 1.0  # the share of the values of X that are stored
 
     @classmethod
-    def of(cls, dataset: Dataset, policy: PartitionPolicy) -> RowCosts:
-        """Ask the sources; nothing is read."""
+    def of(
+        cls, dataset: Dataset, policy: PartitionPolicy, row_nbytes: int | None = None
+    ) -> RowCosts:
+        """Ask the sources; nothing is read. ``row_nbytes`` are those of the rows by default."""
         policy = policy.of_rows(is_sparse=dataset.X.is_sparse)
-        blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes, policy)
+        blocks = Blocks.of(dataset.X.grid, row_nbytes or dataset.row_nbytes, policy)
         in_files, X = dataset.may_stay_in_files, dataset.X
         reader_nbytes = dataset.reader_nbytes(blocks.max_rows)
         return cls(

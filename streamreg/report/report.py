@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from streamreg.blocks import Float64
     from streamreg.model import Model
-    from streamreg.predict import Residuals
+    from streamreg.predict.scores import Residuals
     from streamreg.report.figures import Drawing
 
 _MOST_DRAWN, _MOST_ROWS = 40, 1000
@@ -151,8 +151,8 @@ class Report:
             known = self.residuals.histogram
             facts += [
                 _fact("Rows of DATA", known.n),
-                _fact("R² on DATA", known.r2[self.target]),
-                _fact("RMSE on DATA", known.rmse[self.target]),
+                _fact("R² on DATA", known.r2[0]),
+                _fact("RMSE on DATA", known.rmse[0]),
             ]
         return facts
 
@@ -260,7 +260,7 @@ class Report:
         histogram = self.residuals.histogram
         return [
             figures.draw_residuals(histogram),
-            figures.draw_residual_histogram(histogram, float(histogram.rmse[self.target])),
+            figures.draw_residual_histogram(histogram, float(histogram.rmse[0])),
         ]
 
     @cached_property

@@ -18,6 +18,7 @@ import zarr
 from zarr.codecs import BloscCodec, GzipCodec, TransposeCodec, ZstdCodec
 
 from streamreg.formatting import GIB, MIB, format_nbytes
+from streamreg.output.coefficient_store import CoefficientStore
 from streamreg.output.zarr_writer import create_array, new_group
 from streamreg.validate import parse_nbytes
 
@@ -392,6 +393,33 @@ def test_predictions(data, task, d):
     # under the least limit that is accepted, which is what the plan needs
     memory = measure("zarr", data.zarr(d, codec="zstd"), task=task)
     assert memory["measured"] <= memory["limit"] <= 3 * memory["measured"], memory
+
+
+@pytest.fixture(scope="module")
+def many_targets(tmp_path_factory):
+    """Return a data set of 8,000 targets, with weights in a Zarr array: 30 MiB of each."""
+    path, random = tmp_path_factory.mktemp("many"), np.random.default_rng(0)
+    n, d, k = 1_000, 500, 8_000
+    for name, width, chunks in (("X", d, (250, d)), ("y", k, (250, 1_000))):
+        values = random.standard_normal((n, width), dtype=np.float32)
+        zarr.create_array(path / name, data=values, chunks=chunks)
+    with CoefficientStore.create(path / "w", k, d) as store:
+        store.write(0, random.standard_normal((k, d)))
+        store.finish()
+    return path
+
+
+@pytest.mark.parametrize("task", ["predict_many", "score_many"])
+@pytest.mark.parametrize("memory_limit", ["64 MiB", "1 GiB"])
+def test_predictions_of_many_targets(many_targets, tmp_path, task, memory_limit):
+    path = tmp_path / "data"
+    path.mkdir()
+    for name in "Xyw":
+        (path / name).symlink_to(many_targets / name)
+    memory = measure("zarr", path, task=task, memory_limit=memory_limit)
+    assert (memory["batches"] > 1) == (memory_limit == "64 MiB")
+    assert memory["measured"] <= memory["planned"] <= memory["limit"], memory
+    assert memory["planned"] <= 3 * memory["measured"], memory
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 4])

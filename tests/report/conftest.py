@@ -8,7 +8,7 @@ from streamreg import LinearRegression
 from streamreg.config import FitConfig
 from streamreg.inference.result import Inference
 from streamreg.model import Model
-from streamreg.predict import residuals
+from streamreg.predict.scores import residuals
 from streamreg.report.report import Report
 
 NIST = Path(__file__).parents[1] / "data" / "nist"

@@ -19,7 +19,14 @@ import zarr
 
 def main() -> None:
     case = json.loads(sys.argv[1])
-    tasks = {"fit": _fit, "public_fit": _public_fit, "gather": _gather, "solve": _solve}
+    tasks = {
+        "fit": _fit,
+        "public_fit": _public_fit,
+        "gather": _gather,
+        "solve": _solve,
+        "predict_many": _predict_many,
+        "score_many": _predict_many,
+    }
     rows = _load(case["kind"], case["path"], case["weighted"])
     print(json.dumps(tasks.get(case["task"], _predict)(*rows, case)))
 
@@ -112,10 +119,10 @@ def _public_fit(X: Any, y: Any, weight: Any, case: dict[str, Any]) -> dict[str, 
 
 
 def _predict(X: Any, y: Any, _: Any, case: dict[str, Any]) -> dict[str, Any]:
-    from streamreg import predict as prediction  # noqa: PLC0415
     from streamreg.config import FitConfig  # noqa: PLC0415
     from streamreg.errors import MemoryLimitError  # noqa: PLC0415
     from streamreg.model import Model  # noqa: PLC0415
+    from streamreg.predict import predictions, scores  # noqa: PLC0415
     from streamreg.sources.open import open_dataset  # noqa: PLC0415
     from streamreg.validate import parse_nbytes  # noqa: PLC0415
 
@@ -123,7 +130,8 @@ def _predict(X: Any, y: Any, _: Any, case: dict[str, Any]) -> dict[str, Any]:
     dataset = open_dataset(X, y if is_score else None, needs_y=is_score)
     model = Model(np.ones((1, dataset.n_features)), np.zeros(1))
     out = [f"{case['path']}-{case['task']}.zarr"] if case["task"] == "predict_to" else []
-    run = partial(getattr(prediction, case["task"]), model, dataset, *out)
+    module = scores if is_score else predictions
+    run = partial(getattr(module, case["task"]), model, dataset, *out)
     try:
         run(FitConfig(memory_limit=1))
     except MemoryLimitError as refusal:
@@ -131,6 +139,33 @@ def _predict(X: Any, y: Any, _: Any, case: dict[str, Any]) -> dict[str, Any]:
     before = _begin()
     run(FitConfig(memory_limit=limit))
     return {"measured": _nbytes("VmHWM") - before, "limit": limit}
+
+
+def _predict_many(X: Any, y: Any, _: Any, case: dict[str, Any]) -> dict[str, Any]:
+    from streamreg.config import FitConfig  # noqa: PLC0415
+    from streamreg.model import Model  # noqa: PLC0415
+    from streamreg.output.stored_coefficients import StoredCoefficients  # noqa: PLC0415
+    from streamreg.planning.terms import peak  # noqa: PLC0415
+    from streamreg.predict.predictions import predict_to  # noqa: PLC0415
+    from streamreg.predict.scores import score  # noqa: PLC0415
+    from streamreg.sources.open import open_dataset  # noqa: PLC0415
+
+    stored = StoredCoefficients(f"{case['path']}/w")
+    model = Model(stored, np.zeros(len(stored)), one_target=False)
+    is_score = case["task"] == "score_many"
+    dataset = open_dataset(X, y if is_score else None, needs_y=is_score)
+    config, plans = FitConfig.parse(**case["settings"]), []
+    before = _begin()
+    if is_score:
+        score(model, dataset, config, on_plan=plans.append)
+    else:
+        predict_to(model, dataset, f"{case['path']}/out", config, on_plan=plans.append)
+    return {
+        "measured": _nbytes("VmHWM") - before,
+        "planned": peak(plans[0].terms),
+        "limit": config.memory_limit,
+        "batches": plans[0].n_batches,
+    }
 
 
 def _begin() -> int:

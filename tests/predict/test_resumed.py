@@ -10,10 +10,10 @@ import pytest
 import zarr
 
 from streamreg import LinearRegression
-from streamreg import predict as prediction
 from streamreg.engines.reader_pool import ReaderPool
 from streamreg.errors import InputError
 from streamreg.output import staging, zarr_writer
+from streamreg.predict import predictions as prediction
 from streamreg.sources.fingerprint import folder_state
 
 N, D = 600_000, 3

@@ -199,7 +199,9 @@ class _Prediction:
             divides=divides,
             step=self._weights.step,
             weights_step=self._weights.step,
-            remedy=lambda limit: self._to_disk(_output_term(model, dataset, 1), limit, held),
+            remedy=lambda limit: self._to_disk(
+                "PATH" if divides else "PATH.zarr", _output_term(model, dataset, 1), limit, held
+            ),
         )
         self._held = held if self.batches.holds_rows else None
         self._kernel: Kernel = numpy_kernels.predict
@@ -281,13 +283,13 @@ class _Prediction:
         terms = reading if peak(reading) > peak(computing) else computing
         return [*terms, *([held_term(held.nbytes)] if holds else []), process_term(n_threads)]
 
-    def _to_disk(self, output: Term, limit: int, held: HeldRows) -> Message | None:
+    def _to_disk(self, path: str, output: Term, limit: int, held: HeldRows) -> Message | None:
         """Offer to write predictions to disk, if that works with the memory limit."""
         needed = peak(self._terms(output, 1, 1, held, holds=False))
         if needed > limit:
             return None
         text = f" to write them to disk block by block: {format_nbytes(needed, up=True)}"
-        return Message("pass ", Remedy("out", "PATH"), text)
+        return Message("pass ", Remedy("out", path), text)
 
 
 def _counted_nbytes(rows: Dataset, width: int) -> int:

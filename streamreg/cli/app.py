@@ -6,6 +6,7 @@ import signal
 import sys
 import traceback
 import warnings
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -85,6 +86,11 @@ def options(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with the code that says how it went."""
+    # what a command has written is not known to the next one of the same process
+    copy_context().run(_run, arguments)
+
+
+def _run(arguments: list[str] | None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     # accepted after the command too, because users append --debug to a command that failed
     debug = "--debug" in given

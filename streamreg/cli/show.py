@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import sys
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -22,8 +23,8 @@ _MIN_WIDTH = 100
 _MOST_NAMES = 12
 # what is written where the encoding of the output lacks a mark; ? for all others
 _PLAIN = {"→": "->", "←": "<-", "─": "-", "–": "-", "…": "...", "×": "x", "·": "*", "‖": "||"}  # noqa: RUF001
-# whether standard output has the JSON document of the command
-_has_document = False
+# whether standard output has the JSON document of the command that runs
+_has_document = ContextVar("has_document", default=False)
 
 
 def write_in_any_encoding() -> None:
@@ -78,14 +79,13 @@ def write_names(what: str, names: Sequence[str]) -> None:
 
 def write_json(document: dict[str, Any]) -> None:
     """Write the one JSON document of a command; NaN and inf become null."""
-    global _has_document  # noqa: PLW0603  (a process runs one command)
-    _has_document = True
+    _has_document.set(True)
     write(json.dumps(as_json(document), indent=1))
 
 
 def write_error(error: BaseException, message: str, exit_code: int) -> None:
     """Write the JSON document of a command that failed, unless its result is written already."""
-    if not _has_document:
+    if not _has_document.get():
         kind = type(error).__name__
         write_json({"error": kind, "message": message, "exit_code": exit_code})
 

@@ -10,7 +10,8 @@ import numpy as np
 from streamreg.blocks import EXACT_INTEGERS
 from streamreg.errors import InputError
 from streamreg.sources.checks import require_dense
-from streamreg.sources.frames import floats_of_objects, frame_rows, is_frame
+from streamreg.sources.frames.convert import frame_rows, is_frame
+from streamreg.sources.frames.objects import floats_of_objects
 from streamreg.sources.kinds import is_streamable
 from streamreg.sources.labelled import is_labelled
 from streamreg.sources.scipy_csr import is_scipy

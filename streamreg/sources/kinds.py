@@ -9,7 +9,6 @@ from streamreg.sources import (
     anndata_backed,
     cupy_array,
     dask,
-    frames,
     hdf5,
     hdf5_paths,
     in_memory,
@@ -17,6 +16,7 @@ from streamreg.sources import (
     scipy_csr,
 )
 from streamreg.sources.decoded import decoded
+from streamreg.sources.frames import rows as frames
 from streamreg.sources.hdf5 import Sliceable
 from streamreg.sources.tables import source as tables
 from streamreg.sources.zarr import source as zarr_source

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pandas as pd
+import programs
 import pytest
 from problems import flights_csv
 from sklearn.compose import make_column_transformer
@@ -17,10 +18,13 @@ USED = ["dep_delay", "air_time", "distance", "carrier", "origin", "arr_delay"]
 
 
 def run(*arguments, cwd, code=0, stdin=None):
-    command = [sys.executable, "-m", "streamreg", *arguments]
-    done = subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, input=stdin, check=False
-    )
+    if stdin is None:
+        done = programs.run(*arguments, cwd=cwd)
+    else:
+        command = [sys.executable, "-m", "streamreg", *arguments]
+        done = subprocess.run(
+            command, cwd=cwd, capture_output=True, text=True, input=stdin, check=False
+        )
     assert done.returncode == code, done.stderr
     return done
 
@@ -136,6 +140,13 @@ def test_a_failure_is_one_json_document_too(arguments, code, error, tmp_path):
     document = json.loads(done.stdout)
     assert (document["error"], document["exit_code"]) == (error, code)
     assert document["message"]
+
+
+def test_a_failure_after_another_command_of_the_same_process_is_a_json_document(tmp_path):
+    (tmp_path / "t.csv").write_text("x,y\n1,2\n2,3\n4,5\n")
+    for data, code in (("t.csv", 0), ("absent.csv", 2)):
+        done = run("plan", data, "--target", "y", "--json", cwd=tmp_path, code=code)
+        assert isinstance(json.loads(done.stdout), dict)
 
 
 def test_a_plan_that_does_not_fit_is_one_json_document(tmp_path):

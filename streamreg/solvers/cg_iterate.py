@@ -10,6 +10,7 @@ from streamreg.kernels.two_float import TwoFloats
 from streamreg.solvers.base import EPS
 from streamreg.solvers.directions import Directions
 from streamreg.solvers.exact_gradient import ExactPoint
+from streamreg.solvers.preconditioner import Preconditioner
 
 if TYPE_CHECKING:
     from streamreg.blocks import Float64
@@ -47,6 +48,7 @@ class Iterate(NamedTuple):
     last_vectors: Float64  # (K + 1, D + 1)
     last_images: Float64  # (K + 1, D + 1)
     last_curvatures: Float64  # (K + 1,)
+    factor: Float64  # (k, D + 1) of the preconditioner; no rows before its pass
 
     @property
     def epoch(self) -> int:
@@ -62,6 +64,11 @@ class Iterate(NamedTuple):
     def last(self) -> Directions:
         """The last direction of each column, if none are kept."""
         return Directions(self.last_vectors, self.last_images, self.last_curvatures)
+
+    @property
+    def preconditioner(self) -> Preconditioner:
+        """What makes directions of gradients."""
+        return Preconditioner(self.factor)
 
     def of(self, column: int) -> Directions:
         """Return the directions that a column's next one must be conjugate to."""
@@ -110,6 +117,11 @@ class Iterate(NamedTuple):
         """‖∇f‖ relative to the start, the largest of all targets."""
         start = np.where(self.start_norm > 0, self.start_norm, 1.0)
         return float(np.max(self.norms[:-1] / start))
+
+    @property
+    def has_right_hand_side(self) -> bool:
+        """Whether a pass multiplied the known weights of the check."""
+        return bool(self.gradient[:, -1].any())
 
     @property
     def is_finite(self) -> bool:

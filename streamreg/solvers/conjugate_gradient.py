@@ -28,6 +28,7 @@ from streamreg.solvers.directions import (
 )
 from streamreg.solvers.exact_gradient import ExactPoint, measure_exactly
 from streamreg.solvers.iterative import IterativeSolver
+from streamreg.solvers.nystrom import nystrom_factor
 
 if TYPE_CHECKING:
     from streamreg.blocks import Float64
@@ -108,6 +109,7 @@ class ConjugateGradient(IterativeSolver):
     typical_epochs: ClassVar[int] = 40
 
     request: InferenceRequest | None = None  # chosen standard errors
+    precondition: int = 0  # directions k of the preconditioner; 0 for none
 
     @property
     def infers(self) -> bool:
@@ -173,12 +175,9 @@ class ConjugateGradient(IterativeSolver):
             last_vectors=last.vectors,
             last_images=last.images,
             last_curvatures=last.curvatures,
+            factor=np.empty((0, size)),
         )
-        directions = _choose(iterate)
-        if directions.any():
-            # the first pass multiplies the known weights
-            directions[:, -1:] = known
-        return iterate._replace(directions=directions)
+        return iterate._replace(directions=_choose_first(iterate))
 
     def status_at_start(self, start: Start, iterate: Iterate) -> Status | None:
         # standard errors need the check, which tells whether columns depend on each other
@@ -188,6 +187,8 @@ class ConjugateGradient(IterativeSolver):
     def advance(self, coordinates: Coordinates, iterate: Iterate) -> Iterate:
         if not iterate.directions.any():
             return self._measured(coordinates, iterate)
+        if self.precondition and not len(iterate.factor):
+            return self._preconditioned(coordinates, iterate)
         after = _multiplied(coordinates, iterate)
         directions = _choose(after)
         # targets take part until the check is met too
@@ -195,6 +196,14 @@ class ConjugateGradient(IterativeSolver):
         if is_met.all() and after.is_checked:
             directions[...] = 0.0
         return after._replace(directions=directions)
+
+    def _preconditioned(self, coordinates: Coordinates, before: Iterate) -> Iterate:
+        """Run the pass of the preconditioner; no weight changes."""
+        after = before._replace(
+            factor=nystrom_factor(coordinates, self.precondition),
+            losses=np.append(before.losses, before.losses[-1]),
+        )
+        return after._replace(directions=_choose_first(after))
 
     def _met(self, start_norm: Float64) -> Float64:
         """Return the ‖∇f‖ that meet the tolerance, (K,)."""
@@ -345,14 +354,23 @@ def _known_weights(coordinates: Coordinates, start: Start) -> Float64:
     return known[:, None]
 
 
+def _choose_first(iterate: Iterate) -> Float64:
+    """Return the directions of the first epoch that has any, and the known weights for its pass."""
+    directions = _choose(iterate)
+    if directions.any():
+        directions[:, -1:] = iterate.error
+    return directions
+
+
 def _choose(iterate: Iterate) -> Float64:
     """Return the directions of the next epoch, (D + 1, K + 1); zeros for those that have none."""
     out = np.zeros_like(iterate.gradient)
     chosen: list[Float64] = []
     is_open = iterate.norms > iterate.goal
     is_open[-1] &= not iterate.is_checked
+    opposite = -iterate.preconditioner.applied(iterate.gradient)
     for at in np.flatnonzero(is_open).tolist():
-        direction = next_direction(-iterate.gradient[:, at], iterate.of(at))
+        direction = next_direction(opposite[:, at], iterate.of(at))
         if direction is None:
             continue
         # directions that are not kept serve one column each, so that they need not differ
@@ -375,7 +393,7 @@ def _multiplied(coordinates: Coordinates, before: Iterate) -> Iterate:
     images = coordinates.products(before.directions[:, used])
     kept, last = before.kept, before.last.copy()
     size, k = len(before.gradient), len(before.loss)
-    if before.epoch == 0 and used[-1] == k:
+    if used[-1] == k and not before.has_right_hand_side:
         # the known weights are no direction: their image is the right-hand side
         before = _with_right_hand_side(before, images[:, -1])
         used = used[:-1]

@@ -48,7 +48,8 @@ class Iterate(NamedTuple):
     last_vectors: Float64  # (K + 1, D + 1)
     last_images: Float64  # (K + 1, D + 1)
     last_curvatures: Float64  # (K + 1,)
-    factor: Float64  # (k, D + 1) of the preconditioner; no rows before its pass
+    factor: Float64  # (k, D + 1) of the preconditioner; no rows before its pass, or if left out
+    has_tried: Float64  # () 1 after that pass
 
     @property
     def epoch(self) -> int:
@@ -105,6 +106,15 @@ class Iterate(NamedTuple):
         shares = np.minimum(self.norms[:-1] / start, 1.0) ** (1 / max(self.epoch, 1))
         left = self.step * shares / np.maximum(1 - shares, EPS)
         return np.asarray(np.where(np.isfinite(self.goal[:-1]), left, 0.0))
+
+    def epochs_left(self, least: Float64) -> float:
+        """Return how many epochs it takes to ‖∇f‖ ≤ least, (K,), at the rate of those so far."""
+        norms = self.norms[:-1]
+        # of logarithms
+        done = np.log(np.where(norms < self.start_norm, self.start_norm / norms, 1.0))
+        open_ = np.log(np.where(norms > least, norms / least, 1.0))
+        left = np.where(open_ > 0, self.epoch * open_ / np.where(done > 0, done, EPS), 0.0)
+        return float(np.max(left))
 
     @property
     def rounding_of_weights(self) -> Float64:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from streamreg.errors import Message, Parameter
 from streamreg.solvers.base import (
     EPS,
     Footprint,
@@ -28,13 +29,15 @@ from streamreg.solvers.directions import (
 )
 from streamreg.solvers.exact_gradient import ExactPoint, measure_exactly
 from streamreg.solvers.iterative import IterativeSolver
-from streamreg.solvers.nystrom import nystrom_factor
+from streamreg.solvers.nystrom import nystrom, nystrom_nbytes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from streamreg.blocks import Float64
     from streamreg.inference.request import InferenceRequest
     from streamreg.inference.result import Inference
-    from streamreg.solvers.base import Mask, Problem
+    from streamreg.solvers.base import Mask, Problem, Solver
     from streamreg.solvers.iterative import Start
     from streamreg.solvers.standardization import Coordinates
 
@@ -78,6 +81,21 @@ _NEARLY_DEPENDENT = 1e-7
 _MOST_BARREN = 2
 # a direction is dropped if less of it is left beside the others of an epoch
 _LEAST_PART = 1e-6
+# Directions of a preconditioner that a plan may choose. Where directions are kept, there is none:
+# 40 columns of 12 factors took 26 epochs without, and 31 with 20 directions.
+_DIRECTIONS = (64, 32)
+# A fit of many epochs, and the factor by which a preconditioner shortens it. Measured with 64
+# directions at D = 4,096: see benchmarks/precondition.py.
+_MANY_EPOCHS, _SAVED = 200.0, 3.0
+# Of many directions, each takes half of the time that the columns of an epoch take. Measured:
+# 64 directions take 15 times as long as the two of one target.
+_DIRECTIONS_A_COLUMN = 2.0
+# A plan's choice is tried after this many epochs, if the fit is then estimated to need more of them
+# than this multiple of what the pass of the preconditioner costs.
+_LEAST_TRIAL, _LEAST_SAVING = 8, 3.0
+# A preconditioner is left out if the largest eigenvalue that it finds is so near to the least one
+# that it saves no more than this factor of the epochs.
+_LEAST_REDUCTION = 1.2
 # arrays as large as θ, for each target and for the check
 _VECTORS = 18
 
@@ -109,7 +127,18 @@ class ConjugateGradient(IterativeSolver):
     typical_epochs: ClassVar[int] = 40
 
     request: InferenceRequest | None = None  # chosen standard errors
-    precondition: int = 0  # directions k of the preconditioner; 0 for none
+    precondition: int = 0  # directions of the preconditioner; 0 for none
+    adapts: bool = False  # a plan chooses them, and their pass runs only if many epochs are needed
+
+    def direction_counts(self, problem: Problem) -> Iterable[int]:
+        d = problem.n_features
+        return _DIRECTIONS if self.adapts and not _most_kept(d) else ()
+
+    def with_directions(self, n_directions: int) -> Solver:
+        return replace(self, precondition=n_directions)
+
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity(), "precondition": self.precondition, "adapts": self.adapts}
 
     @property
     def infers(self) -> bool:
@@ -131,8 +160,21 @@ class ConjugateGradient(IterativeSolver):
             solver_nbytes=8 * _VECTORS * (d + 1) * (k + 1) + 2 * kept_nbytes,
             n_passes=min(self.typical_epochs, self.max_epochs) + 1,
             row_flops=4.0 * d * (k + 1),
+            many_passes=_MANY_EPOCHS,
         )
+        if self.precondition and not _most_kept(d):
+            footprint = self._with_preconditioner(footprint, problem)
         return with_contrasts(footprint, problem, self.request, self.max_epochs)
+
+    def _with_preconditioner(self, footprint: Footprint, problem: Problem) -> Footprint:
+        d, m = problem.n_features, min(self.precondition, problem.n_features)
+        nbytes = nystrom_nbytes(d, m)
+        term = ("preconditioner", nbytes, f"{m:,} directions of D = {d:,}, beside their sums")
+        return footprint._replace(
+            passes=(*footprint.passes, gradient_pass(problem, m, 0)),
+            others=(*footprint.others, term),
+            many_passes=_MANY_EPOCHS / _SAVED + self._cost(problem.n_targets),
+        )
 
     def first(self, start: Start) -> Iterate:
         coordinates, theta = start.coordinates, start.theta
@@ -176,6 +218,7 @@ class ConjugateGradient(IterativeSolver):
             last_images=last.images,
             last_curvatures=last.curvatures,
             factor=np.empty((0, size)),
+            has_tried=zero,
         )
         return iterate._replace(directions=_choose_first(iterate))
 
@@ -187,7 +230,7 @@ class ConjugateGradient(IterativeSolver):
     def advance(self, coordinates: Coordinates, iterate: Iterate) -> Iterate:
         if not iterate.directions.any():
             return self._measured(coordinates, iterate)
-        if self.precondition and not len(iterate.factor):
+        if self._is_due(iterate):
             return self._preconditioned(coordinates, iterate)
         after = _multiplied(coordinates, iterate)
         directions = _choose(after)
@@ -197,12 +240,32 @@ class ConjugateGradient(IterativeSolver):
             directions[...] = 0.0
         return after._replace(directions=directions)
 
+    def _is_due(self, iterate: Iterate) -> bool:
+        """Whether the pass of the preconditioner is next."""
+        if not self.precondition or iterate.has_tried or _most_kept(len(iterate.gradient) - 1):
+            return False
+        if not self.adapts:
+            return True
+        left = iterate.epochs_left(self._met(iterate.start_norm))
+        cost = self._cost(len(iterate.loss))
+        return iterate.epoch >= _LEAST_TRIAL and left > _LEAST_SAVING * cost
+
+    def _cost(self, n_targets: int) -> float:
+        """Return how many passes do the work of the preconditioner's, if reading costs nothing."""
+        return 1 + self.precondition / (_DIRECTIONS_A_COLUMN * (n_targets + 1))
+
     def _preconditioned(self, coordinates: Coordinates, before: Iterate) -> Iterate:
         """Run the pass of the preconditioner; no weight changes."""
+        found = nystrom(coordinates, self.precondition)
         after = before._replace(
-            factor=nystrom_factor(coordinates, self.precondition),
-            losses=np.append(before.losses, before.losses[-1]),
+            has_tried=np.ones(()), losses=np.append(before.losses, before.losses[-1])
         )
+        if found.reduction >= _LEAST_REDUCTION:
+            last = before.last
+            # its directions are conjugate to those that follow it, not to earlier ones
+            after = after._replace(factor=found.factor).with_groups(
+                before.kept, Directions.zeros(*last.vectors.shape)
+            )
         return after._replace(directions=_choose_first(after))
 
     def _met(self, start_norm: Float64) -> Float64:
@@ -306,11 +369,14 @@ class ConjugateGradient(IterativeSolver):
 
     def end_warnings(self, start: Start, last: Iterate, status: Status) -> list[str]:
         problem, error = start.coordinates.problem, last.error[:-1, 0]
+        warnings: list[str] = []
+        if self.precondition and not self.adapts and not len(last.factor):
+            warnings += _left_out(self.precondition, problem.n_features, last)
         if last.is_dependent:
-            return list(dependent_column_warnings(problem, error, start.duplicates))
-        if status is Status.TOO_DEPENDENT and not last.is_checked:
-            return list(near_dependence_warnings(problem, error))
-        return []
+            warnings += dependent_column_warnings(problem, error, start.duplicates)
+        elif status is Status.TOO_DEPENDENT and not last.is_checked:
+            warnings += near_dependence_warnings(problem, error)
+        return warnings
 
     def infer(
         self, start: Start, last: Iterate, w: Float64, b: Float64
@@ -337,6 +403,18 @@ def _most_kept(n_features: int) -> int:
     return size if 16 * size * size <= _KEPT_NBYTES else 0
 
 
+def _left_out(n_directions: int, n_features: int, last: Iterate) -> list[Message]:
+    """Say why a preconditioner was not used, if one was asked for."""
+    given = Parameter("precondition", n_directions)
+    if _most_kept(n_features):
+        why = f" would save no epochs of {n_features:,} columns, all of whose directions are kept"
+        return [Message(given, why, ", so it was left out")]
+    if not last.has_tried:
+        return []
+    why = " would save few epochs, because the eigenvalues that it finds are within a factor of "
+    return [Message(given, why, f"{_LEAST_REDUCTION**2:.2g}, so it was left out")]
+
+
 def _known_weights(coordinates: Coordinates, start: Start) -> Float64:
     """Return random weights for the check, (D + 1, 1).
 
@@ -355,9 +433,9 @@ def _known_weights(coordinates: Coordinates, start: Start) -> Float64:
 
 
 def _choose_first(iterate: Iterate) -> Float64:
-    """Return the directions of the first epoch that has any, and the known weights for its pass."""
+    """Return the directions of the next epoch; the first one multiplies the known weights too."""
     directions = _choose(iterate)
-    if directions.any():
+    if directions.any() and not iterate.has_right_hand_side:
         directions[:, -1:] = iterate.error
     return directions
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -13,22 +13,30 @@ if TYPE_CHECKING:
     from streamreg.blocks import Float64
     from streamreg.solvers.standardization import Coordinates
 
-# of the shift that makes ΩᵀYν positive: rounding of ∇²f, and how often it is raised if that fails
+# of the shift that makes ΩᵀY positive: rounding of ∇²f, and how often it is raised if that fails
 _ROUNDING, _RAISED_BY, _MOST_RAISED = 8 * EPS, 100.0, 5
 # a smaller share of the largest eigenvalue is not told from rounding when M⁻¹ is applied
 _LEAST_SHARE = 1e-10
 
 
-def nystrom_factor(coordinates: Coordinates, k: int) -> Float64:
+class Nystrom(NamedTuple):
+    """What the pass finds."""
+
+    factor: Float64  # (k, D + 1) W of M⁻¹ = I - WᵀW
+    reduction: float  # √(λ₁/λ_k): about how often fewer epochs are needed, at most
+
+
+def nystrom(coordinates: Coordinates, k: int) -> Nystrom:
     """Run one pass, and return W (k, D + 1) of M⁻¹ = I - WᵀW, which is μ(A_k + μI)⁻¹ [1]_.
 
-    With A = ∇²f, k random directions Ω and a small shift ν, both A_k and its eigenvalues λ are
+    With A = ∇²f, k random directions Ω and a small shift ε, both A_k and its eigenvalues λ are
     those of the Nyström approximation
 
-        Y = AΩ + νΩ        A_k = Y(ΩᵀY)⁻¹Yᵀ = BBᵀ        W = (BᵀB + μI)^(-½)Bᵀ        μ = λ_k
+        Y = AΩ + εΩ        A_k = Y(ΩᵀY)⁻¹Yᵀ = BBᵀ        W = (BᵀB + μI)^(-½)Bᵀ        μ = λ_k
 
-    so that the eigenvalues of M⁻¹A are about those below λ_k, and λ_k. It takes three arrays
-    (D + 1, k) beside the states of the pass, and k²; fewer rows are returned if fewer columns vary.
+    so that M⁻¹A has about the eigenvalues of A up to λ_k, and λ_k instead of larger ones. It takes
+    16·k·(D + 1) bytes beside the states of the pass, and some k². W has fewer rows if fewer columns
+    vary.
 
     References
     ----------
@@ -39,7 +47,7 @@ def nystrom_factor(coordinates: Coordinates, k: int) -> Float64:
     varies = np.isfinite(scale)
     k = min(k, int(np.count_nonzero(varies)))
     if not k:
-        return np.empty((0, len(scale) + 1))
+        return Nystrom(np.empty((0, len(scale) + 1)), 1.0)
     generator = np.random.default_rng(1)
     # in Fortran order, as loops read them
     columns = generator.standard_normal((k, len(scale))).T
@@ -64,14 +72,22 @@ def nystrom_factor(coordinates: Coordinates, k: int) -> Float64:
     solve_triangle(lower, root, size=k, lower=True, transposed=False)
     gram = root @ root.T
     values = np.linalg.eigvalsh(gram)
-    gram[np.diag_indices(k)] += max(float(values[0]), _LEAST_SHARE * float(values[-1]))
+    least = max(float(values[0]), _LEAST_SHARE * float(values[-1]))
+    gram[np.diag_indices(k)] += least
     lower = np.asfortranarray(np.linalg.cholesky(gram))
     solve_triangle(lower, root, size=k, lower=True, transposed=False)
-    return np.ascontiguousarray(root)
+    reduction = float(np.sqrt(values[-1] / least)) if least > 0 else 1.0
+    return Nystrom(np.ascontiguousarray(root), reduction)
+
+
+def nystrom_nbytes(n_features: int, k: int) -> int:
+    """Bytes that k directions take beside the states of their pass."""
+    k = min(k, n_features)
+    return 8 * k * (2 * (n_features + 1) + 6 * k)
 
 
 def _triangle(core: Float64, squares: Float64, shift: float) -> tuple[Float64, float]:
-    """Return the Cholesky factor of ΩᵀAΩ + ν·ΩᵀΩ, in Fortran order, and a ν that allows it."""
+    """Return the Cholesky factor of ΩᵀAΩ + ε·ΩᵀΩ, in Fortran order, and an ε that allows it."""
     core = (core + core.T) / 2
     for _ in range(_MOST_RAISED):
         try:

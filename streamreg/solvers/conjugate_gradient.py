@@ -84,9 +84,9 @@ _LEAST_PART = 1e-6
 # Directions of a preconditioner that a plan may choose. Where directions are kept, there is none:
 # 40 columns of 12 factors took 26 epochs without, and 31 with 20 directions.
 _DIRECTIONS = (64, 32)
-# A fit of many epochs, and the factor by which a preconditioner shortens it. Measured with 64
-# directions at D = 4,096: see benchmarks/precondition.py.
-_MANY_EPOCHS, _SAVED = 200.0, 3.0
+# A fit of many epochs: k directions leave about 1/(1 + k/32) of them. Measured at D = 4,096, see
+# benchmarks/precondition.py: 64 left 0.3 of a spectrum i^-1.5 and of 50 factors, 32 left 0.4 and 1.
+_MANY_EPOCHS, _HALVED_BY = 200.0, 32.0
 # Of many directions, each takes half of the time that the columns of an epoch take. Measured:
 # 64 directions take 15 times as long as the two of one target.
 _DIRECTIONS_A_COLUMN = 2.0
@@ -173,7 +173,7 @@ class ConjugateGradient(IterativeSolver):
         return footprint._replace(
             passes=(*footprint.passes, gradient_pass(problem, m, 0)),
             others=(*footprint.others, term),
-            many_passes=_MANY_EPOCHS / _SAVED + self._cost(problem.n_targets),
+            many_passes=_MANY_EPOCHS / (1 + m / _HALVED_BY) + self._cost(problem.n_targets),
         )
 
     def first(self, start: Start) -> Iterate:

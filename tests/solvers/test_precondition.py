@@ -145,15 +145,12 @@ def test_the_bits_do_not_depend_on_threads_and_limit(data):
 def test_an_interrupted_fit_is_resumed_to_the_same_bits(data, tmp_path, precondition, epoch):
     X, y = data
 
-    class Stop(Exception):
-        pass
-
     def stop(record):
         if record.epoch == epoch:
-            raise Stop
+            raise InterruptedError
 
     shared = {"precondition": precondition, "checkpoint": tmp_path / "fit.ckpt"}
-    with pytest.raises(Stop):
+    with pytest.raises(InterruptedError):
         fit(X, y, **shared, progress=stop)
     resumed = fit(X, y, **shared)
     assert resumed.coef_.tobytes() == fit(X, y, precondition=precondition).coef_.tobytes()

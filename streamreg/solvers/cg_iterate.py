@@ -48,7 +48,10 @@ class Iterate(NamedTuple):
     last_vectors: Float64  # (K + 1, D + 1)
     last_images: Float64  # (K + 1, D + 1)
     last_curvatures: Float64  # (K + 1,)
-    factor: Float64  # (k, D + 1) of the preconditioner; no rows before its pass, or if left out
+    # of the preconditioner; no rows before its pass, or if it is left out
+    factor: Float64  # (k, D + 1), or (k, k) of chosen columns
+    diagonal: Float64  # (D + 1,) beside chosen columns, else (0,)
+    columns: Float64  # (k,) chosen columns, else (0,)
     has_tried: Float64  # () 1 after that pass
 
     @property
@@ -69,7 +72,12 @@ class Iterate(NamedTuple):
     @property
     def preconditioner(self) -> Preconditioner:
         """What makes directions of gradients."""
-        return Preconditioner(self.factor)
+        return Preconditioner(self.factor, self.diagonal, self.columns)
+
+    def with_preconditioner(self, preconditioner: Preconditioner) -> Iterate:
+        """Return this with a preconditioner; what follows is conjugate to kept directions only."""
+        none = Directions.zeros(*self.last_vectors.shape)
+        return self._replace(**preconditioner._asdict()).with_groups(self.kept, none)
 
     def of(self, column: int) -> Directions:
         """Return the directions that a column's next one must be conjugate to."""

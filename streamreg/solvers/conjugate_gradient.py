@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from streamreg.accumulators.column_gram import column_gram_nbytes
 from streamreg.errors import Message, Parameter
 from streamreg.solvers.base import (
     EPS,
     Footprint,
+    PassFootprint,
     Status,
     gradient_pass,
     moments_pass,
     residuals_pass,
 )
 from streamreg.solvers.cg_iterate import Iterate
+from streamreg.solvers.column_block import column_block, column_block_nbytes
 from streamreg.solvers.contrasts import Fitted, infer_contrasts, with_contrasts
 from streamreg.solvers.diagnostics import dependent_column_warnings, near_dependence_warnings
 from streamreg.solvers.directions import (
@@ -81,15 +84,18 @@ _NEARLY_DEPENDENT = 1e-7
 _MOST_BARREN = 2
 # a direction is dropped if less of it is left beside the others of an epoch
 _LEAST_PART = 1e-6
-# Directions of a preconditioner that a plan may choose. Where directions are kept, there is none:
-# 40 columns of 12 factors took 26 epochs without, and 31 with 20 directions.
-_DIRECTIONS = (64, 32)
-# A fit of many epochs: k directions leave about 1/(1 + k/32) of them. Measured at D = 4,096, see
-# benchmarks/precondition.py: 64 left 0.3 of a spectrum i^-1.5 and of 50 factors, 32 left 0.4 and 1.
-_MANY_EPOCHS, _HALVED_BY = 200.0, 32.0
+# Directions of a preconditioner that a plan may choose, and columns of sparse rows. Where
+# directions are kept, there is none: 40 columns of 12 factors took 26 epochs without, and 31 with
+# 20 directions.
+_DIRECTIONS, _COLUMNS = (64, 32), (1024, 256)
+# A fit of many epochs: k directions leave about 1/(1 + k/32) of them, and k columns of sparse rows
+# 1/(0.6·k^¼). Measured: 64 directions left 0.3 of a spectrum i^-1.5 and of 50 factors, 32 left 0.4
+# and 1; 256 and 1,024 columns of hashed text left 0.4 and 0.3. See benchmarks/precondition.py.
+_MANY_EPOCHS, _HALVED_BY, _OF_COLUMNS = 200.0, 32.0, 0.6
 # Of many directions, each takes half of the time that the columns of an epoch take. Measured:
-# 64 directions take 15 times as long as the two of one target.
-_DIRECTIONS_A_COLUMN = 2.0
+# 64 directions take 15 times as long as the two of one target. Pairs of columns of hashed text take
+# a few passes.
+_DIRECTIONS_A_COLUMN, _COLUMNS_COST = 2.0, 4.0
 # A plan's choice is tried after this many epochs, if the fit is then estimated to need more of them
 # than this multiple of what the pass of the preconditioner costs.
 _LEAST_TRIAL, _LEAST_SAVING = 8, 3.0
@@ -108,7 +114,7 @@ class ConjugateGradient(IterativeSolver):
     targets, and one for a check, a right-hand side ∇²f·v of known random weights v. All K + 1
     solutions go to the least f along all of these directions if D ≤ 361, and each along its own if
     not. The next ones are gradients, made conjugate to all that came before, or to the last one of
-    their own.
+    their own. If D > 361, they may be multiplied by a preconditioner first, which takes a pass.
 
     When every target has ‖∇f‖ ≤ tol·‖∇f at the start‖ and the check found v, a pass measures ∇f in
     two floats, and the directions correct the weights. The fit ends there if both still hold, but
@@ -132,7 +138,9 @@ class ConjugateGradient(IterativeSolver):
 
     def direction_counts(self, problem: Problem) -> Iterable[int]:
         d = problem.n_features
-        return _DIRECTIONS if self.adapts and not _most_kept(d) else ()
+        if not self.adapts or _most_kept(d):
+            return ()
+        return _COLUMNS if problem.is_sparse else _DIRECTIONS
 
     def with_directions(self, n_directions: int) -> Solver:
         return replace(self, precondition=n_directions)
@@ -168,12 +176,18 @@ class ConjugateGradient(IterativeSolver):
 
     def _with_preconditioner(self, footprint: Footprint, problem: Problem) -> Footprint:
         d, m = problem.n_features, min(self.precondition, problem.n_features)
-        nbytes = nystrom_nbytes(d, m)
-        term = ("preconditioner", nbytes, f"{m:,} directions of D = {d:,}, beside their sums")
+        if problem.is_sparse:
+            nbytes, why = column_block_nbytes(d, m), f"{m:,} columns, beside their sums"
+            each = PassFootprint(column_gram_nbytes(m), 16 * d)
+            saved = max(1.0, _OF_COLUMNS * m**0.25)
+        else:
+            nbytes, why = nystrom_nbytes(d, m), f"{m:,} directions, beside their sums"
+            each = gradient_pass(problem, m, 0)
+            saved = 1 + m / _HALVED_BY
         return footprint._replace(
-            passes=(*footprint.passes, gradient_pass(problem, m, 0)),
-            others=(*footprint.others, term),
-            many_passes=_MANY_EPOCHS / (1 + m / _HALVED_BY) + self._cost(problem.n_targets),
+            passes=(*footprint.passes, each),
+            others=(*footprint.others, ("preconditioner", nbytes, why)),
+            many_passes=_MANY_EPOCHS / saved + self._cost(problem),
         )
 
     def first(self, start: Start) -> Iterate:
@@ -217,7 +231,9 @@ class ConjugateGradient(IterativeSolver):
             last_vectors=last.vectors,
             last_images=last.images,
             last_curvatures=last.curvatures,
-            factor=np.empty((0, size)),
+            factor=np.empty((0, self._factor_columns(coordinates))),
+            diagonal=np.empty(0),
+            columns=np.empty(0),
             has_tried=zero,
         )
         return iterate._replace(directions=_choose_first(iterate))
@@ -230,7 +246,7 @@ class ConjugateGradient(IterativeSolver):
     def advance(self, coordinates: Coordinates, iterate: Iterate) -> Iterate:
         if not iterate.directions.any():
             return self._measured(coordinates, iterate)
-        if self._is_due(iterate):
+        if self._is_due(coordinates.problem, iterate):
             return self._preconditioned(coordinates, iterate)
         after = _multiplied(coordinates, iterate)
         directions = _choose(after)
@@ -240,32 +256,35 @@ class ConjugateGradient(IterativeSolver):
             directions[...] = 0.0
         return after._replace(directions=directions)
 
-    def _is_due(self, iterate: Iterate) -> bool:
+    def _is_due(self, problem: Problem, iterate: Iterate) -> bool:
         """Whether the pass of the preconditioner is next."""
-        if not self.precondition or iterate.has_tried or _most_kept(len(iterate.gradient) - 1):
+        if not self.precondition or iterate.has_tried or _most_kept(problem.n_features):
             return False
         if not self.adapts:
             return True
         left = iterate.epochs_left(self._met(iterate.start_norm))
-        cost = self._cost(len(iterate.loss))
-        return iterate.epoch >= _LEAST_TRIAL and left > _LEAST_SAVING * cost
+        return iterate.epoch >= _LEAST_TRIAL and left > _LEAST_SAVING * self._cost(problem)
 
-    def _cost(self, n_targets: int) -> float:
+    def _cost(self, problem: Problem) -> float:
         """Return how many passes do the work of the preconditioner's, if reading costs nothing."""
-        return 1 + self.precondition / (_DIRECTIONS_A_COLUMN * (n_targets + 1))
+        if problem.is_sparse:
+            return _COLUMNS_COST
+        return 1 + self.precondition / (_DIRECTIONS_A_COLUMN * (problem.n_targets + 1))
+
+    def _factor_columns(self, coordinates: Coordinates) -> int:
+        if not coordinates.problem.is_sparse:
+            return len(coordinates.scale) + 1
+        return min(self.precondition, int(np.count_nonzero(np.isfinite(coordinates.scale))))
 
     def _preconditioned(self, coordinates: Coordinates, before: Iterate) -> Iterate:
         """Run the pass of the preconditioner; no weight changes."""
-        found = nystrom(coordinates, self.precondition)
+        find = column_block if coordinates.problem.is_sparse else nystrom
+        found = find(coordinates, self.precondition)
         after = before._replace(
             has_tried=np.ones(()), losses=np.append(before.losses, before.losses[-1])
         )
         if found.reduction >= _LEAST_REDUCTION:
-            last = before.last
-            # its directions are conjugate to those that follow it, not to earlier ones
-            after = after._replace(factor=found.factor).with_groups(
-                before.kept, Directions.zeros(*last.vectors.shape)
-            )
+            after = after.with_preconditioner(found.preconditioner)
         return after._replace(directions=_choose_first(after))
 
     def _met(self, start_norm: Float64) -> Float64:
@@ -371,7 +390,7 @@ class ConjugateGradient(IterativeSolver):
         problem, error = start.coordinates.problem, last.error[:-1, 0]
         warnings: list[str] = []
         if self.precondition and not self.adapts and not len(last.factor):
-            warnings += _left_out(self.precondition, problem.n_features, last)
+            warnings += _left_out(self.precondition, problem, last)
         if last.is_dependent:
             warnings += dependent_column_warnings(problem, error, start.duplicates)
         elif status is Status.TOO_DEPENDENT and not last.is_checked:
@@ -403,16 +422,21 @@ def _most_kept(n_features: int) -> int:
     return size if 16 * size * size <= _KEPT_NBYTES else 0
 
 
-def _left_out(n_directions: int, n_features: int, last: Iterate) -> list[Message]:
+def _left_out(n_directions: int, problem: Problem, last: Iterate) -> list[Message]:
     """Say why a preconditioner was not used, if one was asked for."""
     given = Parameter("precondition", n_directions)
-    if _most_kept(n_features):
-        why = f" would save no epochs of {n_features:,} columns, all of whose directions are kept"
+    if _most_kept(problem.n_features):
+        why = f" would save no epochs of {problem.n_features:,} columns, all of whose directions are kept"
         return [Message(given, why, ", so it was left out")]
     if not last.has_tried:
         return []
-    why = " would save few epochs, because the eigenvalues that it finds are within a factor of "
-    return [Message(given, why, f"{_LEAST_REDUCTION**2:.2g}, so it was left out")]
+    what = "variances of columns" if problem.is_sparse else "eigenvalues"
+    return [
+        Message(
+            given,
+            f" would save few epochs, because the largest {what} hardly differ, so it was left out",
+        )
+    ]
 
 
 def _known_weights(coordinates: Coordinates, start: Start) -> Float64:

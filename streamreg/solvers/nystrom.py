@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from streamreg.kernels.blas import solve_triangle
 from streamreg.solvers.base import EPS
+from streamreg.solvers.preconditioner import NO_PRECONDITIONER, Found
 
 if TYPE_CHECKING:
     from streamreg.blocks import Float64
@@ -19,14 +20,7 @@ _ROUNDING, _RAISED_BY, _MOST_RAISED = 8 * EPS, 100.0, 5
 _LEAST_SHARE = 1e-10
 
 
-class Nystrom(NamedTuple):
-    """What the pass finds."""
-
-    factor: Float64  # (k, D + 1) W of M⁻¹ = I - WᵀW
-    reduction: float  # √(λ₁/λ_k): about how often fewer epochs are needed, at most
-
-
-def nystrom(coordinates: Coordinates, k: int) -> Nystrom:
+def nystrom(coordinates: Coordinates, k: int) -> Found:
     """Run one pass, and return W (k, D + 1) of M⁻¹ = I - WᵀW, which is μ(A_k + μI)⁻¹ [1]_.
 
     With A = ∇²f, k random directions Ω and a small shift ε, both A_k and its eigenvalues λ are
@@ -47,7 +41,7 @@ def nystrom(coordinates: Coordinates, k: int) -> Nystrom:
     varies = np.isfinite(scale)
     k = min(k, int(np.count_nonzero(varies)))
     if not k:
-        return Nystrom(np.empty((0, len(scale) + 1)), 1.0)
+        return Found(NO_PRECONDITIONER, 1.0)
     generator = np.random.default_rng(1)
     # in Fortran order, as loops read them
     columns = generator.standard_normal((k, len(scale))).T
@@ -77,7 +71,8 @@ def nystrom(coordinates: Coordinates, k: int) -> Nystrom:
     lower = np.asfortranarray(np.linalg.cholesky(gram))
     solve_triangle(lower, root, size=k, lower=True, transposed=False)
     reduction = float(np.sqrt(values[-1] / least)) if least > 0 else 1.0
-    return Nystrom(np.ascontiguousarray(root), reduction)
+    none = NO_PRECONDITIONER
+    return Found(none._replace(factor=np.ascontiguousarray(root)), reduction)
 
 
 def nystrom_nbytes(n_features: int, k: int) -> int:

@@ -7,32 +7,30 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from streamreg.accumulators.column_gram import column_gram_nbytes
-from streamreg.errors import Message, Parameter
 from streamreg.solvers.base import (
     EPS,
     Footprint,
-    PassFootprint,
     Status,
     gradient_pass,
     moments_pass,
     residuals_pass,
 )
 from streamreg.solvers.cg_iterate import Iterate
-from streamreg.solvers.column_block import column_block, column_block_nbytes
+from streamreg.solvers.cg_preconditioning import MANY_EPOCHS, Preconditioning
+from streamreg.solvers.cg_steps import (
+    LEAST_CURVED,
+    LEAST_TOL,
+    choose,
+    choose_first,
+    corrected,
+    dependence,
+    multiplied,
+)
 from streamreg.solvers.contrasts import Fitted, infer_contrasts, with_contrasts
 from streamreg.solvers.diagnostics import dependent_column_warnings, near_dependence_warnings
-from streamreg.solvers.directions import (
-    Directions,
-    accepted,
-    dots,
-    next_direction,
-    rounding_of_columns,
-    total,
-)
+from streamreg.solvers.directions import Directions, rounding_of_columns
 from streamreg.solvers.exact_gradient import ExactPoint, measure_exactly
 from streamreg.solvers.iterative import IterativeSolver
-from streamreg.solvers.nystrom import nystrom, nystrom_nbytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,8 +42,6 @@ if TYPE_CHECKING:
     from streamreg.solvers.iterative import Start
     from streamreg.solvers.standardization import Coordinates
 
-# no smaller share of a gradient is right if it follows from products of directions
-_LEAST_TOL = 1e-14
 # a smaller one still leads to digits, which the last pass confirms: that pass is then the only one
 _LEAST_FULL_TOL = 1e-15
 # Kept directions, with their images: all (D ≤ 361), or none, because directions that are not kept
@@ -56,15 +52,10 @@ _KEPT_NBYTES = 2 << 20
 # of independent columns: 20 to 127 took 11 to 19 passes, and now take 16 to 33. From D = 128 on,
 # tables took up to 2.9 times the passes. A function of D and tol alone, because bits must be.
 _FULL_TOL, _FULL_FEATURES, _LAST_CHANGE = 1e-8, 128, 5e-13
-# smaller weights, relative to the largest, do not ask for more epochs
-_LEAST_WEIGHT = 1e-3
 # the check is met by this error of the known weights, of which the largest is 1.5
 _CHECKED = 1e-3
 # and by this one, if it costs few passes more
 _COMPLETE = 1e-12
-# ‖Xp‖/‖X‖ that is rounding if directions are not kept: with 381 columns of which one is the sum of
-# two, 3e-13 were accepted, and weights grew to 160,000; with a difference of 1e-9 it is 3e-10
-_LEAST_CURVED = 1e-11
 # after a correction, this error of the weights is left, of the largest
 _SETTLED = 1e-13
 # a larger error is reported
@@ -82,26 +73,6 @@ _LEAST_STAYING = 0.5
 _NEARLY_DEPENDENT = 1e-7
 # no more directions are sought after this many epochs without one that is more than rounding
 _MOST_BARREN = 2
-# a direction is dropped if less of it is left beside the others of an epoch
-_LEAST_PART = 1e-6
-# Directions of a preconditioner that a plan may choose, and columns of sparse rows. Where
-# directions are kept, there is none: 40 columns of 12 factors took 26 epochs without, and 31 with
-# 20 directions.
-_DIRECTIONS, _COLUMNS = (64, 32), (1024, 256)
-# A fit of many epochs: k directions leave about 1/(1 + k/32) of them, and k columns of sparse rows
-# 1/(0.6·k^¼). Measured: 64 directions left 0.3 of a spectrum i^-1.5 and of 50 factors, 32 left 0.4
-# and 1; 256 and 1,024 columns of hashed text left 0.4 and 0.3. See benchmarks/precondition.py.
-_MANY_EPOCHS, _HALVED_BY, _OF_COLUMNS = 200.0, 32.0, 0.6
-# Of many directions, each takes half of the time that the columns of an epoch take. Measured:
-# 64 directions take 15 times as long as the two of one target. Pairs of columns of hashed text take
-# a few passes.
-_DIRECTIONS_A_COLUMN, _COLUMNS_COST = 2.0, 4.0
-# A plan's choice is tried after this many epochs, if the fit is then estimated to need more of them
-# than this multiple of what the pass of the preconditioner costs.
-_LEAST_TRIAL, _LEAST_SAVING = 8, 3.0
-# A preconditioner is left out if the largest eigenvalue that it finds is so near to the least one
-# that it saves no more than this factor of the epochs.
-_LEAST_REDUCTION = 1.2
 # arrays as large as θ, for each target and for the check
 _VECTORS = 18
 
@@ -136,11 +107,13 @@ class ConjugateGradient(IterativeSolver):
     precondition: int = 0  # directions of the preconditioner; 0 for none
     adapts: bool = False  # a plan chooses them, and their pass runs only if many epochs are needed
 
+    @property
+    def _preconditioning(self) -> Preconditioning:
+        return Preconditioning(self.precondition, self.adapts)
+
     def direction_counts(self, problem: Problem) -> Iterable[int]:
-        d = problem.n_features
-        if not self.adapts or _most_kept(d):
-            return ()
-        return _COLUMNS if problem.is_sparse else _DIRECTIONS
+        # where all directions are kept, there is none
+        return () if _most_kept(problem.n_features) else self._preconditioning.counts(problem)
 
     def with_directions(self, n_directions: int) -> Solver:
         return replace(self, precondition=n_directions)
@@ -168,27 +141,11 @@ class ConjugateGradient(IterativeSolver):
             solver_nbytes=8 * _VECTORS * (d + 1) * (k + 1) + 2 * kept_nbytes,
             n_passes=min(self.typical_epochs, self.max_epochs) + 1,
             row_flops=4.0 * d * (k + 1),
-            many_passes=_MANY_EPOCHS,
+            many_passes=MANY_EPOCHS,
         )
         if self.precondition and not _most_kept(d):
-            footprint = self._with_preconditioner(footprint, problem)
+            footprint = self._preconditioning.added_to(footprint, problem)
         return with_contrasts(footprint, problem, self.request, self.max_epochs)
-
-    def _with_preconditioner(self, footprint: Footprint, problem: Problem) -> Footprint:
-        d, m = problem.n_features, min(self.precondition, problem.n_features)
-        if problem.is_sparse:
-            nbytes, why = column_block_nbytes(d, m), f"{m:,} columns, beside their sums"
-            each = PassFootprint(column_gram_nbytes(m), 16 * d)
-            saved = max(1.0, _OF_COLUMNS * m**0.25)
-        else:
-            nbytes, why = nystrom_nbytes(d, m), f"{m:,} directions, beside their sums"
-            each = gradient_pass(problem, m, 0)
-            saved = 1 + m / _HALVED_BY
-        return footprint._replace(
-            passes=(*footprint.passes, each),
-            others=(*footprint.others, ("preconditioner", nbytes, why)),
-            many_passes=_MANY_EPOCHS / saved + self._cost(problem),
-        )
 
     def first(self, start: Start) -> Iterate:
         coordinates, theta = start.coordinates, start.theta
@@ -196,7 +153,7 @@ class ConjugateGradient(IterativeSolver):
         point = ExactPoint.of(coordinates, theta)
         known = _known_weights(coordinates, start)
         start_norm = start.norm
-        least_tol = _LEAST_FULL_TOL if self._is_full(size - 1) else _LEAST_TOL
+        least_tol = _LEAST_FULL_TOL if self._is_full(size - 1) else LEAST_TOL
         goal = np.append(least_tol * start_norm, 0.0)
         now_norm = np.linalg.norm(start.now.gradient, axis=0)
         goal[:-1][start.arrived | (now_norm <= self._met(start_norm))] = np.inf
@@ -231,12 +188,12 @@ class ConjugateGradient(IterativeSolver):
             last_vectors=last.vectors,
             last_images=last.images,
             last_curvatures=last.curvatures,
-            factor=np.empty((0, self._factor_columns(coordinates))),
+            factor=np.empty((0, self._preconditioning.factor_columns(coordinates))),
             diagonal=np.empty(0),
             columns=np.empty(0),
             has_tried=zero,
         )
-        return iterate._replace(directions=_choose_first(iterate))
+        return iterate._replace(directions=choose_first(iterate))
 
     def status_at_start(self, start: Start, iterate: Iterate) -> Status | None:
         # standard errors need the check, which tells whether columns depend on each other
@@ -248,8 +205,8 @@ class ConjugateGradient(IterativeSolver):
             return self._measured(coordinates, iterate)
         if self._is_due(coordinates.problem, iterate):
             return self._preconditioned(coordinates, iterate)
-        after = _multiplied(coordinates, iterate)
-        directions = _choose(after)
+        after = multiplied(coordinates, iterate)
+        directions = choose(after)
         # targets take part until the check is met too
         is_met = self._is_met(after) | (after.norms[:-1] <= after.goal[:-1])
         if is_met.all() and after.is_checked:
@@ -258,38 +215,24 @@ class ConjugateGradient(IterativeSolver):
 
     def _is_due(self, problem: Problem, iterate: Iterate) -> bool:
         """Whether the pass of the preconditioner is next."""
-        if not self.precondition or iterate.has_tried or _most_kept(problem.n_features):
+        if iterate.has_tried or _most_kept(problem.n_features):
             return False
-        if not self.adapts:
-            return True
         left = iterate.epochs_left(self._met(iterate.start_norm))
-        return iterate.epoch >= _LEAST_TRIAL and left > _LEAST_SAVING * self._cost(problem)
-
-    def _cost(self, problem: Problem) -> float:
-        """Return how many passes do the work of the preconditioner's, if reading costs nothing."""
-        if problem.is_sparse:
-            return _COLUMNS_COST
-        return 1 + self.precondition / (_DIRECTIONS_A_COLUMN * (problem.n_targets + 1))
-
-    def _factor_columns(self, coordinates: Coordinates) -> int:
-        if not coordinates.problem.is_sparse:
-            return len(coordinates.scale) + 1
-        return min(self.precondition, int(np.count_nonzero(np.isfinite(coordinates.scale))))
+        return self._preconditioning.pays(problem, iterate.epoch, left)
 
     def _preconditioned(self, coordinates: Coordinates, before: Iterate) -> Iterate:
         """Run the pass of the preconditioner; no weight changes."""
-        find = column_block if coordinates.problem.is_sparse else nystrom
-        found = find(coordinates, self.precondition)
+        found = self._preconditioning.find(coordinates)
         after = before._replace(
             has_tried=np.ones(()), losses=np.append(before.losses, before.losses[-1])
         )
-        if found.reduction >= _LEAST_REDUCTION:
-            after = after.with_preconditioner(found.preconditioner)
-        return after._replace(directions=_choose_first(after))
+        if found is not None:
+            after = after.with_preconditioner(found)
+        return after._replace(directions=choose_first(after))
 
     def _met(self, start_norm: Float64) -> Float64:
         """Return the ‖∇f‖ that meet the tolerance, (K,)."""
-        return max(self.tol, _LEAST_TOL) * start_norm
+        return max(self.tol, LEAST_TOL) * start_norm
 
     def _is_met(self, iterate: Iterate) -> Mask:
         """Which targets meet the tolerance, and have digits that more epochs would not change."""
@@ -314,12 +257,12 @@ class ConjugateGradient(IterativeSolver):
         loss = measured.loss
         after = before._replace(gradient=gradient, loss=loss)
         if checks:
-            share = _dependence(coordinates, after)
-        after, change, check_change = _corrected(coordinates, after)
+            share = dependence(coordinates, after)
+        after, change, check_change = corrected(coordinates, after)
         if checks:
             if np.max(np.abs(after.error)) > _LEAST_STAYING * np.max(np.abs(before.error)):
                 # without the rounding of the known weights, which the correction removes
-                share = min(share, _dependence(coordinates, after))
+                share = min(share, dependence(coordinates, after))
             is_dependent = share <= _DEPENDENT
         # of successive corrections
         ratio = change / before.change if np.isfinite(before.change) else 0.0
@@ -344,12 +287,12 @@ class ConjugateGradient(IterativeSolver):
         if (is_met.all() and after.is_checked) or is_hopeless:
             return after._replace(directions=0 * gradient)
         # further, because a small gradient does not show that the weights are right
-        goal = _LEAST_TOL * after.norms
-        if len(after.last_curvatures) and share < _LEAST_CURVED:
+        goal = LEAST_TOL * after.norms
+        if len(after.last_curvatures) and share < LEAST_CURVED:
             # along a dependence, more directions would only add rounding to the weights
             goal[:-1][is_met] = np.inf
         after = after._replace(goal=goal)
-        return after._replace(directions=_choose(after))
+        return after._replace(directions=choose(after))
 
     def _completing_pays(self, coordinates: Coordinates, iterate: Iterate) -> bool:
         """Whether all directions take no more epochs than conjugate gradients without them.
@@ -362,7 +305,7 @@ class ConjugateGradient(IterativeSolver):
         n_all = np.count_nonzero(np.isfinite(coordinates.scale))
         n_missing = max(0, n_all - len(iterate.curvatures))
         kappa = np.sqrt(iterate.largest / iterate.least)
-        usual = 0.5 * kappa * np.log(2 / max(self.tol, _LEAST_TOL))
+        usual = 0.5 * kappa * np.log(2 / max(self.tol, LEAST_TOL))
         return bool(iterate.epoch + n_missing / n_columns <= usual)
 
     def verdict(self, before: Iterate, after: Iterate) -> Status | None:
@@ -375,7 +318,7 @@ class ConjugateGradient(IterativeSolver):
         if after.fits_exactly.all():
             return Status.EXACT_FIT
         # no tol below 16·EPS is met, because weights are rounded
-        is_met = self.tol > 16 * EPS and after.relative_norm <= max(self.tol, _LEAST_TOL)
+        is_met = self.tol > 16 * EPS and after.relative_norm <= max(self.tol, LEAST_TOL)
         return Status.SMALL_GRADIENT if is_met else Status.STALLED
 
     def status_at_end(self, last: Iterate) -> Status:
@@ -389,8 +332,11 @@ class ConjugateGradient(IterativeSolver):
     def end_warnings(self, start: Start, last: Iterate, status: Status) -> list[str]:
         problem, error = start.coordinates.problem, last.error[:-1, 0]
         warnings: list[str] = []
-        if self.precondition and not self.adapts and not len(last.factor):
-            warnings += _left_out(self.precondition, problem, last)
+        if not len(last.factor):
+            keeps_all = bool(_most_kept(problem.n_features))
+            warnings += self._preconditioning.left_out(
+                problem, keeps_all=keeps_all, has_tried=bool(last.has_tried)
+            )
         if last.is_dependent:
             warnings += dependent_column_warnings(problem, error, start.duplicates)
         elif status is Status.TOO_DEPENDENT and not last.is_checked:
@@ -422,23 +368,6 @@ def _most_kept(n_features: int) -> int:
     return size if 16 * size * size <= _KEPT_NBYTES else 0
 
 
-def _left_out(n_directions: int, problem: Problem, last: Iterate) -> list[Message]:
-    """Say why a preconditioner was not used, if one was asked for."""
-    given = Parameter("precondition", n_directions)
-    if _most_kept(problem.n_features):
-        why = f" would save no epochs of {problem.n_features:,} columns, all of whose directions are kept"
-        return [Message(given, why, ", so it was left out")]
-    if not last.has_tried:
-        return []
-    what = "variances of columns" if problem.is_sparse else "eigenvalues"
-    return [
-        Message(
-            given,
-            f" would save few epochs, because the largest {what} hardly differ, so it was left out",
-        )
-    ]
-
-
 def _known_weights(coordinates: Coordinates, start: Start) -> Float64:
     """Return random weights for the check, (D + 1, 1).
 
@@ -454,164 +383,3 @@ def _known_weights(coordinates: Coordinates, start: Start) -> Float64:
     if not (start.has_enough_rows or coordinates.problem.penalty.strength):
         known[...] = 0.0
     return known[:, None]
-
-
-def _choose_first(iterate: Iterate) -> Float64:
-    """Return the directions of the next epoch; the first one multiplies the known weights too."""
-    directions = _choose(iterate)
-    if directions.any() and not iterate.has_right_hand_side:
-        directions[:, -1:] = iterate.error
-    return directions
-
-
-def _choose(iterate: Iterate) -> Float64:
-    """Return the directions of the next epoch, (D + 1, K + 1); zeros for those that have none."""
-    out = np.zeros_like(iterate.gradient)
-    chosen: list[Float64] = []
-    is_open = iterate.norms > iterate.goal
-    is_open[-1] &= not iterate.is_checked
-    opposite = -iterate.preconditioner.applied(iterate.gradient)
-    for at in np.flatnonzero(is_open).tolist():
-        direction = next_direction(opposite[:, at], iterate.of(at))
-        if direction is None:
-            continue
-        # directions that are not kept serve one column each, so that they need not differ
-        for _ in range(2 * (not len(iterate.last_curvatures))):
-            for other in chosen:
-                direction = direction - np.sum(other * direction) * other
-        size = np.linalg.norm(direction)
-        if size > _LEAST_PART:
-            out[:, at] = direction / size
-            chosen.append(out[:, at])
-    return out
-
-
-def _multiplied(coordinates: Coordinates, before: Iterate) -> Iterate:
-    """Run a pass with the directions, and go to the least f along them.
-
-    A kept direction serves all columns; one that is not kept serves its own.
-    """
-    used = np.flatnonzero(before.directions.any(axis=0))
-    images = coordinates.products(before.directions[:, used])
-    kept, last = before.kept, before.last.copy()
-    size, k = len(before.gradient), len(before.loss)
-    if used[-1] == k and not before.has_right_hand_side:
-        # the known weights are no direction: their image is the right-hand side
-        before = _with_right_hand_side(before, images[:, -1])
-        used = used[:-1]
-    moves, gradient = np.zeros_like(before.gradient), before.gradient.copy()
-    decrease, largest, least = 0 * before.loss, float(before.largest), float(before.least)
-    goal, squares, is_barren = before.goal.copy(), before.column_squares.copy(), True
-    for at, column in enumerate(used.tolist()):
-        share = _LEAST_CURVED if len(last.curvatures) else rounding_of_columns(size - 1)
-        rounding = share**2 * largest
-        others = last.part(column) if len(last.curvatures) else kept
-        found = accepted(before.directions[:, column], images[:, at], others, rounding)
-        if found is None:
-            if len(last.curvatures):
-                # until ∇f is measured
-                goal[column] = np.inf
-            continue
-        is_barren = False
-        vector, image, curvature = found
-        largest, least = max(largest, curvature), min(least, curvature)
-        if column == k or not len(last.curvatures):
-            squares += image * image / curvature
-        if len(last.curvatures):
-            last.vectors[column], last.images[column], last.curvatures[column] = found
-            served = slice(column, column + 1)
-        else:
-            kept, served = kept.with_one(*found), slice(None)
-        step = np.zeros(k + 1)
-        step[served] = -dots(gradient.T[served], vector) / curvature
-        moves[:, served] += vector[:, None] * step[served]
-        gradient[:, served] += image[:, None] * step[served]
-        decrease = decrease + 0.5 * curvature * step[:k] ** 2
-    if not len(last.curvatures):
-        before = before._replace(step=_relative_step(coordinates, before, moves[:-1, :k]))
-    # frees (D + 1, K + 1) numbers
-    del images
-    after = _moved(coordinates, before._replace(goal=goal), moves, gradient)
-    if is_barren:
-        # until ∇f is measured
-        after = after._replace(goal=np.maximum(after.goal, after.norms))
-    # more than it is by rounding, so that a measured loss is not above it
-    loss = np.minimum(before.loss, np.maximum(before.loss - decrease, 0) + EPS * before.start_loss)
-    return after.with_groups(kept, last)._replace(
-        loss=loss,
-        largest=np.asarray(largest),
-        least=np.asarray(least),
-        column_squares=squares,
-        barren=(before.barren + 1) * is_barren,
-        change=np.full((), np.inf),
-        left=np.full((), np.inf),
-        losses=np.append(before.losses, min(before.losses[-1], coordinates.user_loss(loss))),
-    )
-
-
-def _relative_step(coordinates: Coordinates, iterate: Iterate, moves: Float64) -> Float64:
-    """Return the largest move of a weight, relative to the weight, of moves (D, K)."""
-    sizes = np.abs(iterate.w[0] * _finite_scale(coordinates)[:, None] + moves)
-    least = np.maximum(_LEAST_WEIGHT * np.max(sizes, axis=0), iterate.rounding_of_weights)
-    least = np.maximum(sizes, least)
-    return np.asarray(np.max(np.abs(moves) / np.where(least > 0, least, 1.0), axis=0))
-
-
-def _finite_scale(coordinates: Coordinates) -> Float64:
-    return np.where(np.isfinite(coordinates.scale), coordinates.scale, 0.0)
-
-
-def _with_right_hand_side(iterate: Iterate, image: Float64) -> Iterate:
-    """Begin the check, from weights of 0: ∇f is minus the image of its error."""
-    gradient, goal, known = iterate.gradient.copy(), iterate.goal.copy(), iterate.error
-    gradient[:, -1] = -image
-    goal[-1] = _LEAST_TOL * np.linalg.norm(image)
-    if image.any():
-        # columns of zeros, which only standardised coordinates know before, have no weight to find
-        known = np.where(image[:, None] != 0, known, 0.0)
-    return iterate._replace(gradient=gradient, goal=goal, error=known)
-
-
-def _moved(coordinates: Coordinates, before: Iterate, moves: Float64, gradient: Float64) -> Iterate:
-    """Return the iterate after moves of θ, with the ∇f after them, (D + 1, K + 1) each."""
-    if coordinates.is_centred:
-        # to the best intercept: ∇²f is 1 for it, and rounding between it and the weights
-        moves[-1] -= gradient[-1]
-        gradient[-1] = 0.0
-    point = before.point.moved(coordinates, moves[:, :-1])
-    return before._replace(
-        w=np.stack(point.w),
-        b=np.stack(point.b),
-        error=before.error - moves[:, -1:],
-        gradient=gradient,
-    )
-
-
-def _corrected(coordinates: Coordinates, before: Iterate) -> tuple[Iterate, float, float]:
-    """Go to the least f on the span of all directions.
-
-    Returns the largest move of a weight, relative to the largest weight, and that of the check.
-    """
-    moves, gradient = np.zeros_like(before.gradient), before.gradient.copy()
-    for at in range(before.gradient.shape[1] - before.is_checked):
-        group = before.of(at)
-        steps = group.steps(before.gradient[:, at])
-        moves[:, at] = total(group.vectors, steps)
-        gradient[:, at] += total(group.images, steps)
-    scale = _finite_scale(coordinates)[:, None]
-    weights = np.max(np.abs(before.w[0] * scale), axis=0)
-    weights = np.maximum(weights, before.rounding_of_weights)
-    largest = np.max(np.abs(moves[:-1]), axis=0)
-    change = np.max(np.where(weights > 0, largest[:-1] / np.where(weights > 0, weights, 1), 0))
-    return _moved(coordinates, before, moves, gradient), float(change), float(largest[-1])
-
-
-def _dependence(coordinates: Coordinates, iterate: Iterate) -> float:
-    """Return ‖Xe‖/Σ|eⱼ|·‖xⱼ‖ of the error e of the check, whose ∇f is -∇²f·e."""
-    squared = -float(np.sum(iterate.error[:, 0] * iterate.gradient[:, -1]))
-    scale = coordinates.scale
-    far = np.where(np.isfinite(scale), np.abs(coordinates.centre) / scale, 0.0)
-    sizes = np.sqrt(iterate.column_squares)
-    sizes[:-1] += far
-    largest = float(np.sum(np.abs(iterate.error[:, 0]) * sizes))
-    return float(np.sqrt(max(squared, 0.0))) / largest if largest > 0 else np.inf

@@ -84,8 +84,8 @@ class LinearRegression(LinearEstimator):
         directions, or 1,024 columns of sparse rows, if ``memory_limit`` leaves them room where the
         block cache would save less; their pass runs only if the first epochs show that many are
         needed. Weights differ within ``tol``; a preconditioner that would save little is left out,
-        with a warning if k was given. The k of ``"auto"``, and so the last bits, may depend on ``memory_limit``
-        and ``n_threads``. Not for a GPU.
+        with a warning if k was given. The k of ``"auto"``, and so the last bits, may depend on
+        ``memory_limit`` and ``n_threads``. Not for a GPU.
     max_epochs, tol
         An epoch is one pass over all rows. ``gd`` stops when an epoch lowers the loss by less than
         ``tol`` of it; ``cg`` when ‖∇f‖ ≤ ``tol``·‖∇f at the start‖. Weights then have an error of

@@ -13,7 +13,7 @@ import numpy as np
 
 from streamreg import validate
 from streamreg.engines.fold_scan import GCV, SPLIT_NBYTES, GivenSplits
-from streamreg.errors import InputError, Parameter, PythonOnly, Remedy
+from streamreg.errors import InputError, Message, Parameter, PythonOnly, Remedy
 from streamreg.formatting import count, given
 from streamreg.inference.groups import Groups
 from streamreg.inference.request import InferenceRequest
@@ -50,6 +50,16 @@ def _learning_rate(name: str, value: object) -> float | Literal["auto"]:
         lambda rate: 0 < rate < np.inf,
         'a number above 0, or "auto" for the best step of each epoch',
     )
+
+
+def _precondition(name: str, value: object) -> int | Literal["auto"] | None:
+    """Return a number of directions, ``"auto"`` or ``None``, which is ``"none"`` as a text."""
+    if value is None or (isinstance(value, str) and value == "none"):
+        return None
+    if isinstance(value, str) and value == "auto":
+        return "auto"
+    what = Message('at least 1, or "auto" or "none"', PythonOnly(", or None"))
+    return validate.whole(name, value, what=what)
 
 
 def _columns(name: str, value: object) -> tuple[str | int, ...]:
@@ -126,6 +136,7 @@ _PARSERS: dict[str, Callable[[str, Any], Any]] = {
     "inference_for": _or_none(_columns),
     "standardize": validate.flag,
     "learning_rate": _learning_rate,
+    "precondition": _precondition,
     "max_epochs": validate.whole,
     "tol": partial(
         validate.number, accepts=lambda tol: 0 <= tol < 1, what="a number from 0 to below 1"
@@ -156,6 +167,7 @@ class FitConfig:
     inference_for: tuple[str | int, ...] | None = None
     standardize: bool = True
     learning_rate: float | Literal["auto"] = "auto"
+    precondition: int | Literal["auto"] | None = "auto"
     max_epochs: int = 1000
     tol: float = 1e-8
     init: Any = "zeros"
@@ -189,6 +201,13 @@ class FitConfig:
                 Parameter("device", "cpu"),
                 " uses none: pass ",
                 Remedy("device", "cuda"),
+                ", or leave it out",
+            )
+        if config.device == "cuda" and isinstance(config.precondition, int):
+            raise InputError(
+                Parameter("precondition", config.precondition),
+                " has no plan for the memory of a GPU: pass ",
+                Remedy("device", "cpu"),
                 ", or leave it out",
             )
         is_gpu_cluster = config.client is not None and config.device == "cuda"
@@ -346,7 +365,13 @@ class FitConfig:
         if selection is not None:
             return PenaltySearch(selection)
         settings = SolverSettings(
-            self.standardize, self.learning_rate, self.max_epochs, self.tol, init, inference
+            self.standardize,
+            self.learning_rate,
+            self.max_epochs,
+            self.tol,
+            init,
+            inference,
+            None if self.device == "cuda" else self.precondition,
         )
         return SOLVERS[name](settings)
 

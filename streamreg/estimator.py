@@ -75,6 +75,17 @@ class LinearRegression(LinearEstimator):
         w ← w - α·∇f.
     learning_rate
         Of ``gd``: α > 0, or ``"auto"``, the exact line search of a quadratic.
+    precondition
+        Of ``cg`` with D > 361: k, the number of directions of a preconditioner M, which costs one
+        pass, O(D·k) memory and about k/4 times the work of an epoch, and leaves a fraction of the
+        epochs if they are many. Of dense rows M is a randomized Nyström approximation of XᵀX [1]_;
+        of sparse rows XᵀX of the k columns of largest variance, O(k²) memory, and √(d_j·d_k) for
+        each other column, with the diagonal d of XᵀX, sorted. ``None``: none. ``"auto"``: up to 64
+        directions, or 1,024 columns of sparse rows, if ``memory_limit`` leaves them room where the
+        block cache would save less; their pass runs only if the first epochs show that many are
+        needed. Weights differ within ``tol``; a preconditioner that would save little is left out,
+        with a warning if k was given. The k of ``"auto"``, and so the last bits, may depend on
+        ``memory_limit`` and ``n_threads``. Not for a GPU.
     max_epochs, tol
         An epoch is one pass over all rows. ``gd`` stops when an epoch lowers the loss by less than
         ``tol`` of it; ``cg`` when ‖∇f‖ ≤ ``tol``·‖∇f at the start‖. Weights then have an error of
@@ -93,8 +104,8 @@ class LinearRegression(LinearEstimator):
         of workers without a limit, by default half of what this process may still use.
     n_threads
         Threads that reduce rows; ``None``: all cores that the process may use. The result is
-        bitwise identical for any number. With ``client``, ``fit`` ignores it and warns: each worker
-        uses its own threads.
+        bitwise identical for any number, but for ``precondition="auto"`` where memory is tight.
+        With ``client``, ``fit`` ignores it and warns: each worker uses its own threads.
     device
         ``"cpu"``, or ``"cuda"``: a GPU reduces the rows.
     device_memory_limit
@@ -105,9 +116,10 @@ class LinearRegression(LinearEstimator):
     checkpoint
         The path of a file to which the fit saves its state, every few seconds and when it is
         interrupted. A fit of the same data and parameters resumes from it, bitwise identical;
-        limits, ``max_epochs`` and ``n_threads`` may differ, but not the ``memory_limit`` of
-        ``dual``, by which rows are divided into panels. ``<path>.previous`` is the checkpoint
-        before it, and ``<path>.lock`` keeps two fits from using one file.
+        limits, ``max_epochs`` and ``n_threads`` may differ, but not so that they change the panels
+        of ``dual`` or the number of directions that ``precondition="auto"`` chooses.
+        ``<path>.previous`` is the checkpoint before it, and ``<path>.lock`` keeps two fits from
+        using one file.
     missing_chunks
         ``"error"``, or ``"fill"``: an absent chunk of Zarr or HDF5 means its fill value.
     decode_cf
@@ -156,6 +168,11 @@ class LinearRegression(LinearEstimator):
         it was allowed.
     warnings_
         What the fit warned of: a list of sentences.
+
+    References
+    ----------
+    .. [1] Frangella, Tropp & Udell (2023), Randomized Nyström preconditioning, SIAM J. Matrix
+       Anal. Appl. 44(2), 718-752.
 
     Examples
     --------

@@ -74,6 +74,8 @@ def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress = NO_PRO
         d, k = dataset.n_features, dataset.n_targets
         solver = build_solver(plan.chosen, config.initial_weights(d, k))
         solver = solver.with_panels(candidate.n_panels)
+        if candidate.n_directions:
+            solver = solver.with_directions(candidate.n_directions)
         # other kernels, or another partition, would change the last bits of the result
         identity = {
             "streamreg": __version__,

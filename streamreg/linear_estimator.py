@@ -53,6 +53,7 @@ class LinearEstimator(InferenceAttributes, MultiOutputMixin, RegressorMixin, Bas
         inference_for: Sequence[str | int] | None = None,
         standardize: bool = True,
         learning_rate: float | Literal["auto"] = "auto",
+        precondition: int | Literal["auto"] | None = "auto",
         max_epochs: int = 1000,
         tol: float = 1e-8,
         init: Rows = "zeros",
@@ -75,6 +76,7 @@ class LinearEstimator(InferenceAttributes, MultiOutputMixin, RegressorMixin, Bas
         self.inference_for = inference_for
         self.standardize = standardize
         self.learning_rate = learning_rate
+        self.precondition = precondition
         self.max_epochs = max_epochs
         self.tol = tol
         self.init = init

@@ -66,6 +66,11 @@ _PARAMETERS = {
     ),
     "standardize": _option(bool, "Whether gd and cg work in centred, scaled coordinates."),
     "learning_rate": _option(str, "Of gd: a number, or auto for an exact line search."),
+    "precondition": _option(
+        str,
+        "Of cg: a number of directions of a preconditioner, one pass and memory for fewer epochs; "
+        "none; or auto, where memory is left and the fit turns out to need many epochs.",
+    ),
     "max_epochs": _option(int, "Epochs at most, each a pass over all rows."),
     "tol": _option(
         float,
@@ -157,8 +162,9 @@ def with_config_options(
         data = [options.pop(name) for name in _DATA]
         parameters = {name: options.pop(name) for name in names}
         # a text that is no number is refused with the other parameters
-        with suppress(KeyError, ValueError):
-            parameters["learning_rate"] = float(parameters["learning_rate"])
+        for name, convert in (("learning_rate", float), ("precondition", int)):
+            with suppress(KeyError, ValueError):
+                parameters[name] = convert(parameters[name])
         if "l2" in parameters:
             parameters |= _penalties(parameters.pop("l2"), parameters["cv"])
         if parameters.get("client") is not None:

@@ -291,6 +291,7 @@ def kernels_of(library: Library) -> KernelSet:
         "moments": numpy_kernels.moments,
         "sparse_products": sparse.products,
         "sparse_moments": sparse.moments,
+        "sparse_gram": sparse.gram,
         "residuals": sparse.residuals,
         "predict": sparse.predict,
     }

@@ -24,7 +24,13 @@ if TYPE_CHECKING:
 
     from streamreg.blocks import Array, Block, Float64
     from streamreg.kernels.library import Library
-    from streamreg.kernels.states import ResidualState, SparseMomentsState, SparseProductState
+    from streamreg.kernels.states import (
+        Places,
+        ResidualState,
+        SparseMomentsState,
+        SparseProductState,
+        TriangleState,
+    )
 
 # of values, in the order of `enum type` in rows.h
 _TYPES = (np.dtype(np.float64), np.dtype(np.float32))
@@ -37,13 +43,15 @@ _Moments = struct("sparse_moments", "k *columns *scale *y *weight *s *check *scr
 _Residuals = struct(
     "sparse_residuals", "m k *coefficients *bias *scale *y *weight *rr *sums *products"
 )
-STRUCTS = (_Rows, _Products, _Moments, _Residuals)
+_Gram = struct("sparse_gram", "*places *scale *weight *triangle *values *chosen")
+STRUCTS = (_Rows, _Products, _Moments, _Residuals, _Gram)
 
 _POINTER, _INT64 = ctypes.c_void_p, ctypes.c_int64
 ARGUMENTS = {
     "add_sparse_products": [_POINTER] * 2,
     "add_sparse_moments": [_POINTER] * 2,
     "add_sparse_residuals": [_POINTER] * 2,
+    "add_sparse_gram": [_POINTER] * 2,
     "sparse_predict": [_POINTER] * 3 + [_INT64, _POINTER],
     "sparse_moments_scratch": [_INT64],
 }
@@ -92,6 +100,19 @@ class SparseLoops:
         sums.s, sums.check = address(state.s), address(state.check)
         sums.scratch = scratch.ctypes.data
         self._add("moments", X, sums)
+
+    def gram(
+        self, block: Block, state: TriangleState, *, places: Places, x_scale: Scale = None
+    ) -> None:
+        """Do as :func:`streamreg.kernels.sparse.sparse_gram`."""
+        X = rows_of(block)
+        longest = int(np.diff(X.bounds).max(initial=0)) + 1
+        values, chosen = np.empty(longest), np.empty(longest, np.int64)
+        sums = _Gram(places.ctypes.data, address(x_scale), address(block.weight))
+        sums.triangle, sums.values = address(state.triangle), address(values)
+        sums.chosen = chosen.ctypes.data
+        self._add("gram", X, sums)
+        count(np, state, block.n_rows, block.weight)
 
     def residuals(
         self,

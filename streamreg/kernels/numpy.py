@@ -378,6 +378,7 @@ _SPARSE_KERNELS = Kernels(
         **_KERNELS.by_name,
         "sparse_products": sparse.sparse_products,
         "sparse_moments": sparse.sparse_moments,
+        "sparse_gram": sparse.sparse_gram,
         "residuals": sparse.residuals,
         "predict": sparse.predict_with(predict),
     }

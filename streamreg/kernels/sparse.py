@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from streamreg.blocks import Array, Block, Float64
-    from streamreg.kernels.states import ResidualState, SparseMomentsState, SparseProductState
+    from streamreg.kernels.states import (
+        Places,
+        ResidualState,
+        SparseMomentsState,
+        SparseProductState,
+        TriangleState,
+    )
 
 
 def rows_of(block: Block) -> SparseRows:
@@ -102,6 +108,20 @@ def count_targets(block: Block, state: SparseMomentsState, *, y_scale: Scale) ->
     np.add(state.y_mean, share * delta, out=state.y_mean)
     state.n[...] += block.n_rows
     return target
+
+
+def sparse_gram(
+    block: Block, state: TriangleState, *, places: Places, x_scale: Scale = None
+) -> None:
+    """Add Σ s z zᵀ of the columns z with a place of 0 or more, (D,), each place once."""
+    columns = np.argsort(places, kind="stable")[np.count_nonzero(places < 0) :]
+    z = _matrix(rows_of(block))[:, columns]
+    if x_scale is not None:
+        z = z * x_scale[columns]
+    weighted = z if block.weight is None else z * block.weight[:, None]
+    products = (z.T @ weighted).toarray()
+    np.add(state.triangle, products[np.tril_indices(len(columns))], out=state.triangle)
+    count(np, state, block.n_rows, block.weight)
 
 
 def residuals(

@@ -94,6 +94,23 @@ class SparseProductState(NamedTuple):
         return self.columns[:, len(self.sums) :]
 
 
+# of columns of X: the place of each in z, or -1
+Places = np.ndarray[tuple[int], np.dtype[np.int32]]
+
+
+class TriangleState(NamedTuple):
+    """Second moments of k columns z: the lower triangle, packed by rows."""
+
+    n: Float64  # ()      rows
+    s: Float64  # ()      Σ sᵢ
+    triangle: Float64  # (k·(k + 1)/2,)  Σ sᵢ zᵢzᵢᵀ; element (i, j) at i·(i + 1)/2 + j
+
+    @classmethod
+    def zero(cls, n_columns: int) -> TriangleState:
+        """Return the state of no rows."""
+        return cls(*_zeros((), (), n_columns * (n_columns + 1) // 2))
+
+
 # fields of a column of SparseMomentsState, before K each of Σ sᵢ yᵢ zᵢ and Σ sᵢ yᵢ
 ORIGIN, WEIGHT, SUM, SQUARES, LOW, HIGH, CROSS = range(7)
 
@@ -329,7 +346,7 @@ def move_means(
 
 def count(
     xp: Namespace,
-    state: MomentsState | ProductState | SparseProductState | GramState | RootState,
+    state: MomentsState | ProductState | SparseProductState | GramState | RootState | TriangleState,
     n: int,
     weight: Float64 | None,
 ) -> None:

@@ -46,6 +46,12 @@ class Work(Protocol):
     def with_panels(self, n_panels: int) -> Work:
         """Return the same work, with its state computed in this many panels."""
 
+    def direction_counts(self, problem: Problem) -> Iterable[int]:
+        """Return how many directions of a preconditioner spare memory may buy: the most first."""
+
+    def with_directions(self, n_directions: int) -> Work:
+        """Return the same work, with this many directions of a preconditioner."""
+
     def footprint(self, problem: Problem) -> Footprint:
         """Return the memory, the passes and the operations that it needs."""
 

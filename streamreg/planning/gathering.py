@@ -51,6 +51,16 @@ class Gathering:
         del n_panels
         return self
 
+    def direction_counts(self, problem: Problem) -> Iterable[int]:
+        """Return none."""
+        del problem
+        return ()
+
+    def with_directions(self, n_directions: int) -> Gathering:
+        """Return the same work."""
+        del n_directions
+        return self
+
     def footprint(self, problem: Problem) -> Footprint:
         """Return the passes of the solver before its first solution."""
         whole = self.solver.footprint(problem)

@@ -154,26 +154,37 @@ def threads_needs(request: Request, n_threads: int) -> Needs:
 
 def candidate_for(request: Request, backend: Backend, *, saves: bool = False) -> Candidate:
     """Return what a solver needs with as many threads as fit, or with the fewest if none do."""
-    _, costs, problem, solver = request
-    d, k = problem.n_features, problem.n_targets
+    costs, problem, solver = request.costs, request.problem, request.solver
     least_threads = backend.n_threads if backend.uses_all_threads else 1
     threads = range(backend.n_threads, least_threads - 1, -1)
     for n_threads, n_panels in product(threads, solver.panel_counts(problem)):
         request = request._replace(solver=solver.with_panels(n_panels))
-        footprint = request.solver.footprint(problem)
-        others = [Term("vectors", footprint.solver_nbytes, f"of the solver, {d:,} × {k:,} each")]  # noqa: RUF001
-        others += [Term(*each) for each in footprint.others]
-        if saves:
-            others.append(_checkpoint_term(footprint))
-        needs = backend.needs(request, n_threads)
-        terms = [*needs.terms, *others]
-        fits = peak(terms) <= backend.memory_limit and (needs.device is None or needs.device.fits)
+        needs, terms = _needs_and_terms(request, backend, n_threads, saves=saves)
+        needed_nbytes = peak(terms)
+        device = needs.device
+        fits = needed_nbytes <= backend.memory_limit and (device is None or device.fits)
         if fits:
             break
-    needed_nbytes = peak(terms)
-    cache: list[Term] = []
-    if needs.device is None and backend.caches_blocks and _cache_pays(footprint, costs, backend):
-        cache = _cache_terms(costs, backend.memory_limit - needed_nbytes)
+    footprint = request.solver.footprint(problem)
+    caches = device is None and backend.caches_blocks and _cache_pays(footprint, costs, backend)
+
+    def cache_beside(nbytes: int) -> list[Term]:
+        return _cache_terms(costs, backend.memory_limit - nbytes) if caches else []
+
+    cache, n_directions = cache_beside(needed_nbytes), 0
+    seconds = _seconds(request, backend, n_threads, peak(cache), needs)
+    many = footprint.many_passes
+    least = _seconds(request, backend, n_threads, peak(cache), needs, n_passes=many)
+    for n_more in request.solver.direction_counts(problem) if fits else ():
+        more = request._replace(solver=request.solver.with_directions(n_more))
+        _, more_terms = _needs_and_terms(more, backend, n_threads, saves=saves)
+        if peak(more_terms) > backend.memory_limit:
+            continue
+        more_cache = cache_beside(peak(more_terms))
+        many = more.solver.footprint(problem).many_passes
+        found = _seconds(more, backend, n_threads, peak(more_cache), needs, n_passes=many)
+        if found < least:
+            least, n_directions, terms, cache = found, n_more, more_terms, more_cache
     return Candidate(
         solver=solver.name,
         objective=solver.objective,
@@ -183,7 +194,7 @@ def candidate_for(request: Request, backend: Backend, *, saves: bool = False) ->
         bytes_per_pass=costs.pass_nbytes,
         passes=footprint.n_passes,
         is_exact=footprint.is_exact,
-        seconds=_seconds(request, backend, n_threads, peak(cache), needs),
+        seconds=seconds,
         fits=fits,
         reason=solver.summary if fits else _largest(terms, needs),
         terms=(*terms, *cache),
@@ -192,7 +203,23 @@ def candidate_for(request: Request, backend: Backend, *, saves: bool = False) ->
         kernels=needs.kernels,
         uses_blas=needs.uses_blas,
         device=needs.device,
+        n_directions=n_directions,
+        directions_nbytes=peak(terms) - needed_nbytes,
     )
+
+
+def _needs_and_terms(
+    request: Request, backend: Backend, n_threads: int, *, saves: bool
+) -> tuple[Needs, list[Term]]:
+    """Return what passes need with this many threads, and all terms of memory."""
+    _, _, problem, solver = request
+    d, k, footprint = problem.n_features, problem.n_targets, solver.footprint(problem)
+    others = [Term("vectors", footprint.solver_nbytes, f"of the solver, {d:,} × {k:,} each")]  # noqa: RUF001
+    others += [Term(*each) for each in footprint.others]
+    if saves:
+        others.append(_checkpoint_term(footprint))
+    needs = backend.needs(request, n_threads)
+    return needs, [*needs.terms, *others]
 
 
 def _cache_pays(footprint: Footprint, costs: RowCosts, backend: Backend) -> bool:
@@ -206,11 +233,20 @@ def _cache_pays(footprint: Footprint, costs: RowCosts, backend: Backend) -> bool
 
 
 def _seconds(
-    request: Request, backend: Backend, n_threads: int, cache_nbytes: int, needs: Needs
+    request: Request,
+    backend: Backend,
+    n_threads: int,
+    cache_nbytes: int,
+    needs: Needs,
+    n_passes: float | None = None,
 ) -> float:
-    """Return a rough estimate of a fit's time: bytes that are read, bytes in memory, and flop."""
+    """Return a rough estimate of a fit's time: bytes that are read, bytes in memory, and flop.
+
+    ``n_passes`` is their number if it is not that of the footprint.
+    """
     dataset, costs, problem, solver = request
     rates, footprint = backend.rates, solver.footprint(problem)
+    n_passes = footprint.n_passes if n_passes is None else n_passes
     cached, reducers = costs.pass_nbytes, n_threads
     if needs.device is not None:
         # threads read, and one device reduces
@@ -224,7 +260,7 @@ def _seconds(
     if costs.is_sparse and not footprint.passes[0].multiplies_matrices:
         row_flops *= costs.density
     flops = dataset.n_rows * row_flops / (reducers * rates.flops)
-    passes = max(first_pass, flops) + (footprint.n_passes - 1) * max(later_pass, flops)
+    passes = max(first_pass, flops) + (n_passes - 1) * max(later_pass, flops)
     # solvers compute on the host
     return passes / backend.n_processes + footprint.solve_flops / HOST_RATES.flops
 

@@ -65,11 +65,13 @@ class Candidate:
     uses_blas: bool = False  # BLAS computes the sums, so their last bits depend on the processor
     device: DeviceNeeds | None = None
     n_panels: int = 1  # in which the solver's state is computed, one pass each
+    n_directions: int = 0  # of a preconditioner that memory beyond ``needed_nbytes`` buys
+    directions_nbytes: int = 0  # what they take; the fit runs without them
 
     @property
     def peak_nbytes(self) -> int:
         """Bytes that the fit adds to the process at most, with the block cache."""
-        return self.needed_nbytes + self.cache_nbytes
+        return self.needed_nbytes + self.directions_nbytes + self.cache_nbytes
 
 
 def peak(terms: Iterable[Term]) -> int:

@@ -301,6 +301,8 @@ class Footprint(NamedTuple):
     row_flops: float  # operations of one pass, for each row
     solve_flops: float = 0.0  # operations between passes
     is_exact: bool = False  # whether ``n_passes`` does not depend on the data
+    # of a fit that takes many passes: as many ordinary ones cost about as much
+    many_passes: float = 1.0
     # what else the solver keeps: name, bytes, and how they are computed, as a plan prints them
     others: tuple[tuple[str, int, str], ...] = ()
 
@@ -337,6 +339,16 @@ class Solver(ABC):
     def with_panels(self, n_panels: int) -> Solver:
         """Return the same solver, with its state computed in this many panels."""
         del n_panels
+        return self
+
+    def direction_counts(self, problem: Problem) -> Iterable[int]:
+        """Return how many directions of a preconditioner spare memory may buy: the most first."""
+        del problem
+        return ()
+
+    def with_directions(self, n_directions: int) -> Solver:
+        """Return the same solver, with this many directions of a preconditioner."""
+        del n_directions
         return self
 
     @abstractmethod

@@ -10,6 +10,7 @@ from streamreg.kernels.two_float import TwoFloats
 from streamreg.solvers.base import EPS
 from streamreg.solvers.directions import Directions
 from streamreg.solvers.exact_gradient import ExactPoint
+from streamreg.solvers.preconditioner import Preconditioner
 
 if TYPE_CHECKING:
     from streamreg.blocks import Float64
@@ -47,6 +48,11 @@ class Iterate(NamedTuple):
     last_vectors: Float64  # (K + 1, D + 1)
     last_images: Float64  # (K + 1, D + 1)
     last_curvatures: Float64  # (K + 1,)
+    # of the preconditioner; no rows before its pass, or if it is left out
+    factor: Float64  # (k, D + 1), or (k, k) of chosen columns
+    diagonal: Float64  # (D + 1,) beside chosen columns, else (0,)
+    columns: Float64  # (k,) chosen columns, else (0,)
+    has_tried: Float64  # () 1 after that pass
 
     @property
     def epoch(self) -> int:
@@ -62,6 +68,16 @@ class Iterate(NamedTuple):
     def last(self) -> Directions:
         """The last direction of each column, if none are kept."""
         return Directions(self.last_vectors, self.last_images, self.last_curvatures)
+
+    @property
+    def preconditioner(self) -> Preconditioner:
+        """What makes directions of gradients."""
+        return Preconditioner(self.factor, self.diagonal, self.columns)
+
+    def with_preconditioner(self, preconditioner: Preconditioner) -> Iterate:
+        """Return this with a preconditioner; what follows is conjugate to kept directions only."""
+        none = Directions.zeros(*self.last_vectors.shape)
+        return self._replace(**preconditioner._asdict()).with_groups(self.kept, none)
 
     def of(self, column: int) -> Directions:
         """Return the directions that a column's next one must be conjugate to."""
@@ -99,6 +115,15 @@ class Iterate(NamedTuple):
         left = self.step * shares / np.maximum(1 - shares, EPS)
         return np.asarray(np.where(np.isfinite(self.goal[:-1]), left, 0.0))
 
+    def epochs_left(self, least: Float64) -> float:
+        """Return how many epochs it takes to ‖∇f‖ ≤ least, (K,), at the rate of those so far."""
+        norms = self.norms[:-1]
+        # of logarithms
+        done = np.log(np.where(norms < self.start_norm, self.start_norm / norms, 1.0))
+        open_ = np.log(np.where(norms > least, norms / least, 1.0))
+        left = np.where(open_ > 0, self.epoch * open_ / np.where(done > 0, done, EPS), 0.0)
+        return float(np.max(left))
+
     @property
     def rounding_of_weights(self) -> Float64:
         """Weights below which no prediction changes by more than y's last digit, (K,)."""
@@ -110,6 +135,11 @@ class Iterate(NamedTuple):
         """‖∇f‖ relative to the start, the largest of all targets."""
         start = np.where(self.start_norm > 0, self.start_norm, 1.0)
         return float(np.max(self.norms[:-1] / start))
+
+    @property
+    def has_right_hand_side(self) -> bool:
+        """Whether a pass multiplied the known weights of the check."""
+        return bool(self.gradient[:, -1].any())
 
     @property
     def is_finite(self) -> bool:

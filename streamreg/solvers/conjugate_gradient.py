@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -16,29 +16,32 @@ from streamreg.solvers.base import (
     residuals_pass,
 )
 from streamreg.solvers.cg_iterate import Iterate
+from streamreg.solvers.cg_preconditioning import MANY_EPOCHS, Preconditioning
+from streamreg.solvers.cg_steps import (
+    LEAST_CURVED,
+    LEAST_TOL,
+    choose,
+    choose_first,
+    corrected,
+    dependence,
+    multiplied,
+)
 from streamreg.solvers.contrasts import Fitted, infer_contrasts, with_contrasts
 from streamreg.solvers.diagnostics import dependent_column_warnings, near_dependence_warnings
-from streamreg.solvers.directions import (
-    Directions,
-    accepted,
-    dots,
-    next_direction,
-    rounding_of_columns,
-    total,
-)
+from streamreg.solvers.directions import Directions, rounding_of_columns
 from streamreg.solvers.exact_gradient import ExactPoint, measure_exactly
 from streamreg.solvers.iterative import IterativeSolver
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from streamreg.blocks import Float64
     from streamreg.inference.request import InferenceRequest
     from streamreg.inference.result import Inference
-    from streamreg.solvers.base import Mask, Problem
+    from streamreg.solvers.base import Mask, Problem, Solver
     from streamreg.solvers.iterative import Start
     from streamreg.solvers.standardization import Coordinates
 
-# no smaller share of a gradient is right if it follows from products of directions
-_LEAST_TOL = 1e-14
 # a smaller one still leads to digits, which the last pass confirms: that pass is then the only one
 _LEAST_FULL_TOL = 1e-15
 # Kept directions, with their images: all (D ≤ 361), or none, because directions that are not kept
@@ -49,15 +52,10 @@ _KEPT_NBYTES = 2 << 20
 # of independent columns: 20 to 127 took 11 to 19 passes, and now take 16 to 33. From D = 128 on,
 # tables took up to 2.9 times the passes. A function of D and tol alone, because bits must be.
 _FULL_TOL, _FULL_FEATURES, _LAST_CHANGE = 1e-8, 128, 5e-13
-# smaller weights, relative to the largest, do not ask for more epochs
-_LEAST_WEIGHT = 1e-3
 # the check is met by this error of the known weights, of which the largest is 1.5
 _CHECKED = 1e-3
 # and by this one, if it costs few passes more
 _COMPLETE = 1e-12
-# ‖Xp‖/‖X‖ that is rounding if directions are not kept: with 381 columns of which one is the sum of
-# two, 3e-13 were accepted, and weights grew to 160,000; with a difference of 1e-9 it is 3e-10
-_LEAST_CURVED = 1e-11
 # after a correction, this error of the weights is left, of the largest
 _SETTLED = 1e-13
 # a larger error is reported
@@ -75,8 +73,6 @@ _LEAST_STAYING = 0.5
 _NEARLY_DEPENDENT = 1e-7
 # no more directions are sought after this many epochs without one that is more than rounding
 _MOST_BARREN = 2
-# a direction is dropped if less of it is left beside the others of an epoch
-_LEAST_PART = 1e-6
 # arrays as large as θ, for each target and for the check
 _VECTORS = 18
 
@@ -89,7 +85,7 @@ class ConjugateGradient(IterativeSolver):
     targets, and one for a check, a right-hand side ∇²f·v of known random weights v. All K + 1
     solutions go to the least f along all of these directions if D ≤ 361, and each along its own if
     not. The next ones are gradients, made conjugate to all that came before, or to the last one of
-    their own.
+    their own. If D > 361, they may be multiplied by a preconditioner first, which takes a pass.
 
     When every target has ‖∇f‖ ≤ tol·‖∇f at the start‖ and the check found v, a pass measures ∇f in
     two floats, and the directions correct the weights. The fit ends there if both still hold, but
@@ -108,6 +104,22 @@ class ConjugateGradient(IterativeSolver):
     typical_epochs: ClassVar[int] = 40
 
     request: InferenceRequest | None = None  # chosen standard errors
+    precondition: int = 0  # directions of the preconditioner; 0 for none
+    adapts: bool = False  # a plan chooses them, and their pass runs only if many epochs are needed
+
+    @property
+    def _preconditioning(self) -> Preconditioning:
+        return Preconditioning(self.precondition, self.adapts)
+
+    def direction_counts(self, problem: Problem) -> Iterable[int]:
+        # where all directions are kept, there is none
+        return () if _most_kept(problem.n_features) else self._preconditioning.counts(problem)
+
+    def with_directions(self, n_directions: int) -> Solver:
+        return replace(self, precondition=n_directions)
+
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity(), "precondition": self.precondition, "adapts": self.adapts}
 
     @property
     def infers(self) -> bool:
@@ -129,7 +141,10 @@ class ConjugateGradient(IterativeSolver):
             solver_nbytes=8 * _VECTORS * (d + 1) * (k + 1) + 2 * kept_nbytes,
             n_passes=min(self.typical_epochs, self.max_epochs) + 1,
             row_flops=4.0 * d * (k + 1),
+            many_passes=MANY_EPOCHS,
         )
+        if self.precondition and not _most_kept(d):
+            footprint = self._preconditioning.added_to(footprint, problem)
         return with_contrasts(footprint, problem, self.request, self.max_epochs)
 
     def first(self, start: Start) -> Iterate:
@@ -138,7 +153,7 @@ class ConjugateGradient(IterativeSolver):
         point = ExactPoint.of(coordinates, theta)
         known = _known_weights(coordinates, start)
         start_norm = start.norm
-        least_tol = _LEAST_FULL_TOL if self._is_full(size - 1) else _LEAST_TOL
+        least_tol = _LEAST_FULL_TOL if self._is_full(size - 1) else LEAST_TOL
         goal = np.append(least_tol * start_norm, 0.0)
         now_norm = np.linalg.norm(start.now.gradient, axis=0)
         goal[:-1][start.arrived | (now_norm <= self._met(start_norm))] = np.inf
@@ -173,12 +188,12 @@ class ConjugateGradient(IterativeSolver):
             last_vectors=last.vectors,
             last_images=last.images,
             last_curvatures=last.curvatures,
+            factor=np.empty((0, self._preconditioning.factor_columns(coordinates))),
+            diagonal=np.empty(0),
+            columns=np.empty(0),
+            has_tried=zero,
         )
-        directions = _choose(iterate)
-        if directions.any():
-            # the first pass multiplies the known weights
-            directions[:, -1:] = known
-        return iterate._replace(directions=directions)
+        return iterate._replace(directions=choose_first(iterate))
 
     def status_at_start(self, start: Start, iterate: Iterate) -> Status | None:
         # standard errors need the check, which tells whether columns depend on each other
@@ -188,17 +203,36 @@ class ConjugateGradient(IterativeSolver):
     def advance(self, coordinates: Coordinates, iterate: Iterate) -> Iterate:
         if not iterate.directions.any():
             return self._measured(coordinates, iterate)
-        after = _multiplied(coordinates, iterate)
-        directions = _choose(after)
+        if self._is_due(coordinates.problem, iterate):
+            return self._preconditioned(coordinates, iterate)
+        after = multiplied(coordinates, iterate)
+        directions = choose(after)
         # targets take part until the check is met too
         is_met = self._is_met(after) | (after.norms[:-1] <= after.goal[:-1])
         if is_met.all() and after.is_checked:
             directions[...] = 0.0
         return after._replace(directions=directions)
 
+    def _is_due(self, problem: Problem, iterate: Iterate) -> bool:
+        """Whether the pass of the preconditioner is next."""
+        if iterate.has_tried or _most_kept(problem.n_features):
+            return False
+        left = iterate.epochs_left(self._met(iterate.start_norm))
+        return self._preconditioning.pays(problem, iterate.epoch, left)
+
+    def _preconditioned(self, coordinates: Coordinates, before: Iterate) -> Iterate:
+        """Run the pass of the preconditioner; no weight changes."""
+        found = self._preconditioning.find(coordinates)
+        after = before._replace(
+            has_tried=np.ones(()), losses=np.append(before.losses, before.losses[-1])
+        )
+        if found is not None:
+            after = after.with_preconditioner(found)
+        return after._replace(directions=choose_first(after))
+
     def _met(self, start_norm: Float64) -> Float64:
         """Return the ‖∇f‖ that meet the tolerance, (K,)."""
-        return max(self.tol, _LEAST_TOL) * start_norm
+        return max(self.tol, LEAST_TOL) * start_norm
 
     def _is_met(self, iterate: Iterate) -> Mask:
         """Which targets meet the tolerance, and have digits that more epochs would not change."""
@@ -223,12 +257,12 @@ class ConjugateGradient(IterativeSolver):
         loss = measured.loss
         after = before._replace(gradient=gradient, loss=loss)
         if checks:
-            share = _dependence(coordinates, after)
-        after, change, check_change = _corrected(coordinates, after)
+            share = dependence(coordinates, after)
+        after, change, check_change = corrected(coordinates, after)
         if checks:
             if np.max(np.abs(after.error)) > _LEAST_STAYING * np.max(np.abs(before.error)):
                 # without the rounding of the known weights, which the correction removes
-                share = min(share, _dependence(coordinates, after))
+                share = min(share, dependence(coordinates, after))
             is_dependent = share <= _DEPENDENT
         # of successive corrections
         ratio = change / before.change if np.isfinite(before.change) else 0.0
@@ -253,12 +287,12 @@ class ConjugateGradient(IterativeSolver):
         if (is_met.all() and after.is_checked) or is_hopeless:
             return after._replace(directions=0 * gradient)
         # further, because a small gradient does not show that the weights are right
-        goal = _LEAST_TOL * after.norms
-        if len(after.last_curvatures) and share < _LEAST_CURVED:
+        goal = LEAST_TOL * after.norms
+        if len(after.last_curvatures) and share < LEAST_CURVED:
             # along a dependence, more directions would only add rounding to the weights
             goal[:-1][is_met] = np.inf
         after = after._replace(goal=goal)
-        return after._replace(directions=_choose(after))
+        return after._replace(directions=choose(after))
 
     def _completing_pays(self, coordinates: Coordinates, iterate: Iterate) -> bool:
         """Whether all directions take no more epochs than conjugate gradients without them.
@@ -271,7 +305,7 @@ class ConjugateGradient(IterativeSolver):
         n_all = np.count_nonzero(np.isfinite(coordinates.scale))
         n_missing = max(0, n_all - len(iterate.curvatures))
         kappa = np.sqrt(iterate.largest / iterate.least)
-        usual = 0.5 * kappa * np.log(2 / max(self.tol, _LEAST_TOL))
+        usual = 0.5 * kappa * np.log(2 / max(self.tol, LEAST_TOL))
         return bool(iterate.epoch + n_missing / n_columns <= usual)
 
     def verdict(self, before: Iterate, after: Iterate) -> Status | None:
@@ -284,7 +318,7 @@ class ConjugateGradient(IterativeSolver):
         if after.fits_exactly.all():
             return Status.EXACT_FIT
         # no tol below 16·EPS is met, because weights are rounded
-        is_met = self.tol > 16 * EPS and after.relative_norm <= max(self.tol, _LEAST_TOL)
+        is_met = self.tol > 16 * EPS and after.relative_norm <= max(self.tol, LEAST_TOL)
         return Status.SMALL_GRADIENT if is_met else Status.STALLED
 
     def status_at_end(self, last: Iterate) -> Status:
@@ -297,11 +331,17 @@ class ConjugateGradient(IterativeSolver):
 
     def end_warnings(self, start: Start, last: Iterate, status: Status) -> list[str]:
         problem, error = start.coordinates.problem, last.error[:-1, 0]
+        warnings: list[str] = []
+        if not len(last.factor):
+            keeps_all = bool(_most_kept(problem.n_features))
+            warnings += self._preconditioning.left_out(
+                problem, keeps_all=keeps_all, has_tried=bool(last.has_tried)
+            )
         if last.is_dependent:
-            return list(dependent_column_warnings(problem, error, start.duplicates))
-        if status is Status.TOO_DEPENDENT and not last.is_checked:
-            return list(near_dependence_warnings(problem, error))
-        return []
+            warnings += dependent_column_warnings(problem, error, start.duplicates)
+        elif status is Status.TOO_DEPENDENT and not last.is_checked:
+            warnings += near_dependence_warnings(problem, error)
+        return warnings
 
     def infer(
         self, start: Start, last: Iterate, w: Float64, b: Float64
@@ -343,155 +383,3 @@ def _known_weights(coordinates: Coordinates, start: Start) -> Float64:
     if not (start.has_enough_rows or coordinates.problem.penalty.strength):
         known[...] = 0.0
     return known[:, None]
-
-
-def _choose(iterate: Iterate) -> Float64:
-    """Return the directions of the next epoch, (D + 1, K + 1); zeros for those that have none."""
-    out = np.zeros_like(iterate.gradient)
-    chosen: list[Float64] = []
-    is_open = iterate.norms > iterate.goal
-    is_open[-1] &= not iterate.is_checked
-    for at in np.flatnonzero(is_open).tolist():
-        direction = next_direction(-iterate.gradient[:, at], iterate.of(at))
-        if direction is None:
-            continue
-        # directions that are not kept serve one column each, so that they need not differ
-        for _ in range(2 * (not len(iterate.last_curvatures))):
-            for other in chosen:
-                direction = direction - np.sum(other * direction) * other
-        size = np.linalg.norm(direction)
-        if size > _LEAST_PART:
-            out[:, at] = direction / size
-            chosen.append(out[:, at])
-    return out
-
-
-def _multiplied(coordinates: Coordinates, before: Iterate) -> Iterate:
-    """Run a pass with the directions, and go to the least f along them.
-
-    A kept direction serves all columns; one that is not kept serves its own.
-    """
-    used = np.flatnonzero(before.directions.any(axis=0))
-    images = coordinates.products(before.directions[:, used])
-    kept, last = before.kept, before.last.copy()
-    size, k = len(before.gradient), len(before.loss)
-    if before.epoch == 0 and used[-1] == k:
-        # the known weights are no direction: their image is the right-hand side
-        before = _with_right_hand_side(before, images[:, -1])
-        used = used[:-1]
-    moves, gradient = np.zeros_like(before.gradient), before.gradient.copy()
-    decrease, largest, least = 0 * before.loss, float(before.largest), float(before.least)
-    goal, squares, is_barren = before.goal.copy(), before.column_squares.copy(), True
-    for at, column in enumerate(used.tolist()):
-        share = _LEAST_CURVED if len(last.curvatures) else rounding_of_columns(size - 1)
-        rounding = share**2 * largest
-        others = last.part(column) if len(last.curvatures) else kept
-        found = accepted(before.directions[:, column], images[:, at], others, rounding)
-        if found is None:
-            if len(last.curvatures):
-                # until ∇f is measured
-                goal[column] = np.inf
-            continue
-        is_barren = False
-        vector, image, curvature = found
-        largest, least = max(largest, curvature), min(least, curvature)
-        if column == k or not len(last.curvatures):
-            squares += image * image / curvature
-        if len(last.curvatures):
-            last.vectors[column], last.images[column], last.curvatures[column] = found
-            served = slice(column, column + 1)
-        else:
-            kept, served = kept.with_one(*found), slice(None)
-        step = np.zeros(k + 1)
-        step[served] = -dots(gradient.T[served], vector) / curvature
-        moves[:, served] += vector[:, None] * step[served]
-        gradient[:, served] += image[:, None] * step[served]
-        decrease = decrease + 0.5 * curvature * step[:k] ** 2
-    if not len(last.curvatures):
-        before = before._replace(step=_relative_step(coordinates, before, moves[:-1, :k]))
-    # frees (D + 1, K + 1) numbers
-    del images
-    after = _moved(coordinates, before._replace(goal=goal), moves, gradient)
-    if is_barren:
-        # until ∇f is measured
-        after = after._replace(goal=np.maximum(after.goal, after.norms))
-    # more than it is by rounding, so that a measured loss is not above it
-    loss = np.minimum(before.loss, np.maximum(before.loss - decrease, 0) + EPS * before.start_loss)
-    return after.with_groups(kept, last)._replace(
-        loss=loss,
-        largest=np.asarray(largest),
-        least=np.asarray(least),
-        column_squares=squares,
-        barren=(before.barren + 1) * is_barren,
-        change=np.full((), np.inf),
-        left=np.full((), np.inf),
-        losses=np.append(before.losses, min(before.losses[-1], coordinates.user_loss(loss))),
-    )
-
-
-def _relative_step(coordinates: Coordinates, iterate: Iterate, moves: Float64) -> Float64:
-    """Return the largest move of a weight, relative to the weight, of moves (D, K)."""
-    sizes = np.abs(iterate.w[0] * _finite_scale(coordinates)[:, None] + moves)
-    least = np.maximum(_LEAST_WEIGHT * np.max(sizes, axis=0), iterate.rounding_of_weights)
-    least = np.maximum(sizes, least)
-    return np.asarray(np.max(np.abs(moves) / np.where(least > 0, least, 1.0), axis=0))
-
-
-def _finite_scale(coordinates: Coordinates) -> Float64:
-    return np.where(np.isfinite(coordinates.scale), coordinates.scale, 0.0)
-
-
-def _with_right_hand_side(iterate: Iterate, image: Float64) -> Iterate:
-    """Begin the check, from weights of 0: ∇f is minus the image of its error."""
-    gradient, goal, known = iterate.gradient.copy(), iterate.goal.copy(), iterate.error
-    gradient[:, -1] = -image
-    goal[-1] = _LEAST_TOL * np.linalg.norm(image)
-    if image.any():
-        # columns of zeros, which only standardised coordinates know before, have no weight to find
-        known = np.where(image[:, None] != 0, known, 0.0)
-    return iterate._replace(gradient=gradient, goal=goal, error=known)
-
-
-def _moved(coordinates: Coordinates, before: Iterate, moves: Float64, gradient: Float64) -> Iterate:
-    """Return the iterate after moves of θ, with the ∇f after them, (D + 1, K + 1) each."""
-    if coordinates.is_centred:
-        # to the best intercept: ∇²f is 1 for it, and rounding between it and the weights
-        moves[-1] -= gradient[-1]
-        gradient[-1] = 0.0
-    point = before.point.moved(coordinates, moves[:, :-1])
-    return before._replace(
-        w=np.stack(point.w),
-        b=np.stack(point.b),
-        error=before.error - moves[:, -1:],
-        gradient=gradient,
-    )
-
-
-def _corrected(coordinates: Coordinates, before: Iterate) -> tuple[Iterate, float, float]:
-    """Go to the least f on the span of all directions.
-
-    Returns the largest move of a weight, relative to the largest weight, and that of the check.
-    """
-    moves, gradient = np.zeros_like(before.gradient), before.gradient.copy()
-    for at in range(before.gradient.shape[1] - before.is_checked):
-        group = before.of(at)
-        steps = group.steps(before.gradient[:, at])
-        moves[:, at] = total(group.vectors, steps)
-        gradient[:, at] += total(group.images, steps)
-    scale = _finite_scale(coordinates)[:, None]
-    weights = np.max(np.abs(before.w[0] * scale), axis=0)
-    weights = np.maximum(weights, before.rounding_of_weights)
-    largest = np.max(np.abs(moves[:-1]), axis=0)
-    change = np.max(np.where(weights > 0, largest[:-1] / np.where(weights > 0, weights, 1), 0))
-    return _moved(coordinates, before, moves, gradient), float(change), float(largest[-1])
-
-
-def _dependence(coordinates: Coordinates, iterate: Iterate) -> float:
-    """Return ‖Xe‖/Σ|eⱼ|·‖xⱼ‖ of the error e of the check, whose ∇f is -∇²f·e."""
-    squared = -float(np.sum(iterate.error[:, 0] * iterate.gradient[:, -1]))
-    scale = coordinates.scale
-    far = np.where(np.isfinite(scale), np.abs(coordinates.centre) / scale, 0.0)
-    sizes = np.sqrt(iterate.column_squares)
-    sizes[:-1] += far
-    largest = float(np.sum(np.abs(iterate.error[:, 0]) * sizes))
-    return float(np.sqrt(max(squared, 0.0))) / largest if largest > 0 else np.inf

@@ -30,6 +30,7 @@ class SolverSettings(NamedTuple):
     tol: float = 1e-8
     init: Float64 | None = None  # w at the start, (D, K) in the user's units
     inference: InferenceRequest | None = None
+    precondition: int | Literal["auto"] | None = None  # directions of a preconditioner
 
 
 # the name of each solver, and the function that builds it
@@ -41,7 +42,13 @@ SOLVERS: dict[str, Callable[[SolverSettings], Solver]] = {
         s.standardize, s.max_epochs, s.tol, s.init, learning_rate=s.learning_rate
     ),
     ConjugateGradient.name: lambda s: ConjugateGradient(
-        s.standardize, s.max_epochs, s.tol, s.init, s.inference
+        s.standardize,
+        s.max_epochs,
+        s.tol,
+        s.init,
+        s.inference,
+        precondition=s.precondition if isinstance(s.precondition, int) else 0,
+        adapts=s.precondition == AUTO,
     ),
 }
 

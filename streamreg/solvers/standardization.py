@@ -92,10 +92,13 @@ class Coordinates:
 
     def products(self, directions: Float64) -> Float64:
         """Run one pass: ∇²f times directions (D + 1, M)."""
-        columns = directions[:-1] / self.scale[:, None]
+        return self.products_of(directions[:-1] / self.scale[:, None], directions[-1])
+
+    def products_of(self, columns: Float64, intercepts: Float64) -> Float64:
+        """Run one pass: ∇²f times directions σ·columns (D, M), and intercepts (M,)."""
         x_scale = None if (self.units.x == 1).all() else self.units.x
         x = Affine(x_scale, self.centre if self.subtracts else None)
-        offset = directions[-1] - (0 if self.subtracts else self.centre @ columns)
+        offset = intercepts - (0 if self.subtracts else self.centre @ columns)
         result = self.reduce(self.problem.gradient(columns, offset, 0, x))
         return self._derivative(result.gradient, result.bias, columns)
 
@@ -119,14 +122,14 @@ class Coordinates:
     def _derivative(self, products: Float64, sums: Float64, columns: Float64) -> Float64:
         # a column at a time, because arrays of this size are most of the memory
         out = np.zeros((len(products) + 1, len(sums)))
+        root = self.problem.penalty.root(self.units.x)
         for column, total in enumerate(sums):
             product = products[:, column]
             if not self.subtracts:
                 product = product - self.centre * total
             np.divide(product, self.scale, out=out[:-1, column])
-        root = self.problem.penalty.root(self.units.x)
-        if root.any():
-            out[:-1] += (root / self.scale)[:, None] * (root[:, None] * columns)
+            if root.any():
+                out[:-1, column] += (root / self.scale) * (root * columns[:, column])
         if self.problem.fit_intercept:
             out[-1] = sums
         return out

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamreg.accumulators.column_gram import ColumnGram
 from streamreg.accumulators.residuals import Residuals
 from streamreg.accumulators.sparse_gradient import SparseGradient
 from streamreg.accumulators.sparse_moments import SparseMoments
@@ -86,6 +87,18 @@ def test_gradient(kernels, drawn, with_direction, scaled):
     np.testing.assert_allclose(result.gradient, expected, rtol=1e-9, atol=1e-12 * size)
 
 
+@given(drawn=blocks(), scaled=st.booleans())
+def test_gram_of_chosen_columns(kernels, drawn, scaled):
+    block, X, s = drawn
+    rng = np.random.default_rng(0)
+    chosen = rng.permutation(X.shape[1])[: max(1, X.shape[1] // 2)]
+    scale = 2.0 ** rng.integers(-3, 3, X.shape[1])
+    result = reduce(ColumnGram(X.shape[1], chosen, scale if scaled else None), block, kernels)
+    Z = (X * scale if scaled else X)[:, chosen]
+    expected = (Z.T * s) @ Z / s.sum()
+    np.testing.assert_allclose(result, expected, rtol=1e-9)
+
+
 @given(drawn=blocks())
 def test_moments(kernels, drawn):
     block, X, s = drawn
@@ -125,7 +138,11 @@ def test_a_column_beyond_the_last_is_an_error_that_names_its_row(kernels, index)
     indices = np.array([0, 1, 4, index], np.int32)
     rows = SparseRows(5, np.ones(4), indices, np.array([0, 2, 2, 4]), "X", 10)
     block = Block(rows, np.zeros((3, 1)), None, 10)
-    accumulators = SparseMoments(5, 1), SparseGradient(np.ones((5, 1)), np.zeros(1), 1)
+    accumulators = (
+        SparseMoments(5, 1),
+        SparseGradient(np.ones((5, 1)), np.zeros(1), 1),
+        ColumnGram(5, np.array([1, 4])),
+    )
     for accumulator in accumulators:
         with pytest.raises(DataCorruptionError, match=f"column {index} of row 12, but has 5"):
             accumulator.update(accumulator.zero(), block, kernels.for_block(block))

@@ -347,7 +347,9 @@ def test_the_table_as_a_whole():
         "qr does not fit: R 74.5 GiB",
         "dual does not fit: XXᵀ 3.4 GiB",
     ]
-    assert re.match(rf"cg caches {SIZE} of decoded blocks, \d+% of the data$", lines[14])
+    spends = rf"cg spends {SIZE} on \d+ directions, to save epochs if many are needed$"
+    assert re.match(spends, lines[14])
+    assert re.match(rf"cg caches {SIZE} of decoded blocks, \d+% of the data$", lines[15])
 
 
 def test_a_plan_that_is_refused_prints_why():

@@ -62,6 +62,14 @@ Missing = Annotated[
     ),
 ]
 
+FirstColumn = Annotated[
+    int | None,
+    typer.Option(
+        help="Of libsvm text, such as .svm: the number of its first column, 0 or 1.",
+        show_default="that of the model, if one is used",
+    ),
+]
+
 # what is said of the columns of a new table; a model has the answers for the next one
 COLUMNS = {
     "target": Target,
@@ -76,6 +84,7 @@ FORMAT = {
     "decimal": Decimal,
     "encoding": Encoding,
     "missing": Missing,
+    "first_column": FirstColumn,
 }
 
 
@@ -94,6 +103,7 @@ class TableOptions:
     decimal: str = "."
     encoding: str | None = None
     missing: list[str] | None = None
+    first_column: int | None = None
 
     @classmethod
     def taken_from(cls, options: dict[str, Any]) -> TableOptions:
@@ -106,7 +116,7 @@ class TableOptions:
 
         ``like`` is a model, whose schema the table has; without ``needs_y`` it needs no target.
         """
-        if data is None or not is_table(data):
+        if data is None or not (is_table(data) or self.first_column is not None):
             self._refuse(data)
             return data
         from streamreg.ingest.read import read_table, schema_like  # noqa: PLC0415

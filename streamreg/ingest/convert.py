@@ -11,7 +11,8 @@ import numpy as np
 
 from streamreg.errors import InputError, warn
 from streamreg.formatting import MIB
-from streamreg.ingest.read import refuse_with_like, schema_like
+from streamreg.ingest.read import libsvm_text, refuse_with_like, schema_like
+from streamreg.output.csr_writer import CsrWriter, GrowingArray
 from streamreg.output.staging import require_writable
 from streamreg.output.zarr_writer import RowAppender, create_array, new_group
 from streamreg.progress import NO_PROGRESS, Progress
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import zarr
 
     from streamreg.blocks import Float64
+    from streamreg.sources.tables.libsvm import LibsvmText
     from streamreg.sources.tables.survey import Survey
     from streamreg.sources.tables.table import Table
 
@@ -43,6 +45,7 @@ class IngestReport:
     feature_names: tuple[str, ...]
     target_names: tuple[str, ...]
     path: Path
+    n_features: int
     left_out: tuple[str, ...] = ()  # columns that are no features, such as a frame's index
 
 
@@ -59,6 +62,7 @@ def ingest(
     like: Any = None,  # noqa: ANN401
     unknown_levels: tables.UnknownLevels = "error",
     text_format: TextFormat | None = None,
+    first_column: int | None = None,
     overwrite: bool = False,
     progress: Progress = NO_PROGRESS,
 ) -> IngestReport:
@@ -80,9 +84,24 @@ def ingest(
     require_writable(out, overwrite=overwrite, inputs=inputs)
     text_format = text_format or TextFormat()
     folder = Path(out).absolute().parent
+    schema = None if like is None else schema_like(like)
+    text = libsvm_text(
+        table,
+        first_column,
+        schema,
+        target=target,
+        one_hot=one_hot,
+        ignore=ignore,
+        keep=keep,
+        weight=weight,
+        drop_missing=drop_missing,
+    )
     with closing(progress):
         progress.begin_pass(None)
-        if like is None:
+        if text is not None:
+            text_format.refuse(text.name)
+            return _write_libsvm(text, out, progress, overwrite=overwrite)
+        if schema is None:
             opened = tables.open_new(
                 table,
                 Request(tuple(target), tuple(one_hot), tuple(ignore), tuple(keep), weight),
@@ -97,7 +116,7 @@ def ingest(
             refuse_with_like(one_hot=one_hot, ignore=ignore, keep=keep, weight=weight)
             opened = tables.open_like(
                 table,
-                schema_like(like),
+                schema,
                 text_format,
                 target=target,
                 needs_y=bool(target),
@@ -113,22 +132,40 @@ def ingest(
                 "float64 they lose their last digits"
             )
         schema = opened.schema
-        attributes = {
-            "feature_names": list(schema.feature_names),
-            "target_names": list(schema.targets),
-            "schema": schema.to_json(),
-        }
+        names = schema.feature_names
+        attributes = {"target_names": list(schema.targets), "schema": schema.to_json()}
+        if names is not None:
+            attributes["feature_names"] = list(names)
         with new_group(out, attributes, overwrite=overwrite) as group:
             _write(opened, found, group, progress)
     dropped = found.n_rows - found.n_complete
     return IngestReport(
         found.n_rows,
         dropped,
-        schema.feature_names,
+        names or (),
         schema.targets,
         Path(out),
+        schema.n_columns,
         tuple(opened.left_out),
     )
+
+
+def _write_libsvm(
+    text: LibsvmText, out: str | os.PathLike[str], progress: Progress, *, overwrite: bool
+) -> IngestReport:
+    """Write libsvm text as sparse X and y, in one pass."""
+    n_rows = 0
+    with new_group(out, overwrite=overwrite) as group:
+        rows, y = CsrWriter(group, "X"), GrowingArray(group, "y", np.float64)
+        for part, targets in text.rows(progress.rows):
+            rows.append(*part)
+            y.append(targets)
+            n_rows += len(targets)
+        rows.close(text.n_columns)
+        y.close()
+        schema = text.schema(text.n_columns)
+        group.attrs.update({"target_names": list(schema.targets), "schema": schema.to_json()})
+    return IngestReport(n_rows, 0, (), schema.targets, Path(out), schema.n_columns)
 
 
 def _surveyed(table: Table, progress: Progress, *, drop_missing: bool) -> Survey:

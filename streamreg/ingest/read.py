@@ -12,12 +12,14 @@ from streamreg import validate
 from streamreg.errors import InputError, Parameter
 from streamreg.model import Model
 from streamreg.sources.kinds import open_group
+from streamreg.sources.tables.paths import is_libsvm
 from streamreg.sources.tables.text_format import TextFormat
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from streamreg.schema import Schema
+    from streamreg.sources.tables.libsvm import LibsvmTable, LibsvmText
     from streamreg.sources.tables.table import Table
 
 
@@ -36,7 +38,8 @@ def read_table(
     decimal: str = ".",
     encoding: str | None = None,
     missing: Sequence[str] | None = None,
-) -> Table:
+    first_column: int | None = None,
+) -> Table | LibsvmTable:
     """Open a table, which then stands where a data set stands: ``model.fit(read_table(…))``.
 
     Rows are float64, and read a block at a time. Opening reads metadata, of one-hot columns the
@@ -91,17 +94,35 @@ def read_table(
     """
     # pyarrow is imported only where there are tables
     from streamreg.sources.tables import table as tables  # noqa: PLC0415
+    from streamreg.sources.tables.libsvm import LibsvmTable  # noqa: PLC0415
     from streamreg.sources.tables.roles import Request  # noqa: PLC0415
 
     text_format = TextFormat.parse(delimiter, decimal, encoding, missing)
+    schema = None if like is None else schema_like(like)
+    text = libsvm_text(
+        table,
+        first_column,
+        schema,
+        target=target,
+        one_hot=one_hot,
+        ignore=ignore,
+        keep=keep,
+        weight=weight,
+        drop_missing=drop_missing,
+        delimiter=delimiter,
+        encoding=encoding,
+        missing=missing,
+    )
+    if text is not None:
+        return LibsvmTable.parsed(text, needs_y=schema is None or bool(schema.targets))
     unknown: Any = validate.choice("unknown_levels", unknown_levels, ("error", "zeros"))
     if isinstance(table, os.PathLike):
         table = os.fspath(table)
-    if like is not None:
+    if schema is not None:
         refuse_with_like(one_hot=one_hot, ignore=ignore, keep=keep, weight=weight)
         return tables.open_like(
             table,
-            schema_like(like),
+            schema,
             text_format,
             target=_names("target", target),
             needs_y=bool(target),
@@ -117,6 +138,39 @@ def read_table(
     return tables.open_new(
         table, request, text_format, drop_missing=validate.flag("drop_missing", drop_missing)
     )
+
+
+def libsvm_text(
+    table: Any,  # noqa: ANN401
+    first_column: int | None,
+    schema: Schema | None,
+    **options: object,
+) -> LibsvmText | None:
+    """Return the libsvm text at a path; ``None`` if it is another table.
+
+    Text is libsvm's if its name says so, if its first column is named, or if the schema is that of
+    libsvm text. Options of tables are an ``InputError`` for it.
+    """
+    from streamreg.sources.tables.libsvm import FIRST_COLUMNS, LibsvmText  # noqa: PLC0415
+
+    if first_column is not None and first_column not in FIRST_COLUMNS:
+        raise InputError(Parameter("first_column", first_column), " must be 0 or 1")
+    is_of_libsvm = schema is not None and schema.first_column is not None
+    if not (is_libsvm(table) or first_column is not None or is_of_libsvm):
+        return None
+    if not isinstance(table, str | os.PathLike):
+        raise InputError(
+            Parameter("first_column"),
+            f" is of libsvm text, which is read from files; the table is a {type(table).__name__}",
+        )
+    for name, value in options.items():
+        if value:
+            raise InputError(
+                Parameter(name),
+                f" is of a table whose columns have names; {table} is libsvm text, where y comes "
+                "first in each line: leave it out",
+            )
+    return LibsvmText.open(os.fspath(table), first_column, schema)
 
 
 def schema_like(like: Any) -> Schema:  # noqa: ANN401
@@ -136,7 +190,7 @@ def schema_like(like: Any) -> Schema:  # noqa: ANN401
     elif hasattr(like, "coef_"):
         found = getattr(like, "schema_", None)
         names = getattr(like, "feature_names_in_", None)
-    elif hasattr(like, "store") and isinstance(getattr(like, "schema", None), schemas.Schema):
+    elif isinstance(getattr(like, "schema", None), schemas.Schema):
         found = like.schema
     else:
         group = open_group(like)

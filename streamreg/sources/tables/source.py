@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from streamreg.blocks import Array, Float64
     from streamreg.schema import Feature, Schema
     from streamreg.sources.tables.decode import Piece
+    from streamreg.sources.tables.libsvm import LibsvmTable
     from streamreg.sources.tables.table import Table
 
 # of decoded rows that are read at once
@@ -29,19 +30,30 @@ _PIECE_NBYTES = 8 * MIB
 _COUNTING = threading.Lock()
 
 
+_OURS = {"Table", "LibsvmTable", "TableColumns"}
+
+
 class TableColumns:
     """X, y or sample_weight of a table."""
 
-    def __init__(self, table: Table, role: str) -> None:
+    def __init__(self, table: Table | LibsvmTable, role: str) -> None:
         self.table = table
         self.role = role
+
+    def source(self) -> RowSource:
+        """Return the rows."""
+        table: Any = self.table
+        if table.schema.first_column is not None:
+            source: RowSource = table.sources[self.role]
+            return source
+        return TableSource(table, self.role)
 
 
 def claims(data: object) -> bool:
     """Whether ``data`` is a table that was opened, a part of one, or the path of one."""
     kind = type(data)
     is_ours = kind.__module__.startswith("streamreg.sources.tables.")
-    return (is_ours and kind.__name__ in {"Table", "TableColumns"}) or is_table(data)
+    return (is_ours and kind.__name__ in _OURS) or is_table(data)
 
 
 def open_rows(data: Any, name: str, _missing_chunks: str) -> RowSource:  # noqa: ANN401
@@ -55,7 +67,7 @@ def open_rows(data: Any, name: str, _missing_chunks: str) -> RowSource:  # noqa:
         if not hasattr(data, "schema"):
             raise _is_path(data)
         raise InputError(f"{name} is a table; pass it alone, as X: it has its own y")
-    return TableSource(data.table, data.role)
+    return data.source()
 
 
 def open_group(data: Any) -> ArrayGroup | None:  # noqa: ANN401
@@ -82,7 +94,7 @@ def _is_path(data: object) -> InputError:
 class TableGroup(ArrayGroup):
     """The columns of a table, by their roles."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table | LibsvmTable) -> None:
         self._table = table
         self.schema = table.schema
         self.feature_names = table.schema.feature_names

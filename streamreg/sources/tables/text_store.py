@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-import lzma
 import re
 import tempfile
-import zipfile
-from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +22,7 @@ from streamreg.signals import uninterrupted
 from streamreg.sources.tables.arrow_store import ArrowStore
 from streamreg.sources.tables.files import FileSet, NamelessFile, reading, require_names
 from streamreg.sources.tables.levels import one_spelling, require_few
-from streamreg.sources.tables.paths import compression_of, is_table_file
+from streamreg.sources.tables.packed import unpacked
 from streamreg.sources.tables.roles import infinite_values
 from streamreg.sources.tables.store import Columns
 from streamreg.sources.tables.text_format import USUAL_MISSING
@@ -137,7 +134,7 @@ class TextFiles(Columns):
         encoding = _encoding(path, self.format)
         with (
             reading(label),
-            _stream(path) as stream,
+            unpacked(path) as stream,
             arrow_csv.open_csv(
                 stream,
                 arrow_csv.ReadOptions(
@@ -314,7 +311,7 @@ def _write(writer: Any, batch: pa.RecordBatch, folder: Path | None) -> None:  # 
 def _header(files: FileSet, path: Path, text_format: TextFormat) -> list[str]:
     label = files.name if len(files.paths) == 1 else str(path)
     encoding = _encoding(path, text_format)
-    with reading(label), _stream(path) as stream:
+    with reading(label), unpacked(path) as stream:
         encoding = "utf-8-sig" if encoding.replace("-", "").lower() == "utf8" else encoding
         text = io.TextIOWrapper(stream, encoding=encoding, newline="")
         rows = csv.reader(text, delimiter=text_format.delimiter or ",")
@@ -333,29 +330,6 @@ def _encoding(path: Path, text_format: TextFormat) -> str:
     """Return the encoding that the user names, or that a byte order mark tells; else UTF-8."""
     if text_format.encoding is not None:
         return text_format.encoding
-    with reading(str(path)), _stream(path) as stream:
+    with reading(str(path)), unpacked(path) as stream:
         first = stream.read(4)
     return next((name for mark, name in _MARKS if first.startswith(mark)), "utf-8")
-
-
-@contextmanager
-def _stream(path: Path) -> Iterator[Any]:
-    """Yield the bytes of a file, unpacked if it is packed, whatever its name is."""
-    with path.open("rb") as file:
-        codec = compression_of(file.read(8))
-    if codec == "zip":
-        with zipfile.ZipFile(path) as archive:
-            members = [name for name in archive.namelist() if is_table_file(Path(name))]
-            members = [name for name in members if not name.startswith("__MACOSX/")]
-            if len(members) != 1:
-                listed = f" ({', '.join(members[:5])})" if members else ""
-                found = f"{count(len(members), 'table')}{listed}"
-                raise InputError(f"{path} holds {found}; it must hold one: unpack it")
-            with archive.open(members[0]) as stream:
-                yield stream
-    elif codec == "xz":
-        with lzma.open(path) as stream:
-            yield stream
-    else:
-        with closing(pa.input_stream(str(path), compression=codec)) as stream:
-            yield stream

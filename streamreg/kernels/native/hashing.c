@@ -40,6 +40,14 @@ INLINE int64_t bound(const void *bounds, int64_t is_wide, int64_t at)
     return is_wide ? ((const int64_t *)bounds)[at] : ((const int32_t *)bounds)[at];
 }
 
+/* Write the column and the sign of a hash, among 2^bits columns, as scikit-learn's FeatureHasher. */
+INLINE void place(uint32_t h, int64_t bits, int32_t *column, double *sign)
+{
+    const uint32_t magnitude = h >> 31 ? 0 - h : h;
+    *column = (int32_t)(magnitude & ((UINT32_C(1) << bits) - 1));
+    *sign = h >> 31 ? -1.0 : 1.0;
+}
+
 /* Whether a number, a date or a truth value may be written in another way too: see levels.py. */
 static int may_be_respelled(const char *text, int64_t nbytes)
 {
@@ -51,9 +59,8 @@ static int may_be_respelled(const char *text, int64_t nbytes)
     return (nbytes == 4 && (first | 32) == 't') || (nbytes == 5 && (first | 32) == 'f');
 }
 
-/* Write the column and the sign of n texts, each after a prefix, among 2^bits columns, as
- * scikit-learn's FeatureHasher does. Return how many texts may be written in another way too; -1
- * without memory. The room after a prefix holds the longest text. */
+/* Write the column and the sign of n texts, each after a prefix. Return how many texts may be
+ * written in another way too; -1 without memory. The room after a prefix holds the longest text. */
 EXPORT int64_t hash_texts(const char *data, const void *bounds, int64_t is_wide, int64_t n,
                           const char *prefix, int64_t prefix_nbytes, int64_t bits,
                           int32_t *columns, double *signs)
@@ -77,13 +84,46 @@ EXPORT int64_t hash_texts(const char *data, const void *bounds, int64_t is_wide,
             memcpy(room + prefix_nbytes, text, (size_t)nbytes);
             key = room;
         }
-        const uint32_t h = murmur(key, prefix_nbytes + nbytes);
-        const uint32_t magnitude = h >> 31 ? 0 - h : h;
-        columns[i] = (int32_t)(magnitude & ((UINT32_C(1) << bits) - 1));
-        signs[i] = h >> 31 ? -1.0 : 1.0;
+        place(murmur(key, prefix_nbytes + nbytes), bits, &columns[i], &signs[i]);
     }
     free(room);
     return respelled;
+}
+
+/* Letters and digits, and all bytes of characters beyond ASCII. */
+INLINE int is_of_word(unsigned char c)
+{
+    return (c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'z') || c == '_' || c >= 128;
+}
+
+/* Write the columns and signs of the tokens of n texts, and where those of each text begin. Tokens
+ * are words of at least two letters, made lower case in place; or, if not `by_words`, what NUL
+ * separates. Return how many tokens there are. */
+EXPORT int64_t hash_tokens(unsigned char *data, const int64_t *bounds, int64_t n, int64_t by_words,
+                           int64_t bits, int64_t *token_bounds, int32_t *columns, double *signs)
+{
+    int64_t m = 0;
+    for (int64_t i = 0; i < n; i++) {
+        token_bounds[i] = m;
+        int64_t at = bounds[i];
+        const int64_t stop = bounds[i + 1];
+        while (at < stop) {
+            const int64_t first = at;
+            if (by_words)
+                for (; at < stop && is_of_word(data[at]); at++)
+                    data[at] |= data[at] >= 'A' && data[at] <= 'Z' ? 32 : 0;
+            else
+                while (at < stop && data[at])
+                    at++;
+            if (at - first > by_words) {
+                place(murmur(data + first, at - first), bits, &columns[m], &signs[m]);
+                m++;
+            }
+            at++;
+        }
+    }
+    token_bounds[n] = m;
+    return m;
 }
 
 /* Sort the values of a row by their columns: shell sort, because rows have tens of values. */

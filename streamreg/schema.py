@@ -9,8 +9,10 @@ VERSION = 1
 # of a one-hot column of dense rows
 MOST_LEVELS = 1_000
 DEFAULT_BITS, MOST_BITS = 20, 28
+# their numbers are integers of 32 bits
+MOST_COLUMNS = 2**31 - 1
 ANALYZERS = ("word", "char_wb")
-_MOST_GRAMS = 20
+MOST_GRAMS = 20
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,7 @@ def _hashing(name: str, document: object) -> Hashing | None:
         not (type(bits) is int and 1 <= bits <= MOST_BITS)
         or not (analyzer is None or analyzer in ANALYZERS)
         or not (isinstance(ngrams, list) and [type(each) for each in ngrams] == [int, int])
-        or not 1 <= ngrams[0] <= ngrams[1] <= _MOST_GRAMS
+        or not 1 <= ngrams[0] <= ngrams[1] <= MOST_GRAMS
     ):
         raise ValueError(f"column {name!r} of its schema has hashing {known!r}")
     return Hashing(bits, analyzer, (ngrams[0], ngrams[1]))

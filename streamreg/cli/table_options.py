@@ -20,6 +20,30 @@ OneHot = Annotated[
         "several. auto: all columns of text and categories."
     ),
 ]
+Hash = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="COLUMN[:BITS]",
+        help="A column of many values to hash to 2^BITS columns of X, 2^20 by default, as "
+        "scikit-learn's FeatureHasher does; repeat for several. Rows are then sparse.",
+    ),
+]
+Text = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="COLUMN[:BITS]",
+        help="A column of texts whose words are counted in 2^BITS columns of X, as scikit-learn's "
+        "HashingVectorizer does; repeat for several. Rows are then sparse.",
+    ),
+]
+Analyzer = Annotated[
+    Literal["word", "char_wb"],
+    typer.Option(help="Of --text: count words, or characters of words."),
+]
+Ngrams = Annotated[
+    str,
+    typer.Option(help="Of --text: how many in a row count as one: 1, or 1:2 for one and two."),
+]
 Ignore = Annotated[
     list[str] | None, typer.Option(help="A column to leave out; repeat for several.")
 ]
@@ -74,6 +98,10 @@ FirstColumn = Annotated[
 COLUMNS = {
     "target": Target,
     "one_hot": OneHot,
+    "hash": Hash,
+    "text": Text,
+    "analyzer": Analyzer,
+    "ngrams": Ngrams,
     "ignore": Ignore,
     "keep": Keep,
     "weight": TableWeight,
@@ -94,6 +122,10 @@ class TableOptions:
 
     target: list[str] | None = None
     one_hot: list[str] | None = None
+    hash: list[str] | None = None
+    text: list[str] | None = None
+    analyzer: str = "word"
+    ngrams: str = "1"
     ignore: list[str] | None = None
     keep: list[str] | None = None
     weight: str | None = None
@@ -125,7 +157,7 @@ class TableOptions:
             like = schema_like(like).without_y()
 
         given = {each.name: getattr(self, each.name) for each in fields(self)}
-        for name in ("target", "one_hot", "ignore", "keep"):
+        for name in ("target", "one_hot", "hash", "text", "ignore", "keep"):
             given[name] = given[name] or ()
         given["missing"] = self.missing or None
         return read_table(data, like=like, **given)

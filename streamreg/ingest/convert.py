@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,12 +11,13 @@ import numpy as np
 
 from streamreg.errors import InputError, warn
 from streamreg.formatting import MIB
-from streamreg.ingest.read import libsvm_text, refuse_with_like, schema_like
+from streamreg.ingest.read import hash_request, libsvm_text, refuse_with_like, schema_like
 from streamreg.output.csr_writer import CsrWriter, GrowingArray
 from streamreg.output.staging import require_writable
 from streamreg.output.zarr_writer import RowAppender, create_array, new_group
 from streamreg.progress import NO_PROGRESS, Progress
 from streamreg.sources.tables import table as tables
+from streamreg.sources.tables.encode import Encoder
 from streamreg.sources.tables.roles import Request
 from streamreg.sources.tables.source import TableSource
 from streamreg.sources.tables.survey import survey
@@ -55,6 +56,10 @@ def ingest(
     *,
     target: Sequence[str] = (),
     one_hot: Sequence[str] = (),
+    hash: Sequence[str] = (),  # noqa: A002  (as in read_table)
+    text: Sequence[str] = (),
+    analyzer: str = "word",
+    ngrams: str | tuple[int, int] = "1",
     ignore: Sequence[str] = (),
     keep: Sequence[str] = (),
     weight: str | None = None,
@@ -85,12 +90,14 @@ def ingest(
     text_format = text_format or TextFormat()
     folder = Path(out).absolute().parent
     schema = None if like is None else schema_like(like)
-    text = libsvm_text(
+    libsvm = libsvm_text(
         table,
         first_column,
         schema,
         target=target,
         one_hot=one_hot,
+        hash=hash,
+        text=text,
         ignore=ignore,
         keep=keep,
         weight=weight,
@@ -98,13 +105,20 @@ def ingest(
     )
     with closing(progress):
         progress.begin_pass(None)
-        if text is not None:
-            text_format.refuse(text.name)
-            return _write_libsvm(text, out, progress, overwrite=overwrite)
+        if libsvm is not None:
+            text_format.refuse(libsvm.name)
+            return _write_libsvm(libsvm, out, progress, overwrite=overwrite)
         if schema is None:
             opened = tables.open_new(
                 table,
-                Request(tuple(target), tuple(one_hot), tuple(ignore), tuple(keep), weight),
+                Request(
+                    tuple(target),
+                    tuple(one_hot),
+                    tuple(ignore),
+                    tuple(keep),
+                    weight,
+                    hash_request(hash, text, analyzer, ngrams),
+                ),
                 text_format,
                 drop_missing=drop_missing,
                 surveys=True,
@@ -113,7 +127,9 @@ def ingest(
             )
             found = opened.found
         else:
-            refuse_with_like(one_hot=one_hot, ignore=ignore, keep=keep, weight=weight)
+            refuse_with_like(
+                one_hot=one_hot, hash=hash, text=text, ignore=ignore, keep=keep, weight=weight
+            )
             opened = tables.open_like(
                 table,
                 schema,
@@ -137,7 +153,8 @@ def ingest(
         if names is not None:
             attributes["feature_names"] = list(names)
         with new_group(out, attributes, overwrite=overwrite) as group:
-            _write(opened, found, group, progress)
+            write = _write_sparse if schema.is_sparse else _write
+            write(opened, found, group, progress)
     dropped = found.n_rows - found.n_complete
     return IngestReport(
         found.n_rows,
@@ -172,11 +189,17 @@ def _surveyed(table: Table, progress: Progress, *, drop_missing: bool) -> Survey
     """Read a table of a known schema once, to count its rows."""
     schema = table.schema
     weights = () if schema.weight is None else (schema.weight,)
-    features = [feature.name for feature in schema.features]
+    # a text without words is a row without values
+    features = [
+        feature.name
+        for feature in schema.features
+        if feature.hashing is None or not feature.hashing.is_text
+    ]
     return survey(
         table.store,
         [*features, *schema.targets, *weights],
         schema.one_hot,
+        hashed=schema.hashed,
         weight=schema.weight,
         drop_missing=drop_missing or schema.drop_missing,
         requires_values=True,
@@ -203,6 +226,44 @@ def _write(table: Table, found: Survey, group: zarr.Group, progress: Progress) -
         progress.rows(len(missing))
     for source in sources.values():
         source.require_unchanged()
+    for appender in appenders.values():
+        appender.close()
+
+
+def _write_sparse(table: Table, found: Survey, group: zarr.Group, progress: Progress) -> None:
+    """Write X as CSR, and y and weights beside it; rows with missing values are left out."""
+    encoder = Encoder(table)
+    roles = ["y"] if table.schema.targets else []
+    roles += [] if table.schema.weight is None else ["sample_weight"]
+    sources = {role: TableSource(table, role) for role in roles}
+    appenders = {
+        role: RowAppender(create_array(group, role, (found.n_complete, *source.shape[1:])))
+        for role, source in sources.items()
+    }
+    X = CsrWriter(group, "X")
+    progress.begin_pass(found.n_rows)
+    start = n_written = 0
+    with ExitStack() as stack:
+        readers = {
+            role: stack.enter_context(closing(source.open())) for role, source in sources.items()
+        }
+        for part in encoder.parts():
+            n = len(part.bounds) - 1
+            others = {role: reader.read(start, start + n) for role, reader in readers.items()}
+            missing = part.incomplete()
+            for values in others.values():
+                missing |= np.isnan(values).reshape(n, -1).any(axis=1)
+            is_any = missing.any()
+            X.append(*(part.taken(~missing) if is_any else part))
+            for role, values in others.items():
+                appenders[role].append(values[~missing] if is_any else values)
+            start += n
+            n_written += n - int(missing.sum())
+            progress.rows(n)
+    table.store.require_unchanged()
+    if n_written != found.n_complete:
+        raise InputError(f"{table.name} changed while it was read; ingest it again")
+    X.close(table.schema.n_columns)
     for appender in appenders.values():
         appender.close()
 

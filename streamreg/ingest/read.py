@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from streamreg.schema import Schema
     from streamreg.sources.tables.libsvm import LibsvmTable, LibsvmText
+    from streamreg.sources.tables.roles import HashRequest
     from streamreg.sources.tables.table import Table
 
 
@@ -28,6 +29,10 @@ def read_table(
     *,
     target: str | Sequence[str] = (),
     one_hot: str | Sequence[str] = (),
+    hash: str | Sequence[str] = (),  # noqa: A002  (as scikit-learn and the command line say)
+    text: str | Sequence[str] = (),
+    analyzer: str = "word",
+    ngrams: str | tuple[int, int] = "1",
     ignore: str | Sequence[str] = (),
     keep: str | Sequence[str] = (),
     weight: str | None = None,
@@ -59,6 +64,19 @@ def read_table(
         Columns to turn into 0/1 columns, one for each level but the first in sorted order;
         ``"auto"``: all columns of text and categories. 1.0 and 1 are one level, as are True and
         true, and a date with and without midnight.
+    hash
+        Columns of many values to hash, as ``"NAME"`` or ``"NAME:BITS"``, to 2^BITS columns of X, by
+        default 2^20. Columns and signs are those of scikit-learn's
+        ``FeatureHasher(2**BITS).transform`` of rows as dictionaries of texts; columns with equal
+        bits share their columns of X. Values are spelled as levels of ``one_hot`` are. Rows are
+        sparse.
+    text
+        Columns of texts, written as those of ``hash``, to count their words, each in 2^BITS columns
+        of its own, as scikit-learn's ``HashingVectorizer(n_features=2**BITS, norm=None)`` does.
+        Rows are sparse; a missing text has no word.
+    analyzer, ngrams
+        Of ``text``: ``"word"``, or ``"char_wb"`` for the characters of words; and how many in a row
+        are counted as one: ``"1"``, or ``"1:2"`` for one and two.
     ignore, keep
         Columns to leave out; and to use, though they are the index of a frame, or only count rows.
     weight
@@ -99,12 +117,14 @@ def read_table(
 
     text_format = TextFormat.parse(delimiter, decimal, encoding, missing)
     schema = None if like is None else schema_like(like)
-    text = libsvm_text(
+    libsvm = libsvm_text(
         table,
         first_column,
         schema,
         target=target,
         one_hot=one_hot,
+        hash=hash,
+        text=text,
         ignore=ignore,
         keep=keep,
         weight=weight,
@@ -113,13 +133,15 @@ def read_table(
         encoding=encoding,
         missing=missing,
     )
-    if text is not None:
-        return LibsvmTable.parsed(text, needs_y=schema is None or bool(schema.targets))
+    if libsvm is not None:
+        return LibsvmTable.parsed(libsvm, needs_y=schema is None or bool(schema.targets))
     unknown: Any = validate.choice("unknown_levels", unknown_levels, ("error", "zeros"))
     if isinstance(table, os.PathLike):
         table = os.fspath(table)
     if schema is not None:
-        refuse_with_like(one_hot=one_hot, ignore=ignore, keep=keep, weight=weight)
+        refuse_with_like(
+            one_hot=one_hot, hash=hash, text=text, ignore=ignore, keep=keep, weight=weight
+        )
         return tables.open_like(
             table,
             schema,
@@ -134,6 +156,7 @@ def read_table(
         _names("ignore", ignore),
         _names("keep", keep),
         weight,
+        hash_request(hash, text, analyzer, ngrams),
     )
     return tables.open_new(
         table, request, text_format, drop_missing=validate.flag("drop_missing", drop_missing)
@@ -171,6 +194,35 @@ def libsvm_text(
                 "first in each line: leave it out",
             )
     return LibsvmText.open(os.fspath(table), first_column, schema)
+
+
+def hash_request(
+    values: str | Sequence[str],
+    texts: str | Sequence[str],
+    analyzer: str = "word",
+    ngrams: str | tuple[int, int] = "1",
+) -> HashRequest:
+    """Check what users say of columns to hash; an ``InputError`` names the parameter."""
+    from streamreg.sources.tables.roles import HashRequest  # noqa: PLC0415
+
+    validate.choice("analyzer", analyzer, schemas.ANALYZERS)
+    parts = ngrams.split(":") if isinstance(ngrams, str) else list(map(str, ngrams))
+    lengths = [int(part) for part in parts if part.isascii() and part.isdecimal()]
+    low, high = lengths[0] if lengths else 0, lengths[-1] if lengths else 0
+    if len(lengths) != len(parts) or len(parts) > 2 or not 1 <= low <= high <= schemas.MOST_GRAMS:  # noqa: PLR2004
+        raise InputError(
+            Parameter("ngrams", str(ngrams)),
+            f" must be a length from 1 to {schemas.MOST_GRAMS}, or the least and the greatest, "
+            "such as 1:2",
+        )
+    if not texts and (analyzer != "word" or (low, high) != (1, 1)):
+        raise InputError(
+            Parameter("analyzer" if analyzer != "word" else "ngrams"),
+            " is of columns of ",
+            Parameter("text"),
+            ", and no column is named there",
+        )
+    return HashRequest(_names("hash", values), _names("text", texts), analyzer, (low, high))
 
 
 def schema_like(like: Any) -> Schema:  # noqa: ANN401

@@ -86,8 +86,8 @@ def hash_texts(
     """Hash the tokens of texts to 2^bits columns, as ``HashingVectorizer`` does without a norm.
 
     ``texts`` is an array of Arrow, of strings; null has no token. scikit-learn finds the tokens,
-    but for words of ASCII, which the compiled loop finds; NUL counts as a space. Tokens of one column are added up by
-    :func:`tidy`.
+    but for words of ASCII, which the compiled loop finds; NUL counts as a space. :func:`tidy` adds
+    up tokens of one column.
     """
     library = load_library()
     if not len(texts):

@@ -6,6 +6,7 @@ import threading
 import zlib
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from streamreg.blocks import Array, Float64
     from streamreg.schema import Feature, Schema
+    from streamreg.sources.csr import Csr
     from streamreg.sources.tables.decode import Piece
     from streamreg.sources.tables.libsvm import LibsvmTable
     from streamreg.sources.tables.table import Table
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 _PIECE_NBYTES = 8 * MIB
 # held while readers of a selection are counted
 _COUNTING = threading.Lock()
+# the sparse rows of tables that are in use, and whether an integer was rounded
+_ENCODED: WeakKeyDictionary[Table, tuple[Csr, bool]] = WeakKeyDictionary()
+_ENCODING = threading.Lock()
 
 
 _OURS = {"Table", "LibsvmTable", "TableColumns"}
@@ -46,6 +51,8 @@ class TableColumns:
         if table.schema.first_column is not None:
             source: RowSource = table.sources[self.role]
             return source
+        if self.role == "X" and table.schema.is_sparse:
+            return _encoded(table)
         return TableSource(table, self.role)
 
 
@@ -89,6 +96,37 @@ def _is_path(data: object) -> InputError:
         PythonOnly(f"{call}read_table(…, like=model); or "),
         "write it as a data set with `streamreg ingest`",
     )
+
+
+def _encoded(table: Table) -> RowSource:
+    """Return X of a table whose rows are sparse; they are encoded once, into temporary files."""
+    from streamreg.sources.tables.encode import Encoder  # noqa: PLC0415  (imports pyarrow)
+    from streamreg.sources.tables.spooled import SpooledRows, spooled  # noqa: PLC0415
+
+    with _ENCODING:
+        if table not in _ENCODED:
+            encoder = Encoder(table)
+            arrays = spooled(encoder.parts(), table.name)
+            table.store.require_unchanged()
+            _ENCODED[table] = arrays, encoder.decoder.has_rounded
+        arrays, is_rounded = _ENCODED[table]
+    rows = SpooledRows(
+        arrays,
+        table.schema.n_columns,
+        table.name,
+        paths=table.store.local_paths(),
+        require_unchanged=table.store.require_unchanged,
+        storage=_storage(table),
+    )
+    rows.feature_names = table.schema.feature_names
+    rows.is_rounded = is_rounded or bool(table.store.rounded)
+    return rows
+
+
+def _storage(table: Table) -> str:
+    """Return what distinguishes the rows of a table from those of other schemas."""
+    known = f"{table.schema.to_json()} {table.unknown_levels} {table.store.bounds[:1000]}"
+    return f"table {zlib.crc32(known.encode()):08x}"
 
 
 class TableGroup(ArrayGroup):
@@ -137,8 +175,7 @@ class TableSource(RowSource):
         self.piece_rows = max(1, _PIECE_NBYTES // (8 * schema.n_columns))
         bounds = store.pieces(self.piece_rows)
         self.grid = RowGrid(store.n_rows, max(b - a for a, b in pairwise(bounds)), bounds)
-        known = f"{schema.to_json()} {table.unknown_levels} {store.bounds[:1000]}"
-        self.storage = f"table {zlib.crc32(known.encode()):08x}"
+        self.storage = _storage(table)
         self.is_rounded = role == "X" and bool(store.rounded)
         self.advice_for_many_passes = store.advice_for_many_passes
         self.columns = self._columns(schema)

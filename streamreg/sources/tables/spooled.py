@@ -32,6 +32,20 @@ class SparsePart(NamedTuple):
     bounds: Int64  # (n + 1,) from 0 to m
     is_float32: bool  # whether float32 holds all values
 
+    def incomplete(self) -> NDArray[np.bool_]:
+        """Return which rows (n,) have a missing value."""
+        found = np.zeros(len(self.bounds) - 1, bool)
+        bad = np.flatnonzero(np.isnan(self.values))
+        found[np.searchsorted(self.bounds, bad, side="right") - 1] = True
+        return found
+
+    def taken(self, keep: NDArray[np.bool_]) -> SparsePart:
+        """Return the rows that a mask (n,) selects."""
+        lengths = np.diff(self.bounds)
+        stored = np.repeat(keep, lengths)
+        bounds = np.concatenate([[0], np.cumsum(lengths[keep])])
+        return SparsePart(self.values[stored], self.indices[stored], bounds, self.is_float32)
+
 
 class SpooledArray:
     """Numbers in a temporary file."""

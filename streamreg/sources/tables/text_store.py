@@ -17,7 +17,7 @@ from pyarrow import csv as arrow_csv
 from pyarrow import ipc
 
 from streamreg.errors import InputError, Part, Remedy, Verbatim
-from streamreg.formatting import MIB, agree, count
+from streamreg.formatting import MIB, agree
 from streamreg.signals import uninterrupted
 from streamreg.sources.tables.arrow_store import ArrowStore
 from streamreg.sources.tables.files import FileSet, NamelessFile, reading, require_names
@@ -92,15 +92,16 @@ class TextFiles(Columns):
         used: Sequence[str],
         one_hot: Collection[str],
         *,
+        texts: Collection[str] = (),
         folder: Path | None = None,
         on_rows: Callable[[int], None] = lambda _: None,
     ) -> TextStore:
-        """Return the columns that are ``used``: numbers, and codes of those in ``one_hot``.
+        """Return the columns that are ``used``: numbers, codes of ``one_hot``, and ``texts``.
 
         The temporary file is in ``folder``, and has no name, so that nothing is left of it.
         Raises ``InputError`` for values that are no numbers, by column and row.
         """
-        spool = _Spool(self, used, one_hot)
+        spool = _Spool(self, used, one_hot, texts)
         file = NamelessFile(folder)
         with pa.OSFile(str(file.path), "wb") as sink, ipc.new_file(sink, spool.schema) as writer:
             for path in self.files.paths:
@@ -182,14 +183,20 @@ class TextStore(ArrowStore):
 class _Spool:
     """Turns batches of texts into numbers and codes."""
 
-    def __init__(self, text: TextFiles, used: Sequence[str], one_hot: Collection[str]) -> None:
+    def __init__(
+        self,
+        text: TextFiles,
+        used: Sequence[str],
+        one_hot: Collection[str],
+        texts: Collection[str],
+    ) -> None:
         self._text = text
+        self._texts = texts
         self._used = used
         self._n_rows = 0
         self._codes: dict[str, dict[str, int]] = {name: {} for name in used if name in one_hot}
-        self.schema = pa.schema(
-            [(name, pa.int32() if name in self._codes else pa.float64()) for name in used]
-        )
+        kinds = dict.fromkeys(self._codes, pa.int32()) | dict.fromkeys(texts, pa.string())
+        self.schema = pa.schema([(name, kinds.get(name, pa.float64())) for name in used])
         self.rounded: set[str] = set()
         # columns of integers that count the rows so far, with the number of row 0
         self.counting: dict[str, int] = {}
@@ -206,6 +213,9 @@ class _Spool:
         infinite: dict[str, tuple[str, int]] = {}
         for name in self._used:
             texts = batch.column(name)
+            if name in self._texts:
+                arrays.append(self._with_point(texts))
+                continue
             try:
                 if name in self._codes:
                     arrays.append(self._encoded(name, texts))
@@ -249,15 +259,18 @@ class _Spool:
     def _encoded(self, name: str, texts: pa.Array) -> pa.Array:
         known = self._codes[name]
         encoded = texts.dictionary_encode()
-        written = encoded.dictionary
-        if self._text.format.decimal == ",":
-            written = pc.replace_substring_regex(written, r"^(-?\d+),(\d+)$", r"\1.\2")
-        levels = one_spelling(written).to_pylist()
+        levels = one_spelling(self._with_point(encoded.dictionary)).to_pylist()
         for level in levels:
             known.setdefault(level, len(known))
         require_few(name, known, self._text.files.name, self._n_rows + len(texts))
         new = [known[level] for level in levels]
         return pa.array(new, pa.int32()).take(encoded.indices)
+
+    def _with_point(self, texts: pa.Array) -> pa.Array:
+        """Return texts that are numbers with a point for the decimal comma."""
+        if self._text.format.decimal == ",":
+            return pc.replace_substring_regex(texts, r"^(-?\d+),(\d+)$", r"\1.\2")
+        return texts
 
     def _not_numbers(self, refused: dict[str, tuple[str, int]]) -> InputError:
         found = [

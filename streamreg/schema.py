@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 VERSION = 1
-# of a one-hot column of dense rows
-MOST_LEVELS = 1_000
+# with more levels of a one-hot column rows are sparse; with more than the second it is refused
+MOST_DENSE_LEVELS, MOST_LEVELS = 1_000, 100_000
 DEFAULT_BITS, MOST_BITS = 20, 28
 # their numbers are integers of 32 bits
 MOST_COLUMNS = 2**31 - 1
@@ -120,7 +120,7 @@ class Schema:
         return (
             self.first_column is not None
             or bool(self.hashed)
-            or any(len(each.levels or ()) > MOST_LEVELS for each in self.features)
+            or any(len(each.levels or ()) > MOST_DENSE_LEVELS for each in self.features)
         )
 
     @property

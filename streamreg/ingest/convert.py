@@ -76,14 +76,16 @@ def ingest(
     The parameters are those of :func:`streamreg.read_table`. The first pass counts rows, missing
     values and levels, and parses a text file into a temporary file without a name, in the folder of
     ``out``; the second pass writes. y is (N,) for one ``target``, (N, K) for more; with ``like``, a
-    table without the target becomes a data set without y, for predictions.
+    table without the target becomes a data set without y, for predictions. X is sparse, CSR, where
+    columns are hashed or have more than 1,000 levels, and where the table is libsvm text, which is
+    read once.
 
     Memory: up to 250 MiB and 25 kB a column for a table of any length. pyarrow reads 32 blocks of
     1 MiB ahead of a CSV file; rows are converted 8 MiB and written 8 MiB at a time.
 
     An ``InputError`` says that the table is absent, empty or cannot be read, that ``out`` cannot be
     written, or which columns are unknown, have no name, or hold non-numbers, infinite or missing
-    values, negative weights or more than 1,000 levels.
+    values, negative weights or more than 100,000 levels.
     """
     inputs = [table] if tables.is_path(table) else []
     require_writable(out, overwrite=overwrite, inputs=inputs)

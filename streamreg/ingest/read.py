@@ -47,7 +47,8 @@ def read_table(
 ) -> Table | LibsvmTable:
     """Open a table, which then stands where a data set stands: ``model.fit(read_table(…))``.
 
-    Rows are float64, and read a block at a time. Opening reads metadata, of one-hot columns the
+    Rows are float64, or sparse, and read a block at a time. Sparse rows are encoded once, into
+    temporary files without names in ``TMPDIR``. Opening reads metadata, of one-hot columns the
     levels too; with ``drop_missing`` and one-hot columns it reads all rows once. A text file is
     parsed once, into a temporary file without a name in ``TMPDIR``; what a pipe delivers is copied
     there.
@@ -57,13 +58,14 @@ def read_table(
     table
         A file of CSV (``.csv``, ``.tsv``, packed by gzip, bz2, zstd, xz or zip), Parquet or Arrow;
         a folder of them, with columns in its folders' names if they are ``year=2020/``; a glob; a
-        pipe; a frame of pandas or polars, or a table of pyarrow.
+        pipe; a frame of pandas or polars, or a table of pyarrow; or libsvm text.
     target
         The columns of y.
     one_hot
         Columns to turn into 0/1 columns, one for each level but the first in sorted order;
         ``"auto"``: all columns of text and categories. 1.0 and 1 are one level, as are True and
-        true, and a date with and without midnight.
+        true, and a date with and without midnight. With more than 1,000 levels of a column rows are
+        sparse.
     hash
         Columns of many values to hash, as ``"NAME"`` or ``"NAME:BITS"``, to 2^BITS columns of X, by
         default 2^20. Columns and signs are those of scikit-learn's

@@ -157,6 +157,30 @@ def test_pandas_categories_are_hashed_as_texts(frame):
     np.testing.assert_array_equal(model.fit(read_table(categories, **options)).coef_, texts)
 
 
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_a_column_of_more_than_a_thousand_levels_makes_rows_sparse(ending, tmp_path, out):
+    rng = np.random.default_rng(0)
+    levels = np.arange(3000) % 1500
+    frame = pd.DataFrame({"x": rng.standard_normal(3000), "g": levels, "y": levels % 7})
+    path = write(tmp_path / f"t{ending}", frame)
+    ingest(path, out, target=["y"], one_hot=["g"])
+    dummies = pd.get_dummies(frame["g"], dtype=float).to_numpy()[:, 1:]
+    np.testing.assert_array_equal(stored(out).toarray(), np.column_stack([frame["x"], dummies]))
+    names = dict(zarr.open_group(out, mode="r").attrs)["feature_names"]
+    assert names == ["x", *(f"g={level}" for level in range(1, 1500))]
+    model = LinearRegression(solver="cg").fit(read_table(path, target="y", one_hot="g"))
+    assert list(model.feature_names_in_) == names
+    assert model.score(out) == pytest.approx(1)
+    # the last row has a level that the model does not know
+    other = write(tmp_path / f"u{ending}", frame.assign(g=[*levels[:-1], 5000]))
+    with pytest.raises(InputError, match="has the level '5000'"):
+        model.predict(read_table(other, like=model))
+    found = model.predict(read_table(other, like=model, unknown_levels="zeros"))
+    X = np.column_stack([frame["x"], dummies])
+    X[-1, 1:] = 0
+    np.testing.assert_allclose(found, X @ model.coef_ + model.intercept_, atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -1,8 +1,8 @@
 """Single cells: an AnnData store of sparse counts, read by path, with 20,000 genes.
 
 The store is made as cells are counted: counts of a gene are negative binomial, and their mean
-depends on the gene, on the depth of the cell, and, for 50 genes, on the age of the donor. It is laid
-out as anndata writes it: X in CSR, names of genes in var, the age in obs.
+depends on the gene, on the depth of the cell, and, for 50 genes, on the age of the donor. It is
+laid out as anndata writes it: X in CSR, names of genes in var, the age in obs.
 
     python examples/06_single_cells.py
 """

@@ -103,7 +103,6 @@ def ingest(
         ignore=ignore,
         keep=keep,
         weight=weight,
-        drop_missing=drop_missing,
     )
     with closing(progress):
         progress.begin_pass(None)

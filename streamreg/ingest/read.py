@@ -130,12 +130,9 @@ def read_table(
         ignore=ignore,
         keep=keep,
         weight=weight,
-        drop_missing=drop_missing,
-        delimiter=delimiter,
-        encoding=encoding,
-        missing=missing,
     )
     if libsvm is not None:
+        text_format.refuse(libsvm.name)
         return LibsvmTable.parsed(libsvm, needs_y=schema is None or bool(schema.targets))
     unknown: Any = validate.choice("unknown_levels", unknown_levels, ("error", "zeros"))
     if isinstance(table, os.PathLike):

@@ -14,7 +14,7 @@ from streamreg.errors import InputError, PythonOnly, Remedy
 from streamreg.formatting import MIB
 from streamreg.sources.base import ArrayGroup, Kind, Reader, RowGrid, RowSource
 from streamreg.sources.chunk_reader import RowBuffer
-from streamreg.sources.tables.paths import is_table
+from streamreg.sources.tables.paths import is_libsvm, is_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,7 +90,8 @@ KIND = Kind(claims, open_rows, open_group)
 
 
 def _is_path(data: object) -> InputError:
-    call = f"pass streamreg.read_table({str(data)!r}, target=…), or, to predict, "
+    options = "first_column=1" if is_libsvm(data) else "target=…"
+    call = f"pass streamreg.read_table({str(data)!r}, {options}), or, to predict, "
     return InputError(
         f"{data} is a table: ",
         PythonOnly(f"{call}read_table(…, like=model); or "),

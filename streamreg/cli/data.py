@@ -39,8 +39,8 @@ def ingest_table(
         str,
         typer.Argument(
             metavar="TABLE",
-            help="A file of CSV, Parquet or Arrow, which may be packed; a folder of them, a glob, "
-            "or a pipe.",
+            help="A file of CSV, Parquet or Arrow, or libsvm text, which may be packed; a folder "
+            "of tables, a glob, or a pipe.",
         ),
     ],
     out: Annotated[
@@ -48,6 +48,10 @@ def ingest_table(
     ],
     target: t.Target = None,
     one_hot: t.OneHot = None,
+    hash: t.Hash = None,  # noqa: A002  (as in read_table)
+    text: t.Text = None,
+    analyzer: t.Analyzer = "word",
+    ngrams: t.Ngrams = "1",
     ignore: t.Ignore = None,
     keep: t.Keep = None,
     weight: t.TableWeight = None,
@@ -65,11 +69,12 @@ def ingest_table(
     decimal: t.Decimal = ".",
     encoding: t.Encoding = None,
     missing: t.Missing = None,
+    first_column: t.FirstColumn = None,
     overwrite: Overwrite = False,
     progress: Progress = True,
     json: Json = False,
 ) -> None:
-    """Write a CSV or Parquet table as a data set, in pieces, with a checksum in every chunk."""
+    """Write a table or libsvm text as a data set, in pieces, with a checksum in every chunk."""
     from streamreg.ingest.convert import ingest  # noqa: PLC0415  (it imports pyarrow)
 
     report = ingest(
@@ -77,6 +82,10 @@ def ingest_table(
         out,
         target=target or (),
         one_hot=one_hot or (),
+        hash=hash or (),
+        text=text or (),
+        analyzer=analyzer,
+        ngrams=ngrams,
         ignore=ignore or (),
         keep=keep or (),
         weight=weight,
@@ -84,6 +93,7 @@ def ingest_table(
         like=like,
         unknown_levels=unknown_levels,
         text_format=TextFormat.parse(delimiter, decimal, encoding, missing or None),
+        first_column=first_column,
         overwrite=overwrite,
         progress=progress_of(progress, "ingest"),
     )
@@ -94,7 +104,7 @@ def ingest_table(
     dropped = f" ({report.rows_dropped:,} with missing values left out)"
     show.write(
         f"{report.path}: {count(n_rows, 'row')}{dropped if report.rows_dropped else ''}, "
-        f"{count(len(report.feature_names), 'feature')}, target "
+        f"{count(report.n_features, 'feature')}, target "
         f"{', '.join(report.target_names) or 'none'}"
     )
 

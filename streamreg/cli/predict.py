@@ -53,6 +53,7 @@ def predict(
     decimal: t.Decimal = ".",
     encoding: t.Encoding = None,
     missing: t.Missing = None,
+    first_column: t.FirstColumn = None,
     overwrite: o.Overwrite = False,
     memory_limit: o.MemoryLimit = None,
     n_threads: o.NThreads = None,
@@ -79,6 +80,7 @@ def predict(
         decimal=decimal,
         encoding=encoding,
         missing=missing,
+        first_column=first_column,
     )
     opened = table.opened(data, model, needs_y=False)
     dataset = o.dataset_of(config, opened, x, needs_y=False)

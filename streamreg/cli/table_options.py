@@ -20,6 +20,30 @@ OneHot = Annotated[
         "several. auto: all columns of text and categories."
     ),
 ]
+Hash = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="COLUMN[:BITS]",
+        help="A column of many values to hash to 2^BITS columns of X, 2^20 by default, as "
+        "scikit-learn's FeatureHasher does; repeat for several. Rows are then sparse.",
+    ),
+]
+Text = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="COLUMN[:BITS]",
+        help="A column of texts whose words are counted in 2^BITS columns of X, as scikit-learn's "
+        "HashingVectorizer does; repeat for several. Rows are then sparse.",
+    ),
+]
+Analyzer = Annotated[
+    Literal["word", "char_wb"],
+    typer.Option(help="Of --text: count words, or characters of words."),
+]
+Ngrams = Annotated[
+    str,
+    typer.Option(help="Of --text: how many in a row count as one: 1, or 1:2 for one and two."),
+]
 Ignore = Annotated[
     list[str] | None, typer.Option(help="A column to leave out; repeat for several.")
 ]
@@ -62,10 +86,22 @@ Missing = Annotated[
     ),
 ]
 
+FirstColumn = Annotated[
+    int | None,
+    typer.Option(
+        help="Of libsvm text, such as .svm: the number of its first column, 0 or 1.",
+        show_default="that of the model, if one is used",
+    ),
+]
+
 # what is said of the columns of a new table; a model has the answers for the next one
 COLUMNS = {
     "target": Target,
     "one_hot": OneHot,
+    "hash": Hash,
+    "text": Text,
+    "analyzer": Analyzer,
+    "ngrams": Ngrams,
     "ignore": Ignore,
     "keep": Keep,
     "weight": TableWeight,
@@ -76,6 +112,7 @@ FORMAT = {
     "decimal": Decimal,
     "encoding": Encoding,
     "missing": Missing,
+    "first_column": FirstColumn,
 }
 
 
@@ -85,6 +122,10 @@ class TableOptions:
 
     target: list[str] | None = None
     one_hot: list[str] | None = None
+    hash: list[str] | None = None
+    text: list[str] | None = None
+    analyzer: str = "word"
+    ngrams: str = "1"
     ignore: list[str] | None = None
     keep: list[str] | None = None
     weight: str | None = None
@@ -94,6 +135,7 @@ class TableOptions:
     decimal: str = "."
     encoding: str | None = None
     missing: list[str] | None = None
+    first_column: int | None = None
 
     @classmethod
     def taken_from(cls, options: dict[str, Any]) -> TableOptions:
@@ -106,7 +148,7 @@ class TableOptions:
 
         ``like`` is a model, whose schema the table has; without ``needs_y`` it needs no target.
         """
-        if data is None or not is_table(data):
+        if data is None or not (is_table(data) or self.first_column is not None):
             self._refuse(data)
             return data
         from streamreg.ingest.read import read_table, schema_like  # noqa: PLC0415
@@ -115,7 +157,7 @@ class TableOptions:
             like = schema_like(like).without_y()
 
         given = {each.name: getattr(self, each.name) for each in fields(self)}
-        for name in ("target", "one_hot", "ignore", "keep"):
+        for name in ("target", "one_hot", "hash", "text", "ignore", "keep"):
             given[name] = given[name] or ()
         given["missing"] = self.missing or None
         return read_table(data, like=like, **given)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +11,13 @@ import numpy as np
 
 from streamreg.errors import InputError, warn
 from streamreg.formatting import MIB
-from streamreg.ingest.read import refuse_with_like, schema_like
+from streamreg.ingest.read import hash_request, libsvm_text, refuse_with_like, schema_like
+from streamreg.output.csr_writer import CsrWriter, GrowingArray
 from streamreg.output.staging import require_writable
 from streamreg.output.zarr_writer import RowAppender, create_array, new_group
 from streamreg.progress import NO_PROGRESS, Progress
 from streamreg.sources.tables import table as tables
+from streamreg.sources.tables.encode import Encoder
 from streamreg.sources.tables.roles import Request
 from streamreg.sources.tables.source import TableSource
 from streamreg.sources.tables.survey import survey
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     import zarr
 
     from streamreg.blocks import Float64
+    from streamreg.sources.tables.libsvm import LibsvmText
     from streamreg.sources.tables.survey import Survey
     from streamreg.sources.tables.table import Table
 
@@ -43,6 +46,7 @@ class IngestReport:
     feature_names: tuple[str, ...]
     target_names: tuple[str, ...]
     path: Path
+    n_features: int
     left_out: tuple[str, ...] = ()  # columns that are no features, such as a frame's index
 
 
@@ -52,6 +56,10 @@ def ingest(
     *,
     target: Sequence[str] = (),
     one_hot: Sequence[str] = (),
+    hash: Sequence[str] = (),  # noqa: A002  (as in read_table)
+    text: Sequence[str] = (),
+    analyzer: str = "word",
+    ngrams: str | tuple[int, int] = "1",
     ignore: Sequence[str] = (),
     keep: Sequence[str] = (),
     weight: str | None = None,
@@ -59,6 +67,7 @@ def ingest(
     like: Any = None,  # noqa: ANN401
     unknown_levels: tables.UnknownLevels = "error",
     text_format: TextFormat | None = None,
+    first_column: int | None = None,
     overwrite: bool = False,
     progress: Progress = NO_PROGRESS,
 ) -> IngestReport:
@@ -67,25 +76,50 @@ def ingest(
     The parameters are those of :func:`streamreg.read_table`. The first pass counts rows, missing
     values and levels, and parses a text file into a temporary file without a name, in the folder of
     ``out``; the second pass writes. y is (N,) for one ``target``, (N, K) for more; with ``like``, a
-    table without the target becomes a data set without y, for predictions.
+    table without the target becomes a data set without y, for predictions. X is sparse, CSR, where
+    columns are hashed or have more than 1,000 levels, and where the table is libsvm text, which is
+    read once.
 
     Memory: up to 250 MiB and 25 kB a column for a table of any length. pyarrow reads 32 blocks of
     1 MiB ahead of a CSV file; rows are converted 8 MiB and written 8 MiB at a time.
 
     An ``InputError`` says that the table is absent, empty or cannot be read, that ``out`` cannot be
     written, or which columns are unknown, have no name, or hold non-numbers, infinite or missing
-    values, negative weights or more than 1,000 levels.
+    values, negative weights or more than 100,000 levels.
     """
     inputs = [table] if tables.is_path(table) else []
     require_writable(out, overwrite=overwrite, inputs=inputs)
     text_format = text_format or TextFormat()
     folder = Path(out).absolute().parent
+    schema = None if like is None else schema_like(like)
+    libsvm = libsvm_text(
+        table,
+        first_column,
+        schema,
+        target=target,
+        one_hot=one_hot,
+        hash=hash,
+        text=text,
+        ignore=ignore,
+        keep=keep,
+        weight=weight,
+    )
     with closing(progress):
         progress.begin_pass(None)
-        if like is None:
+        if libsvm is not None:
+            text_format.refuse(libsvm.name)
+            return _write_libsvm(libsvm, out, progress, overwrite=overwrite)
+        if schema is None:
             opened = tables.open_new(
                 table,
-                Request(tuple(target), tuple(one_hot), tuple(ignore), tuple(keep), weight),
+                Request(
+                    tuple(target),
+                    tuple(one_hot),
+                    tuple(ignore),
+                    tuple(keep),
+                    weight,
+                    hash_request(hash, text, analyzer, ngrams),
+                ),
                 text_format,
                 drop_missing=drop_missing,
                 surveys=True,
@@ -94,10 +128,12 @@ def ingest(
             )
             found = opened.found
         else:
-            refuse_with_like(one_hot=one_hot, ignore=ignore, keep=keep, weight=weight)
+            refuse_with_like(
+                one_hot=one_hot, hash=hash, text=text, ignore=ignore, keep=keep, weight=weight
+            )
             opened = tables.open_like(
                 table,
-                schema_like(like),
+                schema,
                 text_format,
                 target=target,
                 needs_y=bool(target),
@@ -113,33 +149,58 @@ def ingest(
                 "float64 they lose their last digits"
             )
         schema = opened.schema
-        attributes = {
-            "feature_names": list(schema.feature_names),
-            "target_names": list(schema.targets),
-            "schema": schema.to_json(),
-        }
+        names = schema.feature_names
+        attributes = {"target_names": list(schema.targets), "schema": schema.to_json()}
+        if names is not None:
+            attributes["feature_names"] = list(names)
         with new_group(out, attributes, overwrite=overwrite) as group:
-            _write(opened, found, group, progress)
+            write = _write_sparse if schema.is_sparse else _write
+            write(opened, found, group, progress)
     dropped = found.n_rows - found.n_complete
     return IngestReport(
         found.n_rows,
         dropped,
-        schema.feature_names,
+        names or (),
         schema.targets,
         Path(out),
+        schema.n_columns,
         tuple(opened.left_out),
     )
+
+
+def _write_libsvm(
+    text: LibsvmText, out: str | os.PathLike[str], progress: Progress, *, overwrite: bool
+) -> IngestReport:
+    """Write libsvm text as sparse X and y, in one pass."""
+    n_rows = 0
+    with new_group(out, overwrite=overwrite) as group:
+        rows, y = CsrWriter(group, "X"), GrowingArray(group, "y", np.float64)
+        for part, targets in text.rows(progress.rows):
+            rows.append(*part)
+            y.append(targets)
+            n_rows += len(targets)
+        rows.close(text.n_columns)
+        y.close()
+        schema = text.schema(text.n_columns)
+        group.attrs.update({"target_names": list(schema.targets), "schema": schema.to_json()})
+    return IngestReport(n_rows, 0, (), schema.targets, Path(out), schema.n_columns)
 
 
 def _surveyed(table: Table, progress: Progress, *, drop_missing: bool) -> Survey:
     """Read a table of a known schema once, to count its rows."""
     schema = table.schema
     weights = () if schema.weight is None else (schema.weight,)
-    features = [feature.name for feature in schema.features]
+    # a text without words is a row without values
+    features = [
+        feature.name
+        for feature in schema.features
+        if feature.hashing is None or not feature.hashing.is_text
+    ]
     return survey(
         table.store,
         [*features, *schema.targets, *weights],
         schema.one_hot,
+        hashed=schema.hashed,
         weight=schema.weight,
         drop_missing=drop_missing or schema.drop_missing,
         requires_values=True,
@@ -166,6 +227,44 @@ def _write(table: Table, found: Survey, group: zarr.Group, progress: Progress) -
         progress.rows(len(missing))
     for source in sources.values():
         source.require_unchanged()
+    for appender in appenders.values():
+        appender.close()
+
+
+def _write_sparse(table: Table, found: Survey, group: zarr.Group, progress: Progress) -> None:
+    """Write X as CSR, and y and weights beside it; rows with missing values are left out."""
+    encoder = Encoder(table)
+    roles = ["y"] if table.schema.targets else []
+    roles += [] if table.schema.weight is None else ["sample_weight"]
+    sources = {role: TableSource(table, role) for role in roles}
+    appenders = {
+        role: RowAppender(create_array(group, role, (found.n_complete, *source.shape[1:])))
+        for role, source in sources.items()
+    }
+    X = CsrWriter(group, "X")
+    progress.begin_pass(found.n_rows)
+    start = n_written = 0
+    with ExitStack() as stack:
+        readers = {
+            role: stack.enter_context(closing(source.open())) for role, source in sources.items()
+        }
+        for part in encoder.parts():
+            n = len(part.bounds) - 1
+            others = {role: reader.read(start, start + n) for role, reader in readers.items()}
+            missing = part.incomplete()
+            for values in others.values():
+                missing |= np.isnan(values).reshape(n, -1).any(axis=1)
+            is_any = missing.any()
+            X.append(*(part.taken(~missing) if is_any else part))
+            for role, values in others.items():
+                appenders[role].append(values[~missing] if is_any else values)
+            start += n
+            n_written += n - int(missing.sum())
+            progress.rows(n)
+    table.store.require_unchanged()
+    if n_written != found.n_complete:
+        raise InputError(f"{table.name} changed while it was read; ingest it again")
+    X.close(table.schema.n_columns)
     for appender in appenders.values():
         appender.close()
 

@@ -12,12 +12,15 @@ from streamreg import validate
 from streamreg.errors import InputError, Parameter
 from streamreg.model import Model
 from streamreg.sources.kinds import open_group
+from streamreg.sources.tables.paths import is_libsvm
 from streamreg.sources.tables.text_format import TextFormat
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from streamreg.schema import Schema
+    from streamreg.sources.tables.libsvm import LibsvmTable, LibsvmText
+    from streamreg.sources.tables.roles import HashRequest
     from streamreg.sources.tables.table import Table
 
 
@@ -26,6 +29,10 @@ def read_table(
     *,
     target: str | Sequence[str] = (),
     one_hot: str | Sequence[str] = (),
+    hash: str | Sequence[str] = (),  # noqa: A002  (as scikit-learn and the command line say)
+    text: str | Sequence[str] = (),
+    analyzer: str = "word",
+    ngrams: str | tuple[int, int] = "1",
     ignore: str | Sequence[str] = (),
     keep: str | Sequence[str] = (),
     weight: str | None = None,
@@ -36,10 +43,12 @@ def read_table(
     decimal: str = ".",
     encoding: str | None = None,
     missing: Sequence[str] | None = None,
-) -> Table:
+    first_column: int | None = None,
+) -> Table | LibsvmTable:
     """Open a table, which then stands where a data set stands: ``model.fit(read_table(…))``.
 
-    Rows are float64, and read a block at a time. Opening reads metadata, of one-hot columns the
+    Rows are float64, or sparse, and read a block at a time. Sparse rows are encoded once, into
+    temporary files without names in ``TMPDIR``. Opening reads metadata, of one-hot columns the
     levels too; with ``drop_missing`` and one-hot columns it reads all rows once. A text file is
     parsed once, into a temporary file without a name in ``TMPDIR``; what a pipe delivers is copied
     there.
@@ -49,13 +58,27 @@ def read_table(
     table
         A file of CSV (``.csv``, ``.tsv``, packed by gzip, bz2, zstd, xz or zip), Parquet or Arrow;
         a folder of them, with columns in its folders' names if they are ``year=2020/``; a glob; a
-        pipe; a frame of pandas or polars, or a table of pyarrow.
+        pipe; a frame of pandas or polars, or a table of pyarrow; or libsvm text.
     target
         The columns of y.
     one_hot
         Columns to turn into 0/1 columns, one for each level but the first in sorted order;
         ``"auto"``: all columns of text and categories. 1.0 and 1 are one level, as are True and
-        true, and a date with and without midnight.
+        true, and a date with and without midnight. With more than 1,000 levels of a column rows are
+        sparse.
+    hash
+        Columns of many values to hash, as ``"NAME"`` or ``"NAME:BITS"``, to 2^BITS columns of X, by
+        default 2^20. Columns and signs are those of scikit-learn's
+        ``FeatureHasher(2**BITS).transform`` of rows as dictionaries of texts; columns with equal
+        bits share their columns of X. Values are spelled as levels of ``one_hot`` are. Rows are
+        sparse.
+    text
+        Columns of texts, written as those of ``hash``, to count their words, each in 2^BITS columns
+        of its own, as scikit-learn's ``HashingVectorizer(n_features=2**BITS, norm=None)`` does.
+        Rows are sparse; a missing text has no word.
+    analyzer, ngrams
+        Of ``text``: ``"word"``, or ``"char_wb"`` for the characters of words; and how many in a row
+        are counted as one: ``"1"``, or ``"1:2"`` for one and two.
     ignore, keep
         Columns to leave out; and to use, though they are the index of a frame, or only count rows.
     weight
@@ -91,17 +114,36 @@ def read_table(
     """
     # pyarrow is imported only where there are tables
     from streamreg.sources.tables import table as tables  # noqa: PLC0415
+    from streamreg.sources.tables.libsvm import LibsvmTable  # noqa: PLC0415
     from streamreg.sources.tables.roles import Request  # noqa: PLC0415
 
     text_format = TextFormat.parse(delimiter, decimal, encoding, missing)
+    schema = None if like is None else schema_like(like)
+    libsvm = libsvm_text(
+        table,
+        first_column,
+        schema,
+        target=target,
+        one_hot=one_hot,
+        hash=hash,
+        text=text,
+        ignore=ignore,
+        keep=keep,
+        weight=weight,
+    )
+    if libsvm is not None:
+        text_format.refuse(libsvm.name)
+        return LibsvmTable.parsed(libsvm, needs_y=schema is None or bool(schema.targets))
     unknown: Any = validate.choice("unknown_levels", unknown_levels, ("error", "zeros"))
     if isinstance(table, os.PathLike):
         table = os.fspath(table)
-    if like is not None:
-        refuse_with_like(one_hot=one_hot, ignore=ignore, keep=keep, weight=weight)
+    if schema is not None:
+        refuse_with_like(
+            one_hot=one_hot, hash=hash, text=text, ignore=ignore, keep=keep, weight=weight
+        )
         return tables.open_like(
             table,
-            schema_like(like),
+            schema,
             text_format,
             target=_names("target", target),
             needs_y=bool(target),
@@ -113,10 +155,73 @@ def read_table(
         _names("ignore", ignore),
         _names("keep", keep),
         weight,
+        hash_request(hash, text, analyzer, ngrams),
     )
     return tables.open_new(
         table, request, text_format, drop_missing=validate.flag("drop_missing", drop_missing)
     )
+
+
+def libsvm_text(
+    table: Any,  # noqa: ANN401
+    first_column: int | None,
+    schema: Schema | None,
+    **options: object,
+) -> LibsvmText | None:
+    """Return the libsvm text at a path; ``None`` if it is another table.
+
+    Text is libsvm's if its name says so, if its first column is named, or if the schema is that of
+    libsvm text. Options of tables are an ``InputError`` for it.
+    """
+    from streamreg.sources.tables.libsvm import FIRST_COLUMNS, LibsvmText  # noqa: PLC0415
+
+    if first_column is not None and first_column not in FIRST_COLUMNS:
+        raise InputError(Parameter("first_column", first_column), " must be 0 or 1")
+    is_of_libsvm = schema is not None and schema.first_column is not None
+    if not (is_libsvm(table) or first_column is not None or is_of_libsvm):
+        return None
+    if not isinstance(table, str | os.PathLike):
+        raise InputError(
+            Parameter("first_column"),
+            f" is of libsvm text, which is read from files; the table is a {type(table).__name__}",
+        )
+    for name, value in options.items():
+        if value:
+            raise InputError(
+                Parameter(name),
+                f" is of a table whose columns have names; {table} is libsvm text, where y comes "
+                "first in each line: leave it out",
+            )
+    return LibsvmText.open(os.fspath(table), first_column, schema)
+
+
+def hash_request(
+    values: str | Sequence[str],
+    texts: str | Sequence[str],
+    analyzer: str = "word",
+    ngrams: str | tuple[int, int] = "1",
+) -> HashRequest:
+    """Check what users say of columns to hash; an ``InputError`` names the parameter."""
+    from streamreg.sources.tables.roles import HashRequest  # noqa: PLC0415
+
+    validate.choice("analyzer", analyzer, schemas.ANALYZERS)
+    parts = ngrams.split(":") if isinstance(ngrams, str) else list(map(str, ngrams))
+    lengths = [int(part) for part in parts if part.isascii() and part.isdecimal()]
+    low, high = lengths[0] if lengths else 0, lengths[-1] if lengths else 0
+    if len(lengths) != len(parts) or len(parts) > 2 or not 1 <= low <= high <= schemas.MOST_GRAMS:  # noqa: PLR2004
+        raise InputError(
+            Parameter("ngrams", str(ngrams)),
+            f" must be a length from 1 to {schemas.MOST_GRAMS}, or the least and the greatest, "
+            "such as 1:2",
+        )
+    if not texts and (analyzer != "word" or (low, high) != (1, 1)):
+        raise InputError(
+            Parameter("analyzer" if analyzer != "word" else "ngrams"),
+            " is of columns of ",
+            Parameter("text"),
+            ", and no column is named there",
+        )
+    return HashRequest(_names("hash", values), _names("text", texts), analyzer, (low, high))
 
 
 def schema_like(like: Any) -> Schema:  # noqa: ANN401
@@ -136,7 +241,7 @@ def schema_like(like: Any) -> Schema:  # noqa: ANN401
     elif hasattr(like, "coef_"):
         found = getattr(like, "schema_", None)
         names = getattr(like, "feature_names_in_", None)
-    elif hasattr(like, "store") and isinstance(getattr(like, "schema", None), schemas.Schema):
+    elif isinstance(getattr(like, "schema", None), schemas.Schema):
         found = like.schema
     else:
         group = open_group(like)

@@ -138,23 +138,28 @@ class RowAppender:
             )
 
 
-def _layout(shape: tuple[int, ...], width: int | None = None) -> dict[str, Any]:
+def compressors() -> tuple[Any, ...]:
+    """Return the codecs of all chunks, the last of which is a checksum."""
     from zarr.codecs import BloscCodec, Crc32cCodec  # noqa: PLC0415  (as in new_group)
 
+    # A fit reads the data many times, so decoding must be fast. GB/s of float64, one thread,
+    # page cache; in brackets the compression ratio (flights: 30 columns, 2 made one-hot):
+    #                          flights      normal deviates   200 one-hot columns
+    #   crc32c alone            9.7 (1)       10.5 (1)            11 (1)
+    #   zstd 1, own checksum    2.0 (10)       1.5 (1.04)          9 (43)
+    #   lz4 shuffled, crc32c    4.8 (6.1)      5.1 (1.06)          9 (18)
+    #   lz4, crc32c             4.5 (5.4)     10.9 (1)            22 (33)
+    # The last costs nothing if values cannot be compressed; else it is fastest on a real disk.
+    return BloscCodec(cname="lz4", clevel=5, shuffle="noshuffle"), Crc32cCodec()
+
+
+def _layout(shape: tuple[int, ...], width: int | None = None) -> dict[str, Any]:
     n_items = (CHUNK_NBYTES if width is None else BATCH_CHUNK_NBYTES) // 8
     longest = (n_items // (width or max(1, math.prod(shape[1:]))), width or n_items)
     return {
         "shape": shape,
         "dtype": np.float64,
         "chunks": tuple(max(1, min(lengths)) for lengths in zip(shape, longest, strict=False)),
-        # A fit reads the data many times, so decoding must be fast. GB/s of float64, one thread,
-        # page cache; in brackets the compression ratio (flights: 30 columns, 2 made one-hot):
-        #                          flights      normal deviates   200 one-hot columns
-        #   crc32c alone            9.7 (1)       10.5 (1)            11 (1)
-        #   zstd 1, own checksum    2.0 (10)       1.5 (1.04)          9 (43)
-        #   lz4 shuffled, crc32c    4.8 (6.1)      5.1 (1.06)          9 (18)
-        #   lz4, crc32c             4.5 (5.4)     10.9 (1)            22 (33)
-        # The last costs nothing if values cannot be compressed; else it is fastest on a real disk.
-        "compressors": (BloscCodec(cname="lz4", clevel=5, shuffle="noshuffle"), Crc32cCodec()),
+        "compressors": compressors(),
         "config": {"write_empty_chunks": True},
     }

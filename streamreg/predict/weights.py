@@ -15,7 +15,7 @@ from streamreg.planning.terms import Term
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from streamreg.blocks import Float64
+    from streamreg.blocks import Float64, Int64
     from streamreg.model import Model
     from streamreg.sources.dataset import Dataset
 
@@ -31,7 +31,7 @@ class Weights:
     """Weights in the order of the columns of a data set; they are in memory, or in a Zarr array."""
 
     model: Model
-    order: list[int] | None  # the column of the model for each column; ``None`` if it is the same
+    order: Int64 | None  # the column of the model for each column; ``None`` if it is the same
     is_sparse: bool
 
     @classmethod
@@ -86,7 +86,7 @@ class Weights:
         return terms
 
 
-def _order(dataset: Dataset, model: Model) -> list[int] | None:
+def _order(dataset: Dataset, model: Model) -> Int64 | None:
     """Return the model's columns in the order of a data set that was made of a table.
 
     A column of levels with another baseline is an ``InputError``, because its zeros mean another
@@ -97,6 +97,11 @@ def _order(dataset: Dataset, model: Model) -> list[int] | None:
     known = {feature.name: feature for feature in model.schema.features}
     for feature in dataset.schema.features:
         mine = known.get(feature.name, feature)
+        if feature.hashing != mine.hashing:
+            raise InputError(
+                f"column {feature.name} of {dataset.X.name} was hashed otherwise than the model's"
+                f"{_INGEST_LIKE}"
+            )
         if feature.names == mine.names and feature != mine:
             raise InputError(
                 f"column {feature.name} of {dataset.X.name} has the baseline "
@@ -105,8 +110,12 @@ def _order(dataset: Dataset, model: Model) -> list[int] | None:
             )
     if set(known.values()) != set(dataset.schema.features):
         return None
-    names = model.schema.feature_names
-    return [names.index(name) for name in dataset.schema.feature_names]
+    mine_at = dict(zip(known, model.schema.places, strict=True))
+    order = np.empty(dataset.schema.n_columns, np.int64)
+    for feature, place in zip(dataset.schema.features, dataset.schema.places, strict=True):
+        at = np.arange(feature.n_columns)
+        order[place + at] = mine_at[feature.name] + at
+    return order
 
 
 def _require_columns(model: Model, known: tuple[str, ...] | None, dataset: Dataset) -> None:

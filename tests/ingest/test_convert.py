@@ -130,16 +130,16 @@ def test_levels_are_sorted_and_the_first_is_the_reference(levels, names, ending,
     np.testing.assert_array_equal(written(report)["X"], expected[[*names, "x"]])
 
 
-def test_more_than_a_thousand_levels_are_refused(tmp_path, out):
+def test_more_than_a_hundred_thousand_levels_are_refused(tmp_path, out):
     frame = pd.DataFrame({"g": np.arange(10_000) % 1000, "y": 0.5})
     report = ingest(write(tmp_path / "t.parquet", frame), out, target=["y"], one_hot=["g"])
     expected = pd.get_dummies(frame["g"], drop_first=True, dtype=float)
     np.testing.assert_array_equal(written(report)["X"], expected)
-    table = write(tmp_path / "t.csv", pd.DataFrame({"g": range(1001), "y": 0.5}))
+    table = write(tmp_path / "t.csv", pd.DataFrame({"g": range(100_001), "y": 0.5}))
     (tmp_path / "other").mkdir()
     said = message(table, tmp_path / "other" / "out.zarr", one_hot=["g"])
     assert "column g" in said
-    assert "more than 1,000 levels" in said
+    assert "more than 100,000 levels" in said
     assert 'leave it out with ignore="g"' in said
     assert "--ignore g" in said.for_command_line()
 

@@ -76,7 +76,7 @@ class Decoder:
         for feature in self._features:
             values = batch.column(feature.name)
             if feature.levels is not None:
-                codes, missing = self._codes(feature, values)
+                codes, missing = self.codes(feature, values)
                 if missing is not None:
                     # a row without a level of a feature that has no column is marked in the first
                     marked = column if feature.n_columns else 0
@@ -91,16 +91,16 @@ class Decoder:
                     self._table.store, feature.name, values, feature.width, start
                 )
             else:
-                numbers[column] = self._numbers(feature.name, values, start)
+                numbers[column] = self.numbers(feature.name, values, start)
             column += feature.n_columns
         piece = Piece(len(batch), Columns(numbers), wide, levels, absent)
         if unknown and self._table.unknown_levels == "error":
             incomplete = self._incomplete(piece)
-            left_out = self._require_known(unknown, incomplete, start)
+            left_out = self.require_known(unknown, incomplete, start)
             absent[0] = incomplete | left_out
         return piece
 
-    def _numbers(self, name: str, values: pa.Array, start: int) -> Array:
+    def numbers(self, name: str, values: pa.Array, start: int) -> Array:
         """Return numbers (n,): as stored if none is missing, else as float64."""
         found = as_stored(values)
         if found is None:
@@ -109,13 +109,13 @@ class Decoder:
             self.has_rounded = loses_digits(values, found)
         return found
 
-    def _codes(
+    def codes(
         self, feature: Feature, values: pa.Array
     ) -> tuple[NDArray[np.int32], NDArray[np.bool_] | None]:
         """Return the numbers of levels (n,), -1 for others; and which are missing, if any is."""
         if types.is_dictionary(values.type) and 0 < len(values.dictionary) <= len(values):
             # a text that occurs often is looked up once
-            codes, gaps = self._codes(feature, values.dictionary)
+            codes, gaps = self.codes(feature, values.dictionary)
             at = values.indices.fill_null(0).to_numpy(zero_copy_only=False)
             absent = None if gaps is None else gaps[at]
             if values.indices.null_count:
@@ -137,7 +137,7 @@ class Decoder:
             part[...] = np.isnan(rows).any(axis=1)
         return incomplete
 
-    def _require_known(
+    def require_known(
         self,
         unknown: dict[str, tuple[NDArray[np.bool_], pa.Array]],
         incomplete: NDArray[np.bool_],

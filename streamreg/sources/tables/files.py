@@ -24,12 +24,18 @@ import pyarrow as pa
 
 from streamreg.errors import DataCorruptionError, InputError, Remedy, Verbatim
 from streamreg.formatting import MIB, count
-from streamreg.sources.tables.paths import ENDINGS, compression_of, is_table_file, natural_order
+from streamreg.sources.tables.paths import (
+    ENDINGS,
+    compression_of,
+    is_libsvm,
+    is_table_file,
+    natural_order,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-Kind = Literal["text", "parquet", "arrow"]
+Kind = Literal["text", "parquet", "arrow", "libsvm"]
 _COPY_NBYTES = MIB
 _PIPE_SECONDS = 5
 # index columns that pandas and Dask write without a name
@@ -122,9 +128,10 @@ class NamelessFile:
         Path(name).unlink()
 
 
-def find_files(path: str) -> FileSet:
+def find_files(path: str, *, any_name: bool = False) -> FileSet:
     """Return the files of a table at a path: a file, a folder, a glob, a pipe.
 
+    With ``any_name`` a file may have another name than tables have.
     Raises ``InputError`` if there are none, or they are of several kinds.
     """
     if path.startswith("file://"):
@@ -140,7 +147,7 @@ def find_files(path: str) -> FileSet:
     if is_folder:
         return _folder(path, here)
     if here.is_file():
-        return FileSet(path, _kind(here), [here])
+        return FileSet(path, _kind(here, any_name=any_name), [here])
     if here.exists():
         return _pipe(path)
     matches = [Path(match) for match in glob.glob(path)] if glob.has_magic(path) else []  # noqa: PTH207
@@ -149,7 +156,7 @@ def find_files(path: str) -> FileSet:
         return _folder(path, matches[0])
     if not files:
         raise InputError(f"there is no file {path}; is the path spelled as on disk?")
-    return FileSet(path, _common_kind(path, files), files)
+    return FileSet(path, _common_kind(path, files, any_name=any_name), files)
 
 
 @contextmanager
@@ -276,10 +283,10 @@ def _pipe(path: str) -> FileSet:
         ) from error
     if not is_written:
         raise InputError(f"nobody wrote to the pipe {path} within {_PIPE_SECONDS} s")
-    return FileSet(path, _kind(copy.path, is_copy=True), [copy.path], copy=copy)
+    return FileSet(path, _kind(copy.path, any_name=True), [copy.path], copy=copy)
 
 
-def _kind(path: Path, *, is_copy: bool = False) -> Kind:
+def _kind(path: Path, *, any_name: bool = False) -> Kind:
     """Return the kind of a file by its first bytes, or, if they do not say, its name."""
     with reading(str(path)), path.open("rb") as file:
         first = file.read(8)
@@ -290,14 +297,16 @@ def _kind(path: Path, *, is_copy: bool = False) -> Kind:
         return "arrow"
     if first.startswith(b"\xff\xff\xff\xff"):
         raise InputError(f"{path} is a stream of Arrow; write it as a file, .arrow or .parquet")
-    is_named = is_copy or is_table_file(path)
+    if is_libsvm(path):
+        return "libsvm"
+    is_named = any_name or is_table_file(path)
     if not is_named and compression_of(first) is None:
         raise InputError(f"{path} ends in none of {', '.join(ENDINGS)}; convert or rename it")
     return "text"
 
 
-def _common_kind(name: str, paths: list[Path]) -> Kind:
-    kinds = Counter(map(_kind, paths))
+def _common_kind(name: str, paths: list[Path], *, any_name: bool = False) -> Kind:
+    kinds = Counter(_kind(path, any_name=any_name) for path in paths)
     if len(kinds) > 1:
         listed = ", ".join(f"{count(number, 'file')} of {kind}" for kind, number in kinds.items())
         raise InputError(f"{name} has files of several kinds, {listed}; name one with a glob")

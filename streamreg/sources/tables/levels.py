@@ -31,7 +31,9 @@ def require_few(column: str, levels: Collection[str], table: str, n_rows: int) -
     if len(levels) > MOST_LEVELS:
         raise InputError(
             f"column {column} of {table} has more than {MOST_LEVELS:,} levels in "
-            f"{count(n_rows, 'row')}; group them, or leave it out with ",
+            f"{count(n_rows, 'row')}; hash it with ",
+            Remedy("hash", column),
+            ", or leave it out with ",
             Remedy("ignore", column),
         )
 

@@ -10,9 +10,18 @@ from pathlib import Path
 
 _TEXT = (".csv", ".tsv")
 _PACKED = (".gz", ".bz2", ".zst", ".xz", ".zip")
+# sparse rows as text; any other name will do if the first column is named
+LIBSVM = (".svm", ".libsvm", ".svmlight")
 _BINARY = (".parquet", ".pq", ".arrow", ".feather", ".ipc")
 ENDINGS = (*_TEXT, ".csv.gz", *(f".csv{packed}" for packed in _PACKED[1:]), *_BINARY)
-_ALL = (*_TEXT, ".tab", *(text + packed for text in _TEXT for packed in _PACKED), *_BINARY)
+_LIBSVM = (*LIBSVM, *(text + packed for text in LIBSVM for packed in _PACKED))
+_ALL = (
+    *_TEXT,
+    ".tab",
+    *(text + packed for text in _TEXT for packed in _PACKED),
+    *_BINARY,
+    *_LIBSVM,
+)
 _ZARR = ("zarr.json", ".zgroup", ".zarray")
 _MAGIC = {
     b"\x1f\x8b": "gzip",
@@ -53,6 +62,11 @@ def _is_local_table(text: str) -> bool:
 def is_table_file(path: Path) -> bool:
     """Whether a file has the name of a table."""
     return path.name.lower().endswith(_ALL)
+
+
+def is_libsvm(data: object) -> bool:
+    """Whether ``data`` is a path with the name of libsvm text."""
+    return isinstance(data, str | os.PathLike) and str(data).lower().endswith(_LIBSVM)
 
 
 def compression_of(first: bytes) -> str | None:

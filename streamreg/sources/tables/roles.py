@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from streamreg.errors import InputError, Message, Parameter, Part, Remedy, Verbatim
+from streamreg.schema import DEFAULT_BITS, MOST_BITS, Hashing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,6 +26,49 @@ _LEAST_ROWS = 20
 
 
 @dataclass(frozen=True)
+class HashRequest:
+    """The columns to hash, by value and as texts, each as "NAME" or "NAME:BITS"."""
+
+    values: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    analyzer: str = "word"
+    ngrams: tuple[int, int] = (1, 1)
+    # how each column is hashed, if the names of the table are known
+    columns: dict[str, Hashing] = field(default_factory=dict)
+
+    def resolved(self, names: Sequence[str]) -> HashRequest:
+        """Return the request with the columns of a table, whose names may have colons."""
+        columns: dict[str, Hashing] = {}
+        for parameter, wanted in (("hash", self.values), ("text", self.texts)):
+            for each in wanted:
+                name, bits = _with_bits(parameter, each, names)
+                if name in columns:
+                    raise InputError(
+                        Parameter(parameter), f" names column {name!r}, which is hashed already"
+                    )
+                columns[name] = (
+                    Hashing(bits)
+                    if parameter == "hash"
+                    else Hashing(bits, self.analyzer, self.ngrams)
+                )
+        return replace(self, columns=columns)
+
+
+def _with_bits(parameter: str, text: str, names: Sequence[str]) -> tuple[str, int]:
+    """Return the name and the bits of "NAME:BITS"."""
+    name, colon, digits = text.rpartition(":")
+    if text in names or not colon or not digits.isdecimal():
+        return text, DEFAULT_BITS
+    bits = int(digits) if len(digits) < 4 else 0  # noqa: PLR2004
+    if not 1 <= bits <= MOST_BITS:
+        raise InputError(
+            Parameter(parameter, text),
+            f" must have 1 to {MOST_BITS} bits: with B bits a column becomes 2^B columns of X",
+        )
+    return name, bits
+
+
+@dataclass(frozen=True)
 class Request:
     """What a user says of the columns of a table, by name."""
 
@@ -33,12 +77,13 @@ class Request:
     ignore: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
     weight: str | None = None
+    hashed: HashRequest = HashRequest()
 
     @property
     def named(self) -> set[str]:
         """The columns that are used because the user names them."""
         weights = () if self.weight is None else (self.weight,)
-        return {*self.target, *self.one_hot, *self.keep, *weights}
+        return {*self.target, *self.one_hot, *self.keep, *weights, *self.hashed.columns}
 
 
 @dataclass(frozen=True)
@@ -73,7 +118,8 @@ def assign(
             Parameter("target"), f" names no column of {path}; name the column to predict"
         )
     weights = () if request.weight is None else (request.weight,)
-    roles = Counter([*request.target, *request.one_hot, *request.ignore, *weights])
+    hashed = request.hashed.columns
+    roles = Counter([*request.target, *request.one_hot, *request.ignore, *weights, *hashed])
     for name, uses in (roles | Counter(request.keep)).items():
         if name not in names:
             raise unknown_column(path, names, name, delimiter)
@@ -83,7 +129,7 @@ def assign(
         if uses > 1 or (name in request.keep and name in request.ignore):
             listed = [
                 part
-                for role in ("target", "one_hot", "ignore", "weight")
+                for role in ("target", "one_hot", "hash", "text", "ignore", "weight")
                 for part in (", ", Parameter(role))
             ][1:]
             raise InputError(f"column {name!r} can be only one of ", *listed)

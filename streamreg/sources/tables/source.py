@@ -6,6 +6,7 @@ import threading
 import zlib
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -13,35 +14,53 @@ from streamreg.errors import InputError, PythonOnly, Remedy
 from streamreg.formatting import MIB
 from streamreg.sources.base import ArrayGroup, Kind, Reader, RowGrid, RowSource
 from streamreg.sources.chunk_reader import RowBuffer
-from streamreg.sources.tables.paths import is_table
+from streamreg.sources.tables.paths import is_libsvm, is_table
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from streamreg.blocks import Array, Float64
     from streamreg.schema import Feature, Schema
+    from streamreg.sources.csr import Csr
     from streamreg.sources.tables.decode import Piece
+    from streamreg.sources.tables.libsvm import LibsvmTable
     from streamreg.sources.tables.table import Table
 
 # of decoded rows that are read at once
 _PIECE_NBYTES = 8 * MIB
 # held while readers of a selection are counted
 _COUNTING = threading.Lock()
+# the sparse rows of tables that are in use, and whether an integer was rounded
+_ENCODED: WeakKeyDictionary[Table, tuple[Csr, bool]] = WeakKeyDictionary()
+_ENCODING = threading.Lock()
+
+
+_OURS = {"Table", "LibsvmTable", "TableColumns"}
 
 
 class TableColumns:
     """X, y or sample_weight of a table."""
 
-    def __init__(self, table: Table, role: str) -> None:
+    def __init__(self, table: Table | LibsvmTable, role: str) -> None:
         self.table = table
         self.role = role
+
+    def source(self) -> RowSource:
+        """Return the rows."""
+        table: Any = self.table
+        if table.schema.first_column is not None:
+            source: RowSource = table.sources[self.role]
+            return source
+        if self.role == "X" and table.schema.is_sparse:
+            return _encoded(table)
+        return TableSource(table, self.role)
 
 
 def claims(data: object) -> bool:
     """Whether ``data`` is a table that was opened, a part of one, or the path of one."""
     kind = type(data)
     is_ours = kind.__module__.startswith("streamreg.sources.tables.")
-    return (is_ours and kind.__name__ in {"Table", "TableColumns"}) or is_table(data)
+    return (is_ours and kind.__name__ in _OURS) or is_table(data)
 
 
 def open_rows(data: Any, name: str, _missing_chunks: str) -> RowSource:  # noqa: ANN401
@@ -55,7 +74,7 @@ def open_rows(data: Any, name: str, _missing_chunks: str) -> RowSource:  # noqa:
         if not hasattr(data, "schema"):
             raise _is_path(data)
         raise InputError(f"{name} is a table; pass it alone, as X: it has its own y")
-    return TableSource(data.table, data.role)
+    return data.source()
 
 
 def open_group(data: Any) -> ArrayGroup | None:  # noqa: ANN401
@@ -71,7 +90,8 @@ KIND = Kind(claims, open_rows, open_group)
 
 
 def _is_path(data: object) -> InputError:
-    call = f"pass streamreg.read_table({str(data)!r}, target=…), or, to predict, "
+    options = "first_column=1" if is_libsvm(data) else "target=…"
+    call = f"pass streamreg.read_table({str(data)!r}, {options}), or, to predict, "
     return InputError(
         f"{data} is a table: ",
         PythonOnly(f"{call}read_table(…, like=model); or "),
@@ -79,10 +99,41 @@ def _is_path(data: object) -> InputError:
     )
 
 
+def _encoded(table: Table) -> RowSource:
+    """Return X of a table whose rows are sparse; they are encoded once, into temporary files."""
+    from streamreg.sources.tables.encode import Encoder  # noqa: PLC0415  (imports pyarrow)
+    from streamreg.sources.tables.spooled import SpooledRows, spooled  # noqa: PLC0415
+
+    with _ENCODING:
+        if table not in _ENCODED:
+            encoder = Encoder(table)
+            arrays = spooled(encoder.parts(), table.name)
+            table.store.require_unchanged()
+            _ENCODED[table] = arrays, encoder.decoder.has_rounded
+        arrays, is_rounded = _ENCODED[table]
+    rows = SpooledRows(
+        arrays,
+        table.schema.n_columns,
+        table.name,
+        paths=table.store.local_paths(),
+        require_unchanged=table.store.require_unchanged,
+        storage=_storage(table),
+    )
+    rows.feature_names = table.schema.feature_names
+    rows.is_rounded = is_rounded or bool(table.store.rounded)
+    return rows
+
+
+def _storage(table: Table) -> str:
+    """Return what distinguishes the rows of a table from those of other schemas."""
+    known = f"{table.schema.to_json()} {table.unknown_levels} {table.store.bounds[:1000]}"
+    return f"table {zlib.crc32(known.encode()):08x}"
+
+
 class TableGroup(ArrayGroup):
     """The columns of a table, by their roles."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table | LibsvmTable) -> None:
         self._table = table
         self.schema = table.schema
         self.feature_names = table.schema.feature_names
@@ -125,8 +176,7 @@ class TableSource(RowSource):
         self.piece_rows = max(1, _PIECE_NBYTES // (8 * schema.n_columns))
         bounds = store.pieces(self.piece_rows)
         self.grid = RowGrid(store.n_rows, max(b - a for a, b in pairwise(bounds)), bounds)
-        known = f"{schema.to_json()} {table.unknown_levels} {store.bounds[:1000]}"
-        self.storage = f"table {zlib.crc32(known.encode()):08x}"
+        self.storage = _storage(table)
         self.is_rounded = role == "X" and bool(store.rounded)
         self.advice_for_many_passes = store.advice_for_many_passes
         self.columns = self._columns(schema)

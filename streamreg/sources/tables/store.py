@@ -47,10 +47,11 @@ class Columns(ABC):
         used: Sequence[str],
         one_hot: Collection[str],
         *,
+        texts: Collection[str] = (),
         folder: Path | None = None,
         on_rows: Callable[[int], None] = lambda _: None,
     ) -> Store:
-        """Return the rows of the columns that are ``used``.
+        """Return the rows of the columns that are ``used``, as numbers but for ``texts``.
 
         Temporary files are in ``folder``; ``on_rows`` is told of rows that are parsed.
         """
@@ -90,6 +91,7 @@ class Store(Columns):
         used: Sequence[str],  # noqa: ARG002
         one_hot: Collection[str],  # noqa: ARG002
         *,
+        texts: Collection[str] = (),  # noqa: ARG002
         folder: Path | None = None,  # noqa: ARG002
         on_rows: Callable[[int], None] = lambda _: None,  # noqa: ARG002
     ) -> Store:

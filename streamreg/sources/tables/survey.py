@@ -23,7 +23,7 @@ from streamreg.sources.tables.values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from streamreg.blocks import Float64
     from streamreg.sources.tables.store import Store
@@ -46,6 +46,7 @@ def survey(  # noqa: C901  (each column is looked at in one loop)
     columns: Sequence[str],
     one_hot: Sequence[str],
     *,
+    hashed: Collection[str] = (),
     weight: str | None = None,
     drop_missing: bool,
     requires_values: bool = False,
@@ -53,8 +54,9 @@ def survey(  # noqa: C901  (each column is looked at in one loop)
 ) -> Survey:
     """Read ``columns`` once: levels of ``one_hot``, missing values, and what no fit can use.
 
-    With ``drop_missing``, levels count only in rows that are complete; else a missing value is an
-    ``InputError`` if ``requires_values``. So are infinite values and negative weights.
+    Of ``hashed`` columns any value will do. With ``drop_missing``, levels count only in rows that
+    are complete; else a missing value is an ``InputError`` if ``requires_values``. So are infinite
+    values and negative weights.
     """
     levels: dict[str, set[str]] = {name: set() for name in one_hot}
     n_missing, first_missing = np.zeros((2, len(columns)), dtype=int)  # of each column
@@ -69,6 +71,10 @@ def survey(  # noqa: C901  (each column is looked at in one loop)
             if name in levels:
                 texts[name] = texts_of(store, name, column)
                 missing[:, at] = texts[name].is_null().to_numpy(zero_copy_only=False)
+                continue
+            if name in hashed:
+                found_texts = texts_of(store, name, column)
+                missing[:, at] = found_texts.is_null().to_numpy(zero_copy_only=False)
                 continue
             values = numbers_of(store, name, column, n_rows)
             if np.isinf(values).any():

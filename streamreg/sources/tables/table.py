@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeGuard
 
 from streamreg.errors import InputError, Message, Remedy, Verbatim, warn
 from streamreg.formatting import agree, count
-from streamreg.schema import Feature, Schema
+from streamreg.schema import MOST_COLUMNS, Feature, Schema
 from streamreg.sources.tables import roles as role
 from streamreg.sources.tables.arrow_store import ArrowStore
 from streamreg.sources.tables.files import find_files
@@ -16,7 +16,7 @@ from streamreg.sources.tables.frame_store import FrameStore, is_frame
 from streamreg.sources.tables.parquet_store import ParquetStore
 from streamreg.sources.tables.survey import Survey, counting_columns, survey, width_of
 from streamreg.sources.tables.text_store import TextFiles
-from streamreg.sources.tables.values import describe_type, is_number, is_vector
+from streamreg.sources.tables.values import describe_type, has_levels, is_number, is_vector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -101,6 +101,7 @@ def open_new(
     opening = _Opening(text_format, folder, on_rows)
     columns = _open_columns(data, text_format)
     names = columns.names
+    request = replace(request, hashed=request.hashed.resolved(names))
     request = _with_auto(columns, request)
     delimiters = map(columns.delimiter_for, [*request.named, *request.ignore])
     delimiter = next((each for each in delimiters if each is not None), None)
@@ -163,7 +164,12 @@ def open_like(
 
 def _by_schema(columns: Columns, schema: Schema, opening: _Opening) -> Store:
     """Return the columns that a schema names; an ``InputError`` if they have other types."""
-    request = role.Request(one_hot=schema.one_hot, target=schema.targets, weight=schema.weight)
+    request = role.Request(
+        one_hot=schema.one_hot,
+        target=schema.targets,
+        weight=schema.weight,
+        hashed=role.HashRequest(columns=schema.hashed),
+    )
     roles = role.Roles(tuple(each.name for each in schema.features))
     store = _stored(columns, roles, request, opening)
     _require_types(store, roles, request)
@@ -201,7 +207,7 @@ def _with_auto(columns: Columns, request: Request) -> Request:
     """Return the request with all columns of categories and text in place of ``auto``."""
     if AUTO not in request.one_hot or AUTO in columns.names:
         return request
-    apart = {*request.target, *request.ignore, request.weight}
+    apart = {*request.target, *request.ignore, request.weight, *request.hashed.columns}
     apart |= columns.own_columns.keys() - request.named
     found = columns.level_columns([name for name in columns.names if name not in apart])
     named = (each for each in request.one_hot if each != AUTO and each not in found)
@@ -211,7 +217,13 @@ def _with_auto(columns: Columns, request: Request) -> Request:
 def _stored(columns: Columns, roles: Roles, request: Request, opening: _Opening) -> Store:
     weights = () if request.weight is None else (request.weight,)
     used = [*roles.features, *request.target, *weights]
-    return columns.parsed(used, request.one_hot, folder=opening.folder, on_rows=opening.on_rows)
+    return columns.parsed(
+        used,
+        request.one_hot,
+        texts=request.hashed.columns,
+        folder=opening.folder,
+        on_rows=opening.on_rows,
+    )
 
 
 def _without_counters(store: Store, roles: Roles, request: Request) -> Roles:
@@ -239,6 +251,9 @@ def _require_types(store: Store, roles: Roles, request: Request) -> None:
     for name in (*roles.features, *request.target, *weights):
         kind = store.schema.field(name).type
         is_usable = is_number(kind) or (is_vector(kind) and name in roles.features)
+        hashing = request.hashed.columns.get(name)
+        if hashing is not None:
+            is_usable = has_levels(kind) if hashing.is_text else not is_vector(kind)
         if name not in request.one_hot and not is_usable:
             refused[name] = describe_type(kind)
     if not refused:
@@ -249,6 +264,8 @@ def _require_types(store: Store, roles: Roles, request: Request) -> None:
         f"{store.name} has {columns} not numbers: {listed}. Target and weight must be "
         "numbers; encode others with ",
         Remedy("one_hot", Verbatim("COLUMN")),
+        " or ",
+        Remedy("hash", Verbatim("COLUMN")),
         ", or leave them out with ",
         role.IGNORE_COLUMN,
     )
@@ -261,6 +278,7 @@ def _require_kinds(store: Store, schema: Schema) -> None:
         if is_vector(kind) != (feature.width is not None):
             known = "numbers" if feature.width is None else f"lists of {feature.width:,} numbers"
             known = "levels" if feature.levels is not None else known
+            known = "values to hash" if feature.hashing is not None else known
             raise InputError(
                 f"column {feature.name} of {store.name} holds {describe_type(kind)}, but the "
                 f"schema has {known}; pass a table with the columns of the fit"
@@ -279,12 +297,16 @@ def _surveyed(
     weights = () if request.weight is None else (request.weight,)
     used = [*roles.features, *request.target, *weights]
     one_hot = [name for name in used if name in request.one_hot]
+    hashed = request.hashed.columns
+    # a text without words is a row without values
+    used = [name for name in used if name not in hashed or not hashed[name].is_text]
     found = None
     if surveys or one_hot:
         found = survey(
             store,
             used if surveys or drop_missing else one_hot,
             one_hot,
+            hashed=hashed,
             weight=request.weight,
             drop_missing=drop_missing,
             requires_values=surveys,
@@ -293,7 +315,12 @@ def _surveyed(
     if store.n_rows == 0:
         raise InputError(f"{store.name} has no rows")
     levels = {} if found is None else found.levels
-    features = tuple(_feature(store, name, levels.get(name)) for name in roles.features)
+    features = tuple(
+        Feature(name, hashing=hashed[name])
+        if name in hashed
+        else _feature(store, name, levels.get(name))
+        for name in roles.features
+    )
     schema = Schema(
         features, request.target, request.weight, drop_missing, opening.text_format.missing
     )
@@ -316,10 +343,15 @@ def _feature(store: Store, name: str, levels: tuple[str, ...] | None) -> Feature
 
 def _require_columns(path: str, schema: Schema) -> None:
     names = schema.feature_names
-    if not names:
+    if not schema.n_columns:
         features = ", ".join(feature.name for feature in schema.features)
         raise InputError(f"{path} has no column left for X: each of {features} has one level only")
-    role.require_feature_names(path, names)
+    if schema.n_columns >= MOST_COLUMNS:
+        raise InputError(
+            f"X of {path} would have {schema.n_columns:,} columns, and has less than 2^31; hash "
+            "with fewer bits"
+        )
+    role.require_feature_names(path, names or ())
     for feature in schema.features:
         if feature.levels is not None and len(feature.levels) == 1:
             warn(

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-import lzma
 import re
 import tempfile
-import zipfile
-from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +17,12 @@ from pyarrow import csv as arrow_csv
 from pyarrow import ipc
 
 from streamreg.errors import InputError, Part, Remedy, Verbatim
-from streamreg.formatting import MIB, agree, count
+from streamreg.formatting import MIB, agree
 from streamreg.signals import uninterrupted
 from streamreg.sources.tables.arrow_store import ArrowStore
 from streamreg.sources.tables.files import FileSet, NamelessFile, reading, require_names
 from streamreg.sources.tables.levels import one_spelling, require_few
-from streamreg.sources.tables.paths import compression_of, is_table_file
+from streamreg.sources.tables.packed import unpacked
 from streamreg.sources.tables.roles import infinite_values
 from streamreg.sources.tables.store import Columns
 from streamreg.sources.tables.text_format import USUAL_MISSING
@@ -95,15 +92,16 @@ class TextFiles(Columns):
         used: Sequence[str],
         one_hot: Collection[str],
         *,
+        texts: Collection[str] = (),
         folder: Path | None = None,
         on_rows: Callable[[int], None] = lambda _: None,
     ) -> TextStore:
-        """Return the columns that are ``used``: numbers, and codes of those in ``one_hot``.
+        """Return the columns that are ``used``: numbers, codes of ``one_hot``, and ``texts``.
 
         The temporary file is in ``folder``, and has no name, so that nothing is left of it.
         Raises ``InputError`` for values that are no numbers, by column and row.
         """
-        spool = _Spool(self, used, one_hot)
+        spool = _Spool(self, used, one_hot, texts)
         file = NamelessFile(folder)
         with pa.OSFile(str(file.path), "wb") as sink, ipc.new_file(sink, spool.schema) as writer:
             for path in self.files.paths:
@@ -137,7 +135,7 @@ class TextFiles(Columns):
         encoding = _encoding(path, self.format)
         with (
             reading(label),
-            _stream(path) as stream,
+            unpacked(path) as stream,
             arrow_csv.open_csv(
                 stream,
                 arrow_csv.ReadOptions(
@@ -185,14 +183,20 @@ class TextStore(ArrowStore):
 class _Spool:
     """Turns batches of texts into numbers and codes."""
 
-    def __init__(self, text: TextFiles, used: Sequence[str], one_hot: Collection[str]) -> None:
+    def __init__(
+        self,
+        text: TextFiles,
+        used: Sequence[str],
+        one_hot: Collection[str],
+        texts: Collection[str],
+    ) -> None:
         self._text = text
+        self._texts = texts
         self._used = used
         self._n_rows = 0
         self._codes: dict[str, dict[str, int]] = {name: {} for name in used if name in one_hot}
-        self.schema = pa.schema(
-            [(name, pa.int32() if name in self._codes else pa.float64()) for name in used]
-        )
+        kinds = dict.fromkeys(self._codes, pa.int32()) | dict.fromkeys(texts, pa.string())
+        self.schema = pa.schema([(name, kinds.get(name, pa.float64())) for name in used])
         self.rounded: set[str] = set()
         # columns of integers that count the rows so far, with the number of row 0
         self.counting: dict[str, int] = {}
@@ -209,6 +213,9 @@ class _Spool:
         infinite: dict[str, tuple[str, int]] = {}
         for name in self._used:
             texts = batch.column(name)
+            if name in self._texts:
+                arrays.append(self._with_point(texts))
+                continue
             try:
                 if name in self._codes:
                     arrays.append(self._encoded(name, texts))
@@ -252,15 +259,18 @@ class _Spool:
     def _encoded(self, name: str, texts: pa.Array) -> pa.Array:
         known = self._codes[name]
         encoded = texts.dictionary_encode()
-        written = encoded.dictionary
-        if self._text.format.decimal == ",":
-            written = pc.replace_substring_regex(written, r"^(-?\d+),(\d+)$", r"\1.\2")
-        levels = one_spelling(written).to_pylist()
+        levels = one_spelling(self._with_point(encoded.dictionary)).to_pylist()
         for level in levels:
             known.setdefault(level, len(known))
         require_few(name, known, self._text.files.name, self._n_rows + len(texts))
         new = [known[level] for level in levels]
         return pa.array(new, pa.int32()).take(encoded.indices)
+
+    def _with_point(self, texts: pa.Array) -> pa.Array:
+        """Return texts that are numbers with a point for the decimal comma."""
+        if self._text.format.decimal == ",":
+            return pc.replace_substring_regex(texts, r"^(-?\d+),(\d+)$", r"\1.\2")
+        return texts
 
     def _not_numbers(self, refused: dict[str, tuple[str, int]]) -> InputError:
         found = [
@@ -314,7 +324,7 @@ def _write(writer: Any, batch: pa.RecordBatch, folder: Path | None) -> None:  # 
 def _header(files: FileSet, path: Path, text_format: TextFormat) -> list[str]:
     label = files.name if len(files.paths) == 1 else str(path)
     encoding = _encoding(path, text_format)
-    with reading(label), _stream(path) as stream:
+    with reading(label), unpacked(path) as stream:
         encoding = "utf-8-sig" if encoding.replace("-", "").lower() == "utf8" else encoding
         text = io.TextIOWrapper(stream, encoding=encoding, newline="")
         rows = csv.reader(text, delimiter=text_format.delimiter or ",")
@@ -333,29 +343,6 @@ def _encoding(path: Path, text_format: TextFormat) -> str:
     """Return the encoding that the user names, or that a byte order mark tells; else UTF-8."""
     if text_format.encoding is not None:
         return text_format.encoding
-    with reading(str(path)), _stream(path) as stream:
+    with reading(str(path)), unpacked(path) as stream:
         first = stream.read(4)
     return next((name for mark, name in _MARKS if first.startswith(mark)), "utf-8")
-
-
-@contextmanager
-def _stream(path: Path) -> Iterator[Any]:
-    """Yield the bytes of a file, unpacked if it is packed, whatever its name is."""
-    with path.open("rb") as file:
-        codec = compression_of(file.read(8))
-    if codec == "zip":
-        with zipfile.ZipFile(path) as archive:
-            members = [name for name in archive.namelist() if is_table_file(Path(name))]
-            members = [name for name in members if not name.startswith("__MACOSX/")]
-            if len(members) != 1:
-                listed = f" ({', '.join(members[:5])})" if members else ""
-                found = f"{count(len(members), 'table')}{listed}"
-                raise InputError(f"{path} holds {found}; it must hold one: unpack it")
-            with archive.open(members[0]) as stream:
-                yield stream
-    elif codec == "xz":
-        with lzma.open(path) as stream:
-            yield stream
-    else:
-        with closing(pa.input_stream(str(path), compression=codec)) as stream:
-            yield stream

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy.linalg import blas
 
+from streamreg.accumulators.column_weights import ColumnWeights
 from streamreg.accumulators.fitted_values import FittedValues
 from streamreg.accumulators.row_sums import RowSums
 from streamreg.kernels.row_tiles import Columns
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from streamreg.accumulators.base import Scaling
     from streamreg.accumulators.moments import MomentsResult
     from streamreg.blocks import Float64
+    from streamreg.kernels.strips import Strips
     from streamreg.solvers.base import Mask, Problem, Reduce
 
 _UNIT = EPS / 2  # u, the largest relative error of rounding
@@ -113,6 +115,14 @@ class RowSpace:
         return user_weights(self.problem, self.units, scale, columns), b
 
 
+class Combined(NamedTuple):
+    """Combinations of rows, and what their weights fit."""
+
+    v: Float64  #       (D, K)      v₀ + Zᵀα, weights of the scaled columns
+    rest: Float64  #    (D, M - K)  Zᵀ of the columns of α after the first K
+    fitted: Float64  #  (N, K)      Zv
+
+
 class Measured(NamedTuple):
     """What the residuals of a pass give."""
 
@@ -133,10 +143,16 @@ class RowEquations:
     factor: Factor
     frobenius: float  # ‖Z‖
     largest: float  # of the diagonal
+    strips: Strips | None  # how columns are read; ``None`` if rows are
 
     @classmethod
     def of(
-        cls, space: RowSpace, products: Float64, targets: Float64, weight: Float64
+        cls,
+        space: RowSpace,
+        products: Float64,
+        targets: Float64,
+        weight: Float64,
+        strips: Strips | None = None,
     ) -> RowEquations:
         """Factorise the products of unweighted rows, (N, N), whose lower triangle is overwritten.
 
@@ -158,7 +174,8 @@ class RowEquations:
         np.einsum("ii->i", products)[...] += space.strength * weight_sum
         largest = float(np.max(products.diagonal()))
         factor = Factor.of_gram(products, np.ones(n))
-        return cls(space, targets, weight, weight_sum, factor, np.sqrt(trace), largest)
+        norm = np.sqrt(trace)
+        return cls(space, targets, weight, weight_sum, factor, norm, largest, strips)
 
     @property
     def root(self) -> Float64:
@@ -186,23 +203,31 @@ class RowEquations:
         """Return α (N, K) for a right side (N, K)."""
         return self._projected(self.factor.solve(self._projected(right)))
 
-    def row_sums(self, reduce: Reduce, alpha: Float64) -> Float64:
-        """Run one pass: v = Zᵀα, (D, K)."""
-        numbers = np.ascontiguousarray(self.root * alpha)
-        d = self.space.problem.n_features
-        sums = reduce(RowSums(numbers, d, self.space.columns))
-        sums *= self.space.factor[:, None]
-        return sums
+    def combine(self, reduce: Reduce, alpha: Float64, before: Float64 | None = None) -> Combined:
+        """Run the passes of v₀ + Zᵀα, of α (N, M), whose first K columns get v₀ = ``before``.
+
+        One pass if columns are read, because all rows of a column are in one strip; else two.
+        """
+        numbers, k = np.ascontiguousarray(self.root * alpha), self.targets.shape[1]
+        factor, columns = self.space.factor, self.space.columns
+        if self.strips is not None:
+            found = reduce(ColumnWeights(numbers, factor, before, k, columns, self.strips))
+            return Combined(np.ascontiguousarray(found.v[:, :k]), found.v[:, k:], found.values)
+        sums = reduce(RowSums(numbers, len(factor), columns))
+        sums *= factor[:, None]
+        v = np.ascontiguousarray(sums[:, :k])
+        if before is not None:
+            v += before
+        fitted = reduce(FittedValues(len(numbers), factor[:, None] * v, columns))
+        return Combined(v, sums[:, k:], fitted)
 
     def confirms(self, combination: Float64) -> bool:
         """Whether a combination of rows, (D, 1) of :attr:`unit_null`, is 0 to rounding."""
         rounding = _ROUNDING_FACTOR * np.sqrt(sum(combination.shape) + len(self.weight)) * EPS
         return bool(np.linalg.norm(combination) <= rounding * self._condition * self.frobenius)
 
-    def measure(self, reduce: Reduce, v: Float64, alpha: Float64) -> Measured:
-        """Run one pass: the residuals of weights v (D, K) = Zᵀα."""
-        weights = self.space.factor[:, None] * v
-        fitted = reduce(FittedValues(len(alpha), weights, self.space.columns))
+    def measure(self, fitted: Float64, v: Float64, alpha: Float64) -> Measured:
+        """Measure the weights v (D, K) = Zᵀα by the values (N, K) that they fit."""
         residual, s = self.targets - fitted, self.weight[:, None]
         mean_residual = np.zeros(residual.shape[1])
         if self.space.problem.fit_intercept:

@@ -12,6 +12,7 @@ from sklearn.linear_model import Ridge
 
 import streamreg
 from streamreg import InputError, LinearRegression, MemoryLimitError
+from streamreg.accumulators.column_weights import ColumnWeights
 from streamreg.accumulators.row_sums import RowSums
 from streamreg.errors import DataWarning
 from streamreg.solvers.base import Status
@@ -223,14 +224,16 @@ def test_rows_with_nan_are_left_out(tmp_path):
 # memory, threads and checkpoints
 
 
-@pytest.fixture(scope="module")
-def stored(tmp_path_factory):
-    """Rows of 24 MB, float32, of which panels of 256 may be kept."""
+@pytest.fixture(scope="module", params=["columns", "rows"])
+def stored(request, tmp_path_factory):
+    """Rows of 24 MB, float32, read by columns, or, if they are compressed, in panels of 256."""
     X, y = wide(600, 10_000, seed=3)
+    X = (4 * X).round().astype("f4")
     store = zarr.create_group(tmp_path_factory.mktemp("dual") / "data.zarr")
-    store.create_array("X", data=X.astype("f4"), chunks=(70, 10_000), compressors=None)
+    compressors = {"columns": None, "rows": "auto"}[request.param]
+    store.create_array("X", data=X, chunks=(70, 10_000), compressors=compressors)
     store.create_array("y", data=y)
-    return str(tmp_path_factory.getbasetemp() / store.store.root), X.astype("f4"), y
+    return str(tmp_path_factory.getbasetemp() / store.store.root), X, y
 
 
 def test_threads_and_memory_change_no_bit(stored):
@@ -248,8 +251,14 @@ def test_threads_and_memory_change_no_bit(stored):
 
 @pytest.mark.parametrize(
     ("chunks", "compressors"),
-    [((70, 4000), None), ((600, 500), None), ((200, 500), "auto")],
-    ids=["rows", "columns", "compressed columns"],
+    [
+        ((70, 4000), None),
+        ((600, 500), None),
+        ((200, 500), "auto"),
+        ((64, 1500), "auto"),
+        ((70, 4000), "auto"),
+    ],
+    ids=["rows", "columns", "compressed columns", "wide columns", "compressed rows"],
 )
 def test_x_is_read_as_often_as_planned_in_any_chunks(tmp_path, monkeypatch, chunks, compressors):
     X, y = wide(600, 4000)
@@ -261,7 +270,8 @@ def test_x_is_read_as_often_as_planned_in_any_chunks(tmp_path, monkeypatch, chun
 
     def counted(self, problem, reduce, report, iterates):
         def count(accumulator):
-            passes.append(accumulator)
+            if not accumulator.view.without_x:
+                passes.append(accumulator)
             return reduce(accumulator)
 
         return solve(self, problem, count, report, iterates)
@@ -285,6 +295,7 @@ def test_a_fit_that_was_stopped_is_resumed_to_the_same_bits(stored, tmp_path, mo
 
     with monkeypatch.context() as stopped:
         stopped.setattr(RowSums, "update", stop)
+        stopped.setattr(ColumnWeights, "update", stop)
         with pytest.raises(KeyboardInterrupt):
             fit(path, None, l2=0.1, checkpoint=checkpoint)
     assert fit(path, None, l2=0.1, checkpoint=checkpoint).coef_.tobytes() == expected.tobytes()
@@ -309,7 +320,7 @@ def test_22_000_rows_of_100_000_columns_are_planned_within_12_gib():
     candidate = streamreg.plan(X, y, memory_limit="12 GiB").candidates["dual"]
     assert candidate.fits
     assert candidate.needed_nbytes > 8 * 22_000**2
-    assert candidate.passes == 3 + candidate.n_panels
+    assert candidate.passes == 3
 
 
 def test_standard_errors_are_refused_with_a_remedy():

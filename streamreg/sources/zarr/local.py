@@ -180,6 +180,23 @@ class LocalReader(ChunkReader):
                 raise self._error(chunk, f"is damaged: {damage}") from damage
         self._files.stamps.use(file_at)
 
+    def _read_columns(self, chunk: Place, out: Array, first: int) -> None:
+        """Fill ``out`` (n, w) with columns of an uncompressed chunk, from ``first`` on, by rows."""
+        file_at = self._source.split(chunk)[0]
+        if file_at not in self._open:
+            self._keep_open({file_at})
+        span = self._locate(chunk)
+        if span is None:
+            out[...] = self._source.array.fill_value or 0
+            return
+        file, offset, nbytes = span
+        self._require_size(chunk, nbytes)
+        row_nbytes = self._source.chunks[1] * out.itemsize
+        offset += first * out.itemsize
+        for number, row in enumerate(out):
+            self._read_into(chunk, file, offset + number * row_nbytes, row.view(np.uint8).data)
+        self._files.stamps.use(file_at)
+
     def _require_size(self, chunk: Place, nbytes: int) -> None:
         expected = self._source.chunk_nbytes
         if nbytes != expected:

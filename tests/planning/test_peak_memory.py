@@ -367,9 +367,10 @@ def test_fewer_rows_than_columns(data, solver):
 @pytest.mark.parametrize(
     ("d", "k", "limit", "codec"),
     [
-        (20_000, 1, "256 MiB", "none"),  # all rows are kept in one pass
-        (20_000, 5, "96 MiB", "none"),  # panels of rows
-        (20_000, 5, "112 MiB", "zstd"),
+        (20_000, 1, "256 MiB", "none"),  # all columns in one strip
+        (20_000, 5, "48 MiB", "none"),  # strips of columns
+        (20_000, 1, "256 MiB", "zstd"),  # all rows are kept in one pass
+        (20_000, 5, "112 MiB", "zstd"),  # panels of rows
         (1000, 1, "1 GiB", "none"),  # XXᵀ is larger than X
     ],
 )

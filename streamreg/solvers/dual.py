@@ -11,7 +11,8 @@ from streamreg.accumulators.column_products import PANEL_ROWS, ColumnProducts
 from streamreg.accumulators.column_weights import TILE_COLUMNS, TILE_ROWS, column_weights_nbytes
 from streamreg.accumulators.fitted_values import VALUE_ROWS
 from streamreg.accumulators.moments import Moments
-from streamreg.accumulators.row_products import RowProducts, row_products_nbytes
+from streamreg.accumulators.row_products import RowProducts as PanelProducts
+from streamreg.accumulators.row_products import row_products_nbytes
 from streamreg.accumulators.row_values import RowValues, row_values_nbytes
 from streamreg.blocks import View
 from streamreg.formatting import count
@@ -35,7 +36,7 @@ from streamreg.solvers.base import (
 )
 from streamreg.solvers.diagnostics import column_warnings, dependence_warnings, or_l2
 from streamreg.solvers.exact import solver_nbytes
-from streamreg.solvers.row_equations import RowEquations, RowSpace
+from streamreg.solvers.row_equations import RowEquations, RowProducts, RowSpace
 from streamreg.solvers.standardization import measure, user_loss
 
 if TYPE_CHECKING:
@@ -213,40 +214,39 @@ class Dual(Solver):
         space = RowSpace.of(problem, moments, units)
         start = 0.5 * space.y_variance
         report(EpochRecord(1, user_loss(units, start), np.nan))
-        equations = self._equations(problem, reduce, space, moments)
-        found = _corrected(equations, reduce, report, start)
+        equations = RowEquations.of(space, self.products(problem, reduce, space, moments))
+        found = corrected(equations, reduce, report, start)
         warnings += column_warnings(problem, space.constant, moments.low < moments.high)
         warnings += _dependence_warnings(problem, equations, moments)
         w, b = space.in_user_units(found.v, found.mean_residual)
         return Solution(
             w,
             b,
-            _status(equations, found),
+            status_of(equations, found),
             len(found.losses) - 1,
             [user_loss(units, loss) for loss in found.losses],
             warnings,
             digits=equations.digits(found.v, found.alpha, found.size),
         )
 
-    def _equations(
+    def products(
         self, problem: Problem, reduce: Reduce, space: RowSpace, moments: MomentsResult
-    ) -> RowEquations:
-        """Compute ZZᵀ, of columns in one pass, or of rows a panel in each, and factorise it."""
+    ) -> RowProducts:
+        """Compute ZZᵀ of unweighted rows: of columns in one pass, or of rows a panel in each."""
         n, d, k = moments.n, problem.n_features, problem.n_targets
         y = Affine(None if (space.units.y == 1).all() else space.units.y, space.y_centre)
+        columns = space.columns._replace(factor=space.product_factor)
         if problem.column_step:
             values = reduce(RowValues(n, k, y))
             rows = values.numbers.astype(np.intp) if n < problem.n_rows else None
             strips = self.strips(problem, rows)
-            columns = space.columns._replace(factor=space.product_factor)
             squares = reduce(ColumnProducts(n, columns, strips))
-            return RowEquations.of(space, squares, values.targets, values.weight, strips)
+            return RowProducts(squares, values.targets, values.weight, strips)
         height = self.panel_rows(problem, n)
         products = None if height >= n else np.zeros((n, n), order="F")
         for first in range(0, n, height):
             stop = min(first + height, n)
-            columns = space.columns._replace(factor=space.product_factor)
-            panel = reduce(RowProducts(n, d, k, first, stop, problem.dtype, columns, y))
+            panel = reduce(PanelProducts(n, d, k, first, stop, problem.dtype, columns, y))
             targets, weight = panel.targets, panel.weight
             if products is None:
                 products = panel.products
@@ -255,10 +255,10 @@ class Dual(Solver):
             del panel  # frees the rows before the next pass
         if products is None:
             raise ValueError("there are no rows")
-        return RowEquations.of(space, products, targets, weight)
+        return RowProducts(products, targets, weight, None)
 
 
-class _Found(NamedTuple):
+class Found(NamedTuple):
     """Weights, and what a pass measured of them."""
 
     v: Float64  #              (D, K) weights of the scaled columns
@@ -274,17 +274,17 @@ class _Found(NamedTuple):
         norm = np.linalg.norm(self.v, axis=0)
         return np.asarray(self.size / np.where(norm > 0, norm, 1.0))
 
-    def or_better(self, other: _Found) -> _Found:
+    def or_better(self, other: Found) -> Found:
         """Return, of each target, the one that needs the smaller correction."""
         take = other.size < self.size
         if take.all():
             return other
         pairs = zip(self[:4], other[:4], strict=True)
         v, alpha, size, mean_residual = (np.where(take, theirs, mine) for mine, theirs in pairs)
-        return _Found(v, alpha, size, mean_residual, other.losses, self.is_dependence_real)
+        return Found(v, alpha, size, mean_residual, other.losses, self.is_dependence_real)
 
 
-def _corrected(equations: RowEquations, reduce: Reduce, report: Report, start: Float64) -> _Found:
+def corrected(equations: RowEquations, reduce: Reduce, report: Report, start: Float64) -> Found:
     """Return the weights, corrected by measured residuals if more than 1e-13 of them changes."""
     null = equations.unit_null
     alpha = equations.solve(equations.root * equations.targets)
@@ -296,7 +296,7 @@ def _corrected(equations: RowEquations, reduce: Reduce, report: Report, start: F
     now = equations.measure(combined.fitted, v, alpha)
     del combined
     losses = [start, now.loss]
-    best = _Found(v, alpha, now.size, now.mean_residual, losses, is_real)
+    best = Found(v, alpha, now.size, now.mean_residual, losses, is_real)
     for _ in range(_MOST_CORRECTIONS):
         if not is_real or (best.relative_size <= _WANTED).all():
             break
@@ -305,13 +305,14 @@ def _corrected(equations: RowEquations, reduce: Reduce, report: Report, start: F
         alpha = alpha + now.correction
         now = equations.measure(fitted, v, alpha)
         losses.append(now.loss)
-        best = best.or_better(_Found(v, alpha, now.size, now.mean_residual, losses, is_real))
+        best = best.or_better(Found(v, alpha, now.size, now.mean_residual, losses, is_real))
         if best.v is not v:  # no digits are left to gain
             break
     return best
 
 
-def _status(equations: RowEquations, found: _Found) -> Status:
+def status_of(equations: RowEquations, found: Found) -> Status:
+    """Return what the corrections say of the weights."""
     if not found.is_dependence_real or (found.relative_size > _NEEDED).any():
         return Status.COARSE_PRODUCTS
     return Status.SOLVED if equations.is_determined else Status.LEAST_NORM

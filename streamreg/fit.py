@@ -181,10 +181,17 @@ class _Run:
             yield engine
             return
         engine.release()
-        seen = self.dataset.seen_as(view)
-        self.progress.begin_pass(seen.n_rows)
-        own = replace(candidate, cache_nbytes=0)
-        with self.backend.open(seen, own, self.progress.rows) as other:
+        seen, own = self.dataset.seen_as(view), replace(candidate, cache_nbytes=0)
+        n_rows, n_seen, n_done = self.dataset.n_rows, seen.n_rows, 0
+        self.progress.begin_pass(n_rows)
+
+        def report(n: int) -> None:
+            # as much of the rows as of what the pass reads
+            nonlocal n_done
+            before, n_done = n_rows * n_done // n_seen, n_done + n
+            self.progress.rows(n_rows * n_done // n_seen - before)
+
+        with self.backend.open(seen, own, report) as other:
             # the rows were checked by an earlier pass
             other.checks_integers = False
             yield other

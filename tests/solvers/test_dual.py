@@ -315,12 +315,30 @@ def test_the_plan_counts_rows_and_offers_dual_where_it_fits():
     assert tall.candidates["dual"].state_nbytes > tall.candidates["closed_form"].state_nbytes
 
 
+def test_auto_takes_the_cheaper_of_closed_form_and_dual_and_cg_where_neither_fits():
+    huge = np.broadcast_to(np.float32(0), (100_000, 100_000))
+
+    def plan(n, d, limit):
+        # of 50 targets, with which cg takes much longer than a factor
+        return streamreg.plan(huge[:n, :d], huge[:n, :50], memory_limit=limit)
+
+    for n, d, chosen in ((2_000, 10_000, "dual"), (10_000, 2_000, "closed_form")):
+        both = plan(n, d, "4 GiB")
+        assert all(both.candidates[name].fits for name in ("closed_form", "dual"))
+        assert both.chosen == chosen
+    assert plan(2_000, 10_000, "300 MiB").chosen == "dual"
+    assert plan(10_000, 2_000, "300 MiB").chosen == "closed_form"
+    assert plan(100_000, 100_000, "1 GiB").chosen == "cg"
+
+
 def test_22_000_rows_of_100_000_columns_are_planned_within_12_gib():
     X, y = np.broadcast_to(np.float32(0), (22_000, 100_000)), np.broadcast_to(0.0, (22_000, 20))
     candidate = streamreg.plan(X, y, memory_limit="12 GiB").candidates["dual"]
     assert candidate.fits
     assert candidate.needed_nbytes > 8 * 22_000**2
     assert candidate.passes == 3
+    how = {"solver": "dual", "cv": "gcv", "l2": np.geomspace(1e-3, 1e3, 17)}
+    assert streamreg.plan(X, y, memory_limit="12 GiB", **how).candidates["dual"].fits
 
 
 def test_standard_errors_are_refused_with_a_remedy():

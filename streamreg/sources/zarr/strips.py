@@ -9,6 +9,8 @@ from streamreg.sources.chunk_reader import RowBuffer
 from streamreg.sources.zarr.local import LocalReader
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from streamreg.blocks import Array
     from streamreg.sources.zarr.local import ChunkFiles
     from streamreg.sources.zarr.stored import Place
@@ -49,17 +51,25 @@ class _StripReader(LocalReader):
         self._strip = RowBuffer((), files.stored.dtype)
 
     def read(self, start: int, stop: int) -> Array:
-        source = self._source
-        n_rows, width = source.shape[0], source.chunks[1]
+        n_rows, width = self._source.shape[0], self._source.chunks[1]
         strip = self._strip.rows(n_rows * (stop - start)).reshape(n_rows, stop - start)
-        for chunk_row in range(len(source.grid)):
-            low, high = source.grid.rows(chunk_row)
-            for column in range(start // width, -(-stop // width)):
-                left = column * width
-                first, last = max(start, left), min(stop, left + width)
-                part = strip[low:high, first - start : last - start]
-                self._fill_part((chunk_row, column), part, first - left)
+        for chunk_row, column in self._chunks(start, stop):
+            low, high = self._source.grid.rows(chunk_row)
+            left = column * width
+            first, last = max(start, left), min(stop, left + width)
+            part = strip[low:high, first - start : last - start]
+            self._fill_part((chunk_row, column), part, first - left)
         return strip.T
+
+    def prefetch(self, start: int, stop: int) -> None:
+        self._prefetch_chunks(self._chunks(start, stop))
+
+    def _chunks(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Yield the places of the chunks that hold some columns."""
+        width = self._source.chunks[1]
+        columns = range(start // width, -(-stop // width))
+        for chunk_row in range(len(self._source.grid)):
+            yield from ((chunk_row, column) for column in columns)
 
     def _fill_part(self, chunk: Place, out: Array, first: int) -> None:
         """Fill ``out`` (n, w) with the columns of a chunk from ``first`` on."""

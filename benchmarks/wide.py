@@ -5,7 +5,7 @@ python benchmarks/wide.py [--quick]
 Each fit runs in a new process, one at a time, and reads the same uncompressed Zarr store of float32
 from the page cache. Memory is the peak that the process adds after its imports. The difference is
 the largest of predictions for 100 rows, relative to the largest prediction, from scikit-learn in
-float64.
+float64. himalaya runs if it is installed: ``pip install himalaya``.
 """
 
 from __future__ import annotations

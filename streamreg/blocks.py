@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +78,16 @@ def on_host(array: Any) -> Array:  # noqa: ANN401
     """Return an array in the host's memory; a copy from a GPU waits for the GPU."""
     host: Array = array.get() if is_cupy(array) else array
     return host
+
+
+class View(NamedTuple):
+    """What the rows of blocks are: rows of X, y and weights, unless it says otherwise."""
+
+    width: int = 0  # above 0: columns of X, as many in a block; without y and weights
+    without_x: bool = False  # rows of y and weights; X (n, 1) holds the numbers of the rows
+
+
+ROWS = View()
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from streamreg.inference.request import InferenceRequest
 from streamreg.inference.result import CLUSTER, COV_TYPES, NONROBUST
 from streamreg.machine import available_nbytes
 from streamreg.solvers.closed_form import ClosedForm
+from streamreg.solvers.dual import Dual
+from streamreg.solvers.dual_search import DualSearch
 from streamreg.solvers.penalty_search import PenaltySearch
 from streamreg.solvers.registry import AUTO, SOLVERS, SolverSettings
 from streamreg.solvers.selection import SelectionRequest
@@ -234,7 +236,15 @@ class FitConfig:
                         " too, or leave it out",
                     )
             return
-        if self.solver not in {AUTO, ClosedForm.name}:
+        if self.solver == Dual.name and self.cv != GCV:
+            raise InputError(
+                Parameter("solver", Dual.name),
+                " compares penalties by GCV only: pass ",
+                Remedy("cv", GCV),
+                ", or ",
+                Remedy("solver", ClosedForm.name),
+            )
+        if self.solver not in {AUTO, ClosedForm.name, Dual.name}:
             raise InputError(
                 Parameter("solver", self.solver),
                 " does not compare penalties: pass ",
@@ -363,6 +373,8 @@ class FitConfig:
     ) -> Solver:
         """Return the solver of that name with these parameters; ``init`` is w (D, K)."""
         if selection is not None:
+            if name == Dual.name:
+                return DualSearch(request=selection)
             return PenaltySearch(selection)
         settings = SolverSettings(
             self.standardize,

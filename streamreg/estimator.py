@@ -116,10 +116,16 @@ class LinearRegression(LinearEstimator):
     checkpoint
         The path of a file to which the fit saves its state, every few seconds and when it is
         interrupted. A fit of the same data and parameters resumes from it, bitwise identical;
+<<<<<<< HEAD
         limits, ``max_epochs`` and ``n_threads`` may differ, but not so that they change the panels
         of ``dual`` or the number of directions that ``precondition="auto"`` chooses.
         ``<path>.previous`` is the checkpoint before it, and ``<path>.lock`` keeps two fits from
         using one file.
+=======
+        limits, ``max_epochs`` and ``n_threads`` may differ, but not the ``memory_limit`` of
+        ``dual``, by which rows are divided into panels, or columns into strips. ``<path>.previous``
+        is the checkpoint before it, and ``<path>.lock`` keeps two fits from using one file.
+>>>>>>> dual16
     missing_chunks
         ``"error"``, or ``"fill"``: an absent chunk of Zarr or HDF5 means its fill value.
     decode_cf
@@ -286,7 +292,8 @@ class LinearRegressionCV(LinearEstimator):
     which are the other folds, about their own means. The equations of all penalties take one
     reduction to tridiagonal form a fold, and O(D) for each penalty and target [1]_. The
     model is then fitted to all rows by ``closed_form``, from the same pass; rows are read again
-    only where fewer than 10 digits of the weights are estimated.
+    only where fewer than 10 digits of the weights are estimated. For fewer rows than columns, GCV
+    of all penalties also comes from XXᵀ, in 8·N² bytes and the passes of ``dual``.
 
     scikit-learn's ``Ridge(alpha)`` has ``l2 = alpha/Σsᵢ``: an ``l2`` means the same in folds of
     different sizes.
@@ -305,8 +312,10 @@ class LinearRegressionCV(LinearEstimator):
 
             GCV(λ) = (RSS/Σs) / (1 - (df + 1)/n)²       df = tr A(A + λ1)⁻¹,  A = XᵀX/Σs centred
 
-        and df without 1 if there is no intercept. A weight of 2 is two rows in folds, and in RSS;
-        n counts rows. To multiply all weights by a number changes nothing.
+        and df without 1 if there is no intercept. A weight of 2 is two rows in folds, and in RSS
+        and df. n counts rows, whatever their weights, so that GCV of repeated rows differs; as in
+        scikit-learn's ``RidgeCV``, which leaves out one row at a time, not one of its repeats. To
+        multiply all weights by a number changes nothing.
     l2_per_target
         Whether each target has its own best penalty; else the mean error of all decides.
     one_standard_error
@@ -314,8 +323,10 @@ class LinearRegressionCV(LinearEstimator):
         folds, above the least.
     solver, fit_intercept, memory_limit, n_threads, client, checkpoint, missing_chunks
     decode_cf, nan_policy, progress
-        As of :class:`LinearRegression`. ``solver`` is ``"auto"`` or ``"closed_form"``, ``device``
-        ``"cpu"`` and ``cov_type`` ``None``; parameters of other solvers have no effect.
+        As of :class:`LinearRegression`. ``solver`` is ``"closed_form"``, with ``"gcv"`` also
+        ``"dual"``, by which a penalty of 0 has the score -inf, or ``"auto"``: of both the one that
+        fits and costs less. ``device`` is ``"cpu"`` and ``cov_type`` ``None``; parameters of other
+        solvers have no effect.
 
     Attributes
     ----------

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from streamreg import __version__
 from streamreg.backends import backend_of
+from streamreg.blocks import ROWS
 from streamreg.checkpoint.checkpoint import Checkpoint
 from streamreg.config import FitConfig, memory_limit_or_default
 from streamreg.engines.blas import blas_threads_of_solver
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from streamreg.accumulators.base import Accumulator
+    from streamreg.blocks import View
     from streamreg.engines.base import Engine, PartialResult, Reduction
     from streamreg.inference.groups import Groups
     from streamreg.planning.backend import Backend
@@ -141,12 +143,13 @@ class _Run:
             n_rows=dataset.n_rows,
             dtype=block_dtype(dataset.X.dtype),
             is_sparse=dataset.X.is_sparse,
+            column_step=dataset.column_step,
         )
         with (
             self.backend.open(dataset, candidate, self.progress.rows) as engine,
             blas_threads_of_solver(dataset.n_features),
         ):
-            reduce = self._reduce_with(engine)
+            reduce = self._reduce_with(engine, candidate)
             iterates = self.checkpoint or NO_ITERATE_STORE
             solution = solver.solve(problem, reduce, report, iterates)
         if solution.inference is not None:
@@ -158,19 +161,42 @@ class _Run:
             solution = replace(solution, inference=inference)
         return solution, engine
 
-    def _reduce_with(self, engine: Engine) -> Reduce:
+    def _reduce_with(self, engine: Engine, candidate: Candidate) -> Reduce:
         """Return the function with which a solver runs passes."""
 
         def reduce(accumulator: Accumulator[Any, Result]) -> Result:
-            self.progress.begin_pass(self.dataset.n_rows)
-            if self.checkpoint is None:
-                reduction = engine.reduce(accumulator)
-            else:
-                reduction = self.checkpoint.reduce(engine, accumulator)
+            with self._engine_for(accumulator.view, engine, candidate) as own:
+                if self.checkpoint is None:
+                    reduction = own.reduce(accumulator)
+                else:
+                    reduction = self.checkpoint.reduce(own, accumulator)
             require_rows(self.dataset, reduction, engine.n_omitted)
             return reduction.result
 
         return reduce
+
+    @contextmanager
+    def _engine_for(self, view: View, engine: Engine, candidate: Candidate) -> Iterator[Engine]:
+        """Lend the engine of the rows, or one that sees them otherwise, for one pass."""
+        if view == ROWS:
+            self.progress.begin_pass(self.dataset.n_rows)
+            yield engine
+            return
+        engine.release()
+        seen, own = self.dataset.seen_as(view), replace(candidate, cache_nbytes=0)
+        n_rows, n_seen, n_done = self.dataset.n_rows, seen.n_rows, 0
+        self.progress.begin_pass(n_rows)
+
+        def report(n: int) -> None:
+            # as much of the rows as of what the pass reads
+            nonlocal n_done
+            before, n_done = n_rows * n_done // n_seen, n_done + n
+            self.progress.rows(n_rows * n_done // n_seen - before)
+
+        with self.backend.open(seen, own, report) as other:
+            # the rows were checked by an earlier pass
+            other.checks_integers = False
+            yield other
 
 
 def _groups(dataset: Dataset, config: FitConfig) -> Groups | None:

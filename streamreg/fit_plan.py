@@ -14,6 +14,7 @@ from streamreg.inference.result import CHOSEN_TYPES
 from streamreg.planning.memory_model import make_plan
 from streamreg.solvers.base import LEAST_SQUARES
 from streamreg.solvers.closed_form import ClosedForm
+from streamreg.solvers.dual import Dual
 from streamreg.solvers.registry import AUTO
 
 if TYPE_CHECKING:
@@ -63,14 +64,7 @@ def plan_fit(
             Remedy("solver", "closed_form"),
         )
     if config.solver != AUTO and not backend.runs(config.build_solver(config.solver)):
-        if config.client is not None and not config.build_solver(config.solver).runs_on_cluster:
-            raise InputError(
-                Parameter("solver", config.solver),
-                " has no passes that workers can share: leave out ",
-                Remedy("client"),
-                ", or pass ",
-                Remedy("solver", "cg"),
-            )
+        _require_passes_of_workers(config, other="cg")
         raise InputError(
             Parameter("solver", config.solver),
             " has no kernels for ",
@@ -136,10 +130,24 @@ def _require_sparse_fit(dataset: Dataset, config: FitConfig) -> None:
         )
 
 
+def _require_passes_of_workers(config: FitConfig, other: str) -> None:
+    """Refuse a solver that no workers can run, with another one as a remedy."""
+    if config.client is not None and not config.build_solver(config.solver).runs_on_cluster:
+        raise InputError(
+            Parameter("solver", config.solver),
+            " has no passes that workers can share: leave out ",
+            Remedy("client"),
+            ", or pass ",
+            Remedy("solver", other),
+        )
+
+
 def _plan_selection(
     dataset: Dataset, config: FitConfig, backend: Backend, rows: FoldedRows | None
 ) -> Plan:
     """Plan a fit that chooses its penalty; a refusal offers fewer folds, GCV, or one penalty."""
+    if config.solver != AUTO:
+        _require_passes_of_workers(config, other=ClosedForm.name)
     was_read = rows is not None and rows.have_groups
     if rows is None:
         # numbers of folds that groups determine are known once the groups are read
@@ -152,8 +160,12 @@ def _plan_selection(
     def planned(selection: SelectionRequest) -> Plan:
         build_solver = partial(config.build_solver, selection=selection)
         saves = config.checkpoint is not None
-        names = (ClosedForm.name,)
-        return make_plan(dataset, backend, ClosedForm.name, build_solver, saves=saves, names=names)
+        names = [ClosedForm.name]
+        if not selection.cross_validates and backend.runs(Dual()):
+            names.append(Dual.name)
+        # folds are compared by XᵀX
+        solver = config.solver if len(names) > 1 else ClosedForm.name
+        return make_plan(dataset, backend, solver, build_solver, saves=saves, names=names)
 
     plan = planned(selection)
     if plan.candidates[plan.chosen].fits:
@@ -163,7 +175,8 @@ def _plan_selection(
         needs_folds = config.one_standard_error or rows.have_groups
         if n_folds >= selection.n_folds or (n_folds == 1 and needs_folds):
             continue
-        fewer = planned(replace(selection, n_folds=n_folds)).candidates[ClosedForm.name]
+        with_fewer = planned(replace(selection, n_folds=n_folds))
+        fewer = with_fewer.candidates[with_fewer.chosen]
         if fewer.fits:
             cost = format_nbytes(fewer.needed_nbytes, up=True)
             cv = Remedy("cv", n_folds if n_folds > 1 else GCV, cost=cost)

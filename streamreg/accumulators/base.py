@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
+from streamreg.blocks import ROWS, View
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -39,6 +41,11 @@ class Accumulator(ABC, Generic[State, Result]):
     # whether blocks must come in the order of the rows, to one state, because the statistic
     # numbers the rows that count; ``merge`` then gets an empty state only
     in_order: ClassVar[bool] = False
+
+    @property
+    def view(self) -> View:
+        """What the rows of the blocks are that ``update`` gets."""
+        return ROWS
 
     @property
     @abstractmethod

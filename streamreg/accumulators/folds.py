@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # A fold's rows are copied together if the runs of rows of one fold are more than this many times
 # the folds of a block. Else each run is reduced where it is.
 _RUNS_A_FOLD = 2
+# standard deviations of the rows that a window has of one fold, by which a tile is larger
+_SPREADS = 3.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,13 +64,18 @@ class Folds(PanelAccumulator[FoldsState, FoldsState]):
 
     @property
     def window_rows(self) -> int:
-        """Rows that are read at once where folds alternate: about a tile for each fold."""
-        return self.n_folds * gram_tile_rows(self.n_features)
+        """Rows that are read at once where folds alternate: at most a tile for most folds.
+
+        Folds of a window differ in size by chance, and each product of a few rows costs D².
+        """
+        tile = gram_tile_rows(self.n_features)
+        return self.n_folds * max(tile // 2, tile - int(_SPREADS * tile**0.5))
 
     @property
     def window_row_nbytes(self) -> int:
         """Bytes for each row of a window: the rows of a fold are copied, and sorted numbers."""
-        return -(-8 * (self.n_features + self.n_targets + 2) // self.n_folds) + 32
+        copied = 8 * (self.n_features + self.n_targets + 2) * gram_tile_rows(self.n_features)
+        return -(-copied // self.window_rows) + 32
 
     def zero(self) -> FoldsState:
         return FoldsState.zero(self.n_folds, self.n_features, self.n_targets)
@@ -102,7 +109,7 @@ class Folds(PanelAccumulator[FoldsState, FoldsState]):
         if not block.n_rows:
             return
         starts = np.flatnonzero(np.append(True, folds[1:] != folds[:-1]))
-        n_folds = len(np.unique(folds[starts]))
+        n_folds = np.count_nonzero(np.bincount(folds[starts]))
         if len(starts) <= _RUNS_A_FOLD * n_folds:
             for first, stop in pairwise([*starts.tolist(), block.n_rows]):
                 yield int(folds[first]), block.rows(first, stop)
@@ -119,8 +126,13 @@ class Folds(PanelAccumulator[FoldsState, FoldsState]):
         order = np.argsort(folds.astype(np.uint16), kind="stable")
         ordered, tile = folds[order], gram_tile_rows(self.n_features)
         starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
-        for first, stop in pairwise([*starts.tolist(), len(order)]):
+        bounds = [*starts.tolist(), len(order)]
+        most = min(tile, max(stop - first for first, stop in pairwise(bounds)))
+        room = np.empty((most, window.X.shape[1]), window.X.dtype)
+        for first, stop in pairwise(bounds):
             for start in range(first, stop, tile):
                 rows = order[start : min(start + tile, stop)]
+                # numbers are right: "clip" writes to the room at once, "raise" by way of a copy
+                X = np.take(window.X, rows, axis=0, out=room[: len(rows)], mode="clip")
                 weight = None if window.weight is None else window.weight[rows]
-                yield int(ordered[first]), Block(window.X[rows], window.y[rows], weight, 0)
+                yield int(ordered[first]), Block(X, window.y[rows], weight, 0)

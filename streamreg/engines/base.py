@@ -228,6 +228,9 @@ class Engine(ABC):
     def _run_pass(self, work: Pass) -> PartialResult:
         """Return the partial result of all blocks."""
 
+    def release(self) -> None:  # noqa: B027  (most keep no buffers)
+        """Free the buffers of readers, which the next pass opens again."""
+
     def rounding_warnings(self) -> list[str]:
         """Return a warning for each of X and y whose integers float64 rounds."""
         return [

@@ -74,6 +74,9 @@ class ThreadsEngine(Engine):
         with closing(self._pool.in_order(run, work.rest())) as partials:
             return work.merge_in_order(partials)
 
+    def release(self) -> None:
+        self._pool.close_readers()
+
     def run_task(self, task: Task) -> Iterator[PartialResult]:
         """Yield the partial result of each segment of a task."""
         self.checks_integers = task.checks_integers

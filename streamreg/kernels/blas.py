@@ -31,6 +31,22 @@ def add_gram_panel(rows: Float64, gram: Float64, start: int, stop: int) -> None:
         call("dgemm", b"N", b"T", d - stop, width, n, ONE, right, d, panel, d, ONE, below, d)
 
 
+def add_row_products(rows: Float64, products: Float64, start: int, stop: int) -> None:
+    """Add some columns of the lower triangle of rows·rowsᵀ to those of ``products``, in place.
+
+    ``rows`` is (N, n) in C order, ``products`` (N, N) in Fortran order.
+    """
+    count, n = rows.shape
+    width = stop - start
+    # in Fortran order the rows are the columns of an (n, N) matrix
+    panel, corner = at(rows, start * n), at(products, start * count + start)
+    call("dsyrk", b"L", b"T", width, n, ONE, panel, n, ONE, corner, count)
+    if stop < count:
+        left, below = at(rows, stop * n), at(products, start * count + stop)
+        height = count - stop
+        call("dgemm", b"T", b"N", height, width, n, ONE, left, n, panel, n, ONE, below, count)
+
+
 def solve_triangle(
     triangle: Float64, right: Float64, *, size: int, lower: bool, transposed: bool
 ) -> None:

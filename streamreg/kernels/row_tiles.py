@@ -39,6 +39,11 @@ class Columns(NamedTuple):
     centre: Float64 | None = None  # (D,)
     factor: Float64 | None = None  # (D,) 0 for columns that are left out
 
+    def at(self, first: int, stop: int) -> Columns:
+        """Return how some of the columns are read."""
+        part = slice(first, stop)
+        return Columns(*(None if values is None else values[part] for values in self))
+
     def widened(self, rows: Array, part: slice, room: Float64) -> Float64:
         """Return some columns of rows as z, (n, columns), in the memory of ``room``, which is flat.
 

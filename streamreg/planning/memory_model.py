@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import product
 from typing import TYPE_CHECKING
 
+from streamreg.blocks import ROWS
 from streamreg.engines.partition import HOST
 from streamreg.formatting import MIB, count, format_nbytes
 from streamreg.kernels.library import NUMPY
@@ -74,6 +75,7 @@ def make_plan(
         n_rows=dataset.n_rows,
         dtype=block_dtype(dataset.X.dtype),
         is_sparse=dataset.X.is_sparse,
+        column_step=dataset.column_step,
     )
 
     def candidate(name: str, backend: Backend, dataset: Dataset = dataset) -> Candidate:
@@ -144,9 +146,8 @@ def decoder_term(costs: RowCosts, readers: int) -> list[Term]:
 
 def threads_needs(request: Request, n_threads: int) -> Needs:
     """Return what passes on threads of the host keep in memory."""
-    _, costs, problem, solver = request
-    passes = solver.footprint(problem).passes
-    terms = max((_pass_terms(costs, problem, each, n_threads) for each in passes), key=peak)
+    passes = request.solver.footprint(request.problem).passes
+    terms = max((_terms_of(request, each, n_threads) for each in passes), key=peak)
     kernels = best_kernels()
     uses_blas = kernels == NUMPY or passes[0].multiplies_matrices
     return Needs(tuple(terms), kernels, uses_blas)
@@ -228,6 +229,8 @@ def _cache_pays(footprint: Footprint, costs: RowCosts, backend: Backend) -> bool
     For one more pass over rows that are stored as they are read, and that the system's page cache
     can hold beside the fit, new memory takes longer than a second read of the files.
     """
+    if any(each.view.width for each in footprint.passes):
+        return False  # rows are read once, and then columns
     is_cheap = not costs.decodes and costs.pass_nbytes <= backend.memory_limit
     return footprint.n_passes > _TWO_PASSES or (footprint.n_passes == _TWO_PASSES and not is_cheap)
 
@@ -272,6 +275,16 @@ def _largest(terms: list[Term], needs: Needs) -> str:
         short, where = list(needs.device.terms), " on the GPU"
     most = largest(short)
     return f"{most.what}{where} {format_nbytes(most.nbytes)}"
+
+
+def _terms_of(request: Request, each: PassFootprint, n_threads: int) -> list[Term]:
+    """Return what one pass on threads needs, with its view of the rows."""
+    dataset, costs, problem, _ = request
+    if each.view != ROWS:
+        dataset = dataset.seen_as(each.view)
+        costs = RowCosts.of(dataset, costs.policy)
+        problem = Problem(dataset.n_features, dataset.n_targets)
+    return _pass_terms(costs, problem, each, n_threads)
 
 
 def _pass_terms(

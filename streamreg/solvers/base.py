@@ -15,6 +15,7 @@ from streamreg.accumulators.moments import Moments
 from streamreg.accumulators.residuals import copied_nbytes, residuals_nbytes
 from streamreg.accumulators.sparse_gradient import sparse_gradient_nbytes
 from streamreg.accumulators.sparse_moments import SparseMoments
+from streamreg.blocks import ROWS, View
 from streamreg.errors import Message, Parameter, Remedy
 from streamreg.solvers.losses import SquaredLoss
 from streamreg.solvers.penalties import L2Penalty, Penalty
@@ -61,6 +62,7 @@ class Problem:
     n_rows: int = 0  # N, with rows that are left out; 0 if it is not known
     dtype: np.dtype[Any] = _FLOAT64  # of X, as blocks hold it
     is_sparse: bool = False  # whether blocks hold sparse rows
+    column_step: int = 0  # columns of X that are read together, without the others; 0: rows are
 
     @property
     def gradient(self) -> type[Gradient | SparseGradient]:
@@ -265,6 +267,7 @@ class PassFootprint(NamedTuple):
     row_nbytes: int = 0  # of the scratch memory, for each row of a tile
     part_nbytes: int = 0  # of the scratch memory, of each thread that works on a part
     in_order: bool = False  # whether one thread reads all rows, in their order
+    view: View = ROWS  # what the rows of blocks are
     what: str = "sums"  # name of the state, as a plan prints it
     why: str = ""  # how its size is computed, as a plan prints it
 

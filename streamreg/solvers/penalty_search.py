@@ -17,7 +17,14 @@ from streamreg.solvers.base import Solution, Solver, Status
 from streamreg.solvers.closed_form import ClosedForm
 from streamreg.solvers.corrections import NEEDED
 from streamreg.solvers.penalties import L2Penalty
-from streamreg.solvers.ridge_path import RidgePath, fold_errors, generalised_errors, path_nbytes
+from streamreg.solvers.ridge_path import (
+    REDUCTION_FLOPS,
+    RidgePath,
+    fold_errors,
+    generalised_errors,
+    path_nbytes,
+    require_plain_units,
+)
 from streamreg.solvers.selection import choose, default_grid
 from streamreg.solvers.standardization import is_constant
 from streamreg.solvers.sums import MOST_PASSES, Sums
@@ -30,10 +37,6 @@ if TYPE_CHECKING:
     from streamreg.kernels.states import GramState
     from streamreg.solvers.base import Footprint, IterateStore, Numbers, Problem, Reduce, Report
     from streamreg.solvers.selection import Selection, SelectionRequest
-
-# Operations of a reduction to tridiagonal form, for D³: a Cholesky factor counts 2/3. Measured at
-# D = 2,000 on one thread: twice as long as the factor.
-_REDUCTION_FLOPS = 4 / 3
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class PenaltySearch(Solver):
         )
         later = [each._replace(earlier_nbytes=state_nbytes) for each in later]
         n_scores = request.n_l2s * request.n_folds * k
-        reduction = _REDUCTION_FLOPS * d**3 + 6.0 * d * d * request.n_l2s * k
+        reduction = REDUCTION_FLOPS * d**3 + 6.0 * d * d * request.n_l2s * k
         return plain._replace(
             passes=(first, *later),
             # scores, and what choosing makes of them
@@ -201,11 +204,7 @@ def _require_usable(gram: Gram, folds: list[GramState]) -> None:
 
 def _require_in_range(moments: GramResult) -> None:
     """Raise :class:`InputError` for squares outside float64."""
-    if is_out_of_range(moments):
-        raise InputError(
-            "squares of X or y leave the range of float64, in which penalties are compared; "
-            "store these columns in other units"
-        )
+    require_plain_units(is_plain=not is_out_of_range(moments))
 
 
 def _spread(folds: list[GramState]) -> tuple[Float64, Float64]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy.linalg import lapack
 
+from streamreg.errors import InputError
 from streamreg.formatting import MIB
 from streamreg.kernels import blas
 from streamreg.kernels.tridiagonal import Tridiagonal, permute, tridiagonal_nbytes
@@ -29,6 +30,11 @@ _ARRAYS_ALIVE = 4
 _SIMILAR_VARIANCES = 16.0
 # the relative rounding of A, for each column, at which equations are singular: as for Cholesky
 _ROUNDING = 32 * EPS
+
+
+# Operations of a reduction to tridiagonal form, for D³: a Cholesky factor counts 2/3. Measured at
+# D = 2,000 on one thread: twice as long as the factor.
+REDUCTION_FLOPS = 4 / 3
 
 
 class Pivots(NamedTuple):
@@ -85,8 +91,7 @@ class RidgePath:
         variances = moments.gram.diagonal() / moments.s
         columns = np.flatnonzero(~is_constant(np.sqrt(variances), moments.mean))
         known = variances[columns]
-        is_graded = len(known) and known.max() > _SIMILAR_VARIANCES * known.min()
-        if is_graded or len(columns) < len(variances):
+        if is_graded(known) or len(columns) < len(variances):
             columns = columns[np.argsort(-known, kind="stable")]
             rest = np.setdiff1d(np.arange(len(variances)), columns)
             permute(moments.gram, np.concatenate([columns, rest]))
@@ -121,7 +126,7 @@ class RidgePath:
         change = _ROUNDING * max(len(diagonal), 16) * diagonal * found.inverse
         return None if (change > 1).any() else found
 
-    def coordinates(self, pivots: Pivots, targets: slice) -> Float64:
+    def coordinates(self, pivots: Pivots, targets: slice | Numbers) -> Float64:
         """Return z = (T + λ1)⁻¹Qᵀc of some targets, (r, n)."""
         right = self.right[:, targets]
         if len(right) < 2:  # noqa: PLR2004
@@ -135,6 +140,20 @@ class RidgePath:
         w = np.zeros((self.n_features, z.shape[1]), order="F")
         w[self.columns] = z
         return w
+
+
+def is_graded(sizes: Float64) -> bool:
+    """Whether diagonal elements of A differ by so much that A must be brought in order."""
+    return bool(len(sizes) and sizes.max() > _SIMILAR_VARIANCES * sizes.min())
+
+
+def require_plain_units(*, is_plain: bool) -> None:
+    """Raise :class:`InputError` for squares outside float64."""
+    if not is_plain:
+        raise InputError(
+            "squares of X or y leave the range of float64, in which penalties are compared; "
+            "store these columns in other units"
+        )
 
 
 def path_width(n_features: int) -> int:

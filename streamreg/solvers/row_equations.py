@@ -6,11 +6,12 @@ Z (N, D) holds √s·(x - x̄)·g, with factors g of columns: those of the norm 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from scipy.linalg import blas
 
+from streamreg.accumulators.column_weights import ColumnWeights
 from streamreg.accumulators.fitted_values import FittedValues
 from streamreg.accumulators.row_sums import RowSums
 from streamreg.kernels.row_tiles import Columns
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from streamreg.accumulators.base import Scaling
     from streamreg.accumulators.moments import MomentsResult
     from streamreg.blocks import Float64
+    from streamreg.kernels.strips import Strips
     from streamreg.solvers.base import Mask, Problem, Reduce
 
 _UNIT = EPS / 2  # u, the largest relative error of rounding
@@ -113,6 +115,14 @@ class RowSpace:
         return user_weights(self.problem, self.units, scale, columns), b
 
 
+class Combined(NamedTuple):
+    """Combinations of rows, and what their weights fit."""
+
+    v: Float64  #       (D, K)      v₀ + Zᵀα, weights of the scaled columns
+    rest: Float64  #    (D, M - K)  Zᵀ of the columns of α after the first K
+    fitted: Float64  #  (N, K)      Zv
+
+
 class Measured(NamedTuple):
     """What the residuals of a pass give."""
 
@@ -120,6 +130,63 @@ class Measured(NamedTuple):
     mean_residual: Float64  #  (K,)   the mean of y - Xw, weights counted
     correction: Float64  #     (N, K) δ of α
     size: Float64  #           (K,)   ‖Zᵀδ‖
+
+
+class RowProducts(NamedTuple):
+    """What passes give of the rows that count."""
+
+    products: Float64  # (N, N) ZZᵀ of unweighted rows: Fortran order, lower triangle
+    targets: Float64  #  (N, K) y, centred
+    weight: Float64  #   (N,)   s
+    strips: Strips | None  # how columns are read; ``None`` if rows are
+
+
+class CentredProducts(NamedTuple):
+    """ZZᵀ + ε√s√sᵀ/Σs of weighted rows."""
+
+    products: Float64  # (N, N) Fortran order, lower triangle
+    trace: float  # of ZZᵀ
+    added: float  # ε, the eigenvalue of √s; 0 if rows are not centred
+
+    @classmethod
+    def of(cls, space: RowSpace, rows: RowProducts) -> CentredProducts:
+        """Weight the products of unweighted rows, whose lower triangle is overwritten.
+
+        The means are rounded, so that ZZᵀ√s is not 0 but tiny. It is made 0, and √s√sᵀ is added,
+        times a number that keeps the condition: α has no part along √s, whose rows would be lost.
+        """
+        products, n = rows.products, len(rows.products)
+        root, added = np.sqrt(rows.weight), 0.0
+        if not (rows.weight == 1).all():
+            for j in range(n):  # a column at a time: no second N² array
+                products[j:, j] *= root[j:] * root[j]
+        trace = float(products.diagonal().sum())
+        if space.problem.fit_intercept:
+            unit = root / np.sqrt(rows.weight.sum())
+            image = blas.dsymv(1.0, products, unit, lower=1)
+            added = trace / n or 1.0
+            image -= 0.5 * (unit @ image + added) * unit
+            products = blas.dsyr2(-1.0, unit, image, lower=1, a=products, overwrite_a=1)
+        return cls(products, trace, added)
+
+
+class RowFactor(Protocol):
+    """ZZᵀ + μΣs·I, factorised."""
+
+    @property
+    def rank(self) -> int:
+        """The rank, to rounding."""
+
+    @property
+    def condition(self) -> float | Float64:
+        """An estimate of κ₂ of its root; (K,) if targets have different penalties."""
+
+    @property
+    def null(self) -> Float64 | None:
+        """A combination of rows, (N, 1), that is 0 to rounding, if there is one."""
+
+    def solve(self, right: Float64) -> Float64:
+        """Return α (N, K) for a right side (N, K)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,35 +197,30 @@ class RowEquations:
     targets: Float64  # (N, K) y, centred
     weight: Float64  # (N,) s
     weight_sum: float  # Σs
-    factor: Factor
+    strength: float | Float64  # μ, of all targets or (K,)
+    factor: RowFactor
     frobenius: float  # ‖Z‖
     largest: float  # of the diagonal
+    strips: Strips | None  # how columns are read; ``None`` if rows are
 
     @classmethod
-    def of(
-        cls, space: RowSpace, products: Float64, targets: Float64, weight: Float64
-    ) -> RowEquations:
-        """Factorise the products of unweighted rows, (N, N), whose lower triangle is overwritten.
-
-        The means are rounded, so that ZZᵀ√s is not 0 but tiny. It is made 0, and √s√sᵀ is added,
-        times a number that keeps the condition: α has no part along √s, whose rows would be lost.
-        """
-        n, weight_sum, root = len(products), float(weight.sum()), np.sqrt(weight)
-        if not (weight == 1).all():
-            for j in range(n):  # a column at a time: no second N² array
-                products[j:, j] *= root[j:] * root[j]
-        diagonal = products.diagonal()
-        trace = float(diagonal.sum())
-        if space.problem.fit_intercept:
-            unit = root / np.sqrt(weight_sum)
-            image = blas.dsymv(1.0, products, unit, lower=1)
-            added = trace / n or 1.0
-            image -= 0.5 * (unit @ image + added) * unit
-            products = blas.dsyr2(-1.0, unit, image, lower=1, a=products, overwrite_a=1)
+    def of(cls, space: RowSpace, rows: RowProducts) -> RowEquations:
+        """Factorise the products, which are overwritten."""
+        products, trace, _ = CentredProducts.of(space, rows)
+        weight_sum = float(rows.weight.sum())
         np.einsum("ii->i", products)[...] += space.strength * weight_sum
         largest = float(np.max(products.diagonal()))
-        factor = Factor.of_gram(products, np.ones(n))
-        return cls(space, targets, weight, weight_sum, factor, np.sqrt(trace), largest)
+        return cls(
+            space=space,
+            targets=rows.targets,
+            weight=rows.weight,
+            weight_sum=weight_sum,
+            strength=space.strength,
+            factor=Factor.of_gram(products, np.ones(len(products))),
+            frobenius=np.sqrt(trace),
+            largest=largest,
+            strips=rows.strips,
+        )
 
     @property
     def root(self) -> Float64:
@@ -186,31 +248,39 @@ class RowEquations:
         """Return α (N, K) for a right side (N, K)."""
         return self._projected(self.factor.solve(self._projected(right)))
 
-    def row_sums(self, reduce: Reduce, alpha: Float64) -> Float64:
-        """Run one pass: v = Zᵀα, (D, K)."""
-        numbers = np.ascontiguousarray(self.root * alpha)
-        d = self.space.problem.n_features
-        sums = reduce(RowSums(numbers, d, self.space.columns))
-        sums *= self.space.factor[:, None]
-        return sums
+    def combine(self, reduce: Reduce, alpha: Float64, before: Float64 | None = None) -> Combined:
+        """Run the passes of v₀ + Zᵀα, of α (N, M), whose first K columns get v₀ = ``before``.
+
+        One pass if columns are read, because all rows of a column are in one strip; else two.
+        """
+        numbers, k = np.ascontiguousarray(self.root * alpha), self.targets.shape[1]
+        factor, columns = self.space.factor, self.space.columns
+        if self.strips is not None:
+            found = reduce(ColumnWeights(numbers, factor, before, k, columns, self.strips))
+            return Combined(np.ascontiguousarray(found.v[:, :k]), found.v[:, k:], found.values)
+        sums = reduce(RowSums(numbers, len(factor), columns))
+        sums *= factor[:, None]
+        v = np.ascontiguousarray(sums[:, :k])
+        if before is not None:
+            v += before
+        fitted = reduce(FittedValues(len(numbers), factor[:, None] * v, columns))
+        return Combined(v, sums[:, k:], fitted)
 
     def confirms(self, combination: Float64) -> bool:
         """Whether a combination of rows, (D, 1) of :attr:`unit_null`, is 0 to rounding."""
         rounding = _ROUNDING_FACTOR * np.sqrt(sum(combination.shape) + len(self.weight)) * EPS
         return bool(np.linalg.norm(combination) <= rounding * self._condition * self.frobenius)
 
-    def measure(self, reduce: Reduce, v: Float64, alpha: Float64) -> Measured:
-        """Run one pass: the residuals of weights v (D, K) = Zᵀα."""
-        weights = self.space.factor[:, None] * v
-        fitted = reduce(FittedValues(len(alpha), weights, self.space.columns))
+    def measure(self, fitted: Float64, v: Float64, alpha: Float64) -> Measured:
+        """Measure the weights v (D, K) = Zᵀα by the values (N, K) that they fit."""
         residual, s = self.targets - fitted, self.weight[:, None]
         mean_residual = np.zeros(residual.shape[1])
         if self.space.problem.fit_intercept:
             mean_residual = np.sum(s * residual, axis=0) / self.weight_sum
             residual -= mean_residual
         loss = 0.5 * np.sum(s * residual**2, axis=0) / self.weight_sum
-        loss += 0.5 * self.space.strength * np.sum(v * v, axis=0)
-        strength = self.space.strength * self.weight_sum
+        loss += 0.5 * self.strength * np.sum(v * v, axis=0)
+        strength = self.strength * self.weight_sum
         right = self._projected(self.root * residual - strength * alpha)
         change = self.solve(right)
         squares = np.sum(change * (right - strength * change), axis=0)
@@ -236,7 +306,7 @@ class RowEquations:
         return np.asarray(digits)
 
     @property
-    def _condition(self) -> float:
+    def _condition(self) -> float | Float64:
         """κ₂ of √(ZZᵀ + μΣs); the estimate comes close from below."""
         return 2 * self.factor.condition
 

@@ -51,6 +51,12 @@ class RowGrid:
             return cls(n_rows, chunk_rows)
         return cls(n_rows, chunk_rows, bounds=tuple(accumulate(filled, initial=0)))
 
+    @classmethod
+    def in_blocks(cls, n_rows: int, height: int, *, divisible: bool) -> RowGrid:
+        """Return the grid whose blocks have this height."""
+        bounds = (*range(0, n_rows, height), n_rows)
+        return cls(n_rows, min(height, n_rows), bounds, divisible, has_blocks=True)
+
     def __len__(self) -> int:
         if self.bounds is not None:
             return len(self.bounds) - 1
@@ -121,6 +127,10 @@ class RowSource(ABC):
     # the end of "<name> ...": why workers of a cluster cannot open the source; empty if they can
     why_unreachable_from_workers: str = "exists in this process only"
 
+    # Columns that are read together, without the others: those of a chunk, or 1 if any columns of a
+    # chunk can be read; 0 if only whole rows can.
+    column_step: int = 0
+
     # what to do first if a solver takes many passes over the rows; empty if nothing pays
     advice_for_many_passes: str = ""
 
@@ -138,6 +148,13 @@ class RowSource(ABC):
     def around_columns(self, start: int, stop: int) -> tuple[RowSource, int]:  # noqa: ARG002
         """Return the least array that is read for these columns, and its first column."""
         return self, 0
+
+    def in_strips(self, width: int) -> RowSource:
+        """Return the columns as rows, (D, N), ``width`` of them in each block.
+
+        ``width`` is a multiple of ``column_step``, which is not 0.
+        """
+        raise NotImplementedError
 
     def columns_nbytes(self, block_rows: int) -> int:  # noqa: ARG002
         """Bytes of ``reader_nbytes`` that remain if kernels read rows a few at a time."""

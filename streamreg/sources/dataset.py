@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Literal
 from streamreg.errors import InputError, Part
 from streamreg.formatting import count
 from streamreg.sources.checks import is_wide, require_rows
+from streamreg.sources.row_numbers import RowNumbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from streamreg.blocks import View
     from streamreg.schema import Schema
     from streamreg.sources.base import RowSource
     from streamreg.sources.file_stamps import FileStamps
@@ -102,6 +104,24 @@ class Dataset:
     def pass_nbytes(self) -> int:
         """Bytes that one pass over all rows decodes."""
         return sum(source.pass_nbytes for source in self.sources())
+
+    @property
+    def column_step(self) -> int:
+        """Columns of X that are read together, without the others; 0 if rows are read.
+
+        Rows with NaN are found only where whole rows are read.
+        """
+        return 0 if self.nan_policy == "omit" else self.X.column_step
+
+    def seen_as(self, view: View) -> Dataset:
+        """Return what a pass reads with this view of the rows."""
+        if view.width:
+            return Dataset(self.X.in_strips(view.width))
+        if view.without_x and self.y is not None:
+            return replace(
+                self, X=RowNumbers(self.y.grid), groups=None, schema=None, feature_names=None
+            )
+        return self
 
     def local_paths(self) -> list[Path]:
         """Return the local files and folders of the rows: no output may be written to them."""

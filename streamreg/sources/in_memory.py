@@ -37,6 +37,7 @@ class ArraySource(RowSource):
     """An array in memory: its blocks are views, nothing is copied."""
 
     in_memory = fingerprint_reads_all_rows = True
+    column_step = 1
 
     def __init__(self, array: Array, name: str) -> None:
         self.array = array
@@ -51,3 +52,8 @@ class ArraySource(RowSource):
 
     def reader_nbytes(self, block_rows: int) -> int:  # noqa: ARG002
         return 0
+
+    def in_strips(self, width: int) -> RowSource:
+        source = ArraySource(self.array.T, self.name)
+        source.grid = RowGrid.in_blocks(len(source.array), width, divisible=True)
+        return source

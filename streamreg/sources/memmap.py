@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # bytes of one read of the file if rows are not contiguous; a longer line is read whole
 _PIECE_NBYTES = MIB
+# lines are read one at a time if the file has more bytes between them
+_GAP_NBYTES = 64 << 10
 
 
 def memmap_rows(array: Array, name: str) -> MemmapSource | None:
@@ -45,11 +47,13 @@ class MemmapSource(RowSource):
     A line is a row, or, if ``by_columns`` (Fortran order), a column of a block.
     """
 
+    column_step = 1
     # a write through a map need not change the time of its file
     fingerprint_reads_all_rows = True
 
     def __init__(self, array: Array, name: str, mapped: np.memmap[Any, Any]) -> None:
         self.array = array
+        self._mapped = mapped
         self.name = name
         self.shape = array.shape
         self.dtype = array.dtype
@@ -75,10 +79,19 @@ class MemmapSource(RowSource):
             return block
         return block + max(_PIECE_NBYTES, self._line_nbytes(block_rows))
 
+    def in_strips(self, width: int) -> RowSource:
+        source = MemmapSource(self.array.T, self.name, self._mapped)
+        source.grid = RowGrid.in_blocks(len(source.array), width, divisible=True)
+        source.is_in_files = False
+        return source
+
     def lines_per_read(self, block_rows: int) -> int:
         """Return how many lines of a block one read of the file returns."""
         step = abs(self.array.strides[1 if self.by_columns else 0])
-        return max(1, (_PIECE_NBYTES - self._line_nbytes(block_rows)) // max(1, step))
+        line_nbytes = self._line_nbytes(block_rows)
+        if step - line_nbytes > _GAP_NBYTES:
+            return 1
+        return max(1, (_PIECE_NBYTES - line_nbytes) // max(1, step))
 
     def _line_nbytes(self, block_rows: int) -> int:
         """Bytes of the file from the first value of a line to its last."""

@@ -286,6 +286,13 @@ def test_penalties_and_folds(data, d, k, codec, cv):
     check("zarr", data.zarr(d, codec=codec, k=k), cv=cv, l2=l2, l2_per_target=k > 1)
 
 
+@pytest.mark.parametrize("codec", ["none", "zstd"])
+def test_penalties_by_products_of_rows(data, codec):
+    path = data.zarr(6000, dtype="float32", k=20, codec=codec, nbytes=24 * MIB)
+    how = {"solver": "dual", "cv": "gcv", "l2": [1e-3, 1e-2, 0.1, 1.0], "l2_per_target": True}
+    check("zarr", path, memory_limit="1 GiB", **how)
+
+
 @pytest.mark.parametrize("n_threads", [1, 4])
 @pytest.mark.parametrize("solver", ["closed_form", "qr"])
 def test_a_state_that_threads_share(data, solver, n_threads):
@@ -368,15 +375,23 @@ def test_fewer_rows_than_columns(data, solver):
 @pytest.mark.parametrize(
     ("d", "k", "nbytes", "limit", "codec"),
     [
-        (20_000, 1, 32 * MIB, "256 MiB", "none"),  # all rows are kept in one pass
-        (20_000, 5, 32 * MIB, "96 MiB", "none"),  # panels of rows
-        (20_000, 5, 32 * MIB, "112 MiB", "zstd"),
+        (20_000, 1, 32 * MIB, "256 MiB", "none"),  # all columns in one strip
+        (20_000, 5, 32 * MIB, "48 MiB", "none"),  # strips of columns
+        (20_000, 1, 32 * MIB, "256 MiB", "zstd"),  # all rows are kept in one pass
+        (20_000, 5, 32 * MIB, "112 MiB", "zstd"),  # panels of rows
         (1000, 1, 16 * MIB, "1 GiB", "none"),  # XXᵀ is larger than X
     ],
 )
 def test_products_of_rows(data, d, k, nbytes, limit, codec):
     path = data.zarr(d, dtype="float32", k=k, codec=codec, nbytes=nbytes, chunk_nbytes=2 * MIB)
     check("zarr", path, solver="dual", memory_limit=limit)
+
+
+@pytest.mark.parametrize("codec", ["none", "zstd"])
+def test_products_of_rows_in_chunks_of_columns(data, codec):
+    layout = {"chunk_nbytes": 4 * MIB, "side_by_side": 10, "nbytes": 32 * MIB}
+    path = data.zarr(20_000, dtype="float32", codec=codec, **layout)
+    check("zarr", path, solver="dual", memory_limit="80 MiB")
 
 
 @pytest.mark.slow

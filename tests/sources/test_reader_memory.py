@@ -119,6 +119,21 @@ def test_a_reader_of_zarr_holds_no_more_than_planned(store, name):
     )
 
 
+@pytest.mark.parametrize("name", ["plain", "columns", "plain columns"])
+def test_a_reader_of_columns_holds_no_more_than_planned(store, name):
+    # strips of 1 MiB: rows of chunks are read in parts, or chunks are decoded
+    layout = {"chunks": (BAND, ROW), **LAYOUTS[name]}
+    values = np.random.default_rng(0).random((3 * BAND, ROW))
+    large, small = store(values, "large", **layout), store(values[:64], "small", **layout)
+    strips = """
+from streamreg.sources import kinds
+def data(path): return path
+def open_source(path, name):
+    return kinds.open_source(path, name).in_strips(32)
+"""
+    assert_holds_no_more_than_planned(strips, small, large)
+
+
 @pytest.mark.parametrize("name", ["plain", "zstd", "columns", "zarr-python"])
 def test_a_reader_of_packed_values_holds_no_more_than_planned(store, name):
     layout = {"chunks": (BAND, ROW), **LAYOUTS[name]}

@@ -21,6 +21,8 @@ from streamreg.sources.zarr.codecs import ChunkCodec, DamagedChunkError
 from streamreg.sources.zarr.layout import locate
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from streamreg.blocks import Array
     from streamreg.sources.file_stamps import FileStamps
     from streamreg.sources.zarr.metadata import ArrayMetadata
@@ -111,20 +113,25 @@ class LocalReader(ChunkReader):
         return rows
 
     def prefetch(self, start: int, stop: int) -> None:
+        chunk_rows = [chunk_row for chunk_row, _, _ in self._source.grid.spans(start, stop)]
+        self._prefetch_chunks(
+            chunk for chunk_row in chunk_rows for chunk in self._source.side_by_side(chunk_row)
+        )
+
+    def _prefetch_chunks(self, chunks: Iterable[Place]) -> None:
         # a prefetch helps only if each chunk is a file, which is read whole
         is_whole_file = not self._files.codec.is_plain and self._source.shards is None
         if not is_whole_file or not hasattr(os, "posix_fadvise"):
             return
-        for chunk_row, _, _ in self._source.grid.spans(start, stop):
-            for chunk in self._source.side_by_side(chunk_row):
-                # errors are left to the read that follows
-                with suppress(OSError):
-                    file = os.open(self._files.path(chunk), _FLAGS)
-                    try:
-                        nbytes = self._files.max_encoded_nbytes
-                        os.posix_fadvise(file, 0, nbytes, os.POSIX_FADV_WILLNEED)
-                    finally:
-                        os.close(file)
+        for chunk in chunks:
+            # errors are left to the read that follows
+            with suppress(OSError):
+                file = os.open(self._files.path(chunk), _FLAGS)
+                try:
+                    nbytes = self._files.max_encoded_nbytes
+                    os.posix_fadvise(file, 0, nbytes, os.POSIX_FADV_WILLNEED)
+                finally:
+                    os.close(file)
 
     def close(self) -> None:
         self._close_all_but(set())
@@ -178,6 +185,23 @@ class LocalReader(ChunkReader):
                 self._files.codec.decode(encoded, out)
             except DamagedChunkError as damage:
                 raise self._error(chunk, f"is damaged: {damage}") from damage
+        self._files.stamps.use(file_at)
+
+    def _read_columns(self, chunk: Place, out: Array, first: int) -> None:
+        """Fill ``out`` (n, w) with columns of an uncompressed chunk, from ``first`` on, by rows."""
+        file_at = self._source.split(chunk)[0]
+        if file_at not in self._open:
+            self._keep_open({file_at})
+        span = self._locate(chunk)
+        if span is None:
+            out[...] = self._source.array.fill_value or 0
+            return
+        file, offset, nbytes = span
+        self._require_size(chunk, nbytes)
+        row_nbytes = self._source.chunks[1] * out.itemsize
+        offset += first * out.itemsize
+        for number, row in enumerate(out):
+            self._read_into(chunk, file, offset + number * row_nbytes, row.view(np.uint8).data)
         self._files.stamps.use(file_at)
 
     def _require_size(self, chunk: Place, nbytes: int) -> None:

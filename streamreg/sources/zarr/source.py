@@ -27,11 +27,14 @@ from streamreg.sources.zarr.metadata import (
     parents_of,
 )
 from streamreg.sources.zarr.stored import StoredArray
+from streamreg.sources.zarr.strips import ZarrColumns
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import zarr
+
+    from streamreg.sources.zarr.codecs import ChunkCodec
 
 # chunk rows beyond these sizes are slow to read: see layout_advice
 _SMALL_NBYTES = MIB // 4
@@ -92,9 +95,24 @@ class ZarrSource(StoredArray):
         if self.codec.is_plain:
             self.grid = replace(self.grid, divisible=True)
             self.is_in_files = len(self.shape) == 2 and self.one_chunk_a_row  # noqa: PLR2004
+        if len(self.shape) == 2:  # noqa: PLR2004
+            self.column_step = self._column_step(self.codec)
 
     def open(self) -> Reader:
         return FallbackReader(self) if self.files is None else LocalReader(self.files)
+
+    def _column_step(self, codec: ChunkCodec) -> int:
+        """Return the columns that are read together: see ``RowSource``."""
+        if codec.is_plain:
+            return 1
+        n_rows, width = self.shape[0], self.chunks[1]
+        is_narrow = n_rows * width * self.dtype.itemsize <= _LARGE_NBYTES
+        return width if self.n_column_chunks > 1 and is_narrow else 0
+
+    def in_strips(self, width: int) -> RowSource:
+        if self.files is None:
+            raise NotImplementedError
+        return ZarrColumns(self.files, width)
 
     def reader_nbytes(self, block_rows: int) -> int:
         index = 0

@@ -74,11 +74,10 @@ def sparse_moments(
     np.add.at(columns[:, SQUARES], X.indices, s[rows] * z * z)
     np.minimum.at(columns[:, LOW], X.indices, X.data)
     np.maximum.at(columns[:, HIGH], X.indices, X.data)
-    k = target.shape[1]
-    for at in range(k):
+    for at in range(target.shape[1]):
         sy = s[rows] * target[rows, at]
-        np.add.at(columns[:, CROSS + at], X.indices, sy * z)
-        np.add.at(columns[:, CROSS + k + at], X.indices, sy)
+        np.add.at(columns[:, CROSS + 2 * at], X.indices, sy * z)
+        np.add.at(columns[:, CROSS + 2 * at + 1], X.indices, sy)
     # in the order of the rows, as the weights of columns
     state.s[...] = np.cumsum(np.append(state.s, s))[-1]
     state.check[...] += np.sum(X.data - X.data)

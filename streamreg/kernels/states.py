@@ -94,7 +94,7 @@ class SparseProductState(NamedTuple):
         return self.columns[:, len(self.sums) :]
 
 
-# fields of a column of SparseMomentsState, before K each of Σ sᵢ yᵢ zᵢ and Σ sᵢ yᵢ
+# fields of a column of SparseMomentsState, before K pairs of Σ sᵢ yᵢ zᵢ and Σ sᵢ yᵢ
 ORIGIN, WEIGHT, SUM, SQUARES, LOW, HIGH, CROSS = range(7)
 
 
@@ -103,7 +103,8 @@ class SparseMomentsState(NamedTuple):
 
     With z the stored value less the column's origin o, its first stored value, and y less its
     origin, a column has o, Σ sᵢ, Σ sᵢ zᵢ, Σ sᵢ zᵢ², the least and the largest value as stored,
-    K times Σ sᵢ yᵢ zᵢ, and K times Σ sᵢ yᵢ: with K = 1 it is one cache line of 64 bytes.
+    and K pairs of Σ sᵢ yᵢ zᵢ and Σ sᵢ yᵢ: with K = 1 it is one cache line of 64 bytes. All are 0 in
+    a column without stored values.
     """
 
     n: Float64  # ()      rows

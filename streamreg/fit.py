@@ -139,6 +139,7 @@ class _Run:
             n_rows=dataset.n_rows,
             dtype=block_dtype(dataset.X.dtype),
             is_sparse=dataset.X.is_sparse,
+            row_pairs=dataset.X.row_pairs,
         )
         with (
             self.backend.open(dataset, candidate, self.progress.rows) as engine,

@@ -72,6 +72,9 @@ _ARGUMENTS = {
 }
 
 
+_WITHOUT_RESULT = {"centre", "columns", "predict", "add_sparse_sums", "add_sparse_pairs"}
+
+
 class _Loops:
     """The loops of one library, as kernels."""
 
@@ -80,7 +83,7 @@ class _Loops:
         for name, arguments in _ARGUMENTS.items():
             function = getattr(functions, name)
             function.argtypes = arguments
-            function.restype = None if name in {"centre", "columns", "predict"} else _INT64
+            function.restype = None if name in _WITHOUT_RESULT else _INT64
         self._functions = functions
         for each in _STRUCTS:
             nbytes = getattr(functions, f"{each.__name__}_nbytes")()
@@ -291,6 +294,7 @@ def kernels_of(library: Library) -> KernelSet:
         "moments": numpy_kernels.moments,
         "sparse_products": sparse.products,
         "sparse_moments": sparse.moments,
+        "sparse_gram": sparse.gram,
         "residuals": sparse.residuals,
         "predict": sparse.predict,
     }

@@ -15,6 +15,7 @@ from streamreg.blocks import SparseRows
 from streamreg.kernels.base import AS_STORED, Affine, Scale
 from streamreg.kernels.residuals import count_in_two_floats, normalise
 from streamreg.kernels.sparse import count_targets, rows_of
+from streamreg.kernels.sparse_gram import gram_columns, gram_panels, ready_for_gram
 from streamreg.kernels.states import count
 from streamreg.kernels.structs import address, struct
 from streamreg.kernels.tiles import column
@@ -23,8 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from streamreg.blocks import Array, Block, Float64
+    from streamreg.kernels.base import Parallel
     from streamreg.kernels.library import Library
-    from streamreg.kernels.states import ResidualState, SparseMomentsState, SparseProductState
+    from streamreg.kernels.states import (
+        ResidualState,
+        SparseGramState,
+        SparseMomentsState,
+        SparseProductState,
+    )
 
 # of values, in the order of `enum type` in rows.h
 _TYPES = (np.dtype(np.float64), np.dtype(np.float32))
@@ -37,7 +44,8 @@ _Moments = struct("sparse_moments", "k *columns *scale *y *weight *s *check *scr
 _Residuals = struct(
     "sparse_residuals", "m k *coefficients *bias *scale *y *weight *rr *sums *products"
 )
-STRUCTS = (_Rows, _Products, _Moments, _Residuals)
+_Gram = struct("sparse_gram", "k *y *weight *sums *varies *cross *gram")
+STRUCTS = (_Rows, _Products, _Moments, _Residuals, _Gram)
 
 _POINTER, _INT64 = ctypes.c_void_p, ctypes.c_int64
 ARGUMENTS = {
@@ -46,6 +54,8 @@ ARGUMENTS = {
     "add_sparse_residuals": [_POINTER] * 2,
     "sparse_predict": [_POINTER] * 3 + [_INT64, _POINTER],
     "sparse_moments_scratch": [_INT64],
+    "add_sparse_sums": [_POINTER] * 2,
+    "add_sparse_pairs": [_POINTER] * 2 + [_INT64] * 2,
 }
 
 
@@ -92,6 +102,33 @@ class SparseLoops:
         sums.s, sums.check = address(state.s), address(state.check)
         sums.scratch = scratch.ctypes.data
         self._add("moments", X, sums)
+
+    def gram(
+        self,
+        block: Block,
+        state: SparseGramState,
+        parallel: Parallel,
+        *,
+        centred: bool,
+        x_scale: Scale,
+        y_scale: Scale,
+    ) -> None:
+        """Do as :func:`streamreg.kernels.sparse_gram.sparse_gram`."""
+        X, target = ready_for_gram(block, state, centred=centred, x_scale=x_scale, y_scale=y_scale)
+        rows, d = _rows(X), len(state.gram)
+        sums = _Gram(target.shape[1], address(target), address(block.weight), address(state.sums))
+        sums.varies, sums.cross = address(state.varies), address(state.cross)
+        sums.gram = address(state.gram.T)
+        functions = self._functions
+
+        def add_panel(number: int) -> None:
+            columns = gram_columns(d, number)
+            functions.add_sparse_pairs(byref(rows), byref(sums), columns.start, columns.stop)
+
+        def add_sums() -> None:
+            functions.add_sparse_sums(byref(rows), byref(sums))
+
+        parallel.run(add_panel, gram_panels(d), add_sums)
 
     def residuals(
         self,

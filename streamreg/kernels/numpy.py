@@ -17,6 +17,7 @@ from streamreg.kernels.groups import group_sums, sorted_groups
 from streamreg.kernels.meat import meat
 from streamreg.kernels.residuals import ARRAYS_ALIVE, add_residuals, count_in_two_floats
 from streamreg.kernels.root import root
+from streamreg.kernels.sparse_gram import sparse_gram
 from streamreg.kernels.states import count, move_means
 from streamreg.kernels.tiles import column, room_for, tiles, widen
 
@@ -378,6 +379,7 @@ _SPARSE_KERNELS = Kernels(
         **_KERNELS.by_name,
         "sparse_products": sparse.sparse_products,
         "sparse_moments": sparse.sparse_moments,
+        "sparse_gram": sparse_gram,
         "residuals": sparse.residuals,
         "predict": sparse.predict_with(predict),
     }

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from streamreg.blocks import Array, Block, Float64
-    from streamreg.kernels.states import ResidualState, SparseMomentsState, SparseProductState
+    from streamreg.kernels.states import (
+        ResidualState,
+        SparseGramState,
+        SparseMomentsState,
+        SparseProductState,
+    )
 
 
 def rows_of(block: Block) -> SparseRows:
@@ -39,7 +44,7 @@ def sparse_products(
 ) -> None:
     """Add u = XV + b, less y in its first K columns, and uᵀsX; V is in the state, b (M,)."""
     n_targets, n_columns = len(state.rr), len(state.sums)
-    X = _matrix(rows_of(block))
+    X = matrix_of(rows_of(block))
     u = X @ state.columns[:, :n_columns]
     target = column(block.y[:, :n_targets], y)
     # y - b first: both may be large and close, and their difference is then exact
@@ -58,7 +63,7 @@ def sparse_moments(
 ) -> None:
     """Add a block to the sums of stored values."""
     target = count_targets(block, state, y_scale=y_scale)
-    X = _matrix(rows_of(block))
+    X = matrix_of(rows_of(block))
     X.sum_duplicates()
     s = np.ones(block.n_rows) if block.weight is None else block.weight
     rows = np.repeat(np.arange(block.n_rows), np.diff(X.indptr))
@@ -85,11 +90,20 @@ def sparse_moments(
 
 def count_targets(block: Block, state: SparseMomentsState, *, y_scale: Scale) -> Float64:
     """Count rows, and move the moments of y; returns y less its origin, (n, K)."""
-    if not state.n:
-        state.y_origin[...] = column(block.y[0], Affine(y_scale))
     if len(state.y_low):
         np.minimum(state.y_low, block.y.min(axis=0), out=state.y_low)
         np.maximum(state.y_high, block.y.max(axis=0), out=state.y_high)
+    target = move_targets(block, state, y_scale=y_scale)
+    state.n[...] += block.n_rows
+    return target
+
+
+def move_targets(
+    block: Block, state: SparseMomentsState | SparseGramState, *, y_scale: Scale
+) -> Float64:
+    """Move the moments of y; returns y less its origin, (n, K)."""
+    if not state.n:
+        state.y_origin[...] = column(block.y[0], Affine(y_scale))
     target = column(block.y, Affine(y_scale, state.y_origin))
     s = np.ones(block.n_rows) if block.weight is None else block.weight
     total = float(s.sum())
@@ -99,7 +113,6 @@ def count_targets(block: Block, state: SparseMomentsState, *, y_scale: Scale) ->
     squares = s @ (target - mean) ** 2 + float(state.s) * share * delta * delta
     np.add(state.y_m2, squares, out=state.y_m2)
     np.add(state.y_mean, share * delta, out=state.y_mean)
-    state.n[...] += block.n_rows
     return target
 
 
@@ -151,12 +164,12 @@ def predict_with(dense: Callable[..., Float64]) -> Callable[..., Float64]:
     def predict(X: Array | SparseRows, coefficients: Float64, intercept: Float64) -> Float64:
         if not isinstance(X, SparseRows):
             return dense(X, coefficients, intercept)
-        return np.asarray(_matrix(X) @ coefficients + intercept)
+        return np.asarray(matrix_of(X) @ coefficients + intercept)
 
     return predict
 
 
-def _matrix(X: SparseRows) -> Any:  # noqa: ANN401  (SciPy has no types)
+def matrix_of(X: SparseRows) -> Any:  # noqa: ANN401  (SciPy has no types)
     """Return the rows as SciPy's, float64; it does not check indices, and copies other dtypes."""
     from scipy.sparse import csr_array  # noqa: PLC0415  (imported only for sparse rows)
 

@@ -61,6 +61,7 @@ class Problem:
     n_rows: int = 0  # N, with rows that are left out; 0 if it is not known
     dtype: np.dtype[Any] = _FLOAT64  # of X, as blocks hold it
     is_sparse: bool = False  # whether blocks hold sparse rows
+    row_pairs: float = 0.0  # pairs of stored values of a sparse row, on average
 
     @property
     def gradient(self) -> type[Gradient | SparseGradient]:
@@ -301,6 +302,7 @@ class Footprint(NamedTuple):
     row_flops: float  # operations of one pass, for each row
     solve_flops: float = 0.0  # operations between passes
     is_exact: bool = False  # whether ``n_passes`` does not depend on the data
+    counts_pairs: bool = False  # whether ``row_flops`` is of the stored values of sparse rows
     # what else the solver keeps: name, bytes, and how they are computed, as a plan prints them
     others: tuple[tuple[str, int, str], ...] = ()
 

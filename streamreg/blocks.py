@@ -24,8 +24,8 @@ ALIGNMENT = 256
 # float64 holds every integer up to here
 EXACT_INTEGERS = 2**53
 
-# A block of sparse rows has at most this many values, unless a single row has more. Measured at 2^16
-# to 2^18 values: within 3 % of each other.
+# A block of sparse rows has at most this many values, unless a single row has more. Measured at
+# 2^16 to 2^18 values: within 3 % of each other.
 SPARSE_BLOCK_VALUES = 1 << 17
 
 # A kernel reads this many bytes of rows from files, and reduces them while they are in the

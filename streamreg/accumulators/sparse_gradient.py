@@ -9,6 +9,7 @@ import numpy as np
 
 from streamreg.accumulators.base import Accumulator
 from streamreg.accumulators.gradient import GradientResult
+from streamreg.blocks import SPARSE_BLOCK_VALUES
 from streamreg.kernels.base import AS_STORED, Affine
 from streamreg.kernels.states import SparseProductState
 
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 class SparseGradient(Accumulator[SparseProductState, GradientResult]):
     """What :class:`Gradient` computes, from the stored values of sparse rows alone.
 
-    Shifts of X would make rows dense, so that ``x`` has none: centring is the algebra of the
-    caller. Each state has the coefficients beside the sums: 8·(2DM + M + K + 2) bytes.
+    A shift of a column that some rows lack would make rows dense, so that ``x`` has shifts only of
+    columns that every row stores: other centring is the algebra of the caller. Each state has the
+    coefficients beside the sums: 8·(2DM + M + K + 2) bytes.
     """
 
     reads_tiles = True
@@ -33,17 +35,17 @@ class SparseGradient(Accumulator[SparseProductState, GradientResult]):
     x: Affine = AS_STORED
     y: Affine = AS_STORED
 
-    def __post_init__(self) -> None:
-        if self.x.shift is not None:
-            raise ValueError("shifted sparse rows are dense")
-
     @property
     def state_nbytes(self) -> int:
-        return sparse_gradient_nbytes(len(self.coefficients), len(self.intercept), self.n_targets)
+        return sparse_gradient_nbytes(len(self.coefficients), len(self.intercept), self.n_targets)[
+            0
+        ]
 
     @property
     def scratch_nbytes(self) -> int:
-        return 8 * 2 * len(self.intercept)
+        return sparse_gradient_nbytes(len(self.coefficients), len(self.intercept), self.n_targets)[
+            1
+        ]
 
     def zero(self) -> SparseProductState:
         scale = self.x.scale
@@ -53,7 +55,11 @@ class SparseGradient(Accumulator[SparseProductState, GradientResult]):
     def update(
         self, state: SparseProductState, block: Block, kernels: Kernels
     ) -> SparseProductState:
-        kernels.find("sparse_products")(block, state, bias=self.intercept, y=self.y)
+        shift = self.x.shift
+        if shift is not None and self.x.scale is not None:
+            # as values are stored: powers of two round nothing
+            shift = shift / self.x.scale
+        kernels.find("sparse_products")(block, state, bias=self.intercept, shift=shift, y=self.y)
         return state
 
     def merge(self, a: SparseProductState, b: SparseProductState) -> SparseProductState:
@@ -75,6 +81,8 @@ class SparseGradient(Accumulator[SparseProductState, GradientResult]):
         return bool(np.isfinite(state.rr).all() and np.isfinite(state.sums).all())
 
 
-def sparse_gradient_nbytes(n_features: int, n_columns: int, n_targets: int) -> int:
-    """Bytes of one state with M columns of coefficients."""
-    return 8 * (n_columns * (2 * n_features + 1) + n_targets + 2)
+def sparse_gradient_nbytes(n_features: int, n_columns: int, n_targets: int) -> tuple[int, int]:
+    """Bytes of one state, and of scratch memory, with M columns of coefficients."""
+    state_nbytes = 8 * (n_columns * (2 * n_features + 1) + n_targets + 2)
+    # of values that are shifted, and of their shifts
+    return state_nbytes, 8 * (2 * n_columns + 2 * SPARSE_BLOCK_VALUES)

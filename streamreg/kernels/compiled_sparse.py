@@ -14,7 +14,7 @@ import numpy as np
 from streamreg.blocks import SparseRows
 from streamreg.kernels.base import AS_STORED, Affine, Scale
 from streamreg.kernels.residuals import count_in_two_floats, normalise
-from streamreg.kernels.sparse import count_targets, rows_of
+from streamreg.kernels.sparse import count_targets, rows_of, shifted_rows
 from streamreg.kernels.sparse_gram import gram_columns, gram_panels, ready_for_gram
 from streamreg.kernels.states import count
 from streamreg.kernels.structs import address, struct
@@ -72,6 +72,7 @@ class SparseLoops:
         state: SparseProductState,
         *,
         bias: Float64,
+        shift: Float64 | None = None,
         y: Affine = AS_STORED,
     ) -> None:
         """Do as :func:`streamreg.kernels.sparse.sparse_products`."""
@@ -86,7 +87,7 @@ class SparseLoops:
         sums.y, sums.weight = address(target), address(block.weight)
         sums.rr, sums.sums = address(state.rr), address(state.sums)
         sums.scratch = address(scratch)
-        self._add("products", rows_of(block), sums)
+        self._add("products", shifted_rows(rows_of(block), shift), sums)
         count(np, state, block.n_rows, block.weight)
 
     def moments(

@@ -5,6 +5,7 @@ Other kernels read slices of sparse rows, which are dense.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,16 +36,42 @@ def rows_of(block: Block) -> SparseRows:
     return rows
 
 
+def sorted_rows(X: SparseRows) -> SparseRows:
+    """Return rows whose columns ascend, without one that is twice in a row: its values add up."""
+    X.require_columns()
+    ascends = X.indices[1:] > X.indices[:-1]
+    # between two rows
+    ends = X.bounds[1:-1]
+    ascends[ends[(ends > 0) & (ends < len(X.indices))] - 1] = True
+    if ascends.all():
+        return X
+    Z = matrix_of(X)
+    Z.sum_duplicates()
+    return replace(X, values=Z.data, indices=Z.indices, bounds=Z.indptr.astype(np.int64))
+
+
+def shifted_rows(X: SparseRows, shift: Float64 | None) -> SparseRows:
+    """Return rows of which a shift (D,) is subtracted; it is 0 in columns that a row may lack."""
+    if shift is None:
+        return X
+    X = sorted_rows(X)
+    return replace(X, values=X.values - shift[X.indices])
+
+
 def sparse_products(
     block: Block,
     state: SparseProductState,
     *,
     bias: Float64,
+    shift: Float64 | None = None,
     y: Affine = AS_STORED,
 ) -> None:
-    """Add u = XV + b, less y in its first K columns, and uᵀsX; V is in the state, b (M,)."""
+    """Add u = ZV + b, less y in its first K columns, and uᵀsZ; V is in the state, b (M,).
+
+    Z is X, less a shift (D,) in columns that every row stores.
+    """
     n_targets, n_columns = len(state.rr), len(state.sums)
-    X = matrix_of(rows_of(block))
+    X = matrix_of(shifted_rows(rows_of(block), shift))
     u = X @ state.columns[:, :n_columns]
     target = column(block.y[:, :n_targets], y)
     # y - b first: both may be large and close, and their difference is then exact

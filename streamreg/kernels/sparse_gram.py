@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from streamreg.kernels.base import Affine, Scale
-from streamreg.kernels.sparse import matrix_of, move_targets, rows_of
+from streamreg.kernels.sparse import matrix_of, move_targets, rows_of, sorted_rows
 from streamreg.kernels.states import count
 from streamreg.kernels.tiles import column
 
@@ -68,12 +68,7 @@ def ready_for_gram(
     The origin of a column stays its first value while every row stores the column. If a row does
     not, the sums are moved to an origin of 0.
     """
-    X = rows_of(block)
-    X.require_columns()
-    if not _all_ascend(X):
-        Z = matrix_of(X)
-        Z.sum_duplicates()
-        X = replace(X, values=Z.data, indices=Z.indices, bounds=Z.indptr.astype(np.int64))
+    X = sorted_rows(rows_of(block))
     z, first = X.values.astype(np.float64), X.indices[: X.bounds[1]]
     if x_scale is not None:
         z *= x_scale[X.indices]
@@ -107,15 +102,6 @@ def set_origins_to_zero(state: SparseGramState, columns: Int64) -> None:
     state.cross[columns] += np.outer(by[columns], state.s * state.y_mean)
     state.origin[columns] = 0.0
     state.varies[columns] = 1.0
-
-
-def _all_ascend(X: SparseRows) -> bool:
-    """Whether the columns of every row ascend, so that none is twice in it."""
-    ascends = X.indices[1:] > X.indices[:-1]
-    # between two rows
-    ends = X.bounds[1:-1]
-    ascends[ends[(ends > 0) & (ends < len(X.indices))] - 1] = True
-    return bool(ascends.all())
 
 
 def gram_panels(n_features: int) -> int:

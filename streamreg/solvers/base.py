@@ -274,7 +274,7 @@ def gradient_pass(problem: Problem, n_columns: int, n_targets: int) -> PassFootp
     """Return the footprint of a pass of the loss and its derivatives, with M columns."""
     d = problem.n_features
     if problem.is_sparse:
-        return PassFootprint(sparse_gradient_nbytes(d, n_columns, n_targets), 16 * n_columns)
+        return PassFootprint(*sparse_gradient_nbytes(d, n_columns, n_targets))
     return PassFootprint(*gradient_nbytes(d, n_columns, n_targets))
 
 

@@ -168,3 +168,28 @@ def test_gram_of_a_column_that_every_row_stores_keeps_its_digits(kernels):
     result = reduce(SparseGram(2, 1), block, kernels).about_means()
     expected = np.cov((X - X[0]).T) * 399
     np.testing.assert_allclose(result.gram[[0, 1, 1], [0, 0, 1]], expected[[0, 1, 1], [0, 0, 1]])
+
+
+@given(drawn=blocks(), scaled=st.booleans())
+def test_gradient_of_columns_that_are_shifted(kernels, drawn, scaled):
+    block, X, _ = drawn
+    rows = block.X
+    lengths = np.diff(rows.bounds) + 1
+    # the last column is in every row, where its two values add up
+    indices = np.insert(rows.indices, rows.bounds[1:], X.shape[1] - 1)
+    values = np.insert(rows.values, rows.bounds[1:], 1e6)
+    bounds = np.concatenate([[0], np.cumsum(lengths)])
+    block = Block(SparseRows(X.shape[1], values, indices, bounds, "X", 0), block.y, None, 0)
+    X = X.copy()
+    X[:, -1] += 1e6
+    scale = np.full(X.shape[1], 0.25) if scaled else None
+    shift = np.zeros(X.shape[1])
+    shift[-1] = 1e6 * (0.25 if scaled else 1)
+    k = block.y.shape[1]
+    V, b = np.random.default_rng(0).standard_normal((X.shape[1], k)), np.zeros(k)
+    result = reduce(SparseGradient(V, b, k, Affine(scale, shift)), block, kernels)
+    Z = (X if scale is None else X * scale) - shift
+    u = Z @ V - block.y
+    size = np.abs(Z).sum() * np.abs(u).max()
+    np.testing.assert_allclose(result.rr, np.mean(u**2, axis=0), rtol=1e-9)
+    np.testing.assert_allclose(result.gradient, Z.T @ u / len(X), rtol=1e-9, atol=1e-12 * size)

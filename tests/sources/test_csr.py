@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import warnings
+
 import h5py
 import numpy as np
 import pytest
 import scipy.sparse
+import sklearn.linear_model
 import zarr
 from sklearn.linear_model import Ridge
 
@@ -36,9 +40,9 @@ def write(root, X, *, encoding="csr_matrix", create):
     return group
 
 
-def in_zarr(path, X, zarr_format=3, **how):
+def in_zarr(path, X, zarr_format=3, chunk=97, **how):
     def create(group, name, values):
-        chunks = (min(97, len(values)),)
+        chunks = (min(chunk, len(values)),)
         array = group.create_array(name, shape=values.shape, dtype=values.dtype, chunks=chunks)
         array[:] = values
 
@@ -205,3 +209,70 @@ def test_a_plan_counts_stored_values():
     assert set(planned.candidates) == {"closed_form", "qr", "gd", "cg"}
     nbytes = X.data.nbytes + X.indices.nbytes + X.indptr.nbytes + 8 * 2000
     assert planned.candidates["cg"].bytes_per_pass == nbytes
+
+
+@pytest.mark.parametrize(
+    ("solver", "digits"), [("cg", 1e-11), ("gd", 1e-7), ("closed_form", 1e-11)]
+)
+def test_a_column_in_every_row_keeps_its_digits_whatever_its_mean_is(solver, digits):
+    rng = np.random.default_rng(0)
+    X = matrix().toarray().astype(float)
+    X[:, 3] = 1e8 + rng.standard_normal(N)
+    y = X[:, :5] @ [1, 2, 3, 4, 5] - 4e8 + rng.standard_normal(N)
+    expected = np.linalg.lstsq(X - X.mean(axis=0), y - y.mean(), rcond=None)[0]
+    model = LinearRegression(solver=solver, tol=1e-12 if solver == "cg" else 1e-15, max_epochs=2000)
+    model.fit(scipy.sparse.csr_array(X), y)
+    np.testing.assert_allclose(model.coef_, expected, atol=digits)
+
+
+@pytest.mark.parametrize("solver", ["cg", "closed_form", "qr"])
+def test_rows_may_be_unsorted_repeat_columns_and_be_empty(solver):
+    X = matrix()
+    rng = np.random.default_rng(3)
+    y = targets(X)
+    # each value in two parts, in any order; rows 5 and 6 and column 7 without values
+    order = np.concatenate(
+        [rng.permutation(np.repeat(np.arange(a, b), 2)) for a, b in itertools.pairwise(X.indptr)]
+    )
+    values, indices = X.data[order].astype(float) / 2, X.indices[order]
+    values[indices == 7] = 0.0
+    doubled = scipy.sparse.csr_array((values, indices, 2 * X.indptr), shape=X.shape)
+    kept = (indices != 7) & ~np.isin(np.repeat(np.arange(N), np.diff(doubled.indptr)), [5, 6])
+    lengths = np.add.reduceat(np.append(kept, 0), doubled.indptr[:-1])
+    bounds = np.concatenate([[0], np.cumsum(lengths)])
+    holes = scipy.sparse.csr_array((values[kept], indices[kept], bounds), shape=X.shape)
+    dense = holes.toarray()
+    assert not dense[5].any()
+    assert not dense[:, 7].any()
+    others = np.arange(D) != 7
+    expected = sklearn.linear_model.LinearRegression().fit(dense[:, others], y)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = LinearRegression(solver=solver, tol=1e-13).fit(holes, y)
+    assert any("column 7 " in str(each.message) for each in caught)
+    np.testing.assert_allclose(model.coef_[others], expected.coef_, atol=1e-10)
+    np.testing.assert_allclose(model.predict(holes), expected.predict(dense[:, others]), atol=1e-9)
+
+
+@pytest.mark.parametrize("solver", ["cg", "gd", "closed_form"])
+def test_threads_limits_and_caches_change_no_bit(tmp_path, solver):
+    n = 30_000
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(0, 40, n)
+    bounds = np.concatenate([[0], np.cumsum(lengths)])
+    values = rng.standard_normal(bounds[-1])
+    X = scipy.sparse.csr_array((values, rng.integers(0, 60, bounds[-1]), bounds), shape=(n, 60))
+    X.sum_duplicates()
+    y = targets(X)
+    path = in_zarr(tmp_path / "a.zarr", X, chunk=50_021)
+    assert len(open_source(path, "X").layout.block_rows) > 4
+    fits = [
+        LinearRegression(solver=solver, tol=1e-4, **how).fit(data, y)
+        for data, how in (
+            (X, {"n_threads": 1}),
+            (X, {"n_threads": 3}),
+            (path, {"n_threads": 2}),
+            (path, {"n_threads": 1, "memory_limit": "40 MiB"}),
+        )
+    ]
+    assert len({fit.coef_.tobytes() for fit in fits}) == 1

@@ -65,14 +65,17 @@ class SparseGradient(Accumulator[SparseProductState, GradientResult]):
     def merge(self, a: SparseProductState, b: SparseProductState) -> SparseProductState:
         for mine, other in zip(a[:-1], b[:-1], strict=True):
             np.add(mine, other, out=mine)
-        np.add(a.products, b.products, out=a.products)
+        # a column at a time, because the inner loop of NumPy would be over the few columns
+        for mine, other in zip(a.products.T, b.products.T, strict=True):
+            np.add(mine, other, out=mine)
         return a
 
     @np.errstate(invalid="ignore", over="ignore")
     def finalize(self, state: SparseProductState) -> GradientResult:
         s = np.float64(state.s)  # without rows the means are NaN
         gradient = np.empty(state.products.shape[::-1]).T
-        np.divide(state.products, s, out=gradient)
+        for sums, mean in zip(state.products.T, gradient.T, strict=True):
+            np.divide(sums, s, out=mean)
         if self.x.scale is not None:
             gradient *= self.x.scale[:, None]
         return GradientResult(state.rr / s, gradient=gradient, bias=state.sums / s)

@@ -87,7 +87,9 @@ class SparseProductState(NamedTuple):
         """Return the state of no rows, for coefficients V (D, M)."""
         d, m = map(int, coefficients.shape)
         state = cls(*_zeros((), (), m, n_targets, (d, 2 * m)))
-        state.columns[:, :m] = coefficients
+        # a column at a time, because the inner loop of NumPy would be over the few columns
+        for at in range(m):
+            state.columns[:, at] = coefficients[:, at]
         return state
 
     @property

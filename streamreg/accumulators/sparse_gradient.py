@@ -7,19 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from streamreg.accumulators.base import Accumulator
-from streamreg.accumulators.gradient import GradientResult
+from streamreg.accumulators.gradient import Derivatives, GradientResult
 from streamreg.blocks import SPARSE_BLOCK_VALUES
-from streamreg.kernels.base import AS_STORED, Affine
 from streamreg.kernels.states import SparseProductState
 
 if TYPE_CHECKING:
-    from streamreg.blocks import Block, Float64
+    from streamreg.blocks import Block
     from streamreg.kernels.base import Kernels
 
 
 @dataclass(frozen=True, eq=False)
-class SparseGradient(Accumulator[SparseProductState, GradientResult]):
+class SparseGradient(Derivatives[SparseProductState]):
     """What :class:`Gradient` computes, from the stored values of sparse rows alone.
 
     A shift of a column that some rows lack would make rows dense, so that ``x`` has shifts only of
@@ -27,25 +25,13 @@ class SparseGradient(Accumulator[SparseProductState, GradientResult]):
     coefficients beside the sums: 8·(2DM + M + K + 2) bytes.
     """
 
-    reads_tiles = True
-
-    coefficients: Float64  # (D, M) [w], M = K; or [w, d], M = 2K
-    intercept: Float64  # (M,) [b] or [b, e]
-    n_targets: int  # K
-    x: Affine = AS_STORED
-    y: Affine = AS_STORED
-
     @property
     def state_nbytes(self) -> int:
-        return sparse_gradient_nbytes(len(self.coefficients), len(self.intercept), self.n_targets)[
-            0
-        ]
+        return sparse_gradient_nbytes(*self._sizes)[0]
 
     @property
     def scratch_nbytes(self) -> int:
-        return sparse_gradient_nbytes(len(self.coefficients), len(self.intercept), self.n_targets)[
-            1
-        ]
+        return sparse_gradient_nbytes(*self._sizes)[1]
 
     def zero(self) -> SparseProductState:
         scale = self.x.scale
@@ -79,9 +65,6 @@ class SparseGradient(Accumulator[SparseProductState, GradientResult]):
         if self.x.scale is not None:
             gradient *= self.x.scale[:, None]
         return GradientResult(state.rr / s, gradient=gradient, bias=state.sums / s)
-
-    def is_finite(self, state: SparseProductState) -> bool:
-        return bool(np.isfinite(state.rr).all() and np.isfinite(state.sums).all())
 
 
 def sparse_gradient_nbytes(n_features: int, n_columns: int, n_targets: int) -> tuple[int, int]:

@@ -24,7 +24,7 @@ from streamreg.kernels.residuals import count_in_two_floats, normalise
 from streamreg.kernels.root import root
 from streamreg.kernels.states import count
 from streamreg.kernels.structs import address, struct
-from streamreg.kernels.tiles import column
+from streamreg.kernels.tiles import column, targets_less_bias
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,9 +117,7 @@ class _Loops:
         )
         sums.scratch = address(scratch)
         for part in self._parts("products", block, n_targets):
-            target = column(block.y[part, :n_targets], y)
-            # y - b first: both may be large and close, and their difference is then exact
-            target -= bias[:n_targets]
+            target = targets_less_bias(block.y[part, :n_targets], y, bias[:n_targets])
             self._add("products", block, part, x, sums, target)
         for rows, weight in _weights(block):
             count(np, state, rows, weight)

@@ -18,7 +18,7 @@ from streamreg.kernels.sparse import count_targets, rows_of, shifted_rows
 from streamreg.kernels.sparse_gram import gram_columns, gram_panels, ready_for_gram
 from streamreg.kernels.states import count
 from streamreg.kernels.structs import address, struct
-from streamreg.kernels.tiles import column
+from streamreg.kernels.tiles import column, targets_less_bias
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,9 +79,7 @@ class SparseLoops:
         n_targets, n_columns = len(state.rr), len(state.sums)
         added = bias.copy()
         added[:n_targets] = 0
-        target = column(block.y[:, :n_targets], y)
-        # y - b first: both may be large and close, and their difference is then exact
-        target -= bias[:n_targets]
+        target = targets_less_bias(block.y[:, :n_targets], y, bias[:n_targets])
         scratch = np.empty(n_columns)
         sums = _Products(n_columns, n_targets, address(state.columns), address(added))
         sums.y, sums.weight = address(target), address(block.weight)

@@ -14,7 +14,7 @@ from streamreg.blocks import SparseRows
 from streamreg.kernels.base import AS_STORED, Affine, Scale
 from streamreg.kernels.residuals import count_in_two_floats
 from streamreg.kernels.states import CROSS, HIGH, LOW, ORIGIN, SQUARES, SUM, WEIGHT, count
-from streamreg.kernels.tiles import column
+from streamreg.kernels.tiles import column, targets_less_bias, weights_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,10 +73,7 @@ def sparse_products(
     n_targets, n_columns = len(state.rr), len(state.sums)
     X = matrix_of(shifted_rows(rows_of(block), shift))
     u = X @ state.columns[:, :n_columns]
-    target = column(block.y[:, :n_targets], y)
-    # y - b first: both may be large and close, and their difference is then exact
-    target -= bias[:n_targets]
-    u[:, :n_targets] -= target
+    u[:, :n_targets] -= targets_less_bias(block.y[:, :n_targets], y, bias[:n_targets])
     u[:, n_targets:] += bias[n_targets:]
     su = u if block.weight is None else u * block.weight[:, None]
     np.add(state.products, X.T @ su, out=state.products)
@@ -92,7 +89,7 @@ def sparse_moments(
     target = count_targets(block, state, y_scale=y_scale)
     X = matrix_of(rows_of(block))
     X.sum_duplicates()
-    s = np.ones(block.n_rows) if block.weight is None else block.weight
+    s = weights_of(block.weight, block.n_rows)
     rows = np.repeat(np.arange(block.n_rows), np.diff(X.indptr))
     numbers, first = np.unique(X.indices, return_index=True)
     columns = state.columns
@@ -132,7 +129,7 @@ def move_targets(
     if not state.n:
         state.y_origin[...] = column(block.y[0], Affine(y_scale))
     target = column(block.y, Affine(y_scale, state.y_origin))
-    s = np.ones(block.n_rows) if block.weight is None else block.weight
+    s = weights_of(block.weight, block.n_rows)
     total = float(s.sum())
     mean = s @ target / total
     share = total / (float(state.s) + total)
@@ -164,7 +161,7 @@ def residuals(
     if x_scale is not None:
         values *= x_scale[indices]
     y = column(block.y[:, :n_targets], Affine(y_scale))
-    s = np.ones(block.n_rows) if block.weight is None else block.weight
+    s = weights_of(block.weight, block.n_rows)
     rows = np.repeat(np.arange(len(X)), np.diff(X.bounds))
     for at in range(len(bias)):
         w = coefficients[at, 0].astype(np.longdouble) + coefficients[at, 1]

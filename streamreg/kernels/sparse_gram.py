@@ -14,7 +14,7 @@ import numpy as np
 from streamreg.kernels.base import Affine, Scale
 from streamreg.kernels.sparse import matrix_of, move_targets, rows_of, sorted_rows
 from streamreg.kernels.states import count
-from streamreg.kernels.tiles import column
+from streamreg.kernels.tiles import column, weights_of
 
 if TYPE_CHECKING:
     from streamreg.blocks import Block, Float64, Int64, SparseRows
@@ -38,7 +38,7 @@ def sparse_gram(
     """Add a block to sums of products of stored values."""
     ready = ready_for_gram(block, state, centred=centred, x_scale=x_scale, y_scale=y_scale)
     Z = matrix_of(ready.rows)
-    s = np.ones(block.n_rows) if block.weight is None else block.weight
+    s = weights_of(block.weight, block.n_rows)
     weighted = Z.copy()
     weighted.data *= np.repeat(s, np.diff(Z.indptr))
     state.varies[Z.indices[Z.data != 0]] = 1.0
@@ -86,7 +86,7 @@ def ready_for_gram(
         target = move_targets(block, state, y_scale=y_scale)
     else:
         target = column(block.y, Affine(y_scale))
-        s = np.ones(block.n_rows) if block.weight is None else block.weight
+        s = weights_of(block.weight, block.n_rows)
         np.add(state.y_m2, s @ target**2, out=state.y_m2)
     np.maximum(state.y_varies, target.any(axis=0), out=state.y_varies)
     count(np, state, block.n_rows, block.weight)

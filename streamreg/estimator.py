@@ -116,16 +116,10 @@ class LinearRegression(LinearEstimator):
     checkpoint
         The path of a file to which the fit saves its state, every few seconds and when it is
         interrupted. A fit of the same data and parameters resumes from it, bitwise identical;
-<<<<<<< HEAD
         limits, ``max_epochs`` and ``n_threads`` may differ, but not so that they change the panels
-        of ``dual`` or the number of directions that ``precondition="auto"`` chooses.
-        ``<path>.previous`` is the checkpoint before it, and ``<path>.lock`` keeps two fits from
-        using one file.
-=======
-        limits, ``max_epochs`` and ``n_threads`` may differ, but not the ``memory_limit`` of
-        ``dual``, by which rows are divided into panels, or columns into strips. ``<path>.previous``
-        is the checkpoint before it, and ``<path>.lock`` keeps two fits from using one file.
->>>>>>> dual16
+    or strips of ``dual`` or the number of directions that ``precondition="auto"`` chooses.
+    ``<path>.previous`` is the checkpoint before it, and ``<path>.lock`` keeps two fits from
+    using one file.
     missing_chunks
         ``"error"``, or ``"fill"``: an absent chunk of Zarr or HDF5 means its fill value.
     decode_cf

@@ -144,6 +144,7 @@ class _Run:
             dtype=block_dtype(dataset.X.dtype),
             is_sparse=dataset.X.is_sparse,
             column_step=dataset.column_step,
+            row_pairs=dataset.X.row_pairs,
         )
         with (
             self.backend.open(dataset, candidate, self.progress.rows) as engine,

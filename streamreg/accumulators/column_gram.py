@@ -49,7 +49,7 @@ class ColumnGram(Accumulator[TriangleState, "Float64"]):
         return TriangleState.zero(len(self.columns))
 
     def update(self, state: TriangleState, block: Block, kernels: Kernels) -> TriangleState:
-        kernels.find("sparse_gram")(block, state, places=self.places, x_scale=self.x_scale)
+        kernels.find("column_gram")(block, state, places=self.places, x_scale=self.x_scale)
         return state
 
     def merge(self, a: TriangleState, b: TriangleState) -> TriangleState:

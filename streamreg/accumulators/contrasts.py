@@ -10,7 +10,7 @@ import numpy as np
 from streamreg.accumulators.base import Accumulator
 from streamreg.kernels import numpy as numpy_kernels
 from streamreg.kernels import scratch
-from streamreg.kernels.tiles import tiles
+from streamreg.kernels.tiles import tiles, weights_of
 
 if TYPE_CHECKING:
     from streamreg.blocks import Block, Float64
@@ -63,7 +63,7 @@ class Contrasts(Accumulator[ContrastState, ContrastState]):
             y = tile_y.astype(np.float64)
             if self.y_scale is not None:
                 y *= self.y_scale
-            s = np.ones(len(y)) if weight is None else weight
+            s = weights_of(weight, len(y))
             sr = s * (u[:, 0] - y[:, 0])
             y -= self.centre
             state.n[...] += len(y)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from streamreg.accumulators.base import Accumulator
+from streamreg.accumulators.base import Accumulator, State
 from streamreg.kernels import scratch
 from streamreg.kernels.base import AS_STORED, Affine
 from streamreg.kernels.states import ProductState
@@ -26,7 +26,28 @@ class GradientResult(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Gradient(Accumulator[ProductState, GradientResult]):
+class Derivatives(Accumulator[State, GradientResult]):
+    """The loss and its derivatives at (w, b), from one pass over rows of either kind."""
+
+    reads_tiles = True
+
+    coefficients: Float64  # (D, M) [w], M = K; or [w, d], M = 2K
+    intercept: Float64  # (M,) [b] or [b, e]
+    n_targets: int  # K
+    x: Affine = AS_STORED
+    y: Affine = AS_STORED
+
+    @property
+    def _sizes(self) -> tuple[int, int, int]:
+        """D, M and K."""
+        return len(self.coefficients), len(self.intercept), self.n_targets
+
+    def is_finite(self, state: Any) -> bool:  # noqa: ANN401  (a named tuple)
+        return bool(np.isfinite(state.rr).all() and np.isfinite(state.sums).all())
+
+
+@dataclass(frozen=True, eq=False)
+class Gradient(Derivatives[ProductState]):
     """The loss and gradient at (w, b), and XᵀX times a direction, from one pass.
 
     With r = Xw + b - y and u = Xd + e, both (N, K), it computes
@@ -37,25 +58,17 @@ class Gradient(Accumulator[ProductState, GradientResult]):
     digits, so the shifts in ``x`` and ``y`` subtract the means.
     """
 
-    reads_tiles = True
-
-    coefficients: Float64  # (D, M) [w], M = K; or [w, d], M = 2K
-    intercept: Float64  # (M,) [b] or [b, e]
-    n_targets: int  # K
-    x: Affine = AS_STORED
-    y: Affine = AS_STORED
-
     def __post_init__(self) -> None:
         # the loops read a column at a time
         object.__setattr__(self, "coefficients", np.asfortranarray(self.coefficients))
 
     @property
     def state_nbytes(self) -> int:
-        return gradient_nbytes(len(self.coefficients), len(self.intercept), self.n_targets)[0]
+        return gradient_nbytes(*self._sizes)[0]
 
     @property
     def scratch_nbytes(self) -> int:
-        return gradient_nbytes(len(self.coefficients), len(self.intercept), self.n_targets)[1]
+        return gradient_nbytes(*self._sizes)[1]
 
     def zero(self) -> ProductState:
         return ProductState.zero(len(self.coefficients), self.n_targets, len(self.intercept))
@@ -75,9 +88,6 @@ class Gradient(Accumulator[ProductState, GradientResult]):
     def finalize(self, state: ProductState) -> GradientResult:
         s = np.float64(state.s)  # without rows the means are NaN
         return GradientResult(state.rr / s, gradient=(state.products / s).T, bias=state.sums / s)
-
-    def is_finite(self, state: ProductState) -> bool:
-        return bool(np.isfinite(state.rr).all() and np.isfinite(state.sums).all())
 
 
 def gradient_nbytes(n_features: int, n_columns: int, n_targets: int) -> tuple[int, int]:

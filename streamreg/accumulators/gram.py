@@ -41,6 +41,7 @@ class GramResult(NamedTuple):
     y_varies: Float64  #   (K,)   1 where a target is not constant
     y_variance: Float64  # (K,)   Σ sᵢ (yᵢ - ȳ)² / Σ sᵢ
     cross: Float64  #      (D, K) Σ sᵢ (xᵢ - x̄)(yᵢ - ȳ)ᵀ / Σ sᵢ
+    is_about_origin: bool = False  # whether ``gram`` still is about the origin, not the means
 
     @property
     def mean(self) -> Float64:
@@ -55,12 +56,25 @@ class GramResult(NamedTuple):
     @property
     def variances(self) -> Float64:
         """Variances of X and y, (D + K,)."""
-        return np.append(self.gram.diagonal() / self.s, self.y_variance)
+        squares = self.gram.diagonal() / self.s
+        if self.is_about_origin:
+            squares = np.maximum(squares - self.offset**2, 0.0)
+        return np.append(squares, self.y_variance)
 
     @property
     def may_vary(self) -> Mask:
         """Whether a column of X and y is not constant, (D + K,)."""
         return np.append(self.varies, self.y_varies) > 0
+
+    def about_means(self) -> GramResult:
+        """Return the result with ``gram`` about the means, which is overwritten."""
+        if not self.is_about_origin:
+            return self
+        gram, offset = self.gram, self.offset
+        for j in range(len(gram)):  # a column at a time: no second D² array
+            gram[j:, j] -= (self.s * offset[j]) * offset[j:]
+            gram[j, j] = max(gram[j, j], 0.0)
+        return self._replace(is_about_origin=False)
 
 
 @dataclass(frozen=True, eq=False)

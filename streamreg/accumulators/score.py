@@ -10,7 +10,7 @@ import numpy as np
 from streamreg.accumulators.base import Accumulator
 from streamreg.kernels import numpy as numpy_kernels
 from streamreg.kernels import scratch
-from streamreg.kernels.tiles import parts, sparse_part_rows
+from streamreg.kernels.tiles import parts, sparse_part_rows, weights_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,7 +111,7 @@ class Score(Accumulator[ScoreState, ScoreResult]):
         if self._are_many and block.kind != "sparse":
             predict, step = numpy_kernels.predict, _targets_at_once(d, k)
         for X, tile_y, weight in parts(block, numpy_kernels.predict_rows(d, k)):
-            s = np.ones(len(tile_y)) if weight is None else weight
+            s = weights_of(weight, len(tile_y))
             whole_y = tile_y if self.y_columns is None else tile_y[:, self.y_columns]
             for start in range(0, k, step):
                 targets = slice(start, min(start + step, k))

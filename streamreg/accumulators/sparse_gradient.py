@@ -7,43 +7,31 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from streamreg.accumulators.base import Accumulator
-from streamreg.accumulators.gradient import GradientResult
-from streamreg.kernels.base import AS_STORED, Affine
+from streamreg.accumulators.gradient import Derivatives, GradientResult
+from streamreg.blocks import SPARSE_BLOCK_VALUES
 from streamreg.kernels.states import SparseProductState
 
 if TYPE_CHECKING:
-    from streamreg.blocks import Block, Float64
+    from streamreg.blocks import Block
     from streamreg.kernels.base import Kernels
 
 
 @dataclass(frozen=True, eq=False)
-class SparseGradient(Accumulator[SparseProductState, GradientResult]):
+class SparseGradient(Derivatives[SparseProductState]):
     """What :class:`Gradient` computes, from the stored values of sparse rows alone.
 
-    Shifts of X would make rows dense, so that ``x`` has none: centring is the algebra of the
-    caller. Each state has the coefficients beside the sums: 8·(2DM + M + K + 2) bytes.
+    A shift of a column that some rows lack would make rows dense, so that ``x`` has shifts only of
+    columns that every row stores: other centring is the algebra of the caller. Each state has the
+    coefficients beside the sums: 8·(2DM + M + K + 2) bytes.
     """
-
-    reads_tiles = True
-
-    coefficients: Float64  # (D, M) [w], M = K; or [w, d], M = 2K
-    intercept: Float64  # (M,) [b] or [b, e]
-    n_targets: int  # K
-    x: Affine = AS_STORED
-    y: Affine = AS_STORED
-
-    def __post_init__(self) -> None:
-        if self.x.shift is not None:
-            raise ValueError("shifted sparse rows are dense")
 
     @property
     def state_nbytes(self) -> int:
-        return sparse_gradient_nbytes(len(self.coefficients), len(self.intercept), self.n_targets)
+        return sparse_gradient_nbytes(*self._sizes)[0]
 
     @property
     def scratch_nbytes(self) -> int:
-        return 8 * 2 * len(self.intercept)
+        return sparse_gradient_nbytes(*self._sizes)[1]
 
     def zero(self) -> SparseProductState:
         scale = self.x.scale
@@ -53,28 +41,34 @@ class SparseGradient(Accumulator[SparseProductState, GradientResult]):
     def update(
         self, state: SparseProductState, block: Block, kernels: Kernels
     ) -> SparseProductState:
-        kernels.find("sparse_products")(block, state, bias=self.intercept, y=self.y)
+        shift = self.x.shift
+        if shift is not None and self.x.scale is not None:
+            # as values are stored: powers of two round nothing
+            shift = shift / self.x.scale
+        kernels.find("sparse_products")(block, state, bias=self.intercept, shift=shift, y=self.y)
         return state
 
     def merge(self, a: SparseProductState, b: SparseProductState) -> SparseProductState:
         for mine, other in zip(a[:-1], b[:-1], strict=True):
             np.add(mine, other, out=mine)
-        np.add(a.products, b.products, out=a.products)
+        # a column at a time, because the inner loop of NumPy would be over the few columns
+        for mine, other in zip(a.products.T, b.products.T, strict=True):
+            np.add(mine, other, out=mine)
         return a
 
     @np.errstate(invalid="ignore", over="ignore")
     def finalize(self, state: SparseProductState) -> GradientResult:
         s = np.float64(state.s)  # without rows the means are NaN
         gradient = np.empty(state.products.shape[::-1]).T
-        np.divide(state.products, s, out=gradient)
+        for sums, mean in zip(state.products.T, gradient.T, strict=True):
+            np.divide(sums, s, out=mean)
         if self.x.scale is not None:
             gradient *= self.x.scale[:, None]
         return GradientResult(state.rr / s, gradient=gradient, bias=state.sums / s)
 
-    def is_finite(self, state: SparseProductState) -> bool:
-        return bool(np.isfinite(state.rr).all() and np.isfinite(state.sums).all())
 
-
-def sparse_gradient_nbytes(n_features: int, n_columns: int, n_targets: int) -> int:
-    """Bytes of one state with M columns of coefficients."""
-    return 8 * (n_columns * (2 * n_features + 1) + n_targets + 2)
+def sparse_gradient_nbytes(n_features: int, n_columns: int, n_targets: int) -> tuple[int, int]:
+    """Bytes of one state, and of scratch memory, with M columns of coefficients."""
+    state_nbytes = 8 * (n_columns * (2 * n_features + 1) + n_targets + 2)
+    # of values that are shifted, and of their shifts
+    return state_nbytes, 8 * (2 * n_columns + 2 * SPARSE_BLOCK_VALUES)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from streamreg.kernels.base import Kernels
 
 # columns that are merged and finalised at a time, because each takes arrays as large
-_STEP = 1 << 14
+_STEP = 1 << 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ class SparseMoments(Accumulator[SparseMomentsState, MomentsResult]):
     @property
     def scratch_nbytes(self) -> int:
         # of a merge
-        return 8 * min(_STEP, self.n_features) * (8 + 4 * self.n_targets)
+        return 8 * min(_STEP, self.n_features) * 12
 
     def zero(self) -> SparseMomentsState:
         return SparseMomentsState.zero(self.n_features, self.n_targets)
@@ -90,38 +90,37 @@ class SparseMoments(Accumulator[SparseMomentsState, MomentsResult]):
 
     def _merge_columns(self, a: Float64, b: Float64, y_shift: Float64) -> None:
         """Add sums of columns, moved to the origins of a, to those of a."""
-        k = self.n_targets
-        new = np.flatnonzero((a[:, WEIGHT] == 0) & (b[:, WEIGHT] != 0))
-        both = np.flatnonzero((a[:, WEIGHT] != 0) & (b[:, WEIGHT] != 0))
-        sums, cross, targets = slice(WEIGHT, LOW), slice(CROSS, CROSS + k), slice(CROSS + k, None)
-        other = b[both]
-        move = other[:, ORIGIN] - a[both, ORIGIN]
-        weight, total = other[:, WEIGHT], other[:, SUM]
-        other[:, SQUARES] += move * (2 * total + move * weight)
-        other[:, cross] += move[:, None] * other[:, targets]
-        other[:, SUM] += move * weight
-        a[both, LOW] = np.minimum(a[both, LOW], other[:, LOW])
-        a[both, HIGH] = np.maximum(a[both, HIGH], other[:, HIGH])
-        added = b[new]
-        for rows in (other, added):
-            rows[:, cross] += y_shift * rows[:, SUM, None]
-            rows[:, targets] += y_shift * rows[:, WEIGHT, None]
-        a[both, sums] += other[:, sums]
-        a[both, CROSS:] += other[:, CROSS:]
-        a[new] = added
+        in_a, in_b = a[:, WEIGHT] != 0, b[:, WEIGHT] != 0
+        np.copyto(a[:, ORIGIN], b[:, ORIGIN], where=~in_a)
+        for at, bound in ((LOW, np.minimum), (HIGH, np.maximum)):
+            merged = np.where(in_a, bound(a[:, at], b[:, at]), b[:, at])
+            np.copyto(a[:, at], merged, where=in_b)
+        # columns without values in b have sums of 0, which no move changes
+        move = np.where(in_b, b[:, ORIGIN] - a[:, ORIGIN], 0.0)
+        weight, total = b[:, WEIGHT], b[:, SUM]
+        moved = move * weight
+        for at, shift in enumerate(y_shift):
+            of_y = b[:, CROSS + 2 * at + 1]
+            cross = b[:, CROSS + 2 * at] + move * of_y
+            a[:, CROSS + 2 * at] += cross + shift * (total + moved)
+            a[:, CROSS + 2 * at + 1] += of_y + shift * weight
+        a[:, SQUARES] += b[:, SQUARES] + move * (2 * total + moved)
+        a[:, SUM] += total + moved
+        a[:, WEIGHT] += weight
 
     @np.errstate(invalid="ignore", over="ignore", divide="ignore")
     def finalize(self, state: SparseMomentsState) -> MomentsResult:
         d, k = self.n_features, self.n_targets
         s = np.float64(state.s)  # without rows the means are NaN
         mean, deviation, low, high = np.empty((4, d))
-        cross = np.empty((k, d))
+        cross, always = np.empty((k, d)), np.empty(d, bool)
         for first in range(0, d, _STEP):
             part = slice(first, first + _STEP)
             columns = state.columns[part]
             origin, weight = columns[:, ORIGIN], columns[:, WEIGHT]
             # by weight, because sums of weights are made in the order of rows
             is_everywhere, stored = weight == s, weight > 0
+            always[part] = is_everywhere
             share = np.where(is_everywhere, 1.0, weight / s)
             stored_mean = np.where(stored, columns[:, SUM] / np.where(stored, weight, 1.0), 0.0)
             squares = np.maximum(columns[:, SQUARES] - stored_mean * columns[:, SUM], 0.0)
@@ -134,8 +133,9 @@ class SparseMoments(Accumulator[SparseMomentsState, MomentsResult]):
             high[part] = np.where(stored, np.fmax(columns[:, HIGH], zero), zero)
             for at in range(k):
                 y_mean = state.y_mean[at]
-                centred = columns[:, CROSS + at] - y_mean * columns[:, SUM]
-                moved = origin * (columns[:, CROSS + k + at] - y_mean * weight)
+                cross_sum, y_sum = columns[:, CROSS + 2 * at], columns[:, CROSS + 2 * at + 1]
+                centred = cross_sum - y_mean * columns[:, SUM]
+                moved = origin * (y_sum - y_mean * weight)
                 cross[at, part] = (centred + np.where(is_everywhere, 0.0, moved)) / s
         return MomentsResult(
             n=int(state.n),
@@ -148,6 +148,7 @@ class SparseMoments(Accumulator[SparseMomentsState, MomentsResult]):
             y_low=state.y_low,
             y_high=state.y_high,
             cross=cross,
+            stored=always,
         )
 
     def is_finite(self, state: SparseMomentsState) -> bool:

@@ -79,7 +79,7 @@ class ClusterEngine(Engine):
                 )
             # a large state would have to be sent to the workers: its pass starts over
             work = work._replace(start=PartialResult(accumulator.zero()))
-            if accumulator.n_parts > 1 and self.policy.shares_large_states:
+            if accumulator.n_parts > 1 and self.policy.shares(accumulator.n_parts):
                 whole = self._reduce_in_parts(accumulator)
                 if on_partial is not None:
                     on_partial(whole)

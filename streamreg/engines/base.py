@@ -207,7 +207,9 @@ class Engine(ABC):
         start = start or PartialResult(accumulator.zero())
         self.blocks.require_first(start.n_blocks)
         n_blocks, nbytes = len(self.blocks), self._dataset.pass_nbytes
-        n_segments = self.policy.n_segments(n_blocks, nbytes, accumulator.state_nbytes)
+        n_segments = self.policy.n_segments(
+            n_blocks, nbytes, accumulator.state_nbytes, accumulator.n_parts
+        )
         if accumulator.in_order:
             n_segments = 1
         work = Pass(accumulator, start, segments_of(n_blocks, n_segments), on_partial)

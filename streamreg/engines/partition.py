@@ -47,6 +47,8 @@ class PartitionPolicy:
     large_state_nbytes: int = 32 * MIB
     # whether a pass keeps one large state and threads share the work on it, in one segment
     shares_large_states: bool = True
+    # whether it does if the state has parts, on which different threads can work
+    shares_states_with_parts: bool = False
     # a segment is at least this many times as large as a state
     least_states_a_segment: int = 0
 
@@ -58,14 +60,20 @@ class PartitionPolicy:
         """Whether a state of this size is too large to be copied."""
         return state_nbytes > self.large_state_nbytes
 
-    def n_segments(self, n_blocks: int, pass_nbytes: int, state_nbytes: int) -> int:
+    def n_segments(
+        self, n_blocks: int, pass_nbytes: int, state_nbytes: int, n_parts: int = 1
+    ) -> int:
         """Return the number of segments of a pass over this many blocks and bytes."""
-        if self.shares_large_states and self.is_large(state_nbytes):
+        if self.shares(n_parts) and self.is_large(state_nbytes):
             return 1
         least = max(self.segment_nbytes, self.states_a_segment * state_nbytes)
         wanted = min(max(self.many_segments, pass_nbytes // least), self.most_segments)
         smallest = max(self.least_segment_nbytes, self.least_states_a_segment * state_nbytes)
         return max(1, min(wanted, pass_nbytes // smallest, n_blocks))
+
+    def shares(self, n_parts: int) -> bool:
+        """Whether threads share a large state, which has this many parts."""
+        return self.shares_large_states or (self.shares_states_with_parts and n_parts > 1)
 
     def of_rows(self, *, is_sparse: bool) -> PartitionPolicy:
         """Return the policy for these rows."""
@@ -73,11 +81,12 @@ class PartitionPolicy:
 
 
 # Sparse rows take more time for each byte, so that few bytes are shared by threads; and threads do
-# not share a state, because each value changes another part of it.
+# not share a state without parts, because each value changes another number of it.
 _SPARSE: dict[str, Any] = {
     "least_segment_nbytes": 4 * MIB,
     "least_states_a_segment": 4,
     "shares_large_states": False,
+    "shares_states_with_parts": True,
 }
 # the policy for threads, of this machine or of a cluster's workers
 HOST = PartitionPolicy()

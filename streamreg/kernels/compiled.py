@@ -24,7 +24,7 @@ from streamreg.kernels.residuals import count_in_two_floats, normalise
 from streamreg.kernels.root import root
 from streamreg.kernels.states import count
 from streamreg.kernels.structs import address, struct
-from streamreg.kernels.tiles import column
+from streamreg.kernels.tiles import column, targets_less_bias
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,6 +72,9 @@ _ARGUMENTS = {
 }
 
 
+_WITHOUT_RESULT = {"centre", "columns", "predict", "add_sparse_sums", "add_sparse_pairs"}
+
+
 class _Loops:
     """The loops of one library, as kernels."""
 
@@ -80,7 +83,7 @@ class _Loops:
         for name, arguments in _ARGUMENTS.items():
             function = getattr(functions, name)
             function.argtypes = arguments
-            function.restype = None if name in {"centre", "columns", "predict"} else _INT64
+            function.restype = None if name in _WITHOUT_RESULT else _INT64
         self._functions = functions
         for each in _STRUCTS:
             nbytes = getattr(functions, f"{each.__name__}_nbytes")()
@@ -114,9 +117,7 @@ class _Loops:
         )
         sums.scratch = address(scratch)
         for part in self._parts("products", block, n_targets):
-            target = column(block.y[part, :n_targets], y)
-            # y - b first: both may be large and close, and their difference is then exact
-            target -= bias[:n_targets]
+            target = targets_less_bias(block.y[part, :n_targets], y, bias[:n_targets])
             self._add("products", block, part, x, sums, target)
         for rows, weight in _weights(block):
             count(np, state, rows, weight)
@@ -292,6 +293,7 @@ def kernels_of(library: Library) -> KernelSet:
         "sparse_products": sparse.products,
         "sparse_moments": sparse.moments,
         "sparse_gram": sparse.gram,
+        "column_gram": sparse.column_gram,
         "residuals": sparse.residuals,
         "predict": sparse.predict,
     }

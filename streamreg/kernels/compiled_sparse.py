@@ -14,19 +14,22 @@ import numpy as np
 from streamreg.blocks import SparseRows
 from streamreg.kernels.base import AS_STORED, Affine, Scale
 from streamreg.kernels.residuals import count_in_two_floats, normalise
-from streamreg.kernels.sparse import count_targets, rows_of
+from streamreg.kernels.sparse import count_targets, rows_of, shifted_rows
+from streamreg.kernels.sparse_gram import gram_columns, gram_panels, ready_for_gram
 from streamreg.kernels.states import count
 from streamreg.kernels.structs import address, struct
-from streamreg.kernels.tiles import column
+from streamreg.kernels.tiles import column, targets_less_bias
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from streamreg.blocks import Array, Block, Float64
+    from streamreg.kernels.base import Parallel
     from streamreg.kernels.library import Library
     from streamreg.kernels.states import (
         Places,
         ResidualState,
+        SparseGramState,
         SparseMomentsState,
         SparseProductState,
         TriangleState,
@@ -43,17 +46,20 @@ _Moments = struct("sparse_moments", "k *columns *scale *y *weight *s *check *scr
 _Residuals = struct(
     "sparse_residuals", "m k *coefficients *bias *scale *y *weight *rr *sums *products"
 )
-_Gram = struct("sparse_gram", "*places *scale *weight *triangle *values *chosen")
-STRUCTS = (_Rows, _Products, _Moments, _Residuals, _Gram)
+_Gram = struct("sparse_gram", "k *y *weight *sums *varies *cross *gram")
+_ColumnGram = struct("sparse_column_gram", "*places *scale *weight *triangle *values *chosen")
+STRUCTS = (_Rows, _Products, _Moments, _Residuals, _Gram, _ColumnGram)
 
 _POINTER, _INT64 = ctypes.c_void_p, ctypes.c_int64
 ARGUMENTS = {
     "add_sparse_products": [_POINTER] * 2,
     "add_sparse_moments": [_POINTER] * 2,
     "add_sparse_residuals": [_POINTER] * 2,
-    "add_sparse_gram": [_POINTER] * 2,
+    "add_sparse_column_gram": [_POINTER] * 2,
     "sparse_predict": [_POINTER] * 3 + [_INT64, _POINTER],
     "sparse_moments_scratch": [_INT64],
+    "add_sparse_sums": [_POINTER] * 2,
+    "add_sparse_pairs": [_POINTER] * 2 + [_INT64] * 2,
 }
 
 
@@ -70,21 +76,20 @@ class SparseLoops:
         state: SparseProductState,
         *,
         bias: Float64,
+        shift: Float64 | None = None,
         y: Affine = AS_STORED,
     ) -> None:
         """Do as :func:`streamreg.kernels.sparse.sparse_products`."""
         n_targets, n_columns = len(state.rr), len(state.sums)
         added = bias.copy()
         added[:n_targets] = 0
-        target = column(block.y[:, :n_targets], y)
-        # y - b first: both may be large and close, and their difference is then exact
-        target -= bias[:n_targets]
+        target = targets_less_bias(block.y[:, :n_targets], y, bias[:n_targets])
         scratch = np.empty(n_columns)
         sums = _Products(n_columns, n_targets, address(state.columns), address(added))
         sums.y, sums.weight = address(target), address(block.weight)
         sums.rr, sums.sums = address(state.rr), address(state.sums)
         sums.scratch = address(scratch)
-        self._add("products", rows_of(block), sums)
+        self._add("products", shifted_rows(rows_of(block), shift), sums)
         count(np, state, block.n_rows, block.weight)
 
     def moments(
@@ -101,18 +106,45 @@ class SparseLoops:
         sums.scratch = scratch.ctypes.data
         self._add("moments", X, sums)
 
-    def gram(
+    def column_gram(
         self, block: Block, state: TriangleState, *, places: Places, x_scale: Scale = None
     ) -> None:
-        """Do as :func:`streamreg.kernels.sparse.sparse_gram`."""
+        """Do as :func:`streamreg.kernels.sparse.column_gram`."""
         X = rows_of(block)
         longest = int(np.diff(X.bounds).max(initial=0)) + 1
         values, chosen = np.empty(longest), np.empty(longest, np.int64)
-        sums = _Gram(places.ctypes.data, address(x_scale), address(block.weight))
+        sums = _ColumnGram(places.ctypes.data, address(x_scale), address(block.weight))
         sums.triangle, sums.values = address(state.triangle), address(values)
         sums.chosen = chosen.ctypes.data
-        self._add("gram", X, sums)
+        self._add("column_gram", X, sums)
         count(np, state, block.n_rows, block.weight)
+
+    def gram(
+        self,
+        block: Block,
+        state: SparseGramState,
+        parallel: Parallel,
+        *,
+        centred: bool,
+        x_scale: Scale,
+        y_scale: Scale,
+    ) -> None:
+        """Do as :func:`streamreg.kernels.sparse_gram.sparse_gram`."""
+        X, target = ready_for_gram(block, state, centred=centred, x_scale=x_scale, y_scale=y_scale)
+        rows, d = _rows(X), len(state.gram)
+        sums = _Gram(target.shape[1], address(target), address(block.weight), address(state.sums))
+        sums.varies, sums.cross = address(state.varies), address(state.cross)
+        sums.gram = address(state.gram.T)
+        functions = self._functions
+
+        def add_panel(number: int) -> None:
+            columns = gram_columns(d, number)
+            functions.add_sparse_pairs(byref(rows), byref(sums), columns.start, columns.stop)
+
+        def add_sums() -> None:
+            functions.add_sparse_sums(byref(rows), byref(sums))
+
+        parallel.run(add_panel, gram_panels(d), add_sums)
 
     def residuals(
         self,

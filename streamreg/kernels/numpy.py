@@ -17,8 +17,16 @@ from streamreg.kernels.groups import group_sums, sorted_groups
 from streamreg.kernels.meat import meat
 from streamreg.kernels.residuals import ARRAYS_ALIVE, add_residuals, count_in_two_floats
 from streamreg.kernels.root import root
+from streamreg.kernels.sparse_gram import sparse_gram
 from streamreg.kernels.states import count, move_means
-from streamreg.kernels.tiles import column, room_for, tiles, widen
+from streamreg.kernels.tiles import (
+    column,
+    room_for,
+    targets_less_bias,
+    tiles,
+    weights_of,
+    widen,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -90,7 +98,7 @@ def products(
         z = widen(tile, room, x)
         u = u_room[:, : len(z)]
         _multiply(coefficients.T, z, u)
-        u[:n_targets] -= _less_bias(tile_y[:, :n_targets], y, bias[:n_targets]).T
+        u[:n_targets] -= targets_less_bias(tile_y[:, :n_targets], y, bias[:n_targets]).T
         u[n_targets:] += bias[n_targets:, None]
         su = u if weight is None else np.multiply(u, weight, out=su_room[:, : len(z)])
         _multiply_rows(su, z, added)
@@ -98,13 +106,6 @@ def products(
         np.add(state.sums, su.sum(axis=1), out=state.sums)
         np.add(state.rr, np.einsum("ji,ji->j", su[:n_targets], u[:n_targets]), out=state.rr)
         count(np, state, len(z), weight)
-
-
-def _less_bias(stored_y: Array, y: Affine, bias: Float64) -> Float64:
-    """Return y - b: both may be large and close, and their difference is then exact."""
-    target = column(stored_y, y)
-    target -= bias
-    return target
 
 
 def _multiply(coefficients: Float64, z: Float64, out: Float64) -> None:
@@ -171,7 +172,7 @@ def add_moments(
             state.y_origin[...] = column(tile_y[0], Affine(y_scale))
         _bound(tile_y, state.y_low, state.y_high)
         z_y = column(tile_y, Affine(y_scale, state.y_origin))
-        s = np.ones(len(tile)) if weight is None else weight
+        s = weights_of(weight, len(tile))
         total = float(s.sum())
         y_mean = _centre(z_y, s, total)
         mean, squares, cross = about_mean(tile, z_y, s, total)
@@ -295,7 +296,7 @@ def _centred_tiles(
         _note_changes(z_y[:n], state.y_varies)
         columns, filled = Affine(x_scale, shift), n
         if centred:
-            s = np.ones(n) if weight is None else weight
+            s = weights_of(weight, n)
             total = float(s.sum())
             y_mean = _centre(z_y[:n], s, total)
             mean = centre(tile, columns, weight, total, state.varies, room[:n])
@@ -331,7 +332,7 @@ def centre_tile(
     _note_changes(z, varies)
     mean = np.zeros(len(varies))
     if total is not None:
-        mean = _centre(z, np.ones(len(z)) if weight is None else weight, total)
+        mean = _centre(z, weights_of(weight, len(z)), total)
     if weight is not None:
         z *= np.sqrt(weight)[:, None]
     return mean
@@ -378,7 +379,8 @@ _SPARSE_KERNELS = Kernels(
         **_KERNELS.by_name,
         "sparse_products": sparse.sparse_products,
         "sparse_moments": sparse.sparse_moments,
-        "sparse_gram": sparse.sparse_gram,
+        "sparse_gram": sparse_gram,
+        "column_gram": sparse.column_gram,
         "residuals": sparse.residuals,
         "predict": sparse.predict_with(predict),
     }

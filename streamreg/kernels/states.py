@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from streamreg.blocks import Float64
 
 
@@ -85,7 +87,9 @@ class SparseProductState(NamedTuple):
         """Return the state of no rows, for coefficients V (D, M)."""
         d, m = map(int, coefficients.shape)
         state = cls(*_zeros((), (), m, n_targets, (d, 2 * m)))
-        state.columns[:, :m] = coefficients
+        # a column at a time, because the inner loop of NumPy would be over the few columns
+        for at in range(m):
+            state.columns[:, at] = coefficients[:, at]
         return state
 
     @property
@@ -111,7 +115,7 @@ class TriangleState(NamedTuple):
         return cls(*_zeros((), (), n_columns * (n_columns + 1) // 2))
 
 
-# fields of a column of SparseMomentsState, before K each of Σ sᵢ yᵢ zᵢ and Σ sᵢ yᵢ
+# fields of a column of SparseMomentsState, before K pairs of Σ sᵢ yᵢ zᵢ and Σ sᵢ yᵢ
 ORIGIN, WEIGHT, SUM, SQUARES, LOW, HIGH, CROSS = range(7)
 
 
@@ -120,7 +124,8 @@ class SparseMomentsState(NamedTuple):
 
     With z the stored value less the column's origin o, its first stored value, and y less its
     origin, a column has o, Σ sᵢ, Σ sᵢ zᵢ, Σ sᵢ zᵢ², the least and the largest value as stored,
-    K times Σ sᵢ yᵢ zᵢ, and K times Σ sᵢ yᵢ: with K = 1 it is one cache line of 64 bytes.
+    and K pairs of Σ sᵢ yᵢ zᵢ and Σ sᵢ yᵢ: with K = 1 it is one cache line of 64 bytes. All are 0 in
+    a column without stored values.
     """
 
     n: Float64  # ()      rows
@@ -141,6 +146,44 @@ class SparseMomentsState(NamedTuple):
         state.y_low.fill(np.inf)
         state.y_high.fill(-np.inf)
         return state
+
+
+class SparseGramState(NamedTuple):
+    """Sums of products of stored values, less an origin in columns that every row stores.
+
+    Only the lower triangle of ``gram``, in Fortran order, is valid.
+    """
+
+    n: Float64  # ()      rows
+    s: Float64  # ()      Σ sᵢ
+    updates: Float64  # ()      additions to a sum, each of which rounds: at most one a row
+    origin: Float64  # (D,)    o, the first value of columns that every row stores; else zeros
+    sums: Float64  # (D,)    Σ sᵢ (xᵢ - o)
+    varies: Float64  # (D,)    1 where a value differs from the origin, else 0
+    gram: Float64  # (D, D)  Σ sᵢ (xᵢ - o)(xᵢ - o)ᵀ
+    y_origin: Float64  # (K,)    oy, the first y, or zeros
+    y_mean: Float64  # (K,)    ȳ - oy, or zeros
+    y_varies: Float64  # (K,)    1 where a value differs from the origin, else 0
+    y_m2: Float64  # (K,)    Σ sᵢ (yᵢ - ȳ)²
+    cross: Float64  # (D, K)  Σ sᵢ (xᵢ - o)(yᵢ - oy)ᵀ
+
+    @classmethod
+    def zero(cls, n_features: int, n_targets: int) -> SparseGramState:
+        """Return the state of no rows."""
+        d, k = n_features, n_targets
+        return cls._make([*_zeros((), (), (), d, d, d), _square(d), *_zeros(k, k, k, k, (d, k))])
+
+    def move_origin(self, columns: Iterable[int], by: Float64, moved: Float64, s: Float64) -> None:
+        """Subtract ``by`` (D,) from the origin of some columns, in ``gram``.
+
+        ``moved`` (D,) is Σ sᵢ (xᵢ - o) of the rows whose products are changed, of weight ``s``; it
+        is changed too.
+        """
+        for j in columns:
+            self.gram[j:, j] += by[j] * moved[j:]
+            self.gram[j, : j + 1] += by[j] * moved[: j + 1]
+            self.gram[j, j] += s * by[j] * by[j]
+            moved[j] += s * by[j]
 
 
 class ResidualState(NamedTuple):
@@ -346,7 +389,13 @@ def move_means(
 
 def count(
     xp: Namespace,
-    state: MomentsState | ProductState | SparseProductState | GramState | RootState | TriangleState,
+    state: MomentsState
+    | ProductState
+    | SparseProductState
+    | SparseGramState
+    | GramState
+    | RootState
+    | TriangleState,
     n: int,
     weight: Float64 | None,
 ) -> None:

@@ -68,6 +68,18 @@ def widen(tile: Array, room: Float64, columns: Affine) -> Float64:
     return z
 
 
+def targets_less_bias(y: Array, columns: Affine, bias: Float64) -> Float64:
+    """Return y·scale - shift - b: y and b may be large and close, and their difference is exact."""
+    target = column(y, columns)
+    target -= bias
+    return target
+
+
+def weights_of(weight: Float64 | None, n_rows: int) -> Float64:
+    """Return the weights of rows, (n,): ones, if every row counts once."""
+    return np.ones(n_rows) if weight is None else weight
+
+
 def column(values: Array, columns: Affine) -> Float64:
     """Return values·scale - shift as a new array: of y, which is narrow, or of one row."""
     return widen(values, np.empty(values.shape), columns)

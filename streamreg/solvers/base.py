@@ -63,6 +63,7 @@ class Problem:
     dtype: np.dtype[Any] = _FLOAT64  # of X, as blocks hold it
     is_sparse: bool = False  # whether blocks hold sparse rows
     column_step: int = 0  # columns of X that are read together, without the others; 0: rows are
+    row_pairs: float = 0.0  # pairs of stored values of a sparse row, on average
 
     @property
     def gradient(self) -> type[Gradient | SparseGradient]:
@@ -276,7 +277,7 @@ def gradient_pass(problem: Problem, n_columns: int, n_targets: int) -> PassFootp
     """Return the footprint of a pass of the loss and its derivatives, with M columns."""
     d = problem.n_features
     if problem.is_sparse:
-        return PassFootprint(sparse_gradient_nbytes(d, n_columns, n_targets), 16 * n_columns)
+        return PassFootprint(*sparse_gradient_nbytes(d, n_columns, n_targets))
     return PassFootprint(*gradient_nbytes(d, n_columns, n_targets))
 
 
@@ -306,6 +307,7 @@ class Footprint(NamedTuple):
     is_exact: bool = False  # whether ``n_passes`` does not depend on the data
     # of a fit that takes many passes: as many ordinary ones cost about as much
     many_passes: float = 1.0
+    counts_pairs: bool = False  # whether ``row_flops`` is of the stored values of sparse rows
     # what else the solver keeps: name, bytes, and how they are computed, as a plan prints them
     others: tuple[tuple[str, int, str], ...] = ()
 

@@ -12,6 +12,9 @@ from streamreg.solvers.base import Solver
 from streamreg.solvers.sums import reduce_sums
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from streamreg.accumulators.base import Accumulator
     from streamreg.accumulators.second_moments import SecondMoments
     from streamreg.inference.request import InferenceRequest
     from streamreg.solvers.base import IterateStore, Problem, Reduce, Report, Solution
@@ -39,7 +42,13 @@ class FactorSolver(Solver):
         self, problem: Problem, reduce: Reduce, report: Report, iterates: IterateStore
     ) -> Solution:
         del iterates  # because a resumed fit needs the results of all its few passes
-        return self.solve_sums(problem, reduce_sums(self.statistic, problem, reduce), report)
+        sums = reduce_sums(self.accumulator(problem), problem, reduce)
+        return self.solve_sums(problem, sums, report)
+
+    def accumulator(self, problem: Problem) -> Callable[..., Accumulator[Any, Any]]:
+        """Return what makes the statistic, of (D, K), whether it is centred, and a scaling."""
+        del problem
+        return self.statistic
 
     @abstractmethod
     def solve_sums(self, problem: Problem, sums: Sums, report: Report) -> Solution:

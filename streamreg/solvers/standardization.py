@@ -51,7 +51,13 @@ class Coordinates:
     y_centre: Float64  # (K,) ȳ, likewise
     scale: Float64  # (D,) σ; infinite for constant columns, whose coefficients stay 0
     is_centred: bool  # whether ∇²f is 1 for the intercept, and 0 between it and the weights
-    subtracts: bool  # kernel subtracts c from rows; if not, c·Σr is subtracted from products
+    # (D,) what kernels subtract from rows; of the rest of c, c·Σr is subtracted from products
+    shift: Float64 | None
+
+    @property
+    def _rest(self) -> Float64:
+        """What kernels do not subtract of c, (D,)."""
+        return self.centre if self.shift is None else self.centre - self.shift
 
     @classmethod
     def raw(cls, problem: Problem, reduce: Reduce) -> Coordinates:
@@ -66,7 +72,7 @@ class Coordinates:
             np.zeros(k),
             np.ones(d),
             is_centred=False,
-            subtracts=False,
+            shift=None,
         )
 
     def to_user(self, theta: Float64) -> tuple[Float64, Float64]:
@@ -97,8 +103,8 @@ class Coordinates:
     def products_of(self, columns: Float64, intercepts: Float64) -> Float64:
         """Run one pass: ∇²f times directions σ·columns (D, M), and intercepts (M,)."""
         x_scale = None if (self.units.x == 1).all() else self.units.x
-        x = Affine(x_scale, self.centre if self.subtracts else None)
-        offset = intercepts - (0 if self.subtracts else self.centre @ columns)
+        x = Affine(x_scale, self.shift)
+        offset = intercepts - self._rest @ columns
         result = self.reduce(self.problem.gradient(columns, offset, 0, x))
         return self._derivative(result.gradient, result.bias, columns)
 
@@ -107,9 +113,9 @@ class Coordinates:
         k = self.problem.n_targets
         both = theta if direction is None else np.hstack([theta, direction])
         columns = both[:-1] / self.scale[:, None]
-        offset = both[-1] if self.subtracts else both[-1] - self.centre @ columns
+        offset = both[-1] - self._rest @ columns
         x_scale, y_scale = (None if (unit == 1).all() else unit for unit in self.units)
-        x = Affine(x_scale, self.centre if self.subtracts else None)
+        x = Affine(x_scale, self.shift)
         y = Affine(y_scale, self.y_centre if self.y_centre.any() else None)
         loss, penalty = self.problem.loss, self.problem.penalty
         result = self.reduce(self.problem.gradient(columns, offset, k, x, y))
@@ -121,12 +127,12 @@ class Coordinates:
 
     def _derivative(self, products: Float64, sums: Float64, columns: Float64) -> Float64:
         # a column at a time, because arrays of this size are most of the memory
-        out = np.zeros((len(products) + 1, len(sums)))
+        out, rest = np.zeros((len(products) + 1, len(sums))), self._rest
         root = self.problem.penalty.root(self.units.x)
         for column, total in enumerate(sums):
             product = products[:, column]
-            if not self.subtracts:
-                product = product - self.centre * total
+            if rest.any():
+                product = product - rest * total
             np.divide(product, self.scale, out=out[:-1, column])
             if root.any():
                 out[:-1, column] += (root / self.scale) * (root * columns[:, column])
@@ -215,8 +221,7 @@ def standardise(problem: Problem, reduce: Reduce) -> Standardised:
         y_centre,
         scale,
         is_centred=problem.fit_intercept,
-        # of sparse rows that would store every value
-        subtracts=bool(far.any()) and not problem.is_sparse,
+        shift=_shift(centre, far, moments.stored),
     )
     # r = -y + ȳ, so that the gradient is minus the covariance
     gradient = np.vstack([-cross / scale[:, None], np.zeros((1, k))])
@@ -238,6 +243,19 @@ def standardise(problem: Problem, reduce: Reduce) -> Standardised:
         has_enough_rows=bool(moments.n - problem.fit_intercept >= np.count_nonzero(~constant)),
         duplicates=groups,
     )
+
+
+def _shift(centre: Float64, far: Mask, stored: Mask | None) -> Float64 | None:
+    """Return what kernels subtract from rows, if the means of some columns are far from 0.
+
+    Of sparse rows it is 0 in columns that a row lacks: they would store every value, and their
+    means are at most √N deviations.
+    """
+    if stored is not None:
+        far = far & stored
+    if not far.any():
+        return None
+    return centre if stored is None else np.where(far, centre, 0.0)
 
 
 def measure(problem: Problem, reduce: Reduce) -> tuple[MomentsResult, Scaling, list[str]]:

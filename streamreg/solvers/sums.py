@@ -12,8 +12,9 @@ from streamreg.errors import InputError
 from streamreg.solvers.standardization import measure
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from streamreg.accumulators.base import Accumulator
-    from streamreg.accumulators.second_moments import SecondMoments
     from streamreg.blocks import Float64
     from streamreg.solvers.base import Numbers, Problem, Reduce
 
@@ -60,7 +61,9 @@ class Sums(NamedTuple):
         return self.reduce is not no_rows
 
 
-def reduce_sums(statistic: type[SecondMoments[Any]], problem: Problem, reduce: Reduce) -> Sums:
+def reduce_sums(
+    statistic: Callable[..., Accumulator[Any, Any]], problem: Problem, reduce: Reduce
+) -> Sums:
     """Run the pass; run it again, with scaling, if squares left float64's range."""
     d, k, centred = problem.n_features, problem.n_targets, problem.fit_intercept
     result = reduce(statistic(d, k, centred))

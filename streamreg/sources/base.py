@@ -193,6 +193,11 @@ class RowSource(ABC):
         """The share of values that are stored."""
         return 1.0
 
+    @property
+    def row_pairs(self) -> float:
+        """Pairs of values of a row, each with itself too, on average: products of XᵀX."""
+        return self.shape[1] * (self.shape[1] + 1) / 2
+
     def local_paths(self) -> list[Path]:
         """Return the local files and folders of the rows: no output may be written to them."""
         return []

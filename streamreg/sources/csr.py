@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from streamreg.blocks import EXACT_INTEGERS, SparseRows
+from streamreg.blocks import EXACT_INTEGERS, SPARSE_BLOCK_VALUES, SparseRows
 from streamreg.errors import DataCorruptionError, InputError
 from streamreg.formatting import count, format_nbytes, rows_text
 from streamreg.sources.base import Reader, RowGrid, RowSource
@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 
     from streamreg.blocks import Array, Int64
 
-# A block has at most this many values, unless a single row has more, and this many rows.
-# Measured at 2^16 to 2^18 values: within 3 % of each other.
-_BLOCK_VALUES, _BLOCK_ROWS = 1 << 17, 1 << 16
+# a block has at most this many rows
+_BLOCK_ROWS = 1 << 16
 # bounds that are read at once when the data are opened
 _SCANNED = 1 << 17
 _RESTORE = "; restore it from a copy"
@@ -45,6 +44,7 @@ class Layout(NamedTuple):
     block_rows: tuple[int, ...]  # the first row of each block, then N
     block_values: tuple[int, ...]  # the first value of each block, then nnz
     longest: int  # values of the longest row
+    n_pairs: int  # Σ m (m + 1)/2 of rows with m values: products of a Gram matrix
 
     @property
     def most_values(self) -> int:
@@ -137,6 +137,10 @@ class CsrSource(RowSource):
         n_rows, n_columns = self.shape
         return self.layout.block_values[-1] / max(1, n_rows * n_columns)
 
+    @property
+    def row_pairs(self) -> float:
+        return self.layout.n_pairs / max(1, self.shape[0])
+
     def local_paths(self) -> list[Path]:
         return list(dict.fromkeys(path for each in self.arrays for path in each.local_paths()))
 
@@ -180,7 +184,7 @@ def _require_arrays(arrays: Csr, name: str) -> None:
 def _layout(arrays: Csr, name: str) -> Layout:
     """Read the bounds of all rows, check them, and divide the rows into blocks."""
     n_rows, n_values = arrays.bounds.shape[0] - 1, arrays.values.shape[0]
-    block_rows, block_values, longest = [0], [0], 0
+    block_rows, block_values, longest, squares = [0], [0], 0, 0.0
     last, done = 0, 0
     for first, bounds in _pieces(arrays.bounds):
         if first == 0 and int(bounds[0]) != 0:
@@ -194,9 +198,10 @@ def _layout(arrays: Csr, name: str) -> Layout:
         if int(bounds[-1]) > n_values:
             _refuse_end(arrays, int(bounds[-1]))
         longest = max(longest, int(steps.max()))
+        squares += float(np.square(steps, dtype=np.float64).sum())
         last, done = int(bounds[-1]), first + len(bounds) - 1
         while True:
-            most = np.searchsorted(bounds, block_values[-1] + _BLOCK_VALUES, side="right") - 1
+            most = np.searchsorted(bounds, block_values[-1] + SPARSE_BLOCK_VALUES, side="right") - 1
             # a longer row is a block of its own
             end = max(min(first + int(most), block_rows[-1] + _BLOCK_ROWS), block_rows[-1] + 1)
             if end >= done:
@@ -210,7 +215,7 @@ def _layout(arrays: Csr, name: str) -> Layout:
         block_rows.append(n_rows)
         block_values.append(n_values)
     del name
-    return Layout(tuple(block_rows), tuple(block_values), longest)
+    return Layout(tuple(block_rows), tuple(block_values), longest, int(squares + n_values) // 2)
 
 
 def _pieces(bounds: RowSource) -> Iterator[tuple[int, Int64]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import google_crc32c
 import numpy as np
 
-from streamreg.blocks import on_host
+from streamreg.blocks import SparseRows, on_host
 from streamreg.formatting import MIB
 
 if TYPE_CHECKING:
@@ -78,6 +78,9 @@ def _checksum(source: RowSource) -> int:
     checksum = 0
     with closing(source.open()) as reader:
         for start in starts:
-            values = np.ascontiguousarray(on_host(reader.read(start, min(start + rows, n_rows))))
-            checksum = google_crc32c.extend(checksum, values.view(np.uint8).data.tobytes())
+            read: Any = reader.read(start, min(start + rows, n_rows))
+            sparse = isinstance(read, SparseRows)
+            for part in (read.values, read.indices, read.bounds) if sparse else (on_host(read),):
+                values = np.ascontiguousarray(part)
+                checksum = google_crc32c.extend(checksum, values.view(np.uint8).data.tobytes())
     return checksum

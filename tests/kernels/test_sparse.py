@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamreg.accumulators.column_gram import ColumnGram
+from streamreg.accumulators.base import Scaling
 from streamreg.accumulators.residuals import Residuals
 from streamreg.accumulators.sparse_gradient import SparseGradient
+from streamreg.accumulators.sparse_gram import SparseGram
 from streamreg.accumulators.sparse_moments import SparseMoments
 from streamreg.blocks import Block, SparseRows
 from streamreg.errors import DataCorruptionError
@@ -146,3 +148,65 @@ def test_a_column_beyond_the_last_is_an_error_that_names_its_row(kernels, index)
     for accumulator in accumulators:
         with pytest.raises(DataCorruptionError, match=f"column {index} of row 12, but has 5"):
             accumulator.update(accumulator.zero(), block, kernels.for_block(block))
+
+
+@given(drawn=blocks(), centred=st.booleans(), scaled=st.booleans())
+def test_gram(kernels, drawn, centred, scaled):
+    block, X, s = drawn
+    y, (d, k) = block.y, (X.shape[1], block.y.shape[1])
+    units = Scaling(2.0 ** np.arange(d), np.full(k, 0.5)) if scaled else None
+    X, y = (X * units.x, y * units.y) if units else (X, y)
+    accumulator = SparseGram(d, k, centred, units)
+    result = reduce(accumulator, block, kernels)
+    mean, y_mean = (s @ X / s.sum(), s @ y / s.sum()) if centred else (0, 0)
+    z, z_y = X - mean, y - y_mean
+    size = np.abs(X).max() ** 2 * len(X)
+    variances = np.append(s @ z**2, s @ z_y**2) / s.sum()
+    np.testing.assert_allclose(result.variances, variances, rtol=1e-9, atol=1e-13 * size)
+    result = result.about_means()
+    lower = np.tril_indices(d)
+    expected = (z.T * s) @ z
+    np.testing.assert_allclose(result.gram[lower], expected[lower], rtol=1e-9, atol=1e-12 * size)
+    cross = (z.T * s) @ z_y / s.sum()
+    np.testing.assert_allclose(result.cross, cross, rtol=1e-9, atol=1e-12 * size)
+    if centred:
+        np.testing.assert_allclose(result.mean, mean, **ROUNDING)
+        np.testing.assert_allclose(result.y_mean, y_mean, **ROUNDING)
+    varies = np.ptp(X, axis=0) if centred else np.abs(X).max(axis=0)
+    np.testing.assert_array_equal(result.varies > 0, varies > 0)
+
+
+def test_gram_of_a_column_that_every_row_stores_keeps_its_digits(kernels):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((400, 2))
+    X[:, 0] += 1e9
+    rows = SparseRows(2, X.ravel(), np.tile([0, 1], 400), np.arange(0, 801, 2), "X", 0)
+    block = Block(rows, rng.standard_normal((400, 1)), None, 0)
+    result = reduce(SparseGram(2, 1), block, kernels).about_means()
+    expected = np.cov((X - X[0]).T) * 399
+    np.testing.assert_allclose(result.gram[[0, 1, 1], [0, 0, 1]], expected[[0, 1, 1], [0, 0, 1]])
+
+
+@given(drawn=blocks(), scaled=st.booleans())
+def test_gradient_of_columns_that_are_shifted(kernels, drawn, scaled):
+    block, X, _ = drawn
+    rows = block.X
+    lengths = np.diff(rows.bounds) + 1
+    # the last column is in every row, where its two values add up
+    indices = np.insert(rows.indices, rows.bounds[1:], X.shape[1] - 1)
+    values = np.insert(rows.values, rows.bounds[1:], 1e6)
+    bounds = np.concatenate([[0], np.cumsum(lengths)])
+    block = Block(SparseRows(X.shape[1], values, indices, bounds, "X", 0), block.y, None, 0)
+    X = X.copy()
+    X[:, -1] += 1e6
+    scale = np.full(X.shape[1], 0.25) if scaled else None
+    shift = np.zeros(X.shape[1])
+    shift[-1] = 1e6 * (0.25 if scaled else 1)
+    k = block.y.shape[1]
+    V, b = np.random.default_rng(0).standard_normal((X.shape[1], k)), np.zeros(k)
+    result = reduce(SparseGradient(V, b, k, Affine(scale, shift)), block, kernels)
+    Z = (X if scale is None else X * scale) - shift
+    u = Z @ V - block.y
+    size = np.abs(Z).sum() * np.abs(u).max()
+    np.testing.assert_allclose(result.rr, np.mean(u**2, axis=0), rtol=1e-9)
+    np.testing.assert_allclose(result.gradient, Z.T @ u / len(X), rtol=1e-9, atol=1e-12 * size)

@@ -27,6 +27,31 @@ INLINE double value_at(int type, const void *values, int64_t at)
     return type == FLOAT64 ? ((const double *)values)[at] : ((const float *)values)[at];
 }
 
+typedef double pair __attribute__((vector_size(16)));
+
+INLINE pair fma_pair(pair a, pair b, pair c)
+{
+#if defined(__FMA__)
+    return (pair)_mm_fmadd_pd((__m128d)a, (__m128d)b, (__m128d)c);
+#elif defined(__ARM_NEON)
+    return (pair)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
+#else
+    return a * b + c;
+#endif
+}
+
+INLINE pair load_pair(const double *from)
+{
+    pair two;
+    memcpy(&two, from, sizeof two);
+    return two;
+}
+
+INLINE void store_pair(double *to, pair two)
+{
+    memcpy(to, &two, sizeof two);
+}
+
 /* Call `loop(type, is_wide, …)` with constants, as the rows are stored. */
 #define FOR_STORED_TYPE(x, loop, ...) \
     ((x)->type == FLOAT64 ? ((x)->is_wide ? loop(FLOAT64, 1, __VA_ARGS__) \

@@ -1,52 +1,71 @@
-/* Σ s z zᵀ of chosen columns z of sparse rows: the lower triangle, packed by rows.
+/* Σ s z zᵀ over sparse rows: one product for each pair of values of a row.
  *
- * The chosen values of a row are gathered first, and then multiplied in pairs.
+ * Columns ascend in every row, and none is twice in it: then all pairs of a row change different
+ * numbers, of the lower triangle.
  */
 #include "sparse.h"
 
+/* z are the values of the rows: float64, less the origin of their columns. */
 struct sparse_gram {
-    const int32_t *places; /* (d,) the number of a chosen column; -1: not chosen */
-    const double *scale;   /* (d,) or NULL: ones */
-    const double *weight;  /* (n,) s, or NULL: ones */
-    double *triangle;      /* (k (k + 1)/2,) element (i, j), j <= i, at i (i + 1)/2 + j */
-    double *values;        /* scratch: the chosen values of the longest row */
-    int64_t *chosen;       /* scratch: their columns' numbers */
+    int64_t k;
+    const double *y;      /* (n, k) y less its origin */
+    const double *weight; /* (n,)   s, or NULL: ones */
+    double *sums;         /* (d,)   Σ s z */
+    double *varies;       /* (d,)   1 where a z is not 0 */
+    double *cross;        /* (d, k) Σ s z y */
+    double *gram;         /* (d, d) in Fortran order: the lower triangle of Σ s z zᵀ */
 };
 
-INLINE int64_t add_rows_of(int type, int is_wide, const struct sparse_rows *x,
-                           const struct sparse_gram *p)
+INLINE void add_sums(int is_wide, const struct sparse_rows *x, const struct sparse_gram *p)
 {
-    const uint64_t d = (uint64_t)x->d;
     for (int64_t i = 0; i < x->n; i++) {
-        const double s = p->weight ? p->weight[i] : 1.0;
-        int64_t m = 0;
+        const double s = p->weight ? p->weight[i] : 1.0, *y = p->y + i * p->k;
         for (int64_t at = x->bounds[i]; at < x->bounds[i + 1]; at++) {
             const uint64_t j = index_at(is_wide, x->indices, at);
-            if (__builtin_expect(j >= d, 0))
-                return i;
-            const double value = value_at(type, x->values, at);
-            p->values[m] = p->scale ? value * p->scale[j] : value;
-            p->chosen[m] = p->places[j];
-            m += p->places[j] >= 0;
+            const double z = value_at(FLOAT64, x->values, at), sz = s * z;
+            p->sums[j] += sz;
+            p->varies[j] = z != 0 ? 1.0 : p->varies[j];
+            double *cross = p->cross + j * (uint64_t)p->k;
+            for (int64_t c = 0; c < p->k; c++)
+                cross[c] = fma_of(sz, y[c], cross[c]);
         }
-        for (int64_t a = 0; a < m; a++) {
-            const int64_t row = p->chosen[a];
-            const double value = s * p->values[a];
-            double *own = p->triangle + row * (row + 1) / 2;
-            own[row] = fma_of(value, p->values[a], own[row]);
-            for (int64_t b = 0; b < a; b++) {
-                const int64_t other = p->chosen[b];
-                const double product = value * p->values[b];
-                if (other < row)
-                    own[other] += product;
-                else if (other > row)
-                    p->triangle[other * (other + 1) / 2 + row] += product;
-                else /* values of one column add up */
-                    own[row] += 2 * product;
+    }
+}
+
+/* The first value of a row whose column is not before `column`. */
+INLINE int64_t first_value(int is_wide, const struct sparse_rows *x, int64_t row, uint64_t column)
+{
+    int64_t low = x->bounds[row], high = x->bounds[row + 1];
+    while (low < high) {
+        const int64_t middle = low + (high - low) / 2;
+        if (index_at(is_wide, x->indices, middle) < column)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+INLINE void add_pairs(int is_wide, const struct sparse_rows *x, const struct sparse_gram *p,
+                      uint64_t first, uint64_t stop)
+{
+    const double *z = x->values;
+    for (int64_t i = 0; i < x->n; i++) {
+        const double s = p->weight ? p->weight[i] : 1.0;
+        const int64_t end = x->bounds[i + 1];
+        for (int64_t a = first_value(is_wide, x, i, first); a < end; a++) {
+            const uint64_t j = index_at(is_wide, x->indices, a);
+            if (j >= stop)
+                break;
+            double *column = p->gram + j * (uint64_t)x->d;
+            const double sz = s * z[a];
+            _Pragma("GCC ivdep") for (int64_t b = a; b < end; b++)
+            {
+                double *sum = column + index_at(is_wide, x->indices, b);
+                *sum = fma_of(sz, z[b], *sum);
             }
         }
     }
-    return x->n;
 }
 
 EXPORT int64_t sparse_gram_nbytes(void)
@@ -54,8 +73,16 @@ EXPORT int64_t sparse_gram_nbytes(void)
     return sizeof(struct sparse_gram);
 }
 
-/* Returns the number of rows before the first one with a column beyond d. */
-EXPORT int64_t add_sparse_gram(const struct sparse_rows *x, const struct sparse_gram *p)
+/* Columns must have been checked. */
+EXPORT void add_sparse_sums(const struct sparse_rows *x, const struct sparse_gram *p)
 {
-    return FOR_STORED_TYPE(x, add_rows_of, x, p);
+    x->is_wide ? add_sums(1, x, p) : add_sums(0, x, p);
+}
+
+/* Add the products of columns `first` to `stop` with those that do not come before them. */
+EXPORT void add_sparse_pairs(const struct sparse_rows *x, const struct sparse_gram *p,
+                             int64_t first, int64_t stop)
+{
+    x->is_wide ? add_pairs(1, x, p, (uint64_t)first, (uint64_t)stop)
+               : add_pairs(0, x, p, (uint64_t)first, (uint64_t)stop);
 }

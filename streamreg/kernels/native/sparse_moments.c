@@ -5,9 +5,10 @@
  * added up first, because squares and bounds are of their sum.
  */
 #include "sparse.h"
+#include <math.h>
 #include <stdlib.h>
 
-/* the fields of a column: its origin, weight, Σ s z, Σ s z², bounds, then k of each Σ s y z, Σ s y */
+/* the fields of a column: its origin, weight, Σ s z, Σ s z², bounds, then k pairs Σ s y z, Σ s y */
 enum { ORIGIN, WEIGHT, SUM, SQUARES, LOW, HIGH, CROSS };
 
 struct sparse_moments {
@@ -22,7 +23,7 @@ struct sparse_moments {
 };
 
 /* values ahead of which a column is fetched */
-#define AHEAD 32
+#define AHEAD 64
 
 struct entry {
     uint64_t column;
@@ -38,47 +39,83 @@ static int compare(const void *a, const void *b)
     return one->position < other->position ? -1 : 1;
 }
 
-/* Add a value to the sums of its column; `check` becomes NaN if it is NaN or inf. */
+/* Add a value to the sums of its column. */
 INLINE void add_value(const struct sparse_moments *p, int64_t k, uint64_t j, double value, double s,
-                      const double *y, double *check)
+                      const double *y)
 {
     double *column = p->columns + j * (uint64_t)(CROSS + 2 * k);
     const double scaled = p->scale ? value * p->scale[j] : value;
-    if (column[WEIGHT] == 0) {
+    if (__builtin_expect(column[WEIGHT] == 0, 0)) {
         column[ORIGIN] = scaled;
         column[LOW] = column[HIGH] = value;
     }
     const double z = scaled - column[ORIGIN], sz = s * z;
-    column[WEIGHT] += s;
-    column[SUM] += sz;
+    /* pairs, which a processor loads and stores at once */
+    store_pair(column + WEIGHT, load_pair(column + WEIGHT) + (pair){s, sz});
     column[SQUARES] = fma_of(sz, z, column[SQUARES]);
     column[LOW] = value < column[LOW] ? value : column[LOW];
     column[HIGH] = value > column[HIGH] ? value : column[HIGH];
     for (int64_t c = 0; c < k; c++) {
-        column[CROSS + c] = fma_of(sz, y[c], column[CROSS + c]);
-        column[CROSS + k + c] = fma_of(s, y[c], column[CROSS + k + c]);
+        double *cross = column + CROSS + 2 * c;
+        store_pair(cross, fma_pair((pair){sz, s}, (pair){y[c], y[c]}, load_pair(cross)));
     }
-    *check += value - value;
 }
 
-/* Whether columns ascend; -1 if one is beyond d. */
-INLINE int order_of(int is_wide, const struct sparse_rows *x, int64_t first, int64_t stop)
+/* Whether columns ascend from one value to the next: without branches, as the other loops over a
+ * whole block, so that the compiler makes vectors of them. */
+INLINE int64_t count_falls(int is_wide, const struct sparse_rows *x, int64_t first, int64_t stop)
 {
-    int ascends = 1;
-    uint64_t last = 0, largest = 0;
-    for (int64_t at = first; at < stop; at++) {
-        const uint64_t j = index_at(is_wide, x->indices, at);
-        ascends &= at == first || last < j;
-        largest = j > largest ? j : largest;
-        last = j;
+    int64_t falls = 0;
+    for (int64_t at = first + 1; at < stop; at++)
+        falls += index_at(is_wide, x->indices, at) <= index_at(is_wide, x->indices, at - 1);
+    return falls;
+}
+
+/* Whether the columns of every row ascend: all falls are between two rows. */
+INLINE int all_ascend(int is_wide, const struct sparse_rows *x)
+{
+    const int64_t count = x->bounds[x->n];
+    int64_t between = 0;
+    for (int64_t i = 1; i < x->n; i++) {
+        const int64_t at = x->bounds[i];
+        if (at > x->bounds[i - 1] && at < count)
+            between += index_at(is_wide, x->indices, at) <= index_at(is_wide, x->indices, at - 1);
     }
-    return largest < (uint64_t)x->d ? ascends : -1;
+    return count_falls(is_wide, x, 0, count) == between;
+}
+
+/* How many rows are before the first one with a column beyond d. */
+INLINE int64_t count_valid_rows(int is_wide, const struct sparse_rows *x)
+{
+    const int64_t count = x->bounds[x->n];
+    uint64_t largest = 0;
+    for (int64_t at = 0; at < count; at++) {
+        const uint64_t j = index_at(is_wide, x->indices, at);
+        largest = j > largest ? j : largest;
+    }
+    if (count == 0 || largest < (uint64_t)x->d)
+        return x->n;
+    int64_t row = 0;
+    for (int64_t at = 0; index_at(is_wide, x->indices, at) < (uint64_t)x->d; at++)
+        while (x->bounds[row + 1] <= at + 1)
+            row++;
+    return row;
+}
+
+INLINE int all_finite(int type, const struct sparse_rows *x)
+{
+    const int64_t count = x->bounds[x->n];
+    int64_t bad = 0;
+    for (int64_t at = 0; at < count; at++) {
+        const double value = value_at(type, x->values, at);
+        bad += !(value - value == 0);
+    }
+    return bad == 0;
 }
 
 /* Add a row whose columns do not ascend: those of one column are added up first. */
 INLINE void add_sorted(int type, int is_wide, const struct sparse_rows *x, int64_t first, int64_t n,
-                       const struct sparse_moments *p, int64_t k, double s, const double *y,
-                       double *check)
+                       const struct sparse_moments *p, int64_t k, double s, const double *y)
 {
     struct entry *row = p->scratch;
     for (int64_t at = 0; at < n; at++)
@@ -92,7 +129,7 @@ INLINE void add_sorted(int type, int is_wide, const struct sparse_rows *x, int64
         double value = 0;
         for (; at < n && row[at].column == j; at++)
             value += row[at].value;
-        add_value(p, k, j, value, s, y, check);
+        add_value(p, k, j, value, s, y);
     }
 }
 
@@ -100,30 +137,28 @@ INLINE int64_t add_rows_of(int type, int is_wide, int64_t k, const struct sparse
                            const struct sparse_moments *p)
 {
     const int64_t count = x->bounds[x->n], width = CROSS + 2 * k;
-    double total = *p->s, check = *p->check;
-    int64_t i = 0;
-    for (; i < x->n; i++) {
+    const int64_t n = count_valid_rows(is_wide, x);
+    const int ascends = all_ascend(is_wide, x);
+    double total = *p->s;
+    for (int64_t i = 0; i < n; i++) {
         const int64_t first = x->bounds[i], stop = x->bounds[i + 1];
-        const int order = stop > first ? order_of(is_wide, x, first, stop) : 1;
-        if (order < 0)
-            break;
         const double s = p->weight ? p->weight[i] : 1.0, *y = p->y + i * k;
         total += s;
-        if (order == 0) {
-            add_sorted(type, is_wide, x, first, stop - first, p, k, s, y, &check);
+        if (!ascends && count_falls(is_wide, x, first, stop)) {
+            add_sorted(type, is_wide, x, first, stop - first, p, k, s, y);
             continue;
         }
         for (int64_t at = first; at < stop; at++) {
             if (at + AHEAD < count)
                 __builtin_prefetch(
                     p->columns + index_at(is_wide, x->indices, at + AHEAD) * (uint64_t)width, 1);
-            add_value(p, k, index_at(is_wide, x->indices, at), value_at(type, x->values, at), s, y,
-                      &check);
+            add_value(p, k, index_at(is_wide, x->indices, at), value_at(type, x->values, at), s, y);
         }
     }
     *p->s = total;
-    *p->check = check;
-    return i;
+    if (!all_finite(type, x))
+        *p->check = NAN;
+    return n;
 }
 
 INLINE int64_t add_any(int type, int is_wide, const struct sparse_rows *x,

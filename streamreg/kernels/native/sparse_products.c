@@ -25,31 +25,6 @@ struct sparse_products {
 /* sums of a dot product that do not wait for each other */
 #define N_SUMS 4
 
-typedef double pair __attribute__((vector_size(16)));
-
-INLINE pair fma_pair(pair a, pair b, pair c)
-{
-#if defined(__FMA__)
-    return (pair)_mm_fmadd_pd((__m128d)a, (__m128d)b, (__m128d)c);
-#elif defined(__ARM_NEON)
-    return (pair)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
-#else
-    return a * b + c;
-#endif
-}
-
-INLINE pair load_pair(const double *from)
-{
-    pair two;
-    memcpy(&two, from, sizeof two);
-    return two;
-}
-
-INLINE void store_pair(double *to, pair two)
-{
-    memcpy(to, &two, sizeof two);
-}
-
 /* Weigh u, subtract targets, and count both: u becomes s·u. */
 INLINE void count_row(const struct sparse_products *p, int64_t m, int64_t row, double *u, double *rr,
                       double *sums)

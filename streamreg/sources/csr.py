@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from streamreg.blocks import Array, Int64
+    from streamreg.sources.file_stamps import FileStamps
 
 # A block has at most this many values, unless a single row has more, and this many rows.
 # Measured at 2^16 to 2^18 values: within 3 % of each other.
@@ -67,7 +68,6 @@ class CsrSource(RowSource):
     """
 
     is_sparse = True
-    why_unreachable_from_workers = "is sparse, which the workers of a cluster do not read yet"
 
     def __init__(self, arrays: Csr, n_columns: int, n_rows: int | None, name: str) -> None:
         self.arrays = arrays
@@ -92,6 +92,8 @@ class CsrSource(RowSource):
         )
         self.in_memory = all(each.in_memory for each in arrays)
         self.fingerprint_reads_all_rows = any(each.fingerprint_reads_all_rows for each in arrays)
+        unreachable = (each.why_unreachable_from_workers for each in arrays)
+        self.why_unreachable_from_workers = next(filter(None, unreachable), "")
         self.storage = json.dumps([each.storage for each in arrays])
         # as kernels read them
         self.block_dtype = _value_dtype(self.dtype)
@@ -139,6 +141,14 @@ class CsrSource(RowSource):
 
     def local_paths(self) -> list[Path]:
         return list(dict.fromkeys(path for each in self.arrays for path in each.local_paths()))
+
+    def watched(self) -> dict[str, FileStamps]:
+        parts = zip(Csr._fields, self.arrays, strict=True)
+        return {
+            f"{part} {name}": stamps
+            for part, each in parts
+            for name, stamps in each.watched().items()
+        }
 
     def require_exists(self) -> None:
         for each in self.arrays:

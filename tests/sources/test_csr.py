@@ -6,10 +6,12 @@ import h5py
 import numpy as np
 import pytest
 import scipy.sparse
+import statsmodels.api as sm
 import zarr
 from sklearn.linear_model import Ridge
+from sklearn.model_selection import GroupKFold
 
-from streamreg import LinearRegression, plan
+from streamreg import LinearRegression, LinearRegressionCV, Statistics, plan
 from streamreg.errors import DataCorruptionError, InputError
 from streamreg.sources.kinds import open_source
 
@@ -190,13 +192,67 @@ def test_other_formats_are_refused_with_a_conversion(tmp_path):
         LinearRegression().fit(X, X)
 
 
-@pytest.mark.parametrize(
-    "parameters", [{"solver": "dual"}, {"cov_type": "HC1"}, {"solver": "dual", "l2": 1.0}]
-)
-def test_what_sparse_rows_do_not_give_is_refused(parameters):
+def test_the_solver_of_dense_rows_only_is_refused():
     X = matrix()
     with pytest.raises(InputError, match="X is sparse"):
-        LinearRegression(**parameters).fit(X, targets(X))
+        LinearRegression(solver="dual", l2=1.0).fit(X, targets(X))
+
+
+@pytest.mark.parametrize("solver", ["closed_form", "qr"])
+@pytest.mark.parametrize("cov_type", ["nonrobust", "HC3"])
+def test_standard_errors_of_sparse_rows_are_those_of_statsmodels(solver, cov_type):
+    X = matrix()
+    y = targets(X)
+    expected = sm.OLS(y, sm.add_constant(X.toarray())).fit(cov_type=cov_type)
+    model = LinearRegression(solver=solver, cov_type=cov_type).fit(X, y)
+    np.testing.assert_allclose(model.bse_, expected.bse, rtol=1e-9)
+    np.testing.assert_allclose(model.rsquared_, expected.rsquared, rtol=1e-9)
+
+
+@pytest.mark.parametrize("is_sorted", [True, False])
+def test_errors_clustered_by_groups_of_sparse_rows(is_sorted):
+    X = matrix()
+    y, groups = targets(X), np.random.default_rng(3).integers(0, 40, N)
+    groups = np.sort(groups) if is_sorted else groups
+    expected = sm.OLS(y, sm.add_constant(X.toarray())).fit(
+        cov_type="cluster", cov_kwds={"groups": groups}
+    )
+    model = LinearRegression(cov_type="cluster").fit(X, y, groups=groups)
+    np.testing.assert_allclose(model.bse_, expected.bse, rtol=1e-9)
+
+
+def test_chosen_standard_errors_of_sparse_rows():
+    X = matrix()
+    y = targets(X)
+    expected = sm.OLS(y, sm.add_constant(X.toarray())).fit(cov_type="HC1")
+    how = {"solver": "cg", "cov_type": "HC1", "inference_for": [0, 7], "tol": 1e-12}
+    model = LinearRegression(**how).fit(X, y)
+    np.testing.assert_allclose(model.bse_[[0, 1, 8]], expected.bse[[0, 1, 8]], rtol=1e-8)
+
+
+@pytest.mark.parametrize("cv", [5, "gcv", GroupKFold(3)])
+def test_penalties_are_chosen_for_sparse_rows_as_for_dense_ones(cv):
+    X = matrix()
+    y, groups = targets(X), None if isinstance(cv, int | str) else np.arange(N) % 7
+    ours, dense = (
+        LinearRegressionCV(l2=[1e-8, 1e-3, 1.0], cv=cv).fit(rows, y, groups=groups)
+        for rows in (X, X.toarray())
+    )
+    assert ours.l2_ == dense.l2_
+    np.testing.assert_allclose(ours.cv_scores_, dense.cv_scores_, rtol=1e-10)
+    np.testing.assert_allclose(ours.coef_, dense.coef_, rtol=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["gram", "qr"])
+def test_statistics_of_sparse_rows(kind):
+    X = matrix()
+    y = targets(X)
+    first, second = (
+        Statistics.of(X[part], y[part], kind=kind) for part in (np.s_[:150], np.s_[150:])
+    )
+    expected = Ridge(alpha=0.01 * N).fit(X.toarray().astype(float), y)
+    model = LinearRegression(l2=0.01).fit(first.merge(second))
+    np.testing.assert_allclose(model.coef_, expected.coef_, atol=1e-10)
 
 
 def test_a_plan_counts_stored_values():

@@ -96,8 +96,8 @@ class CsrSource(RowSource):
         self.why_unreachable_from_workers = next(filter(None, unreachable), "")
         self.storage = json.dumps([each.storage for each in arrays])
         # as kernels read them
-        self.block_dtype = _value_dtype(self.dtype)
-        self.index_dtype = _index_dtype(arrays.indices.dtype)
+        self.block_dtype = value_dtype(self.dtype)
+        self.index_dtype = index_dtype(arrays.indices.dtype)
 
     def open(self) -> Reader:
         return _CsrReader(self)
@@ -256,13 +256,13 @@ def _refuse_end(arrays: Csr, last: int) -> None:
     )
 
 
-def _value_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+def value_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return float32 if it holds all values of a dtype, else float64."""
     fits = np.can_cast(dtype, np.float32, "safe")
     return np.dtype(np.float32 if fits else np.float64)
 
 
-def _index_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+def index_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the dtype of indices of 32 or 64 bits, of this machine's byte order."""
     if dtype.itemsize < 4:  # noqa: PLR2004
         return np.dtype(np.int32)

@@ -135,6 +135,17 @@ def test_sparse_rows_on_a_cluster_have_the_bits_of_one_machine(client, sparse_st
     assert models[1].score(str(sparse_store)) > 0
 
 
+@pytest.mark.parametrize("solver", ["closed_form", "cg"])
+def test_sparse_dask_arrays_on_a_cluster_have_the_bits_of_one_machine(client, solver):
+    rng = da.random.default_rng(0)
+    dense = rng.random((20_000, 30), chunks=(5_000, -1))
+    X = dense.map_blocks(lambda rows: scipy.sparse.csr_array(np.where(rows < 0.3, rows, 0)))
+    y = rng.random(20_000, chunks=3_000)
+    how = {"solver": solver, "tol": 1e-3}
+    models = [LinearRegression(**how, client=each).fit(X, y) for each in (None, client)]
+    assert models[0].coef_.tobytes() == models[1].coef_.tobytes()
+
+
 def test_a_chunk_of_sparse_rows_that_changes_between_tasks_is_noticed(sparse_store):
     dataset = open_dataset(str(sparse_store))
     # of a chunk of values

@@ -63,7 +63,7 @@ def as_streamable(data: object, name: str) -> Streamable:
 
 
 def _refusal_of_npz(data: np.lib.npyio.NpzFile, name: str) -> InputError:
-    if _NPZ_OF_SCIPY <= set(data):
+    if set(data) >= _NPZ_OF_SCIPY:
         return InputError(
             f"{name} is the .npz file of a sparse array: pass scipy.sparse.load_npz(PATH).tocsr()"
         )

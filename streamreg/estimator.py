@@ -188,7 +188,7 @@ class LinearRegression(LinearEstimator):
         tags = super().__sklearn_tags__()
         # a name that no solver has is refused by fit
         reads_sparse = self.solver == AUTO or self.solver in SPARSE_SOLVERS
-        tags.input_tags.sparse = reads_sparse and self.cov_type is None
+        tags.input_tags.sparse = reads_sparse
         return tags
 
     def fit(self, X: Rows, y: Rows = None, sample_weight: Rows = None, groups: Rows = None) -> Self:

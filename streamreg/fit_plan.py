@@ -100,26 +100,6 @@ def _require_sparse_fit(dataset: Dataset, config: FitConfig) -> None:
     sparse = f"{dataset.X.name} is sparse, "
     if config.device != "cpu":
         raise InputError(sparse, "which a GPU does not read: pass ", Remedy("device", "cpu"))
-    if config.client is not None:
-        raise InputError(
-            sparse, "which the workers of a cluster do not read: leave out ", Remedy("client")
-        )
-    if config.cov_type is not None:
-        raise InputError(
-            sparse,
-            "and standard errors are computed from dense rows only: leave out ",
-            Parameter("cov_type", config.cov_type),
-            ", or pass the columns that matter as a dense array",
-        )
-    if config.cv is not None:
-        raise InputError(
-            sparse,
-            "and ",
-            Parameter("cv"),
-            " compares penalties of dense rows only: pass one ",
-            Remedy("l2"),
-            ", as LinearRegression takes it",
-        )
     if config.solver != AUTO and not config.build_solver(config.solver).reads_sparse:
         raise InputError(
             sparse,

@@ -10,7 +10,7 @@ import numpy as np
 from streamreg.accumulators.base import Accumulator
 from streamreg.kernels import numpy as numpy_kernels
 from streamreg.kernels import scratch
-from streamreg.kernels.tiles import tiles, weights_of
+from streamreg.kernels.tiles import parts, sparse_part_rows, weights_of
 
 if TYPE_CHECKING:
     from streamreg.blocks import Block, Float64
@@ -58,7 +58,8 @@ class Contrasts(Accumulator[ContrastState, ContrastState]):
 
     def update(self, state: ContrastState, block: Block, kernels: Kernels) -> ContrastState:
         predict, k = kernels.find("predict"), len(self.centre)
-        for X, tile_y, weight in tiles(block, numpy_kernels.tile_rows(block.X.shape[1])):
+        rows = numpy_kernels.tile_rows(block.X.shape[1])
+        for X, tile_y, weight in parts(block, rows, len(self.intercept)):
             u = predict(X, self.coefficients, self.intercept)
             y = tile_y.astype(np.float64)
             if self.y_scale is not None:
@@ -85,9 +86,15 @@ class Contrasts(Accumulator[ContrastState, ContrastState]):
         return bool(np.isfinite(state.yy).all() and np.isfinite(state.squares).all())
 
 
-def contrasts_nbytes(n_features: int, n_targets: int, n_columns: int) -> tuple[int, int]:
+def contrasts_nbytes(
+    n_features: int, n_targets: int, n_columns: int, *, is_sparse: bool = False
+) -> tuple[int, int]:
     """Bytes of one state, and of scratch memory, with M combinations."""
-    rows = numpy_kernels.tile_rows(n_features)
+    rows, scratch_nbytes = (
+        numpy_kernels.tile_rows(n_features),
+        scratch.predict_nbytes(n_features, 1),
+    )
+    if is_sparse:
+        rows, scratch_nbytes = sparse_part_rows(n_targets + n_columns), 0
     tiles_nbytes = 8 * rows * (3 * n_targets + 3 * n_columns + 4)
-    scratch_nbytes = scratch.predict_nbytes(n_features, 1) + tiles_nbytes
-    return 8 * (2 + 2 * n_targets + n_columns), scratch_nbytes
+    return 8 * (2 + 2 * n_targets + n_columns), scratch_nbytes + tiles_nbytes

@@ -100,10 +100,15 @@ class ClusterBackend(Backend):
         self._worker.require_readable(dataset)
         for source in dataset.sources():
             if source.why_unreachable_from_workers:
+                write = "save it with zarr.save_array(PATH, array) where all can, and pass its path"
+                if source.is_sparse:
+                    write = (
+                        "write it with anndata.AnnData(X).write_zarr(PATH) where all can, and pass "
+                        "PATH/X"
+                    )
                 raise InputError(
                     f"{source.name} {source.why_unreachable_from_workers}, which the workers of a "
-                    "cluster cannot read; save it with zarr.save_array(PATH, array) where all can, "
-                    "and pass its path, or pass a Dask array"
+                    f"cluster cannot read; {write}, or pass a Dask array"
                 )
 
     def runs(self, solver: Solver) -> bool:

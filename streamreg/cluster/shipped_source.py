@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from streamreg.blocks import SparseRows
 from streamreg.sources.base import Reader, RowSource
 from streamreg.sources.checks import as_rows, concatenated
 from streamreg.sources.dask import chunk_row
+from streamreg.sources.scipy_csr import as_sparse_rows
 
 if TYPE_CHECKING:
     from streamreg.blocks import Array
@@ -27,14 +29,24 @@ class ShippedSource(RowSource):
         self.dtype = source.dtype
         self.grid = source.grid
         self.is_cupy = source.is_cupy
+        self.is_sparse = source.is_sparse
 
     def holding(self, start: int, chunks: list[Any]) -> ShippedSource:
+        if self.is_sparse:
+            # a block of sparse rows is one chunk row
+            (chunk,) = chunks
+            stop = start + chunk.shape[0]
+            sparse: Any = as_sparse_rows(chunk, self, start, stop, self.place(start))
+            return self._of(_ShippedReader(sparse, start))
         rows: list[Array] = []
         for chunk in chunks:
             place = self.place(start + sum(map(len, rows)))
             rows.append(as_rows(chunk, len(chunk), self, place))
+        return self._of(_ShippedReader(self._joined(rows), start))
+
+    def _of(self, reader: Reader) -> ShippedSource:
         made = copy(self)
-        made._reader = _ShippedReader(self._joined(rows), start)  # noqa: SLF001  (same class)
+        made._reader = reader  # noqa: SLF001  (same class)
         return made
 
     def _joined(self, rows: list[Array]) -> Array:
@@ -59,4 +71,9 @@ class _ShippedReader(Reader):
         self._rows, self._start = rows, start
 
     def read(self, start: int, stop: int) -> Array:
-        return self._rows[start - self._start : stop - self._start]
+        first, last = start - self._start, stop - self._start
+        rows: Any = self._rows
+        if isinstance(rows, SparseRows):
+            part: Any = rows.part(first, last)
+            return part  # type: ignore[no-any-return]
+        return self._rows[first:last]

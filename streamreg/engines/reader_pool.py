@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from streamreg.engines.merging import Merging
+from streamreg.engines.thread_task import ThreadTask
 from streamreg.sources.block_reader import BlockReader
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ class ReaderPool:
         self._stop = threading.Event()
 
     def __enter__(self) -> Self:
+        self._stop.clear()
         self._threads = ThreadPoolExecutor(self.n_threads, thread_name_prefix="streamreg")
         return self
 
@@ -89,16 +92,16 @@ class ReaderPool:
         if self.n_threads == 1 and not in_background:
             yield from map(run, items)
             return
-        running: deque[Future[Made]] = deque()
+        running: deque[ThreadTask[Made]] = deque()
         try:
             for item in items:
                 if len(running) > self.n_threads:
                     yield running.popleft().result()
-                running.append(self._threads.submit(self._stop_others_on_failure, run, item))
+                running.append(self._task(partial(run, item)))
             while running:
                 yield running.popleft().result()
-        except _StoppedError:
-            raise self._first_error(running) from None
+        except _StoppedError as stopped:
+            raise (self._first_error(running) or stopped) from None
         finally:
             self._stop_all(running)
 
@@ -114,27 +117,27 @@ class ReaderPool:
         if self.n_threads == 1:
             merging.work()
             return merging.result
-        running = [
-            self._threads.submit(self._stop_others_on_failure, lambda _: merging.work(), None)
-            for _ in range(self.n_threads)
-        ]
+        running: list[ThreadTask[None]] = []
         try:
-            wait(running)
+            running += (self._task(merging.work) for _ in range(self.n_threads))
+            for task in running:
+                task.wait()
         finally:
             self._stop_all(running)
-        errors = [error for error in merging.errors if not isinstance(error[1], _StoppedError)]
-        if errors:
+        if merging.errors:
+            errors = [error for error in merging.errors if not isinstance(error[1], _StoppedError)]
             # of several, the error of the first item
-            raise min(errors, key=itemgetter(0))[1]
+            raise min(errors or merging.errors, key=itemgetter(0))[1]
         return merging.result
 
     def share(self, task: Callable[[int], None], count: int, prepare: Callable[[], None]) -> None:
         """Run ``task(0) … task(count - 1)`` on the threads, and ``prepare()`` beside them."""
-        running = [self._threads.submit(prepare)]
-        running += [self._threads.submit(task, number) for number in range(count)]
+        running: list[ThreadTask[None]] = []
         try:
-            for future in running:
-                future.result()
+            running.append(ThreadTask(self._threads, prepare))
+            running += (ThreadTask(self._threads, partial(task, number)) for number in range(count))
+            for each in running:
+                each.result()
         finally:
             self._stop_all(running)
 
@@ -167,22 +170,29 @@ class ReaderPool:
             raise _StoppedError
         self._on_rows(n_rows)
 
-    def _stop_others_on_failure(self, run: Callable[[Item], Made], item: Item) -> Made:
-        try:
-            return run(item)
-        except BaseException:
-            self._stop.set()
-            raise
+    def _task(self, run: Callable[[], Made]) -> ThreadTask[Made]:
+        """Run on a thread; the others stop if it fails."""
 
-    def _first_error(self, running: Iterable[Future[Made]]) -> BaseException:
+        def stop_others_on_failure() -> Made:
+            try:
+                return run()
+            except BaseException:
+                self._stop.set()
+                raise
+
+        return ThreadTask(self._threads, stop_others_on_failure)
+
+    def _first_error(self, running: Iterable[ThreadTask[Made]]) -> BaseException | None:
         """Return the error that stopped the threads; of several, the error of the first item."""
-        errors = (future.exception() for future in running if not future.cancel())
-        return next(error for error in errors if error and not isinstance(error, _StoppedError))
+        errors = (task.error() for task in running if not task.cancel())
+        found = (error for error in errors if error and not isinstance(error, _StoppedError))
+        return next(found, None)
 
-    def _stop_all(self, running: Iterable[Future[Made]]) -> None:
+    def _stop_all(self, running: Iterable[ThreadTask[Made]]) -> None:
         """Stop what still runs if a pass failed or was abandoned, and reset for the next pass."""
-        unfinished = [future for future in running if not future.cancel()]
+        unfinished = [task for task in running if not task.cancel()]
         if unfinished:
             self._stop.set()
-            wait(unfinished)
+            for task in unfinished:
+                task.wait()
         self._stop.clear()

@@ -146,7 +146,7 @@ def column_gram(
 ) -> None:
     """Add Σ s z zᵀ of the columns z with a place of 0 or more, (D,), each place once."""
     columns = np.argsort(places, kind="stable")[np.count_nonzero(places < 0) :]
-    z = _matrix(rows_of(block))[:, columns]
+    z = matrix_of(rows_of(block))[:, columns]
     if x_scale is not None:
         z = z * x_scale[columns]
     weighted = z if block.weight is None else z * block.weight[:, None]

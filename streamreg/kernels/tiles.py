@@ -25,15 +25,18 @@ def tiles(block: Block, rows: int) -> Iterator[tuple[Array, Array, Float64 | Non
         yield block.X[part], block.y[part], None if block.weight is None else block.weight[part]
 
 
-def parts(block: Block, rows: int) -> Iterator[tuple[Array, Array, Float64 | None]]:
+def parts(
+    block: Block, rows: int, n_columns: int | None = None
+) -> Iterator[tuple[Array, Array, Float64 | None]]:
     """Yield X, y and weight of some rows at a time, as kernels that predict read them.
 
     X is a tile; of sparse rows it is larger, because the loop over its parts has a cost.
+    ``n_columns`` are predicted, as many as targets if it is ``None``.
     """
     if block.kind != "sparse":
         yield from tiles(block, rows)
         return
-    step = sparse_part_rows(block.y.shape[1])
+    step = sparse_part_rows(block.y.shape[1] if n_columns is None else n_columns)
     for start in range(0, block.n_rows, step):
         part = block.rows(start, min(start + step, block.n_rows))
         yield part.X, part.y, part.weight

@@ -76,7 +76,7 @@ class Gathering:
 
 def plan_gathering(dataset: Dataset, backend: Backend, solver: FactorSolver) -> Plan:
     """Plan the pass that gathers what a solver takes; reads metadata only."""
-    problem = Problem(dataset.n_features, dataset.n_targets)
+    problem = Problem(dataset.n_features, dataset.n_targets, is_sparse=dataset.X.is_sparse)
     work = Gathering(solver)
 
     def candidate(dataset: Dataset = dataset) -> Candidate:

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from streamreg.accumulators.contrasts import Contrasts, contrasts_nbytes
-from streamreg.accumulators.gradient import gradient_nbytes
 from streamreg.errors import Message, Parameter, Remedy
 from streamreg.inference.result import Inference
-from streamreg.solvers.base import Footprint, PassFootprint
+from streamreg.solvers.base import Footprint, PassFootprint, gradient_pass
 from streamreg.solvers.constant import find_constant
 from streamreg.solvers.standard_errors import freedom_warnings, terms_of
 
@@ -63,8 +62,8 @@ def with_contrasts(
     d, k, m = problem.n_features, problem.n_targets, len(request.columns) + 1
     n_more = min(footprint.n_passes, max_epochs) * (1 if problem.fit_intercept else 2)
     passes = (
-        PassFootprint(*gradient_nbytes(d, m, 0)),
-        PassFootprint(*contrasts_nbytes(d, k, m)),
+        gradient_pass(problem, m, 0),
+        PassFootprint(*contrasts_nbytes(d, k, m, is_sparse=problem.is_sparse)),
     )
     return footprint._replace(
         passes=(*footprint.passes, *passes),

@@ -55,6 +55,7 @@ class PenaltySearch(Solver):
     name: ClassVar[str] = ClosedForm.name
     summary: ClassVar[str] = "one pass, all penalties"
     runs_on_device: ClassVar[bool] = False
+    reads_sparse: ClassVar[bool] = True
 
     def footprint(self, problem: Problem) -> Footprint:
         d, k, request = problem.n_features, problem.n_targets, self.request

@@ -1,4 +1,4 @@
-"""AnnData's groups of sparse rows, in Zarr and in HDF5: specification 0.1.0 of ``csr_matrix``.
+"""AnnData's groups, in Zarr and in HDF5: sparse rows, ``csr_matrix`` 0.1.0, and columns of ``obs``.
 
 AnnData itself is not needed. Both libraries' groups are read by the same code, because both have
 ``attrs``, names and arrays.
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from streamreg.errors import DataCorruptionError, InputError, StreamregError
+from streamreg.sources.anndata_columns import CATEGORICAL, NULLABLE, open_column
 from streamreg.sources.csr import Csr, CsrSource
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     OpenArray = Callable[[Any, str], RowSource]
 
-_CSR, _CSC, _CATEGORICAL = "csr_matrix", "csc_matrix", "categorical"
+_CSR, _CSC = "csr_matrix", "csc_matrix"
 _MEMBERS = ("data", "indices", "indptr")
 # the group of matrices whose columns are those of the group that holds it
 LAYERS = "layers"
@@ -37,20 +38,22 @@ def is_matrix(group: Any) -> bool:  # noqa: ANN401
     return encoding_of(group) in {_CSR, _CSC}
 
 
-def open_matrix(
+def open_rows_of_group(
     group: Any,  # noqa: ANN401  (a group of Zarr or HDF5)
     name: str,
+    role: str,
     open_array: OpenArray,
     parents: Iterable[Any],
 ) -> RowSource | None:
-    """Return the rows of a group in CSR format; ``None`` if it is no group of AnnData.
+    """Return the rows of a matrix in CSR format, or of a column; ``None`` for another group.
 
-    ``parents`` are the groups that hold it, the nearest first, with the names of the columns.
+    ``role`` is X, y, sample_weight or groups. ``parents`` are the groups that hold it, the nearest
+    first, with the names of the columns.
 
     Raises
     ------
     InputError
-        The group is a matrix of another format, or a column of categories.
+        The group is a matrix of another format, or a column of texts.
     DataCorruptionError
         An array is absent, or does not agree with the others.
     """
@@ -60,8 +63,8 @@ def open_matrix(
             f"{name} is a sparse matrix in CSC format, which stores columns and not rows; write it "
             "again in CSR format, as adata.X = adata.X.tocsr() of an anndata.AnnData does"
         )
-    if encoding == _CATEGORICAL:
-        raise InputError(f"{name} is a column of categories; pass the numbers in its array codes")
+    if encoding in {CATEGORICAL, *NULLABLE}:
+        return open_column(group, encoding, name, role, open_array)
     if encoding != _CSR:
         return None
     absent = [member for member in _MEMBERS if member not in group]

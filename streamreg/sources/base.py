@@ -202,6 +202,10 @@ class RowSource(ABC):
         """Return the local files and folders of the rows: no output may be written to them."""
         return []
 
+    def watched(self) -> dict[str, FileStamps]:
+        """Return the stamps of its files, by array if it consists of several."""
+        return {} if self.stamps is None else {"": self.stamps}
+
     def require_exists(self) -> None:  # noqa: B027  (most need no check)
         """Raise :class:`InputError` if this process cannot find the rows."""
 

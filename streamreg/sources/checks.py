@@ -179,8 +179,9 @@ def require_dense(data: object, name: str) -> None:
     if type(data).__module__.startswith(("scipy.sparse", "sparse.", "cupyx.scipy.sparse")):
         raise InputError(
             f"{name} is sparse ({type(data).__name__}), which is not supported: sparse rows are "
-            "read from scipy.sparse.csr_array, or from an AnnData group in Zarr or HDF5; or make "
-            "it dense a block at a time, in a Zarr or Dask array"
+            "read from scipy.sparse.csr_array, from an AnnData group in Zarr or HDF5, or from a "
+            "Dask array that declares them, by meta=scipy.sparse.csr_array((0, 0)); or make it "
+            "dense a block at a time, in a Zarr or Dask array"
         )
 
 

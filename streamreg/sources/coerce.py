@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from streamreg.blocks import Array
 
 
+# arrays that scipy.sparse.save_npz writes, whatever the format is
+_NPZ_OF_SCIPY = {"format", "shape", "data"}
+
+
 class Streamable(NamedTuple):
     """Data that can be read in blocks, and whether integers beyond 2^53 were rounded."""
 
@@ -32,10 +36,7 @@ def as_streamable(data: object, name: str) -> Streamable:
     if isinstance(data, bytes):
         raise InputError(f"{name} is of type bytes; paths must be text: pass {name}.decode()")
     if isinstance(data, np.lib.npyio.NpzFile):
-        raise InputError(
-            f"{name} is an .npz file, which holds arrays by name: pass one of them, as "
-            f"{name}[{next(iter(data), 'NAME')!r}]"
-        )
+        raise _refusal_of_npz(data, name)
     # SciPy's are read as they are, if their format allows it
     require_dense(None if is_scipy(data) else data, name)
     if is_labelled(data) and getattr(data, "dtype", None) == np.dtype(object):
@@ -59,6 +60,17 @@ def as_streamable(data: object, name: str) -> Streamable:
     if array.dtype == object:
         return Streamable(*floats_of_objects(array, name))
     return Streamable(array, array.dtype.kind == "f" and _rounds(data, array))
+
+
+def _refusal_of_npz(data: np.lib.npyio.NpzFile, name: str) -> InputError:
+    if set(data) >= _NPZ_OF_SCIPY:
+        return InputError(
+            f"{name} is the .npz file of a sparse array: pass scipy.sparse.load_npz(PATH).tocsr()"
+        )
+    return InputError(
+        f"{name} is an .npz file, which holds arrays by name: pass one of them, as "
+        f"{name}[{next(iter(data), 'NAME')!r}]"
+    )
 
 
 def _rounds(data: Any, floats: Array) -> bool:  # noqa: ANN401

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from streamreg.blocks import Array, Int64
+    from streamreg.sources.file_stamps import FileStamps
 
 # a block has at most this many rows
 _BLOCK_ROWS = 1 << 16
@@ -67,7 +68,6 @@ class CsrSource(RowSource):
     """
 
     is_sparse = True
-    why_unreachable_from_workers = "is sparse, which the workers of a cluster do not read yet"
 
     def __init__(self, arrays: Csr, n_columns: int, n_rows: int | None, name: str) -> None:
         self.arrays = arrays
@@ -92,10 +92,12 @@ class CsrSource(RowSource):
         )
         self.in_memory = all(each.in_memory for each in arrays)
         self.fingerprint_reads_all_rows = any(each.fingerprint_reads_all_rows for each in arrays)
+        unreachable = (each.why_unreachable_from_workers for each in arrays)
+        self.why_unreachable_from_workers = next(filter(None, unreachable), "")
         self.storage = json.dumps([each.storage for each in arrays])
         # as kernels read them
-        self.block_dtype = _value_dtype(self.dtype)
-        self.index_dtype = _index_dtype(arrays.indices.dtype)
+        self.block_dtype = value_dtype(self.dtype)
+        self.index_dtype = index_dtype(arrays.indices.dtype)
 
     def open(self) -> Reader:
         return _CsrReader(self)
@@ -143,6 +145,14 @@ class CsrSource(RowSource):
 
     def local_paths(self) -> list[Path]:
         return list(dict.fromkeys(path for each in self.arrays for path in each.local_paths()))
+
+    def watched(self) -> dict[str, FileStamps]:
+        parts = zip(Csr._fields, self.arrays, strict=True)
+        return {
+            f"{part} {name}": stamps
+            for part, each in parts
+            for name, stamps in each.watched().items()
+        }
 
     def require_exists(self) -> None:
         for each in self.arrays:
@@ -251,13 +261,13 @@ def _refuse_end(arrays: Csr, last: int) -> None:
     )
 
 
-def _value_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+def value_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return float32 if it holds all values of a dtype, else float64."""
     fits = np.can_cast(dtype, np.float32, "safe")
     return np.dtype(np.float32 if fits else np.float64)
 
 
-def _index_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+def index_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the dtype of indices of 32 or 64 bits, of this machine's byte order."""
     if dtype.itemsize < 4:  # noqa: PLR2004
         return np.dtype(np.int32)

@@ -6,9 +6,10 @@ Nothing is cached between chunk rows. If every chunk row needs all chunks, as in
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -31,10 +32,12 @@ from streamreg.sources.hdf5 import Sliceable, SliceableSource
 from streamreg.sources.zarr.metadata import input_path, is_zarr
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from streamreg.blocks import Array
+
+Result = TypeVar("Result")
 
 # If a chunk row needs more than this multiple of its share of all tasks, it repeats tasks of most
 # other chunk rows. If it only overlaps with its neighbours, it needs up to 3 times its share.
@@ -113,6 +116,7 @@ class DaskSource(RowSource):
     def optimized(self) -> tuple[dict[Any, Any], list[Any]]:
         """The optimised tasks, and the key of each chunk row, which is computed by itself."""
         import dask  # noqa: PLC0415  (imported only if there are Dask arrays)
+        from dask.optimization import cull  # noqa: PLC0415
 
         array = self.array
         if any(type(task).__module__.startswith("distributed.") for task in _tasks(array)):
@@ -124,7 +128,11 @@ class DaskSource(RowSource):
         filled = (chunk for chunk, height in enumerate(array.chunks[0]) if height > 0)
         keys = [(array.name, chunk, 0)[: 1 + array.ndim] for chunk in filled]
         # the tasks of a chunk row in the middle
-        needed, of_all = len(array.dask.cull([keys[len(keys) // 2]])), len(array.dask)
+        middle, of_all = keys[len(keys) // 2], len(array.dask)
+        needed = len(array.dask.cull([middle]))
+        if needed * len(keys) > _MOST_SHARES * of_all:
+            # that was an upper bound: whole layers count, such as all arrays of a concatenation
+            needed = len(cull(dict(array.dask), [middle])[0])  # type: ignore[no-untyped-call]
         if needed * len(keys) > _MOST_SHARES * of_all:
             warn(
                 f"a chunk row of the Dask array {self.name} needs {needed:,} of {of_all:,} tasks, "
@@ -135,6 +143,26 @@ class DaskSource(RowSource):
         array = self._checked()
         (optimized,) = dask.optimize(array)  # type: ignore[attr-defined,no-untyped-call]
         return dict(optimized.__dask_graph__()), keys
+
+    def compute(self, chunk: int) -> Any:  # noqa: ANN401  (whatever the graph computes)
+        """Return a chunk row, as Dask computes it on the calling thread."""
+        import dask  # noqa: PLC0415  (imported only if there are Dask arrays)
+        from dask.optimization import cull  # noqa: PLC0415
+
+        graph, keys = self.optimized
+        with _named(self.place(self.grid.rows(chunk)[0])):
+            needed, _ = cull(graph, [keys[chunk]])  # type: ignore[no-untyped-call]
+            return dask.get(needed, keys[chunk])  # type: ignore[attr-defined]
+
+    def of_chunks(self, function: Callable[[Any], Result]) -> list[Result]:
+        """Return ``function`` of each chunk row, computed by Dask's current scheduler."""
+        import dask  # noqa: PLC0415  (imported only if there are Dask arrays)
+
+        of_chunk = dask.delayed(function)  # type: ignore[attr-defined]
+        filled = [self.grid.rows(chunk) for chunk in range(len(self.grid))]
+        calls = [of_chunk(chunk) for (chunk,) in self.delayed_chunks(filled)]
+        with _named(f"the Dask array {self.name}"):
+            return list(dask.compute(*calls))  # type: ignore[attr-defined,no-untyped-call]
 
     def _checked(self) -> Any:  # noqa: ANN401
         """Return the array with its inputs on disk checked for absent chunks, where it shows them.
@@ -243,6 +271,19 @@ def chunk_row(source: RowSource, row: int) -> str:
     return f"chunk row {chunk} of the Dask array {source.name} ({rows})"
 
 
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Name what cannot be computed, because tasks raise any error."""
+    try:
+        yield
+    except (StreamregError, MemoryError):
+        raise
+    # tasks that read files mostly raise OSError
+    except Exception as error:
+        kind = DataCorruptionError if isinstance(error, OSError) else InputError
+        raise kind(f"{what} cannot be computed: {type(error).__name__}: {error}") from error
+
+
 def _tasks(array: Any) -> list[Any]:  # noqa: ANN401
     return [unwrapped(task) for task in array.dask.values()]
 
@@ -251,23 +292,9 @@ class _DaskReader(ChunkReader):
     _source: DaskSource
 
     def load(self, chunk: int) -> Array:
-        import dask  # noqa: PLC0415  (imported only if there are Dask arrays)
-        from dask.optimization import cull  # noqa: PLC0415
-
         source = self._source
         start, stop = source.grid.rows(chunk)
-        graph, keys = source.optimized
-        try:
-            needed, _ = cull(graph, [keys[chunk]])  # type: ignore[no-untyped-call]
-            value = dask.get(needed, keys[chunk])  # type: ignore[attr-defined]
-        except (StreamregError, MemoryError):
-            raise
-        # tasks may raise any error; those that read files mostly raise OSError
-        except Exception as error:
-            kind = DataCorruptionError if isinstance(error, OSError) else InputError
-            raise kind(
-                f"{source.place(start)} cannot be computed: {type(error).__name__}: {error}"
-            ) from error
+        value = source.compute(chunk)
         return as_rows(value, stop - start, source, source.place(start))
 
     def read(self, start: int, stop: int) -> Array:

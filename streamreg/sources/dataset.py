@@ -160,8 +160,11 @@ class Dataset:
 
     def stamps(self) -> dict[str, FileStamps]:
         """Return the versions of the files that were read, for each array with watched files."""
-        named = self.named().items()
-        return {name: source.stamps for name, source in named if source.stamps is not None}
+        return {
+            f"{name} {part}": stamps
+            for name, source in self.named().items()
+            for part, stamps in source.watched().items()
+        }
 
     def require_unchanged(self) -> None:
         """Raise :class:`DataCorruptionError` if a file has changed since it was stamped."""

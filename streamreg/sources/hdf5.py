@@ -15,7 +15,7 @@ import numpy as np
 from streamreg.blocks import is_read_in_place
 from streamreg.errors import DataCorruptionError, InputError, StreamregError
 from streamreg.formatting import MIB, count, rows_text
-from streamreg.sources.anndata import LAYERS, open_matrix
+from streamreg.sources.anndata import LAYERS, open_rows_of_group
 from streamreg.sources.base import Kind, Reader, RowGrid, RowSource
 from streamreg.sources.checks import as_rows
 from streamreg.sources.chunk_reader import ChunkReader, heaps_nbytes, joined_nbytes
@@ -67,7 +67,7 @@ def claims(data: object) -> bool:
 def open_rows(data: Sliceable, name: str, missing_chunks: str) -> RowSource:
     """Return the rows of an array that can be sliced; a closed HDF5 file is refused."""
     if hasattr(data, "keys"):
-        rows = _open_matrix(data, name, missing_chunks)
+        rows = _open_group(data, name, missing_chunks)
         if rows is not None:
             return rows
         raise InputError(f'{name} is an HDF5 {type(data).__name__}; pass a dataset, as file["X"]')
@@ -81,8 +81,8 @@ def open_rows(data: Sliceable, name: str, missing_chunks: str) -> RowSource:
 KIND = Kind(claims, open_rows)
 
 
-def _open_matrix(group: Any, name: str, missing_chunks: str) -> RowSource | None:  # noqa: ANN401
-    """Return the rows of a sparse matrix of AnnData; ``None`` if a group is no such matrix."""
+def _open_group(group: Any, name: str, missing_chunks: str) -> RowSource | None:  # noqa: ANN401
+    """Return the rows of a matrix or column of AnnData; ``None`` if a group is neither."""
     # a closed file has no attributes
     if not group or not hasattr(group, "attrs"):
         return None
@@ -90,9 +90,10 @@ def _open_matrix(group: Any, name: str, missing_chunks: str) -> RowSource | None
     parent = group.parent
     if parent.name == f"/{LAYERS}":
         parent = parent.parent
-    return open_matrix(
+    return open_rows_of_group(
         group,
         label,
+        name,
         lambda array, _: SliceableSource(array, name, missing_chunks),
         (parent,),
     )

@@ -9,6 +9,7 @@ from streamreg.sources import (
     anndata_backed,
     cupy_array,
     dask,
+    dask_csr,
     hdf5,
     hdf5_paths,
     in_memory,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 # The first kind that claims the data opens them. Zarr claims every path that no kind before it
 # claims, and the last kind claims all that can be sliced.
 KINDS = (
+    dask_csr.KIND,
     dask.KIND,
     cupy_array.KIND,
     in_memory.KIND,

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from streamreg.blocks import SparseRows
 from streamreg.errors import InputError
 from streamreg.sources.base import Kind
-from streamreg.sources.csr import Csr, CsrSource
+from streamreg.sources.csr import Csr, CsrSource, index_dtype, value_dtype
 from streamreg.sources.in_memory import ArraySource
 
 if TYPE_CHECKING:
@@ -36,6 +37,48 @@ def open_rows(data: Any, name: str, _missing_chunks: str) -> RowSource:  # noqa:
     arrays = Csr(*(ArraySource(np.asarray(array), f"{name}.{what}") for what, array in stored))
     n_rows, n_columns = map(int, data.shape)
     return CsrSource(arrays, n_columns, n_rows, name)
+
+
+def as_sparse_rows(data: Any, source: RowSource, start: int, stop: int, what: str) -> SparseRows:  # noqa: ANN401
+    """Return computed rows of ``source`` as kernels read them.
+
+    Raises :class:`InputError` if they are not in CSR format, or not of the shape and dtype that the
+    source declares.
+    """
+    if not is_scipy(data) or data.format != "csr":
+        found = f"{data.format} format" if is_scipy(data) else type(data).__name__
+        raise InputError(f"{what}: the array declares rows in CSR format but returned {found}")
+    n_columns = source.shape[1]
+    declared = stop - start, n_columns
+    if data.shape != declared:
+        raise InputError(f"{what}: the array returned shape {data.shape} but declares {declared}")
+    if not np.can_cast(data.dtype, source.dtype, "safe"):
+        raise InputError(
+            f"{what}: the array returned {data.dtype} but declares {source.dtype}; "
+            f"call .astype({str(data.dtype)!r}) on it"
+        )
+    bounds = np.asarray(data.indptr).astype(np.int64)
+    n_values = min(len(data.data), len(data.indices))
+    if (
+        len(bounds) != stop - start + 1
+        or bounds[0] != 0
+        or (bounds[1:] < bounds[:-1]).any()
+        or bounds[-1] > n_values
+    ):
+        raise InputError(
+            f"{what}: indptr does not rise from 0 to at most {n_values:,}, the number of values"
+        )
+    used = slice(0, int(bounds[-1]))
+    with np.errstate(over="ignore", under="ignore"):
+        values = np.ascontiguousarray(data.data[used], value_dtype(source.dtype))
+    return SparseRows(
+        n_columns=n_columns,
+        values=values,
+        indices=np.ascontiguousarray(data.indices[used], index_dtype(data.indices.dtype)),
+        bounds=bounds,
+        name=source.name,
+        start=start,
+    )
 
 
 KIND = Kind(is_scipy, open_rows)

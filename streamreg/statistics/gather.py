@@ -70,11 +70,6 @@ def gather(
     InputError, DataCorruptionError
         As the engine raises them.
     """
-    if dataset.X.is_sparse:
-        raise InputError(
-            f"{dataset.X.name} is sparse, and statistics are of dense rows; fit the data with ",
-            Remedy("solver", "cg"),
-        )
     backend = backend_of(config)
     with PeakMemory() as peak:
         plan = plan_gather(dataset, config, kind, backend)
@@ -96,7 +91,10 @@ def gather(
                     return accumulator.finalize(partial.state)
 
                 problem = Problem(
-                    dataset.n_features, dataset.n_targets, feature_names=dataset.feature_names
+                    dataset.n_features,
+                    dataset.n_targets,
+                    feature_names=dataset.feature_names,
+                    is_sparse=dataset.X.is_sparse,
                 )
                 statistic = SOLVER_OF_KIND[kind].statistic
                 with np.errstate(all="ignore"):

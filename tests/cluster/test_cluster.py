@@ -12,6 +12,7 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
+import scipy.sparse
 import zarr
 from clusters import loopback_cluster
 from problems import lstsq
@@ -102,6 +103,66 @@ def test_folds_on_a_cluster_have_the_bits_of_one_machine(client, store, cv, grou
         return model.fit(store / "X", store / "y", groups=groups).cv_scores_
 
     np.testing.assert_array_equal(scores(client), scores())
+
+
+@pytest.fixture(scope="module")
+def sparse_rows():
+    rng = np.random.default_rng(4)
+    X = scipy.sparse.random_array((60_000, 60), density=0.2, rng=rng, format="csr")
+    return X, X @ rng.standard_normal(60) + rng.standard_normal(60_000)
+
+
+@pytest.fixture(scope="module")
+def sparse_store(sparse_rows, tmp_path_factory):
+    X, y = sparse_rows
+    path = tmp_path_factory.mktemp("sparse") / "data.zarr"
+    root = zarr.create_group(path)
+    group = root.create_group("X")
+    group.attrs.update({"encoding-type": "csr_matrix", "shape": list(X.shape)})
+    for name in ("data", "indices", "indptr"):
+        group.create_array(name, data=getattr(X, name), chunks=(100_000,))
+    root.create_array("y", data=y, chunks=(10_000,))
+    return path
+
+
+@pytest.mark.parametrize("solver", ["closed_form", "gd", "cg"])
+def test_sparse_rows_on_a_cluster_have_the_bits_of_one_machine(client, sparse_store, solver):
+    models = [
+        LinearRegression(solver=solver, l2=0.1, client=each, max_epochs=200).fit(str(sparse_store))
+        for each in (None, client)
+    ]
+    assert models[0].coef_.tobytes() == models[1].coef_.tobytes()
+    assert models[1].score(str(sparse_store)) > 0
+
+
+@pytest.mark.parametrize("solver", ["closed_form", "cg"])
+def test_sparse_dask_arrays_on_a_cluster_have_the_bits_of_one_machine(client, solver):
+    rng = da.random.default_rng(0)
+    dense = rng.random((20_000, 30), chunks=(5_000, -1))
+    X = dense.map_blocks(lambda rows: scipy.sparse.csr_array(np.where(rows < 0.3, rows, 0)))
+    y = rng.random(20_000, chunks=3_000)
+    how = {"solver": solver, "tol": 1e-3}
+    models = [LinearRegression(**how, client=each).fit(X, y) for each in (None, client)]
+    assert models[0].coef_.tobytes() == models[1].coef_.tobytes()
+
+
+def test_a_chunk_of_sparse_rows_that_changes_between_tasks_is_noticed(sparse_store):
+    dataset = open_dataset(str(sparse_store))
+    # of a chunk of values
+    number = next(n for n, name in enumerate(dataset.stamps()) if "values" in name)
+    reads = ({at: {0: stamp} if at == number else {} for at in range(4)} for stamp in (1, 2))
+    first, second = (
+        worker_tasks.Done([], dict(zip(dataset.stamps(), read.values(), strict=True)))
+        for read in reads
+    )
+    worker_tasks.merge_stamps(dataset, first)
+    with pytest.raises(DataCorruptionError, match=r"X/data .* changed since it was first read"):
+        worker_tasks.merge_stamps(dataset, second)
+
+
+def test_sparse_rows_in_memory_are_refused_with_a_way_to_write_them(client, sparse_rows):
+    with pytest.raises(InputError, match=r"anndata.AnnData\(X\).write_zarr\(PATH\)"):
+        LinearRegression(client=client).fit(*sparse_rows)
 
 
 @pytest.mark.parametrize("kind", ["store", "Dask arrays"])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 import tracemalloc
 from contextlib import contextmanager
 from itertools import pairwise
@@ -19,6 +21,7 @@ from synthetic_rows import Rows, Sum, only
 
 from streamreg.accumulators.gradient import Gradient
 from streamreg.config import FitConfig
+from streamreg.engines.reader_pool import ReaderPool, _StoppedError
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.errors import DataCorruptionError, InputError
 from streamreg.fit import fit_dataset
@@ -129,6 +132,9 @@ def test_an_interrupt_ends_a_pass(n_threads, state_nbytes):
         from synthetic_rows import Rows, Sum, only
         from streamreg.engines.threads import ThreadsEngine
 
+        # a process that was started in the background ignores interrupts
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
         def interrupt():
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
@@ -173,6 +179,52 @@ def test_an_interrupt_ends_a_pass(n_threads, state_nbytes):
     n_read, n_threads_left = map(int, ended.stdout.split())
     assert n_read < 32  # blocks of the pass
     assert n_threads_left == 1
+
+
+@pytest.mark.parametrize("waits", ["merge", "in_order", "share"])
+def test_an_interrupt_that_arrives_before_a_wait_ends_it(waits):
+    with ReaderPool(only(Rows()), [], 2, lambda _: None) as pool:
+
+        def run(number):
+            if number == 0:
+                # the caller waits by now; it is not woken, because this thread gets the signal
+                time.sleep(0.05)
+                signal.raise_signal(signal.SIGINT)
+                assert waits == "share" or pool._stop.wait(PATIENCE)
+            return number
+
+        def wait():
+            if waits == "merge":
+                pool.merge(run, range(4), lambda a, b: a + b, 0)
+            elif waits == "in_order":
+                list(pool.in_order(run, range(4)))
+            else:
+                pool.share(lambda _: pool._stop.wait(PATIENCE), 2, lambda: run(0))
+
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                wait()
+        finally:
+            signal.signal(signal.SIGINT, before)
+        assert pool.merge(lambda number: number, range(4), lambda a, b: a + b, 0) == 6
+
+
+def test_a_pool_that_is_used_again_does_not_stop_at_once():
+    source = Rows(n_segments=2)
+    engine = ThreadsEngine(only(source), 2)
+    for _ in range(2):
+        with engine:
+            assert engine.reduce(Sum()).n_rows == source.shape[0]
+
+
+def test_threads_that_stopped_for_no_error_of_their_own_give_no_result():
+    with ReaderPool(only(Rows()), [], 2, lambda _: None) as pool:
+        pool._stop.set()
+        for run in (pool.merge, lambda *how: list(pool.in_order(*how[:2]))):
+            with pytest.raises(_StoppedError):
+                run(lambda _: pool.report(1), range(4), lambda a, _: a, None)
+            pool._stop.set()
 
 
 # what remains open or running after a pass

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import re
 import warnings
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
 import scipy.sparse
 import sklearn.linear_model
+import statsmodels.api as sm
 import zarr
 from csr_stores import D, N, in_hdf5, in_zarr, matrix, targets
 from programs import run
 from sklearn.linear_model import Ridge
+from sklearn.model_selection import GroupKFold
 
-from streamreg import LinearRegression, load, plan
+from streamreg import LinearRegression, LinearRegressionCV, Statistics, load, plan
 from streamreg.errors import InputError
 from streamreg.sources.kinds import open_source
 
@@ -99,26 +103,119 @@ def test_a_value_that_is_not_finite_is_named_by_row_and_column():
     np.testing.assert_allclose(model.coef_, expected.coef_, atol=1e-9)
 
 
-def test_other_formats_are_refused_with_a_conversion(tmp_path):
+CONVERSION = re.compile(r"(scipy\.sparse\.load_npz\(PATH\)|adata\.X|[Xy])\.to(csr|array)\(\)")
+
+
+def converted(refused, **names):
+    """Return what the conversion gives that the message of a refusal names."""
+    expression = CONVERSION.search(str(refused.value))[0]
+    return eval(expression, {"scipy": scipy, **names})  # noqa: S307  (text of our own messages)
+
+
+@pytest.mark.parametrize("kind", ["csc", "coo", "lil"])
+def test_other_formats_are_refused_with_a_conversion_that_works(kind):
+    X = matrix()
+    y, other = targets(X), X.asformat(kind)
+    with pytest.raises(InputError, match=f"X is sparse in {kind} format") as refused:
+        LinearRegression().fit(other, y)
+    model = LinearRegression().fit(converted(refused, X=other), y)
+    np.testing.assert_array_equal(model.coef_, LinearRegression().fit(X, y).coef_)
+
+
+def test_a_group_in_csc_format_is_refused_with_a_conversion_that_works(tmp_path):
     X = matrix()
     y = targets(X)
-    for data in (X.tocsc(), X.tocoo()):
-        with pytest.raises(InputError, match=r"pass X.tocsr\(\)"):
-            LinearRegression().fit(data, y)
     path = in_zarr(tmp_path / "a.zarr", X.tocsc(), encoding="csc_matrix")
-    with pytest.raises(InputError, match=r"CSC format.*adata.X.tocsr\(\)"):
+    with pytest.raises(InputError, match="CSC format") as refused:
         LinearRegression().fit(path, y)
-    with pytest.raises(InputError, match=r"y is sparse.*y.toarray\(\)"):
-        LinearRegression().fit(X, X)
+    adata = SimpleNamespace(X=X.tocsc())
+    X_again = converted(refused, adata=adata)
+    model = LinearRegression().fit(in_zarr(tmp_path / "b.zarr", X_again), y)
+    np.testing.assert_array_equal(model.coef_, LinearRegression().fit(X, y).coef_)
 
 
-@pytest.mark.parametrize(
-    "parameters", [{"solver": "dual"}, {"cov_type": "HC1"}, {"solver": "dual", "l2": 1.0}]
-)
-def test_what_sparse_rows_do_not_give_is_refused(parameters):
+@pytest.mark.parametrize("opens", [str, np.load])
+@pytest.mark.parametrize("kind", ["csr", "csc", "coo"])
+def test_npz_files_of_sparse_arrays_are_refused_with_a_conversion_that_works(tmp_path, kind, opens):
+    X = matrix()
+    y, path = targets(X), tmp_path / "X.npz"
+    scipy.sparse.save_npz(path, X.asformat(kind))
+    with pytest.raises(InputError, match=r"\.npz") as refused:
+        LinearRegression().fit(opens(path), y)
+    data = converted(refused, PATH=path)
+    model = LinearRegression().fit(data, y)
+    np.testing.assert_array_equal(model.coef_, LinearRegression().fit(X, y).coef_)
+
+
+def test_sparse_targets_are_refused_with_a_conversion_that_works():
+    X, y = matrix(), matrix(5, d=4)
+    with pytest.raises(InputError, match="y is sparse") as refused:
+        LinearRegression().fit(X, y)
+    model = LinearRegression().fit(X, converted(refused, y=y))
+    np.testing.assert_array_equal(model.coef_, LinearRegression().fit(X, y.toarray()).coef_)
+
+
+def test_the_solver_of_dense_rows_only_is_refused():
     X = matrix()
     with pytest.raises(InputError, match="X is sparse"):
-        LinearRegression(**parameters).fit(X, targets(X))
+        LinearRegression(solver="dual", l2=1.0).fit(X, targets(X))
+
+
+@pytest.mark.parametrize("solver", ["closed_form", "qr"])
+@pytest.mark.parametrize("cov_type", ["nonrobust", "HC3"])
+def test_standard_errors_of_sparse_rows_are_those_of_statsmodels(solver, cov_type):
+    X = matrix()
+    y = targets(X)
+    expected = sm.OLS(y, sm.add_constant(X.toarray())).fit(cov_type=cov_type)
+    model = LinearRegression(solver=solver, cov_type=cov_type).fit(X, y)
+    np.testing.assert_allclose(model.bse_, expected.bse, rtol=1e-9)
+    np.testing.assert_allclose(model.rsquared_, expected.rsquared, rtol=1e-9)
+
+
+@pytest.mark.parametrize("is_sorted", [True, False])
+def test_errors_clustered_by_groups_of_sparse_rows(is_sorted):
+    X = matrix()
+    y, groups = targets(X), np.random.default_rng(3).integers(0, 40, N)
+    groups = np.sort(groups) if is_sorted else groups
+    expected = sm.OLS(y, sm.add_constant(X.toarray())).fit(
+        cov_type="cluster", cov_kwds={"groups": groups}
+    )
+    model = LinearRegression(cov_type="cluster").fit(X, y, groups=groups)
+    np.testing.assert_allclose(model.bse_, expected.bse, rtol=1e-9)
+
+
+def test_chosen_standard_errors_of_sparse_rows():
+    X = matrix()
+    y = targets(X)
+    expected = sm.OLS(y, sm.add_constant(X.toarray())).fit(cov_type="HC1")
+    how = {"solver": "cg", "cov_type": "HC1", "inference_for": [0, 7], "tol": 1e-12}
+    model = LinearRegression(**how).fit(X, y)
+    np.testing.assert_allclose(model.bse_[[0, 1, 8]], expected.bse[[0, 1, 8]], rtol=1e-8)
+
+
+@pytest.mark.parametrize("cv", [5, "gcv", GroupKFold(3)])
+def test_penalties_are_chosen_for_sparse_rows_as_for_dense_ones(cv):
+    X = matrix()
+    y, groups = targets(X), None if isinstance(cv, int | str) else np.arange(N) % 7
+    ours, dense = (
+        LinearRegressionCV(l2=[1e-8, 1e-3, 1.0], cv=cv).fit(rows, y, groups=groups)
+        for rows in (X, X.toarray())
+    )
+    assert ours.l2_ == dense.l2_
+    np.testing.assert_allclose(ours.cv_scores_, dense.cv_scores_, rtol=1e-10)
+    np.testing.assert_allclose(ours.coef_, dense.coef_, rtol=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["gram", "qr"])
+def test_statistics_of_sparse_rows(kind):
+    X = matrix()
+    y = targets(X)
+    first, second = (
+        Statistics.of(X[part], y[part], kind=kind) for part in (np.s_[:150], np.s_[150:])
+    )
+    expected = Ridge(alpha=0.01 * N).fit(X.toarray().astype(float), y)
+    model = LinearRegression(l2=0.01).fit(first.merge(second))
+    np.testing.assert_allclose(model.coef_, expected.coef_, atol=1e-10)
 
 
 def test_a_plan_counts_stored_values():

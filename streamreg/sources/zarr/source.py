@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamreg.errors import InputError
 from streamreg.formatting import MIB, count, format_nbytes
-from streamreg.sources.anndata import open_matrix
+from streamreg.sources.anndata import open_rows_of_group
 from streamreg.sources.base import Kind, Reader, RowSource
 from streamreg.sources.chunk_reader import heaps_nbytes, joined_nbytes
 from streamreg.sources.file_stamps import FileStamps
@@ -52,9 +52,10 @@ def open_rows(data: Any, name: str, missing_chunks: str) -> RowSource:  # noqa: 
 
     node, label = opened(data, name)
     if isinstance(node, zarr.Group):
-        rows = open_matrix(
+        rows = open_rows_of_group(
             node,
             label,
+            name,
             lambda array, name: ZarrSource(array, name, missing_chunks),
             parents_of(node),
         )

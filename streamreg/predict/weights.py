@@ -115,7 +115,7 @@ def _order(dataset: Dataset, model: Model) -> Int64 | None:
     for feature, place in zip(dataset.schema.features, dataset.schema.places, strict=True):
         at = np.arange(feature.n_columns)
         order[place + at] = mine_at[feature.name] + at
-    return order
+    return None if np.array_equal(order, np.arange(len(order))) else order
 
 
 def _require_columns(model: Model, known: tuple[str, ...] | None, dataset: Dataset) -> None:

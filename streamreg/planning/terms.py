@@ -64,7 +64,7 @@ class Candidate:
     kernels: str  # the name of the kernels that reduce the blocks
     uses_blas: bool = False  # BLAS computes the sums, so their last bits depend on the processor
     device: DeviceNeeds | None = None
-    n_panels: int = 1  # in which the solver's state is computed, one pass each
+    n_panels: int = 1  # in which the solver's state is computed, one pass each; or strips of X
     n_directions: int = 0  # of a preconditioner that memory beyond ``needed_nbytes`` buys
     directions_nbytes: int = 0  # what they take; the fit runs without them
 

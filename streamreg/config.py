@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -85,6 +85,20 @@ def _l2(name: str, value: object) -> float:
     return validate.number(name, value, lambda l2: 0 <= l2 < np.inf, "a finite number, 0 or more")
 
 
+def _is_list(value: object) -> bool:
+    """Whether a value holds several numbers; an array without axes is one."""
+    is_text = isinstance(value, str | bytes)
+    return isinstance(value, Iterable) and not is_text and getattr(value, "ndim", 1) > 0
+
+
+def _l2_of_targets(value: object) -> tuple[float, ...]:
+    """Return the penalty of each target, (K,)."""
+    values = np.asarray(value, dtype=object)
+    if values.ndim != 1 or not len(values):
+        raise InputError(given("l2", value), " must be a number, or one for each target, (K,)")
+    return tuple(_l2("l2", each) for each in values.tolist())
+
+
 def _l2s(value: object) -> tuple[float, ...] | None:
     """Return penalties to compare, in ascending order and each once; ``None``: from the data."""
     if value is None:
@@ -125,6 +139,18 @@ def _cv(name: str, value: object) -> Any:  # noqa: ANN401  (a splitter)
     return folds
 
 
+class _Targets(Protocol):
+    """What is known of y."""
+
+    @property
+    def n_targets(self) -> int:
+        """K."""
+
+    @property
+    def has_one_target(self) -> bool:
+        """Whether y is (N,)."""
+
+
 # parsers of all parameters but init, random_state and client, which are used as they are
 _PARSERS: dict[str, Callable[[str, Any], Any]] = {
     # a function, because solvers may be registered after this module is imported
@@ -148,6 +174,7 @@ _PARSERS: dict[str, Callable[[str, Any], Any]] = {
     "device": partial(validate.choice, known=("cpu", "cuda")),
     "device_memory_limit": _or_none(_nbytes),
     "checkpoint": _or_none(validate.path_text),
+    "coef_out": _or_none(validate.path_text),
     "missing_chunks": partial(validate.choice, known=("error", "fill")),
     "decode_cf": validate.flag,
     "nan_policy": partial(validate.choice, known=("raise", "omit")),
@@ -164,6 +191,7 @@ class FitConfig:
     cv: Any = None  # "gcv", a number of folds or a splitter: the penalty is one of ``l2s``
     l2s: tuple[float, ...] | None = None  # ascending; ``None``: a grid from the data
     l2_per_target: bool = False
+    l2_of_targets: tuple[float, ...] | None = None  # (K,) instead of ``l2``
     one_standard_error: bool = False
     cov_type: str | None = None
     inference_for: tuple[str | int, ...] | None = None
@@ -180,6 +208,7 @@ class FitConfig:
     device_memory_limit: int | None = None  # bytes
     client: Any = None
     checkpoint: str | None = None
+    coef_out: str | None = None
     missing_chunks: str = "error"
     decode_cf: bool = True
     nan_policy: NanPolicy = "raise"
@@ -189,6 +218,8 @@ class FitConfig:
         """Parse and check what users pass; an ``InputError`` names the parameter."""
         if parameters.get("cv") is not None:
             parameters["l2s"] = _l2s(parameters.pop("l2", None))
+        elif _is_list(parameters.get("l2")):
+            parameters["l2_of_targets"] = _l2_of_targets(parameters.pop("l2"))
         parsed: dict[str, Any] = {
             name: _PARSERS[name](name, value) if name in _PARSERS else value
             for name, value in parameters.items()
@@ -196,6 +227,7 @@ class FitConfig:
         config = cls(**parsed)
         config._require_consistent_inference()
         config._require_consistent_selection()
+        config._require_consistent_targets()
         if config.device_memory_limit is not None and config.device != "cuda":
             raise InputError(
                 Parameter("device_memory_limit"),
@@ -223,6 +255,41 @@ class FitConfig:
                 ": the memory that a fit may use on the GPU of each worker",
             )
         return config
+
+    def _require_consistent_targets(self) -> None:
+        """Refuse parameters that are not of many targets."""
+        if self.coef_out is not None:
+            for name in ("cov_type", "checkpoint", "client"):
+                if getattr(self, name) is not None:
+                    raise InputError(
+                        Parameter("coef_out"),
+                        " writes weights as they are found, which ",
+                        Parameter(name),
+                        " does not allow: leave one of them out",
+                    )
+        if self.l2_of_targets is None:
+            return
+        if self.solver not in {AUTO, ClosedForm.name}:
+            raise InputError(
+                given("l2", np.array(self.l2_of_targets)),
+                " has a penalty for each target, which ",
+                Parameter("solver", self.solver),
+                " does not take: pass ",
+                Remedy("solver", ClosedForm.name),
+                ", or one number",
+            )
+        if self.cov_type is not None:
+            raise InputError(
+                Parameter("cov_type", self.cov_type),
+                " gives standard errors of least squares, and a penalty biases the weights: pass ",
+                Remedy("l2", 0.0),
+            )
+        if self.device == "cuda":
+            raise InputError(
+                Parameter("l2"),
+                " with a penalty for each target has no kernels for a GPU: pass ",
+                Remedy("device", "cpu"),
+            )
 
     def _require_consistent_selection(self) -> None:
         """Refuse parameters with which no penalty can be chosen."""
@@ -372,10 +439,13 @@ class FitConfig:
         selection: SelectionRequest | None = None,
     ) -> Solver:
         """Return the solver of that name with these parameters; ``init`` is w (D, K)."""
+        writes = self.coef_out is not None
+        if self.l2_of_targets is not None:
+            selection = self.given_penalties()
         if selection is not None:
             if name == Dual.name:
                 return DualSearch(request=selection)
-            return PenaltySearch(selection)
+            return PenaltySearch(selection, writes=writes)
         settings = SolverSettings(
             self.standardize,
             self.learning_rate,
@@ -384,8 +454,21 @@ class FitConfig:
             init,
             inference,
             None if self.device == "cuda" else self.precondition,
+            writes,
         )
         return SOLVERS[name](settings)
+
+    def given_penalties(self, rows: _Targets | None = None) -> SelectionRequest:
+        """Return the penalty of each target; refuse another number than that of ``rows``."""
+        values = np.array(self.l2_of_targets)
+        if rows is not None and (rows.has_one_target or len(values) != rows.n_targets):
+            one = "is (N,)" if rows.has_one_target else f"has {count(rows.n_targets, 'target')}"
+            raise InputError(
+                given("l2", values),
+                f" has {count(len(values), 'penalty')}, and y {one}: pass one number",
+                "" if rows.has_one_target else ", or one for each target",
+            )
+        return SelectionRequest((), n_folds=1, per_target=True, given=values)
 
     def initial_weights(self, d: int, k: int) -> Float64 | None:
         """Return w to start from, (D, K), in the user's units; ``None`` for zeros."""
@@ -440,6 +523,7 @@ class FitConfig:
             # the folds themselves are compared as the data's are
             "cv": self.cv if isinstance(self.cv, str | int | None) else type(self.cv).__name__,
             "l2s": self.l2s,
+            "l2_of_targets": self.l2_of_targets,
             "cov_type": self.cov_type,
             "inference_for": self.inference_for,
             "missing_chunks": self.missing_chunks,

@@ -117,9 +117,9 @@ class LinearRegression(LinearEstimator):
         The path of a file to which the fit saves its state, every few seconds and when it is
         interrupted. A fit of the same data and parameters resumes from it, bitwise identical;
         limits, ``max_epochs`` and ``n_threads`` may differ, but not so that they change the panels
-    or strips of ``dual`` or the number of directions that ``precondition="auto"`` chooses.
-    ``<path>.previous`` is the checkpoint before it, and ``<path>.lock`` keeps two fits from
-    using one file.
+        or strips of ``dual`` or the number of directions that ``precondition="auto"`` chooses.
+        ``<path>.previous`` is the checkpoint before it, and ``<path>.lock`` keeps two fits from
+        using one file.
     missing_chunks
         ``"error"``, or ``"fill"``: an absent chunk of Zarr or HDF5 means its fill value.
     decode_cf
@@ -380,6 +380,7 @@ class LinearRegressionCV(LinearEstimator):
         device_memory_limit: int | str | None = None,
         client: object = None,
         checkpoint: Path | None = None,
+        coef_out: Path | None = None,
         missing_chunks: str = "error",
         decode_cf: bool = True,
         nan_policy: Literal["raise", "omit"] = "raise",
@@ -402,6 +403,7 @@ class LinearRegressionCV(LinearEstimator):
             device_memory_limit=device_memory_limit,
             client=client,
             checkpoint=checkpoint,
+            coef_out=coef_out,
             missing_chunks=missing_chunks,
             decode_cf=decode_cf,
             nan_policy=nan_policy,

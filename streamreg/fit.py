@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from streamreg import __version__
@@ -21,6 +22,7 @@ from streamreg.fit_result import Fit
 from streamreg.formatting import format_nbytes
 from streamreg.inference.result import CLUSTER
 from streamreg.machine import PeakMemory, available_nbytes
+from streamreg.output.coefficient_store import CoefficientStore
 from streamreg.progress import NO_PROGRESS, Progress
 from streamreg.signals import sigterm_as_exit
 from streamreg.solvers.base import NO_ITERATE_STORE, Problem, Solution
@@ -28,12 +30,14 @@ from streamreg.solvers.registry import AUTO
 from streamreg.sources.checks import block_dtype
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from streamreg.accumulators.base import Accumulator
     from streamreg.blocks import View
     from streamreg.engines.base import Engine, PartialResult, Reduction
+    from streamreg.fit_result import Described
     from streamreg.inference.groups import Groups
+    from streamreg.output.stored_coefficients import StoredCoefficients
     from streamreg.planning.backend import Backend
     from streamreg.planning.plan import Plan
     from streamreg.planning.terms import Candidate
@@ -74,10 +78,11 @@ def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress = NO_PRO
         candidate = require_fit(plan, dataset, config, backend)
         stack.enter_context(explain_refused_memory(plan, candidate))
         d, k = dataset.n_features, dataset.n_targets
+        store = None
+        if config.coef_out is not None:
+            store = begin_weights(config.coef_out, dataset, stack, dataset.local_paths())
         solver = build_solver(plan.chosen, config.initial_weights(d, k))
-        solver = solver.with_panels(candidate.n_panels)
-        if candidate.n_directions:
-            solver = solver.with_directions(candidate.n_directions)
+        solver = _prepared(solver, candidate, store)
         # other kernels, or another partition, would change the last bits of the result
         identity = {
             "streamreg": __version__,
@@ -96,13 +101,17 @@ def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress = NO_PRO
         successor = plan.candidates.get(solver.more_digits or "")
         is_short = config.solver == AUTO and not solution.status.converged
         if is_short and successor is not None and successor.fits:
-            solver = build_solver(successor.solver).with_panels(successor.n_panels)
+            solver = _prepared(build_solver(successor.solver), successor, store)
             with explain_refused_memory(plan, successor):
                 more, engine = run.solve(solver, successor, epochs_before=solution.n_epochs)
             planned_nbytes = max(planned_nbytes, successor.peak_nbytes)
             solution = solution.followed_by(more)
         # a file that changed after its last read is noticed here
         dataset.require_unchanged()
+        stored = None if store is None else finish_weights(store, solution)
+    if stored is not None:
+        # the weights in memory are freed
+        solution = replace(solution, coefficients=None)
     return Fit(
         solution,
         solver.name,
@@ -112,7 +121,73 @@ def fit_dataset(dataset: Dataset, config: FitConfig, progress: Progress = NO_PRO
         engine.n_omitted,
         [*solution.warnings, *engine.rounding_warnings(), *engine.omission_warnings()],
         None if checkpoint is None else checkpoint.error_if_unsaved(),
+        stored,
     )
+
+
+def begin_weights(
+    path: str, rows: Described, stack: ExitStack, inputs: Sequence[Path] = ()
+) -> CoefficientStore:
+    """Begin the array of the weights; it is removed if the fit fails."""
+    if rows.has_one_target:
+        raise InputError(
+            Parameter("coef_out"), " takes the weights of several targets, y (N, K): leave it out"
+        )
+    if Path(path).exists():
+        raise InputError(
+            Parameter("coef_out", path), " exists; choose another name, or remove it first"
+        )
+    stack.enter_context(sigterm_as_exit())
+    store = CoefficientStore.create(path, rows.n_targets, rows.n_features, inputs=inputs)
+    return stack.enter_context(store)
+
+
+def _prepared(solver: Solver, candidate: Candidate, store: CoefficientStore | None) -> Solver:
+    solver = solver.with_panels(candidate.n_panels)
+    if candidate.n_directions:
+        solver = solver.with_directions(candidate.n_directions)
+    return solver if store is None else solver.writing_to(store)
+
+
+def finish_weights(store: CoefficientStore, solution: Solution) -> StoredCoefficients:
+    """Write the weights that the solver did not, and finish the array."""
+    if solution.coefficients is not None:
+        rows, step = solution.coefficients.T, store.chunk_targets
+        for first in range(0, len(rows), step):
+            store.write(first, rows[first : first + step])
+    return store.finish()
+
+
+class _Engines:
+    """The engine of the targets that a pass reads: one at a time is open."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        backend: Backend,
+        candidate: Candidate,
+        on_rows: Callable[[int], None],
+        stack: ExitStack,
+    ) -> None:
+        self._dataset, self._backend, self._candidate = dataset, backend, candidate
+        self._on_rows, self._open = on_rows, stack.enter_context(ExitStack())
+        self._targets: tuple[int, int] | None = None
+        # of all targets, unless a pass asks for some
+        self._engine: Engine | None = None
+
+    @property
+    def last(self) -> Engine:
+        """The engine of the last pass."""
+        return self.of(self._targets)
+
+    def of(self, targets: tuple[int, int] | None) -> Engine:
+        """Return the engine that reads these targets; ``None`` means all."""
+        if self._engine is None or targets != self._targets:
+            self._open.close()
+            dataset = self._dataset if targets is None else self._dataset.with_targets(*targets)
+            engine = self._backend.open(dataset, self._candidate, self._on_rows)
+            self._engine, self._targets = self._open.enter_context(engine), targets
+        return self._engine
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,12 +222,14 @@ class _Run:
             row_pairs=dataset.X.row_pairs,
         )
         with (
-            self.backend.open(dataset, candidate, self.progress.rows) as engine,
+            ExitStack() as stack,
             blas_threads_of_solver(dataset.n_features),
         ):
-            reduce = self._reduce_with(engine, candidate)
+            engines = _Engines(dataset, self.backend, candidate, self.progress.rows, stack)
+            reduce = self._reduce_with(engines, candidate)
             iterates = self.checkpoint or NO_ITERATE_STORE
             solution = solver.solve(problem, reduce, report, iterates)
+            engine = engines.last
         if solution.inference is not None:
             inference = replace(
                 solution.inference,
@@ -162,10 +239,11 @@ class _Run:
             solution = replace(solution, inference=inference)
         return solution, engine
 
-    def _reduce_with(self, engine: Engine, candidate: Candidate) -> Reduce:
+    def _reduce_with(self, engines: _Engines, candidate: Candidate) -> Reduce:
         """Return the function with which a solver runs passes."""
 
         def reduce(accumulator: Accumulator[Any, Result]) -> Result:
+            engine = engines.of(accumulator.targets)
             with self._engine_for(accumulator.view, engine, candidate) as own:
                 if self.checkpoint is None:
                     reduction = own.reduce(accumulator)

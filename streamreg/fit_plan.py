@@ -45,7 +45,7 @@ def plan_fit(
         _require_sparse_fit(dataset, config)
     backend = backend or backend_of(config)
     backend.require_readable(dataset)
-    if config.cv is not None:
+    if config.cv is not None or config.l2_of_targets is not None:
         return _plan_selection(dataset, config, backend, rows)
     inference = config.inference(dataset, groups)
     build_solver = partial(config.build_solver, inference=inference)
@@ -79,6 +79,7 @@ def plan_fit(
         build_solver,
         saves=config.checkpoint is not None,
         infers=inference is not None,
+        writes=config.coef_out is not None,
     )
     if groups is not None:
         plan = replace(plan, was_read="only groups were read")
@@ -128,6 +129,9 @@ def _plan_selection(
     """Plan a fit that chooses its penalty; a refusal offers fewer folds, GCV, or one penalty."""
     if config.solver != AUTO:
         _require_passes_of_workers(config, other=ClosedForm.name)
+    if config.l2_of_targets is not None:
+        selection = config.given_penalties(dataset)
+        return _planned_search(dataset, config, backend, selection)
     was_read = rows is not None and rows.have_groups
     if rows is None:
         # numbers of folds that groups determine are known once the groups are read
@@ -137,16 +141,7 @@ def _plan_selection(
         rows = FoldedRows(dataset, n_folds, alternate, have_groups)
     selection = config.selection(rows)
 
-    def planned(selection: SelectionRequest) -> Plan:
-        build_solver = partial(config.build_solver, selection=selection)
-        saves = config.checkpoint is not None
-        names = [ClosedForm.name]
-        if not selection.cross_validates and backend.runs(Dual()):
-            names.append(Dual.name)
-        # folds are compared by XᵀX
-        solver = config.solver if len(names) > 1 else ClosedForm.name
-        return make_plan(dataset, backend, solver, build_solver, saves=saves, names=names)
-
+    planned = partial(_planned_search, dataset, config, backend)
     plan = planned(selection)
     if plan.candidates[plan.chosen].fits:
         return plan
@@ -170,6 +165,26 @@ def _plan_selection(
         remedies.append(Message("fit one penalty, without ", Parameter("cv"), ", by ", solver))
     read = "only groups were read" if was_read else plan.was_read
     return replace(plan, remedies=tuple(remedies), was_read=read)
+
+
+def _planned_search(
+    dataset: Dataset, config: FitConfig, backend: Backend, selection: SelectionRequest
+) -> Plan:
+    """Plan a fit with several penalties."""
+    names = [ClosedForm.name]
+    is_gcv = not selection.cross_validates and selection.given is None
+    if is_gcv and backend.runs(Dual()):
+        names.append(Dual.name)
+    # folds are compared by XᵀX
+    return make_plan(
+        dataset,
+        backend,
+        config.solver if len(names) > 1 else ClosedForm.name,
+        partial(config.build_solver, selection=selection),
+        saves=config.checkpoint is not None,
+        names=names,
+        writes=config.coef_out is not None,
+    )
 
 
 def require_fit(plan: Plan, dataset: Dataset, config: FitConfig, backend: Backend) -> Candidate:

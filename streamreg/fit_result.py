@@ -12,6 +12,7 @@ from streamreg.model import Model
 if TYPE_CHECKING:
     from streamreg.blocks import Float64
     from streamreg.errors import CheckpointError
+    from streamreg.output.stored_coefficients import StoredCoefficients
     from streamreg.planning.plan import Plan
     from streamreg.schema import Schema
     from streamreg.solvers.base import Solution
@@ -27,6 +28,10 @@ class Described(Protocol):
     @property
     def n_rows(self) -> int:
         """N, with rows that were left out."""
+
+    @property
+    def n_features(self) -> int:
+        """D."""
 
     @property
     def n_targets(self) -> int:
@@ -61,12 +66,18 @@ class Fit:
     n_omitted: int  # rows left out for NaN or inf
     warnings: list[str]
     checkpoint_error: CheckpointError | None  # set if nothing could be saved to the checkpoint
+    stored: StoredCoefficients | None = None  # the weights, if they were written to a file
 
     def model(self, dataset: Described) -> Model:
         """Return the weights with the names of the data that were fitted."""
         solution = self.solution
+        coefficients: Float64 | StoredCoefficients | None = self.stored
+        if coefficients is None and solution.coefficients is not None:
+            coefficients = np.ascontiguousarray(solution.coefficients.T)
+        if coefficients is None:
+            raise TypeError("the solver returned no weights, and wrote none")
         return Model(
-            np.ascontiguousarray(solution.coefficients.T),
+            coefficients,
             solution.intercept,
             dataset.has_one_target,
             dataset.feature_names,

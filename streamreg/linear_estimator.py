@@ -48,7 +48,7 @@ class LinearEstimator(InferenceAttributes, MultiOutputMixin, RegressorMixin, Bas
         *,
         solver: str = "auto",
         fit_intercept: bool = True,
-        l2: float = 0.0,
+        l2: float | Sequence[float] | Float64 = 0.0,
         cov_type: str | None = None,
         inference_for: Sequence[str | int] | None = None,
         standardize: bool = True,
@@ -64,6 +64,7 @@ class LinearEstimator(InferenceAttributes, MultiOutputMixin, RegressorMixin, Bas
         device_memory_limit: int | str | None = None,
         client: object = None,
         checkpoint: Path | None = None,
+        coef_out: Path | None = None,
         missing_chunks: str = "error",
         decode_cf: bool = True,
         nan_policy: Literal["raise", "omit"] = "raise",
@@ -87,6 +88,7 @@ class LinearEstimator(InferenceAttributes, MultiOutputMixin, RegressorMixin, Bas
         self.device_memory_limit = device_memory_limit
         self.client = client
         self.checkpoint = checkpoint
+        self.coef_out = coef_out
         self.missing_chunks = missing_chunks
         self.decode_cf = decode_cf
         self.nan_policy = nan_policy

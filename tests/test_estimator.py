@@ -114,7 +114,7 @@ def test_clone_and_parameters(X, y):
     assert copy.get_params().keys() == model.get_params().keys()
     of_both = set(LinearRegressionCV().get_params())
     # the penalties that are compared are passed as l2
-    assert set(FitConfig.__dataclass_fields__) - {"l2s"} | {"progress"} == of_both
+    assert set(FitConfig.__dataclass_fields__) - {"l2s", "l2_of_targets"} | {"progress"} == of_both
     assert of_both - set(model.get_params()) == {"cv", "l2_per_target", "one_standard_error"}
     np.testing.assert_array_equal(
         clone(model.fit(X, y)).fit(X, y).coef_, model.set_params(l2=0.5).fit(X, y).coef_

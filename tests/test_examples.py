@@ -11,6 +11,7 @@ SAYS = {
     "01_flights": "336,776 flights",
     "02_hundred_thousand_features": "XᵀX        74.5 GiB",
     "03_custom_accumulator": "[0.   0.25 0.5  0.75 1.  ]",
+    "07_encoding_model": "D = 8,192, K = 94,251, memory limit 12.0 GiB",
     "04_cluster_job": "bitwise identical to the undisturbed fit: True",
     "05_hashed_text": "1,048,576 features",
     "06_single_cells": "19 epochs, R² 0.84",

@@ -41,6 +41,8 @@ class Accumulator(ABC, Generic[State, Result]):
     # whether blocks must come in the order of the rows, to one state, because the statistic
     # numbers the rows that count; ``merge`` then gets an empty state only
     in_order: ClassVar[bool] = False
+    # the targets that a pass reads, from the first to before the last; ``None``: all
+    targets: tuple[int, int] | None = None
 
     @property
     def view(self) -> View:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from streamreg.accumulators.gram import Gram
+from streamreg.accumulators.gram import BatchGram, Gram
 from streamreg.accumulators.panels import PanelAccumulator
 from streamreg.blocks import Block
 from streamreg.kernels.numpy import gram_tile_rows
@@ -38,6 +38,7 @@ class Folds(PanelAccumulator[FoldsState, FoldsState]):
     """
 
     square = "gram"
+    by_target = Gram.by_target
     reads_tiles = True
 
     n_folds: int  # F
@@ -52,7 +53,11 @@ class Folds(PanelAccumulator[FoldsState, FoldsState]):
 
     @property
     def n_columns(self) -> int:
-        return self.n_features
+        return self.gram.n_columns
+
+    @property
+    def target_ranges(self) -> list[slice]:
+        return self.gram.target_ranges
 
     @property
     def state_nbytes(self) -> int:
@@ -78,7 +83,8 @@ class Folds(PanelAccumulator[FoldsState, FoldsState]):
         return -(-copied // self.window_rows) + 32
 
     def zero(self) -> FoldsState:
-        return FoldsState.zero(self.n_folds, self.n_features, self.n_targets)
+        sizes = self.n_folds, self.n_features, self.n_targets
+        return FoldsState.zero(*sizes, has_square=self.gram.has_square)
 
     def update(self, state: FoldsState, block: Block, kernels: Kernels) -> FoldsState:
         for fold, rows in self._by_fold(block):
@@ -136,3 +142,23 @@ class Folds(PanelAccumulator[FoldsState, FoldsState]):
                 X = np.take(window.X, rows, axis=0, out=room[: len(rows)], mode="clip")
                 weight = None if window.weight is None else window.weight[rows]
                 yield int(ordered[first]), Block(X, window.y[rows], weight, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class BatchFolds(Folds):
+    """The second moments of F folds for some of the targets: as :class:`BatchGram`."""
+
+    in_order = True
+
+    targets: tuple[int, int] | None = None
+    computes_square: bool = True
+
+    @cached_property
+    def gram(self) -> Gram:
+        return BatchGram(
+            self.n_features,
+            self.n_targets,
+            self.centred,
+            targets=self.targets,
+            computes_square=self.computes_square,
+        )

@@ -12,6 +12,7 @@ from streamreg.accumulators.panels import PanelAccumulator
 from streamreg.accumulators.second_moments import Products, SecondMoments, require_sums
 from streamreg.formatting import MIB
 from streamreg.kernels import scratch
+from streamreg.kernels.numpy import target_columns
 from streamreg.kernels.states import GramState
 from streamreg.kernels.triangle import mirror
 
@@ -40,7 +41,7 @@ class GramResult(NamedTuple):
     y_offset: Float64  #   (K,)   ȳ less it; zeros where nothing is centred
     y_varies: Float64  #   (K,)   1 where a target is not constant
     y_variance: Float64  # (K,)   Σ sᵢ (yᵢ - ȳ)² / Σ sᵢ
-    cross: Float64  #      (D, K) Σ sᵢ (xᵢ - x̄)(yᵢ - ȳ)ᵀ / Σ sᵢ
+    cross: Float64  #      (D, K) Σ sᵢ (xᵢ - x̄)(yᵢ - ȳ)ᵀ, a sum: Fortran order
     is_about_origin: bool = False  # whether ``gram`` still is about the origin, not the means
 
     @property
@@ -97,23 +98,33 @@ class Gram(PanelAccumulator[GramState, GramResult], SecondMoments[GramState]):
     symbol = "XᵀX"
     squares_condition = True
     square = "gram"
+    by_target = ("y_mean", "y_varies", "y_m2", "cross")
     reads_tiles = True
 
     @property
+    def has_square(self) -> bool:
+        """Whether XᵀX is computed."""
+        return True
+
+    @property
     def n_columns(self) -> int:
-        return self.n_features
+        return self.n_features if self.has_square else 0
+
+    @property
+    def target_ranges(self) -> list[slice]:
+        return target_columns(self.n_features, self.n_targets)
 
     @property
     def state_nbytes(self) -> int:
         d, k = self.n_features, self.n_targets
-        return 8 * (d * d + d * (k + 3) + 4 * k + 3)
+        return 8 * (self.n_columns * self.n_columns + d * (k + 3) + 4 * k + 3)
 
     @property
     def scratch_nbytes(self) -> int:
         return scratch.gram_nbytes(self.n_features, self.n_targets)
 
     def zero(self) -> GramState:
-        return GramState.zero(self.n_features, self.n_targets)
+        return GramState.zero(self.n_features, self.n_targets, has_square=self.has_square)
 
     def update(self, state: GramState, block: Block, kernels: Kernels) -> GramState:
         x_scale, y_scale = self.scaling or (None, None)
@@ -134,17 +145,16 @@ class Gram(PanelAccumulator[GramState, GramResult], SecondMoments[GramState]):
         if self.centred:
             # some columns at a time, because a whole outer product would be a second D² array
             weights, width = ratio * delta, max(1, _MERGED_NBYTES // (8 * self.n_features))
-            for first in range(0, self.n_features, width):
+            for first in range(0, self.n_columns, width):
                 columns = a.gram[first:, first : first + width]
                 moved_by = weights[first : first + width]
                 np.add(columns, np.outer(moved_by, delta[first:]).T, out=columns)
-            # some rows at a time, because a whole outer product would be a second (D, K) array
-            height = max(1, _MERGED_NBYTES // (8 * max(1, self.n_targets)))
-            for first in range(0, self.n_features, height):
-                rows = a.cross[first : first + height]
-                moved_by = np.outer(delta[first : first + height], y_delta)
+            # some targets at a time, because a whole outer product would be a second (D, K) array
+            for first in range(0, self.n_targets, width):
+                of_targets = a.cross.T[first : first + width]
+                moved_by = np.outer(y_delta[first : first + width], delta)
                 np.multiply(moved_by, ratio, out=moved_by)
-                np.add(rows, moved_by, out=rows)
+                np.add(of_targets, moved_by, out=of_targets)
             np.add(a.y_m2, ratio * y_delta * y_delta, out=a.y_m2)
         np.maximum(a.varies, np.maximum(b.varies, b.origin != a.origin), out=a.varies)
         np.maximum(a.y_varies, np.maximum(b.y_varies, b.y_origin != a.y_origin), out=a.y_varies)
@@ -165,7 +175,7 @@ class Gram(PanelAccumulator[GramState, GramResult], SecondMoments[GramState]):
             y_offset=state.y_mean,
             y_varies=state.y_varies,
             y_variance=state.y_m2 / s,
-            cross=state.cross / s,
+            cross=state.cross,
         )
 
     def is_finite(self, state: GramState) -> bool:
@@ -184,7 +194,8 @@ class Gram(PanelAccumulator[GramState, GramResult], SecondMoments[GramState]):
             getattr(made, name)[...] = getattr(state, name)[targets]
         for j, column in enumerate(columns):  # a column at a time: no second D² array
             made.gram[:, j] = state.gram[columns, column]
-        made.cross[...] = state.cross[np.ix_(columns, targets)]
+        for k, target in enumerate(targets):
+            made.cross[:, k] = state.cross[columns, target]
         return made
 
     @classmethod
@@ -206,7 +217,8 @@ class Gram(PanelAccumulator[GramState, GramResult], SecondMoments[GramState]):
         x, y = state.origin + state.mean, state.y_origin + state.y_mean
         for j in range(len(x)):
             state.gram[j:, j] += (state.s * x[j]) * x[j:]
-            state.cross[j] += (state.s * x[j]) * y
+        for k in range(len(y)):
+            state.cross[:, k] += (state.s * x) * y[k]
         state.y_m2[...] += state.s * y * y
         np.maximum(state.varies, state.origin != 0, out=state.varies)
         np.maximum(state.y_varies, state.y_origin != 0, out=state.y_varies)
@@ -226,3 +238,30 @@ class Gram(PanelAccumulator[GramState, GramResult], SecondMoments[GramState]):
     @classmethod
     def require_consistent(cls, state: GramState) -> None:
         require_sums(state, np.append(state.gram.diagonal(), state.y_m2))
+
+
+@dataclass(frozen=True, eq=False)
+class BatchGram(Gram):
+    """The sums of some of the targets, perhaps without XᵀX, which an earlier batch gave."""
+
+    # so that a batch is divided as all targets are, in one segment
+    in_order = True
+
+    targets: tuple[int, int] | None = None
+    computes_square: bool = True
+
+    @property
+    def has_square(self) -> bool:
+        return self.computes_square
+
+    @classmethod
+    def of(cls, gram: Gram, targets: slice) -> BatchGram:
+        """Return what computes this for some targets: of the first ones with XᵀX."""
+        first, stop = targets.start, targets.stop
+        return cls(
+            gram.n_features,
+            stop - first,
+            gram.centred,
+            targets=(first, stop),
+            computes_square=not first,
+        )

@@ -119,7 +119,7 @@ class SparseGram(PanelAccumulator[SparseGramState, GramResult]):
             y_offset=state.y_mean,
             y_varies=state.y_varies,
             y_variance=state.y_m2 / s,
-            cross=(state.cross - np.outer(sums, state.y_mean)) / s,
+            cross=state.cross - np.outer(sums, state.y_mean),
             is_about_origin=self.centred,
         )
 

@@ -97,6 +97,10 @@ _PARAMETERS = {
     "checkpoint": _option(
         Path | None, "File where the fit saves its state; the same command resumes from it."
     ),
+    "coef_out": _option(
+        Path | None,
+        "Zarr array to write the weights of many targets to, (K, D); the model refers to it.",
+    ),
 }
 
 

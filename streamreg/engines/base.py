@@ -154,7 +154,7 @@ class Engine(ABC):
         self._dataset = dataset
         self._on_rows = on_rows
         self.policy = policy = policy.of_rows(is_sparse=dataset.X.is_sparse)
-        self.blocks = Blocks.of(dataset.X.grid, dataset.row_nbytes, policy)
+        self.blocks = Blocks.of(dataset.X.grid, dataset.partition_row_nbytes, policy)
         # integers beyond 2^53 are looked for in the first pass only
         self.checks_integers = True
         self.n_omitted = 0  # rows that the last pass left out for NaN or inf

@@ -75,6 +75,14 @@ def multiply_symmetric(lower: Float64, right: Float64, out: Float64) -> None:
     call("dsymm", b"L", b"L", d, k, ONE, left, ahead, *columns)
 
 
+def multiply(left: Float64, right: Float64, out: Float64, *, transposed: bool) -> None:
+    """Write L·right, or Lᵀ·right, to ``out``: L (D, D), and (D, K), all in Fortran order."""
+    d, k = right.shape
+    form, zero = b"T" if transposed else b"N", ctypes.byref(ctypes.c_double(0.0))
+    columns = at(right), step(right), zero, at(out), step(out)
+    call("dgemm", form, b"N", d, k, d, ONE, at(left), step(left), *columns)
+
+
 def add_product(left: Float64, right: Float64, out: Float64) -> None:
     """Add left·right to ``out``, in place: (m, k), (k, n) and (m, n).
 

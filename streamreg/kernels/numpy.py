@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from streamreg.kernels.tiles import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from streamreg.blocks import Array, Block, Float64
     from streamreg.kernels.base import Parallel
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     CentreTile = Callable[[Array, Affine, Float64 | None, float | None, Float64, Float64], Float64]
     Centred = tuple[Float64, Float64, Float64]
 
+Made = TypeVar("Made")
+
 _TILE_NBYTES = 1 << 20
 _MIN_ROWS = 8
 _GRAM_TILE_NBYTES = 2 << 20
@@ -47,8 +49,11 @@ _GRAM_MIN_ROWS = 256
 # Columns of a panel, by which threads share a D² state that is too large for one copy a thread.
 # Measured on two threads at D = 2,048, as a share of dsyrk: 256 0.84, 384 0.85, 512 0.80.
 _PANEL = 384
+# Targets that are centred and multiplied at once, by which threads share XᵀY: a copy of them is as
+# large as a tile.
+_MOST_TARGETS, _LEAST_TARGETS = 512, 16
 # with more columns of coefficients, one matrix product is faster than one vector at a time
-_FEW_COLUMNS = 4
+FEW_COLUMNS = 4
 # of more targets, predictions take taller tiles
 FEW_TARGETS = 64
 _PREDICT_ROWS, _PREDICT_NBYTES = 256, 32 << 20
@@ -110,7 +115,7 @@ def products(
 
 def _multiply(coefficients: Float64, z: Float64, out: Float64) -> None:
     """Write (zV)ᵀ, (M, n), given Vᵀ: a column at a time, three times as fast while they are few."""
-    if len(coefficients) > _FEW_COLUMNS:
+    if len(coefficients) > FEW_COLUMNS:
         np.matmul(coefficients, z.T, out=out)
         return
     for weights, row in zip(coefficients, out, strict=True):
@@ -119,7 +124,7 @@ def _multiply(coefficients: Float64, z: Float64, out: Float64) -> None:
 
 def _multiply_rows(u: Float64, z: Float64, out: Float64) -> None:
     """Write uz, (M, D)."""
-    if len(u) > _FEW_COLUMNS:
+    if len(u) > FEW_COLUMNS:
         np.matmul(u, z, out=out)
         return
     for values, row in zip(u, out, strict=True):
@@ -213,9 +218,34 @@ def gram_panels(n_features: int) -> int:
     return -(-n_features // _PANEL)
 
 
-def gram_columns(n_features: int, panels: range) -> list[slice]:
+def gram_columns(n_features: int, panels: Iterable[int]) -> list[slice]:
     """Return the columns of some panels."""
     return [slice(at * _PANEL, min((at + 1) * _PANEL, n_features)) for at in panels]
+
+
+def target_width(n_features: int, n_targets: int) -> int:
+    """Return how many targets :func:`gram` multiplies at once: a power of two, or all."""
+    width = _GRAM_TILE_NBYTES // (8 * gram_tile_rows(n_features))
+    power = 1 << max(0, width.bit_length() - 1)
+    return min(max(_LEAST_TARGETS, min(power, _MOST_TARGETS)), n_targets)
+
+
+def target_columns(n_features: int, n_targets: int) -> list[slice]:
+    """Return these targets, a range of them after the other."""
+    width = max(1, target_width(n_features, n_targets))
+    return [slice(at, min(at + width, n_targets)) for at in range(0, n_targets, width)]
+
+
+class _Tile(NamedTuple):
+    """A tile, centred, whose means and counts are in the state already."""
+
+    rows: Float64  # (n, D), or (n + 1, D) with √(nₐ n_b / n) δ
+    n: int  # rows of y
+    y: Array  # (n, K), as stored
+    weight: Float64 | None  # (n,)
+    total: float  # Σ sᵢ of the tile
+    share: float  # of the weights so far, with the tile's
+    ratio: float  # nₐ n_b / n
 
 
 def gram(
@@ -234,7 +264,8 @@ def gram(
 
         G = Gₐ + G_b + (nₐ n_b / n) δ δᵀ
 
-    so √(nₐ n_b / n) δ is appended to the tile as a row: one rank-k update does all.
+    so √(nₐ n_b / n) δ is appended to the tile as a row: one rank-k update does all. Threads share
+    panels of XᵀX and ranges of targets.
     """
     ready = _centred_tiles(
         block,
@@ -245,7 +276,47 @@ def gram(
         y_scale=y_scale,
         centre=centre or centre_tile,
     )
-    add_gram(ready, state.gram, parallel)
+    n_features = len(state.gram)
+    panels = gram_columns(n_features, range(gram_panels(n_features)))
+    ranges = target_columns(*state.cross.shape)
+
+    def add(number: int, tile: _Tile) -> None:
+        if number < len(panels):
+            columns = panels[number]
+            blas.add_gram_panel(tile.rows, state.gram, columns.start, columns.stop)
+            return
+        # on another thread than the one whose caller ignores overflow
+        with np.errstate(all="ignore"):
+            _add_targets(tile, state, ranges[number - len(panels)], y_scale, centred=centred)
+
+    _run(ready, add, len(panels) + len(ranges), parallel)
+
+
+def _add_targets(
+    tile: _Tile, state: GramState, targets: slice, y_scale: Scale, *, centred: bool
+) -> None:
+    """Add some targets of a tile to the sums of y and XᵀY."""
+    n, weight = tile.n, tile.weight
+    scale = None if y_scale is None else y_scale[targets]
+    z = np.empty((len(tile.rows), targets.stop - targets.start))
+    shift = state.y_origin[targets] if centred else None
+    z[:n] = column(tile.y[:, targets], Affine(scale, shift))
+    varies = state.y_varies[targets]
+    _note_changes(z[:n], varies)
+    state.y_varies[targets] = varies
+    if centred:
+        mean = _centre(z[:n], np.ones(n) if weight is None else weight, tile.total)
+        delta = mean - state.y_mean[targets]
+        state.y_mean[targets] += tile.share * delta
+        np.multiply(delta, np.sqrt(tile.ratio), out=z[n])
+    if weight is not None:
+        z[:n] *= np.sqrt(weight)[:, None]
+    state.y_m2[targets] += np.einsum("ij,ij->j", z, z)
+    cross = state.cross[:, targets]
+    if z.shape[1] > FEW_COLUMNS:
+        blas.add_product(tile.rows.T, z, cross)
+    else:
+        np.add(cross, tile.rows.T @ z, out=cross)
 
 
 def add_gram(ready: Iterator[Float64], gram: Float64, parallel: Parallel) -> None:
@@ -254,7 +325,18 @@ def add_gram(ready: Iterator[Float64], gram: Float64, parallel: Parallel) -> Non
     The next tile is prepared beside the product.
     """
     panels = gram_columns(len(gram), range(gram_panels(len(gram))))
-    waiting: deque[Float64 | None] = deque()
+
+    def add(number: int, rows: Float64) -> None:
+        blas.add_gram_panel(rows, gram, panels[number].start, panels[number].stop)
+
+    _run(ready, add, len(panels), parallel)
+
+
+def _run(
+    ready: Iterator[Made], add: Callable[[int, Made], None], count: int, parallel: Parallel
+) -> None:
+    """Call ``add(number, tile)`` for each part of each tile, and prepare the next tile beside."""
+    waiting: deque[Made | None] = deque()
 
     def prepare() -> None:
         # on another thread than the one whose caller ignores overflow
@@ -262,13 +344,12 @@ def add_gram(ready: Iterator[Float64], gram: Float64, parallel: Parallel) -> Non
             waiting.append(next(ready, None))
 
     prepare()
-    while (rows := waiting.popleft()) is not None:
+    while (tile := waiting.popleft()) is not None:
 
-        def add_panel(number: int, rows: Float64 = rows) -> None:
-            columns = panels[number]
-            blas.add_gram_panel(rows, gram, columns.start, columns.stop)
+        def task(number: int, tile: Made = tile) -> None:
+            add(number, tile)
 
-        parallel.run(add_panel, len(panels), prepare)
+        parallel.run(task, count, prepare)
 
 
 def _centred_tiles(
@@ -280,8 +361,8 @@ def _centred_tiles(
     x_scale: Scale,
     y_scale: Scale,
     centre: CentreTile,
-) -> Iterator[Float64]:
-    """Yield each tile as it is multiplied, once all of it but XᵀX is added to the state."""
+) -> Iterator[_Tile]:
+    """Yield each tile as it is multiplied, once its means of X and its counts are added."""
     n_features = block.X.shape[1]
     rows = min(gram_tile_rows(n_features), block.n_rows)
     rooms = np.empty((n_rooms, rows + 1, n_features))
@@ -290,29 +371,23 @@ def _centred_tiles(
         if centred and not state.n:
             state.origin[...] = column(tile[0], Affine(x_scale))
             state.y_origin[...] = column(tile_y[0], Affine(y_scale))
-        shift, y_shift = (state.origin, state.y_origin) if centred else (None, None)
-        z_y = np.empty((n + 1, tile_y.shape[1]))
-        z_y[:n] = column(tile_y, Affine(y_scale, y_shift))
-        _note_changes(z_y[:n], state.y_varies)
-        columns, filled = Affine(x_scale, shift), n
+        columns = Affine(x_scale, state.origin if centred else None)
+        total, share, ratio, filled = 0.0, 0.0, 0.0, n
         if centred:
-            s = weights_of(weight, n)
-            total = float(s.sum())
-            y_mean = _centre(z_y[:n], s, total)
+            total = float(weights_of(weight, n).sum())
             mean = centre(tile, columns, weight, total, state.varies, room[:n])
-            ratio, delta, y_delta = move_means(np, state, mean, y_mean, total)
+            # the means of y are moved by those who add its ranges
+            share = float(total / (state.s + total))
+            ratio = float(state.s * share)
+            delta = mean - state.mean
+            np.add(state.mean, share * delta, out=state.mean)
             np.multiply(delta, np.sqrt(ratio), out=room[n])
-            np.multiply(y_delta, np.sqrt(ratio), out=z_y[n])
             filled = n + 1
         else:
             centre(tile, columns, weight, None, state.varies, room[:n])
-        if weight is not None:
-            z_y[:n] *= np.sqrt(weight)[:, None]
         state.updates[...] += 1
-        np.add(state.cross, room[:filled].T @ z_y[:filled], out=state.cross)
-        np.add(state.y_m2, np.einsum("ij,ij->j", z_y[:filled], z_y[:filled]), out=state.y_m2)
         count(np, state, n, weight)
-        yield room[:filled]
+        yield _Tile(room[:filled], n, tile_y, weight, total, share, ratio)
 
 
 def centre_tile(

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from streamreg.kernels.numpy import (
     FEW,
+    FEW_COLUMNS,
     gram_tile_rows,
     predict_rows,
     residuals_rows,
+    target_width,
     tile_rows,
 )
 from streamreg.kernels.residuals import ARRAYS_ALIVE
@@ -42,7 +44,13 @@ def residuals_nbytes(n_features: int, n_columns: int) -> int:
 
 
 def gram_nbytes(n_features: int, n_targets: int) -> int:
-    """Bytes that ``gram`` needs for K targets."""
+    """Bytes that ``gram`` needs for K targets, on one thread."""
     rows = gram_tile_rows(n_features) + 1
-    copied = n_features // FEW
-    return 8 * (rows * (n_features + copied + 3 * n_targets + 2) + n_features * (n_targets + 4))
+    copied, width = n_features // FEW, target_width(n_features, n_targets)
+    values = rows * (n_features + copied + 2) + n_features * (min(width, FEW_COLUMNS) + 4)
+    return 8 * (values + 4 * width) + rows * gram_target_row_nbytes(n_features, n_targets)
+
+
+def gram_target_row_nbytes(n_features: int, n_targets: int) -> int:
+    """Bytes that each thread of ``gram`` needs for targets, for each row of a tile."""
+    return 24 * target_width(n_features, n_targets)

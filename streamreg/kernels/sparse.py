@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from streamreg.kernels.states import (
         Places,
         ResidualState,
+        SparseGramState,
         SparseMomentsState,
         SparseProductState,
         TriangleState,

@@ -219,13 +219,15 @@ class GramState(NamedTuple):
     y_mean: Float64  # (K,)    ȳ - oy, or zeros
     y_varies: Float64  # (K,)    1 where a value differs from the origin, else 0
     y_m2: Float64  # (K,)    Σ sᵢ (yᵢ - ȳ)²
-    cross: Float64  # (D, K)  Σ sᵢ (xᵢ - x̄)(yᵢ - ȳ)ᵀ
+    cross: Float64  # (D, K)  Σ sᵢ (xᵢ - x̄)(yᵢ - ȳ)ᵀ, in Fortran order: a target is contiguous
 
     @classmethod
-    def zero(cls, n_features: int, n_targets: int) -> GramState:
-        """Return the state of no rows."""
+    def zero(cls, n_features: int, n_targets: int, *, has_square: bool = True) -> GramState:
+        """Return the state of no rows; without ``has_square`` XᵀX is (0, 0)."""
         d, k = n_features, n_targets
-        return cls._make([*_zeros((), (), (), d, d, d), _square(d), *_zeros(k, k, k, k, (d, k))])
+        *y_sums, cross = _zeros(k, k, k, k, (k, d))
+        square = _square(d if has_square else 0)
+        return cls._make([*_zeros((), (), (), d, d, d), square, *y_sums, cross.T])
 
 
 class FoldsState(NamedTuple):
@@ -242,21 +244,24 @@ class FoldsState(NamedTuple):
     y_mean: Float64  # (F, K)
     y_varies: Float64  # (F, K)
     y_m2: Float64  # (F, K)
-    cross: Float64  # (F, D, K)
+    cross: Float64  # (D, K, F)   in Fortran order
 
     @classmethod
-    def zero(cls, n_folds: int, n_features: int, n_targets: int) -> FoldsState:
-        """Return the state of no rows."""
+    def zero(
+        cls, n_folds: int, n_features: int, n_targets: int, *, has_square: bool = True
+    ) -> FoldsState:
+        """Return the state of no rows; without ``has_square`` XᵀX is (0, 0, F)."""
         f, d, k = n_folds, n_features, n_targets
         sums = _zeros(f, f, f, (f, d), (f, d), (f, d))
-        y_sums = _zeros((f, k), (f, k), (f, k), (f, k), (f, d, k))
-        return cls._make([*sums, _square(d, f), *y_sums])
+        *y_sums, cross = _zeros((f, k), (f, k), (f, k), (f, k), (f, k, d))
+        square = _square(d if has_square else 0, f)
+        return cls._make([*sums, square, *y_sums, cross.T])
 
     def fold(self, number: int) -> GramState:
         """Return the sums of one fold, as views."""
-        parts = (each[number, ...] for each in self._replace(gram=self.gram.T))
-        state = GramState(*parts)
-        return state._replace(gram=state.gram.T)
+        lines = self._replace(gram=self.gram.T, cross=self.cross.T)
+        state = GramState(*(each[number, ...] for each in lines))
+        return state._replace(gram=state.gram.T, cross=state.cross.T)
 
 
 class RootState(NamedTuple):

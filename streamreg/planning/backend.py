@@ -52,6 +52,9 @@ class Work(Protocol):
     def with_directions(self, n_directions: int) -> Work:
         """Return the same work, with this many directions of a preconditioner."""
 
+    def targets_of_pass(self, problem: Problem) -> int:
+        """Return the most targets that a pass reads."""
+
     def footprint(self, problem: Problem) -> Footprint:
         """Return the memory, the passes and the operations that it needs."""
 

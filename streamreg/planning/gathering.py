@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 from streamreg.formatting import format_nbytes
 from streamreg.planning.backend import Request
-from streamreg.planning.memory_model import HOST_RATES, candidate_for, process_term
+from streamreg.planning.memory_model import (
+    HOST_RATES,
+    candidate_for,
+    process_term,
+    writer_term,
+)
 from streamreg.planning.plan import Plan
 from streamreg.planning.rechunking import rechunking_advice
 from streamreg.planning.row_costs import RowCosts
@@ -61,12 +66,16 @@ class Gathering:
         del n_directions
         return self
 
+    def targets_of_pass(self, problem: Problem) -> int:
+        """Return K."""
+        return problem.n_targets
+
     def footprint(self, problem: Problem) -> Footprint:
         """Return the passes of the solver before its first solution."""
         whole = self.solver.footprint(problem)
-        first, moments, *_ = whole.passes
+        # of many targets, squares outside float64 are refused, so that no pass scales them
         return whole._replace(
-            passes=(first, moments),
+            passes=whole.passes[:2],
             solver_nbytes=8 * _VECTORS * (problem.n_features + problem.n_targets),
             n_passes=1,
             solve_flops=0.0,
@@ -96,7 +105,12 @@ def plan_gathering(dataset: Dataset, backend: Backend, solver: FactorSolver) -> 
 
 
 def plan_solving(
-    problem: Problem, n_rows: int, memory_limit: int, solver: FactorSolver | PenaltySearch
+    problem: Problem,
+    n_rows: int,
+    memory_limit: int,
+    solver: FactorSolver | PenaltySearch,
+    *,
+    writes: bool = False,
 ) -> Plan:
     """Plan a fit of statistics: one state, which the solver overwrites, and what it adds."""
     footprint = solver.footprint(problem)
@@ -106,6 +120,7 @@ def plan_solving(
         Term(state.what, state.state_nbytes, f"{state.why}, which the solver overwrites"),
         Term("vectors", footprint.solver_nbytes, f"of the solver, {d:,} × {k:,} each"),  # noqa: RUF001
         *(Term(*other) for other in footprint.others),
+        *([writer_term(problem)] if writes else []),
         process_term(1, in_memory=True),
     )
     fits = peak(terms) <= memory_limit

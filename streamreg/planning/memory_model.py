@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,8 @@ _PACKED_ROWS, _PACKED_MOST_NBYTES = 512, 2 * MIB
 # States that a checkpoint keeps: of the passes before a solver's loop, of the last pass, of the
 # present one, its last copy and its next one. Writing needs memory too; measured: 2 MiB.
 _COPIED_STATES, _SAVING_NBYTES = 6, 4 * MIB
+# A chunk of weights that are written, and how many exist at once: encoded, and copies.
+_CHUNK_NBYTES, _CHUNKS_WRITTEN = 8 * MIB, 5
 # Over 768 MiB of files in the page cache, a block cache made fits of two passes 1.2 to 1.7 times
 # as long.
 _TWO_PASSES = 2
@@ -65,9 +68,12 @@ def make_plan(
     *,
     saves: bool,
     infers: bool = False,
+    writes: bool = False,
     names: Collection[str] = SOLVERS,
 ) -> Plan:
-    """Plan a fit, which perhaps saves checkpoints and gives standard errors; reads metadata only.
+    """Plan a fit, which perhaps saves checkpoints, gives standard errors and writes its weights.
+
+    Only metadata are read.
 
     ``solver`` may be ``"auto"``: the best of ``names``. On a cluster the plan is of each worker.
     """
@@ -84,7 +90,7 @@ def make_plan(
     def candidate(name: str, backend: Backend, dataset: Dataset = dataset) -> Candidate:
         costs = RowCosts.of(dataset, backend.policy)
         request = Request(dataset, costs, problem, build_solver(name))
-        return candidate_for(request, backend, saves=saves)
+        return candidate_for(request, backend, saves=saves, writes=writes)
 
     built = {name: build_solver(name) for name in names}
     candidates = {
@@ -147,6 +153,14 @@ def decoder_term(costs: RowCosts, readers: int) -> list[Term]:
     return [Term("heaps", nbytes, "decoders and fragmentation")]
 
 
+def writer_term(problem: Problem) -> Term:
+    """Return what writing the weights to a file takes: some chunks, and a checksum a target."""
+    d, k = problem.n_features, problem.n_targets
+    chunk_nbytes = min(max(8 * d, _CHUNK_NBYTES), 8 * d * k)
+    nbytes = _CHUNKS_WRITTEN * chunk_nbytes + 48 * k
+    return Term("writer", nbytes, "chunks of weights on their way to the file")
+
+
 def threads_needs(request: Request, n_threads: int) -> Needs:
     """Return what passes on threads of the host keep in memory."""
     passes = request.solver.footprint(request.problem).passes
@@ -156,21 +170,36 @@ def threads_needs(request: Request, n_threads: int) -> Needs:
     return Needs(tuple(terms), kernels, uses_blas)
 
 
-def candidate_for(request: Request, backend: Backend, *, saves: bool = False) -> Candidate:
+def candidate_for(
+    request: Request, backend: Backend, *, saves: bool = False, writes: bool = False
+) -> Candidate:
     """Return what a solver needs with as many threads as fit, or with the fewest if none do."""
     costs, problem, solver = request.costs, request.problem, request.solver
+    dataset = request.dataset
+
+    @lru_cache
+    def of_width(width: int) -> RowCosts:
+        return RowCosts.of(dataset.with_targets(0, width), backend.policy)
+
     least_threads = backend.n_threads if backend.uses_all_threads else 1
     threads = range(backend.n_threads, least_threads - 1, -1)
     for n_threads, n_panels in product(threads, solver.panel_counts(problem)):
         request = request._replace(solver=solver.with_panels(n_panels))
-        needs, terms = _needs_and_terms(request, backend, n_threads, saves=saves)
+        width = request.solver.targets_of_pass(problem)
+        if width < dataset.n_targets:
+            request = request._replace(costs=of_width(width))
+            costs = request.costs
+        needs, terms = _needs_and_terms(request, backend, n_threads, saves=saves, writes=writes)
         needed_nbytes = peak(terms)
         device = needs.device
         fits = needed_nbytes <= backend.memory_limit and (device is None or device.fits)
         if fits:
             break
     footprint = request.solver.footprint(problem)
-    caches = device is None and backend.caches_blocks and _cache_pays(footprint, costs, backend)
+    # passes of batches read other targets
+    is_same = width >= dataset.n_targets
+    caches = device is None and backend.caches_blocks and is_same
+    caches = caches and _cache_pays(footprint, costs, backend)
 
     def cache_beside(nbytes: int) -> list[Term]:
         return _cache_terms(costs, backend.memory_limit - nbytes) if caches else []
@@ -181,7 +210,7 @@ def candidate_for(request: Request, backend: Backend, *, saves: bool = False) ->
     least = _seconds(request, backend, n_threads, peak(cache), needs, n_passes=many)
     for n_more in request.solver.direction_counts(problem) if fits else ():
         more = request._replace(solver=request.solver.with_directions(n_more))
-        _, more_terms = _needs_and_terms(more, backend, n_threads, saves=saves)
+        _, more_terms = _needs_and_terms(more, backend, n_threads, saves=saves, writes=writes)
         if peak(more_terms) > backend.memory_limit:
             continue
         more_cache = cache_beside(peak(more_terms))
@@ -213,15 +242,18 @@ def candidate_for(request: Request, backend: Backend, *, saves: bool = False) ->
 
 
 def _needs_and_terms(
-    request: Request, backend: Backend, n_threads: int, *, saves: bool
+    request: Request, backend: Backend, n_threads: int, *, saves: bool, writes: bool
 ) -> tuple[Needs, list[Term]]:
     """Return what passes need with this many threads, and all terms of memory."""
     _, _, problem, solver = request
     d, k, footprint = problem.n_features, problem.n_targets, solver.footprint(problem)
-    others = [Term("vectors", footprint.solver_nbytes, f"of the solver, {d:,} × {k:,} each")]  # noqa: RUF001
+    size = f", {d:,} × {k:,} each" if footprint.solver_nbytes >= 8 * d * k else ""  # noqa: RUF001
+    others = [Term("vectors", footprint.solver_nbytes, f"of the solver{size}")]
     others += [Term(*each) for each in footprint.others]
     if saves:
         others.append(_checkpoint_term(footprint))
+    if writes:
+        others.append(writer_term(problem))
     needs = backend.needs(request, n_threads)
     return needs, [*needs.terms, *others]
 
@@ -313,6 +345,7 @@ def _pass_terms(
     tile_nbytes = min(each.scratch_nbytes, block_nbytes) + each.fixed_nbytes
     tile_nbytes += each.row_nbytes * min(each.tile_rows, costs.block_rows)
     tiles_nbytes = n_tiles * tile_nbytes + threads * each.part_nbytes
+    tiles_nbytes += threads * each.part_row_nbytes * min(each.tile_rows, costs.block_rows + 1)
     if costs.is_sparse:
         # y, predictions and weights of a block; and slices of it that are dense
         tiles_nbytes += readers * 8 * costs.block_rows * (4 * k + 3)

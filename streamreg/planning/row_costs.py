@@ -38,7 +38,8 @@ class RowCosts(NamedTuple):
     ) -> RowCosts:
         """Ask the sources; nothing is read. ``row_nbytes`` are those of the rows by default."""
         policy = policy.of_rows(is_sparse=dataset.X.is_sparse)
-        blocks = Blocks.of(dataset.X.grid, row_nbytes or dataset.row_nbytes, policy)
+        row_nbytes = row_nbytes or dataset.partition_row_nbytes
+        blocks = Blocks.of(dataset.X.grid, row_nbytes, policy)
         in_files, X = dataset.may_stay_in_files, dataset.X
         reader_nbytes = dataset.reader_nbytes(blocks.max_rows)
         return cls(

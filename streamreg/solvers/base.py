@@ -46,6 +46,13 @@ class Reduce(Protocol):
         """Run the pass."""
 
 
+class TargetWriter(Protocol):
+    """Takes the weights of some targets."""
+
+    def write(self, first_target: int, block: Float64) -> None:
+        """Take weights (k, D) of k targets."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """The objective, f(w, b) = loss(w, b) + penalty(w).
@@ -117,6 +124,14 @@ class Status(Enum):
         Remedy("kind", "qr"),
         ", or fit the data.",
     )
+    COARSE_TARGETS = Message(
+        "XᵀX does not keep six digits of the weights of some targets, which are too many to be "
+        "corrected by passes; pass a larger ",
+        Remedy("l2"),
+        ", leave out columns that nearly depend on others, or fit few targets by ",
+        Remedy("solver", "qr"),
+        ".",
+    )
     NEEDS_ROWS = (
         "The rows are needed to correct the weights, and statistics keep none; fit the data."
     )
@@ -184,6 +199,7 @@ class Status(Enum):
             Status.COARSE_GRAM,
             Status.COARSE_FOLDS,
             Status.COARSE_STATISTICS,
+            Status.COARSE_TARGETS,
             Status.NEEDS_ROWS,
             Status.COARSE_PRODUCTS,
             Status.TOO_DEPENDENT,
@@ -232,7 +248,7 @@ NO_ITERATE_STORE = IterateStore()
 class Solution:
     """The solution in the user's units."""
 
-    coefficients: Float64  # (D, K)
+    coefficients: Float64 | None  # (D, K); ``None`` if the solver wrote them: ``writing_to``
     intercept: Float64  # (K,)
     status: Status
     n_epochs: int
@@ -267,6 +283,7 @@ class PassFootprint(NamedTuple):
     fixed_nbytes: int = 0  # of the scratch memory, whatever the rows of a block are
     row_nbytes: int = 0  # of the scratch memory, for each row of a tile
     part_nbytes: int = 0  # of the scratch memory, of each thread that works on a part
+    part_row_nbytes: int = 0  # likewise, for each row of a tile
     in_order: bool = False  # whether one thread reads all rows, in their order
     view: View = ROWS  # what the rows of blocks are
     what: str = "sums"  # name of the state, as a plan prints it
@@ -355,6 +372,14 @@ class Solver(ABC):
         """Return the same solver, with this many directions of a preconditioner."""
         del n_directions
         return self
+
+    def writing_to(self, writer: TargetWriter) -> Solver:  # noqa: ARG002
+        """Return the same solver, which may write weights of some targets once they are found."""
+        return self
+
+    def targets_of_pass(self, problem: Problem) -> int:
+        """Return the most targets that a pass reads."""
+        return problem.n_targets
 
     @abstractmethod
     def footprint(self, problem: Problem) -> Footprint:

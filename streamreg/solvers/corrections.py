@@ -223,6 +223,11 @@ class Equations:
         digits = np.clip(-np.log10(relative), 0.0, None)
         return np.where(self.determined(found)[:, None], digits, np.nan)
 
+    def least_digits(self, found: Corrected) -> float:
+        """Return the fewest trusted digits of weights that the data determine; 16 if of none."""
+        known = self.determined(found)
+        return float(np.min(self.digits(found)[known], initial=16.0))
+
     def determined(self, found: Corrected) -> Mask:
         """Return which weights the data determine, (D,)."""
         determined = np.isfinite(self.scale) & found.is_dependence_real

@@ -28,7 +28,7 @@ _LAPACK_COLUMNS, _LAPACK_MOST_NBYTES = 192, 16 * MIB
 # for the diagonal of the inverse: its columns, and OpenBLAS's buffers. Measured: 3 MiB at D = 2,500
 _INVERSE_MOST_NBYTES = 4 * MIB
 # nearly dependent columns are reported from this condition number
-_NEARLY_DEPENDENT = 1e5
+NEARLY_DEPENDENT = 1e5
 # Rounding of sums over many rows: the bound held on 4,000 tables, of condition 1 to 1e14.
 _ROUNDING_FACTOR = 8.0
 # a bound of the relative error of standard errors, above which they are better computed from R
@@ -81,7 +81,7 @@ def solution_of(
     """Return the solution, given the sums that were factorised."""
     digits, n_rows = equations.digits(found), sums.n
     status = _status(equations, found, infers=request is not None)
-    warnings += _dependence_warnings(equations, digits, n_rows, status)
+    warnings += dependence_warnings(equations, digits, n_rows, status)
     warnings += _loss_warnings(equations, found)
     w, b = equations.weights(found.point)
     inference = None
@@ -115,7 +115,7 @@ def _status(equations: Equations, found: Corrected, *, infers: bool) -> Status:
         return Status.SOLVED if factor.is_full else Status.LEAST_NORM
     if squares:
         return _coarse(equations)
-    if not factor.is_full or factor.condition >= _NEARLY_DEPENDENT:
+    if not factor.is_full or factor.condition >= NEARLY_DEPENDENT:
         return Status.TOO_DEPENDENT
     return Status.TOO_FEW_DIGITS if equations.has_rows else Status.NEEDS_ROWS
 
@@ -124,9 +124,10 @@ def _coarse(equations: Equations) -> Status:
     return Status.COARSE_GRAM if equations.has_rows else Status.COARSE_STATISTICS
 
 
-def _dependence_warnings(
-    equations: Equations, digits: Float64, n_rows: int, status: Status
+def dependence_warnings(
+    equations: Equations, digits: Float64 | float, n_rows: int, status: Status
 ) -> Iterator[str]:
+    """Yield warnings of columns that depend on others, or nearly do."""
     problem, factor = equations.problem, equations.factor
     dependent = factor.pivots[factor.rank :]
     dependent = dependent[np.isfinite(equations.scale[dependent])]
@@ -142,7 +143,7 @@ def _dependence_warnings(
             f"{factor.rank:,} of {problem.n_features:,}, {count(n_rows, 'row')}). The coefficients "
             f"are {least_norm}; leave such columns out"
         )
-    if len(dependent) or factor.condition < _NEARLY_DEPENDENT or not factor.rank:
+    if len(dependent) or factor.condition < NEARLY_DEPENDENT or not factor.rank:
         return
     worst = problem.columns(factor.pivots[factor.rank - 1 : factor.rank])
     right = int(np.nanmin(digits))

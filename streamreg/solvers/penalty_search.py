@@ -10,32 +10,50 @@ import numpy as np
 from streamreg.accumulators.base import Scaling
 from streamreg.accumulators.folds import Folds
 from streamreg.accumulators.gram import Gram
-from streamreg.accumulators.second_moments import is_out_of_range
-from streamreg.errors import InputError
-from streamreg.formatting import agree, count
-from streamreg.solvers.base import Solution, Solver, Status
-from streamreg.solvers.closed_form import ClosedForm
+from streamreg.formatting import count
+from streamreg.kernels.tridiagonal import sums_nbytes, tridiagonal_nbytes
+from streamreg.solvers.base import Footprint, Solution, Solver, Status
+from streamreg.solvers.closed_form import ClosedForm, gram_pass, many_nbytes
 from streamreg.solvers.corrections import NEEDED
+from streamreg.solvers.many_targets import (
+    batch_counts,
+    batch_width,
+    has_many,
+    require_in_range,
+    require_rows_in_folds,
+    spread_of,
+    target_batches,
+    width_at_once,
+)
 from streamreg.solvers.penalties import L2Penalty
 from streamreg.solvers.ridge_path import (
+    PATH_ARRAYS_ALIVE,
     REDUCTION_FLOPS,
     RidgePath,
     fold_errors,
     generalised_errors,
     path_nbytes,
-    require_plain_units,
+    path_width,
 )
 from streamreg.solvers.selection import choose, default_grid
 from streamreg.solvers.standardization import is_constant
 from streamreg.solvers.sums import MOST_PASSES, Sums
+from streamreg.solvers.target_search import MOST_KEPT, TargetSearch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from streamreg.accumulators.gram import GramResult
     from streamreg.blocks import Float64
     from streamreg.kernels.states import GramState
-    from streamreg.solvers.base import Footprint, IterateStore, Numbers, Problem, Reduce, Report
+    from streamreg.solvers.base import (
+        IterateStore,
+        Numbers,
+        Problem,
+        Reduce,
+        Report,
+        TargetWriter,
+    )
     from streamreg.solvers.selection import Selection, SelectionRequest
 
 
@@ -51,13 +69,81 @@ class PenaltySearch(Solver):
     """
 
     request: SelectionRequest
+    n_batches: int = 1  # of the targets, of which a pass reads one
+    writes: bool = False  # whether weights may be written, once those of a batch are found
+    writer: TargetWriter | None = None
 
     name: ClassVar[str] = ClosedForm.name
     summary: ClassVar[str] = "one pass, all penalties"
     runs_on_device: ClassVar[bool] = False
     reads_sparse: ClassVar[bool] = True
 
+    def panel_counts(self, problem: Problem) -> Iterable[int]:
+        # without folds, the weights take the memory of XᵀY, so that only a file saves memory
+        divides = self.writes or self.request.cross_validates
+        if not (divides and self._solves_many(problem)):
+            return (1,)
+        return batch_counts(problem.n_features, problem.n_targets)
+
+    def with_panels(self, n_panels: int) -> PenaltySearch:
+        return replace(self, n_batches=n_panels)
+
+    def writing_to(self, writer: TargetWriter) -> PenaltySearch:
+        return replace(self, writer=writer)
+
+    def targets_of_pass(self, problem: Problem) -> int:
+        return batch_width(problem.n_features, problem.n_targets, self.n_batches)
+
+    def _solves_many(self, problem: Problem) -> bool:
+        many = has_many(problem.n_features, problem.n_targets)
+        return many or self.request.given is not None
+
+    def _footprint_of_many(self, problem: Problem) -> Footprint:
+        d, k, request = problem.n_features, problem.n_targets, self.request
+        n_folds, width = request.n_folds, self.targets_of_pass(problem)
+        n_batches = len(target_batches(d, k, self.n_batches))
+        gram, first = Gram(d, width), gram_pass(Gram(d, width))
+        folds = Folds(n_folds, d, width)
+        why = first.why
+        if n_folds > 1:
+            why = f"{count(n_folds, 'fold')} of {why}"
+            if request.folds_alternate:
+                first = first._replace(
+                    tile_rows=folds.window_rows, row_nbytes=folds.window_row_nbytes
+                )
+        first = first._replace(state_nbytes=folds.state_nbytes, in_order=n_batches > 1, why=why)
+        others = []
+        if n_folds > 1:
+            others.append(("work", gram.state_nbytes, "sums of training rows, overwritten"))
+            if n_batches > 1 and not self.writes:
+                others.append(("weights", 8 * d * k, f"{k:,} × {d:,} × 8 bytes"))  # noqa: RUF001
+        if request.folds_nbytes:
+            others.append(("folds", request.folds_nbytes, "numbers of rows, while folds are made"))
+        n_kept = k if request.given is not None else request.n_l2s
+        path = tridiagonal_nbytes(d, width_at_once(d, k)) + 32 * d * min(n_kept, MOST_KEPT)
+        path += sums_nbytes(d) + 24 * d * request.n_l2s
+        if n_folds > 1:
+            path += 8 * PATH_ARRAYS_ALIVE * d * path_width(d)
+        scores = 8 * 6 * request.n_l2s * n_folds * k
+        sweeps = 1 if n_batches == 1 or request.chooses_by_target else 2
+        # Q and Qᵀ times the targets, and a recurrence for each penalty; of folds, also products
+        # with XᵀX and Q for each penalty
+        of_targets = 4.0 * d * d * k + 16.0 * d * request.n_l2s * k
+        of_folds = (n_folds > 1) * n_folds * k * d * d * (2.0 + 6.0 * request.n_l2s)
+        n_reductions = 1 + (n_folds > 1) * (n_folds + 1) * n_batches * sweeps
+        return Footprint(
+            (first,),
+            solver_nbytes=many_nbytes(problem) + path + scores,
+            n_passes=n_batches * sweeps,
+            row_flops=d * (d + 2.0 * k * sweeps) / (n_batches * sweeps),
+            solve_flops=n_reductions * REDUCTION_FLOPS * d**3 + sweeps * of_targets + of_folds,
+            is_exact=True,
+            others=tuple(others),
+        )
+
     def footprint(self, problem: Problem) -> Footprint:
+        if self._solves_many(problem):
+            return self._footprint_of_many(problem)
         d, k, request = problem.n_features, problem.n_targets, self.request
         folds = Folds(request.n_folds, d, k)
         plain = ClosedForm().footprint(problem)
@@ -99,6 +185,8 @@ class PenaltySearch(Solver):
         self, problem: Problem, reduce: Reduce, report: Report, iterates: IterateStore
     ) -> Solution:
         del iterates  # because a resumed fit needs the results of all its few passes
+        if self._solves_many(problem):
+            return self._search(problem).solve(reduce, report)
         d, k, n_folds = problem.n_features, problem.n_targets, self.request.n_folds
         state = reduce(Folds(n_folds, d, k, problem.fit_intercept))
         gram = Gram(d, k, problem.fit_intercept)
@@ -117,7 +205,9 @@ class PenaltySearch(Solver):
     def solve_sums(self, problem: Problem, sums: Sums, report: Report) -> Solution:
         """Choose by GCV and solve, given the sums in the user's units; XᵀX is overwritten."""
         moments: GramResult = sums.result
-        _require_in_range(moments)
+        require_in_range(moments)
+        if self._solves_many(problem):
+            return self._search(problem).solve_sums(moments, report)
         l2s = self._grid(moments.gram.diagonal() / moments.s, moments.mean)
         path = RidgePath.of(moments._replace(gram=moments.gram.copy(order="F")))
         errors, rounding = generalised_errors(
@@ -128,6 +218,9 @@ class PenaltySearch(Solver):
         chosen = choose(self.request, l2s, errors[:, None], rounding[:, None])
         return self._refit(problem, sums, report, chosen)
 
+    def _search(self, problem: Problem) -> TargetSearch:
+        return TargetSearch(problem, self.request, self._grid, self.n_batches, self.writer)
+
     def _grid(self, variances: Float64, mean: Float64) -> Float64:
         """Return the penalties (L,), given variances and means of the columns (D,)."""
         if self.request.l2s is not None:
@@ -135,7 +228,7 @@ class PenaltySearch(Solver):
         return default_grid(np.where(is_constant(np.sqrt(variances), mean), 0.0, variances))
 
     def _select(self, gram: Gram, folds: list[GramState]) -> tuple[Selection, list[str]]:
-        l2s = self._grid(*_spread(folds))
+        l2s = self._grid(*spread_of(folds))
         errors, rounding = np.empty((2, len(l2s), len(folds), gram.n_targets))
         for number, fold in enumerate(folds):
             others = [each for each in folds if each is not fold]
@@ -191,31 +284,9 @@ def _merged(gram: Gram, into: GramState, others: list[GramState]) -> GramState:
 
 def _require_usable(gram: Gram, folds: list[GramState]) -> None:
     """Raise :class:`InputError` for folds without rows, and for squares outside float64."""
-    empty = [number for number, fold in enumerate(folds) if not fold.n]
-    if empty:
-        have = agree(len(empty), "has", "have")
-        raise InputError(
-            f"{count(len(empty), 'fold')} of {len(folds):,} {have} no row that counts (fold "
-            f"{empty[0]}, counted from 0), because rows have weight 0, or were left out; use "
-            "fewer folds"
-        )
+    require_rows_in_folds(folds)
     for fold in folds:
-        _require_in_range(gram.finalize(fold))
-
-
-def _require_in_range(moments: GramResult) -> None:
-    """Raise :class:`InputError` for squares outside float64."""
-    require_plain_units(is_plain=not is_out_of_range(moments))
-
-
-def _spread(folds: list[GramState]) -> tuple[Float64, Float64]:
-    """Return the variances and means of the columns over all rows, (D,) each."""
-    weights = np.array([fold.s for fold in folds])
-    means = np.array([(fold.origin - folds[0].origin) + fold.mean for fold in folds])
-    within = sum(fold.gram.diagonal() for fold in folds)
-    mean = weights @ means / weights.sum()
-    variances = (within + weights @ (means - mean) ** 2) / weights.sum()
-    return variances, folds[0].origin + mean
+        require_in_range(gram.finalize(fold))
 
 
 def _of_targets(moments: GramResult, targets: Numbers) -> GramResult:
@@ -236,10 +307,11 @@ def _joined(parts: list[Solution], selection: Selection, distinct: Float64) -> S
     worst = next((part for part in parts if not part.status.converged), parts[0])
     histories = zip(*(part.loss_history for part in parts), strict=True)
     digits = [part.digits for part in parts if part.digits is not None]
+    weights = [part.coefficients for part in parts if part.coefficients is not None]
     conditions = [part.condition for part in parts if part.condition is not None]
     return replace(
         worst,
-        coefficients=np.hstack([part.coefficients for part in parts])[:, order],
+        coefficients=np.hstack(weights)[:, order],
         intercept=np.concatenate([part.intercept for part in parts])[order],
         loss_history=[float(sum(losses)) for losses in histories],
         # the same columns are constant with every penalty

@@ -31,11 +31,12 @@ class SolverSettings(NamedTuple):
     init: Float64 | None = None  # w at the start, (D, K) in the user's units
     inference: InferenceRequest | None = None
     precondition: int | Literal["auto"] | None = None  # directions of a preconditioner
+    writes: bool = False  # whether weights of some targets may be written once they are found
 
 
 # the name of each solver, and the function that builds it
 SOLVERS: dict[str, Callable[[SolverSettings], Solver]] = {
-    ClosedForm.name: lambda s: ClosedForm(s.inference),
+    ClosedForm.name: lambda s: ClosedForm(s.inference, writes=s.writes),
     QR.name: lambda s: QR(s.inference),
     Dual.name: lambda _: Dual(),
     GradientDescent.name: lambda s: GradientDescent(

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy.linalg import lapack
+from scipy.linalg import eigvalsh_tridiagonal, lapack
 
 from streamreg.errors import InputError
 from streamreg.formatting import MIB
 from streamreg.kernels import blas
-from streamreg.kernels.tridiagonal import Tridiagonal, permute, tridiagonal_nbytes
+from streamreg.kernels.tridiagonal import (
+    MOST_FACTORS,
+    Tridiagonal,
+    permute,
+    solved_sums,
+    sums_nbytes,
+    tridiagonal_nbytes,
+)
 from streamreg.solvers.base import EPS
+from streamreg.solvers.many_targets import width_at_once
 from streamreg.solvers.standardization import is_constant
 
 if TYPE_CHECKING:
@@ -25,7 +33,7 @@ if TYPE_CHECKING:
 # columns of one product, as many as fit this memory
 _COLUMNS_NBYTES, _LEAST_COLUMNS = 4 * MIB, 16
 # arrays (D, columns) that are alive at once
-_ARRAYS_ALIVE = 4
+PATH_ARRAYS_ALIVE = 4
 # columns are brought in order if their variances differ by a larger factor
 _SIMILAR_VARIANCES = 16.0
 # the relative rounding of A, for each column, at which equations are singular: as for Cholesky
@@ -83,11 +91,48 @@ class RidgePath:
     columns: Numbers  # (r,) these columns, in the order of the factor
     n_features: int  # D
     weight_sum: float  # Σs
-    right: Float64  # (r, K) Qᵀc, Fortran order
+    right: Float64  # (r, K) Qᵀc, Fortran order, or rows of such an array
 
     @classmethod
     def of(cls, moments: GramResult) -> RidgePath:
         """Reduce XᵀX, which is overwritten; constant columns get weights of 0."""
+        path = cls.reduced(moments)
+        right = np.asfortranarray(moments.cross[path.columns])
+        right /= moments.s
+        width = path_width(path.n_features)
+        for first in range(0, right.shape[1], width):
+            path.factor.rotate(right[:, first : first + width], transposed=True)
+        return replace(path, right=right)
+
+    def explicit(self) -> RidgePath:
+        """Return the path with Q itself, which many targets are multiplied by."""
+        return replace(self, factor=self.factor.explicit())
+
+    def in_place(self, cross: Float64) -> RidgePath:
+        """Return the path of targets whose XᵀY (D, K), in Fortran order, becomes Qᵀc.
+
+        :meth:`of` leaves XᵀY as it is; this takes no memory but that of some columns.
+        """
+        r, width = len(self.columns), width_at_once(*cross.shape)
+        order = self._order
+        is_ordered = bool((order == np.arange(len(order))).all())
+        for first in range(0, cross.shape[1], width):
+            some = cross[:, first : first + width]
+            if not is_ordered:
+                some[...] = some[order]
+            some /= self.weight_sum
+            self.factor.rotate(some[:r], transposed=True)
+        return replace(self, right=cross[:r])
+
+    @property
+    def _order(self) -> Numbers:
+        """The columns, then those that are constant, (D,)."""
+        rest = np.setdiff1d(np.arange(self.n_features), self.columns)
+        return np.concatenate([self.columns, rest])
+
+    @classmethod
+    def reduced(cls, moments: GramResult) -> RidgePath:
+        """Reduce XᵀX, which is overwritten, without targets."""
         variances = moments.gram.diagonal() / moments.s
         columns = np.flatnonzero(~is_constant(np.sqrt(variances), moments.mean))
         known = variances[columns]
@@ -97,11 +142,7 @@ class RidgePath:
             permute(moments.gram, np.concatenate([columns, rest]))
         r = len(columns)
         factor = Tridiagonal.of(moments.gram[:r, :r])
-        right = np.asfortranarray(moments.cross[columns])
-        width = path_width(len(variances))
-        for first in range(0, right.shape[1], width):
-            factor.rotate(right[:, first : first + width], transposed=True)
-        return cls(factor, columns, len(variances), moments.s, right)
+        return cls(factor, columns, len(variances), moments.s, np.empty((r, 0), order="F"))
 
     @property
     def diagonal(self) -> Float64:
@@ -126,6 +167,18 @@ class RidgePath:
         change = _ROUNDING * max(len(diagonal), 16) * diagonal * found.inverse
         return None if (change > 1).any() else found
 
+    def condition(self, l2: float) -> float:
+        """Return the root of κ₂ of A + λ1, of columns in their own units."""
+        last = len(self.columns) - 1
+        if last < 1:
+            return 1.0
+        ends = [
+            float(eigvalsh_tridiagonal(self.diagonal, self.beside, "i", (at, at))[0])
+            for at in (0, last)
+        ]
+        least = ends[0] + l2
+        return float(np.sqrt((ends[1] + l2) / least)) if least > 0 else float("inf")
+
     def coordinates(self, pivots: Pivots, targets: slice | Numbers) -> Float64:
         """Return z = (T + λ1)⁻¹Qᵀc of some targets, (r, n)."""
         right = self.right[:, targets]
@@ -133,6 +186,14 @@ class RidgePath:
             return np.asarray(right / pivots.delta[:, None])
         z, _ = lapack.dpttrs(pivots.delta, pivots.below, right)
         return np.asarray(z)
+
+    def sums(self, pivots: list[Pivots]) -> tuple[Float64, Float64]:
+        """Return z·Qᵀc and ‖z‖² of all targets for some penalties, (n, K) each."""
+        delta = np.array([each.delta for each in pivots])
+        if len(self.right) < 2:  # noqa: PLR2004
+            z = self.right.sum(axis=0) / delta.sum(axis=1)[:, None]
+            return z * self.right.sum(axis=0), z**2
+        return solved_sums(self.right, delta, np.array([each.below for each in pivots]))
 
     def weights(self, z: Float64) -> Float64:
         """Return w (D, n) of z (r, n), which is overwritten."""
@@ -166,7 +227,9 @@ def path_nbytes(n_features: int, n_targets: int, n_l2s: int) -> int:
     d, k, width = n_features, n_targets, min(path_width(n_features), n_targets * n_l2s)
     # c and Qᵀc of the training rows, c of the fold
     vectors = 8 * (3 * d * k + 16 * d)
-    return vectors + 8 * _ARRAYS_ALIVE * d * width + tridiagonal_nbytes(d, width)
+    nbytes = vectors + 8 * PATH_ARRAYS_ALIVE * d * width + tridiagonal_nbytes(d, width)
+    # factors of all penalties, with the diagonals of their inverses
+    return nbytes + sums_nbytes(d) + 24 * d * n_l2s
 
 
 def fold_errors(
@@ -199,6 +262,7 @@ def fold_errors(
         shape = len(solved), -1
         square = np.einsum("dm,dm->m", w, moved).reshape(shape) / fold.s
         cross = np.einsum("lkd,kd->lk", w.T.reshape(*shape, len(w)), fold.cross.T[targets])
+        cross /= fold.s
         shift = y_gap[targets] - (gap @ w).reshape(shape)
         variance = fold.y_variance[targets]
         rows = [at for at, _ in solved]
@@ -222,22 +286,22 @@ def generalised_errors(
     ----------
     .. [1] Golub, Heath & Wahba (1979), Technometrics 21(2), 215-223.
     """
-    n_targets, width = path.right.shape[1], path_width(path.n_features)
-    errors, rounding = np.full((2, len(l2s), n_targets), np.inf)
+    errors, rounding = np.full((2, len(l2s), path.right.shape[1]), np.inf)
+    found: list[tuple[int, Pivots, float]] = []
     for at, l2 in enumerate(l2s):
         pivots = path.at(l2)
         if pivots is None:
             continue
         left = 1 - (pivots.degrees_of_freedom + fit_intercept) / moments.n
-        if left <= 0:
-            continue
-        for first in range(0, n_targets, width):
-            targets = slice(first, first + width)
-            z = path.coordinates(pivots, targets)
-            fitted = np.einsum("dk,dk->k", z, path.right[:, targets])
-            size = l2 * np.einsum("dk,dk->k", z, z)
-            errors[at, targets] = (moments.y_variance[targets] - fitted - size) / left**2
-        rounding[at] = EPS * np.sqrt(path.n_features) * moments.y_variance / left**2
+        if left > 0:
+            found.append((at, pivots, left))
+    for first in range(0, len(found), MOST_FACTORS):
+        some = found[first : first + MOST_FACTORS]
+        fitted, size = path.sums([pivots for _, pivots, _ in some])
+        for number, (at, pivots, left) in enumerate(some):
+            squares = moments.y_variance - fitted[number] - pivots.l2 * size[number]
+            errors[at] = squares / left**2
+            rounding[at] = EPS * np.sqrt(path.n_features) * moments.y_variance / left**2
     return errors, rounding
 
 

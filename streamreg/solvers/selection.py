@@ -35,6 +35,7 @@ class SelectionRequest:
     per_target: bool = False
     one_standard_error: bool = False
     folds_nbytes: int = 0  # memory of the folds of rows, while they are made
+    given: Float64 | None = None  # (K,) the penalty of each target, if none is chosen
 
     @property
     def n_l2s(self) -> int:
@@ -45,6 +46,11 @@ class SelectionRequest:
     def cross_validates(self) -> bool:
         """Whether there are folds."""
         return self.n_folds > 1
+
+    @property
+    def chooses_by_target(self) -> bool:
+        """Whether the penalty of a target does not depend on other targets."""
+        return self.per_target or self.given is not None
 
 
 class Selection(NamedTuple):
@@ -86,7 +92,7 @@ def choose(
     # of singular equations both are infinite
     errors = np.maximum(errors, rounding)
     compared = errors if request.per_target else errors.mean(axis=2, keepdims=True)
-    best = _best(request, compared)
+    best = best_numbers(request, compared)
     n_targets = errors.shape[2]
     numbers = np.broadcast_to(best, (n_targets,))
     means = errors.mean(axis=1)
@@ -100,7 +106,7 @@ def choose(
     return selection, warnings
 
 
-def _best(request: SelectionRequest, errors: Float64) -> Int64:
+def best_numbers(request: SelectionRequest, errors: Float64) -> Int64:
     """Return the number of the best penalty for each target, given errors (L, F, K)."""
     means = errors.mean(axis=1)
     least = means.min(axis=0)

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 import numpy as np
 
 from streamreg.accumulators.base import Scaling
+from streamreg.accumulators.gram import GramResult
 from streamreg.accumulators.second_moments import is_out_of_range
 from streamreg.errors import InputError
+from streamreg.solvers.many_targets import has_many, require_in_range
 from streamreg.solvers.standardization import measure
 
 if TYPE_CHECKING:
@@ -69,6 +71,8 @@ def reduce_sums(
     result = reduce(statistic(d, k, centred))
     if not is_out_of_range(result):
         return Sums(result, Scaling(np.ones(d), np.ones(k)), [], reduce)
+    if isinstance(result, GramResult) and has_many(d, k):
+        require_in_range(result)
     _, units, warnings = measure(problem, reduce)
     if not units.is_one:
         del result  # frees D² numbers before the second pass

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from streamreg.errors import InputError, Part
 from streamreg.formatting import count
 from streamreg.sources.checks import is_wide, require_rows
+from streamreg.sources.column_range import column_range
 from streamreg.sources.row_numbers import RowNumbers
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class Dataset:
     nan_policy: NanPolicy = "raise"
     schema: Schema | None = None  # how X was made of the columns of a table
     groups: RowSource | None = None
+    # ``partition_row_nbytes`` of all targets, if only some are read
+    whole_row_nbytes: int = 0
 
     def __post_init__(self) -> None:
         require_rows(self.X, 2, "(N, D)")
@@ -99,6 +102,24 @@ class Dataset:
     def row_nbytes(self) -> int:
         """Bytes of one row of all arrays as stored."""
         return sum(source.row_nbytes for source in self.sources())
+
+    @property
+    def partition_row_nbytes(self) -> int:
+        """Bytes of a row, by which rows are divided into blocks.
+
+        A wide y counts no more than X, so that blocks keep the rows that fast products need; but a
+        block has at most eight times as many bytes.
+        """
+        if self.whole_row_nbytes:
+            return self.whole_row_nbytes
+        y_nbytes = 0 if self.y is None else self.y.row_nbytes
+        narrow = self.row_nbytes - max(0, y_nbytes - self.X.row_nbytes)
+        return max(narrow, -(-self.row_nbytes // 8))
+
+    def with_targets(self, start: int, stop: int) -> Dataset:
+        """Return the data set with some of the targets, in the same blocks."""
+        y = None if self.y is None else column_range(self.y, start, stop)
+        return replace(self, y=y, target_names=None, whole_row_nbytes=self.partition_row_nbytes)
 
     @property
     def pass_nbytes(self) -> int:

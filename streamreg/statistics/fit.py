@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -9,7 +10,7 @@ from streamreg.config import memory_limit_or_default
 from streamreg.engines.blas import blas_threads_of_solver
 from streamreg.engines.fold_scan import GCV
 from streamreg.errors import InputError, Parameter, Remedy
-from streamreg.fit import explain_refused_memory
+from streamreg.fit import begin_weights, explain_refused_memory, finish_weights
 from streamreg.fit_result import Fit
 from streamreg.inference.request import InferenceRequest
 from streamreg.inference.result import NONROBUST
@@ -66,6 +67,7 @@ def plan_gathered(about: About, config: FitConfig) -> Plan:
         about.n_rows,
         memory_limit_or_default(config.memory_limit),
         _solver_of(about, config),
+        writes=config.coef_out is not None,
     )
 
 
@@ -80,10 +82,13 @@ def fit_gathered(statistics: Takeable, config: FitConfig, progress: Progress = N
         These statistics, or statistics at all, do not give what the parameters ask for.
     """
     about = statistics.about
-    with PeakMemory() as peak:
+    with PeakMemory() as peak, ExitStack() as stack:
         plan = plan_gathered(about, config)
-        selects = config.cv is not None
+        selects = config.cv is not None or config.l2_of_targets is not None
         candidate, solver = plan.require_fit(), _solver_of(about, config)
+        store = None
+        if config.coef_out is not None:
+            store = begin_weights(config.coef_out, about, stack)
         problem = Problem(
             about.n_features,
             about.n_targets,
@@ -109,6 +114,9 @@ def fit_gathered(statistics: Takeable, config: FitConfig, progress: Progress = N
                 is_weighted=about.is_weighted,
             )
             solution = replace(solution, inference=inference)
+        stored = None if store is None else finish_weights(store, solution)
+    if stored is not None:
+        solution = replace(solution, coefficients=None)
     return Fit(
         solution,
         solver.name,
@@ -118,6 +126,7 @@ def fit_gathered(statistics: Takeable, config: FitConfig, progress: Progress = N
         about.n_omitted,
         solution.warnings,
         None,
+        stored,
     )
 
 
@@ -126,6 +135,15 @@ def _solver_of(about: About, config: FitConfig) -> FactorSolver | PenaltySearch:
     solver = about.solver
     if config.cv is not None:
         return _search_of(about, config)
+    if config.l2_of_targets is not None:
+        if solver is not ClosedForm:
+            raise InputError(
+                Parameter("l2"),
+                f" has a penalty for each target, and these statistics are of kind {about.kind!r}: "
+                "gather them with ",
+                Remedy("kind", ClosedForm.statistic.kind),
+            )
+        return PenaltySearch(config.given_penalties(about))
     if config.solver not in {AUTO, solver.name}:
         raise InputError(
             Parameter("solver", config.solver),

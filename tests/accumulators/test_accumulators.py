@@ -136,7 +136,7 @@ def expected_gram(X, y, weight, *, centred):
         "y_mean": (y_mean, np.abs(y_mean) + y_size),
         "y_varies": ((y != (y[0] if centred else 0)).any(axis=0), 0),
         "y_variance": (y_size**2, y_size**2),
-        "cross": ((z * p[:, None]).T @ z_y, np.outer(size, y_size)),
+        "cross": ((z * s[:, None]).T @ z_y, s.sum() * np.outer(size, y_size)),
     }
 
 
@@ -322,6 +322,10 @@ def test_a_mean_of_a_billion_deviations_costs_no_digits():
 
 def test_no_rows_give_no_warning():
     gradient = Gradient(np.zeros((2, 1)), np.zeros(1), 1)
-    for accumulator, mean in ((Moments(2, 1), "cross"), (Gram(2, 1), "cross"), (gradient, "rr")):
+    for accumulator, mean in (
+        (Moments(2, 1), "cross"),
+        (Gram(2, 1), "y_variance"),
+        (gradient, "rr"),
+    ):
         result = accumulator.finalize(accumulator.zero())
         assert np.isnan(getattr(result, mean)).all()

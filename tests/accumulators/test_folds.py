@@ -69,13 +69,14 @@ def test_folds_obey_the_laws(rows):
 
 
 def test_parts_of_a_state_join_to_the_state():
-    # two panels of columns
-    d, rng = 500, np.random.default_rng(0)
-    rows = Rows(rng.standard_normal((20, d)), rng.standard_normal((20, 1)))
-    accumulator = Folds(2, d, 1)
+    # two panels of columns, and two ranges of targets
+    d, k, rng = 500, 700, np.random.default_rng(0)
+    rows = Rows(rng.standard_normal((20, d)), rng.standard_normal((20, k)))
+    accumulator = Folds(2, d, k)
     state = laws.state_of(accumulator, blocks(rows, np.arange(20) % 2, [20]))
-    assert accumulator.n_parts == 2
-    parts = [(range(at, at + 1), accumulator.part(state, range(at, at + 1))) for at in (0, 1)]
+    assert accumulator.n_parts == 4
+    each = (range(0, 4, 3), range(1, 3))
+    parts = [(numbers, accumulator.part(state, numbers)) for numbers in each]
     laws.assert_same_bits(accumulator.joined(parts), state)
 
 

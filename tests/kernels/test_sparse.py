@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamreg.accumulators.column_gram import ColumnGram
 from streamreg.accumulators.base import Scaling
+from streamreg.accumulators.column_gram import ColumnGram
 from streamreg.accumulators.residuals import Residuals
 from streamreg.accumulators.sparse_gradient import SparseGradient
 from streamreg.accumulators.sparse_gram import SparseGram

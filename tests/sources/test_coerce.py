@@ -82,8 +82,8 @@ def test_data_that_are_not_real_numbers_are_refused(kind):
             LinearRegression().fit(VALUES, data)
 
 
-def test_sparse_dask_chunks_are_refused():
-    lazy = da.from_array(VALUES).map_blocks(scipy.sparse.csr_matrix)
+def test_sparse_dask_chunks_that_are_not_declared_are_refused():
+    lazy = da.from_array(VALUES).map_blocks(scipy.sparse.csr_matrix, meta=np.empty((0, 0)))
     with pytest.raises(InputError, match=r"chunk row 0 .* is sparse \(csr_matrix\)"):
         LinearRegression().fit(lazy, Y)
 

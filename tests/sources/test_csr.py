@@ -140,8 +140,11 @@ def test_npz_files_of_sparse_arrays_are_refused_with_a_conversion_that_works(tmp
     X = matrix()
     y, path = targets(X), tmp_path / "X.npz"
     scipy.sparse.save_npz(path, X.asformat(kind))
+    opened = opens(path)
     with pytest.raises(InputError, match=r"\.npz") as refused:
-        LinearRegression().fit(opens(path), y)
+        LinearRegression().fit(opened, y)
+    if opens is np.load:
+        opened.close()
     data = converted(refused, PATH=path)
     model = LinearRegression().fit(data, y)
     np.testing.assert_array_equal(model.coef_, LinearRegression().fit(X, y).coef_)

@@ -190,9 +190,12 @@ class RidgePath:
     def sums(self, pivots: list[Pivots]) -> tuple[Float64, Float64]:
         """Return z·Qᵀc and ‖z‖² of all targets for some penalties, (n, K) each."""
         delta = np.array([each.delta for each in pivots])
-        if len(self.right) < 2:  # noqa: PLR2004
-            z = self.right.sum(axis=0) / delta.sum(axis=1)[:, None]
-            return z * self.right.sum(axis=0), z**2
+        if not len(self.right):
+            zeros = np.zeros((len(pivots), self.right.shape[1]))
+            return zeros, zeros
+        if len(self.right) == 1:
+            z = self.right / delta
+            return z * self.right, z**2
         return solved_sums(self.right, delta, np.array([each.below for each in pivots]))
 
     def weights(self, z: Float64) -> Float64:

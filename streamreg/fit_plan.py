@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from streamreg.backends import backend_of
 from streamreg.engines.fold_scan import GCV, FoldedRows, n_folds_of
 from streamreg.errors import InputError, MemoryLimitError, Message, Parameter, Part, Remedy
-from streamreg.formatting import count, format_nbytes
+from streamreg.formatting import format_nbytes
 from streamreg.inference.result import CHOSEN_TYPES
 from streamreg.planning.memory_model import make_plan
 from streamreg.solvers.base import LEAST_SQUARES
@@ -202,7 +202,7 @@ def _with_weights_written(plan: Plan, dataset: Dataset, config: FitConfig) -> Pl
     written = plan_fit(dataset, replace(config, coef_out="w.zarr")).candidates.get(plan.chosen)
     if written is None or not written.fits:
         return plan
-    passes = count(written.passes, "pass")
+    passes = "1 pass" if written.passes == 1 else f"{written.passes:,} passes"
     cost = f"{format_nbytes(written.needed_nbytes, up=True)}, {passes}"
     remedy = Message("write the weights by ", Remedy("coef_out", "w.zarr", cost=cost))
     return replace(plan, remedies=(*plan.remedies, remedy))

@@ -60,7 +60,7 @@ class LinearRegression(LinearEstimator):
     fit_intercept
         Whether to fit b.
     l2
-        The penalty of the objective.
+        The penalty of the objective; or one for each target, (K,), by ``closed_form``.
     cov_type
         ``None``: weights alone. ``"nonrobust"``: standard errors for errors of equal variance,
         which take no further pass. ``"HC0"`` to ``"HC3"``: robust to unequal variances; and
@@ -120,6 +120,11 @@ class LinearRegression(LinearEstimator):
         or strips of ``dual`` or the number of directions that ``precondition="auto"`` chooses.
         ``<path>.previous`` is the checkpoint before it, and ``<path>.lock`` keeps two fits from
         using one file.
+    coef_out
+        The path of a Zarr array (K, D) that the weights of several targets are written to; it must
+        not exist, and appears whole or not at all. ``coef_`` then reads it. If XᵀY, 8·D·K bytes,
+        does not fit, ``closed_form`` divides the targets into batches, and reads X again with the
+        targets of each: bitwise identical, and the plan says how often.
     missing_chunks
         ``"error"``, or ``"fill"``: an absent chunk of Zarr or HDF5 means its fill value.
     decode_cf
@@ -135,7 +140,8 @@ class LinearRegression(LinearEstimator):
     Attributes
     ----------
     coef_, intercept_
-        (D,) and float, or (K, D) and (K,) for y of shape (N, K), also if K = 1.
+        (D,) and float, or (K, D) and (K,) for y of shape (N, K), also if K = 1. With ``coef_out``
+        ``coef_`` stays on disk: ``coef_[5]``, ``coef_[:100]`` and ``np.asarray(coef_)`` read it.
     n_features_in_, feature_names_in_
         D, and the names of the columns where they are known.
     n_iter_
@@ -149,9 +155,11 @@ class LinearRegression(LinearEstimator):
         digits of each coefficient that are right, a bound, in the shape of ``coef_``, NaN where
         the data determine none. If columns depend on
         each other to the rounding of their values, the digits of the others belong to the answer
-        with an exact dependence. And the condition number of the centred columns, scaled by powers
-        of two, so that it is within a factor of 2 of that of standardised columns; if columns
-        depend on each other, a lower bound, or infinite.
+        with an exact dependence. Of more than 2²⁰ weights of several targets ``digits_`` is
+        ``None``, and no pass corrects them: ``status_`` tells if the largest weights of a target
+        may have fewer than six digits. And the condition number of the centred columns, scaled by
+        powers of two, so that it is within a factor of 2 of that of standardised columns; if
+        columns depend on each other, a lower bound, or infinite.
     bse_, tvalues_, pvalues_
         With ``cov_type``: standard errors, t (or z) and P of the intercept and the weights, (P,),
         intercept first, or (K, P); NaN where the data determine none. ``conf_int(alpha=0.05)``,
@@ -311,11 +319,14 @@ class LinearRegressionCV(LinearEstimator):
         scikit-learn's ``RidgeCV``, which leaves out one row at a time, not one of its repeats. To
         multiply all weights by a number changes nothing.
     l2_per_target
-        Whether each target has its own best penalty; else the mean error of all decides.
+        Whether each target has its own best penalty; else the mean error of all decides. The
+        weights of many targets, more than 2²⁰, overwrite XᵀY: 8·(D² + D·K) bytes by GCV, and F + 1
+        times as many with F folds, or as many as fit: the targets are then divided into batches,
+        one pass each.
     one_standard_error
         Whether to take the largest penalty whose mean error is at most one standard error, of F
         folds, above the least.
-    solver, fit_intercept, memory_limit, n_threads, client, checkpoint, missing_chunks
+    solver, fit_intercept, memory_limit, n_threads, client, checkpoint, coef_out, missing_chunks
     decode_cf, nan_policy, progress
         As of :class:`LinearRegression`. ``solver`` is ``"closed_form"``, with ``"gcv"`` also
         ``"dual"``, by which a penalty of 0 has the score -inf, or ``"auto"``: of both the one that

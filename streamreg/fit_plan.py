@@ -187,8 +187,30 @@ def _planned_search(
     )
 
 
+def _with_weights_written(plan: Plan, dataset: Dataset, config: FitConfig) -> Plan:
+    """Offer ``coef_out`` beside other remedies, if targets in batches fit."""
+    is_possible = (
+        not dataset.has_one_target
+        and config.coef_out is None
+        and config.checkpoint is None
+        and config.client is None
+        and config.cov_type is None
+        and config.device == "cpu"
+    )
+    if not is_possible or plan.candidates[plan.chosen].fits:
+        return plan
+    written = plan_fit(dataset, replace(config, coef_out="w.zarr")).candidates.get(plan.chosen)
+    if written is None or not written.fits:
+        return plan
+    passes = "1 pass" if written.passes == 1 else f"{written.passes:,} passes"
+    cost = f"{format_nbytes(written.needed_nbytes, up=True)}, {passes}"
+    remedy = Message("write the weights by ", Remedy("coef_out", "w.zarr", cost=cost))
+    return replace(plan, remedies=(*plan.remedies, remedy))
+
+
 def require_fit(plan: Plan, dataset: Dataset, config: FitConfig, backend: Backend) -> Candidate:
     """Return the chosen candidate; a refusal also offers chosen standard errors, if those fit."""
+    plan = _with_weights_written(plan, dataset, config)
     try:
         return plan.require_fit()
     except MemoryLimitError as error:

@@ -13,6 +13,7 @@ import streamreg
 from streamreg import LinearRegression, LinearRegressionCV
 from streamreg.accumulators.gram import Gram
 from streamreg.blocks import Block
+from streamreg.engines.blas import one_blas_thread
 from streamreg.errors import InputError, MemoryLimitError
 from streamreg.kernels.registry import load_kernels
 from streamreg.output.stored_coefficients import StoredCoefficients
@@ -22,7 +23,7 @@ from streamreg.solvers.many_targets import has_many
 pytestmark = pytest.mark.filterwarnings("ignore:the best penalty")
 
 N, D, K = 300, 256, 4_200
-L2S = np.geomspace(1e-3, 10, 5)
+L2S = np.geomspace(0.1, 10, 5)
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +36,12 @@ def data():
 
 @pytest.fixture(scope="module")
 def store(data, tmp_path_factory):
-    """Targets of 64 MiB and more of XᵀY, so that they can be divided."""
+    """Targets with 80 MiB of XᵀY, so that they can be divided."""
     X, y = data
     group = zarr.open_group(tmp_path_factory.mktemp("data") / "data.zarr", mode="w")
-    group.create_array("X", data=X, chunks=(100, D), compressors=None)
-    wide = np.tile(y, (1, 17))
-    group.create_array("y", data=wide, chunks=(100, 9_000), compressors=None)
+    group.create_array("X", data=X[:100], chunks=(50, D), compressors=None)
+    wide = np.tile(y[:100], (1, 10))
+    group.create_array("y", data=wide, chunks=(50, 3_000), compressors=None)
     return str(group.store.root)
 
 
@@ -103,7 +104,7 @@ def test_batches_give_the_bits_of_one_pass(store, tmp_path, make):
     if make is LinearRegression:
         more = {"l2": 0.1, "solver": "closed_form"}
     found = []
-    for limit in ("1 GiB", "360 MiB"):
+    for limit in ("1 GiB", "210 MiB"):
         out = tmp_path / limit.replace(" ", "")
         model = make(memory_limit=limit, coef_out=out, **more).fit(store)
         assert isinstance(model.coef_, StoredCoefficients)
@@ -112,8 +113,8 @@ def test_batches_give_the_bits_of_one_pass(store, tmp_path, make):
     assert [candidate.passes for candidate, _, _ in found] == [1, 2]
     for one, other in zip(found[0][1:], found[1][1:], strict=True):
         np.testing.assert_array_equal(one, other)
-    # half of y, not half of X
-    assert found[1][0].bytes_per_pass < 0.6 * found[0][0].bytes_per_pass
+    # half of y, with a chunk that both batches need
+    assert found[1][0].bytes_per_pass < 0.65 * found[0][0].bytes_per_pass
 
 
 def test_weights_in_zarr_are_those_in_memory(data, tmp_path):
@@ -153,20 +154,21 @@ def test_the_full_encoding_case_is_planned_from_metadata(tmp_path):
         candidate = plan.candidates["closed_form"]
         assert candidate.fits
         assert candidate.passes == passes
-    with pytest.raises(MemoryLimitError):
-        streamreg.plan(path, memory_limit="4 GiB", **more).require_fit()
+    with pytest.raises(MemoryLimitError, match=r"write the weights by coef_out.* \(.*, 3 passes\)"):
+        LinearRegressionCV(memory_limit="4 GiB", **more).fit(path)
 
 
 def test_an_update_makes_no_second_array_of_xty():
     rng = np.random.default_rng(0)
-    n, d, k = 300, 64, 40_000
+    n, d, k = 100, 300, 4_000
     X, y = rng.standard_normal((n, d), dtype="f4"), np.ones((n, k), "i1")
     y[::2] = 0
     gram = Gram(d, k)
     state, block = gram.zero(), Block(X, y, None, 0)
     tracemalloc.start()
     try:
-        gram.update(state, block, load_kernels("numpy").for_block(block))
+        with one_blas_thread():
+            gram.update(state, block, load_kernels("numpy").for_block(block))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

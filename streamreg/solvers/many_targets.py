@@ -40,7 +40,7 @@ _FEW_NBYTES, _FEW_ALIVE = MIB, 24
 _VECTORS = 24
 # The least XᵀY of a batch: smaller ones save little memory, and each costs a pass. Larger states
 # than 32 MiB are one segment of rows, so that batches change no bit of XᵀX.
-_BATCH_NBYTES = 64 * MIB
+_BATCH_NBYTES = 40 * MIB
 _MOST_BATCHES = 64
 
 

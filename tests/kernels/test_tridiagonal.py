@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.linalg import lapack
 
-from streamreg.kernels import blas
+from streamreg.kernels import blas, tridiagonal
 from streamreg.kernels.tridiagonal import Tridiagonal, permute
 
 
@@ -54,3 +55,37 @@ def test_a_symmetric_array_multiplies_by_its_lower_part():
     out = np.full((9, 4), np.nan, order="F")
     blas.multiply_symmetric(lower, right, out)
     np.testing.assert_allclose(out, whole @ right, atol=1e-12)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("m", [1, 16, 37])
+def test_sums_over_solutions_are_those_of_dense_equations(monkeypatch, compiled, m):
+    if not compiled:
+        monkeypatch.setattr(tridiagonal, "load_library", lambda: None)
+    rng = np.random.default_rng(0)
+    r = 50
+    diagonal, beside = rng.uniform(2, 3, r), rng.uniform(-1, 1, r - 1)
+    # rows of an array with more of them
+    right = np.asfortranarray(rng.standard_normal((r + 3, m)))[:r]
+    factors = [lapack.dpttrf(diagonal + l2, beside)[:2] for l2 in (0.0, 1.0)]
+    delta, below = (np.array(each) for each in zip(*factors, strict=True))
+    products, squares = tridiagonal.solved_sums(right, delta, below)
+    for number, l2 in enumerate((0.0, 1.0)):
+        dense = np.diag(diagonal + l2) + np.diag(beside, 1) + np.diag(beside, -1)
+        z = np.linalg.solve(dense, right)
+        np.testing.assert_allclose(products[number], (z * right).sum(axis=0), rtol=1e-12)
+        np.testing.assert_allclose(squares[number], (z * z).sum(axis=0), rtol=1e-12)
+
+
+def test_products_with_q_itself_are_those_with_its_reflectors():
+    rng = np.random.default_rng(0)
+    square = np.cov(rng.standard_normal((20, 60)))
+    columns = np.asfortranarray(rng.standard_normal((20, 7)))
+    for transposed in (True, False):
+        found = []
+        for explicit in (True, False):
+            factor = tridiagonal.Tridiagonal.of(np.asfortranarray(square))
+            rotated = columns.copy(order="F")
+            (factor.explicit() if explicit else factor).rotate(rotated, transposed=transposed)
+            found.append(rotated)
+        np.testing.assert_allclose(*found, rtol=0, atol=1e-13)

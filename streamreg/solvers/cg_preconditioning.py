@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 # 20 directions.
 _DIRECTIONS, _COLUMNS = (64, 32), (1024, 256)
 # A fit of many epochs: k directions leave about 1/(1 + k/32) of them, and k columns of sparse rows
-# 1/(0.6·k^¼). Measured: 64 directions left 0.3 of a spectrum i^-1.5 and of 50 factors, 32 left 0.4
-# and 1; 256 and 1,024 columns of hashed text left 0.4 and 0.3. See benchmarks/precondition.py.
+# 1/(0.6·k^¼). Measured at D = 4,096: 64 directions left 0.3 of a spectrum i^-1.5 and of 50 factors,
+# 32 left 0.4 and 1. Of words in phrases, D = 131,072, 256 and 1,024 columns left 0.27 and 0.15.
 MANY_EPOCHS, _HALVED_BY, _OF_COLUMNS = 200.0, 32.0, 0.6
 # Of many directions, each takes half of the time that the columns of an epoch take. Measured:
 # 64 directions take 15 times as long as the two of one target. Pairs of columns of hashed text take

@@ -32,6 +32,10 @@ def nystrom(coordinates: Coordinates, k: int) -> Found:
     16·k·(D + 1) bytes beside the states of the pass, and some k². W has fewer rows if fewer columns
     vary.
 
+    Partial Cholesky with pivots takes k passes to 0.86 to 0.98 of the epochs; of k random columns,
+    one pass to 0.97 to 1.4 times as many. Measured at D = 4,096, k = 64 and 256, on 50 factors, on
+    neighbours with a correlation of 0.95 and on a spectrum i^-1.5.
+
     References
     ----------
     .. [1] Frangella, Tropp & Udell (2023), Randomized Nyström preconditioning, SIAM J. Matrix

@@ -154,7 +154,7 @@ def test_the_full_encoding_case_is_planned_from_metadata(tmp_path):
         candidate = plan.candidates["closed_form"]
         assert candidate.fits
         assert candidate.passes == passes
-    with pytest.raises(MemoryLimitError, match=r"write the weights by coef_out.* \(.*, 3 passes\)"):
+    with pytest.raises(MemoryLimitError, match=r"by coef_out=.w\.zarr.: .*, 3 passes"):
         LinearRegressionCV(memory_limit="4 GiB", **more).fit(path)
 
 

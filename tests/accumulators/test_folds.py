@@ -69,13 +69,13 @@ def test_folds_obey_the_laws(rows):
 
 
 def test_parts_of_a_state_join_to_the_state():
-    # two panels of columns, and two ranges of targets
+    # two panels of columns, and three ranges of targets
     d, k, rng = 500, 700, np.random.default_rng(0)
     rows = Rows(rng.standard_normal((20, d)), rng.standard_normal((20, k)))
     accumulator = Folds(2, d, k)
     state = laws.state_of(accumulator, blocks(rows, np.arange(20) % 2, [20]))
-    assert accumulator.n_parts == 4
-    each = (range(0, 4, 3), range(1, 3))
+    assert accumulator.n_parts == 5
+    each = (range(0, 5, 3), range(1, 5, 3), range(2, 3))
     parts = [(numbers, accumulator.part(state, numbers)) for numbers in each]
     laws.assert_same_bits(accumulator.joined(parts), state)
 

@@ -81,7 +81,7 @@ class CompileLoops(BuildHookInterface[Any]):
             reasons = _compile_levels(sources, built, Path(folder))
         is_any = any(built.glob("*.so"))
         if reasons:
-            text = "\n".join(reasons)[-SHOWN:]
+            text = "\n".join(reasons)
             (built / REASONS).write_text(text, encoding="utf-8")
         if reasons and _levels():
             what = "some loops could not be compiled, so slower ones are used"
@@ -136,7 +136,8 @@ def _failure(command: list[str], folder: Path) -> str:
             env={**os.environ, **caches},
         )
     except (OSError, subprocess.SubprocessError) as error:
-        return f"{error} {getattr(error, 'stderr', None) or ''}".strip()[-SHOWN:]
+        # the command, which names every file, is left out
+        return (getattr(error, "stderr", None) or str(error)).strip()[-SHOWN:]
     return ""
 
 

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
+# Dask imports the package of this name if there is one, and would find benchmarks/sparse.py
+sys.modules.setdefault("sparse", None)  # type: ignore[arg-type]
+
 RESULTS = Path(__file__).parent / "results"
 CODECS: dict[str, Any] = {
     "none": None,

@@ -12,7 +12,6 @@ from streamreg.fit import fit_dataset
 from streamreg.linear_estimator import LinearEstimator, Path, Rows
 from streamreg.model import Model
 from streamreg.progress import progress_of
-from streamreg.solvers.registry import AUTO, SPARSE_SOLVERS
 from streamreg.statistics.fit import fit_gathered, kind_for, plan_gathered
 from streamreg.statistics.gather import gather
 from streamreg.statistics.statistics import Statistics
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import numpy as np
-    from sklearn.utils import Tags
 
     from streamreg.config import FitConfig
     from streamreg.fit_result import Described
@@ -191,13 +189,6 @@ class LinearRegression(LinearEstimator):
     >>> model.coef_.round(6), round(model.intercept_, 6)
     (array([1., 2.]), 3.0)
     """
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        # a name that no solver has is refused by fit
-        reads_sparse = self.solver == AUTO or self.solver in SPARSE_SOLVERS
-        tags.input_tags.sparse = reads_sparse
-        return tags
 
     def fit(self, X: Rows, y: Rows = None, sample_weight: Rows = None, groups: Rows = None) -> Self:
         """Fit the model; X and y are read in passes.

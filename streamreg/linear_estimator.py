@@ -23,10 +23,13 @@ from streamreg.output.stored_coefficients import StoredCoefficients
 from streamreg.predict.predictions import predict, predict_to
 from streamreg.predict.scores import Evaluation, score
 from streamreg.progress import progress_of
+from streamreg.solvers.registry import AUTO, SPARSE_SOLVERS
 from streamreg.sources.kinds import is_streamable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from sklearn.utils import Tags
 
     from streamreg.blocks import Float64
     from streamreg.fit_result import Described, Fit
@@ -93,6 +96,13 @@ class LinearEstimator(InferenceAttributes, MultiOutputMixin, RegressorMixin, Bas
         self.decode_cf = decode_cf
         self.nan_policy = nan_policy
         self.progress = progress
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        # a name that no solver has is refused by fit
+        reads_sparse = self.solver == AUTO or self.solver in SPARSE_SOLVERS
+        tags.input_tags.sparse = reads_sparse
+        return tags
 
     def _finish(
         self, result: Fit, described: Described, statistics: Statistics | None = None

@@ -108,7 +108,7 @@ class Blocks:
     @classmethod
     def of(cls, grid: RowGrid, row_nbytes: int, policy: PartitionPolicy = HOST) -> Blocks:
         """Return the blocks of rows of this many bytes, stored in the chunks of ``grid``."""
-        if grid.has_blocks and grid.bounds is not None:
+        if grid.has_blocks:
             return cls(grid.n_rows, grid.chunk_rows, grid.chunk_rows, grid.bounds)
         rows = max(1, policy.block_nbytes // row_nbytes)
         if grid.divisible:

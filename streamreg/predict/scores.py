@@ -168,6 +168,10 @@ class _Comparison:
     def __init__(
         self, what: str, model: Model, dataset: Dataset, targets: slice = slice(None)
     ) -> None:
+        # a row is left out for NaN in any target
+        self._reads_whole_y = dataset.nan_policy == "omit"
+        if self._reads_whole_y:
+            dataset = replace(dataset, whole_row_nbytes=dataset.row_nbytes)
         self._what = what
         self._model = model
         self._dataset = dataset
@@ -178,8 +182,6 @@ class _Comparison:
                 f"{model.n_targets:,}"
             )
         self._targets = range(model.n_targets)[targets]
-        # a row is left out for NaN in any target
-        self._reads_whole_y = dataset.nan_policy == "omit"
 
     def plan(
         self,

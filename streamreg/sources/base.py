@@ -54,8 +54,8 @@ class RowGrid:
     @classmethod
     def in_blocks(cls, n_rows: int, height: int, *, divisible: bool) -> RowGrid:
         """Return the grid whose blocks have this height."""
-        bounds = (*range(0, n_rows, height), n_rows)
-        return cls(n_rows, min(height, n_rows), bounds, divisible, has_blocks=True)
+        chunk_rows = max(1, min(height, n_rows))
+        return cls(n_rows, chunk_rows, divisible=divisible, has_blocks=True)
 
     def __len__(self) -> int:
         if self.bounds is not None:

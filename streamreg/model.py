@@ -88,7 +88,8 @@ class Model:
 
         :meth:`load` returns bitwise identical weights; NaN and inf in the details become ``None``.
         Of weights in a Zarr array the file holds the path, relative if the array is in the folder
-        of the file or below it, and the identity.
+        of the file or below it, and the identity. ``InputError`` if the array was removed or
+        replaced.
         """
         path = Path(path_text("path", path))
         if path.suffix not in {".json", ".npz"}:
@@ -96,6 +97,8 @@ class Model:
                 f"model files end in .json or .npz, not {path.suffix!r}: {path.name!r}"
             )
         stored = self.stored
+        if stored is not None:
+            stored.require_present()
         # stored weights were checked as they were written
         values = [self.intercept] if stored is not None else [self.intercept, self.coefficients]
         if not all(np.isfinite(each).all() for each in values):

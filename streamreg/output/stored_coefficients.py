@@ -74,6 +74,7 @@ class StoredCoefficients:
             raise InputError(
                 f"targets {start:,} to {stop:,} are not among the {len(self):,} of {self.path}"
             )
+        self.require_present()
         rows = np.empty((stop - start, self.shape[1]))
         with closing(self._source.open()) as reader:
             self._fill(rows, start, reader)
@@ -85,6 +86,7 @@ class StoredCoefficients:
 
         Its result is valid until the next call, because memory for weights and chunks is reused.
         """
+        self.require_present()
         rows = np.empty((most, self.shape[1]))
         with closing(self._source.open()) as reader:
 
@@ -109,9 +111,13 @@ class StoredCoefficients:
         """Bytes that a read takes beside the rows that it returns: a chunk, encoded and decoded."""
         return self._source.reader_nbytes(min(self.chunk_targets, len(self)))
 
-    def require_unchanged(self) -> None:
-        """Raise ``InputError`` if the array was replaced since it was opened."""
+    def require_present(self) -> None:
+        """Raise ``InputError`` if the array was removed or replaced since it was opened."""
         StoredCoefficients(self.path, self.identity)
+
+    def require_unchanged(self) -> None:
+        """Raise as ``require_present``, or if a chunk was rewritten since it was read."""
+        self.require_present()
         self._source.require_unchanged()
 
     def __len__(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import zarr
 
 from streamreg.errors import DataCorruptionError, InputError
 from streamreg.formatting import MIB
+from streamreg.model import Model
 from streamreg.output.coefficient_store import CoefficientStore
 from streamreg.output.stored_coefficients import StoredCoefficients
 
@@ -137,6 +139,25 @@ def test_a_replaced_array_is_refused(tmp_path):
         before.require_unchanged()
     with pytest.raises(InputError, match="those of another fit"):
         StoredCoefficients(tmp_path / "w.zarr", before.identity)
+
+
+@pytest.mark.parametrize(
+    ("replacement", "words"), [(None, "no local folder"), (1, "those of another fit")]
+)
+def test_a_model_whose_weights_are_gone_says_so_and_is_not_saved(replacement, words, tmp_path):
+    path = tmp_path / "w.zarr"
+    model = Model(stored(path, weights()), np.zeros(5), one_target=False)
+    model.weights_of(0, 5)
+    shutil.rmtree(path)
+    if replacement is not None:
+        stored(path, weights(seed=replacement))
+    with pytest.raises(InputError, match=words):
+        model.weights_of(0, 5)
+    with pytest.raises(InputError, match=words), model.stored.reading(2):
+        pass
+    with pytest.raises(InputError, match=words):
+        model.save(tmp_path / "model.json")
+    assert not (tmp_path / "model.json").exists()
 
 
 @pytest.mark.parametrize("url", ["s3://bucket/w.zarr", "file:///w.zarr", "absent.zarr"])

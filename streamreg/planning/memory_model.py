@@ -124,7 +124,8 @@ def make_plan(
 def _choose(candidates: dict[str, Candidate]) -> str:
     """Return the solver for ``"auto"``: closed_form or dual, unless cg is clearly faster.
 
-    Of the two the one that fits is chosen, or the faster one if both do.
+    Of the two the one that fits is chosen, or the faster one if both do. If none of the three
+    fits, the one that needs least is chosen, because the refusal itemises it.
     """
     exact, iterative = candidates[ClosedForm.name], candidates.get(ConjugateGradient.name)
     dual = candidates.get(Dual.name)
@@ -132,6 +133,9 @@ def _choose(candidates: dict[str, Candidate]) -> str:
         exact = dual
     if iterative is None:
         return exact.solver
+    if not (exact.fits or iterative.fits):
+        refused = [each for each in (iterative, exact, dual) if each is not None]
+        return min(refused, key=lambda each: each.needed_nbytes).solver
     # ``max_epochs`` may allow fewer passes than a fit usually takes
     may_converge = iterative.passes > ConjugateGradient.typical_epochs
     is_slow = exact.seconds > _CLEARLY_FASTER * iterative.seconds

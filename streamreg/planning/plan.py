@@ -76,9 +76,8 @@ class Plan:
         cells = [f"{{:{side}{width}}}" for side, width in zip(_ALIGNMENT, widths, strict=True)]
         lines = ["  ".join(cells).format(*row).rstrip() for row in rows]
         lines.insert(1, "─" * max(len(line) for line in lines))
-        targets = f", K = {self.n_targets:,}" if self.n_targets > 1 else ""
         chosen = self.candidates[self.chosen]
-        title = f"{self._shape}{targets}, memory limit {format_nbytes(self.memory_limit)}"
+        title = f"{self._shape}, memory limit {format_nbytes(self.memory_limit)}"
         if self.worker_nbytes:
             title += f" for each worker (the smallest has {format_nbytes(self.worker_nbytes)})"
         reads = f"each pass reads {format_nbytes(chosen.bytes_per_pass)}"
@@ -132,7 +131,8 @@ class Plan:
 
     @property
     def _shape(self) -> str:
-        return f"N = {self.n_rows:,}, D = {self.n_features:,}"
+        targets = f", K = {self.n_targets:,}" if self.n_targets > 1 else ""
+        return f"N = {self.n_rows:,}, D = {self.n_features:,}{targets}"
 
     def _row(self, candidate: Candidate) -> tuple[str, ...]:
         mark = " ←" if candidate.solver == self.chosen else ""

@@ -231,6 +231,16 @@ def test_auto_takes_the_closed_form_where_it_fits(limit, chosen):
     assert made.require_fit().solver == chosen
 
 
+def test_a_refusal_of_auto_itemises_the_solver_that_needs_least():
+    rng = np.random.default_rng(0)
+    X, y = rng.random((500, 300)), np.broadcast_to(rng.random((500, 1)), (500, 5000))
+    refused_plan = plan_fit(open_dataset(X, y), FitConfig.parse(memory_limit="14 MiB"))
+    needed = {each.solver: each.needed_nbytes for each in refused_plan.candidates.values()}
+    assert refused_plan.chosen == min(needed, key=needed.get) == "closed_form"
+    with pytest.raises(MemoryLimitError, match=r"N = 500, D = 300, K = 5,000; no data"):
+        refused_plan.require_fit()
+
+
 def test_threads_are_given_up_before_a_fit_is_refused():
     tall = unread(10**7, 100, chunk_rows=100_000)
     most = plan_fit(tall, FitConfig.parse(solver="cg", memory_limit="4 GiB", n_threads=16))

@@ -152,6 +152,18 @@ def texts(n=1000, d=1000):
     return X, X @ rng.standard_normal(X.shape[1]) + rng.standard_normal(n)
 
 
+def test_sparse_columns_in_different_units_converge():
+    rng = np.random.default_rng(0)
+    X = scipy.sparse.csr_array(rng.binomial(1, 0.3, (1000, D)) * 10.0 ** rng.integers(-9, 9, D))
+    y = rng.standard_normal(len(X.indptr) - 1)
+    found = fit(X, y, precondition=32, tol=1e-4)
+    assert found.converged_
+    expected = Ridge(alpha=0, solver="svd").fit(X.toarray() / X.max(axis=0).toarray(), y)
+    expected = expected.predict(X.toarray() / X.max(axis=0).toarray())
+    # tol=1e-4 of the gradient, times the condition number of the columns, about 10
+    np.testing.assert_allclose(found.predict(X), expected, atol=1e-2 * np.ptp(expected))
+
+
 @pytest.mark.parametrize("precondition", [128, "auto"])
 def test_frequent_columns_of_sparse_rows_precondition_a_ridge(precondition):
     X, y = texts()

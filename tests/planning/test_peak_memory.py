@@ -285,11 +285,16 @@ def test_standard_errors(data, solver, d, how):
     [
         (8, 1, "zstd", "shuffled"),
         (300, 40, "zstd", 5),
+        (600, 1, "none", 10),
+        (1000, 4, "none", "gcv"),
+        # weights that overwrite XᵀY
+        (300, 4000, "none", "gcv"),
     ],
 )
 def test_penalties_and_folds(data, d, k, codec, cv):
     l2 = np.geomspace(1e-6, 1, 20).tolist()
-    check("zarr", data.zarr(d, codec=codec, k=k), cv=cv, l2=l2, l2_per_target=k > 1)
+    path = data.zarr(d, codec=codec, k=k, nbytes=MIB if k > 1000 else DATA_NBYTES)
+    check("zarr", path, cv=cv, l2=l2, l2_per_target=k > 1)
 
 
 @pytest.mark.parametrize("codec", ["none", "zstd"])

@@ -68,8 +68,8 @@ class Score(Accumulator[ScoreState, ScoreResult]):
         r = Σ sᵢ (yᵢ - ȳ)(ŷᵢ - p) / √(Σ sᵢ (yᵢ - ȳ)² · Σ sᵢ (ŷᵢ - p)²)     p the mean of ŷ; (K,)
 
     R² is NaN for a constant target, and r also for constant predictions. ``y_scale`` multiplies y
-    and ŷ where their squares would leave float64's range. The state is O(K), and so many targets
-    are predicted at once that a tile stays in the processor's cache.
+    and ŷ where their squares would leave float64's range. The state is O(K). Targets
+    are predicted some at a time, so that a tile stays in the processor's cache.
     """
 
     coefficients: Float64  # (D, K)

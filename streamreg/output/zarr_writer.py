@@ -54,7 +54,7 @@ def new_array(
 ) -> Iterator[zarr.Array[Any]]:
     """Yield a Zarr v3 array with the chunks of :func:`create_array`; see :func:`new_group`.
 
-    With a ``width`` a chunk has so many columns, and the rows of them that fit in 2 MiB.
+    ``width`` is the number of columns of a chunk, which has the rows that fit in 2 MiB.
     With an ``identity`` an interrupt does not remove the partial array: the next call with the same
     identity yields it again.
     """

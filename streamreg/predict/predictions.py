@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 
 # chunks in memory while an output is written: collected rows, and the copies that zarr makes
 _CHUNKS_ALIVE = 4
-# Of wide predictions a block has fewer rows, but so many that products of matrices pay: a row
+# Of wide predictions a block has fewer rows, but enough for fast products of matrices: a row
 # counts with at most these bytes of predictions, by which 256 rows make a block of 16 MiB.
 _MOST_COUNTED_NBYTES = 64 << 10
 

@@ -52,7 +52,7 @@ class Weights:
 
     @contextmanager
     def reading(self, most: int) -> Iterator[ReadWeights]:
-        """Yield a function that returns w (D, k) and b (k,) of at most so many targets.
+        """Yield a function that returns w (D, k) and b (k,) of at most ``most`` targets.
 
         w is valid until the next call.
         """

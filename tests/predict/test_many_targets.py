@@ -1,4 +1,4 @@
-"""Predictions and scores of so many targets that weights or predictions do not fit in memory."""
+"""Predictions and scores of targets whose weights or predictions do not all fit in memory."""
 
 from __future__ import annotations
 

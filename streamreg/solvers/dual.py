@@ -218,16 +218,7 @@ class Dual(Solver):
         found = corrected(equations, reduce, report, start)
         warnings += column_warnings(problem, space.constant, moments.low < moments.high)
         warnings += _dependence_warnings(problem, equations, moments)
-        w, b = space.in_user_units(found.v, found.mean_residual)
-        return Solution(
-            w,
-            b,
-            status_of(equations, found),
-            len(found.losses) - 1,
-            [user_loss(units, loss) for loss in found.losses],
-            warnings,
-            digits=equations.digits(found.v, found.alpha, found.size),
-        )
+        return solution_of(equations, found, warnings)
 
     def products(
         self, problem: Problem, reduce: Reduce, space: RowSpace, moments: MomentsResult
@@ -311,11 +302,22 @@ def corrected(equations: RowEquations, reduce: Reduce, report: Report, start: Fl
     return best
 
 
-def status_of(equations: RowEquations, found: Found) -> Status:
-    """Return what the corrections say of the weights."""
+def solution_of(equations: RowEquations, found: Found, warnings: list[str]) -> Solution:
+    """Return the solution in the user's units, with what the corrections say of it."""
+    space = equations.space
+    w, b = space.in_user_units(found.v, found.mean_residual)
+    status = Status.SOLVED if equations.is_determined else Status.LEAST_NORM
     if not found.is_dependence_real or (found.relative_size > _NEEDED).any():
-        return Status.COARSE_PRODUCTS
-    return Status.SOLVED if equations.is_determined else Status.LEAST_NORM
+        status = Status.COARSE_PRODUCTS
+    return Solution(
+        w,
+        b,
+        status,
+        len(found.losses) - 1,
+        [user_loss(space.units, loss) for loss in found.losses],
+        warnings,
+        digits=equations.digits(found.v, found.alpha, found.size),
+    )
 
 
 def _dependence_warnings(

@@ -9,7 +9,7 @@ import numpy as np
 
 from streamreg.solvers.base import EpochRecord, Footprint, Solution
 from streamreg.solvers.diagnostics import column_warnings
-from streamreg.solvers.dual import Dual, corrected, status_of
+from streamreg.solvers.dual import Dual, corrected, solution_of
 from streamreg.solvers.penalties import L2Penalty
 from streamreg.solvers.ridge_path import REDUCTION_FLOPS, path_nbytes, require_plain_units
 from streamreg.solvers.row_equations import CentredProducts, RowEquations, RowSpace
@@ -85,14 +85,4 @@ class DualSearch(Dual):
         found = corrected(equations, reduce, report, start)
         warnings += more
         warnings += column_warnings(problem, space.constant, moments.low < moments.high)
-        w, b = space.in_user_units(found.v, found.mean_residual)
-        return Solution(
-            w,
-            b,
-            status_of(equations, found),
-            len(found.losses) - 1,
-            [user_loss(units, loss) for loss in found.losses],
-            warnings,
-            digits=equations.digits(found.v, found.alpha, found.size),
-            selection=selection,
-        )
+        return replace(solution_of(equations, found, warnings), selection=selection)

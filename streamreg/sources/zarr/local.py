@@ -159,13 +159,8 @@ class LocalReader(ChunkReader):
 
     def _read_chunk(self, chunk: Place, out: Array, first: int) -> None:
         """Fill ``out``, which is contiguous and as wide as the chunk, as :meth:`_fill` does."""
-        # files of the last ``parts`` stay open: kernels read them after one row is read here
-        file_at = self._source.split(chunk)[0]
-        if file_at not in self._open:
-            self._keep_open({file_at})
-        span = self._locate(chunk)
+        span = self._located(chunk, out)
         if span is None:
-            out[...] = self._source.array.fill_value or 0
             return
         file, offset, nbytes = span
         expected, most = self._source.chunk_nbytes, self._files.max_encoded_nbytes
@@ -185,16 +180,12 @@ class LocalReader(ChunkReader):
                 self._files.codec.decode(encoded, out)
             except DamagedChunkError as damage:
                 raise self._error(chunk, f"is damaged: {damage}") from damage
-        self._files.stamps.use(file_at)
+        self._files.stamps.use(self._source.split(chunk)[0])
 
     def _read_columns(self, chunk: Place, out: Array, first: int) -> None:
         """Fill ``out`` (n, w) with columns of an uncompressed chunk, from ``first`` on, by rows."""
-        file_at = self._source.split(chunk)[0]
-        if file_at not in self._open:
-            self._keep_open({file_at})
-        span = self._locate(chunk)
+        span = self._located(chunk, out)
         if span is None:
-            out[...] = self._source.array.fill_value or 0
             return
         file, offset, nbytes = span
         self._require_size(chunk, nbytes)
@@ -202,7 +193,18 @@ class LocalReader(ChunkReader):
         offset += first * out.itemsize
         for number, row in enumerate(out):
             self._read_into(chunk, file, offset + number * row_nbytes, row.view(np.uint8).data)
-        self._files.stamps.use(file_at)
+        self._files.stamps.use(self._source.split(chunk)[0])
+
+    def _located(self, chunk: Place, out: Array) -> tuple[int, int, int] | None:
+        """Return what :meth:`_locate` does; an absent chunk fills ``out``."""
+        file_at = self._source.split(chunk)[0]
+        # files of the last ``parts`` stay open: kernels read them after one row is read here
+        if file_at not in self._open:
+            self._keep_open({file_at})
+        span = self._locate(chunk)
+        if span is None:
+            out[...] = self._source.array.fill_value or 0
+        return span
 
     def _require_size(self, chunk: Place, nbytes: int) -> None:
         expected = self._source.chunk_nbytes

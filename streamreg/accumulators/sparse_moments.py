@@ -9,6 +9,7 @@ import numpy as np
 
 from streamreg.accumulators.base import Accumulator, Scaling
 from streamreg.accumulators.moments import MomentsResult
+from streamreg.kernels.sparse_merge import MERGE_NBYTES, merge_columns
 from streamreg.kernels.states import (
     CROSS,
     HIGH,
@@ -21,10 +22,10 @@ from streamreg.kernels.states import (
 )
 
 if TYPE_CHECKING:
-    from streamreg.blocks import Block, Float64
+    from streamreg.blocks import Block
     from streamreg.kernels.base import Kernels
 
-# columns that are merged and finalised at a time, because each takes arrays as large
+# columns that are finalised at a time, because each takes arrays as large
 _STEP = 1 << 12
 
 
@@ -53,8 +54,7 @@ class SparseMoments(Accumulator[SparseMomentsState, MomentsResult]):
 
     @property
     def scratch_nbytes(self) -> int:
-        # of a merge
-        return 8 * min(_STEP, self.n_features) * 12
+        return MERGE_NBYTES
 
     def zero(self) -> SparseMomentsState:
         return SparseMomentsState.zero(self.n_features, self.n_targets)
@@ -74,9 +74,7 @@ class SparseMoments(Accumulator[SparseMomentsState, MomentsResult]):
                 mine[...] = other
             return a
         y_shift = b.y_origin - a.y_origin
-        for first in range(0, self.n_features, _STEP):
-            part = slice(first, first + _STEP)
-            self._merge_columns(a.columns[part], b.columns[part], y_shift)
+        merge_columns(a.columns, b.columns, y_shift)
         # in this order, because the difference of similar origins is exact
         delta = y_shift + (b.y_mean - a.y_mean)
         share = b.s / (a.s + b.s)
@@ -88,31 +86,12 @@ class SparseMoments(Accumulator[SparseMomentsState, MomentsResult]):
             np.add(mine, other, out=mine)
         return a
 
-    def _merge_columns(self, a: Float64, b: Float64, y_shift: Float64) -> None:
-        """Add sums of columns, moved to the origins of a, to those of a."""
-        in_a, in_b = a[:, WEIGHT] != 0, b[:, WEIGHT] != 0
-        np.copyto(a[:, ORIGIN], b[:, ORIGIN], where=~in_a)
-        for at, bound in ((LOW, np.minimum), (HIGH, np.maximum)):
-            merged = np.where(in_a, bound(a[:, at], b[:, at]), b[:, at])
-            np.copyto(a[:, at], merged, where=in_b)
-        # columns without values in b have sums of 0, which no move changes
-        move = np.where(in_b, b[:, ORIGIN] - a[:, ORIGIN], 0.0)
-        weight, total = b[:, WEIGHT], b[:, SUM]
-        moved = move * weight
-        for at, shift in enumerate(y_shift):
-            of_y = b[:, CROSS + 2 * at + 1]
-            cross = b[:, CROSS + 2 * at] + move * of_y
-            a[:, CROSS + 2 * at] += cross + shift * (total + moved)
-            a[:, CROSS + 2 * at + 1] += of_y + shift * weight
-        a[:, SQUARES] += b[:, SQUARES] + move * (2 * total + moved)
-        a[:, SUM] += total + moved
-        a[:, WEIGHT] += weight
-
     @np.errstate(invalid="ignore", over="ignore", divide="ignore")
     def finalize(self, state: SparseMomentsState) -> MomentsResult:
         d, k = self.n_features, self.n_targets
         s = np.float64(state.s)  # without rows the means are NaN
-        mean, deviation, low, high = np.empty((4, d))
+        # apart, because a part of one array would keep all of it
+        mean, deviation, low, high = (np.empty(d) for _ in range(4))
         cross, always = np.empty((k, d)), np.empty(d, bool)
         for first in range(0, d, _STEP):
             part = slice(first, first + _STEP)

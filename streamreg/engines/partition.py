@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # rows that a kernel takes at a time
 _KERNEL_ROWS = 4
+# segments of a pass
+_FEW = 8
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,8 @@ class PartitionPolicy:
     shares_large_states: bool = True
     # whether it does if the state has parts, on which different threads can work
     shares_states_with_parts: bool = False
-    # a segment is at least this many times as large as a state
-    least_states_a_segment: int = 0
+    # segments are about this many times as large as a state; 0: of any size
+    states_of_few: int = 0
 
     def identity(self) -> list[int]:
         """Return all constants; a checkpoint of another partition cannot be resumed."""
@@ -68,8 +70,10 @@ class PartitionPolicy:
             return 1
         least = max(self.segment_nbytes, self.states_a_segment * state_nbytes)
         wanted = min(max(self.many_segments, pass_nbytes // least), self.most_segments)
-        smallest = max(self.least_segment_nbytes, self.least_states_a_segment * state_nbytes)
-        return max(1, min(wanted, pass_nbytes // smallest, n_blocks))
+        most = pass_nbytes // self.least_segment_nbytes
+        if self.states_of_few:
+            most = min(most, _shared(-(-pass_nbytes // (self.states_of_few * state_nbytes))))
+        return max(1, min(wanted, most, n_blocks))
 
     def shares(self, n_parts: int) -> bool:
         """Whether threads share a large state, which has this many parts."""
@@ -84,7 +88,7 @@ class PartitionPolicy:
 # not share a state without parts, because each value changes another number of it.
 _SPARSE: dict[str, Any] = {
     "least_segment_nbytes": 4 * MIB,
-    "least_states_a_segment": 4,
+    "states_of_few": 3,
     "shares_large_states": False,
     "shares_states_with_parts": True,
 }
@@ -167,6 +171,11 @@ class Blocks:
             return bisect_right(self.bounds, row) - 1
         group, offset = divmod(row, self.group_rows)
         return group * -(-self.group_rows // self.piece_rows) + offset // self.piece_rows
+
+
+def _shared(n_segments: int) -> int:
+    """Return a power of two for a few segments, which threads can share evenly."""
+    return n_segments if n_segments > _FEW else 1 << (n_segments - 1).bit_length()
 
 
 def segments_of(n_blocks: int, n_segments: int) -> list[range]:

@@ -26,36 +26,47 @@ class ViewReader(Reader):
 
 
 class ChunkReader(Reader):
-    """Reads whole chunk rows, keeps the last one, and joins them if a block spans several."""
+    """Reads whole chunk rows into one buffer, one after the other, so that blocks need no copy.
+
+    What a block leaves of its last chunk is moved to the front of the buffer by the next one.
+    """
 
     def __init__(self, source: RowSource) -> None:
         self._source = source
-        # filled by ``load``, unless that returns rows of another library
         self._buffer = RowBuffer(source.shape[1:], source.dtype)
-        self._joined = RowBuffer(source.shape[1:], source.dtype)
-        # the chunk that was loaded last, and its rows
-        self._loaded: tuple[int, Array] | None = None
+        # the first row in the buffer, and the rows: up to the end of a chunk
+        self._held: tuple[int, Array] = 0, self._buffer.rows(0)
 
     @abstractmethod
-    def load(self, chunk: int) -> Array:
-        """Return the rows of a chunk; they are valid until the next call."""
+    def load(self, chunk: int, out: Array) -> None:
+        """Fill ``out``, which has the rows of the highest chunk, with those of a chunk."""
 
     def read(self, start: int, stop: int) -> Array:
-        spans = self._source.grid.spans(start, stop)
-        if len(spans) == 1:
-            return self._part(*spans[0])
-        joined = self._joined.rows(stop - start)
-        for chunk, low, high in spans:
-            joined[low - start : high - start] = self._part(chunk, low, high)
-        return joined
+        grid = self._source.grid
+        left = self._left(start)
+        if len(left) >= stop - start:
+            return left[: stop - start]
+        first, last = grid.chunk_at(start + len(left)), grid.chunk_at(stop - 1)
+        if grid.rows(first)[0] < start and first < last:
+            # the rows before this block would take memory
+            left, first = self.read(start, grid.rows(first)[1]), first + 1
+        begin = start if len(left) else grid.rows(first)[0]
+        stops = [grid.rows(chunk)[1] for chunk in range(first, last + 1)]
+        before_last = stops[-2] - begin if len(stops) > 1 else len(left)
+        # cleared first, because a load that fails may leave part of another chunk in the buffer
+        self._held = 0, self._buffer.rows(0)
+        rows = self._buffer.after(left, before_last + grid.chunk_rows)
+        filled = len(left)
+        for chunk, end in enumerate(stops, first):
+            self.load(chunk, rows[filled : filled + grid.chunk_rows])
+            filled = end - begin
+        self._held = begin, rows[:filled]
+        return rows[start - begin : stop - begin]
 
-    def _part(self, chunk: int, start: int, stop: int) -> Array:
-        if self._loaded is None or self._loaded[0] != chunk:
-            # cleared first, because a load that fails may leave part of another chunk in the buffer
-            self._loaded = None
-            self._loaded = chunk, self.load(chunk)
-        offset = self._source.grid.rows(chunk)[0]
-        return self._loaded[1][start - offset : stop - offset]
+    def _left(self, start: int) -> Array:
+        """Return the rows from ``start`` on that are in the buffer."""
+        begin, rows = self._held
+        return rows[start - begin :] if begin <= start else rows[:0]
 
 
 class RowBuffer:
@@ -73,13 +84,21 @@ class RowBuffer:
             self._rows = np.empty((count, *row_shape), dtype)
         return self._rows[:count]
 
+    def after(self, left: Array, count: int) -> Array:
+        """Return ``count`` rows, of which the first are ``left``, which may be in the buffer."""
+        if len(self._rows) < count:
+            left = left.copy()
+        rows = self.rows(count)
+        rows[: len(left)] = left
+        return rows
+
 
 # glibc may retain freed blocks below this size (its largest dynamic mmap threshold)
 _FREED_AT_ONCE_NBYTES = 32 * MIB
 
 
 def joined_nbytes(source: RowSource, block_rows: int) -> int:
-    """Bytes of the buffer in which a :class:`ChunkReader` joins chunks; 0 where it needs none."""
+    """Bytes that a reader of chunks takes for blocks of several chunks, beside one chunk."""
     grid = source.grid
     if grid.bounds is None and block_rows <= grid.chunk_rows:
         return 0

@@ -18,7 +18,7 @@ from streamreg.errors import DataCorruptionError, InputError, StreamregError, wa
 from streamreg.formatting import KIB, MIB, rows_text
 from streamreg.sources.base import Kind, Reader, RowGrid, RowSource
 from streamreg.sources.checks import as_rows, concatenated
-from streamreg.sources.chunk_reader import ChunkReader, heaps_nbytes, joined_nbytes
+from streamreg.sources.chunk_reader import RowBuffer, heaps_nbytes, joined_nbytes
 from streamreg.sources.dask_inputs import (
     cf_attributes_of,
     checked,
@@ -288,17 +288,33 @@ def _tasks(array: Any) -> list[Any]:  # noqa: ANN401
     return [unwrapped(task) for task in array.dask.values()]
 
 
-class _DaskReader(ChunkReader):
-    _source: DaskSource
+class _DaskReader(Reader):
+    """Computes whole chunks, keeps the last one, and joins them if a block spans several."""
 
-    def load(self, chunk: int) -> Array:
-        source = self._source
-        start, stop = source.grid.rows(chunk)
-        value = source.compute(chunk)
-        return as_rows(value, stop - start, source, source.place(start))
+    def __init__(self, source: DaskSource) -> None:
+        self._source = source
+        self._joined = RowBuffer(source.shape[1:], source.dtype)
+        # the chunk that was computed last, and its rows
+        self._computed: tuple[int, Array] | None = None
 
     def read(self, start: int, stop: int) -> Array:
-        if not self._source.is_cupy:
-            return super().read(start, stop)
-        # without a buffer, because the device may still use the rows that were read before
-        return concatenated([self._part(*span) for span in self._source.grid.spans(start, stop)])
+        spans = self._source.grid.spans(start, stop)
+        if self._source.is_cupy:
+            # without a buffer, because the device may still use the rows that were read before
+            return concatenated([self._part(*span) for span in spans])
+        if len(spans) == 1:
+            return self._part(*spans[0])
+        joined = self._joined.rows(stop - start)
+        for chunk, low, high in spans:
+            joined[low - start : high - start] = self._part(chunk, low, high)
+        return joined
+
+    def _part(self, chunk: int, start: int, stop: int) -> Array:
+        first, after = self._source.grid.rows(chunk)
+        if self._computed is None or self._computed[0] != chunk:
+            # freed first
+            self._computed = None
+            value = self._source.compute(chunk)
+            place = self._source.place(first)
+            self._computed = chunk, as_rows(value, after - first, self._source, place)
+        return self._computed[1][start - first : stop - first]

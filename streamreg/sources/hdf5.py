@@ -303,7 +303,11 @@ class _SliceReader(ChunkReader):
             self._chunks = Hdf5Chunks(source.dataset, source.name, source.filters, _READING)
 
     def read(self, start: int, stop: int) -> Array:
-        return self._fill(start, stop) if self._source.grid.divisible else super().read(start, stop)
+        if not self._source.grid.divisible:
+            return super().read(start, stop)
+        rows = self._buffer.rows(stop - start)
+        self._source.fill(start, rows, self._chunks)
+        return rows
 
     def parts(self, start: int, stop: int) -> list[tuple[int, int, int]] | None:
         # errors are left to the read that follows
@@ -322,10 +326,6 @@ class _SliceReader(ChunkReader):
             os.close(self._file)
             self._file = None
 
-    def load(self, chunk: int) -> Array:
-        return self._fill(*self._source.grid.rows(chunk))
-
-    def _fill(self, start: int, stop: int) -> Array:
-        rows = self._buffer.rows(stop - start)
-        self._source.fill(start, rows, self._chunks)
-        return rows
+    def load(self, chunk: int, out: Array) -> None:
+        start, stop = self._source.grid.rows(chunk)
+        self._source.fill(start, out[: stop - start], self._chunks)

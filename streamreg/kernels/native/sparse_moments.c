@@ -185,3 +185,33 @@ EXPORT int64_t add_sparse_moments(const struct sparse_rows *x, const struct spar
 {
     return FOR_STORED_TYPE(x, add_any, x, p);
 }
+
+/* Add the sums b of d columns of `width` fields, moved to the origins of a, to those of a: as the
+ * plain form in kernels/sparse_merge.py does, without fused products. */
+EXPORT void merge_sparse_moments(int64_t d, int64_t width, double *a, const double *b,
+                                 const double *y_shift)
+{
+    for (; d > 0; d--, a += width, b += width) {
+        const double weight = b[WEIGHT], total = b[SUM];
+        double move = 0;
+        if (weight != 0) {
+            if (a[WEIGHT] == 0) {
+                a[ORIGIN] = b[ORIGIN];
+                a[LOW] = b[LOW];
+                a[HIGH] = b[HIGH];
+            }
+            move = b[ORIGIN] - a[ORIGIN];
+            a[LOW] = b[LOW] < a[LOW] || b[LOW] != b[LOW] ? b[LOW] : a[LOW];
+            a[HIGH] = b[HIGH] > a[HIGH] || b[HIGH] != b[HIGH] ? b[HIGH] : a[HIGH];
+        }
+        const double moved = move * weight;
+        for (int64_t c = CROSS, at = 0; c < width; c += 2, at++) {
+            const double of_y = b[c + 1];
+            a[c] += (b[c] + move * of_y) + y_shift[at] * (total + moved);
+            a[c + 1] += of_y + y_shift[at] * weight;
+        }
+        a[SQUARES] += b[SQUARES] + move * (2 * total + moved);
+        a[SUM] += total + moved;
+        a[WEIGHT] += weight;
+    }
+}

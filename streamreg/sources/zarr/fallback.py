@@ -61,13 +61,13 @@ class FallbackReader(ChunkReader):
         super().__init__(stored)
         self._presence = Presence(stored)
 
-    def load(self, chunk: int) -> Array:
+    def load(self, chunk: int, out: Array) -> None:
         from zarr.core.buffer import default_buffer_prototype  # noqa: PLC0415  (as zarr itself)
 
         stored, metadata = self._source, self._source.metadata
         start, stop = stored.grid.rows(chunk)
         chunks = stored.side_by_side(chunk)
-        rows = self._buffer.rows(stop - start)
+        rows = out[: stop - start]
         buffer = default_buffer_prototype().nd_buffer.from_numpy_array(rows)
         try:
             if metadata is not None:
@@ -90,7 +90,6 @@ class FallbackReader(ChunkReader):
         # zarr-python passes on what its stores and codecs raise, without the key of the chunk
         except Exception as error:
             raise self._damage(chunks, error) from error
-        return rows
 
     def _damage(self, chunks: list[Place], error: Exception) -> DataCorruptionError:
         stored, damaged = self._source, chunks[0]

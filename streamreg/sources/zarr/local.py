@@ -107,10 +107,9 @@ class LocalReader(ChunkReader):
             self._files.stamps.use(source.split(chunk)[0])
         return parts
 
-    def load(self, chunk: int) -> Array:
-        rows = self._buffer.rows(self._source.grid.chunk_rows)
-        self._fill(chunk, rows)
-        return rows
+    def load(self, chunk: int, out: Array) -> None:
+        # whole, because the last chunk is stored as high as the others
+        self._fill(chunk, out)
 
     def prefetch(self, start: int, stop: int) -> None:
         chunk_rows = [chunk_row for chunk_row, _, _ in self._source.grid.spans(start, stop)]
@@ -126,7 +125,7 @@ class LocalReader(ChunkReader):
         for chunk in chunks:
             # errors are left to the read that follows
             with suppress(OSError):
-                file = os.open(self._files.path(chunk), _FLAGS)
+                file = os.open(self._files.text(chunk), _FLAGS)
                 try:
                     nbytes = self._files.max_encoded_nbytes
                     os.posix_fadvise(file, 0, nbytes, os.POSIX_FADV_WILLNEED)

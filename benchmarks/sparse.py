@@ -18,6 +18,7 @@ import tempfile
 import time
 import warnings
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -197,11 +198,48 @@ def scipy_lsqr() -> Fit:
     return fit
 
 
+def vowpal_wabbit() -> Stream:
+    """L-BFGS over a cache of its own, which it makes of text in the first pass."""
+    from vowpalwabbit import Workspace
+
+    def fit(path: str, penalty: float, tol: float) -> np.ndarray:
+        n_features = zarr.open_group(f"{path}/X", mode="r").attrs["shape"][1]
+        lines = written_text(path)
+        lines.with_suffix(".cache").unlink(missing_ok=True)
+        # its loss is the square, not half of it
+        workspace = Workspace(
+            f"--data {lines} --cache --cache_file {lines.with_suffix('.cache')} --bfgs --quiet"
+            f" --noconstant --holdout_off --l2 {2 * penalty} --termination {tol} --passes 1000"
+            f" --bit_precision {(n_features - 1).bit_length()}"
+        )
+        w = np.array([workspace.get_weight(column) for column in range(n_features)])
+        workspace.finish()
+        return w
+
+    return fit
+
+
+def written_text(path: str) -> Path:
+    """Return the path of rows as VowpalWabbit reads them; column j is the feature j."""
+    lines = Path(path).with_suffix(".txt")
+    if lines.exists():
+        return lines
+    X, y = load(path)
+    with lines.open("w") as file:
+        for number, target in enumerate(y.tolist()):
+            at = slice(*X.indptr[number : number + 2].tolist())
+            pairs = zip(X.indices[at].tolist(), X.data[at].tolist(), strict=True)
+            file.write(f"{target} |{''.join(f' {j}:{value}' for j, value in pairs)}\n")
+    return lines
+
+
+# what each fits, and tolerances; those of `Stream` read a path
 PEERS: dict[str, tuple[Callable[[], Any], tuple[float, ...]]] = {
     "streamreg cg": (streamreg_cg, (1e-1, 1e-2, 1e-3)),
     "streamreg cg, 100 MiB": (lambda: streamreg_cg("100 MiB"), (1e-1, 1e-2, 1e-3)),
     "scikit-learn sparse_cg": (sklearn_sparse_cg, (1e-2, 1e-3, 1e-4)),
     "SciPy lsqr": (scipy_lsqr, (1e-3, 1e-4, 1e-5)),
+    "VowpalWabbit": (vowpal_wabbit, (1e-4, 1e-6, 1e-8)),
 }
 
 
@@ -209,7 +247,7 @@ def run(case: dict[str, Any]) -> None:
     """Fit once, in this process, and print the figures."""
     warnings.simplefilter("ignore")
     fit, path = PEERS[case["peer"]][0](), case["path"]
-    data = (path,) if case["peer"].startswith("streamreg") else load(path)
+    data = (path,) if streams(case["peer"]) else load(path)
     peak_nbytes()
     before = peak_nbytes()
     began = time.perf_counter()
@@ -219,6 +257,11 @@ def run(case: dict[str, Any]) -> None:
     X, y = load(path)
     objective = 0.5 * (np.sum((X @ w - y) ** 2) + _PENALTY * np.sum(w**2))
     print(json.dumps({"seconds": seconds, "added": added, "objective": float(objective)}))
+
+
+def streams(peer: str) -> bool:
+    """Whether a peer reads files by itself."""
+    return peer.startswith(("streamreg", "Vowpal"))
 
 
 def load(path: str) -> tuple[scipy.sparse.csr_array, np.ndarray]:
@@ -240,8 +283,12 @@ def measure_ridge(folder: Path, n_rows: int, n_features: int) -> list[dict[str, 
     y += y.std() * rng.standard_normal(n_rows)
     path = write_csr(folder / "text.zarr", X, y, "none")
     del X, y
+    written_text(str(path))
     found: dict[str, list[dict[str, Any]]] = {}
     for peer, (_, tols) in PEERS.items():
+        if "Vowpal" in peer and find_spec("vowpalwabbit") is None:
+            print(f"{peer} is left out, because it is not installed")
+            continue
         cases = [{"peer": peer, "path": str(path), "tol": tol} for tol in tols]
         found[peer] = [in_new_process(Path(__file__), case) for case in cases]
         for each in found[peer]:
@@ -272,7 +319,7 @@ def main() -> None:
     parser.add_argument("--part", choices=["loops", "ridge", "all"], default="all")
     options = parser.parse_args()
     quick = options.quick
-    sizes = [(2_000, 1_000)] if quick else [(400_000, 131_072), (400_000, 1 << 20)]
+    sizes = [(2_000, 1_000)] if quick else [(400_000, 131_072), (1_400_000, 1 << 20)]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if options.part != "ridge":

@@ -66,8 +66,12 @@ def multiplied(coordinates: Coordinates, before: Iterate) -> Iterate:
 
     A kept direction serves all columns; one that is not kept serves its own.
     """
-    used = np.flatnonzero(before.directions.any(axis=0))
-    images = coordinates.products(before.directions[:, used])
+    directions = before.directions
+    used = np.flatnonzero(directions.any(axis=0))
+    # not a copy, if all are used
+    images = coordinates.products(
+        directions if len(used) == directions.shape[1] else directions[:, used]
+    )
     kept, last = before.kept, before.last.copy()
     size, k = len(before.gradient), len(before.loss)
     if used[-1] == k and not before.has_right_hand_side:
@@ -81,7 +85,7 @@ def multiplied(coordinates: Coordinates, before: Iterate) -> Iterate:
         share = LEAST_CURVED if len(last.curvatures) else rounding_of_columns(size - 1)
         rounding = share**2 * largest
         others = last.part(column) if len(last.curvatures) else kept
-        found = accepted(before.directions[:, column], images[:, at], others, rounding)
+        found = accepted(directions[:, column], images[:, at], others, rounding)
         if found is None:
             if len(last.curvatures):
                 # until ∇f is measured

@@ -34,8 +34,8 @@ class ChunkReader(Reader):
     def __init__(self, source: RowSource) -> None:
         self._source = source
         self._buffer = RowBuffer(source.shape[1:], source.dtype)
-        # the first row in the buffer, and the rows: up to the end of a chunk
-        self._held: tuple[int, Array] = 0, self._buffer.rows(0)
+        # the first row in the buffer, and how many follow, to the end of a chunk
+        self._first, self._n_held = 0, 0
 
     @abstractmethod
     def load(self, chunk: int, out: Array) -> None:
@@ -43,30 +43,32 @@ class ChunkReader(Reader):
 
     def read(self, start: int, stop: int) -> Array:
         grid = self._source.grid
-        left = self._left(start)
-        if len(left) >= stop - start:
-            return left[: stop - start]
-        first, last = grid.chunk_at(start + len(left)), grid.chunk_at(stop - 1)
-        if grid.rows(first)[0] < start and first < last:
-            # the rows before this block would take memory
-            left, first = self.read(start, grid.rows(first)[1]), first + 1
-        begin = start if len(left) else grid.rows(first)[0]
-        stops = [grid.rows(chunk)[1] for chunk in range(first, last + 1)]
-        before_last = stops[-2] - begin if len(stops) > 1 else len(left)
-        # cleared first, because a load that fails may leave part of another chunk in the buffer
-        self._held = 0, self._buffer.rows(0)
-        rows = self._buffer.after(left, before_last + grid.chunk_rows)
-        filled = len(left)
-        for chunk, end in enumerate(stops, first):
-            self.load(chunk, rows[filled : filled + grid.chunk_rows])
-            filled = end - begin
-        self._held = begin, rows[:filled]
-        return rows[start - begin : stop - begin]
+        n_left = self._n_left(start)
+        if n_left < stop - start:
+            first, last = grid.chunk_at(start + n_left), grid.chunk_at(stop - 1)
+            if grid.rows(first)[0] < start and first < last:
+                # only rows that are in this block are kept of its first chunk
+                n_left, first = len(self.read(start, grid.rows(first)[1])), first + 1
+            self._load(start, n_left, range(first, last + 1))
+        return self._buffer.rows(self._n_held)[start - self._first : stop - self._first]
 
-    def _left(self, start: int) -> Array:
-        """Return the rows from ``start`` on that are in the buffer."""
-        begin, rows = self._held
-        return rows[start - begin :] if begin <= start else rows[:0]
+    def _n_left(self, start: int) -> int:
+        """Return how many rows from ``start`` on are in the buffer."""
+        stop = self._first + self._n_held
+        return stop - start if self._first <= start < stop else 0
+
+    def _load(self, start: int, n_left: int, chunks: range) -> None:
+        """Load chunks behind the rows from ``start`` on, which move to the front."""
+        grid, offset = self._source.grid, start - self._first
+        first = start if n_left else grid.rows(chunks[0])[0]
+        before_last = grid.rows(chunks[-1])[0] - first
+        # cleared first, because a load that fails may leave part of another chunk in the buffer
+        self._n_held = 0
+        rows = self._buffer.moved(offset, n_left, before_last + grid.chunk_rows)
+        for chunk in chunks:
+            at = grid.rows(chunk)[0] - first
+            self.load(chunk, rows[at : at + grid.chunk_rows])
+        self._first, self._n_held = first, grid.rows(chunks[-1])[1] - first
 
 
 class RowBuffer:
@@ -84,12 +86,15 @@ class RowBuffer:
             self._rows = np.empty((count, *row_shape), dtype)
         return self._rows[:count]
 
-    def after(self, left: Array, count: int) -> Array:
-        """Return ``count`` rows, of which the first are ``left``, which may be in the buffer."""
-        if len(self._rows) < count:
+    def moved(self, offset: int, count: int, room: int) -> Array:
+        """Return ``room`` rows, of which the first ``count`` are those from ``offset`` on."""
+        left = self._rows[offset : offset + count] if count else None
+        if left is not None and len(self._rows) < room:
+            # the buffer is freed before a larger one is made
             left = left.copy()
-        rows = self.rows(count)
-        rows[: len(left)] = left
+        rows = self.rows(room)
+        if left is not None:
+            rows[:count] = left
         return rows
 
 

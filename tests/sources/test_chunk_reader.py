@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from streamreg.sources.base import RowGrid
-from streamreg.sources.chunk_reader import ChunkReader
+from streamreg.sources.chunk_reader import ChunkReader, RowBuffer
 
 ROWS = np.arange(2 * 103.0).reshape(103, 2)
 GRIDS = {
@@ -76,3 +77,22 @@ def test_a_chunk_that_fails_leaves_nothing_of_it_behind():
     reader.fails = False
     np.testing.assert_array_equal(reader.read(15, 30), ROWS[15:30])
     np.testing.assert_array_equal(reader.read(12, 22), ROWS[12:22])
+
+
+def test_a_buffer_that_grows_is_freed_first():
+    grid, rows = RowGrid(4_000, 1_000), 1_000
+    source = SimpleNamespace(shape=(4_000, 125), dtype=np.dtype(np.float64), grid=grid)
+
+    class Zeros(Rows):
+        def load(self, chunk, out):
+            out[...] = chunk
+
+    reader = Zeros(grid)
+    reader._source, reader._buffer = source, RowBuffer(source.shape[1:], source.dtype)
+    reader.read(0, rows // 2)
+    tracemalloc.start()
+    reader.read(rows // 2, 2 * rows)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # the rows that are left, and the new buffer: 0.5 and 1.5 chunks of 1 MB
+    assert peak < 2.1e6

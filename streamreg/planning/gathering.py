@@ -135,6 +135,7 @@ def plan_solving(
         passes=0,
         is_exact=True,
         seconds=footprint.solve_flops / HOST_RATES.flops,
+        cost=footprint.solve_flops / HOST_RATES.flops,
         fits=fits,
         reason="no pass" if fits else f"{most.what} {format_nbytes(most.nbytes)}",
         terms=terms,

@@ -58,6 +58,8 @@ _SPARSE_FLOPS = 2.4e9
 # cg is chosen instead of the closed form, which has more digits, only if it is estimated to be
 # faster by this factor, because the data may need more passes than the typical number
 _CLEARLY_FASTER = 3.0
+# threads for which "auto" compares solvers: its choice must not depend on those of a machine
+_COMPARED_THREADS = 4
 
 
 def make_plan(
@@ -129,7 +131,7 @@ def _choose(candidates: dict[str, Candidate]) -> str:
     """
     exact, iterative = candidates[ClosedForm.name], candidates.get(ConjugateGradient.name)
     dual = candidates.get(Dual.name)
-    if dual is not None and dual.fits and (not exact.fits or dual.seconds < exact.seconds):
+    if dual is not None and dual.fits and (not exact.fits or dual.cost < exact.cost):
         exact = dual
     if iterative is None:
         return exact.solver
@@ -138,7 +140,7 @@ def _choose(candidates: dict[str, Candidate]) -> str:
         return min(refused, key=lambda each: each.needed_nbytes).solver
     # ``max_epochs`` may allow fewer passes than a fit usually takes
     may_converge = iterative.passes > ConjugateGradient.typical_epochs
-    is_slow = exact.seconds > _CLEARLY_FASTER * iterative.seconds
+    is_slow = exact.cost > _CLEARLY_FASTER * iterative.cost
     is_better = iterative.fits and may_converge and is_slow
     return iterative.solver if is_better or not exact.fits else exact.solver
 
@@ -232,6 +234,14 @@ def candidate_for(
         passes=footprint.n_passes,
         is_exact=footprint.is_exact,
         seconds=seconds,
+        cost=_seconds(
+            request,
+            backend,
+            _COMPARED_THREADS,
+            backend.memory_limit if caches else 0,
+            needs,
+            n_processes=1,
+        ),
         fits=fits,
         reason=solver.summary if fits else _largest(terms, needs),
         terms=(*terms, *cache),
@@ -281,11 +291,14 @@ def _seconds(
     cache_nbytes: int,
     needs: Needs,
     n_passes: float | None = None,
+    n_processes: int | None = None,
 ) -> float:
     """Return a rough estimate of a fit's time: bytes that are read, bytes in memory, and flop.
 
-    ``n_passes`` is their number if it is not that of the footprint.
+    ``n_passes`` is their number if it is not that of the footprint, and ``n_processes`` if it is
+    not that of the backend.
     """
+    n_processes = n_processes or backend.n_processes
     dataset, costs, problem, solver = request
     rates, footprint = backend.rates, solver.footprint(problem)
     n_passes = footprint.n_passes if n_passes is None else n_passes
@@ -306,7 +319,7 @@ def _seconds(
     flops = dataset.n_rows * row_flops / (reducers * flops_rate)
     passes = max(first_pass, flops) + (n_passes - 1) * max(later_pass, flops)
     # solvers compute on the host
-    return passes / backend.n_processes + footprint.solve_flops / HOST_RATES.flops
+    return passes / n_processes + footprint.solve_flops / HOST_RATES.flops
 
 
 def _largest(terms: list[Term], needs: Needs) -> str:

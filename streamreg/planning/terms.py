@@ -57,6 +57,7 @@ class Candidate:
     passes: int  # exact, or typical
     is_exact: bool  # whether ``passes`` is exact
     seconds: float  # a rough estimate of the time of the whole fit
+    cost: float  # the same for one process of some threads: what "auto" compares
     fits: bool
     reason: str  # what the solver is good for; or the largest term, if it does not fit
     terms: tuple[Term, ...]

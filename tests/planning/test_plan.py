@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.sparse
 import zarr
 from hypothesis import given
 from hypothesis import strategies as st
@@ -389,6 +390,16 @@ def test_the_public_plan_reads_metadata_only(tmp_path):
     made = streamreg.plan(str(tmp_path / "data.zarr"), memory_limit="1 GiB")
     assert made.chosen == "closed_form"
     assert isinstance(made, streamreg.Plan)
+
+
+@pytest.mark.parametrize("shape", [(30, 60), (30_000, 300)])
+def test_auto_does_not_depend_on_threads(shape):
+    rng = np.random.default_rng(0)
+    X = scipy.sparse.random_array(shape, density=0.03, format="csr", rng=rng)
+    plans = [
+        streamreg.plan(X, np.ones(shape[0]), l2=0.01, n_threads=n) for n in (1, 2, 3, 4, 8, 16)
+    ]
+    assert len({plan.chosen for plan in plans}) == 1
 
 
 def test_auto_chooses_by_estimated_time_where_both_solvers_fit():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,6 +13,7 @@ import numpy as np
 from streamreg.errors import InputError, Message, Parameter, Remedy, warn
 from streamreg.formatting import MIB, count, format_nbytes
 from streamreg.kernels.libsvm import LineError, read_lines
+from streamreg.machine import usable_cpus
 from streamreg.schema import Feature, Schema
 from streamreg.sources.tables.files import find_files, reading
 from streamreg.sources.tables.packed import unpacked
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     from streamreg.sources.tables.files import FileSet
 
 _PIECE_NBYTES, _LONGEST_LINE_NBYTES = MIB, 256 * MIB
+# more are not kept busy by the thread that reads, copies and counts
+_MOST_THREADS = 4
 FIRST_COLUMNS = (0, 1)
 TARGET = "y"
 
@@ -94,8 +99,8 @@ class LibsvmText:
         n_rows, most, least = 0, -1, 1
         for path in self.files.paths:
             first_line = 1
-            for text in _pieces(path):
-                found = self._parsed(path, text, first_line)
+            for parsed in self._parsed_pieces(path):
+                found = self._checked(path, parsed, first_line)
                 first_line += found.lines
                 most, least = max(most, found.most), min(least, found.least)
                 n_rows += len(found.targets)
@@ -111,9 +116,20 @@ class LibsvmText:
             warn(Message(what, Remedy("first_column", 1)))
         self.n_columns = self.known_columns or most + 1
 
-    def _parsed(self, path: Path, text: bytes, first_line: int) -> LibsvmRows:
+    def _parsed_pieces(self, path: Path) -> Iterator[Future[LibsvmRows]]:
+        """Yield the rows of a file, in order; some threads parse pieces ahead."""
+        n_threads = min(_MOST_THREADS, usable_cpus())
+        pending: deque[Future[LibsvmRows]] = deque()
+        with ThreadPoolExecutor(n_threads) as pool:
+            for text in _pieces(path):
+                pending.append(pool.submit(read_lines, text, self.first_column))
+                if len(pending) > n_threads + 1:
+                    yield pending.popleft()
+            yield from pending
+
+    def _checked(self, path: Path, parsed: Future[LibsvmRows], first_line: int) -> LibsvmRows:
         try:
-            found = read_lines(text, self.first_column)
+            found = parsed.result()
         except LineError as error:
             line, character, what = error.args
             raise InputError(

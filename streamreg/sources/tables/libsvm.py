@@ -189,7 +189,7 @@ class LibsvmTable:
 
 def _pieces(path: Path) -> Iterator[bytes]:
     """Yield whole lines, about 1 MiB at a time."""
-    rest: list[bytes] = []
+    rest: list[bytes | memoryview] = []
     is_first = True
     with reading(str(path)), unpacked(path) as stream:
         while piece := stream.read(_PIECE_NBYTES):
@@ -202,8 +202,9 @@ def _pieces(path: Path) -> Iterator[bytes]:
                     longest = format_nbytes(_LONGEST_LINE_NBYTES)
                     raise InputError(f"{path} has a line of more than {longest}; is it text?")
                 continue
-            yield b"".join([*rest, piece[:end]])
-            rest = [piece[end:]]
+            view = memoryview(piece)
+            yield b"".join([*rest, view[:end]])
+            rest = [view[end:]]
     last = b"".join(rest)
     if last:
         yield last + b"\n"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from streamreg.blocks import Array, Float64, Int64
     from streamreg.output.chunk_writers import ChunkWriters
 
-# values of a chunk: twice those of a block, because a reader decodes whole chunks
+# values of a chunk: those of a block, because a reader decodes whole chunks
 _CHUNK_VALUES = 1 << 18
 _DATA, _NARROW = "data", "data.float32"
 

@@ -107,6 +107,8 @@ class RowSource(ABC):
     first_column: int = 0
     # names of the columns, if they are stored with the rows
     feature_names: tuple[str, ...] | None = None
+    # names of the columns of y, if they are stored with the rows
+    target_names: tuple[str, ...] | None = None
     # whether rows are CuPy's: in the memory of a GPU
     is_cupy: bool = False
     # all rows, (N, D) or (N, K), if they are in GPU memory in C order, ready to be reduced

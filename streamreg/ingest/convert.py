@@ -69,6 +69,7 @@ def ingest(
     unknown_levels: tables.UnknownLevels = "error",
     text_format: TextFormat | None = None,
     first_column: int | None = None,
+    n_features: int | None = None,
     overwrite: bool = False,
     progress: Progress = NO_PROGRESS,
 ) -> IngestReport:
@@ -97,6 +98,7 @@ def ingest(
         table,
         first_column,
         schema,
+        n_features,
         target=target,
         one_hot=one_hot,
         hash=hash,

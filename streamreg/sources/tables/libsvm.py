@@ -51,11 +51,19 @@ class LibsvmText:
 
     files: FileSet
     first_column: int
+    # how many columns X has, and where that is from: n_features or the schema
     known_columns: int | None = None
+    known_by: str = ""
     n_columns: int = 0
 
     @classmethod
-    def open(cls, path: str, first_column: int | None, like: Schema | None = None) -> LibsvmText:
+    def open(
+        cls,
+        path: str,
+        first_column: int | None,
+        like: Schema | None = None,
+        n_features: int | None = None,
+    ) -> LibsvmText:
         """Find the files; a first column that nobody names is an ``InputError``."""
         if like is not None and like.first_column is None:
             raise InputError(
@@ -79,7 +87,9 @@ class LibsvmText:
                 f"{path} is a file of {files.kind}, which is no libsvm text; leave out ",
                 Parameter("first_column"),
             )
-        return cls(files, first_column, None if like is None else like.n_columns)
+        if like is not None:
+            return cls(files, first_column, like.n_columns, "the schema")
+        return cls(files, first_column, n_features, "n_features")
 
     @property
     def name(self) -> str:
@@ -138,9 +148,9 @@ class LibsvmText:
         known = self.known_columns
         if known is not None and found.most >= known:
             raise InputError(
-                f"{path} has a value in column {found.most + self.first_column:,}, but the schema "
-                f"has {count(known, 'column')}, from {self.first_column} on; pass a file with the "
-                "columns of the fit"
+                f"{path} has a value in column {found.most + self.first_column:,}, but "
+                f"{self.known_by} has {count(known, 'column')}, from {self.first_column} on; pass "
+                "a file with the columns of the fit"
             )
         return found
 

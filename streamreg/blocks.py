@@ -167,11 +167,21 @@ class SparseRows:
     def __getitem__(self, rows: slice) -> Float64:
         first, stop, _ = rows.indices(len(self))
         part = self.part(first, stop)
-        part.require_columns()
-        dense = np.zeros(part.shape)
-        numbers = np.repeat(np.arange(len(part)), np.diff(part.bounds))
-        np.add.at(dense, (numbers, part.indices.astype(np.int64)), part.values)
+        dense = np.empty(part.shape)
+        part.write_dense(dense, slice(0, self.n_columns))
         return dense
+
+    def write_dense(self, out: Float64, columns: slice) -> None:
+        """Fill ``out`` (n, K) with these columns."""
+        self.require_columns()
+        out[...] = 0
+        numbers = np.repeat(np.arange(len(self)), np.diff(self.bounds))
+        places, values = self.indices.astype(np.int64), self.values
+        if columns != slice(0, self.n_columns):
+            chosen = (places >= columns.start) & (places < columns.stop)
+            numbers, values = numbers[chosen], values[chosen]
+            places = places[chosen] - columns.start
+        np.add.at(out, (numbers, places), values)
 
     def part(self, first: int, stop: int) -> SparseRows:
         """Return some of the rows, as views of their values."""

@@ -60,11 +60,11 @@ def format_seconds(seconds: float) -> str:
     return f"about {seconds:.0f} s"
 
 
-def rows_text(start: int, stop: int) -> str:
-    """Return a row range such as ``rows 278,528–294,911``."""  # noqa: RUF002
+def rows_text(start: int, stop: int, noun: str = "row") -> str:
+    """Return a row range such as ``rows 278,528–294,911``, or one of other things."""  # noqa: RUF002
     if stop - start == 1:
-        return f"row {start:,}"
-    return f"rows {start:,}–{stop - 1:,}"  # noqa: RUF001
+        return f"{noun} {start:,}"
+    return f"{noun}s {start:,}–{stop - 1:,}"  # noqa: RUF001
 
 
 def count(number: int, noun: str) -> str:

@@ -107,6 +107,10 @@ class SparseGram(PanelAccumulator[SparseGramState, GramResult]):
     def finalize(self, state: SparseGramState) -> GramResult:
         s = np.float64(state.s)  # without rows the means are NaN
         sums: Float64 = state.sums if self.centred else np.zeros_like(state.sums)
+        # (K, D) in C order, so that the result is in Fortran order
+        cross = np.empty((self.n_targets, self.n_features))
+        np.outer(state.y_mean, sums, out=cross)
+        np.subtract(state.cross.T, cross, out=cross)
         return GramResult(
             n=int(state.n),
             s=float(s),
@@ -119,7 +123,7 @@ class SparseGram(PanelAccumulator[SparseGramState, GramResult]):
             y_offset=state.y_mean,
             y_varies=state.y_varies,
             y_variance=state.y_m2 / s,
-            cross=state.cross - np.outer(sums, state.y_mean),
+            cross=cross.T,
             is_about_origin=self.centred,
         )
 

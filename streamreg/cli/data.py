@@ -70,6 +70,7 @@ def ingest_table(
     encoding: t.Encoding = None,
     missing: t.Missing = None,
     first_column: t.FirstColumn = None,
+    n_features: t.NFeatures = None,
     overwrite: Overwrite = False,
     progress: Progress = True,
     json: Json = False,
@@ -94,6 +95,7 @@ def ingest_table(
         unknown_levels=unknown_levels,
         text_format=TextFormat.parse(delimiter, decimal, encoding, missing or None),
         first_column=first_column,
+        n_features=n_features,
         overwrite=overwrite,
         progress=progress_of(progress, "ingest"),
     )

@@ -94,6 +94,15 @@ FirstColumn = Annotated[
     ),
 ]
 
+NFeatures = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Of libsvm text: how many columns X has, as the last may have no values here.",
+        show_default="those up to the last with a value, or those of the model",
+    ),
+]
+
 # what is said of the columns of a new table; a model has the answers for the next one
 COLUMNS = {
     "target": Target,
@@ -106,6 +115,7 @@ COLUMNS = {
     "keep": Keep,
     "weight": TableWeight,
     "drop_missing": DropMissing,
+    "n_features": NFeatures,
 }
 FORMAT = {
     "delimiter": Delimiter,
@@ -130,6 +140,7 @@ class TableOptions:
     keep: list[str] | None = None
     weight: str | None = None
     drop_missing: bool = False
+    n_features: int | None = None
     unknown_levels: str = "error"
     delimiter: str | None = None
     decimal: str = "."

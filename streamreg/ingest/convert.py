@@ -12,6 +12,7 @@ import numpy as np
 from streamreg.errors import InputError, warn
 from streamreg.formatting import MIB
 from streamreg.ingest.read import hash_request, libsvm_text, refuse_with_like, schema_like
+from streamreg.output.chunk_writers import ChunkWriters
 from streamreg.output.csr_writer import CsrWriter, GrowingArray
 from streamreg.output.staging import require_writable
 from streamreg.output.zarr_writer import RowAppender, create_array, new_group
@@ -68,6 +69,7 @@ def ingest(
     unknown_levels: tables.UnknownLevels = "error",
     text_format: TextFormat | None = None,
     first_column: int | None = None,
+    n_features: int | None = None,
     overwrite: bool = False,
     progress: Progress = NO_PROGRESS,
 ) -> IngestReport:
@@ -96,6 +98,7 @@ def ingest(
         table,
         first_column,
         schema,
+        n_features,
         target=target,
         one_hot=one_hot,
         hash=hash,
@@ -173,8 +176,9 @@ def _write_libsvm(
 ) -> IngestReport:
     """Write libsvm text as sparse X and y, in one pass."""
     n_rows = 0
-    with new_group(out, overwrite=overwrite) as group:
-        rows, y = CsrWriter(group, "X"), GrowingArray(group, "y", np.float64)
+    with new_group(out, overwrite=overwrite) as group, ChunkWriters() as writers:
+        rows = CsrWriter(group, "X", writers)
+        y = GrowingArray(group, "y", np.float64, writers)
         for part, targets in text.rows(progress.rows):
             rows.append(*part)
             y.append(targets)
@@ -241,10 +245,10 @@ def _write_sparse(table: Table, found: Survey, group: zarr.Group, progress: Prog
         role: RowAppender(create_array(group, role, (found.n_complete, *source.shape[1:])))
         for role, source in sources.items()
     }
-    X = CsrWriter(group, "X")
     progress.begin_pass(found.n_rows)
     start = n_written = 0
     with ExitStack() as stack:
+        X = CsrWriter(group, "X", stack.enter_context(ChunkWriters()))
         readers = {
             role: stack.enter_context(closing(source.open())) for role, source in sources.items()
         }
@@ -261,10 +265,10 @@ def _write_sparse(table: Table, found: Survey, group: zarr.Group, progress: Prog
             start += n
             n_written += n - int(missing.sum())
             progress.rows(n)
-    table.store.require_unchanged()
-    if n_written != found.n_complete:
-        raise InputError(f"{table.name} changed while it was read; ingest it again")
-    X.close(table.schema.n_columns)
+        table.store.require_unchanged()
+        if n_written != found.n_complete:
+            raise InputError(f"{table.name} changed while it was read; ingest it again")
+        X.close(table.schema.n_columns)
     for appender in appenders.values():
         appender.close()
 

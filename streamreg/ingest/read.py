@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from streamreg.sources.tables.roles import HashRequest
     from streamreg.sources.tables.table import Table
 
+# numbers of columns have 32 bits
+_MOST_COLUMNS = 2**31 - 1
+
 
 def read_table(
     table: Any,  # noqa: ANN401  (a path, or a frame of any library)
@@ -44,6 +47,7 @@ def read_table(
     encoding: str | None = None,
     missing: Sequence[str] | None = None,
     first_column: int | None = None,
+    n_features: int | None = None,
 ) -> Table | LibsvmTable:
     """Open a table, which then stands where a data set stands: ``model.fit(read_table(…))``.
 
@@ -93,6 +97,9 @@ def read_table(
     delimiter, decimal, encoding
         Of text files: by default a comma, or a tab in ``.tsv``; a point; UTF-8, or what a byte
         order mark says.
+    first_column, n_features
+        Of libsvm text: whether it numbers the first column of X 0 or 1; and how many columns X has,
+        by default up to the last one with a value. With ``like`` both are known.
     missing
         Texts that mean a missing value, besides the empty one; by default NA, N/A, n/a, NaN, nan,
         NULL, null and <NA>. A quoted text never does.
@@ -123,6 +130,7 @@ def read_table(
         table,
         first_column,
         schema,
+        n_features,
         target=target,
         one_hot=one_hot,
         hash=hash,
@@ -166,6 +174,7 @@ def libsvm_text(
     table: Any,  # noqa: ANN401
     first_column: int | None,
     schema: Schema | None,
+    n_features: int | None = None,
     **options: object,
 ) -> LibsvmText | None:
     """Return the libsvm text at a path; ``None`` if it is another table.
@@ -177,8 +186,15 @@ def libsvm_text(
 
     if first_column is not None and first_column not in FIRST_COLUMNS:
         raise InputError(Parameter("first_column", first_column), " must be 0 or 1")
+    if n_features is not None:
+        n_features = validate.whole("n_features", n_features, _MOST_COLUMNS, "1 to 2^31 - 1")
     is_of_libsvm = schema is not None and schema.first_column is not None
     if not (is_libsvm(table) or first_column is not None or is_of_libsvm):
+        if n_features is not None:
+            raise InputError(
+                Parameter("n_features"),
+                f" is of libsvm text; columns of {table} have names, which tell how many there are",
+            )
         return None
     if not isinstance(table, str | os.PathLike):
         raise InputError(
@@ -192,7 +208,9 @@ def libsvm_text(
                 f" is of a table whose columns have names; {table} is libsvm text, where y comes "
                 "first in each line: leave it out",
             )
-    return LibsvmText.open(os.fspath(table), first_column, schema)
+    if schema is not None and n_features is not None:
+        refuse_with_like(n_features=n_features)
+    return LibsvmText.open(os.fspath(table), first_column, schema, n_features)
 
 
 def hash_request(

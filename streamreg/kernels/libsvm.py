@@ -51,8 +51,9 @@ def read_lines(text: bytes, first_column: int) -> LibsvmRows:
 
     What the compiled loop does not read, such as numbers of more than 19 digits, Python reads.
     """
-    targets, bounds = np.empty(len(text) // 2 + 2), np.zeros(len(text) // 2 + 2, np.int64)
+    targets, bounds = np.empty(len(text) // 2 + 2), np.empty(len(text) // 2 + 2, np.int64)
     values, indices = np.empty(len(text) // 4 + 1), np.empty(len(text) // 4 + 1, np.int32)
+    bounds[0] = 0
     characters = np.frombuffer(text, np.uint8)
     at = _Libsvm(characters.ctypes.data, len(text), first_column)
     at.targets, at.values = targets.ctypes.data, values.ctypes.data

@@ -15,20 +15,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from streamreg.blocks import Array, Float64, Int64
+    from streamreg.output.chunk_writers import ChunkWriters
 
-# values of a chunk: twice those of a block, because a reader decodes whole chunks
+# values of a chunk: those of a block, because a reader decodes whole chunks
 _CHUNK_VALUES = 1 << 18
-_DATA, _WIDE = "data", "data.float64"
+_DATA, _NARROW = "data", "data.float32"
 
 
 class GrowingArray:
-    """A Zarr array (n,) of a length that is not known before its end; about two chunks in memory.
+    """A Zarr array (n,) of a length that is not known before its end, written by ``writers``.
 
     Chunks have a checksum, and those of zeros are written too, as in
     :func:`streamreg.output.zarr_writer.create_array`.
     """
 
-    def __init__(self, group: zarr.Group, name: str, dtype: Any) -> None:  # noqa: ANN401
+    def __init__(self, group: zarr.Group, name: str, dtype: Any, writers: ChunkWriters) -> None:  # noqa: ANN401
+        self._writers = writers
         self.array = uninterrupted(
             group.create_array,
             name,
@@ -60,6 +62,7 @@ class GrowingArray:
     def close(self) -> None:
         """Write what is left; nothing can be added afterwards."""
         self._write()
+        self._writers.wait()
         uninterrupted(self.array.resize, (self._written,))
 
     def _write(self) -> None:
@@ -68,15 +71,24 @@ class GrowingArray:
             # twice as long, because each change of the length writes the metadata again
             uninterrupted(self.array.resize, (max(stop, 2 * self._written),))
         if self._filled:
-            rows = slice(self._written, stop)
-            uninterrupted(self.array.__setitem__, rows, self._buffer[: self._filled])
+            chunk, values = self._written // _CHUNK_VALUES, self._buffer[: self._filled]
+            self._writers.write(self.array, chunk, values)
+            self._buffer = np.empty(_CHUNK_VALUES, self.dtype)
         self._written, self._filled = stop, 0
 
-    def copied_to(self, other: GrowingArray) -> None:
-        """Add all values to another array."""
+    def moved(self, group: zarr.Group, name: str, dtype: Any) -> GrowingArray:  # noqa: ANN401
+        """Return an array of another dtype in this one's place, which gets another name."""
+        self._writers.wait()
+        folder = Path(group.store.root, group.path)  # type: ignore[attr-defined]
+        last = self.array.basename
+        (folder / last).rename(folder / name)
+        other = GrowingArray(group, last, dtype, self._writers)
+        stored: Any = group[name]
         for start in range(0, self._written, _CHUNK_VALUES):
-            other.append(np.asarray(self.array[start : start + _CHUNK_VALUES]))
+            other.append(np.asarray(stored[start : min(start + _CHUNK_VALUES, self._written)]))
         other.append(self._buffer[: self._filled])
+        uninterrupted(group.__delitem__, name)
+        return other
 
 
 class CsrWriter:
@@ -86,12 +98,11 @@ class CsrWriter:
     it be written again, as float64.
     """
 
-    def __init__(self, parent: zarr.Group, name: str) -> None:
-        self._folder = Path(parent.store.root, parent.path, name)  # type: ignore[attr-defined]
+    def __init__(self, parent: zarr.Group, name: str, writers: ChunkWriters) -> None:
         self._group = uninterrupted(parent.create_group, name)
-        self._values = GrowingArray(self._group, _DATA, np.float32)
-        self._indices = GrowingArray(self._group, "indices", np.int32)
-        self._bounds = GrowingArray(self._group, "indptr", np.int64)
+        self._values = GrowingArray(self._group, _DATA, np.float32, writers)
+        self._indices = GrowingArray(self._group, "indices", np.int32, writers)
+        self._bounds = GrowingArray(self._group, "indptr", np.int64, writers)
         self._bounds.append(np.zeros(1, np.int64))
         self._n_rows = self._n_values = 0
 
@@ -104,7 +115,7 @@ class CsrWriter:
     ) -> None:
         """Add n rows: m values, their columns, and n + 1 bounds from 0 to m."""
         if not is_float32 and self._values.dtype == np.float32:
-            self._widen()
+            self._values = self._values.moved(self._group, _NARROW, np.float64)
         self._values.append(values)
         self._indices.append(indices)
         self._bounds.append(bounds[1:] + self._n_values)
@@ -123,12 +134,3 @@ class CsrWriter:
                 "shape": [self._n_rows, n_columns],
             },
         )
-
-    def _widen(self) -> None:
-        """Write the values so far as float64."""
-        wide = GrowingArray(self._group, _WIDE, np.float64)
-        self._values.copied_to(wide)
-        del self._group[_DATA]
-        (self._folder / _WIDE).rename(self._folder / _DATA)
-        wide.array = self._group[_DATA]  # type: ignore[assignment]
-        self._values = wide

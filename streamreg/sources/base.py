@@ -14,7 +14,7 @@ from itertools import accumulate
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from streamreg.formatting import count
+from streamreg.formatting import count, rows_text
 from streamreg.sources.packing import undecoded_text
 
 if TYPE_CHECKING:
@@ -88,6 +88,10 @@ class RowSource(ABC):
     # what messages call the array: 'flights.zarr/X', X
     name: str
     shape: tuple[int, ...]
+    # what messages call one of its rows
+    noun: str = "row"
+    # of an array that is a part of sparse rows: the rows of X to which some of its values belong
+    rows_holding: Callable[[int, int], tuple[int, int]] | None = None
     # real, of any width and byte order
     dtype: np.dtype[Any]
     grid: RowGrid
@@ -103,6 +107,8 @@ class RowSource(ABC):
     first_column: int = 0
     # names of the columns, if they are stored with the rows
     feature_names: tuple[str, ...] | None = None
+    # names of the columns of y, if they are stored with the rows
+    target_names: tuple[str, ...] | None = None
     # whether rows are CuPy's: in the memory of a GPU
     is_cupy: bool = False
     # all rows, (N, D) or (N, K), if they are in GPU memory in C order, ready to be reduced
@@ -215,6 +221,13 @@ class RowSource(ABC):
     def place(self, row: int, column: int = 0) -> str:  # noqa: ARG002
         """Name the array, and the chunk of a value if there are chunks, for a message."""
         return self.name
+
+    def span_text(self, start: int, stop: int) -> str:
+        """Name some of its rows for a message: ``rows 0–99``, or ``values 0–99 in rows 0–3``."""  # noqa: RUF002
+        text = rows_text(start, stop, self.noun)
+        if self.rows_holding is None:
+            return text
+        return f"{text} in {rows_text(*self.rows_holding(start, stop))}"
 
     def describe(self) -> dict[str, Any]:
         """Return what ``streamreg info`` shows, if known: chunks, chunk size, codecs, checksum."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from streamreg.formatting import rows_text
 from streamreg.sources.hdf5_storage import absent_rows, not_stored
 from streamreg.sources.zarr.fallback import require_checkable
 from streamreg.sources.zarr.presence import Presence
@@ -83,7 +84,8 @@ class CheckedHdf5:
         rows = list(_chunk_numbers(_parts(key, shape)[0], shape[0], 1))
         for absent in self._absent:
             if rows and rows[0] < absent.stop and absent.start <= rows[-1]:
-                raise not_stored(self._inner, self._name, absent)
+                what = f"{rows_text(absent.start, absent.stop)} of {self._name}"
+                raise not_stored(self._inner, what, absent.why)
         return self._inner[key]
 
 

@@ -6,13 +6,15 @@ Each array is a source of its own, so that every store that holds arrays holds s
 from __future__ import annotations
 
 import json
-from contextlib import closing, contextmanager
+from bisect import bisect_right
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from streamreg.blocks import EXACT_INTEGERS, SPARSE_BLOCK_VALUES, SparseRows
-from streamreg.errors import DataCorruptionError, InputError
+from streamreg.errors import DataCorruptionError, InputError, StreamregError
 from streamreg.formatting import count, format_nbytes, rows_text
 from streamreg.sources.base import Reader, RowGrid, RowSource
 from streamreg.sources.checks import block_dtype
@@ -53,6 +55,29 @@ class Layout(NamedTuple):
         return max(np.diff(self.block_values).tolist(), default=0)
 
 
+@dataclass(frozen=True)
+class _RowsHolding:
+    """Finds the rows to which some values belong, for messages."""
+
+    layout: Layout
+    bounds: RowSource
+
+    def __call__(self, first: int, stop: int) -> tuple[int, int]:
+        """Return the first row of values from ``first`` on, and the row after that of the last."""
+        return self._row_of(first), self._row_of(stop - 1) + 1
+
+    def _row_of(self, value: int) -> int:
+        rows, values = self.layout[:2]
+        # of blocks without values, the one after them
+        block = bisect_right(values, value, hi=len(values) - 1) - 1
+        row = rows[block]
+        # the first row of the block will do, if bounds cannot be read again
+        with suppress(StreamregError, OSError), closing(self.bounds.open()) as reader:
+            bounds = np.asarray(reader.read(row, rows[block + 1]))
+            row += int(np.searchsorted(bounds, value, side="right")) - 1
+        return row
+
+
 class CsrSource(RowSource):
     """Sparse rows; blocks have about equal numbers of values.
 
@@ -81,7 +106,12 @@ class CsrSource(RowSource):
             )
         self.shape = (stored_rows, n_columns)
         self.dtype = arrays.values.dtype
+        for array, noun in zip(arrays, ("value", "value", "bound"), strict=True):
+            array.noun = noun
         self.layout = _layout(arrays, name)
+        arrays.values.rows_holding = arrays.indices.rows_holding = _RowsHolding(
+            self.layout, arrays.bounds
+        )
         rows = self.layout.block_rows
         self.grid = RowGrid(
             n_rows=stored_rows,
@@ -283,12 +313,11 @@ class _CsrReader(Reader):
 
     def read(self, start: int, stop: int) -> Array:
         source = self._source
-        with _of_rows(source, start, stop):
-            bounds = np.asarray(self._bounds.read(start, stop + 1)).astype(np.int64)
-            self._require_bounds(bounds, start, stop)
-            first, last = int(bounds[0]), int(bounds[-1])
-            values = _as_stored(self._values, first, last, source.arrays.values.dtype)
-            indices = _as_stored(self._indices, first, last, source.arrays.indices.dtype)
+        bounds = np.asarray(self._bounds.read(start, stop + 1)).astype(np.int64)
+        self._require_bounds(bounds, start, stop)
+        first, last = int(bounds[0]), int(bounds[-1])
+        values = _as_stored(self._values, first, last, source.arrays.values.dtype)
+        indices = _as_stored(self._indices, first, last, source.arrays.indices.dtype)
         if values.dtype.kind in "iu" and values.dtype.itemsize == 8 and values.size:  # noqa: PLR2004
             self.rounds |= bool(values.max() > EXACT_INTEGERS or values.min() < -EXACT_INTEGERS)
         bounds -= first
@@ -337,13 +366,3 @@ class _CsrReader(Reader):
 def _as_stored(reader: Reader, first: int, last: int, dtype: np.dtype[Any]) -> Array:
     """Return values from first to last, of which there may be none."""
     return np.asarray(reader.read(first, last)) if first < last else np.empty(0, dtype)
-
-
-@contextmanager
-def _of_rows(source: CsrSource, start: int, stop: int) -> Iterator[None]:
-    """Add to an error which rows of the matrix were read."""
-    try:
-        yield
-    except DataCorruptionError as error:
-        error.add_note(f"It holds values of {rows_text(start, stop)} of {source.name}.")
-        raise

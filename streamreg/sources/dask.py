@@ -15,7 +15,7 @@ import numpy as np
 
 from streamreg.blocks import is_cupy
 from streamreg.errors import DataCorruptionError, InputError, StreamregError, warn
-from streamreg.formatting import KIB, MIB, rows_text
+from streamreg.formatting import KIB, MIB
 from streamreg.sources.base import Kind, Reader, RowGrid, RowSource
 from streamreg.sources.checks import as_rows, concatenated
 from streamreg.sources.chunk_reader import RowBuffer, heaps_nbytes, joined_nbytes
@@ -267,7 +267,7 @@ class DaskSource(RowSource):
 def chunk_row(source: RowSource, row: int) -> str:
     """Say which chunk row of a Dask array holds a row."""
     chunk = source.grid.chunk_at(row)
-    rows = rows_text(*source.grid.rows(chunk))
+    rows = source.span_text(*source.grid.rows(chunk))
     return f"chunk row {chunk} of the Dask array {source.name} ({rows})"
 
 

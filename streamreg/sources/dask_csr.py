@@ -41,8 +41,8 @@ def open_rows(data: Any, name: str, missing_chunks: str) -> RowSource:  # noqa: 
     found = getattr(inner._meta, "format", "another")  # noqa: SLF001  (Dask's way to declare chunks)
     if name != "X":
         raise InputError(
-            f"{name} is sparse, and only X may be; pass {name}.map_blocks(lambda rows: "
-            "rows.toarray())"
+            f"{name} is a Dask array of sparse chunks, and only X may be; pass "
+            f"{name}.map_blocks(lambda rows: rows.toarray())"
         )
     if found != "csr":
         raise InputError(

@@ -61,7 +61,9 @@ class Dataset:
                 continue
             require_rows(source, dimensions, allowed)
             if source.is_sparse:
-                raise InputError(f"{source.name} is sparse, and only X may be; pass a dense array")
+                raise InputError(
+                    f"{source.name} is sparse, and only X and y may be; pass a dense array"
+                )
             if source.shape[0] != self.n_rows:
                 raise InputError(
                     f"{source.name} has {count(source.shape[0], 'row')} but {self.X.name} has "

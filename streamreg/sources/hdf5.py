@@ -14,7 +14,7 @@ import numpy as np
 
 from streamreg.blocks import is_read_in_place
 from streamreg.errors import DataCorruptionError, InputError, StreamregError
-from streamreg.formatting import MIB, count, rows_text
+from streamreg.formatting import MIB, count
 from streamreg.sources.anndata import LAYERS, open_rows_of_group
 from streamreg.sources.base import Kind, Reader, RowGrid, RowSource
 from streamreg.sources.checks import as_rows
@@ -155,7 +155,7 @@ class SliceableSource(RowSource):
         with _READING:
             # a closed file is left to the read that follows
             if self.dataset:
-                require_stored(self.dataset, self.name, self.shape[0])
+                require_stored(self.dataset, self)
         return True
 
     def offset(self) -> int | None:
@@ -220,7 +220,7 @@ class SliceableSource(RowSource):
         ``chunks`` decodes them, or the library does.
         """
         stop = start + len(out)
-        what = f"{rows_text(start, stop)} of {self.name}"
+        what = f"{self.span_text(start, stop)} of {self.name}"
         try:
             # locked until the values are copied, because a library may read as late as that
             with _READING, _stored_values(self.array):
@@ -300,7 +300,7 @@ class _SliceReader(ChunkReader):
         self._file: int | None = None
         self._chunks: Hdf5Chunks | None = None
         if source.filters:
-            self._chunks = Hdf5Chunks(source.dataset, source.name, source.filters, _READING)
+            self._chunks = Hdf5Chunks(source.dataset, source, source.filters, _READING)
 
     def read(self, start: int, stop: int) -> Array:
         if not self._source.grid.divisible:

@@ -16,7 +16,7 @@ from numcodecs import Fletcher32, Shuffle
 
 from streamreg.blocks import is_read_in_place
 from streamreg.errors import DataCorruptionError
-from streamreg.formatting import count, rows_text
+from streamreg.formatting import count
 from streamreg.sources.chunk_reader import RowBuffer
 from streamreg.sources.zarr.codecs import DamagedChunkError, inflate
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from streamreg.blocks import Array
+    from streamreg.sources.base import RowSource
 
 # numbers of HDF5's own filters
 _DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3
@@ -54,12 +55,13 @@ class Hdf5Chunks:
     def __init__(
         self,
         dataset: Any,  # noqa: ANN401
-        name: str,
+        source: RowSource,
         filters: tuple[int, ...],
         lock: AbstractContextManager[Any],
     ) -> None:
         self._dataset = dataset
-        self._name = name
+        # names rows in messages
+        self._source = source
         self._filters = filters
         self._lock = lock
         self._chunk = RowBuffer(dataset.chunks[1:], dataset.dtype)
@@ -96,9 +98,9 @@ class Hdf5Chunks:
         try:
             self._decode(memoryview(encoded), mask, chunk.reshape(-1).view(np.uint8))
         except DamagedChunkError as damage:
-            rows = rows_text(at[0], at[0] + len(part))
+            rows = self._source.span_text(at[0], at[0] + len(part))
             raise DataCorruptionError(
-                f"the chunk at {at} of {self._name} ({rows}) is damaged: {damage}. "
+                f"the chunk at {at} of {self._source.name} ({rows}) is damaged: {damage}. "
                 "Restore it from a copy, or rewrite it"
             ) from damage
         if not is_whole:

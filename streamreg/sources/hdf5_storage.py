@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from streamreg.blocks import Array
+    from streamreg.sources.base import RowSource
 
 # What netCDF fills new variables with (netcdf.h, NC_FILL_*). HDF5 has this fill value only in files
 # of netCDF. Any byte may be a value.
@@ -39,15 +40,16 @@ class Absent(NamedTuple):
     why: str
 
 
-def absent_rows(dataset: Any) -> list[Absent]:  # noqa: ANN401  (h5py publishes no types)
+def absent_rows(dataset: Any, noun: str = "row") -> list[Absent]:  # noqa: ANN401  (h5py publishes no types)
     """Return which rows of an HDF5 dataset are not stored, in order.
 
-    Reads metadata only. Rows in a chunk that was written in part are not told from others.
+    Reads metadata only. Rows in a chunk that was written in part are not told from others. ``noun``
+    is what messages call a row.
     """
     if not dataset.shape or not math.prod(dataset.shape):
         return []
     if dataset.is_virtual:
-        return sorted(_absent_sources(dataset)) or list(_unmapped(dataset))
+        return sorted(_absent_sources(dataset, noun)) or list(_unmapped(dataset))
     if dataset.external:
         return list(_short_external(dataset))
     if dataset.chunks is None:
@@ -57,21 +59,25 @@ def absent_rows(dataset: Any) -> list[Absent]:  # noqa: ANN401  (h5py publishes 
     return list(_absent_chunks(dataset))
 
 
-def require_stored(dataset: Any, name: str, n_rows: int) -> None:  # noqa: ANN401
-    """Raise :class:`DataCorruptionError` if one of ``n_rows`` rows is not stored."""
+def require_stored(dataset: Any, source: RowSource) -> None:  # noqa: ANN401
+    """Raise :class:`DataCorruptionError` if a row of ``source``, read from a dataset, is absent."""
+    n_rows = source.shape[0]
     if dataset.shape[0] < n_rows:
         # h5netcdf fills a variable up to the length of its unlimited dimension
         why = f"the dataset has {count(dataset.shape[0], 'row')}, fewer than its dimension"
-        raise not_stored(dataset, name, Absent(dataset.shape[0], n_rows, why))
-    for absent in absent_rows(dataset):
-        raise not_stored(dataset, name, absent)
+        absent = [Absent(dataset.shape[0], n_rows, why)]
+    else:
+        absent = absent_rows(dataset, source.noun)
+    for start, stop, why in absent:
+        what = f"{source.span_text(start, stop)} of {source.name}"
+        raise not_stored(dataset, what, why, source.noun)
 
 
-def not_stored(dataset: Any, name: str, absent: Absent) -> DataCorruptionError:  # noqa: ANN401
-    """Return the error for rows that are not stored."""
+def not_stored(dataset: Any, what: str, why: str, noun: str = "row") -> DataCorruptionError:  # noqa: ANN401
+    """Return the error for rows, which ``what`` names, that are not stored."""
     return DataCorruptionError(
-        f"{rows_text(absent.start, absent.stop)} of {name} are not stored: {absent.why}. HDF5 "
-        f"reads such rows as its fill value, {dataset.fillvalue}. Restore them, or pass ",
+        f"{what} are not stored: {why}. HDF5 reads such {noun}s as its fill value, "
+        f"{dataset.fillvalue}. Restore them, or pass ",
         Remedy("missing_chunks", "fill"),
         " if they mean the fill value",
     )
@@ -127,16 +133,16 @@ def _short_external(dataset: Any) -> Iterator[Absent]:  # noqa: ANN401
         begin += length
 
 
-def _absent_sources(dataset: Any) -> Iterator[Absent]:  # noqa: ANN401
+def _absent_sources(dataset: Any, noun: str) -> Iterator[Absent]:  # noqa: ANN401
     """Yield the rows of each part of a virtual dataset whose source cannot be read whole."""
     for part in dataset.virtual_sources():
         low, high = part.vspace.get_select_bounds()
-        why = _why_absent(dataset, part)
+        why = _why_absent(dataset, part, noun)
         if why:
             yield Absent(int(low[0]), min(int(high[0]) + 1, dataset.shape[0]), why)
 
 
-def _why_absent(dataset: Any, part: Any) -> str:  # noqa: ANN401
+def _why_absent(dataset: Any, part: Any, noun: str) -> str:  # noqa: ANN401
     """Return why a source of a virtual dataset is not read whole; empty if it is."""
     import h5py  # noqa: PLC0415  (imported already, for the dataset)
 
@@ -144,20 +150,20 @@ def _why_absent(dataset: Any, part: Any) -> str:  # noqa: ANN401
     if "%b" in part.file_name or "%b" in part.dset_name:
         return ""  # sources by number, as many as there are
     if part.file_name == ".":
-        return _why_source_is_short(dataset.file.get(part.dset_name), part, what)
+        return _why_source_is_short(dataset.file.get(part.dset_name), part, what, noun)
     paths = [path for path in _candidates(dataset, part.file_name) if path.is_file()]
     if not paths:
         return f"they are in {part.file_name!r}, which does not exist"
     try:
         with h5py.File(paths[0], "r") as file:
-            return _why_source_is_short(file.get(part.dset_name), part, what)
+            return _why_source_is_short(file.get(part.dset_name), part, what, noun)
     except PermissionError:
         return f"they are in {part.file_name!r}, which this user may not read"
     except OSError:
         return ""  # HDF5 raises for a file that is damaged
 
 
-def _why_source_is_short(source: Any, part: Any, what: str) -> str:  # noqa: ANN401
+def _why_source_is_short(source: Any, part: Any, what: str, noun: str) -> str:  # noqa: ANN401
     if source is None or not hasattr(source, "shape"):
         return f"they are in {what}, which has no such dataset"
     import h5py  # noqa: PLC0415  (imported already, for the dataset)
@@ -167,8 +173,8 @@ def _why_source_is_short(source: Any, part: Any, what: str) -> str:  # noqa: ANN
         _, high = part.src_space.get_select_bounds()
         if any(at >= length for at, length in zip(high, source.shape, strict=False)):
             return f"they are in {what}, whose shape is {source.shape}"
-    for absent in absent_rows(source):
-        return f"they are in {what}, of which {rows_text(absent.start, absent.stop)} are not stored"
+    for start, stop, _ in absent_rows(source):
+        return f"they are in {what}, of which {rows_text(start, stop, noun)} are not stored"
     return ""
 
 

@@ -17,6 +17,7 @@ from streamreg.sources import (
     scipy_csr,
 )
 from streamreg.sources.decoded import decoded
+from streamreg.sources.dense_rows import DenseRows
 from streamreg.sources.frames import rows as frames
 from streamreg.sources.hdf5 import Sliceable
 from streamreg.sources.tables import source as tables
@@ -48,11 +49,14 @@ def open_source(
 ) -> RowSource:
     """Return the rows of ``data``; ``missing_chunks`` and errors as for :class:`Kind`.
 
-    With ``decode_cf``, CF attributes are applied to them: see :class:`Packing`.
+    With ``decode_cf``, CF attributes are applied to them: see :class:`Packing`. Sparse rows
+    of y are made dense as they are read.
     """
     kind = _kind_of(data)
     if kind is not None:
         rows = kind.open_rows(data, name, missing_chunks)
+        if rows.is_sparse and name == "y":
+            return DenseRows(rows, 0, rows.shape[1])
         return decoded(rows) if decode_cf and not rows.is_sparse else rows
     what = type(data).__name__
     if isinstance(data, Sliceable):

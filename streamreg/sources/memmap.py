@@ -13,7 +13,7 @@ from numpy.lib.array_utils import byte_bounds
 
 from streamreg.blocks import is_read_in_place
 from streamreg.errors import DataCorruptionError
-from streamreg.formatting import MIB, count, rows_text
+from streamreg.formatting import MIB, count
 from streamreg.sources.base import Reader, RowGrid, RowSource
 from streamreg.sources.chunk_reader import RowBuffer, ViewReader
 from streamreg.sources.retries import read_whole
@@ -130,7 +130,7 @@ class _FileReader(Reader):
 
     def read(self, start: int, stop: int) -> Array:
         source, n_rows = self._source, stop - start
-        what = f"{rows_text(start, stop)} of {source.name}, mapped from {source.path},"
+        what = f"{source.span_text(start, stop)} of {source.name}, mapped from {source.path},"
         lines, rows = source.array[start:stop], self._rows.rows(n_rows)
         copies = rows
         if source.by_columns:

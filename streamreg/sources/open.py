@@ -66,6 +66,7 @@ def open_dataset(
     targets = None if y is None else source(y, "y")
     if group is None and targets is not None:
         target_names, _ = _names_of(y, "y", targets)
+        target_names = target_names or targets.target_names
     return Dataset(
         X=rows,
         y=targets,

@@ -23,8 +23,8 @@ def is_scipy(data: object) -> bool:
 
 def open_rows(data: Any, name: str, _missing_chunks: str) -> RowSource:  # noqa: ANN401
     """Return the rows of an array in CSR format; other formats are refused."""
-    if name != "X":
-        raise InputError(f"{name} is sparse, and only X may be; pass {name}.toarray()")
+    if name not in {"X", "y"}:
+        raise InputError(f"{name} is sparse, and only X and y may be; pass {name}.toarray()")
     if getattr(data, "format", None) != "csr":
         raise InputError(
             f"{name} is sparse in {getattr(data, 'format', 'another')} format "

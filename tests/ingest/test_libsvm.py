@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import re
 
 import numpy as np
 import pytest
@@ -98,6 +99,40 @@ def test_the_command_line_fits_and_predicts_text(data, tmp_path):
     again = ["ingest", str(tmp_path / "a.svm"), str(tmp_path / "b.zarr"), "--like", model]
     run(app, again, catch_exceptions=False)
     assert load(model).score(tmp_path / "b.zarr") > 0.99
+
+
+def test_the_number_of_columns_is_that_which_is_named(data, tmp_path, out):
+    X, y = data
+    path = svm(tmp_path / "a.svm", X[:, : D - 7], y)
+    arguments = ["ingest", path, str(out), "--first-column", "1", "--n-features", str(D)]
+    CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert stored(out).shape == (N, D)
+    assert read_table(path, first_column=1, n_features=D).schema.n_columns == D
+    said = refusal(path, first_column=1, n_features=5)
+    assert re.search(r"has a value in column \d+, but n_features has 5 columns, from 1 on", said)
+    assert "n_features=0 must be a whole number, 1 to 2^31" in refusal(
+        path, first_column=1, n_features=0
+    )
+    assert "n_features is taken from like" in refusal(path, like=out, n_features=D)
+    (tmp_path / "a.csv").write_text("a,b\n1,2\n")
+    said = refusal(tmp_path / "a.csv", target="a", n_features=2)
+    assert said.startswith("n_features is of libsvm text; columns of")
+
+
+@pytest.mark.parametrize("name", ["parts", "parts/*.svm", "parts/part-*"])
+def test_files_of_a_folder_are_read_in_the_order_of_their_numbers(data, tmp_path, out, name):
+    X, y = data
+    (tmp_path / "parts").mkdir()
+    for number, rows in ((0, slice(50)), (2, slice(50, 60)), (10, slice(60, N))):
+        svm(tmp_path / f"parts/part-{number}.svm", X[rows], y[rows])
+    path = f"{tmp_path}/{name}"
+    assert "pass first_column=1 for files of LIBSVM" in refusal(path)
+    ingest(path, out, first_column=1)
+    assert (stored(out) != X).nnz == 0
+    np.testing.assert_array_equal(zarr.open_array(out / "y", mode="r")[:], y)
+    (tmp_path / "parts/part-2.svm").write_text("1 1:1\n2 x:1\n")
+    with pytest.raises(InputError, match=r"part-2.svm, line 2, character 3: 'x:1' is no pair"):
+        read_table(path, first_column=1)
 
 
 def refusal(path, **options):

@@ -42,9 +42,18 @@ def test_numbers_are_rounded_to_the_nearest_float64(kernel):
     texts += [f"{x!r}" for x in np.exp(RNG.uniform(-60, 60, 400)).tolist()]
     texts += [f"-{x:.19f}" for x in RNG.random(100)] + ["+.5", "5.", "0.0", "-0", "00012", "1e5"]
     texts += ["9007199254740993", "9007199254740993e-1", "0.1000000000000000055511151231257827"]
+    texts += [
+        f"{'0' * n}.{'0' * k}{m}"
+        for n in (0, 1, 9, 30)
+        for k in (0, 1, 7, 30)
+        for m in (7, 12345678, 10**18 + 1)
+    ]
     pairs = " ".join(f"{j}:{text}" for j, text in enumerate(texts))
     rows = read_lines(f"1 {pairs}\n".encode(), 0)
     np.testing.assert_array_equal(rows.values, [float(text) for text in texts])
+    # the last number of a text, where eight digits are not read at once
+    for text in texts[:300]:
+        assert read_lines(f"{text}\n".encode(), 0).targets == [float(text)]
     assert np.signbit(rows.values[texts.index("-0")])
 
 

@@ -169,6 +169,7 @@ def test_gram(kernels, drawn, centred, scaled):
     np.testing.assert_allclose(result.gram[lower], expected[lower], rtol=1e-9, atol=1e-12 * size)
     cross = (z.T * s) @ z_y
     np.testing.assert_allclose(result.cross, cross, rtol=1e-9, atol=1e-12 * size * s.sum())
+    assert result.cross.flags.f_contiguous
     if centred:
         np.testing.assert_allclose(result.mean, mean, **ROUNDING)
         np.testing.assert_allclose(result.y_mean, y_mean, **ROUNDING)

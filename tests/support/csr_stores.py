@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import h5py
+import numcodecs
 import numpy as np
 import scipy.sparse
 import zarr
 
 N, D = 400, 30
+# codecs with a checksum, by Zarr's format
+CHECKED = {2: [numcodecs.GZip()], 3: [zarr.codecs.Crc32cCodec()]}
 
 
 def matrix(seed=0, *, n=N, d=D):
@@ -38,7 +41,7 @@ def in_zarr(path, X, zarr_format=3, chunk=97, *, checksum=False, **how):
             shape=values.shape,
             dtype=values.dtype,
             chunks=chunks,
-            compressors=[zarr.codecs.Crc32cCodec()] if checksum else "auto",
+            compressors=CHECKED[zarr_format] if checksum else "auto",
         )
         array[:] = values
 

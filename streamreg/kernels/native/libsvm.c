@@ -64,21 +64,74 @@ static double quotient(uint64_t m, int k)
     return (double)q * power;
 }
 
+/* Add the digits at `at` to `*m`, eight at once up to `limit`, and their number to `*n`; return
+ * their end. `*m` is right if they are not more than MOST_DIGITS.
+ *
+ * The bytes of eight digits are added in pairs, then in fours and eights: Lemire, "Number parsing at
+ * a gigabyte per second", Software: Practice and Experience 51 (2021), section 10. */
+INLINE const char *read_digits(const char *at, const char *limit, uint64_t *m, int *n)
+{
+    static const uint64_t powers[9] = {1,      10,      100,      1000,     10000,
+                                       100000, 1000000, 10000000, 100000000};
+    while (at <= limit) {
+        uint64_t bytes;
+        memcpy(&bytes, at, 8);
+        bytes ^= UINT64_C(0x3030303030303030);
+        /* the first byte above 9; a carry changes only bytes behind it */
+        const uint64_t others =
+            (bytes | (bytes + UINT64_C(0x0606060606060606))) & UINT64_C(0xf0f0f0f0f0f0f0f0);
+        const int count = others ? __builtin_ctzll(others) >> 3 : 8;
+        if (count == 0)
+            return at;
+        bytes <<= 8 * (8 - count);
+        bytes = 10 * bytes + (bytes >> 8);
+        bytes = ((bytes & UINT64_C(0x000000ff000000ff)) * UINT64_C(0x000f424000000064) +
+                 ((bytes >> 16) & UINT64_C(0x000000ff000000ff)) * UINT64_C(0x0000271000000001)) >>
+                32;
+        *m = *m * powers[count] + bytes;
+        *n += count;
+        at += count;
+        if (count < 8)
+            return at;
+    }
+    for (; is_digit(*at); at++, ++*n)
+        *m = 10 * *m + (uint64_t)(*at - '0');
+    return at;
+}
+
+/* Whether the digits from `at` to `end` are at most MOST_DIGITS, without the zeros before them, and a
+ * point among them; `*m` is then their number. */
+static int without_zeros(const char *at, const char *end, uint64_t *m)
+{
+    int n_digits = 0;
+    for (*m = 0; at < end; at++)
+        if (*at != '.')
+            *m = 10 * *m + (uint64_t)(*at - '0'), n_digits += n_digits || *at != '0';
+    return n_digits <= MOST_DIGITS;
+}
+
 /* Read a number that ends before a space, a comment or the end of the line; return whether it was
- * read. Longer ones and other notations are left to Python. */
-static int read_number(const char **from, double *out)
+ * read. Longer ones and other notations are left to Python. Eight bytes can be read up to `limit`. */
+INLINE int read_number(const char **from, const char *limit, double *out)
 {
     const char *at = *from;
-    const int is_negative = *at == '-';
-    at += is_negative || *at == '+';
+    int is_negative = 0;
+    /* a branch, because the processor then goes on without waiting for the character */
+    if (__builtin_expect(!is_digit(*at), 0)) {
+        is_negative = *at == '-';
+        at += is_negative || *at == '+';
+    }
+    const char *first = at;
     uint64_t m = 0;
-    int n_digits = 0, power = 0, is_any = 0;
-    for (; is_digit(*at); at++, is_any = 1)
-        m = 10 * m + (uint64_t)(*at - '0'), n_digits += n_digits || *at != '0';
-    if (*at == '.')
-        for (at++; is_digit(*at); at++, is_any = 1)
-            m = 10 * m + (uint64_t)(*at - '0'), n_digits += n_digits || *at != '0', power--;
-    if (!is_any || n_digits > MOST_DIGITS)
+    int n_digits = 0, power = 0;
+    for (; is_digit(*at); at++, n_digits++)
+        m = 10 * m + (uint64_t)(*at - '0');
+    if (*at == '.') {
+        const char *point = ++at;
+        at = read_digits(at, limit, &m, &n_digits);
+        power = (int)(point - at);
+    }
+    if (n_digits == 0 || (n_digits > MOST_DIGITS && !without_zeros(first, at, &m)))
         return 0;
     if (*at == 'e' || *at == 'E') {
         at++;
@@ -119,20 +172,24 @@ INLINE const char *skip_spaces(const char *at)
 /* Read the line at `at`, which has a row; return its end, or NULL if it is not understood. */
 static const char *read_row(struct libsvm *to, const char *at)
 {
-    if (!read_number(&at, &to->targets[to->n_rows]))
+    const char *limit = to->text + to->nbytes - 8;
+    if (!read_number(&at, limit, &to->targets[to->n_rows]))
         return NULL;
     int64_t last = -1, n = to->n_values;
     for (at = skip_spaces(at); *at != '\n' && *at != '#'; at = skip_spaces(at)) {
-        int64_t column = 0;
-        const char *digits = at;
-        for (; is_digit(*at) && column < INT32_MAX; at++)
-            column = 10 * column + (*at - '0');
-        column -= to->first_column;
-        if (at == digits || *at != ':' || column <= last || column >= INT32_MAX)
+        uint64_t number = 0;
+        int n_digits = 0;
+        /* not eight digits at once: columns have few, and this takes 0.94 of the time */
+        for (; is_digit(*at); at++, n_digits++)
+            number = 10 * number + (uint64_t)(*at - '0');
+        if (n_digits == 0 || n_digits >= MOST_DIGITS || *at != ':')
+            return NULL;
+        const int64_t column = (int64_t)number - to->first_column;
+        if (column <= last || column >= INT32_MAX)
             return NULL;
         at++;
         double value;
-        if (!read_number(&at, &value))
+        if (!read_number(&at, limit, &value))
             return NULL;
         to->values[n] = value;
         to->indices[n++] = (int32_t)column;

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,6 +13,7 @@ import numpy as np
 from streamreg.errors import InputError, Message, Parameter, Remedy, warn
 from streamreg.formatting import MIB, count, format_nbytes
 from streamreg.kernels.libsvm import LineError, read_lines
+from streamreg.machine import usable_cpus
 from streamreg.schema import Feature, Schema
 from streamreg.sources.tables.files import find_files, reading
 from streamreg.sources.tables.packed import unpacked
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     from streamreg.sources.tables.files import FileSet
 
 _PIECE_NBYTES, _LONGEST_LINE_NBYTES = MIB, 256 * MIB
+# more are not kept busy by the thread that reads, copies and counts
+_MOST_THREADS = 4
 FIRST_COLUMNS = (0, 1)
 TARGET = "y"
 
@@ -46,11 +51,19 @@ class LibsvmText:
 
     files: FileSet
     first_column: int
+    # how many columns X has, and where that is from: n_features or the schema
     known_columns: int | None = None
+    known_by: str = ""
     n_columns: int = 0
 
     @classmethod
-    def open(cls, path: str, first_column: int | None, like: Schema | None = None) -> LibsvmText:
+    def open(
+        cls,
+        path: str,
+        first_column: int | None,
+        like: Schema | None = None,
+        n_features: int | None = None,
+    ) -> LibsvmText:
         """Find the files; a first column that nobody names is an ``InputError``."""
         if like is not None and like.first_column is None:
             raise InputError(
@@ -74,7 +87,9 @@ class LibsvmText:
                 f"{path} is a file of {files.kind}, which is no libsvm text; leave out ",
                 Parameter("first_column"),
             )
-        return cls(files, first_column, None if like is None else like.n_columns)
+        if like is not None:
+            return cls(files, first_column, like.n_columns, "the schema")
+        return cls(files, first_column, n_features, "n_features")
 
     @property
     def name(self) -> str:
@@ -94,8 +109,8 @@ class LibsvmText:
         n_rows, most, least = 0, -1, 1
         for path in self.files.paths:
             first_line = 1
-            for text in _pieces(path):
-                found = self._parsed(path, text, first_line)
+            for parsed in self._parsed_pieces(path):
+                found = self._checked(path, parsed, first_line)
                 first_line += found.lines
                 most, least = max(most, found.most), min(least, found.least)
                 n_rows += len(found.targets)
@@ -111,9 +126,20 @@ class LibsvmText:
             warn(Message(what, Remedy("first_column", 1)))
         self.n_columns = self.known_columns or most + 1
 
-    def _parsed(self, path: Path, text: bytes, first_line: int) -> LibsvmRows:
+    def _parsed_pieces(self, path: Path) -> Iterator[Future[LibsvmRows]]:
+        """Yield the rows of a file, in order; some threads parse pieces ahead."""
+        n_threads = min(_MOST_THREADS, usable_cpus())
+        pending: deque[Future[LibsvmRows]] = deque()
+        with ThreadPoolExecutor(n_threads) as pool:
+            for text in _pieces(path):
+                pending.append(pool.submit(read_lines, text, self.first_column))
+                if len(pending) > n_threads + 1:
+                    yield pending.popleft()
+            yield from pending
+
+    def _checked(self, path: Path, parsed: Future[LibsvmRows], first_line: int) -> LibsvmRows:
         try:
-            found = read_lines(text, self.first_column)
+            found = parsed.result()
         except LineError as error:
             line, character, what = error.args
             raise InputError(
@@ -122,9 +148,9 @@ class LibsvmText:
         known = self.known_columns
         if known is not None and found.most >= known:
             raise InputError(
-                f"{path} has a value in column {found.most + self.first_column:,}, but the schema "
-                f"has {count(known, 'column')}, from {self.first_column} on; pass a file with the "
-                "columns of the fit"
+                f"{path} has a value in column {found.most + self.first_column:,}, but "
+                f"{self.known_by} has {count(known, 'column')}, from {self.first_column} on; pass "
+                "a file with the columns of the fit"
             )
         return found
 
@@ -173,7 +199,7 @@ class LibsvmTable:
 
 def _pieces(path: Path) -> Iterator[bytes]:
     """Yield whole lines, about 1 MiB at a time."""
-    rest: list[bytes] = []
+    rest: list[bytes | memoryview] = []
     is_first = True
     with reading(str(path)), unpacked(path) as stream:
         while piece := stream.read(_PIECE_NBYTES):
@@ -186,8 +212,9 @@ def _pieces(path: Path) -> Iterator[bytes]:
                     longest = format_nbytes(_LONGEST_LINE_NBYTES)
                     raise InputError(f"{path} has a line of more than {longest}; is it text?")
                 continue
-            yield b"".join([*rest, piece[:end]])
-            rest = [piece[end:]]
+            view = memoryview(piece)
+            yield b"".join([*rest, view[:end]])
+            rest = [view[end:]]
     last = b"".join(rest)
     if last:
         yield last + b"\n"

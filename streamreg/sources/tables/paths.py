@@ -7,6 +7,10 @@ import os
 import re
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _TEXT = (".csv", ".tsv")
 _PACKED = (".gz", ".bz2", ".zst", ".xz", ".zip")
@@ -65,8 +69,20 @@ def is_table_file(path: Path) -> bool:
 
 
 def is_libsvm(data: object) -> bool:
-    """Whether ``data`` is a path with the name of libsvm text."""
-    return isinstance(data, str | os.PathLike) and str(data).lower().endswith(_LIBSVM)
+    """Whether ``data`` is a path with the name of libsvm text, or a folder or glob of such."""
+    if not isinstance(data, str | os.PathLike):
+        return False
+    text = os.fspath(data)
+    if isinstance(text, bytes) or text.lower().endswith(_LIBSVM):
+        return not isinstance(text, bytes)
+    try:
+        if Path(text).is_dir():
+            found = [*map(str, _tables_in(Path(text)))]
+        else:
+            found = glob.glob(text) if glob.has_magic(text) else []  # noqa: PTH207
+    except (OSError, ValueError):
+        return False
+    return bool(found) and all(path.lower().endswith(_LIBSVM) for path in found)
 
 
 def compression_of(first: bytes) -> str | None:
@@ -83,12 +99,14 @@ def natural_order(path: Path) -> list[tuple[bool, int, str]]:
 def _has_tables(folder: Path) -> bool:
     if is_table_file(folder):
         return True
-    for _, folders, files in os.walk(folder):
+    return any(True for _ in _tables_in(folder))
+
+
+def _tables_in(folder: Path) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(("_", "."))]
-        names = (Path(name) for name in files if not name.startswith(("_", ".")))
-        if any(map(is_table_file, names)):
-            return True
-    return False
+        paths = (Path(parent, name) for name in files if not name.startswith(("_", ".")))
+        yield from filter(is_table_file, paths)
 
 
 def _is_zipped_table(path: Path) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from streamreg.errors import DataCorruptionError, InputError, Remedy
-from streamreg.formatting import agree, count, rows_text
+from streamreg.formatting import agree, count
 from streamreg.sources.base import RowGrid, RowSource
 from streamreg.sources.zarr import codecs
 from streamreg.sources.zarr.layout import ShardIndex
@@ -113,7 +113,7 @@ class StoredArray(RowSource):
 
     def chunk_text(self, chunk: Place) -> str:
         """Name a chunk for a message: its key, the array and its rows."""
-        rows = rows_text(*self.grid.rows(chunk[0]))
+        rows = self.span_text(*self.grid.rows(chunk[0]))
         file_at, inner = self.split(chunk)
         shard = f"{inner} of shard " if self.is_sharded else ""
         return f"chunk {shard}{self.key(file_at)} of {self.name} ({rows})"

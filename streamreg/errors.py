@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Self, TypeAlias
 
 # parameters whose options have other names; ``path`` is the parameter of streamreg.load
-_OPTION_NAMES = {"client": "scheduler", "path": "model"}
+_OPTION_NAMES = {"client": "scheduler", "path": "model", "X": "x"}
 _PACKAGE = f"{Path(__file__).parent}{os.sep}"
 _WORD = re.compile(r"[\w.+-]+")
 

@@ -124,7 +124,7 @@ def info(
         describe_statistics(StoredStatistics(str(data)), json=json)
         return
     config = FitConfig.parse(missing_chunks=missing_chunks, decode_cf=decode_cf)
-    dataset = dataset_of(config, data, x, y, needs_y=x is None or bool(y))
+    dataset = dataset_of(config, data, x, y, needs_y=None)
     rows = [_describe(source) for source in dataset.sources()]
     largest = Blocks.of(dataset.X.grid, dataset.X.row_nbytes).max_rows
     advice = dataset.X.layout_advice(largest * dataset.X.row_nbytes)

@@ -11,6 +11,7 @@ from streamreg.config import FitConfig
 from streamreg.errors import InputError
 from streamreg.output.atomic import require_folder
 from streamreg.sources.dataset import Dataset, NanPolicy
+from streamreg.sources.kinds import open_group
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,11 +77,18 @@ def dataset_of(
     weight: str | None = None,
     groups: str | None = None,
     *,
-    needs_y: bool = True,
+    needs_y: bool | None = True,
 ) -> Dataset:
-    """Open DATA, or --x and --y."""
+    """Open DATA, or --x and --y; DATA may be X alone, with --y.
+
+    With ``needs_y=None`` X may have no y.
+    """
     if (data is None) == (x is None):
         raise InputError("name the data once: either DATA or --x PATH with --y PATH")
+    if isinstance(data, str) and open_group(data) is None:
+        data, x = None, data
+    if needs_y is None:
+        needs_y = x is None or bool(y)
     if data is not None and y is not None:
         raise InputError(f"--y goes with --x; the data set {data} has its own y")
     return config.open_dataset(data if x is None else x, y, weight, groups, needs_y=needs_y)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from streamreg.sources.base import RowSource
 
-    OpenArray = Callable[[Any, str], RowSource]
+    OpenArray = Callable[..., RowSource]
 
 _CSR, _CSC = "csr_matrix", "csc_matrix"
 _MEMBERS = ("data", "indices", "indptr")
@@ -65,9 +65,14 @@ def open_rows_of_group(
         )
     if encoding in {CATEGORICAL, *NULLABLE}:
         return open_column(group, encoding, name, role, open_array)
-    if encoding != _CSR:
-        return None
     absent = [member for member in _MEMBERS if member not in group]
+    if encoding != _CSR:
+        if not encoding and not absent:
+            raise InputError(
+                f"{name} holds {', '.join(_MEMBERS)} but its attributes do not say of what: for a "
+                'sparse matrix in CSR format set encoding-type to "csr_matrix", and shape to [N, D]'
+            )
+        return None
     if absent:
         raise DataCorruptionError(
             f"{name} is a sparse matrix without {' and '.join(absent)}; restore it from a copy"

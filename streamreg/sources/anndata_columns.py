@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from streamreg.blocks import Array, Float64
     from streamreg.sources.file_stamps import FileStamps
 
-    OpenArray = Callable[[Any, str], RowSource]
+    # of an array, its name, and perhaps what absent chunks mean: "error" or "fill"
+    OpenArray = Callable[..., RowSource]
 
 CATEGORICAL = "categorical"
 NULLABLE = ("nullable-integer", "nullable-boolean")
@@ -55,7 +56,9 @@ def open_column(
         )
     first = open_array(group[members[0]], f"{name}/{members[0]}")
     if encoding != CATEGORICAL:
-        return Column(first, open_array(group["mask"], f"{name}/mask"), None, name, role)
+        # Zarr leaves out chunks of fill values: here those of rows without missing values
+        mask = open_array(group["mask"], f"{name}/mask", "fill")
+        return Column(first, mask, None, name, role)
     categories = group["categories"]
     # nullable categories are a group
     categories = categories["values"] if hasattr(categories, "keys") else categories

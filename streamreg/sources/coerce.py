@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from numbers import Integral
+from collections.abc import Sequence
+from numbers import Integral, Number
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -33,10 +34,7 @@ class Streamable(NamedTuple):
 
 def as_streamable(data: object, name: str) -> Streamable:
     """Return data that can be read in blocks: unchanged if possible, else as a NumPy array."""
-    if isinstance(data, bytes):
-        raise InputError(f"{name} is of type bytes; paths must be text: pass {name}.decode()")
-    if isinstance(data, np.lib.npyio.NpzFile):
-        raise _refusal_of_npz(data, name)
+    _refuse_containers(data, name)
     # SciPy's are read as they are, if their format allows it
     require_dense(None if is_scipy(data) else data, name)
     if is_labelled(data) and getattr(data, "dtype", None) == np.dtype(object):
@@ -44,8 +42,8 @@ def as_streamable(data: object, name: str) -> Streamable:
     is_objects = isinstance(data, np.ndarray) and data.dtype == object
     if is_frame(data):
         return Streamable(frame_rows(data, name))
-    if is_streamable(data) and not is_objects:
-        return Streamable(data)
+    if not (is_objects or _is_for_numpy(data)) or (is_streamable(data) and not is_objects):
+        return Streamable(data)  # as it is, or to be refused by open_source, which names its type
     try:
         rows = data if isinstance(data, list | tuple) else ()
         if any(isinstance(row, np.ma.MaskedArray) for row in rows):
@@ -62,15 +60,32 @@ def as_streamable(data: object, name: str) -> Streamable:
     return Streamable(array, array.dtype.kind == "f" and _rounds(data, array))
 
 
-def _refusal_of_npz(data: np.lib.npyio.NpzFile, name: str) -> InputError:
-    if set(data) >= _NPZ_OF_SCIPY:
-        return InputError(
-            f"{name} is the .npz file of a sparse array: pass scipy.sparse.load_npz(PATH).tocsr()"
+def _is_for_numpy(data: object) -> bool:
+    """Whether NumPy reads ``data`` as an array: of other objects it takes slices of slices."""
+    if isinstance(data, Sequence | Number | memoryview) and not isinstance(data, str):
+        return True
+    return any(hasattr(data, f"__array{what}__") for what in ("", "_interface", "_struct"))
+
+
+def _refuse_containers(data: object, name: str) -> None:
+    """Raise :class:`InputError` for what is no array but leads to some."""
+    if isinstance(data, bytes):
+        raise InputError(f"{name} is of type bytes; paths must be text: pass {name}.decode()")
+    if isinstance(data, np.lib.npyio.NpzFile):
+        if set(data) >= _NPZ_OF_SCIPY:
+            raise InputError(
+                f"{name} is the .npz file of a sparse array: pass "
+                "scipy.sparse.load_npz(PATH).tocsr()"
+            )
+        raise InputError(
+            f"{name} is an .npz file, which holds arrays by name: pass one of them, as "
+            f"{name}[{next(iter(data), 'NAME')!r}]"
         )
-    return InputError(
-        f"{name} is an .npz file, which holds arrays by name: pass one of them, as "
-        f"{name}[{next(iter(data), 'NAME')!r}]"
-    )
+    if type(data).__module__.partition(".")[0] == "anndata" and hasattr(data, "obs"):
+        raise InputError(
+            f"{name} is an AnnData object, which holds several arrays: pass one of them, as "
+            'adata.X or adata.layers["counts"], and as y a column, as adata.obs["COLUMN"]'
+        )
 
 
 def _rounds(data: Any, floats: Array) -> bool:  # noqa: ANN401

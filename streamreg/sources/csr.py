@@ -232,11 +232,13 @@ def _layout(arrays: Csr, name: str) -> Layout:
                 f"{arrays.bounds.name} begins with {int(bounds[0]):,}, and rows of CSR with 0"
                 f"{_RESTORE}"
             )
-        steps = np.diff(bounds, prepend=last)
-        if (steps < 0).any():
-            _refuse_falling(arrays, bounds, first, int(np.argmax(steps < 0)), last)
+        # before differences are taken, which could overflow
+        before = np.concatenate([[last], bounds[:-1]])
+        if (bounds < before).any():
+            _refuse_falling(arrays, bounds, first, int(np.argmax(bounds < before)), last)
         if int(bounds[-1]) > n_values:
             _refuse_end(arrays, int(bounds[-1]))
+        steps = bounds - before
         longest = max(longest, int(steps.max()))
         squares += float(np.square(steps, dtype=np.float64).sum())
         last, done = int(bounds[-1]), first + len(bounds) - 1
@@ -273,13 +275,19 @@ def _pieces(bounds: RowSource) -> Iterator[tuple[int, Int64]]:
 
 def _refuse_falling(arrays: Csr, bounds: Int64, first: int, at: int, last: int) -> None:
     """Raise for bounds that fall."""
-    before = int(bounds[at - 1]) if at else last
+    before, n_values = int(bounds[at - 1]) if at else last, arrays.values.shape[0]
     dtype = arrays.bounds.dtype
-    cause = f"; {dtype} may have overflowed" if dtype.itemsize < 8 else ""  # noqa: PLR2004
+    if before > n_values:
+        raise DataCorruptionError(
+            f"{arrays.bounds.name} is {before:,} at row {first + at - 1:,} but "
+            f"{arrays.values.name} has {count(n_values, 'value')}{_RESTORE}"
+        )
+    cure = _RESTORE
+    if dtype.itemsize < 8:  # noqa: PLR2004
+        cure = f"; {dtype} may have overflowed. Write it again with indptr of 64 bits"
     raise DataCorruptionError(
         f"{arrays.bounds.name} falls from {before:,} to {int(bounds[at]):,} at row "
-        f"{first + at:,}: rows of CSR begin where the last one ends{cause}. Write it again with "
-        "indptr of 64 bits"
+        f"{first + at:,}: rows of CSR begin where the last one ends{cure}"
     )
 
 

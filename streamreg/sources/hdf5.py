@@ -70,7 +70,9 @@ def open_rows(data: Sliceable, name: str, missing_chunks: str) -> RowSource:
         rows = _open_group(data, name, missing_chunks)
         if rows is not None:
             return rows
-        raise InputError(f'{name} is an HDF5 {type(data).__name__}; pass a dataset, as file["X"]')
+        held: Any = data
+        names = ", ".join(sorted(held)) or "nothing"
+        raise InputError(f"{name} is an HDF5 {type(data).__name__}; pass what it holds: {names}")
     try:
         return SliceableSource(data, name, missing_chunks)
     # a closed HDF5 file has no shape; other libraries raise other errors
@@ -94,7 +96,7 @@ def _open_group(group: Any, name: str, missing_chunks: str) -> RowSource | None:
         group,
         label,
         name,
-        lambda array, _: SliceableSource(array, name, missing_chunks),
+        lambda array, _, missing=missing_chunks: SliceableSource(array, name, missing),
         (parent,),
     )
 

@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 
 
 def is_scipy(data: object) -> bool:
-    """Whether ``data`` is a sparse array of SciPy, which is not imported for the check."""
-    return type(data).__module__.startswith("scipy.sparse")
+    """Whether ``data`` is a sparse array of SciPy, which is not imported for the check.
+
+    Views of an AnnData object have classes of its own, derived from SciPy's.
+    """
+    return any(each.__module__.startswith("scipy.sparse") for each in type(data).__mro__)
 
 
 def open_rows(data: Any, name: str, _missing_chunks: str) -> RowSource:  # noqa: ANN401

@@ -131,6 +131,17 @@ def test_masked_values_are_missing(write, rows):
     np.testing.assert_allclose(model.coef_, expected.coef_, rtol=1e-12)
 
 
+def test_a_mask_of_which_zarr_wrote_no_chunk_has_no_missing_value(tmp_path, rows):
+    group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w").create_group("obs/c")
+    group.attrs["encoding-type"] = "nullable-integer"
+    group.create_array("values", data=np.arange(1, N + 1))
+    group.create_array("mask", data=np.zeros(N, bool), config={"write_empty_chunks": False})
+    X, _ = rows
+    model = LinearRegression().fit(X, f"{tmp_path}/a.zarr/obs/c")
+    expected = LinearRegression().fit(X, np.arange(1.0, N + 1))
+    np.testing.assert_array_equal(model.coef_, expected.coef_)
+
+
 def test_a_column_without_one_of_its_arrays_is_damage(write, rows):
     path = write("categorical", codes=codes_of())
     with pytest.raises(DataCorruptionError, match="categorical without categories"):

@@ -21,7 +21,7 @@ from sklearn.model_selection import GroupKFold
 
 from streamreg import LinearRegression, LinearRegressionCV, Statistics, load, plan
 from streamreg.blocks import SPARSE_BLOCK_VALUES
-from streamreg.errors import InputError
+from streamreg.errors import DataCorruptionError, InputError
 from streamreg.sources.kinds import open_source
 
 
@@ -327,6 +327,54 @@ def test_the_command_line_fits_scores_and_predicts(tmp_path):
     np.testing.assert_allclose(zarr.open_array(f"{tmp_path}/p.zarr")[:], predicted, atol=1e-8)
     done = run("score", "--model", "m.json", *data, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_command_line_takes_a_matrix_and_y_without_x(tmp_path):
+    in_hdf5(tmp_path / "a.h5ad", matrix())
+    done = run("info", "a.h5ad/X", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = run("plan", "a.h5ad/X", "--y", "a.h5ad/obs/age", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_anndata_store_is_refused_with_what_to_pass(tmp_path):
+    in_zarr(tmp_path / "a.zarr", matrix())
+    root = zarr.open_group(str(tmp_path / "a.zarr"), mode="a")
+    del root["y"]
+    root.attrs["encoding-type"] = "anndata"
+    with pytest.raises(InputError, match=r"AnnData object.*X=\".*a.zarr/X\".*y=\".*obs/COLUMN\""):
+        LinearRegression().fit(str(tmp_path / "a.zarr"))
+
+
+def test_arrays_of_a_matrix_without_its_attributes_are_refused(tmp_path):
+    path = in_zarr(tmp_path / "a.zarr", matrix())
+    del zarr.open_group(path, mode="a").attrs["encoding-type"]
+    with pytest.raises(InputError, match='set encoding-type to "csr_matrix"'):
+        LinearRegression().fit(path, targets(matrix()))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "message"),
+    [
+        ({100: 2**63 - 1, 101: -2}, "is 9,223,372,036,854,775,807 at row 100 but"),
+        ({50: 0}, "falls from .* to 0 at row 50: rows of CSR begin .*restore it from a copy$"),
+        ({60: 10_000}, "is 10,000 at row 60 but X.data has"),
+    ],
+)
+def test_a_wrong_bound_of_64_bits_is_named(bounds, message):
+    X = matrix()
+    X.indptr = X.indptr.astype(np.int64)
+    for row, bound in bounds.items():
+        X.indptr[row] = bound
+    with pytest.raises(DataCorruptionError, match=message):
+        LinearRegression().fit(X, targets(matrix()))
+
+
+def test_views_of_an_anndata_object_are_read():
+    X = matrix()
+    view = type("CSRMatrixView", (scipy.sparse.csr_matrix,), {"__module__": "anndata._core"})(X)
+    found, expected = (LinearRegression().fit(each, targets(X)) for each in (view, X))
+    np.testing.assert_array_equal(found.coef_, expected.coef_)
 
 
 @pytest.mark.parametrize("solver", ["cg", "gd"])

@@ -75,10 +75,27 @@ def test_an_hdf5_file_or_group_is_refused_with_what_to_pass(tmp_path, kind):
     with h5py.File(tmp_path / "data.h5", "w") as file:
         file["group/X"] = np.ones((3, 2))
         data = file if kind == "File" else file["group"]
-        with pytest.raises(
-            InputError, match=rf'X is an HDF5 {kind}; pass a dataset, as file\["X"\]'
-        ):
+        held = "group" if kind == "File" else "X"
+        with pytest.raises(InputError, match=f"X is an HDF5 {kind}; pass what it holds: {held}$"):
             open_source(data, "X")
+
+
+class Slices:
+    """An object of which NumPy would take slices of slices, without an end."""
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, at):
+        return Slices()
+
+
+def test_an_object_that_is_no_array_is_refused_at_once():
+    with pytest.raises(InputError, match="X is a Slices, which has no rows"):
+        LinearRegression().fit(Slices(), [1.0, 2.0, 3.0])
+    adata = type("AnnData", (Slices,), {"__module__": "anndata._core", "obs": {}})()
+    with pytest.raises(InputError, match=r"X is an AnnData object.*pass one of them, as adata\.X"):
+        LinearRegression().fit(adata, [1.0, 2.0, 3.0])
 
 
 def test_a_labelled_array_of_a_file_is_read_by_blocks_and_told_if_it_is_packed(tmp_path):

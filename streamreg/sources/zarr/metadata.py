@@ -22,7 +22,7 @@ from streamreg.errors import (
 )
 from streamreg.formatting import MIB, format_nbytes
 from streamreg.schema import Schema
-from streamreg.sources.anndata import LAYERS, is_matrix
+from streamreg.sources.anndata import LAYERS, encoding_of, is_matrix
 from streamreg.sources.base import ArrayGroup
 from streamreg.sources.packing import attributes_of
 
@@ -96,6 +96,13 @@ class ZarrGroup(ArrayGroup):
             children = child_names(self._group)
         except Exception as error:
             raise _not_understood(label, error) from error
+        if encoding_of(self._group) == "anndata":
+            raise InputError(
+                f"{self._label} is an AnnData object, which does not say what is predicted: pass ",
+                Parameter("X", f"{self._label}/X"),
+                ", or a layer, and ",
+                Parameter("y", f"{self._label}/obs/COLUMN"),
+            )
         raise InputError(f"the group {self._label} holds no array {name}; it holds: {children}")
 
 
@@ -277,9 +284,10 @@ def parents_of(node: zarr.Group) -> Iterator[zarr.Group]:
 
 
 def child_names(group: zarr.Group) -> str:
-    """Return the names of a group's arrays, for a message."""
+    """Return the names of a group's arrays and groups, for a message."""
     try:
-        return ", ".join(sorted(group.array_keys())) or "nothing"
+        groups = (f"{name}/" for name in group.group_keys())
+        return ", ".join(sorted([*group.array_keys(), *groups])) or "nothing"
     except Exception as error:
         if local_folder(group) is not None:
             raise  # a damaged document
@@ -325,9 +333,10 @@ def _require_metadata(path: Path, label: str) -> None:
     if path.suffix == ".npz":
         _refuse_own_file(path, label)
     raise InputError(
-        f"{label} is a file, not a Zarr array. Tables go through `streamreg ingest`",
+        f"{label} is a file, not a Zarr array. Tables go through `streamreg ingest`; an array in "
+        f"an HDF5 file has its name behind the path, as {label}/X",
         PythonOnly(
-            '; for HDF5 files pass the h5py.Dataset, for .npy numpy.load(PATH, mmap_mode="r"), for '
+            '; for .npy numpy.load(PATH, mmap_mode="r"), for '
             "sparse .npz scipy.sparse.load_npz(PATH).tocsr(), for statistics "
             "streamreg.Statistics.load(PATH)"
         ),

@@ -56,7 +56,7 @@ def open_rows(data: Any, name: str, missing_chunks: str) -> RowSource:  # noqa: 
             node,
             label,
             name,
-            lambda array, name: ZarrSource(array, name, missing_chunks),
+            lambda array, name, missing=missing_chunks: ZarrSource(array, name, missing),
             parents_of(node),
         )
         if rows is not None:

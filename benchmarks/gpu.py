@@ -22,9 +22,9 @@ from harness import keep, turn_about
 from streamreg import LinearRegression
 from streamreg.accumulators.gradient import Gradient
 from streamreg.accumulators.gram import Gram
-from streamreg.config import FitConfig
+from streamreg.config.fit_config import FitConfig
 from streamreg.errors import InputError
-from streamreg.fit_plan import plan_fit
+from streamreg.fitting.plan import plan_fit
 from streamreg.gpu.backend import GPU_PARTITION
 from streamreg.gpu.device import Gpu
 from streamreg.gpu.engine import GpuEngine

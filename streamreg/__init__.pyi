@@ -8,7 +8,7 @@ from .errors import (
     MemoryLimitError,
     StreamregError,
 )
-from .estimator import LinearRegression, LinearRegressionCV, evaluate, load
+from .estimators.linear_regression import LinearRegression, LinearRegressionCV, evaluate, load
 from .ingest.read import read_table
 from .planning.plan import Plan
 from .predict.scores import Evaluation

@@ -15,7 +15,7 @@ import typer
 from streamreg.cli import options as o
 from streamreg.cli import table_options as t
 from streamreg.cli.cluster import connect
-from streamreg.config import FitConfig
+from streamreg.config.fit_config import FitConfig
 from streamreg.errors import InputError, Parameter, Remedy
 from streamreg.sources.tables.paths import is_table
 

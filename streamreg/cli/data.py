@@ -22,7 +22,7 @@ from streamreg.cli.options import (
     dataset_of,
 )
 from streamreg.cli.statistics import describe_statistics
-from streamreg.config import FitConfig
+from streamreg.config.fit_config import FitConfig
 from streamreg.engines.partition import Blocks
 from streamreg.formatting import count, format_nbytes
 from streamreg.kernels.library import describe_kernels

@@ -14,10 +14,10 @@ import typer
 
 from streamreg.cli import options as o
 from streamreg.cli import show
-from streamreg.config import FitConfig
+from streamreg.config.fit_config import FitConfig
 from streamreg.errors import MemoryLimitError
-from streamreg.fit import fit_dataset
-from streamreg.fit_plan import plan_fit
+from streamreg.fitting.fit import fit_dataset
+from streamreg.fitting.plan import plan_fit
 from streamreg.formatting import format_nbytes
 from streamreg.output.zarr_writer import RowAppender, create_array, new_group
 from streamreg.predict.predictions import predict_to

@@ -13,7 +13,7 @@ from streamreg.cli import options as o
 from streamreg.cli import show
 from streamreg.cli.config_options import with_config_options
 from streamreg.cli.jobs import Job, job_of
-from streamreg.config import FitConfig
+from streamreg.config.fit_config import FitConfig
 from streamreg.errors import InputError
 from streamreg.formatting import column_names, count, format_nbytes, target_names
 from streamreg.inference.summary import Summary
@@ -24,7 +24,7 @@ from streamreg.progress import progress_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from streamreg.fit_result import Fit
+    from streamreg.fitting.result import Fit
     from streamreg.planning.plan import Plan
     from streamreg.solvers.selection import Selection
 

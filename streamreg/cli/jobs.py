@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from streamreg.cli.options import dataset_of
 from streamreg.errors import InputError
-from streamreg.fit import fit_dataset
-from streamreg.fit_plan import plan_fit
+from streamreg.fitting.fit import fit_dataset
+from streamreg.fitting.plan import plan_fit
 from streamreg.statistics.file import SUFFIX, StoredStatistics
 from streamreg.statistics.fit import fit_gathered, plan_gathered
 
 if TYPE_CHECKING:
-    from streamreg.config import FitConfig
-    from streamreg.fit_result import Described, Fit
+    from streamreg.config.fit_config import FitConfig
+    from streamreg.fitting.result import Described, Fit
     from streamreg.planning.plan import Plan
     from streamreg.progress import Progress
     from streamreg.sources.dataset import Dataset

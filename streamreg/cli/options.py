@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from streamreg.config import FitConfig
+from streamreg.config.fit_config import FitConfig
 from streamreg.errors import InputError
 from streamreg.output.atomic import require_folder
 from streamreg.sources.dataset import Dataset, NanPolicy

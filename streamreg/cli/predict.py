@@ -13,7 +13,7 @@ from streamreg.cli import options as o
 from streamreg.cli import show
 from streamreg.cli import table_options as t
 from streamreg.cli.config_options import with_config_options
-from streamreg.config import FitConfig
+from streamreg.config.fit_config import FitConfig
 from streamreg.formatting import count
 from streamreg.model import Model
 from streamreg.predict import predictions, scores

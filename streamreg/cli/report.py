@@ -11,7 +11,7 @@ import streamreg
 from streamreg.cli import options as o
 from streamreg.cli import show
 from streamreg.cli.table_options import TableOptions
-from streamreg.config import FitConfig
+from streamreg.config.fit_config import FitConfig
 from streamreg.errors import InputError
 from streamreg.model import Model
 from streamreg.output.atomic import require_folder

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from streamreg.cluster.engine import ClusterEngine
 from streamreg.cluster.scheduler import scheduler_of
 from streamreg.cluster.workers import job_for, require_fit_workers
-from streamreg.config import memory_limit_or_default
+from streamreg.config.fit_config import memory_limit_or_default
 from streamreg.errors import ClusterError, InputError, Message, Parameter, warn
 from streamreg.formatting import format_nbytes
 from streamreg.planning.backend import Backend
@@ -15,7 +15,7 @@ from streamreg.planning.backend import Backend
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from streamreg.config import FitConfig
+    from streamreg.config.fit_config import FitConfig
     from streamreg.engines.base import Engine, SegmentReducer
     from streamreg.planning.backend import OnRows, Request
     from streamreg.planning.terms import Candidate, Needs

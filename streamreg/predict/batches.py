@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from streamreg.config import memory_limit_or_default
+from streamreg.config.fit_config import memory_limit_or_default
 from streamreg.errors import MemoryLimitError, Message
 from streamreg.formatting import count, format_nbytes
 from streamreg.machine import usable_cpus
@@ -24,7 +24,7 @@ from streamreg.planning.terms import Term, peak
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from streamreg.config import FitConfig
+    from streamreg.config.fit_config import FitConfig
     from streamreg.sources.dataset import Dataset
 
 # with more batches, reading would take far longer than the products

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     import zarr
 
     from streamreg.blocks import Float64
-    from streamreg.config import FitConfig
+    from streamreg.config.fit_config import FitConfig
     from streamreg.kernels.base import Kernel
     from streamreg.model import Model
     from streamreg.sources.block_reader import BlockReader

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from streamreg.accumulators.residual_histogram import ResidualHistogramResult
     from streamreg.blocks import Float64
-    from streamreg.config import FitConfig
+    from streamreg.config.fit_config import FitConfig
     from streamreg.engines.base import Reduction
     from streamreg.model import Model
     from streamreg.predict.weights import ReadWeights

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from streamreg.accumulators.base import Scaling
-from streamreg.config import memory_limit_or_default
+from streamreg.config.fit_config import memory_limit_or_default
 from streamreg.errors import InputError, MemoryLimitError, Remedy
 from streamreg.formatting import format_nbytes
 from streamreg.machine import available_nbytes

@@ -6,12 +6,12 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from streamreg.config import memory_limit_or_default
+from streamreg.config.fit_config import memory_limit_or_default
 from streamreg.engines.blas import blas_threads_of_solver
 from streamreg.engines.fold_scan import GCV
 from streamreg.errors import InputError, Parameter, Remedy
-from streamreg.fit import begin_weights, explain_refused_memory, finish_weights
-from streamreg.fit_result import Fit
+from streamreg.fitting.fit import begin_weights, explain_refused_memory, finish_weights
+from streamreg.fitting.result import Fit
 from streamreg.inference.request import InferenceRequest
 from streamreg.inference.result import NONROBUST
 from streamreg.machine import PeakMemory
@@ -23,7 +23,7 @@ from streamreg.solvers.penalty_search import PenaltySearch
 from streamreg.solvers.registry import AUTO, SOLVER_OF_KIND
 
 if TYPE_CHECKING:
-    from streamreg.config import FitConfig
+    from streamreg.config.fit_config import FitConfig
     from streamreg.planning.plan import Plan
     from streamreg.solvers.factor_solver import FactorSolver
     from streamreg.statistics.about import About

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from streamreg.backends import backend_of
 from streamreg.errors import InputError, Parameter, Remedy
-from streamreg.fit import explain_refused_memory, require_rows
+from streamreg.fitting.backends import backend_of
+from streamreg.fitting.fit import explain_refused_memory, require_rows
 from streamreg.machine import PeakMemory
 from streamreg.planning.gathering import plan_gathering
 from streamreg.progress import NO_PROGRESS, Progress
@@ -20,7 +20,7 @@ from streamreg.statistics.gathered import Gathered
 
 if TYPE_CHECKING:
     from streamreg.accumulators.base import Accumulator, Scaling
-    from streamreg.config import FitConfig
+    from streamreg.config.fit_config import FitConfig
     from streamreg.engines.base import PartialResult
     from streamreg.planning.backend import Backend
     from streamreg.planning.plan import Plan

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from streamreg.config import FitConfig
+from streamreg.config.fit_config import FitConfig
 from streamreg.errors import InputError
-from streamreg.fit_plan import plan_fit
+from streamreg.fitting.plan import plan_fit
 from streamreg.statistics.fit import plan_gathered
 from streamreg.statistics.statistics import Statistics
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 import numpy as np
 
 from streamreg import validate
-from streamreg.config import FitConfig
+from streamreg.config.fit_config import FitConfig
 from streamreg.errors import InputError, warn
 from streamreg.formatting import count, given
 from streamreg.progress import progress_of

@@ -9,10 +9,10 @@ import pytest
 from synthetic_rows import Rows, Sum, only
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from streamreg.config import FitConfig
+from streamreg.config.fit_config import FitConfig
 from streamreg.engines.blas import blas_threads_of_solver, one_blas_thread
 from streamreg.engines.threads import ThreadsEngine
-from streamreg.fit import fit_dataset
+from streamreg.fitting.fit import fit_dataset
 from streamreg.solvers import registry
 from streamreg.solvers.conjugate_gradient import ConjugateGradient
 from streamreg.sources.open import open_dataset

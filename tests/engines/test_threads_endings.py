@@ -20,11 +20,11 @@ import zarr
 from synthetic_rows import Rows, Sum, only
 
 from streamreg.accumulators.gradient import Gradient
-from streamreg.config import FitConfig
+from streamreg.config.fit_config import FitConfig
 from streamreg.engines.reader_pool import ReaderPool, _StoppedError
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.errors import DataCorruptionError, InputError
-from streamreg.fit import fit_dataset
+from streamreg.fitting.fit import fit_dataset
 from streamreg.sources.open import open_dataset
 
 # how long a thread may wait for another before the test fails rather than hangs

@@ -17,11 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import streamreg
-from streamreg.config import FitConfig
+from streamreg.config.fit_config import FitConfig
 from streamreg.engines.partition import HOST
 from streamreg.errors import InputError, MemoryLimitError
-from streamreg.fit import fit_dataset
-from streamreg.fit_plan import plan_fit
+from streamreg.fitting.fit import fit_dataset
+from streamreg.fitting.plan import plan_fit
 from streamreg.formatting import GIB, KIB, MIB
 from streamreg.solvers.registry import SOLVERS
 from streamreg.sources.base import RowGrid, RowSource
@@ -281,7 +281,7 @@ def test_a_limit_that_is_no_size_is_an_input_error(limit):
 
 
 def test_half_of_what_is_free_is_the_usual_limit(monkeypatch):
-    monkeypatch.setattr("streamreg.config.available_nbytes", lambda: 3 * GIB)
+    monkeypatch.setattr("streamreg.config.fit_config.available_nbytes", lambda: 3 * GIB)
     assert plan_fit(unread(10, 2), FitConfig.parse()).memory_limit == 3 * GIB // 2
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import zarr
 
-from streamreg.config import FitConfig
+from streamreg.config.fit_config import FitConfig
 from streamreg.errors import MemoryLimitError
 from streamreg.formatting import GIB, MIB
 from streamreg.model import Model

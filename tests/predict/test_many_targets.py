@@ -8,7 +8,7 @@ import zarr
 from sklearn.metrics import r2_score, root_mean_squared_error
 
 from streamreg import LinearRegression, evaluate
-from streamreg.config import FitConfig
+from streamreg.config.fit_config import FitConfig
 from streamreg.errors import DataCorruptionError, InputError, MemoryLimitError
 from streamreg.formatting import GIB, MIB
 from streamreg.model import Model

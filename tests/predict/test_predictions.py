@@ -9,7 +9,7 @@ import pytest
 import zarr
 from sklearn.metrics import r2_score, root_mean_squared_error
 
-from streamreg.config import FitConfig
+from streamreg.config.fit_config import FitConfig
 from streamreg.errors import InputError, MemoryLimitError
 from streamreg.formatting import GIB, MIB
 from streamreg.model import Model

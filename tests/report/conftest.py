@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from streamreg import LinearRegression
-from streamreg.config import FitConfig
+from streamreg.config.fit_config import FitConfig
 from streamreg.inference.result import Inference
 from streamreg.model import Model
 from streamreg.predict.scores import residuals

@@ -21,10 +21,10 @@ from pathlib import Path
 import pytest
 from disk_operations import announce
 
-from streamreg import fit as fitting
 from streamreg.checkpoint import file as checkpoint_file
-from streamreg.config import FitConfig
+from streamreg.config.fit_config import FitConfig
 from streamreg.engines.threads import ThreadsEngine
+from streamreg.fitting import fit as fitting
 from streamreg.progress import Progress
 from streamreg.sources.open import open_dataset
 

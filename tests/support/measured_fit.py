@@ -49,8 +49,8 @@ def _load(kind: str, path: str, weighted: bool) -> tuple[Any, Any, Any]:  # noqa
 
 
 def _fit(X: Any, y: Any, weight: Any, case: dict[str, Any]) -> dict[str, Any]:
-    from streamreg.config import FitConfig  # noqa: PLC0415
-    from streamreg.fit import fit_dataset  # noqa: PLC0415
+    from streamreg.config.fit_config import FitConfig  # noqa: PLC0415
+    from streamreg.fitting.fit import fit_dataset  # noqa: PLC0415
     from streamreg.sources.open import open_dataset  # noqa: PLC0415
 
     groups = None
@@ -78,7 +78,7 @@ def _fit(X: Any, y: Any, weight: Any, case: dict[str, Any]) -> dict[str, Any]:
 
 
 def _gather(X: Any, y: Any, weight: Any, case: dict[str, Any]) -> dict[str, Any]:
-    from streamreg.config import FitConfig  # noqa: PLC0415
+    from streamreg.config.fit_config import FitConfig  # noqa: PLC0415
     from streamreg.sources.open import open_dataset  # noqa: PLC0415
     from streamreg.statistics.gather import gather  # noqa: PLC0415
 
@@ -119,7 +119,7 @@ def _public_fit(X: Any, y: Any, weight: Any, case: dict[str, Any]) -> dict[str, 
 
 
 def _predict(X: Any, y: Any, _: Any, case: dict[str, Any]) -> dict[str, Any]:
-    from streamreg.config import FitConfig  # noqa: PLC0415
+    from streamreg.config.fit_config import FitConfig  # noqa: PLC0415
     from streamreg.errors import MemoryLimitError  # noqa: PLC0415
     from streamreg.model import Model  # noqa: PLC0415
     from streamreg.predict import predictions, scores  # noqa: PLC0415
@@ -142,7 +142,7 @@ def _predict(X: Any, y: Any, _: Any, case: dict[str, Any]) -> dict[str, Any]:
 
 
 def _predict_many(X: Any, y: Any, _: Any, case: dict[str, Any]) -> dict[str, Any]:
-    from streamreg.config import FitConfig  # noqa: PLC0415
+    from streamreg.config.fit_config import FitConfig  # noqa: PLC0415
     from streamreg.model import Model  # noqa: PLC0415
     from streamreg.output.stored_coefficients import StoredCoefficients  # noqa: PLC0415
     from streamreg.planning.terms import peak  # noqa: PLC0415

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from sklearn.utils.metaestimators import available_if
 
 from streamreg.errors import InputError, warn
-from streamreg.fit import fit_dataset
-from streamreg.linear_estimator import LinearEstimator, Path, Rows
+from streamreg.estimators.linear_estimator import LinearEstimator, Path, Rows
+from streamreg.fitting.fit import fit_dataset
 from streamreg.model import Model
 from streamreg.progress import progress_of
 from streamreg.statistics.fit import fit_gathered, kind_for, plan_gathered
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from streamreg.config import FitConfig
-    from streamreg.fit_result import Described
+    from streamreg.config.fit_config import FitConfig
+    from streamreg.fitting.result import Described
     from streamreg.predict.scores import Evaluation
     from streamreg.solvers.base import EpochRecord
 

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from streamreg import __version__
-from streamreg.backends import backend_of
 from streamreg.blocks import ROWS
 from streamreg.checkpoint.checkpoint import Checkpoint
-from streamreg.config import FitConfig, memory_limit_or_default
+from streamreg.config.fit_config import FitConfig, memory_limit_or_default
 from streamreg.engines.blas import blas_threads_of_solver
 from streamreg.engines.fold_scan import folded
 from streamreg.engines.group_scan import scan_groups
 from streamreg.errors import InputError, MemoryLimitError, Message, Parameter, Part, Remedy
-from streamreg.fit_plan import plan_fit, require_fit
-from streamreg.fit_result import Fit
+from streamreg.fitting.backends import backend_of
+from streamreg.fitting.plan import plan_fit, require_fit
+from streamreg.fitting.result import Fit
 from streamreg.formatting import format_nbytes
 from streamreg.inference.result import CLUSTER
 from streamreg.machine import PeakMemory, available_nbytes
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from streamreg.accumulators.base import Accumulator
     from streamreg.blocks import View
     from streamreg.engines.base import Engine, PartialResult, Reduction
-    from streamreg.fit_result import Described
+    from streamreg.fitting.result import Described
     from streamreg.inference.groups import Groups
     from streamreg.output.stored_coefficients import StoredCoefficients
     from streamreg.planning.backend import Backend

@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from streamreg import validate
-from streamreg.config import FitConfig
+from streamreg.config.fit_config import FitConfig
 from streamreg.errors import DataWarning, InputError, warn
 from streamreg.formatting import count
 from streamreg.inference.attributes import InferenceAttributes
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from sklearn.utils import Tags
 
     from streamreg.blocks import Float64
-    from streamreg.fit_result import Described, Fit
+    from streamreg.fitting.result import Described, Fit
     from streamreg.solvers.base import EpochRecord
     from streamreg.statistics.statistics import Statistics
 

@@ -28,7 +28,7 @@ from streamreg import (
     MemoryLimitError,
     Plan,
 )
-from streamreg.config import FitConfig
+from streamreg.config.fit_config import FitConfig
 from streamreg.solvers.qr import QR
 
 SOLVERS = ["closed_form", "qr", "cg", "gd"]

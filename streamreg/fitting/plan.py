@@ -6,9 +6,9 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from streamreg.backends import backend_of
 from streamreg.engines.fold_scan import GCV, FoldedRows, n_folds_of
 from streamreg.errors import InputError, MemoryLimitError, Message, Parameter, Part, Remedy
+from streamreg.fitting.backends import backend_of
 from streamreg.formatting import format_nbytes
 from streamreg.inference.result import CHOSEN_TYPES
 from streamreg.planning.memory_model import make_plan
@@ -18,7 +18,7 @@ from streamreg.solvers.dual import Dual
 from streamreg.solvers.registry import AUTO
 
 if TYPE_CHECKING:
-    from streamreg.config import FitConfig
+    from streamreg.config.fit_config import FitConfig
     from streamreg.inference.groups import Groups
     from streamreg.planning.backend import Backend
     from streamreg.planning.plan import Plan

@@ -1,0 +1,1 @@
+"""The parameters of a fit, parsed and checked once."""

@@ -1,0 +1,1 @@
+"""The scikit-learn face: estimators, and functions that make or take one."""

@@ -1,0 +1,1 @@
+"""A fit: data set and config → plan → backend → solver → model."""

@@ -8,7 +8,10 @@ from .errors import (
     MemoryLimitError,
     StreamregError,
 )
-from .estimators.linear_regression import LinearRegression, LinearRegressionCV, evaluate, load
+from .estimators.evaluate import evaluate
+from .estimators.linear_regression import LinearRegression
+from .estimators.linear_regression_cv import LinearRegressionCV
+from .estimators.load import load
 from .ingest.read import read_table
 from .planning.plan import Plan
 from .predict.scores import Evaluation

@@ -37,6 +37,11 @@ def available_nbytes(cgroups: Path = _CGROUPS, memberships: Path = _MEMBERSHIPS)
     return max(0, int(min(bounds)))
 
 
+def memory_limit_or_default(memory_limit: int | None) -> int:
+    """Return the limit in bytes; by default half of what the process may still use."""
+    return available_nbytes() // 2 if memory_limit is None else memory_limit
+
+
 def _headrooms(root: Path, memberships: Path) -> Iterator[int]:
     """Yield the bytes left to each control group that contains this process."""
     for group in _groups(root, memberships):

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamreg.errors import DataCorruptionError, InputError
-from streamreg.estimators.linear_regression import load
+from streamreg.estimators.load import load
 from streamreg.model import Model
 from streamreg.output.coefficient_store import CoefficientStore
 

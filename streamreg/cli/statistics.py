@@ -11,9 +11,10 @@ import typer
 from streamreg.cli import options as o
 from streamreg.cli import show
 from streamreg.cli.config_options import with_config_options
-from streamreg.config.fit_config import FitConfig, memory_limit_or_default
+from streamreg.config.fit_config import FitConfig
 from streamreg.errors import InputError, MemoryLimitError, Remedy
 from streamreg.formatting import count, format_nbytes
+from streamreg.machine import memory_limit_or_default
 from streamreg.progress import progress_of
 from streamreg.sources.dataset import Dataset
 from streamreg.statistics.file import SUFFIX, StoredStatistics, save_gathered

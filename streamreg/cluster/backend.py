@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from streamreg.cluster.engine import ClusterEngine
 from streamreg.cluster.scheduler import scheduler_of
 from streamreg.cluster.workers import job_for, require_fit_workers
-from streamreg.config.fit_config import memory_limit_or_default
 from streamreg.errors import ClusterError, InputError, Message, Parameter, warn
 from streamreg.formatting import format_nbytes
+from streamreg.machine import memory_limit_or_default
 from streamreg.planning.backend import Backend
 
 if TYPE_CHECKING:

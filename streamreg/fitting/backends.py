@@ -5,8 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from streamreg.config.fit_config import memory_limit_or_default
-from streamreg.machine import usable_cpus
+from streamreg.machine import memory_limit_or_default, usable_cpus
 from streamreg.planning.threads_backend import ThreadsBackend
 
 if TYPE_CHECKING:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from streamreg.engines.fold_scan import GCV, FoldedRows, n_folds_of
 from streamreg.errors import InputError, MemoryLimitError, Message, Parameter, Part, Remedy
 from streamreg.fitting.backends import backend_of
+from streamreg.fitting.requests import given_penalties, inference_request, selection_request
+from streamreg.fitting.solver import build_solver
 from streamreg.formatting import format_nbytes
 from streamreg.inference.result import CHOSEN_TYPES
 from streamreg.planning.memory_model import make_plan
@@ -47,11 +49,11 @@ def plan_fit(
     backend.require_readable(dataset)
     if config.cv is not None or config.l2_of_targets is not None:
         return _plan_selection(dataset, config, backend, rows)
-    inference = config.inference(dataset, groups)
-    build_solver = partial(config.build_solver, inference=inference)
-    if config.solver != AUTO and inference is not None and not build_solver(config.solver).infers:
+    inference = inference_request(config, dataset, groups)
+    solver_named = partial(build_solver, config, inference=inference)
+    if config.solver != AUTO and inference is not None and not solver_named(config.solver).infers:
         without: list[Part] = []
-        if build_solver(config.solver, inference=replace(inference, columns=(0,))).infers:
+        if solver_named(config.solver, inference=replace(inference, columns=(0,))).infers:
             without = [" without ", Parameter("inference_for")]
         raise InputError(
             Parameter("solver", config.solver),
@@ -63,7 +65,7 @@ def plan_fit(
             " or ",
             Remedy("solver", "closed_form"),
         )
-    if config.solver != AUTO and not backend.runs(config.build_solver(config.solver)):
+    if config.solver != AUTO and not backend.runs(build_solver(config, config.solver)):
         _require_passes_of_workers(config, other="cg")
         raise InputError(
             Parameter("solver", config.solver),
@@ -76,7 +78,7 @@ def plan_fit(
         dataset,
         backend,
         config.solver,
-        build_solver,
+        solver_named,
         saves=config.checkpoint is not None,
         infers=inference is not None,
         writes=config.coef_out is not None,
@@ -101,7 +103,7 @@ def _require_sparse_fit(dataset: Dataset, config: FitConfig) -> None:
     sparse = f"{dataset.X.name} is sparse, "
     if config.device != "cpu":
         raise InputError(sparse, "which a GPU does not read: pass ", Remedy("device", "cpu"))
-    if config.solver != AUTO and not config.build_solver(config.solver).reads_sparse:
+    if config.solver != AUTO and not build_solver(config, config.solver).reads_sparse:
         raise InputError(
             sparse,
             "which ",
@@ -113,7 +115,7 @@ def _require_sparse_fit(dataset: Dataset, config: FitConfig) -> None:
 
 def _require_passes_of_workers(config: FitConfig, other: str) -> None:
     """Refuse a solver that no workers can run, with another one as a remedy."""
-    if config.client is not None and not config.build_solver(config.solver).runs_on_cluster:
+    if config.client is not None and not build_solver(config, config.solver).runs_on_cluster:
         raise InputError(
             Parameter("solver", config.solver),
             " has no passes that workers can share: leave out ",
@@ -130,7 +132,7 @@ def _plan_selection(
     if config.solver != AUTO:
         _require_passes_of_workers(config, other=ClosedForm.name)
     if config.l2_of_targets is not None:
-        selection = config.given_penalties(dataset)
+        selection = given_penalties(config, dataset)
         return _planned_search(dataset, config, backend, selection)
     was_read = rows is not None and rows.have_groups
     if rows is None:
@@ -139,7 +141,7 @@ def _plan_selection(
         have_groups = dataset.groups is not None
         alternate = have_groups or not isinstance(config.cv, str | int)
         rows = FoldedRows(dataset, n_folds, alternate, have_groups)
-    selection = config.selection(rows)
+    selection = selection_request(config, rows)
 
     planned = partial(_planned_search, dataset, config, backend)
     plan = planned(selection)
@@ -180,7 +182,7 @@ def _planned_search(
         dataset,
         backend,
         config.solver if len(names) > 1 else ClosedForm.name,
-        partial(config.build_solver, selection=selection),
+        partial(build_solver, config, selection=selection),
         saves=config.checkpoint is not None,
         names=names,
         writes=config.coef_out is not None,

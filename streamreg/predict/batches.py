@@ -13,10 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from streamreg.config.fit_config import memory_limit_or_default
 from streamreg.errors import MemoryLimitError, Message
 from streamreg.formatting import count, format_nbytes
-from streamreg.machine import usable_cpus
+from streamreg.machine import memory_limit_or_default, usable_cpus
 from streamreg.planning.memory_model import HOST_RATES
 from streamreg.planning.plan import itemised
 from streamreg.planning.terms import Term, peak

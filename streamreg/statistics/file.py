@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from streamreg.accumulators.base import Scaling
-from streamreg.config.fit_config import memory_limit_or_default
 from streamreg.errors import InputError, MemoryLimitError, Remedy
 from streamreg.formatting import format_nbytes
-from streamreg.machine import available_nbytes
+from streamreg.machine import available_nbytes, memory_limit_or_default
 from streamreg.output.archive import Archive, write_archive
 from streamreg.output.atomic import atomic_write, require_folder
 from streamreg.statistics.about import About

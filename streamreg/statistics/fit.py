@@ -6,15 +6,16 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from streamreg.config.fit_config import memory_limit_or_default
 from streamreg.engines.blas import blas_threads_of_solver
 from streamreg.engines.fold_scan import GCV
 from streamreg.errors import InputError, Parameter, Remedy
-from streamreg.fitting.fit import begin_weights, explain_refused_memory, finish_weights
+from streamreg.fitting.coefficients_out import begin_weights, finish_weights
+from streamreg.fitting.refusals import explain_refused_memory
+from streamreg.fitting.requests import given_penalties, selection_request
 from streamreg.fitting.result import Fit
 from streamreg.inference.request import InferenceRequest
 from streamreg.inference.result import NONROBUST
-from streamreg.machine import PeakMemory
+from streamreg.machine import PeakMemory, memory_limit_or_default
 from streamreg.planning.gathering import plan_solving
 from streamreg.progress import NO_PROGRESS, Progress
 from streamreg.solvers.base import Problem
@@ -86,9 +87,7 @@ def fit_gathered(statistics: Takeable, config: FitConfig, progress: Progress = N
         plan = plan_gathered(about, config)
         selects = config.cv is not None or config.l2_of_targets is not None
         candidate, solver = plan.require_fit(), _solver_of(about, config)
-        store = None
-        if config.coef_out is not None:
-            store = begin_weights(config.coef_out, about, stack)
+        store = begin_weights(config.coef_out, about, stack)
         problem = Problem(
             about.n_features,
             about.n_targets,
@@ -114,9 +113,7 @@ def fit_gathered(statistics: Takeable, config: FitConfig, progress: Progress = N
                 is_weighted=about.is_weighted,
             )
             solution = replace(solution, inference=inference)
-        stored = None if store is None else finish_weights(store, solution)
-    if stored is not None:
-        solution = replace(solution, coefficients=None)
+        solution, stored = finish_weights(store, solution)
     return Fit(
         solution,
         solver.name,
@@ -143,7 +140,7 @@ def _solver_of(about: About, config: FitConfig) -> FactorSolver | PenaltySearch:
                 "gather them with ",
                 Remedy("kind", ClosedForm.statistic.kind),
             )
-        return PenaltySearch(config.given_penalties(about))
+        return PenaltySearch(given_penalties(config, about))
     if config.solver not in {AUTO, solver.name}:
         raise InputError(
             Parameter("solver", config.solver),
@@ -171,7 +168,7 @@ def _search_of(about: About, config: FitConfig) -> PenaltySearch:
             "them with ",
             Remedy("kind", ClosedForm.statistic.kind),
         )
-    return PenaltySearch(config.selection())
+    return PenaltySearch(selection_request(config))
 
 
 def _request(config: FitConfig) -> InferenceRequest | None:

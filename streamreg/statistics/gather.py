@@ -8,7 +8,7 @@ import numpy as np
 
 from streamreg.errors import InputError, Parameter, Remedy
 from streamreg.fitting.backends import backend_of
-from streamreg.fitting.fit import explain_refused_memory, require_rows
+from streamreg.fitting.refusals import explain_refused_memory, require_rows
 from streamreg.machine import PeakMemory
 from streamreg.planning.gathering import plan_gathering
 from streamreg.progress import NO_PROGRESS, Progress

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import streamreg
-from streamreg import InputError, LinearRegression
+from streamreg import InputError, LinearRegression, LinearRegressionCV
+from streamreg.config.fit_config import FitConfig
 
 X, Y = np.eye(5, 2), np.arange(5.0)
 ODD = {
@@ -55,6 +58,17 @@ def test_predict_and_score_check_their_parameters(name, method):
     model = LinearRegression().fit(X, Y).set_params(**{name: np.ones(2)})
     with pytest.raises(InputError, match=f"^{name}="):
         model.predict(X) if method == "predict" else model.score(X, Y)
+
+
+def test_the_estimators_have_the_parameters_and_defaults_of_fit_config():
+    derived = {"l2s", "l2_of_targets"}  # of l2
+    defaults = {each.name: each.default for each in fields(FitConfig) if each.name not in derived}
+    shared = LinearRegression().get_params()
+    assert shared.pop("progress") is False
+    chosen_only = {"cv", "l2_per_target", "one_standard_error"}
+    assert shared == {name: defaults[name] for name in defaults.keys() - chosen_only}
+    chosen = LinearRegressionCV().get_params()
+    assert chosen == {**defaults, "l2": None, "cv": "gcv", "progress": False}
 
 
 @pytest.mark.parametrize("value", [np.ones(2), "yes", None, 1])

@@ -348,9 +348,17 @@ def test_plan_stays_a_function_after_a_fit():
 
 
 @pytest.mark.parametrize(
-    "name", ["fit", "model", "planning.plan", "predict", "solvers.registry", "progress"]
+    "name",
+    [
+        "config.fit_config",
+        "fitting.fit",
+        "model",
+        "planning.plan",
+        "predict.predictions",
+        "statistics.statistics",
+    ],
 )
-def test_only_the_estimator_needs_scikit_learn(name):
+def test_only_estimators_need_scikit_learn(name):
     code = f"import sys, streamreg.{name}; assert 'sklearn' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 

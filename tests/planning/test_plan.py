@@ -281,7 +281,7 @@ def test_a_limit_that_is_no_size_is_an_input_error(limit):
 
 
 def test_half_of_what_is_free_is_the_usual_limit(monkeypatch):
-    monkeypatch.setattr("streamreg.config.fit_config.available_nbytes", lambda: 3 * GIB)
+    monkeypatch.setattr("streamreg.machine.available_nbytes", lambda: 3 * GIB)
     assert plan_fit(unread(10, 2), FitConfig.parse()).memory_limit == 3 * GIB // 2
 
 

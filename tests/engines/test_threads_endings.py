@@ -22,6 +22,7 @@ from synthetic_rows import Rows, Sum, only
 from streamreg.accumulators.gradient import Gradient
 from streamreg.config.fit_config import FitConfig
 from streamreg.engines.reader_pool import ReaderPool, _StoppedError
+from streamreg.engines.thread_task import ThreadTask
 from streamreg.engines.threads import ThreadsEngine
 from streamreg.errors import DataCorruptionError, InputError
 from streamreg.fitting.fit import fit_dataset
@@ -181,14 +182,21 @@ def test_an_interrupt_ends_a_pass(n_threads, state_nbytes):
     assert n_threads_left == 1
 
 
+def caller_waits():
+    """Whether the main thread is in ``ThreadTask.wait``."""
+    frame = sys._current_frames()[threading.main_thread().ident]
+    return frame.f_code is ThreadTask.wait.__code__
+
+
 @pytest.mark.parametrize("waits", ["merge", "in_order", "share"])
 def test_an_interrupt_that_arrives_before_a_wait_ends_it(waits):
     with ReaderPool(only(Rows()), [], 2, lambda _: None) as pool:
 
         def run(number):
             if number == 0:
-                # the caller waits by now; it is not woken, because this thread gets the signal
-                time.sleep(0.05)
+                # the caller that waits is not woken, because this thread gets the signal
+                while not caller_waits():
+                    time.sleep(0.001)
                 signal.raise_signal(signal.SIGINT)
                 assert waits == "share" or pool._stop.wait(PATIENCE)
             return number

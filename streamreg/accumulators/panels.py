@@ -38,13 +38,19 @@ class PanelAccumulator(Accumulator[State, Result]):
         """Columns of the square array."""
 
     @property
+    def panels(self) -> list[slice]:
+        """The columns of the square array that are computed at once."""
+        every = range(numpy_kernels.gram_panels(self.n_columns))
+        return numpy_kernels.gram_columns(self.n_columns, every)
+
+    @property
     def target_ranges(self) -> list[slice]:
         """The targets that are computed at once."""
         return []
 
     @property
     def n_parts(self) -> int:
-        return self._n_panels + len(self.target_ranges)
+        return len(self.panels) + len(self.target_ranges)
 
     def part(self, state: State, numbers: range) -> State:
         named: Any = state
@@ -70,21 +76,16 @@ class PanelAccumulator(Accumulator[State, Result]):
         joined: State = last._replace(**{name: getattr(whole, name) for name in names})
         return joined
 
-    @property
-    def _n_panels(self) -> int:
-        return numpy_kernels.gram_panels(self.n_columns)
-
     def _shared(self, state: Any, numbers: range) -> Iterator[tuple[str, Any, Any, bool]]:  # noqa: ANN401
         """Yield the fields that parts share: name, array, index of these parts, whether it is wide.
 
         Wide arrays are transposed, so that the last axis but one is divided, else the last.
         """
-        panels = [number for number in numbers if number < self._n_panels]
-        ranges = [number - self._n_panels for number in numbers if number >= self._n_panels]
-        columns = numpy_kernels.gram_columns(self.n_columns, panels)
-        yield self.square, getattr(state, self.square).T, _index(columns), True
-        every = self.target_ranges
-        targets = _index([every[number] for number in ranges])
+        panels, ranges = self.panels, self.target_ranges
+        n_panels = len(panels)
+        columns = _index(panels[number] for number in numbers if number < n_panels)
+        yield self.square, getattr(state, self.square).T, columns, True
+        targets = _index(ranges[number - n_panels] for number in numbers if number >= n_panels)
         for name in self.by_target:
             is_wide = name == self.by_target[-1]
             array = getattr(state, name)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from streamreg.accumulators.gram import GramResult
 from streamreg.accumulators.panels import PanelAccumulator
 from streamreg.blocks import SPARSE_BLOCK_VALUES
-from streamreg.kernels import sparse_gram as kernels_of_gram
-from streamreg.kernels.sparse_gram import set_origins_to_zero
+from streamreg.kernels.sparse_gram import gram_columns, gram_panels, set_origins_to_zero
 from streamreg.kernels.states import SparseGramState
 
 if TYPE_CHECKING:
@@ -49,12 +48,9 @@ class SparseGram(PanelAccumulator[SparseGramState, GramResult]):
         return self.n_features
 
     @property
-    def n_parts(self) -> int:
-        return kernels_of_gram.gram_panels(self.n_features)
-
-    def _columns(self, panels: range) -> Any:  # noqa: ANN401  (NumPy's index)
-        columns = [kernels_of_gram.gram_columns(self.n_features, panel) for panel in panels]
-        return np.r_[tuple(columns)]
+    def panels(self) -> list[slice]:
+        d = self.n_features
+        return [gram_columns(d, number) for number in range(gram_panels(d))]
 
     @property
     def state_nbytes(self) -> int:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from laws import assert_same_bits
 
 from streamreg.accumulators.base import Scaling
 from streamreg.accumulators.column_gram import ColumnGram
@@ -15,7 +16,7 @@ from streamreg.accumulators.sparse_gram import SparseGram
 from streamreg.accumulators.sparse_moments import SparseMoments
 from streamreg.blocks import Block, SparseRows
 from streamreg.errors import DataCorruptionError
-from streamreg.kernels.base import Affine
+from streamreg.kernels.base import Affine, Parallel
 from streamreg.kernels.registry import load_kernels
 from streamreg.kernels.two_float import TwoFloats
 
@@ -186,6 +187,30 @@ def test_gram_of_a_column_that_every_row_stores_keeps_its_digits(kernels):
     result = reduce(SparseGram(2, 1), block, kernels).about_means()
     expected = np.cov((X - X[0]).T) * 399
     np.testing.assert_allclose(result.gram[[0, 1, 1], [0, 0, 1]], expected[[0, 1, 1], [0, 0, 1]])
+
+
+@pytest.mark.parametrize("n_workers", [1, 2, 3])
+def test_panels_of_columns_that_are_computed_apart_join_to_the_gram(kernels, n_workers):
+    n, d, rng = 20, 900, np.random.default_rng(0)
+    indices = rng.permuted(np.tile(np.arange(d), (n, 1)), axis=1)[:, :90].ravel()
+    rows = SparseRows(d, rng.standard_normal(n * 90), indices, np.arange(0, 90 * n + 1, 90), "X", 0)
+    block = Block(rows, rng.standard_normal((n, 1)), None, 0)
+    accumulator, of_rows = SparseGram(d, 1), kernels.for_block(block)
+    whole = accumulator.update(accumulator.zero(), block, of_rows)
+    parts = []
+    for first in range(n_workers):
+        numbers = range(first, accumulator.n_parts, n_workers)
+
+        def run(task, count, prepare, numbers=numbers):
+            assert count == accumulator.n_parts
+            prepare()
+            for number in numbers:
+                task(number)
+
+        own = of_rows._replace(parallel=Parallel(run))
+        state = accumulator.update(accumulator.zero(), block, own)
+        parts.append((numbers, accumulator.part(state, numbers)))
+    assert_same_bits(accumulator.joined(parts), whole)
 
 
 @given(drawn=blocks(), scaled=st.booleans())

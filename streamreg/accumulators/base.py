@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
     from streamreg.blocks import Block, Float64
     from streamreg.kernels.base import Kernels
-    from streamreg.kernels.states import GramState, MomentsState
-
-    Means = MomentsState | GramState
 
 State = TypeVar("State")
 Result = TypeVar("Result")
@@ -103,28 +100,6 @@ class Accumulator(ABC, Generic[State, Result]):
     @abstractmethod
     def is_finite(self, state: State) -> bool:
         """Whether no row had a NaN or inf; runs on the state's device, like ``merge``."""
-
-
-def merge_means(a: Means, b: Means) -> tuple[Float64, Float64, Float64] | None:
-    """Add the counts and means of b to those of a: Chan, Golub & LeVeque (1983).
-
-    Returns nₐ n_b / n, δ = x̄_b - x̄ₐ and y's δ; ``None`` if a or b had no rows: a is complete.
-    """
-    if not a.n:
-        for mine, other in zip(a, b, strict=True):
-            mine[...] = other
-    elif b.n:
-        share = b.s / (a.s + b.s)
-        ratio = a.s * share
-        # in this order, because the difference of similar origins is exact
-        delta = (b.origin - a.origin) + (b.mean - a.mean)
-        y_delta = (b.y_origin - a.y_origin) + (b.y_mean - a.y_mean)
-        np.add(a.mean, share * delta, out=a.mean)
-        np.add(a.y_mean, share * y_delta, out=a.y_mean)
-        np.add(a.n, b.n, out=a.n)
-        np.add(a.s, b.s, out=a.s)
-        return ratio, delta, y_delta
-    return None
 
 
 class Scaling(NamedTuple):

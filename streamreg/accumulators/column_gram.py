@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from streamreg.accumulators.base import Accumulator
+from streamreg.accumulators.merging import add_fields
 from streamreg.kernels.states import TriangleState
 
 if TYPE_CHECKING:
@@ -53,8 +54,7 @@ class ColumnGram(Accumulator[TriangleState, "Float64"]):
         return state
 
     def merge(self, a: TriangleState, b: TriangleState) -> TriangleState:
-        for mine, other in zip(a, b, strict=True):
-            np.add(mine, other, out=mine)
+        add_fields(a, b)
         return a
 
     @np.errstate(invalid="ignore", over="ignore")

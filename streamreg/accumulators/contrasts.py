@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from streamreg.accumulators.base import Accumulator
+from streamreg.accumulators.merging import add_fields
 from streamreg.kernels import numpy as numpy_kernels
 from streamreg.kernels import scratch
 from streamreg.kernels.tiles import parts, sparse_part_rows, weights_of
@@ -75,8 +76,7 @@ class Contrasts(Accumulator[ContrastState, ContrastState]):
         return state
 
     def merge(self, a: ContrastState, b: ContrastState) -> ContrastState:
-        for mine, other in zip(a, b, strict=True):
-            np.add(mine, other, out=mine)
+        add_fields(a, b)
         return a
 
     def finalize(self, state: ContrastState) -> ContrastState:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from streamreg.accumulators.base import Accumulator, State
+from streamreg.accumulators.merging import add_fields
 from streamreg.kernels import scratch
 from streamreg.kernels.base import AS_STORED, Affine
 from streamreg.kernels.states import ProductState
@@ -80,8 +81,7 @@ class Gradient(Derivatives[ProductState]):
         return state
 
     def merge(self, a: ProductState, b: ProductState) -> ProductState:
-        for mine, other in zip(a, b, strict=True):
-            np.add(mine, other, out=mine)
+        add_fields(a, b)
         return a
 
     @np.errstate(invalid="ignore", over="ignore")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from streamreg.accumulators.base import merge_means
+from streamreg.accumulators.merging import copy_fields, merge_means, merge_varies
 from streamreg.accumulators.panels import PanelAccumulator
 from streamreg.accumulators.second_moments import Products, SecondMoments, require_sums
 from streamreg.formatting import MIB
@@ -156,8 +156,7 @@ class Gram(PanelAccumulator[GramState, GramResult], SecondMoments[GramState]):
                 np.multiply(moved_by, ratio, out=moved_by)
                 np.add(of_targets, moved_by, out=of_targets)
             np.add(a.y_m2, ratio * y_delta * y_delta, out=a.y_m2)
-        np.maximum(a.varies, np.maximum(b.varies, b.origin != a.origin), out=a.varies)
-        np.maximum(a.y_varies, np.maximum(b.y_varies, b.y_origin != a.y_origin), out=a.y_varies)
+        merge_varies(a, b)
         return a
 
     @np.errstate(invalid="ignore", over="ignore")
@@ -186,8 +185,7 @@ class Gram(PanelAccumulator[GramState, GramResult], SecondMoments[GramState]):
     def select(cls, state: GramState, columns: Numbers, targets: Numbers) -> GramState:
         mirror(state.gram)
         made = GramState.zero(len(columns), len(targets))
-        for mine, other in zip(made[:3], state[:3], strict=True):
-            mine[...] = other
+        copy_fields(made[:3], state[:3])
         for name in ("origin", "mean", "varies"):
             getattr(made, name)[...] = getattr(state, name)[columns]
         for name in ("y_origin", "y_mean", "y_varies", "y_m2"):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from streamreg.accumulators.base import Accumulator
+from streamreg.accumulators.merging import add_fields, is_merged
 from streamreg.accumulators.panels import PanelAccumulator
 from streamreg.kernels import blas
 from streamreg.kernels import numpy as numpy_kernels
@@ -70,8 +71,7 @@ class GroupSums(Accumulator[GroupSumsState, GroupSumsResult]):
         return state
 
     def merge(self, a: GroupSumsState, b: GroupSumsState) -> GroupSumsState:
-        for mine, other in zip(a, b, strict=True):
-            np.add(mine, other, out=mine)
+        add_fields(a, b)
         return a
 
     def finalize(self, state: GroupSumsState) -> GroupSumsResult:
@@ -123,11 +123,7 @@ class SortedGroups(PanelAccumulator[SortedGroupsState, SortedGroupsResult]):
         return state
 
     def merge(self, a: SortedGroupsState, b: SortedGroupsState) -> SortedGroupsState:
-        if not a.n:
-            for mine, other in zip(a, b, strict=True):
-                mine[...] = other
-            return a
-        if not b.n:
+        if is_merged(a, b):
             return a
         n = a.n + b.n
         ends = [(b.first, b.first_sums), (b.last, b.last_sums)][: min(int(b.n_groups), 2)]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from streamreg.accumulators.merging import add_fields
 from streamreg.accumulators.panels import PanelAccumulator
 from streamreg.kernels import numpy as numpy_kernels
 from streamreg.kernels.meat import meat_scratch_nbytes
@@ -79,8 +80,7 @@ class Meat(PanelAccumulator[MeatState, MeatResult]):
         return state
 
     def merge(self, a: MeatState, b: MeatState) -> MeatState:
-        for mine, other in zip(a[:-1], b[:-1], strict=True):
-            np.add(mine, other, out=mine)
+        add_fields(a[:-1], b[:-1])
         np.minimum(a.first_exact, b.first_exact, out=a.first_exact)
         return a
 

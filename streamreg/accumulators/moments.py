@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from streamreg.accumulators.base import Accumulator, Scaling, merge_means
+from streamreg.accumulators.base import Accumulator, Scaling
+from streamreg.accumulators.merging import merge_means
 from streamreg.kernels import scratch
 from streamreg.kernels.states import MomentsState
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy.linalg import lapack
 
+from streamreg.accumulators.merging import copy_fields, is_merged, merge_varies
 from streamreg.accumulators.second_moments import Products, SecondMoments, require_sums
 from streamreg.kernels.base import SERIAL
 from streamreg.kernels.lapack import add_rows, lapack_nbytes, merge_roots
@@ -96,18 +97,14 @@ class Root(SecondMoments[RootState]):
         return state
 
     def merge(self, a: RootState, b: RootState) -> RootState:
-        if not a.n:
-            for mine, other in zip(a, b, strict=True):
-                mine[...] = other
-            return a
-        if not b.n:
+        if is_merged(a, b):
             return a
         # the first column of R is zero below its first number
         first_row = b.root[0].copy()
         apart = np.concatenate([b.origin - a.origin, b.y_origin - a.y_origin])
         first_row[1:] += first_row[0] * apart
         merge_roots(a.root, b.root, first_row)
-        np.maximum(a.varies, np.maximum(b.varies, b.origin != a.origin), out=a.varies)
+        merge_varies(a, b, targets=False)
         np.add(a.updates, b.updates + 1, out=a.updates)
         np.add(a.n, b.n, out=a.n)
         np.add(a.s, b.s, out=a.s)
@@ -138,8 +135,7 @@ class Root(SecondMoments[RootState]):
         """Return the R of some columns of R."""
         d = len(state.origin)
         made = RootState.zero(len(columns), len(targets))
-        for mine, other in zip(made[:3], state[:3], strict=True):
-            mine[...] = other
+        copy_fields(made[:3], state[:3])
         for name in ("origin", "varies"):
             getattr(made, name)[...] = getattr(state, name)[columns]
         made.y_origin[...] = state.y_origin[targets]

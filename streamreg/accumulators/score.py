@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from streamreg.accumulators.base import Accumulator
+from streamreg.accumulators.merging import copy_fields
 from streamreg.kernels import numpy as numpy_kernels
 from streamreg.kernels import scratch
 from streamreg.kernels.tiles import parts, sparse_part_rows, weights_of
@@ -175,8 +176,7 @@ class Score(Accumulator[ScoreState, ScoreResult]):
         if not b.s:
             return a
         if not a.s:
-            for mine, other in zip(a, b, strict=True):
-                mine[...] = other
+            copy_fields(a, b)
             return a
         share = b.s / (a.s + b.s)
         # in this order, because the difference of similar origins is exact

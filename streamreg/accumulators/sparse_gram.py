@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from streamreg.accumulators.gram import GramResult
+from streamreg.accumulators.merging import is_merged, merge_target_moments, merge_varies
 from streamreg.accumulators.panels import PanelAccumulator
 from streamreg.blocks import SPARSE_BLOCK_VALUES
 from streamreg.kernels.sparse_gram import gram_columns, gram_panels, set_origins_to_zero
@@ -72,31 +73,20 @@ class SparseGram(PanelAccumulator[SparseGramState, GramResult]):
         return state
 
     def merge(self, a: SparseGramState, b: SparseGramState) -> SparseGramState:
-        if not b.n:
+        if is_merged(a, b):
             return a
-        if not a.n:
-            for mine, other in zip(a, b, strict=True):
-                mine[...] = other
-            return a
-        np.maximum(a.varies, np.maximum(b.varies, b.origin != a.origin), out=a.varies)
-        np.maximum(a.y_varies, np.maximum(b.y_varies, b.y_origin != a.y_origin), out=a.y_varies)
+        merge_varies(a, b)
         set_origins_to_zero(a, np.flatnonzero((a.origin != 0) & (b.origin == 0)))
         by, sums = b.origin - a.origin, b.sums.copy()
         by[b.origin == 0] = 0.0
         np.add(a.gram, b.gram, out=a.gram)
         a.move_origin(np.flatnonzero(by).tolist(), by, sums, b.s)
-        y_shift = b.y_origin - a.y_origin
         np.add(a.cross, b.cross + np.outer(by, b.s * b.y_mean), out=a.cross)
-        np.add(a.cross, np.outer(sums, y_shift), out=a.cross)
+        np.add(a.cross, np.outer(sums, b.y_origin - a.y_origin), out=a.cross)
         np.add(a.sums, sums, out=a.sums)
-        # in this order, because the difference of similar origins is exact
-        delta = y_shift + (b.y_mean - a.y_mean)
-        share = b.s / (a.s + b.s)
-        moved = a.s * share * delta * delta if self.centred else 0.0
-        np.add(a.y_m2, b.y_m2 + moved, out=a.y_m2)
-        np.add(a.y_mean, share * delta, out=a.y_mean)
-        for mine, other in ((a.n, b.n), (a.s, b.s), (a.updates, b.updates + 1)):
-            np.add(mine, other, out=mine)
+        np.add(a.updates, b.updates + 1, out=a.updates)
+        # without centring the means of y are zeros
+        merge_target_moments(a, b)
         return a
 
     @np.errstate(invalid="ignore", over="ignore")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from streamreg.accumulators.base import Accumulator, Scaling
+from streamreg.accumulators.merging import is_merged, merge_target_moments
 from streamreg.accumulators.moments import MomentsResult
 from streamreg.kernels.sparse_merge import MERGE_NBYTES, merge_columns
 from streamreg.kernels.states import (
@@ -67,23 +68,13 @@ class SparseMoments(Accumulator[SparseMomentsState, MomentsResult]):
         return state
 
     def merge(self, a: SparseMomentsState, b: SparseMomentsState) -> SparseMomentsState:
-        if not b.n:
+        if is_merged(a, b):
             return a
-        if not a.n:
-            for mine, other in zip(a, b, strict=True):
-                mine[...] = other
-            return a
-        y_shift = b.y_origin - a.y_origin
-        merge_columns(a.columns, b.columns, y_shift)
-        # in this order, because the difference of similar origins is exact
-        delta = y_shift + (b.y_mean - a.y_mean)
-        share = b.s / (a.s + b.s)
-        np.add(a.y_m2, b.y_m2 + a.s * share * delta * delta, out=a.y_m2)
-        np.add(a.y_mean, share * delta, out=a.y_mean)
+        merge_columns(a.columns, b.columns, b.y_origin - a.y_origin)
         np.minimum(a.y_low, b.y_low, out=a.y_low)
         np.maximum(a.y_high, b.y_high, out=a.y_high)
-        for mine, other in ((a.n, b.n), (a.s, b.s), (a.check, b.check)):
-            np.add(mine, other, out=mine)
+        np.add(a.check, b.check, out=a.check)
+        merge_target_moments(a, b)
         return a
 
     @np.errstate(invalid="ignore", over="ignore", divide="ignore")

@@ -23,8 +23,8 @@ from streamreg.kernels.meat import meat
 from streamreg.kernels.residuals import count_in_two_floats, normalise
 from streamreg.kernels.root import root
 from streamreg.kernels.states import count
-from streamreg.kernels.structs import address, struct
-from streamreg.kernels.tiles import column, targets_less_bias
+from streamreg.kernels.structs import address, point_at, struct
+from streamreg.kernels.tiles import bias_of_directions, column, set_origins, targets_less_bias
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,15 +106,10 @@ class _Loops:
         """Add u = XV + b, less y in its first K columns, and uᵀsX; V is (D, M), b (M,)."""
         n_targets, n_columns = len(state.rr), len(state.sums)
         V = np.ascontiguousarray(coefficients.T)
-        added = bias.copy()
-        added[:n_targets] = 0
+        added = bias_of_directions(bias, n_targets)
         scratch = np.empty(self._functions.products_scratch(block.X.shape[1]))
         sums = _Products(n_columns, n_targets, address(V), address(added))
-        sums.rr, sums.sums, sums.products = (
-            address(state.rr),
-            address(state.sums),
-            address(state.products),
-        )
+        point_at(sums, state, "rr sums products")
         sums.scratch = address(scratch)
         for part in self._parts("products", block, n_targets):
             target = targets_less_bias(block.y[part, :n_targets], y, bias[:n_targets])
@@ -125,13 +120,11 @@ class _Loops:
     def moments(self, block: Block, state: MomentsState, *, x_scale: Scale, y_scale: Scale) -> None:
         """Add a block to means and centred sums."""
         n_features, n_targets = block.X.shape[1], len(state.y_mean)
-        if block.n_rows and not state.n:
-            state.origin[...] = column(block.X[:1][0], Affine(x_scale))
-            state.y_origin[...] = column(block.y[0], Affine(y_scale))
+        if block.n_rows:
+            set_origins(state, block.X, block.y, x_scale, y_scale)
         scratch = np.empty(self._functions.moments_scratch(n_features, n_targets))
         sums = _Moments(n_targets)
-        for name in ("origin", "s", "mean", "m2", "low", "high", "y_mean", "y_m2", "cross"):
-            setattr(sums, name, address(getattr(state, name)))
+        point_at(sums, state, "origin s mean m2 low high y_mean y_m2 cross")
         sums.scratch = address(scratch)
         for part in self._parts("moments", block, n_targets):
             stored_y = block.y[part]
@@ -156,11 +149,7 @@ class _Loops:
         """Add r = XV + b, less y in its first K columns; V is (M, 2, D), b (M, 2): two floats."""
         scratch = np.empty(self._functions.residuals_scratch(block.X.shape[1]))
         sums = _Residuals(len(bias), n_targets, address(coefficients), address(bias))
-        sums.rr, sums.sums, sums.products = (
-            address(state.rr),
-            address(state.sums),
-            address(state.products),
-        )
+        point_at(sums, state, "rr sums products")
         sums.scratch = address(scratch)
         for part in self._parts("residuals", block, n_targets):
             target = column(block.y[part, :n_targets], Affine(y_scale))

@@ -17,8 +17,8 @@ from streamreg.kernels.residuals import count_in_two_floats, normalise
 from streamreg.kernels.sparse import count_targets, rows_of, shifted_rows
 from streamreg.kernels.sparse_gram import gram_columns, gram_panels, ready_for_gram
 from streamreg.kernels.states import count
-from streamreg.kernels.structs import address, struct
-from streamreg.kernels.tiles import column, targets_less_bias
+from streamreg.kernels.structs import address, point_at, struct
+from streamreg.kernels.tiles import bias_of_directions, column, targets_less_bias
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,13 +81,12 @@ class SparseLoops:
     ) -> None:
         """Do as :func:`streamreg.kernels.sparse.sparse_products`."""
         n_targets, n_columns = len(state.rr), len(state.sums)
-        added = bias.copy()
-        added[:n_targets] = 0
+        added = bias_of_directions(bias, n_targets)
         target = targets_less_bias(block.y[:, :n_targets], y, bias[:n_targets])
         scratch = np.empty(n_columns)
-        sums = _Products(n_columns, n_targets, address(state.columns), address(added))
-        sums.y, sums.weight = address(target), address(block.weight)
-        sums.rr, sums.sums = address(state.rr), address(state.sums)
+        sums = _Products(n_columns, n_targets)
+        sums.bias, sums.y, sums.weight = address(added), address(target), address(block.weight)
+        point_at(sums, state, "columns rr sums")
         sums.scratch = address(scratch)
         self._add("products", shifted_rows(rows_of(block), shift), sums)
         count(np, state, block.n_rows, block.weight)
@@ -100,9 +99,9 @@ class SparseLoops:
         target = count_targets(block, state, y_scale=y_scale)
         longest = int(np.diff(X.bounds).max(initial=0))
         scratch = np.empty(self._functions.sparse_moments_scratch(longest), np.uint8)
-        sums = _Moments(target.shape[1], address(state.columns), address(x_scale))
-        sums.y, sums.weight = address(target), address(block.weight)
-        sums.s, sums.check = address(state.s), address(state.check)
+        sums = _Moments(target.shape[1])
+        sums.scale, sums.y, sums.weight = address(x_scale), address(target), address(block.weight)
+        point_at(sums, state, "columns s check")
         sums.scratch = scratch.ctypes.data
         self._add("moments", X, sums)
 
@@ -132,8 +131,8 @@ class SparseLoops:
         """Do as :func:`streamreg.kernels.sparse_gram.sparse_gram`."""
         X, target = ready_for_gram(block, state, centred=centred, x_scale=x_scale, y_scale=y_scale)
         rows, d = _rows(X), len(state.gram)
-        sums = _Gram(target.shape[1], address(target), address(block.weight), address(state.sums))
-        sums.varies, sums.cross = address(state.varies), address(state.cross)
+        sums = _Gram(target.shape[1], address(target), address(block.weight))
+        point_at(sums, state, "sums varies cross")
         sums.gram = address(state.gram.T)
         functions = self._functions
 
@@ -161,8 +160,7 @@ class SparseLoops:
         target = column(block.y[:, :n_targets], Affine(y_scale))
         sums = _Residuals(len(bias), n_targets, address(coefficients), address(bias))
         sums.scale, sums.y, sums.weight = address(x_scale), address(target), address(block.weight)
-        sums.rr, sums.sums = address(state.rr), address(state.sums)
-        sums.products = address(state.products)
+        point_at(sums, state, "rr sums products")
         self._add("residuals", rows_of(block), sums)
         count_in_two_floats(state, block.n_rows, block.weight)
         # not the products, of which there are more than values in a block

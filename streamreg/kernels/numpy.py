@@ -22,6 +22,7 @@ from streamreg.kernels.states import count, move_means
 from streamreg.kernels.tiles import (
     column,
     room_for,
+    set_origins,
     targets_less_bias,
     tiles,
     weights_of,
@@ -172,9 +173,7 @@ def add_moments(
 ) -> None:
     """Add tiles, each centred by its own mean: ``about_mean(tile, y, s, Σ sᵢ)`` sums them up."""
     for tile, tile_y, weight in tiles(block, rows):
-        if not state.n:
-            state.origin[...] = column(tile[0], Affine(x_scale))
-            state.y_origin[...] = column(tile_y[0], Affine(y_scale))
+        set_origins(state, tile, tile_y, x_scale, y_scale)
         _bound(tile_y, state.y_low, state.y_high)
         z_y = column(tile_y, Affine(y_scale, state.y_origin))
         s = weights_of(weight, len(tile))
@@ -368,9 +367,8 @@ def _centred_tiles(
     rooms = np.empty((n_rooms, rows + 1, n_features))
     for number, (tile, tile_y, weight) in enumerate(tiles(block, rows)):
         n, room = len(tile), rooms[number % n_rooms]
-        if centred and not state.n:
-            state.origin[...] = column(tile[0], Affine(x_scale))
-            state.y_origin[...] = column(tile_y[0], Affine(y_scale))
+        if centred:
+            set_origins(state, tile, tile_y, x_scale, y_scale)
         columns = Affine(x_scale, state.origin if centred else None)
         total, share, ratio, filled = 0.0, 0.0, 0.0, n
         if centred:

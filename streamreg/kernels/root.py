@@ -9,7 +9,7 @@ import numpy as np
 from streamreg.kernels.base import Affine
 from streamreg.kernels.lapack import add_rows
 from streamreg.kernels.states import count
-from streamreg.kernels.tiles import BUFFERS_NBYTES, column, tiles, widen
+from streamreg.kernels.tiles import BUFFERS_NBYTES, column, set_origins, tiles, widen
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,9 +59,8 @@ def root(
     room = np.empty((ahead, size), order="F")
     for tile, tile_y, weight in tiles(block, height):
         n = len(tile)
-        if centred and not state.n:
-            state.origin[...] = column(tile[:1], Affine(x_scale))[0]
-            state.y_origin[...] = column(tile_y[:1], Affine(y_scale))[0]
+        if centred:
+            set_origins(state, tile, tile_y, x_scale, y_scale)
         shift, y_shift = (state.origin, state.y_origin) if centred else (None, None)
         roots = None if weight is None else np.sqrt(weight)
         room[:n, 0] = 0.0 if not centred else 1.0 if roots is None else roots

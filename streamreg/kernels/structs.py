@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,3 +27,9 @@ def address(array: Float64 | None) -> int | None:
     if array.dtype != np.float64 or not array.flags.c_contiguous:
         raise TypeError(f"loops read float64 in C order, not {array.dtype} of {array.strides}")
     return array.ctypes.data
+
+
+def point_at(sums: ctypes.Structure, state: Any, names: str) -> None:  # noqa: ANN401
+    """Set pointers of a struct to the fields of a state that have the same names."""
+    for name in names.split():
+        setattr(sums, name, address(getattr(state, name)))

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from streamreg.kernels.base import Affine
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from streamreg.blocks import Array, Block, Float64
-    from streamreg.kernels.base import Affine
+    from streamreg.kernels.base import Scale
+    from streamreg.kernels.states import GramState, MomentsState, RootState
 
 # what a function of NumPy allocates while it converts values: 8,192 of each array, some arrays
 BUFFERS_NBYTES = 128 << 10
@@ -76,6 +79,22 @@ def targets_less_bias(y: Array, columns: Affine, bias: Float64) -> Float64:
     target = column(y, columns)
     target -= bias
     return target
+
+
+def bias_of_directions(bias: Float64, n_targets: int) -> Float64:
+    """Return b of the directions, and 0 for the residuals: their b is subtracted from y."""
+    added = bias.copy()
+    added[:n_targets] = 0
+    return added
+
+
+def set_origins(
+    state: MomentsState | GramState | RootState, X: Array, y: Array, x_scale: Scale, y_scale: Scale
+) -> None:
+    """Make the first row the origin of a state that has no rows yet."""
+    if not state.n:
+        state.origin[...] = column(X[:1][0], Affine(x_scale))
+        state.y_origin[...] = column(y[0], Affine(y_scale))
 
 
 def weights_of(weight: Float64 | None, n_rows: int) -> Float64:

@@ -10,6 +10,7 @@ import numpy as np
 from streamreg.errors import InputError
 from streamreg.sources.base import Reader, RowGrid, RowSource
 from streamreg.sources.chunk_reader import ViewReader
+from streamreg.sources.packages import package_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -60,7 +61,7 @@ class GroupLabels(RowSource):
 
 def group_labels(data: Any, name: str) -> GroupLabels | None:  # noqa: ANN401
     """Return groups that have to be numbered; None if they can be read as they are."""
-    package = type(data).__module__.partition(".")[0]
+    package = package_of(data)
     if package in {"pandas", "polars", "pyarrow"} and hasattr(data, "__len__"):
         data = _one_column(data)
         # slices of a series of pandas may be of its index, those of its array are of rows

@@ -11,11 +11,12 @@ import numpy as np
 
 from streamreg.sources import hdf5, in_memory
 from streamreg.sources.base import Kind, RowSource
+from streamreg.sources.packages import package_of
 
 
 def is_labelled(data: object) -> bool:
     """Whether ``data`` is an array of xarray, which is not imported for the check."""
-    return type(data).__module__.partition(".")[0] == "xarray" and hasattr(data, "dtype")
+    return package_of(data) == "xarray" and hasattr(data, "dtype")
 
 
 def open_rows(data: Any, name: str, missing_chunks: str) -> RowSource:  # noqa: ANN401

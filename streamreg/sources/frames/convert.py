@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from streamreg.errors import InputError
 from streamreg.sources.frames.of_arrow import rows_of_arrow
 from streamreg.sources.frames.of_pandas import rows_of_pandas
+from streamreg.sources.packages import package_of
 
 if TYPE_CHECKING:
     from streamreg.blocks import Array
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 def is_frame(data: object) -> bool:
     """Whether ``data`` is a frame or series of pandas, polars or pyarrow."""
-    package = type(data).__module__.partition(".")[0]
+    package = package_of(data)
     return package in {"pandas", "polars"} or (
         package == "pyarrow" and hasattr(data, "__arrow_c_stream__")
     )
@@ -27,13 +28,13 @@ def frame_rows(data: Any, name: str) -> FrameRows | Array:  # noqa: ANN401  (of 
 
     A column that does not hold real numbers is an ``InputError`` that names it.
     """
-    if type(data).__module__.partition(".")[0] == "pandas":
+    if package_of(data) == "pandas":
         # an array of pandas' own types, or an index
         is_known = hasattr(data, "iloc")
         return rows_of_pandas(data if is_known else sys.modules["pandas"].Series(data), name)
     if not (hasattr(data, "shape") or hasattr(data, "chunks")):
         raise InputError(
-            f"{name} is a {type(data).__name__} of {type(data).__module__.partition('.')[0]}, "
+            f"{name} is a {type(data).__name__} of {package_of(data)}, "
             "which has no rows yet: collect it, or read it into a table"
         )
     return rows_of_arrow(data, name)

@@ -10,12 +10,14 @@ import pyarrow as pa
 from pyarrow import ipc
 
 from streamreg.formatting import MIB
-from streamreg.sources.tables.files import FileSet, reading
+from streamreg.sources.tables.reading import reading
 from streamreg.sources.tables.store import Selection, Store, spans, width
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from streamreg.sources.tables.file_set import FileSet
 
 _LIBRARY_NBYTES = 4 * MIB
 _MOST_OPEN = 8

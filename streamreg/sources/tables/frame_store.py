@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
-from streamreg.errors import InputError
-from streamreg.sources.tables.files import require_names
+from streamreg.sources.packages import package_of
+from streamreg.sources.tables.arrow_frame import ArrowFrame
 from streamreg.sources.tables.store import Selection, Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-# rows from which types are taken; a frame tells the types of all its rows, but of objects
-_SAMPLE = 1
-_OBJECTS = 1 << 16
-
-
-def package_of(data: object) -> str:
-    """Return the name of the library that an object is of."""
-    return type(data).__module__.partition(".")[0]
+    import pyarrow as pa
 
 
 def is_frame(data: object) -> bool:
@@ -38,80 +28,21 @@ class FrameStore(Store):
     def __init__(self, frame: Any, name: str = "the frame") -> None:  # noqa: ANN401
         self.name = name
         self.own_columns = {}
-        self._frame = frame
         self.bounds = (0, len(frame)) if len(frame) else (0,)
-        names = list(frame.column_names if hasattr(frame, "column_names") else frame.columns)
-        if not all(isinstance(each, str) for each in names):
-            raise InputError(f"the names of the columns of {name} are not all texts; rename them")
-        require_names(name, names)
-        self.schema = self._types(names)
+        self._frame = ArrowFrame(frame, name)
+        self.schema = self._frame.schema
 
     def select(self, columns: Sequence[str], piece_rows: int) -> Selection:  # noqa: ARG002
-        return _FrameSelection(self, list(columns))
+        return _FrameSelection(self._frame, list(columns))
 
     def selection_nbytes(self, columns: Sequence[str], piece_rows: int) -> tuple[int, int]:
         return 4 * 8 * min(piece_rows, self.n_rows) * len(columns), 0
 
-    def rows(self, columns: list[str], start: int, stop: int) -> pa.Table:
-        """Return some rows as a table of Arrow."""
-        with self._representing(columns):
-            kinds = pa.schema([self.schema.field(name) for name in columns])
-            return self._rows(columns, start, stop, kinds)
-
-    def _rows(self, columns: list[str], start: int, stop: int, kinds: Any = None) -> pa.Table:  # noqa: ANN401
-        if package_of(self._frame) == "pandas":
-            # rows first: a selection of columns is a copy
-            part = self._frame.iloc[start:stop][columns]
-            return pa.Table.from_pandas(part, kinds, preserve_index=False)
-        part = self._frame.select(columns).slice(start, stop - start)
-        return part if isinstance(part, pa.Table) else pa.table(part)
-
-    def _types(self, names: list[str]) -> pa.Schema:
-        """Return the types of columns: of objects, those of all rows."""
-        objects = [name for name in names if self._holds_objects(name)]
-        others = [name for name in names if name not in set(objects)]
-        stop = min(_SAMPLE, len(self._frame))
-        kinds: dict[str, pa.DataType] = {}
-        if others:
-            try:
-                schema = self._rows(others, 0, stop).schema
-            except (pa.ArrowException, TypeError, ValueError, OverflowError):
-                objects = names  # column by column, because the error shall name one
-            else:
-                kinds = dict(zip(others, schema.types, strict=True))
-        for name in objects:
-            kinds[name] = self._type(name)
-        return pa.schema([(name, kinds[name]) for name in names])
-
-    def _holds_objects(self, name: str) -> bool:
-        return package_of(self._frame) == "pandas" and self._frame[name].dtype.kind == "O"
-
-    def _type(self, name: str) -> pa.DataType:
-        last = len(self._frame) if self._holds_objects(name) else min(_SAMPLE, len(self._frame))
-        with self._representing([name]):
-            starts = range(0, max(last, 1), _OBJECTS)
-            schemas = [self._rows([name], at, min(at + _OBJECTS, last)).schema for at in starts]
-            return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
-
-    @contextmanager
-    def _representing(self, columns: list[str]) -> Iterator[None]:
-        """Turn errors of a conversion to Arrow into an ``InputError``."""
-        try:
-            yield
-        # objects of other types, and integers beyond 64 bits
-        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-            named = f"column {columns[0]!r}" if len(columns) == 1 else "a column"
-            reason = "; ".join(map(str, error.args))
-            raise InputError(
-                f"{self.name} has {named} that Arrow cannot represent ({reason}); make its values "
-                "all numbers or all texts, or drop it"
-            ) from error
-
 
 @dataclass(eq=False)
 class _FrameSelection(Selection):
-    store: FrameStore
+    frame: ArrowFrame
     columns: list[str]
 
     def read(self, start: int, stop: int) -> Iterator[pa.RecordBatch]:
-        yield from self.store.rows(self.columns, start, stop).to_batches()
+        yield from self.frame.rows(self.columns, start, stop).to_batches()

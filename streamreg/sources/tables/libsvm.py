@@ -15,8 +15,9 @@ from streamreg.formatting import MIB, count, format_nbytes
 from streamreg.kernels.libsvm import LineError, read_lines
 from streamreg.machine import usable_cpus
 from streamreg.schema import Feature, Schema
-from streamreg.sources.tables.files import find_files, reading
+from streamreg.sources.tables.files import find_files
 from streamreg.sources.tables.packed import unpacked
+from streamreg.sources.tables.reading import reading
 from streamreg.sources.tables.spooled import SparsePart, SpooledArray, SpooledRows, spooled
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from streamreg.blocks import Float64
     from streamreg.kernels.libsvm import LibsvmRows
     from streamreg.sources.base import RowSource
-    from streamreg.sources.tables.files import FileSet
+    from streamreg.sources.tables.file_set import FileSet
 
 _PIECE_NBYTES, _LONGEST_LINE_NBYTES = MIB, 256 * MIB
 # more are not kept busy by the thread that reads, copies and counts

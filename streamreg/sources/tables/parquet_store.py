@@ -13,13 +13,15 @@ from pyarrow import parquet, types
 
 from streamreg.errors import InputError
 from streamreg.formatting import KIB, MIB
-from streamreg.sources.tables.files import FileSet, reading
 from streamreg.sources.tables.parquet_pages import PageSizes, page_sizes
+from streamreg.sources.tables.reading import reading
 from streamreg.sources.tables.store import Selection, Store, piece_height, spans, width
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from streamreg.sources.tables.file_set import FileSet
 
 # Decoded pieces that wait for the thread that is to reduce them, for each reader but one. Threads
 # reduce segments of some 32 MiB, so that is how far two of them are apart in a row group.

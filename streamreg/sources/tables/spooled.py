@@ -10,7 +10,7 @@ import numpy as np
 from streamreg.errors import InputError
 from streamreg.sources.csr import Csr, CsrSource
 from streamreg.sources.in_memory import open_rows
-from streamreg.sources.tables.files import NamelessFile
+from streamreg.sources.tables.nameless_file import NamelessFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -20,9 +20,11 @@ from streamreg.errors import InputError, Part, Remedy, Verbatim
 from streamreg.formatting import MIB, agree
 from streamreg.signals import uninterrupted
 from streamreg.sources.tables.arrow_store import ArrowStore
-from streamreg.sources.tables.files import FileSet, NamelessFile, reading, require_names
+from streamreg.sources.tables.file_set import FileSet, require_names
 from streamreg.sources.tables.levels import one_spelling, require_few
+from streamreg.sources.tables.nameless_file import NamelessFile
 from streamreg.sources.tables.packed import unpacked
+from streamreg.sources.tables.reading import reading
 from streamreg.sources.tables.roles import infinite_values
 from streamreg.sources.tables.store import Columns
 from streamreg.sources.tables.text_format import USUAL_MISSING

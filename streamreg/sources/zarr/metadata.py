@@ -24,6 +24,7 @@ from streamreg.formatting import MIB, format_nbytes
 from streamreg.schema import Schema
 from streamreg.sources.anndata import LAYERS, encoding_of, is_matrix
 from streamreg.sources.base import ArrayGroup
+from streamreg.sources.packages import package_of
 from streamreg.sources.packing import attributes_of
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ def _names(value: Any) -> tuple[str, ...] | None:  # noqa: ANN401  (an attribute
 
 def is_zarr(data: object) -> bool:
     """Whether ``data`` is an object of zarr-python, which is not imported for the check."""
-    return type(data).__module__.partition(".")[0] == "zarr"
+    return package_of(data) == "zarr"
 
 
 def opened(data: Any, name: str) -> tuple[Any, str]:  # noqa: ANN401  (a path, or a node of Zarr)

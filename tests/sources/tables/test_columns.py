@@ -138,7 +138,7 @@ def test_a_pipe_is_read(kind, tmp_path):
 
 
 def test_a_pipe_to_which_nobody_writes_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("streamreg.sources.tables.files._PIPE_SECONDS", 0.1)
+    monkeypatch.setattr("streamreg.sources.tables.pipe._PIPE_SECONDS", 0.1)
     os.mkfifo(tmp_path / "pipe.csv")
     with pytest.raises(InputError, match=r"nobody wrote to the pipe .*pipe\.csv"):
         streamreg.read_table(tmp_path / "pipe.csv", target="y")
@@ -266,9 +266,10 @@ def test_a_block_of_a_frame_is_made_without_a_copy_of_the_frame():
     frame = pd.DataFrame(RNG.normal(size=(100_000, 20)), columns=[f"x{k}" for k in range(20)])
     store = streamreg.read_table(frame, target="x0").store
     tracemalloc.start()
-    store.rows(store.schema.names, 500, 1500)
+    block = list(store.select(store.schema.names, 1000).read(500, 1500))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
+    assert sum(part.num_rows for part in block) == 1000
     # a block takes 160 kB, the frame 16 MB
     assert peak < 1e6
 

@@ -27,7 +27,6 @@ from streamreg.engines.partition import Blocks
 from streamreg.formatting import count, format_nbytes
 from streamreg.kernels.library import describe_kernels
 from streamreg.progress import progress_of
-from streamreg.sources.tables.text_format import TextFormat
 from streamreg.statistics.file import StoredStatistics
 
 if TYPE_CHECKING:
@@ -81,19 +80,22 @@ def ingest_table(
     report = ingest(
         table,
         out,
-        target=target or (),
-        one_hot=one_hot or (),
-        hash=hash or (),
-        text=text or (),
+        target=target,
+        one_hot=one_hot,
+        hash=hash,
+        text=text,
         analyzer=analyzer,
         ngrams=ngrams,
-        ignore=ignore or (),
-        keep=keep or (),
+        ignore=ignore,
+        keep=keep,
         weight=weight,
         drop_missing=drop_missing,
         like=like,
         unknown_levels=unknown_levels,
-        text_format=TextFormat.parse(delimiter, decimal, encoding, missing or None),
+        delimiter=delimiter,
+        decimal=decimal,
+        encoding=encoding,
+        missing=missing or None,
         first_column=first_column,
         n_features=n_features,
         overwrite=overwrite,

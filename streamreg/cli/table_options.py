@@ -162,16 +162,13 @@ class TableOptions:
         if data is None or not (is_table(data) or self.first_column is not None):
             self._refuse(data)
             return data
-        from streamreg.ingest.read import read_table, schema_like  # noqa: PLC0415
+        from streamreg.ingest.like import schema_like  # noqa: PLC0415
+        from streamreg.ingest.read import read_table  # noqa: PLC0415
 
         if like is not None and not needs_y:
             like = schema_like(like).without_y()
 
-        given = {each.name: getattr(self, each.name) for each in fields(self)}
-        for name in ("target", "one_hot", "hash", "text", "ignore", "keep"):
-            given[name] = given[name] or ()
-        given["missing"] = self.missing or None
-        return read_table(data, like=like, **given)
+        return read_table(data, like=like, **vars(self) | {"missing": self.missing or None})
 
     def dropping(self, *, drops: bool) -> TableOptions:
         """Return the options with ``drop_missing``, if rows with NaN are left out anyway."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from streamreg.errors import InputError, warn
 from streamreg.formatting import MIB
-from streamreg.ingest.read import hash_request, libsvm_text, refuse_with_like, schema_like
+from streamreg.ingest.table_request import TableRequest
 from streamreg.output.chunk_writers import ChunkWriters
 from streamreg.output.csr_writer import CsrWriter, GrowingArray
 from streamreg.output.staging import require_writable
@@ -19,14 +19,12 @@ from streamreg.output.zarr_writer import RowAppender, create_array, new_group
 from streamreg.progress import NO_PROGRESS, Progress
 from streamreg.sources.tables import table as tables
 from streamreg.sources.tables.encode import Encoder
-from streamreg.sources.tables.roles import Request
 from streamreg.sources.tables.source import TableSource
 from streamreg.sources.tables.survey import survey
-from streamreg.sources.tables.text_format import TextFormat
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     import zarr
 
@@ -55,32 +53,18 @@ def ingest(
     table: Any,  # noqa: ANN401  (a path, or a frame)
     out: str | os.PathLike[str],
     *,
-    target: Sequence[str] = (),
-    one_hot: Sequence[str] = (),
-    hash: Sequence[str] = (),  # noqa: A002  (as in read_table)
-    text: Sequence[str] = (),
-    analyzer: str = "word",
-    ngrams: str | tuple[int, int] = "1",
-    ignore: Sequence[str] = (),
-    keep: Sequence[str] = (),
-    weight: str | None = None,
-    drop_missing: bool = False,
-    like: Any = None,  # noqa: ANN401
-    unknown_levels: tables.UnknownLevels = "error",
-    text_format: TextFormat | None = None,
-    first_column: int | None = None,
-    n_features: int | None = None,
     overwrite: bool = False,
     progress: Progress = NO_PROGRESS,
+    **parameters: Any,  # noqa: ANN401  (of read_table)
 ) -> IngestReport:
     """Write a table as a data set: X, y and sample_weight if any, with their schema.
 
-    The parameters are those of :func:`streamreg.read_table`. The first pass counts rows, missing
-    values and levels, and parses a text file into a temporary file without a name, in the folder of
-    ``out``; the second pass writes. y is (N,) for one ``target``, (N, K) for more; with ``like``, a
-    table without the target becomes a data set without y, for predictions. X is sparse, CSR, where
-    columns are hashed or have more than 1,000 levels, and where the table is libsvm text, which is
-    read once.
+    Other ``parameters`` are those of :func:`streamreg.read_table`. The first pass counts rows,
+    missing values and levels, and parses a text file into a temporary file without a name, in the
+    folder of ``out``; the second pass writes. y is (N,) for one ``target``, (N, K) for more; with
+    ``like``, a table without the target becomes a data set without y, for predictions. X is sparse,
+    CSR, where columns are hashed or have more than 1,000 levels, and where the table is libsvm
+    text, which is read once.
 
     Memory: up to 250 MiB and 25 kB a column for a table of any length. pyarrow reads 32 blocks of
     1 MiB ahead of a CSV file; rows are converted 8 MiB and written 8 MiB at a time.
@@ -91,59 +75,17 @@ def ingest(
     """
     inputs = [table] if tables.is_path(table) else []
     require_writable(out, overwrite=overwrite, inputs=inputs)
-    text_format = text_format or TextFormat()
-    folder = Path(out).absolute().parent
-    schema = None if like is None else schema_like(like)
-    libsvm = libsvm_text(
-        table,
-        first_column,
-        schema,
-        n_features,
-        target=target,
-        one_hot=one_hot,
-        hash=hash,
-        text=text,
-        ignore=ignore,
-        keep=keep,
-        weight=weight,
-    )
+    request = TableRequest.parse(**parameters)
+    libsvm = request.libsvm_text(table)
     with closing(progress):
         progress.begin_pass(None)
         if libsvm is not None:
-            text_format.refuse(libsvm.name)
             return _write_libsvm(libsvm, out, progress, overwrite=overwrite)
-        if schema is None:
-            opened = tables.open_new(
-                table,
-                Request(
-                    tuple(target),
-                    tuple(one_hot),
-                    tuple(ignore),
-                    tuple(keep),
-                    weight,
-                    hash_request(hash, text, analyzer, ngrams),
-                ),
-                text_format,
-                drop_missing=drop_missing,
-                surveys=True,
-                folder=folder,
-                on_rows=progress.rows,
-            )
-            found = opened.found
-        else:
-            refuse_with_like(
-                one_hot=one_hot, hash=hash, text=text, ignore=ignore, keep=keep, weight=weight
-            )
-            opened = tables.open_like(
-                table,
-                schema,
-                text_format,
-                target=target,
-                needs_y=bool(target),
-                unknown_levels=unknown_levels,
-                folder=folder,
-            )
-            found = _surveyed(opened, progress, drop_missing=drop_missing)
+        folder = Path(out).absolute().parent
+        opened = request.open(table, surveys=True, folder=folder, on_rows=progress.rows)
+        found = opened.found
+        if request.schema is not None:
+            found = _surveyed(opened, progress, drop_missing=request.drop_missing)
         if found is None:
             raise AssertionError("a table that is ingested was surveyed")
         if found.rounded:

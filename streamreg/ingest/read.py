@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from streamreg import schema as schemas
-from streamreg import validate
-from streamreg.errors import InputError, Parameter
-from streamreg.model import Model
-from streamreg.sources.kinds import open_group
-from streamreg.sources.tables.paths import is_libsvm
-from streamreg.sources.tables.text_format import TextFormat
+from streamreg.ingest.table_request import TableRequest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from streamreg.schema import Schema
-    from streamreg.sources.tables.libsvm import LibsvmTable, LibsvmText
-    from streamreg.sources.tables.roles import HashRequest
+    from streamreg.sources.tables.libsvm import LibsvmTable
     from streamreg.sources.tables.table import Table
-
-# numbers of columns have 32 bits
-_MOST_COLUMNS = 2**31 - 1
 
 
 def read_table(
@@ -120,176 +107,30 @@ def read_table(
     ['x', 'c=b']
     """
     # pyarrow is imported only where there are tables
-    from streamreg.sources.tables import table as tables  # noqa: PLC0415
     from streamreg.sources.tables.libsvm import LibsvmTable  # noqa: PLC0415
-    from streamreg.sources.tables.roles import Request  # noqa: PLC0415
 
-    text_format = TextFormat.parse(delimiter, decimal, encoding, missing)
-    schema = None if like is None else schema_like(like)
-    libsvm = libsvm_text(
-        table,
-        first_column,
-        schema,
-        n_features,
+    request = TableRequest.parse(
         target=target,
         one_hot=one_hot,
         hash=hash,
         text=text,
+        analyzer=analyzer,
+        ngrams=ngrams,
         ignore=ignore,
         keep=keep,
         weight=weight,
+        drop_missing=drop_missing,
+        like=like,
+        unknown_levels=unknown_levels,
+        delimiter=delimiter,
+        decimal=decimal,
+        encoding=encoding,
+        missing=missing,
+        first_column=first_column,
+        n_features=n_features,
     )
+    libsvm = request.libsvm_text(table)
     if libsvm is not None:
-        text_format.refuse(libsvm.name)
+        schema = request.schema
         return LibsvmTable.parsed(libsvm, needs_y=schema is None or bool(schema.targets))
-    unknown: Any = validate.choice("unknown_levels", unknown_levels, ("error", "zeros"))
-    if isinstance(table, os.PathLike):
-        table = os.fspath(table)
-    if schema is not None:
-        refuse_with_like(
-            one_hot=one_hot, hash=hash, text=text, ignore=ignore, keep=keep, weight=weight
-        )
-        return tables.open_like(
-            table,
-            schema,
-            text_format,
-            target=_names("target", target),
-            needs_y=bool(target),
-            unknown_levels=unknown,
-        )
-    request = Request(
-        _names("target", target),
-        _names("one_hot", one_hot),
-        _names("ignore", ignore),
-        _names("keep", keep),
-        weight,
-        hash_request(hash, text, analyzer, ngrams),
-    )
-    return tables.open_new(
-        table, request, text_format, drop_missing=validate.flag("drop_missing", drop_missing)
-    )
-
-
-def libsvm_text(
-    table: Any,  # noqa: ANN401
-    first_column: int | None,
-    schema: Schema | None,
-    n_features: int | None = None,
-    **options: object,
-) -> LibsvmText | None:
-    """Return the libsvm text at a path; ``None`` if it is another table.
-
-    Text is libsvm's if its name says so, if its first column is named, or if the schema is that of
-    libsvm text. Options of tables are an ``InputError`` for it.
-    """
-    from streamreg.sources.tables.libsvm import FIRST_COLUMNS, LibsvmText  # noqa: PLC0415
-
-    if first_column is not None and first_column not in FIRST_COLUMNS:
-        raise InputError(Parameter("first_column", first_column), " must be 0 or 1")
-    if n_features is not None:
-        n_features = validate.whole("n_features", n_features, _MOST_COLUMNS, "1 to 2^31 - 1")
-    is_of_libsvm = schema is not None and schema.first_column is not None
-    if not (is_libsvm(table) or first_column is not None or is_of_libsvm):
-        if n_features is not None:
-            raise InputError(
-                Parameter("n_features"),
-                f" is of libsvm text; columns of {table} have names, which tell how many there are",
-            )
-        return None
-    if not isinstance(table, str | os.PathLike):
-        raise InputError(
-            Parameter("first_column"),
-            f" is of libsvm text, which is read from files; the table is a {type(table).__name__}",
-        )
-    for name, value in options.items():
-        if value:
-            raise InputError(
-                Parameter(name),
-                f" is of a table whose columns have names; {table} is libsvm text, where y comes "
-                "first in each line: leave it out",
-            )
-    if schema is not None and n_features is not None:
-        refuse_with_like(n_features=n_features)
-    return LibsvmText.open(os.fspath(table), first_column, schema, n_features)
-
-
-def hash_request(
-    values: str | Sequence[str],
-    texts: str | Sequence[str],
-    analyzer: str = "word",
-    ngrams: str | tuple[int, int] = "1",
-) -> HashRequest:
-    """Check what users say of columns to hash; an ``InputError`` names the parameter."""
-    from streamreg.sources.tables.roles import HashRequest  # noqa: PLC0415
-
-    validate.choice("analyzer", analyzer, schemas.ANALYZERS)
-    parts = ngrams.split(":") if isinstance(ngrams, str) else list(map(str, ngrams))
-    lengths = [int(part) for part in parts if part.isascii() and part.isdecimal()]
-    low, high = lengths[0] if lengths else 0, lengths[-1] if lengths else 0
-    if len(lengths) != len(parts) or len(parts) > 2 or not 1 <= low <= high <= schemas.MOST_GRAMS:  # noqa: PLR2004
-        raise InputError(
-            Parameter("ngrams", str(ngrams)),
-            f" must be a length from 1 to {schemas.MOST_GRAMS}, or the least and the greatest, "
-            "such as 1:2",
-        )
-    if not texts and (analyzer != "word" or (low, high) != (1, 1)):
-        raise InputError(
-            Parameter("analyzer" if analyzer != "word" else "ngrams"),
-            " is of columns of ",
-            Parameter("text"),
-            ", and no column is named there",
-        )
-    return HashRequest(_names("hash", values), _names("text", texts), analyzer, (low, high))
-
-
-def schema_like(like: Any) -> Schema:  # noqa: ANN401
-    """Return the schema of a model, of a data set, or of the file or group at a path.
-
-    A model that was not fitted on a table, but knows the names of its columns, has a schema of
-    numbers. ``InputError`` if the names are not known.
-    """
-    what = f"{like}" if isinstance(like, str | os.PathLike) else f"this {type(like).__name__}"
-    if isinstance(like, schemas.Schema):
-        return like
-    found, names, targets = None, None, None
-    if isinstance(like, str | os.PathLike) and Path(like).suffix in {".json", ".npz"}:
-        like = Model.load(like)
-    if isinstance(like, Model):
-        found, names, targets = like.schema, like.feature_names, like.target_names
-    elif hasattr(like, "coef_"):
-        found = getattr(like, "schema_", None)
-        names = getattr(like, "feature_names_in_", None)
-    elif isinstance(getattr(like, "schema", None), schemas.Schema):
-        found = like.schema
-    else:
-        group = open_group(like)
-        if group is not None:
-            found, names, targets = group.schema, group.feature_names, group.target_names
-    if found is not None:
-        return found
-    if names is None:
-        raise InputError(
-            Parameter("like"),
-            f": {what} does not know the names of its columns; fit a table, or ingest it with the "
-            "present version",
-        )
-    return schemas.Schema(tuple(map(schemas.Feature, map(str, names))), tuple(targets or ()))
-
-
-def refuse_with_like(**options: object) -> None:
-    """Refuse options that a schema answers."""
-    for name, value in options.items():
-        if value:
-            raise InputError(
-                Parameter(name), " is taken from ", Parameter("like"), "; pass only one of them"
-            )
-
-
-def _names(parameter: str, given: str | Sequence[str] | None) -> tuple[str, ...]:
-    is_list = isinstance(given, Iterable) and not isinstance(given, str)
-    names: tuple[Any, ...] = tuple(given or ()) if is_list or given is None else (given,)
-    if not all(isinstance(name, str) for name in names):
-        raise InputError(
-            Parameter(parameter), f" must be the name of a column, or a list of names: {given!r}"
-        )
-    return names
+    return request.open(os.fspath(table) if isinstance(table, os.PathLike) else table)

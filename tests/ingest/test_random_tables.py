@@ -18,7 +18,6 @@ from pyarrow import csv, feather, parquet
 import streamreg
 from streamreg.errors import InputError
 from streamreg.ingest.convert import ingest
-from streamreg.sources.tables.text_format import TextFormat
 
 N = 40
 TEXTS = ["a", "NA", "x,y", 'quo"te', "ünï", "07", "", " b ", "línea\nzwei", "nan", "1.5", "-9"]
@@ -152,11 +151,9 @@ def outcomes(drawn, folder):
         )
         if number % 4 != ingested:
             continue
-        out, text_format = path.with_suffix(f"{path.suffix}.zarr"), TextFormat.parse(**how)
+        out = path.with_suffix(f"{path.suffix}.zarr")
         found[f"ingested {path.name}"] = outcome(
-            lambda p=path, o=out, t=text_format: fit(
-                str(ingest(p, o, **options, text_format=t).path)
-            )
+            lambda p=path, o=out, h=how: fit(str(ingest(p, o, **options, **h).path))
         )
     return found
 

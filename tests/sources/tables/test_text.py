@@ -13,7 +13,6 @@ from table_files import message, write, written
 import streamreg
 from streamreg.errors import InputError
 from streamreg.ingest.convert import ingest
-from streamreg.sources.tables.text_format import TextFormat
 
 EUROPEAN = "a;b, metres;y\n1,5;2;3\n2,5;1;4\n"
 
@@ -23,30 +22,30 @@ def out(tmp_path):
     return tmp_path / "out.zarr"
 
 
-def values_of(path, out, text_format=None, **options):
-    return written(ingest(path, out, target=["y"], text_format=text_format, **options))["X"]
+def values_of(path, out, **options):
+    return written(ingest(path, out, target=["y"], **options))["X"]
 
 
 def test_semicolons_and_decimal_commas_are_read_as_pandas_reads_them(tmp_path, out):
     table = write(tmp_path / "t.csv", EUROPEAN)
     expected = pd.read_csv(table, sep=";", decimal=",")[["a", "b, metres"]]
-    X = values_of(table, out, TextFormat.parse(delimiter=";", decimal=","))
+    X = values_of(table, out, delimiter=";", decimal=",")
     np.testing.assert_array_equal(X, expected)
 
 
 def test_an_error_names_the_delimiter_and_the_decimal_mark_that_would_do(tmp_path, out):
     table = write(tmp_path / "t.csv", EUROPEAN)
     assert 'pass delimiter=";"' in message(table, out)
-    said = message(table, out, text_format=TextFormat.parse(delimiter=";"))
+    said = message(table, out, delimiter=";")
     assert "a ('1,5' in row 2)" in said
     assert 'Pass decimal=","' in said
-    assert values_of(table, out, TextFormat.parse(delimiter=";", decimal=",")).shape == (2, 2)
+    assert values_of(table, out, delimiter=";", decimal=",").shape == (2, 2)
 
 
 @pytest.mark.parametrize("text", ["1.5", "1.000,5"])
 def test_with_decimal_commas_a_point_makes_no_number(text, tmp_path, out):
     table = write(tmp_path / "t.csv", f"a;y\n{text};1\n2;3\n")
-    said = message(table, out, text_format=TextFormat.parse(delimiter=";", decimal=","))
+    said = message(table, out, delimiter=";", decimal=",")
     assert f"a ({text!r} in row 2)" in said
 
 
@@ -82,9 +81,7 @@ def test_latin_1_is_read_once_it_is_named(tmp_path, out):
     table = tmp_path / "t.csv"
     table.write_bytes("ort,y,x\nKöln,1,5\nBonn,2,7\n".encode("latin-1"))
     assert "encoding=ENCODING" in message(table, out, one_hot=["ort"])
-    report = ingest(
-        table, out, target=["y"], one_hot=["ort"], text_format=TextFormat.parse(encoding="latin-1")
-    )
+    report = ingest(table, out, target=["y"], one_hot=["ort"], encoding="latin-1")
     assert report.feature_names == ("ort=Köln", "x")
 
 
@@ -105,13 +102,13 @@ def test_a_mark_of_missing_values_can_be_named_as_the_error_says(mark, tmp_path,
     said = message(table, out, drop_missing=True)
     assert f"a ({mark!r} in row 3)" in said
     assert "missing=" in said
-    X = values_of(table, out, TextFormat.parse(missing=[mark]), drop_missing=True)
+    X = values_of(table, out, missing=[mark], drop_missing=True)
     assert X.tolist() == [[1], [4]]
 
 
 def test_without_other_marks_na_is_a_level_and_empty_is_missing(tmp_path, out):
     table = write(tmp_path / "t.csv", "c,a,y\nNA,1,5\nDE,2,6\n,4,7\nNA,9,9\n")
-    options = {"one_hot": ["c"], "drop_missing": True, "text_format": TextFormat.parse(missing=[])}
+    options = {"one_hot": ["c"], "drop_missing": True, "missing": []}
     report = ingest(table, out, target=["y"], **options)
     assert (report.rows_dropped, report.feature_names) == (1, ("c=NA", "a"))
 
@@ -143,9 +140,9 @@ def test_nothing_is_left_in_the_folder_of_temporary_files(tmp_path, monkeypatch)
 @pytest.mark.parametrize("text", ["-999", "-999.0", " -999.00 ", "-999."])
 def test_a_number_that_means_a_missing_value_may_have_zeros_after_its_point(text, tmp_path, out):
     table = write(tmp_path / "t.csv", f'a,y\n1,2\n{text},4\n"-999",5\n')
-    text_format = TextFormat.parse(missing=["-999"])
     # a quoted text never means a missing value
-    assert values_of(table, out, text_format, drop_missing=True).tolist() == [[1], [-999]]
+    X = values_of(table, out, missing=["-999"], drop_missing=True)
+    assert X.tolist() == [[1], [-999]]
 
 
 @pytest.mark.parametrize("text", ["2020-01-31", "31.1.2020", "10:30", "2020-01-31T10:30:00Z"])
@@ -158,5 +155,5 @@ def test_a_date_is_refused_as_a_date(text, tmp_path, out):
 def test_a_level_with_a_decimal_comma_is_that_with_a_point(tmp_path, out):
     table = write(tmp_path / "t.csv", "a;y\n1,50;2\n2,0;4\n2;3\n")
     options = {"target": ["y"], "one_hot": ["a"]}
-    report = ingest(table, out, text_format=TextFormat.parse(";", ","), **options)
+    report = ingest(table, out, delimiter=";", decimal=",", **options)
     assert report.feature_names == ("a=2",)

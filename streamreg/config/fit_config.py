@@ -78,7 +78,12 @@ class FitConfig:
         config._require_consistent_inference()
         config._require_consistent_selection()
         config._require_consistent_targets()
-        if config.device_memory_limit is not None and config.device != "cuda":
+        config._require_consistent_device()
+        return config
+
+    def _require_consistent_device(self) -> None:
+        """Refuse parameters of a GPU without one, and those that a GPU has no plan for."""
+        if self.device_memory_limit is not None and self.device != "cuda":
             raise InputError(
                 Parameter("device_memory_limit"),
                 " limits the memory of a GPU, and ",
@@ -87,15 +92,15 @@ class FitConfig:
                 Remedy("device", "cuda"),
                 ", or leave it out",
             )
-        if config.device == "cuda" and isinstance(config.precondition, int):
+        if self.device == "cuda" and isinstance(self.precondition, int):
             raise InputError(
-                Parameter("precondition", config.precondition),
+                Parameter("precondition", self.precondition),
                 " has no plan for the memory of a GPU: pass ",
                 Remedy("device", "cpu"),
                 ", or leave it out",
             )
-        is_gpu_cluster = config.client is not None and config.device == "cuda"
-        if is_gpu_cluster and config.device_memory_limit is None:
+        is_gpu_cluster = self.client is not None and self.device == "cuda"
+        if is_gpu_cluster and self.device_memory_limit is None:
             raise InputError(
                 Parameter("device", "cuda"),
                 " with ",
@@ -104,7 +109,6 @@ class FitConfig:
                 Remedy("device_memory_limit"),
                 ": the memory that a fit may use on the GPU of each worker",
             )
-        return config
 
     def _require_consistent_targets(self) -> None:
         """Refuse parameters that are not of many targets."""

@@ -65,15 +65,14 @@ class NpyFolderSource(RowSource):
 class _NpyReader(ChunkReader):
     _source: NpyFolderSource
 
-    def load(self, chunk: int) -> np.ndarray:
+    def load(self, chunk: int, out: np.ndarray) -> None:
         shard = self._source.shards[chunk]
-        rows = self._buffer.rows(shard.shape[0])
+        rows = out[: shard.shape[0]]
         with shard.path.open("rb") as file:
             file.seek(shard.offset)
             n_read = file.readinto(rows.reshape(-1).view(np.uint8).data)
         if n_read != rows.nbytes:
             raise DataCorruptionError(f"{shard.path} is truncated; restore it from a copy")
-        return rows
 
 
 # 2. a kind: what it claims, and how it opens that

@@ -32,7 +32,8 @@ FLAGS = (
     "-s",
 )
 X86 = {
-    "baseline": (),
+    # for processors of before 2013: half the size
+    "baseline": ("-O2",),
     "v3": ("-mavx2", "-mfma"),
     "v4": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma"),
 }

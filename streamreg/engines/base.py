@@ -235,9 +235,12 @@ class Engine(ABC):
 
     def rounding_warnings(self) -> list[str]:
         """Return a warning for each of X and y whose integers float64 rounds."""
+        cure = "; subtract a constant from such columns before they are stored"
+        if self._dataset.X.is_sparse:
+            # a constant would be stored in every row
+            cure = "; store them in larger units"
         return [
-            f"{name} holds integers beyond 2^53, which float64 rounds; subtract a constant from "
-            "such columns before they are stored"
+            f"{name} holds integers beyond 2^53, which float64 rounds{cure}"
             for name in sorted(self.rounded)
         ]
 

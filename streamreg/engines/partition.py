@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import astuple, dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from streamreg.errors import CheckpointError
 from streamreg.formatting import MIB, count
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # rows that a kernel takes at a time
 _KERNEL_ROWS = 4
-# segments of a pass
+# a pass of no more segments has a power of two of them, if they are few because states are large
 _FEW = 8
 
 
@@ -81,17 +81,19 @@ class PartitionPolicy:
 
     def of_rows(self, *, is_sparse: bool) -> PartitionPolicy:
         """Return the policy for these rows."""
-        return replace(self, **_SPARSE) if is_sparse else self
+        if not is_sparse:
+            return self
+        # Sparse rows take more time for each byte, so that few bytes are shared by threads; and
+        # threads do not share a state without parts, because each value changes another number.
+        return replace(
+            self,
+            least_segment_nbytes=4 * MIB,
+            states_of_few=3,
+            shares_large_states=False,
+            shares_states_with_parts=True,
+        )
 
 
-# Sparse rows take more time for each byte, so that few bytes are shared by threads; and threads do
-# not share a state without parts, because each value changes another number of it.
-_SPARSE: dict[str, Any] = {
-    "least_segment_nbytes": 4 * MIB,
-    "states_of_few": 3,
-    "shares_large_states": False,
-    "shares_states_with_parts": True,
-}
 # the policy for threads, of this machine or of a cluster's workers
 HOST = PartitionPolicy()
 

@@ -197,6 +197,8 @@ class _ColumnReader(Reader):
 
     def prefetch(self, start: int, stop: int) -> None:
         self._stored.prefetch(start, stop)
+        if self._mask is not None:
+            self._mask.prefetch(start, stop)
 
     def close(self) -> None:
         self._stored.close()

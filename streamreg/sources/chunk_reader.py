@@ -39,7 +39,7 @@ class ChunkReader(Reader):
 
     @abstractmethod
     def load(self, chunk: int, out: Array) -> None:
-        """Fill ``out``, which has the rows of the highest chunk, with those of a chunk."""
+        """Fill ``out``, which has the rows of the tallest chunk, with those of a chunk."""
 
     def read(self, start: int, stop: int) -> Array:
         grid = self._source.grid

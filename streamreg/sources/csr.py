@@ -108,7 +108,7 @@ class CsrSource(RowSource):
         self.dtype = arrays.values.dtype
         for array, noun in zip(arrays, ("value", "value", "bound"), strict=True):
             array.noun = noun
-        self.layout = _layout(arrays, name)
+        self.layout = _layout(arrays)
         arrays.values.rows_holding = arrays.indices.rows_holding = _RowsHolding(
             self.layout, arrays.bounds
         )
@@ -140,7 +140,7 @@ class CsrSource(RowSource):
         # bounds as integers of 64 bits, as they are stored and from 0 on, and their differences
         buffers += 3 * 8 * (block_rows + 1)
         for source, dtype in ((values, self.block_dtype), (indices, self.index_dtype)):
-            # chunks end elsewhere than blocks, whose values are joined
+            # what a block leaves of its last chunk stays before the next chunk
             if not source.grid.divisible:
                 buffers += n * source.dtype.itemsize
             if source.dtype != dtype:
@@ -221,7 +221,7 @@ def _require_arrays(arrays: Csr, name: str) -> None:
         raise DataCorruptionError(f"{arrays.bounds.name} of {name} is empty{_RESTORE}")
 
 
-def _layout(arrays: Csr, name: str) -> Layout:
+def _layout(arrays: Csr) -> Layout:
     """Read the bounds of all rows, check them, and divide the rows into blocks."""
     n_rows, n_values = arrays.bounds.shape[0] - 1, arrays.values.shape[0]
     block_rows, block_values, longest, squares = [0], [0], 0, 0.0
@@ -256,7 +256,6 @@ def _layout(arrays: Csr, name: str) -> Layout:
     if block_rows[-1] < n_rows:
         block_rows.append(n_rows)
         block_values.append(n_values)
-    del name
     return Layout(tuple(block_rows), tuple(block_values), longest, int(squares + n_values) // 2)
 
 

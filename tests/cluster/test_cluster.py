@@ -135,6 +135,16 @@ def test_sparse_rows_on_a_cluster_have_the_bits_of_one_machine(client, sparse_st
     assert models[1].score(str(sparse_store)) > 0
 
 
+def test_a_closed_form_of_sparse_rows_in_several_panels_has_the_bits_of_one_machine(client):
+    ones = np.random.default_rng(5).binomial(1, 0.02, (2_000, 400)).astype(float)
+    X = da.from_array(ones, chunks=(1_000, 400)).map_blocks(scipy.sparse.csr_array)
+    y = np.arange(2_000.0)
+    models = [
+        LinearRegression(solver="closed_form", client=each).fit(X, y) for each in (None, client)
+    ]
+    assert models[0].coef_.tobytes() == models[1].coef_.tobytes()
+
+
 @pytest.mark.parametrize("solver", ["closed_form", "cg"])
 def test_sparse_dask_arrays_on_a_cluster_have_the_bits_of_one_machine(client, solver):
     rng = da.random.default_rng(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import zlib
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -118,10 +119,19 @@ def _encoded(table: Table) -> RowSource:
         paths=table.store.local_paths(),
         require_unchanged=table.store.require_unchanged,
         storage=_storage(table),
+        place=partial(_place_encoded, table),
     )
     rows.feature_names = table.schema.feature_names
     rows.is_rounded = is_rounded or bool(table.store.rounded)
     return rows
+
+
+def _place_encoded(table: Table, row: int, column: int) -> str:
+    """Name the row and the column of a table that a column of X is made of."""
+    ends = np.cumsum([feature.n_columns for feature in table.schema.features])
+    feature = table.schema.features[int(np.searchsorted(ends, column, side="right"))]
+    store = table.store
+    return f"{feature.name!r} in row {row + store.first_row:,}, where {store.rows_meaning}"
 
 
 def _storage(table: Table) -> str:

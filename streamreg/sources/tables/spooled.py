@@ -115,8 +115,10 @@ class SpooledRows(CsrSource):
         paths: list[Path],
         require_unchanged: Callable[[], None],
         storage: str,
+        place: Callable[[int, int], str] | None = None,
     ) -> None:
         super().__init__(arrays, n_columns, None, name)
+        self._place = place
         self._paths, self._require_unchanged = paths, require_unchanged
         self.storage = storage
         # without files the rows are a frame's
@@ -124,6 +126,9 @@ class SpooledRows(CsrSource):
 
     def local_paths(self) -> list[Path]:
         return self._paths
+
+    def place(self, row: int, column: int = 0) -> str:
+        return super().place(row, column) if self._place is None else self._place(row, column)
 
     def require_unchanged(self) -> None:
         self._require_unchanged()

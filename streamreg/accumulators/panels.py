@@ -38,10 +38,13 @@ class PanelAccumulator(Accumulator[State, Result]):
         """Columns of the square array."""
 
     @property
-    def panels(self) -> list[slice]:
-        """The columns of the square array that are computed at once."""
-        every = range(numpy_kernels.gram_panels(self.n_columns))
-        return numpy_kernels.gram_columns(self.n_columns, every)
+    def n_panels(self) -> int:
+        """The number of panels of the square array."""
+        return numpy_kernels.gram_panels(self.n_columns)
+
+    def panel(self, number: int) -> slice:
+        """Return the columns of a panel, which are computed at once."""
+        return numpy_kernels.gram_columns(self.n_columns, [number])[0]
 
     @property
     def target_ranges(self) -> list[slice]:
@@ -50,7 +53,7 @@ class PanelAccumulator(Accumulator[State, Result]):
 
     @property
     def n_parts(self) -> int:
-        return len(self.panels) + len(self.target_ranges)
+        return self.n_panels + len(self.target_ranges)
 
     def part(self, state: State, numbers: range) -> State:
         named: Any = state
@@ -81,9 +84,8 @@ class PanelAccumulator(Accumulator[State, Result]):
 
         Wide arrays are transposed, so that the last axis but one is divided, else the last.
         """
-        panels, ranges = self.panels, self.target_ranges
-        n_panels = len(panels)
-        columns = _index(panels[number] for number in numbers if number < n_panels)
+        n_panels, ranges = self.n_panels, self.target_ranges
+        columns = _index(self.panel(number) for number in numbers if number < n_panels)
         yield self.square, getattr(state, self.square).T, columns, True
         targets = _index(ranges[number - n_panels] for number in numbers if number >= n_panels)
         for name in self.by_target:

@@ -49,9 +49,11 @@ class SparseGram(PanelAccumulator[SparseGramState, GramResult]):
         return self.n_features
 
     @property
-    def panels(self) -> list[slice]:
-        d = self.n_features
-        return [gram_columns(d, number) for number in range(gram_panels(d))]
+    def n_panels(self) -> int:
+        return gram_panels(self.n_features)
+
+    def panel(self, number: int) -> slice:
+        return gram_columns(self.n_features, number)
 
     @property
     def state_nbytes(self) -> int:

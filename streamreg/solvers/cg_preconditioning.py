@@ -66,17 +66,19 @@ class Preconditioning(NamedTuple):
             return footprint
         d, k = problem.n_features, min(self.n_directions, problem.n_features)
         if problem.is_sparse:
-            nbytes, why = column_block_nbytes(d, k), f"{k:,} columns, beside their sums"
+            nbytes, what = column_block_nbytes(d, k), f"{k:,} columns"
             each = PassFootprint(column_gram_nbytes(k), 16 * d)
             saved = max(1.0, _OF_COLUMNS * k**0.25)
         else:
-            nbytes, why = nystrom_nbytes(d, k), f"{k:,} directions, beside their sums"
+            nbytes, what = nystrom_nbytes(d, k), f"{k:,} directions"
             each = gradient_pass(problem, k, 0)
             saved = 1 + k / _HALVED_BY
         return footprint._replace(
             passes=(*footprint.passes, each),
-            others=(*footprint.others, ("preconditioner", nbytes, why)),
+            others=(*footprint.others, ("preconditioner", nbytes, f"{what}, beside their sums")),
             many_passes=MANY_EPOCHS / saved + self._cost(problem),
+            preconditioner=f"{what}, to need about {1 + MANY_EPOCHS / saved:.0f} epochs instead of "
+            f"{MANY_EPOCHS:.0f}",
         )
 
     def pays(self, problem: Problem, epoch: int, left: float) -> bool:

@@ -57,7 +57,7 @@ def factors(n: int, d: int) -> Rows:
     rng = np.random.default_rng(0)
     loadings = rng.standard_normal((50, d)) * np.geomspace(1, 0.1, 50)[:, None]
     X = rng.standard_normal((n, 50)) @ loadings
-    X += 0.3 * rng.standard_normal((n, d))
+    X += 0.2 * rng.standard_normal((n, d))
     return X
 
 
@@ -95,7 +95,7 @@ def _ranks(rng: np.random.Generator, n: int, size: tuple[int, ...]) -> np.ndarra
 
 _DENSE, _TEXT = ((12_288, 4_096), (900, 400)), ((65_536, 131_072), (3_000, 1_500))
 CASES = {
-    "factors": Case(factors, *_DENSE, 0.0, (None, 64, 256, "auto")),
+    "factors": Case(factors, *_DENSE, 0.0, (None, 60, 64, 256, "auto")),
     "words-10": Case(words, *_TEXT, 10.0, (None, 256, 1024, "auto")),
     "words-1": Case(words, *_TEXT, 1.0, (None, 256, 1024, "auto")),
     "neighbours": Case(neighbours, *_DENSE, 0.0, (None, 64, 256, "auto")),

@@ -250,6 +250,24 @@ def test_an_interrupted_fit_is_resumed_to_the_same_bits(data, tmp_path, precondi
     assert resumed.coef_.tobytes() == fit(X, y, precondition=precondition).coef_.tobytes()
 
 
+@pytest.mark.parametrize("epoch", [2, 12])
+def test_an_interrupted_fit_of_sparse_rows_is_resumed_to_the_same_bits(tmp_path, epoch):
+    X, y = topics()
+    X = scipy.sparse.csr_array(X)
+
+    def stop(record):
+        if record.epoch == epoch:
+            raise InterruptedError
+
+    shared = {"precondition": 200, "tol": 1e-4}
+    with pytest.raises(InterruptedError):
+        fit(X, y, **shared, checkpoint=tmp_path / "fit.ckpt", progress=stop)
+    resumed = fit(X, y, **shared, checkpoint=tmp_path / "fit.ckpt")
+    expected = fit(X, y, **shared)
+    assert resumed.coef_.tobytes() == expected.coef_.tobytes()
+    assert expected.n_iter_ < fit(X, y, precondition=None, tol=1e-4).n_iter_
+
+
 def test_a_checkpoint_of_another_preconditioner_is_refused(data, tmp_path):
     X, y = data
     with warnings.catch_warnings():

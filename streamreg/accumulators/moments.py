@@ -30,8 +30,7 @@ class MomentsResult(NamedTuple):
     y_low: Float64  #      (K,)   min y, never scaled
     y_high: Float64  #     (K,)   max y, never scaled
     cross: Float64  #      (K, D) Σ sᵢ (yᵢ - ȳ)(xᵢ - x̄)ᵀ / Σ sᵢ
-    # (D,) which columns every row stores; None if rows are dense
-    stored: np.ndarray[tuple[int], np.dtype[np.bool_]] | None = None
+    stored: Float64 | None = None  # (D,) weight of rows that store it / Σ sᵢ; None if dense
 
 
 @dataclass(frozen=True, eq=False)

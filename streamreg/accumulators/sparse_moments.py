@@ -83,15 +83,14 @@ class SparseMoments(Accumulator[SparseMomentsState, MomentsResult]):
         s = np.float64(state.s)  # without rows the means are NaN
         # apart, because a part of one array would keep all of it
         mean, deviation, low, high = (np.empty(d) for _ in range(4))
-        cross, always = np.empty((k, d)), np.empty(d, bool)
+        cross, stored_share = np.empty((k, d)), np.empty(d)
         for first in range(0, d, _STEP):
             part = slice(first, first + _STEP)
             columns = state.columns[part]
             origin, weight = columns[:, ORIGIN], columns[:, WEIGHT]
             # by weight, because sums of weights are made in the order of rows
             is_everywhere, stored = weight == s, weight > 0
-            always[part] = is_everywhere
-            share = np.where(is_everywhere, 1.0, weight / s)
+            share = stored_share[part] = np.where(is_everywhere, 1.0, weight / s)
             stored_mean = np.where(stored, columns[:, SUM] / np.where(stored, weight, 1.0), 0.0)
             squares = np.maximum(columns[:, SQUARES] - stored_mean * columns[:, SUM], 0.0)
             stored_mean = origin + stored_mean
@@ -118,7 +117,7 @@ class SparseMoments(Accumulator[SparseMomentsState, MomentsResult]):
             y_low=state.y_low,
             y_high=state.y_high,
             cross=cross,
-            stored=always,
+            stored=stored_share,
         )
 
     def is_finite(self, state: SparseMomentsState) -> bool:

@@ -66,8 +66,10 @@ class LinearRegression(LinearEstimator):
         Of ``cg`` with D > 361: k, the number of directions of a preconditioner M, which costs one
         pass, O(D·k) memory and about k/4 times the work of an epoch, and leaves a fraction of the
         epochs if they are many. Of dense rows M is a randomized Nyström approximation of XᵀX [1]_;
-        of sparse rows XᵀX of the k columns of largest variance, O(k²) memory, and √(d_j·d_k) for
-        each other column, with the diagonal d of XᵀX, sorted. ``None``: none. ``"auto"``: up to 64
+        of sparse rows XᵀX of the k columns that most rows store, O(k²) memory, and the diagonal of
+        XᵀX for the others; it is left out if the others are about as frequent, and with
+        ``standardize=False``. The pass runs after 4 epochs or later, once 12 or more (k/16 of dense
+        rows, if that is more) are estimated to be left. ``None``: none. ``"auto"``: up to 64
         directions, or 1,024 columns of sparse rows, if ``memory_limit`` leaves them room where the
         block cache would save less; their pass runs only if the first epochs show that many are
         needed. Weights differ within ``tol``; a preconditioner that would save little is left out,

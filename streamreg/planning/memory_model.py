@@ -224,6 +224,11 @@ def candidate_for(
         found = _seconds(more, backend, n_threads, peak(more_cache), needs, n_passes=many)
         if found < least:
             least, n_directions, terms, cache = found, n_more, more_terms, more_cache
+    bought = footprint
+    if n_directions:
+        bought = request.solver.with_directions(n_directions).footprint(problem)
+    none = request._replace(solver=request.solver.with_directions(0))
+    without_nbytes = peak(_needs_and_terms(none, backend, n_threads, saves=saves, writes=writes)[1])
     return Candidate(
         solver=solver.name,
         objective=solver.objective,
@@ -252,6 +257,8 @@ def candidate_for(
         device=needs.device,
         n_directions=n_directions,
         directions_nbytes=peak(terms) - needed_nbytes,
+        preconditioner=bought.preconditioner,
+        preconditioner_nbytes=peak(terms) - without_nbytes if bought.preconditioner else 0,
     )
 
 

@@ -95,13 +95,9 @@ class Plan:
             taken = format_nbytes(chosen.device.peak_nbytes, up=True)
             blocks = count(chosen.device.n_cached, "block")
             lines.append(f"{chosen.solver} takes {taken} of the GPU and keeps {blocks} on it")
-        if chosen.n_directions:
-            nbytes = format_nbytes(chosen.directions_nbytes, up=True)
-            count_of = chosen.n_directions
-            lines.append(
-                f"{chosen.solver} spends {nbytes} on {count_of} directions, to save epochs if many "
-                "are needed"
-            )
+        if chosen.preconditioner:
+            nbytes = format_nbytes(chosen.preconditioner_nbytes, up=True)
+            lines.append(f"{chosen.solver} spends {nbytes} on {chosen.preconditioner}")
         if chosen.cache_nbytes:
             share = min(1.0, chosen.cache_nbytes / chosen.bytes_per_pass)
             cache = format_nbytes(chosen.cache_nbytes)

@@ -68,6 +68,9 @@ class Candidate:
     n_panels: int = 1  # in which the solver's state is computed, one pass each; or strips of X
     n_directions: int = 0  # of a preconditioner that memory beyond ``needed_nbytes`` buys
     directions_nbytes: int = 0  # what they take; the fit runs without them
+    # what a preconditioner has, given or bought, and about what it saves, as a plan prints it
+    preconditioner: str = ""
+    preconditioner_nbytes: int = 0  # what it takes
 
     @property
     def peak_nbytes(self) -> int:

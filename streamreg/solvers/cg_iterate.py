@@ -50,9 +50,8 @@ class Iterate(NamedTuple):
     last_curvatures: Float64  # (K + 1,)
     # of the preconditioner; no rows before its pass, or if it is left out
     factor: Float64  # (k, D + 1), or (k, k) of chosen columns
-    diagonal: Float64  # (D + 1,) beside chosen columns, else (0,)
     columns: Float64  # (k,) chosen columns, else (0,)
-    has_tried: Float64  # () 1 after that pass
+    has_tried: Float64  # () 1 once one was sought
 
     @property
     def epoch(self) -> int:
@@ -72,7 +71,7 @@ class Iterate(NamedTuple):
     @property
     def preconditioner(self) -> Preconditioner:
         """What makes directions of gradients."""
-        return Preconditioner(self.factor, self.diagonal, self.columns)
+        return Preconditioner(self.factor, self.columns)
 
     def with_preconditioner(self, preconditioner: Preconditioner) -> Iterate:
         """Return this with a preconditioner; what follows is conjugate to kept directions only."""

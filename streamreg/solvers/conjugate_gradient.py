@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from streamreg.inference.result import Inference
     from streamreg.solvers.base import Mask, Problem, Solver
     from streamreg.solvers.iterative import Start
+    from streamreg.solvers.preconditioner import Preconditioner
     from streamreg.solvers.standardization import Coordinates
 
 # a smaller one still leads to digits, which the last pass confirms: that pass is then the only one
@@ -109,7 +110,7 @@ class ConjugateGradient(IterativeSolver):
 
     @property
     def _preconditioning(self) -> Preconditioning:
-        return Preconditioning(self.precondition, self.adapts)
+        return Preconditioning(self.precondition, self.adapts, self.standardize)
 
     def direction_counts(self, problem: Problem) -> Iterable[int]:
         # where all directions are kept, there is none
@@ -143,7 +144,7 @@ class ConjugateGradient(IterativeSolver):
             row_flops=4.0 * d * (k + 1),
             many_passes=MANY_EPOCHS,
         )
-        if self.precondition and not _most_kept(d):
+        if not _most_kept(d):
             footprint = self._preconditioning.added_to(footprint, problem)
         return with_contrasts(footprint, problem, self.request, self.max_epochs)
 
@@ -189,7 +190,6 @@ class ConjugateGradient(IterativeSolver):
             last_images=last.images,
             last_curvatures=last.curvatures,
             factor=np.empty((0, self._preconditioning.factor_columns(coordinates))),
-            diagonal=np.empty(0),
             columns=np.empty(0),
             has_tried=zero,
         )
@@ -204,7 +204,10 @@ class ConjugateGradient(IterativeSolver):
         if not iterate.directions.any():
             return self._measured(coordinates, iterate)
         if self._is_due(coordinates.problem, iterate):
-            return self._preconditioned(coordinates, iterate)
+            found = self._preconditioning.find(coordinates)
+            iterate = iterate._replace(has_tried=np.ones(()))
+            if found.n_passes:
+                return self._preconditioned(iterate, found.preconditioner)
         after = multiplied(coordinates, iterate)
         directions = choose(after)
         # targets take part until the check is met too
@@ -214,20 +217,18 @@ class ConjugateGradient(IterativeSolver):
         return after._replace(directions=directions)
 
     def _is_due(self, problem: Problem, iterate: Iterate) -> bool:
-        """Whether the pass of the preconditioner is next."""
+        """Whether a preconditioner is sought next."""
         if iterate.has_tried or _most_kept(problem.n_features):
             return False
         left = iterate.epochs_left(self._met(iterate.start_norm))
         return self._preconditioning.pays(problem, iterate.epoch, left)
 
-    def _preconditioned(self, coordinates: Coordinates, before: Iterate) -> Iterate:
-        """Run the pass of the preconditioner; no weight changes."""
-        found = self._preconditioning.find(coordinates)
-        after = before._replace(
-            has_tried=np.ones(()), losses=np.append(before.losses, before.losses[-1])
-        )
-        if found is not None:
-            after = after.with_preconditioner(found)
+    def _preconditioned(self, before: Iterate, found: Preconditioner) -> Iterate:
+        """Return what follows the pass of a preconditioner, which changes no weight."""
+        after = before._replace(losses=np.append(before.losses, before.losses[-1]))
+        if not len(found.factor):
+            return after
+        after = after.with_preconditioner(found)
         return after._replace(directions=choose_first(after))
 
     def _met(self, start_norm: Float64) -> Float64:
@@ -335,7 +336,10 @@ class ConjugateGradient(IterativeSolver):
         if not len(last.factor):
             keeps_all = bool(_most_kept(problem.n_features))
             warnings += self._preconditioning.left_out(
-                problem, keeps_all=keeps_all, has_tried=bool(last.has_tried)
+                problem,
+                keeps_all=keeps_all,
+                has_tried=bool(last.has_tried),
+                has_converged=status.converged,
             )
         if last.is_dependent:
             warnings += dependent_column_warnings(problem, error, start.duplicates)

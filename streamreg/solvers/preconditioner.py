@@ -11,10 +11,9 @@ if TYPE_CHECKING:
 
 
 class Preconditioner(NamedTuple):
-    """M⁻¹, as one of three: I; I - WᵀW; or WᵀW for chosen columns and a diagonal for the others."""
+    """M⁻¹, as one of three: I; I - WᵀW; or WᵀW for chosen columns and I for the others."""
 
     factor: Float64  # W: (k, D + 1), or of chosen columns (k, k); without rows M⁻¹ is I
-    diagonal: Float64  # (D + 1,) if columns were chosen, else (0,)
     columns: Float64  # (k,) the numbers of the chosen columns, else (0,)
 
     def applied(self, gradients: Float64) -> Float64:
@@ -24,16 +23,17 @@ class Preconditioner(NamedTuple):
         if not len(self.columns):
             return np.asarray(gradients - self.factor.T @ (self.factor @ gradients))
         columns = self.columns.astype(np.intp)
-        out = self.diagonal[:, None] * gradients
+        out = gradients.copy()
         out[columns] = self.factor.T @ (self.factor @ gradients[columns])
-        return np.asarray(out)
+        return out
 
 
-NO_PRECONDITIONER = Preconditioner(*np.empty((3, 0)))
+NO_PRECONDITIONER = Preconditioner(*np.empty((2, 0)))
 
 
 class Found(NamedTuple):
-    """What the pass of a preconditioner finds."""
+    """What is found of a preconditioner, by one pass or none."""
 
     preconditioner: Preconditioner
     reduction: float  # about how often fewer epochs are needed, at most
+    n_passes: int = 1

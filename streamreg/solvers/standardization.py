@@ -53,6 +53,8 @@ class Coordinates:
     is_centred: bool  # whether ∇²f is 1 for the intercept, and 0 between it and the weights
     # (D,) what kernels subtract from rows; of the rest of c, c·Σr is subtracted from products
     shift: Float64 | None
+    # (D,) shares of rows that store each column, by weight; None if dense, or not measured
+    stored: Float64 | None = None
 
     @property
     def _rest(self) -> Float64:
@@ -222,6 +224,7 @@ def standardise(problem: Problem, reduce: Reduce) -> Standardised:
         scale,
         is_centred=problem.fit_intercept,
         shift=_shift(centre, far, moments.stored),
+        stored=moments.stored,
     )
     # r = -y + ȳ, so that the gradient is minus the covariance
     gradient = np.vstack([-cross / scale[:, None], np.zeros((1, k))])
@@ -245,14 +248,14 @@ def standardise(problem: Problem, reduce: Reduce) -> Standardised:
     )
 
 
-def _shift(centre: Float64, far: Mask, stored: Mask | None) -> Float64 | None:
+def _shift(centre: Float64, far: Mask, stored: Float64 | None) -> Float64 | None:
     """Return what kernels subtract from rows, if the means of some columns are far from 0.
 
     Of sparse rows it is 0 in columns that a row lacks: they would store every value, and their
     means are at most √N deviations.
     """
     if stored is not None:
-        far = far & stored
+        far = far & (stored == 1.0)
     if not far.any():
         return None
     return centre if stored is None else np.where(far, centre, 0.0)

@@ -73,8 +73,8 @@ def store(tmp_path_factory, rows):
 
 def bits(X, y=None, weight=None, **parameters):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tiled columns are dependent, and 4 epochs do not converge
-        model = LinearRegression(max_epochs=4, memory_limit="500 MiB", **parameters)
+        warnings.simplefilter("ignore")  # tiled columns are dependent, and epochs are too few
+        model = LinearRegression(**{"max_epochs": 4, "memory_limit": "500 MiB", **parameters})
         model.fit(X, y, weight)
     return model.coef_.tobytes(), np.array(model.intercept_).tobytes(), tuple(model.loss_history_)
 
@@ -143,6 +143,30 @@ def test_a_closed_form_of_sparse_rows_in_several_panels_has_the_bits_of_one_mach
         LinearRegression(solver="closed_form", client=each).fit(X, y) for each in (None, client)
     ]
     assert models[0].coef_.tobytes() == models[1].coef_.tobytes()
+
+
+@pytest.mark.parametrize("encoding", ["dense", "csr"])
+def test_a_preconditioned_fit_on_a_cluster_has_the_bits_of_one_machine(client, tmp_path, encoding):
+    rng = np.random.default_rng(5)
+    # beyond 361 columns no directions are kept; words of one phrase are correlated
+    phrases = rng.binomial(1, np.geomspace(0.3, 0.003, 100), (2000, 100))
+    X = np.repeat(phrases, 4, axis=1) * rng.binomial(1, 0.9, (2000, 400))
+    X, y = X + 0.0, X @ rng.standard_normal(400) + rng.standard_normal(2000)
+    root = zarr.create_group(tmp_path / "data.zarr")
+    root.create_array("y", data=y)
+    if encoding == "dense":
+        root.create_array("X", data=X, chunks=(500, 400))
+    else:
+        rows, group = scipy.sparse.csr_array(X), root.create_group("X")
+        group.attrs.update({"encoding-type": "csr_matrix", "shape": list(X.shape)})
+        for name in ("data", "indices", "indptr"):
+            group.create_array(name, data=getattr(rows, name), chunks=(20_000,))
+    shared = {"solver": "cg", "l2": 1e-3, "max_epochs": 8}
+    found, expected, plain = (
+        bits(tmp_path / "data.zarr", precondition=k, client=each, **shared)
+        for k, each in ((200, client), (200, None), (None, None))
+    )
+    assert found == expected != plain
 
 
 @pytest.mark.parametrize("solver", ["closed_form", "cg"])

@@ -22,7 +22,7 @@ from streamreg.engines.partition import HOST
 from streamreg.errors import InputError, MemoryLimitError
 from streamreg.fitting.fit import fit_dataset
 from streamreg.fitting.plan import plan_fit
-from streamreg.formatting import GIB, KIB, MIB
+from streamreg.formatting import GIB, KIB, MIB, format_nbytes
 from streamreg.solvers.registry import SOLVERS
 from streamreg.sources.base import RowGrid, RowSource
 from streamreg.sources.dataset import Dataset
@@ -358,9 +358,21 @@ def test_the_table_as_a_whole():
         "qr does not fit: R 74.5 GiB",
         "dual does not fit: XXᵀ 3.4 GiB",
     ]
-    spends = rf"cg spends {SIZE} on \d+ directions, to save epochs if many are needed$"
+    spends = rf"cg spends {SIZE} on \d+ directions, to need about \d+ epochs instead of 200$"
     assert re.match(spends, lines[14])
     assert re.match(rf"cg caches {SIZE} of decoded blocks, \d+% of the data$", lines[15])
+
+
+def test_a_plan_shows_what_a_given_preconditioner_costs_and_saves():
+    data = unread(20_000, 100_000)
+    with_it, without = (plan(data, "2 GiB", solver="cg", precondition=k) for k in (32, None))
+    nbytes = with_it.candidates["cg"].needed_nbytes - without.candidates["cg"].needed_nbytes
+    assert nbytes > 16 * 32 * 100_000
+    spends = (
+        f"cg spends {format_nbytes(nbytes, up=True)} on 32 directions, to need about 101 epochs"
+    )
+    assert f"{spends} instead of 200\n" in str(with_it)
+    assert "spends" not in str(without)
 
 
 def test_a_plan_that_is_refused_prints_why():

@@ -138,7 +138,7 @@ def test_sparse_rows_on_a_cluster_have_the_bits_of_one_machine(client, sparse_st
 def test_a_closed_form_of_sparse_rows_in_several_panels_has_the_bits_of_one_machine(client):
     ones = np.random.default_rng(5).binomial(1, 0.02, (2_000, 400)).astype(float)
     X = da.from_array(ones, chunks=(1_000, 400)).map_blocks(scipy.sparse.csr_array)
-    y = np.arange(2_000.0)
+    y = da.arange(2_000.0, chunks=1_000)
     models = [
         LinearRegression(solver="closed_form", client=each).fit(X, y) for each in (None, client)
     ]

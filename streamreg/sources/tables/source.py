@@ -183,7 +183,10 @@ class TableSource(RowSource):
         # its readers hold columns, of which kernels take some rows at a time
         self.is_in_files = role == "X"
         self.name = store.name if role == "X" else f"{role} of {store.name}"
-        self.piece_rows = max(1, _PIECE_NBYTES // (8 * schema.n_columns))
+        # The pieces of X, so that they end at the same rows. Pieces of sparse X, of 2^20 columns
+        # perhaps, would be single rows, whose bounds take 40 bytes.
+        width = n_columns if schema.is_sparse else schema.n_columns
+        self.piece_rows = max(1, _PIECE_NBYTES // (8 * width))
         bounds = store.pieces(self.piece_rows)
         self.grid = RowGrid(store.n_rows, max(b - a for a, b in pairwise(bounds)), bounds)
         self.storage = _storage(table)

@@ -10,6 +10,7 @@ import numpy as np
 from streamreg.errors import InputError
 from streamreg.sources.csr import Csr, CsrSource
 from streamreg.sources.in_memory import open_rows
+from streamreg.sources.memmap import MemmapSource
 from streamreg.sources.tables.nameless_file import NamelessFile
 
 if TYPE_CHECKING:
@@ -74,7 +75,11 @@ class SpooledArray:
         """Return the numbers as rows; nothing can be added afterwards."""
         if not self.length:
             return open_rows(np.empty(0, self.dtype), name, "error")
-        source = open_rows(np.memmap(self._file.path, self.dtype, "r"), name, "error")
+        mapped = np.memmap(self._file.path, self.dtype, "r")
+        source = MemmapSource(mapped, name, mapped)
+        # NumPy tells the name that the file had; by its descriptor it is read, and mapped pages,
+        # which would count as memory of the process, stay unused
+        source.path = self._file.path
         # the file is open as long as the source is used
         vars(source)["file"] = self._file
         return source

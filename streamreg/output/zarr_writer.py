@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+import google_crc32c
 import numpy as np
+from numcodecs import Blosc
 
 from streamreg.errors import InputError
 from streamreg.formatting import MIB
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
     from streamreg.blocks import Array
 
+# codec of blosc, and its level
+_LZ4: Final = "lz4"
+_LEVEL: Final = 5
 CHUNK_NBYTES = 8 * MIB
 # of an array that is written in batches of columns, of which each leaves freed chunks in the heaps
 # of zarr's threads
@@ -150,7 +155,16 @@ def compressors() -> tuple[Any, ...]:
     #   lz4 shuffled, crc32c    4.8 (6.1)      5.1 (1.06)          9 (18)
     #   lz4, crc32c             4.5 (5.4)     10.9 (1)            22 (33)
     # The last costs nothing if values cannot be compressed; else it is fastest on a real disk.
-    return BloscCodec(cname="lz4", clevel=5, shuffle="noshuffle"), Crc32cCodec()
+    return BloscCodec(cname=_LZ4, clevel=_LEVEL, shuffle="noshuffle"), Crc32cCodec()
+
+
+def encoded(values: Array) -> tuple[bytes, bytes]:
+    """Return a chunk as :func:`compressors` encode it: what is compressed, and its checksum."""
+    # in a thread of the caller's, blosc starts none of its own
+    little = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+    packed = Blosc(_LZ4, _LEVEL, Blosc.NOSHUFFLE).encode(little)
+    checksum = google_crc32c.value(packed)
+    return packed, checksum.to_bytes(4, "little")
 
 
 def _layout(shape: tuple[int, ...], width: int | None = None) -> dict[str, Any]:

@@ -8,8 +8,8 @@ import zarr
 
 from streamreg.output import chunk_writers, csr_writer
 from streamreg.output.chunk_writers import ChunkWriters
-from streamreg.output.csr_writer import CsrWriter
-from streamreg.output.zarr_writer import new_group
+from streamreg.output.csr_writer import CsrWriter, GrowingArray
+from streamreg.output.zarr_writer import compressors, new_group
 
 
 def write(path, parts, n_columns=9):
@@ -50,6 +50,26 @@ def test_values_beyond_float32_widen_those_before_and_zeros_are_stored(tmp_path,
     assert sorted(group.array_keys()) == ["data", "indices", "indptr"]
     # an absent chunk is an error for a reader
     assert group["data"].nchunks_initialized == 8
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "int64"])
+def test_chunks_are_those_that_zarr_writes(tmp_path, monkeypatch, dtype):
+    monkeypatch.setattr(csr_writer, "_CHUNK_VALUES", 1000)
+    values = np.random.default_rng(0).integers(0, 9, 2500).astype(dtype)
+    with new_group(tmp_path / "a.zarr", overwrite=False) as group, ChunkWriters(2) as writers:
+        array = GrowingArray(group, "values", dtype, writers)
+        array.append(values)
+        array.close()
+    ours = zarr.open_array(tmp_path / "a.zarr/values")
+    zarrs = zarr.create_array(
+        tmp_path / "b.zarr", shape=2500, dtype=dtype, chunks=1000, compressors=compressors()
+    )
+    zarrs[:] = values
+    np.testing.assert_array_equal(ours[:], values)
+    assert ours.metadata == zarrs.metadata
+    for key in ("c/0", "c/1", "c/2"):
+        stored = (tmp_path / "a.zarr/values" / key).read_bytes()
+        assert stored == (tmp_path / "b.zarr" / key).read_bytes()
 
 
 def test_an_error_of_a_thread_leaves_no_output(tmp_path, monkeypatch):

@@ -200,8 +200,7 @@ def test_chosen_sparse_columns_that_depend_on_each_other_have_no_preconditioner(
     X[:, 5] = X[:, 2]
     X = scipy.sparse.csr_array(X)
     with pytest.warns(DataWarning) as caught:
-        found = fit(X, y, precondition=200)
-        plain = fit(X, y, precondition=None)
+        found, plain = (fit(X, y, precondition=k) for k in (200, None))
     assert any("depend on each other, or are" in str(each.message) for each in caught)
     assert found.converged_
     assert plain.n_iter_ <= found.n_iter_ <= plain.n_iter_ + 1

@@ -133,8 +133,8 @@ class Preconditioning(NamedTuple):
         elif problem.is_sparse:
             yield Message(
                 given,
-                " would save few epochs, because the columns that most rows store are hardly "
-                "correlated, or others are about as frequent, so it was left out",
+                " was left out, because the columns that most rows store are hardly correlated, "
+                "depend on each other, or are not much more frequent than others",
             )
         else:
             yield Message(

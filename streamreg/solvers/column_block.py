@@ -24,6 +24,9 @@ _ITERATIONS = 10
 # 1.1, on text and one-hot columns by 0.15 to 0.7; from 16 to 24 by 0.6 to 1.2; below by 0.8 to 1.4,
 # most where all rows store all columns.
 _LEAST_CONCENTRATION = 24.0
+# A larger eigenvalue of M⁻¹ is that of chosen columns that depend on each other, without a penalty:
+# it would make rounding along them as large as the weights, and fits did not converge.
+_DEPENDENT = 1e8
 
 
 def column_block(coordinates: Coordinates, k: int) -> Found:
@@ -69,9 +72,11 @@ def column_block(coordinates: Coordinates, k: int) -> Found:
     if failed:
         return Found(NO_PRECONDITIONER, 1.0)
     inverse = np.ascontiguousarray(np.tril(inverse))
+    of_inverse = _largest_eigenvalue(inverse.T, inverse)
+    if of_inverse > _DEPENDENT:
+        return Found(NO_PRECONDITIONER, 1.0)
     return Found(
-        Preconditioner(inverse, chosen.astype(np.float64)),
-        float(np.sqrt(largest * _largest_eigenvalue(inverse.T, inverse))),
+        Preconditioner(inverse, chosen.astype(np.float64)), float(np.sqrt(largest * of_inverse))
     )
 
 

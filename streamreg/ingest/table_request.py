@@ -69,6 +69,8 @@ class TableRequest:
 
         if first_column is not None and first_column not in FIRST_COLUMNS:
             raise InputError(Parameter("first_column", first_column), " must be 0 or 1")
+        if first_column is not None:
+            first_column = int(first_column)
         if n_features is not None:
             n_features = validate.whole("n_features", n_features, _MOST_COLUMNS, "1 to 2^31 - 1")
         return cls(

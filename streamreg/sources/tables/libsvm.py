@@ -148,10 +148,13 @@ class LibsvmText:
             ) from error
         known = self.known_columns
         if known is not None and found.most >= known:
+            what = f"{path} has a value in column {found.most + self.first_column:,}, but "
+            if self.known_by == "n_features":
+                least = f", from {self.first_column} on: pass at least {found.most + 1}"
+                raise InputError(what, Parameter("n_features", known), least)
             raise InputError(
-                f"{path} has a value in column {found.most + self.first_column:,}, but "
-                f"{self.known_by} has {count(known, 'column')}, from {self.first_column} on; pass "
-                "a file with the columns of the fit"
+                f"{what}{self.known_by} has {count(known, 'column')}, from {self.first_column} on; "
+                "pass a file with the columns of the fit"
             )
         return found
 

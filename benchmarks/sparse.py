@@ -319,7 +319,7 @@ def main() -> None:
     parser.add_argument("--part", choices=["loops", "ridge", "all"], default="all")
     options = parser.parse_args()
     quick = options.quick
-    sizes = [(2_000, 1_000)] if quick else [(400_000, 131_072), (1_400_000, 1 << 20)]
+    sizes = [(2_000, 1_000)] if quick else [(1_400_000, 131_072), (1_400_000, 1 << 20)]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if options.part != "ridge":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from streamreg.accumulators.base import Accumulator
-from streamreg.accumulators.merging import add_fields, is_merged
+from streamreg.accumulators.merging import add_fields, merge_if_empty
 from streamreg.accumulators.panels import PanelAccumulator
 from streamreg.kernels import blas
 from streamreg.kernels import numpy as numpy_kernels
@@ -123,7 +123,7 @@ class SortedGroups(PanelAccumulator[SortedGroupsState, SortedGroupsResult]):
         return state
 
     def merge(self, a: SortedGroupsState, b: SortedGroupsState) -> SortedGroupsState:
-        if is_merged(a, b):
+        if merge_if_empty(a, b):
             return a
         n = a.n + b.n
         ends = [(b.first, b.first_sums), (b.last, b.last_sums)][: min(int(b.n_groups), 2)]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     )
 
 
-def is_merged(a: Any, b: Any) -> bool:  # noqa: ANN401  (a state of any kind)
+def merge_if_empty(a: Any, b: Any) -> bool:  # noqa: ANN401  (a state of any kind)
     """Merge if a or b has no rows; return whether that was so, and a is complete."""
     if a.n and b.n:
         return False
@@ -44,7 +44,7 @@ def merge_means(
 
     Returns nₐ n_b / n, δ = x̄_b - x̄ₐ and y's δ; ``None`` if a or b had no rows: a is complete.
     """
-    if is_merged(a, b):
+    if merge_if_empty(a, b):
         return None
     share = b.s / (a.s + b.s)
     ratio = a.s * share

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy.linalg import lapack
 
-from streamreg.accumulators.merging import copy_fields, is_merged, merge_varies
+from streamreg.accumulators.merging import copy_fields, merge_if_empty, merge_varies
 from streamreg.accumulators.second_moments import Products, SecondMoments, require_sums
 from streamreg.kernels.base import SERIAL
 from streamreg.kernels.lapack import add_rows, lapack_nbytes, merge_roots
@@ -97,7 +97,7 @@ class Root(SecondMoments[RootState]):
         return state
 
     def merge(self, a: RootState, b: RootState) -> RootState:
-        if is_merged(a, b):
+        if merge_if_empty(a, b):
             return a
         # the first column of R is zero below its first number
         first_row = b.root[0].copy()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from streamreg.accumulators.gram import GramResult
-from streamreg.accumulators.merging import is_merged, merge_target_moments, merge_varies
+from streamreg.accumulators.merging import merge_if_empty, merge_target_moments, merge_varies
 from streamreg.accumulators.panels import PanelAccumulator
 from streamreg.blocks import SPARSE_BLOCK_VALUES
 from streamreg.kernels.sparse_gram import gram_columns, gram_panels, set_origins_to_zero
@@ -75,7 +75,7 @@ class SparseGram(PanelAccumulator[SparseGramState, GramResult]):
         return state
 
     def merge(self, a: SparseGramState, b: SparseGramState) -> SparseGramState:
-        if is_merged(a, b):
+        if merge_if_empty(a, b):
             return a
         merge_varies(a, b)
         set_origins_to_zero(a, np.flatnonzero((a.origin != 0) & (b.origin == 0)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from streamreg.accumulators.base import Accumulator, Scaling
-from streamreg.accumulators.merging import is_merged, merge_target_moments
+from streamreg.accumulators.merging import merge_if_empty, merge_target_moments
 from streamreg.accumulators.moments import MomentsResult
 from streamreg.kernels.sparse_merge import MERGE_NBYTES, merge_columns
 from streamreg.kernels.states import (
@@ -68,7 +68,7 @@ class SparseMoments(Accumulator[SparseMomentsState, MomentsResult]):
         return state
 
     def merge(self, a: SparseMomentsState, b: SparseMomentsState) -> SparseMomentsState:
-        if is_merged(a, b):
+        if merge_if_empty(a, b):
             return a
         merge_columns(a.columns, b.columns, b.y_origin - a.y_origin)
         np.minimum(a.y_low, b.y_low, out=a.y_low)

@@ -67,7 +67,8 @@ class TableRequest:
         from streamreg.sources.tables.libsvm import FIRST_COLUMNS  # noqa: PLC0415
         from streamreg.sources.tables.roles import Request  # noqa: PLC0415
 
-        if first_column is not None and first_column not in FIRST_COLUMNS:
+        is_number = not isinstance(first_column, bool) and first_column in FIRST_COLUMNS
+        if first_column is not None and not is_number:
             raise InputError(Parameter("first_column", first_column), " must be 0 or 1")
         if first_column is not None:
             first_column = int(first_column)
@@ -114,7 +115,7 @@ class TableRequest:
                 " is of libsvm text, which is read from files; the table is a "
                 f"{type(table).__name__}",
             )
-        for name, value in self._named().items():
+        for name, value in (self._named() | {"drop_missing": self.drop_missing}).items():
             if value:
                 raise InputError(
                     Parameter(name),

@@ -32,15 +32,14 @@ def merge_columns(a: Float64, b: Float64, y_shift: Float64) -> None:
     library = load_library()
     if library is not None:
         merge = library.functions.merge_sparse_moments
-        merge.argtypes, merge.restype = [_INT64, _INT64, *[_POINTER] * 3], None
-        merge(*b.shape, address(a), address(b), address(y_shift))
+        merge(*map(_INT64, b.shape), *(_POINTER(address(each)) for each in (a, b, y_shift)))
         return
     for first in range(0, len(a), _STEP):
         part = slice(first, first + _STEP)
-        _merge_some(a[part], b[part], y_shift)
+        _merge_with_numpy(a[part], b[part], y_shift)
 
 
-def _merge_some(a: Float64, b: Float64, y_shift: Float64) -> None:
+def _merge_with_numpy(a: Float64, b: Float64, y_shift: Float64) -> None:
     in_a, in_b = a[:, WEIGHT] != 0, b[:, WEIGHT] != 0
     np.copyto(a[:, ORIGIN], b[:, ORIGIN], where=~in_a)
     for at, bound in ((LOW, np.minimum), (HIGH, np.maximum)):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
 import tempfile
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -18,6 +20,7 @@ from streamreg.signals import uninterrupted
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 _METADATA_FILES = ("zarr.json", ".zarray", ".zgroup")
 # file in a partial output that can be resumed; it identifies what is being written
 _IDENTITY = ".streamreg-output"
@@ -102,7 +105,10 @@ def staged(
                 "resume, or remove it"
             )
         elif claim.is_ours:
-            shutil.rmtree(claim.folder, ignore_errors=True)
+            uninterrupted(partial(shutil.rmtree, ignore_errors=True), claim.folder)
+        if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
+            # a write does not name what it writes to
+            error.filename = str(target)
         raise
     finally:
         claim.release()

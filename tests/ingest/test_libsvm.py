@@ -110,11 +110,14 @@ def test_the_number_of_columns_is_that_which_is_named(data, tmp_path, out):
     assert read_table(path, first_column=1.0, n_features=D).schema.n_columns == D
     said = refusal(path, first_column=1, n_features=5)
     assert re.search(
-        r"has a value in column \d+, but n_features=5, from 1 on: pass at least \d+$", said
+        r"a value in column (\d+), where the first is 1: that takes \1 columns, and n_features=5",
+        said,
     )
     assert "n_features=0 must be a whole number, 1 to 2^31" in refusal(
         path, first_column=1, n_features=0
     )
+    assert "drop_missing is of a table" in refusal(path, first_column=1, drop_missing=True)
+    assert "first_column" in refusal(path, first_column=True)
     assert "n_features is taken from like" in refusal(path, like=out, n_features=D)
     (tmp_path / "a.csv").write_text("a,b\n1,2\n")
     said = refusal(tmp_path / "a.csv", target="a", n_features=2)
@@ -161,7 +164,8 @@ def test_refusals_name_the_place_and_the_cure(data, tmp_path):
     model = LinearRegression(solver="cg").fit(read_table(path, first_column=1))
     (tmp_path / "d.svm").write_text(f"1 {D + 1}:1\n")
     said = refusal(tmp_path / "d.svm", like=model)
-    assert f"has a value in column {D + 1}, but the schema has {D} columns, from 1 on" in said
+    assert f"in column {D + 1}, where the first is 1" in said
+    assert f"the schema gives {D}. Pass a file" in said
 
 
 def test_a_first_column_without_values_is_warned_of(data, tmp_path):

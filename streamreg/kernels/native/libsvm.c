@@ -104,9 +104,13 @@ INLINE const char *read_digits(const char *at, const char *limit, uint64_t *m, i
 static int without_zeros(const char *at, const char *end, uint64_t *m)
 {
     int n_digits = 0;
-    for (*m = 0; at < end; at++)
-        if (*at != '.')
-            *m = 10 * *m + (uint64_t)(*at - '0'), n_digits += n_digits || *at != '0';
+    for (*m = 0; at < end; at++) {
+        if (*at == '.')
+            continue;
+        *m = 10 * *m + (uint64_t)(*at - '0');
+        if (n_digits > 0 || *at != '0')
+            n_digits++;
+    }
     return n_digits <= MOST_DIGITS;
 }
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from streamreg.blocks import Float64
+    from streamreg.errors import Part
     from streamreg.kernels.libsvm import LibsvmRows
     from streamreg.sources.base import RowSource
     from streamreg.sources.tables.file_set import FileSet
@@ -52,9 +53,9 @@ class LibsvmText:
 
     files: FileSet
     first_column: int
-    # how many columns X has, and where that is from: n_features or the schema
+    # how many columns X has, and of what that is known
     known_columns: int | None = None
-    known_by: str = ""
+    known_by: Part = ""
     n_columns: int = 0
 
     @classmethod
@@ -90,7 +91,7 @@ class LibsvmText:
             )
         if like is not None:
             return cls(files, first_column, like.n_columns, "the schema")
-        return cls(files, first_column, n_features, "n_features")
+        return cls(files, first_column, n_features, Parameter("n_features", n_features))
 
     @property
     def name(self) -> str:
@@ -148,13 +149,11 @@ class LibsvmText:
             ) from error
         known = self.known_columns
         if known is not None and found.most >= known:
-            what = f"{path} has a value in column {found.most + self.first_column:,}, but "
-            if self.known_by == "n_features":
-                least = f", from {self.first_column} on: pass at least {found.most + 1}"
-                raise InputError(what, Parameter("n_features", known), least)
             raise InputError(
-                f"{what}{self.known_by} has {count(known, 'column')}, from {self.first_column} on; "
-                "pass a file with the columns of the fit"
+                f"{path} has a value in column {found.most + self.first_column:,}, where the first "
+                f"is {self.first_column}: that takes {count(found.most + 1, 'column')}, and ",
+                self.known_by,
+                f" gives {known:,}. Pass a file with the columns of the fit, or a larger number",
             )
         return found
 

@@ -14,6 +14,7 @@ from streamreg.inference.groups import Groups
 from streamreg.inference.request import InferenceRequest
 from streamreg.inference.result import CLUSTER, NONROBUST
 from streamreg.solvers.selection import SelectionRequest
+from streamreg.sources.folds import FOLD_DTYPE
 
 if TYPE_CHECKING:
     from streamreg.config.fit_config import FitConfig
@@ -73,7 +74,8 @@ def selection_request(config: FitConfig, rows: FoldedRows | None = None) -> Sele
         request,
         n_folds=rows.n_folds,
         folds_alternate=rows.alternate,
-        folds_nbytes=SPLIT_NBYTES * rows.dataset.n_rows if is_split else 0,
+        folds_nbytes=FOLD_DTYPE.itemsize * rows.dataset.n_rows if is_split else 0,
+        making_nbytes=SPLIT_NBYTES * rows.dataset.n_rows if is_split else 0,
     )
 
 

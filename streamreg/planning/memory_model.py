@@ -276,7 +276,11 @@ def _needs_and_terms(
     if writes:
         others.append(writer_term(problem))
     needs = backend.needs(request, n_threads)
-    return needs, [*needs.terms, *others]
+    terms = [*needs.terms, *others]
+    what, before_nbytes, why = footprint.before
+    if before_nbytes > peak(terms):
+        terms.append(Term(what, before_nbytes - peak(terms), why))
+    return needs, terms
 
 
 def _cache_pays(footprint: Footprint, costs: RowCosts, backend: Backend) -> bool:

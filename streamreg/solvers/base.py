@@ -327,6 +327,8 @@ class Footprint(NamedTuple):
     counts_pairs: bool = False  # whether ``row_flops`` is of the stored values of sparse rows
     # what else the solver keeps: name, bytes, and how they are computed, as a plan prints them
     others: tuple[tuple[str, int, str], ...] = ()
+    # taken before the first pass, and freed: what takes it, bytes, and how they are computed
+    before: tuple[str, int, str] = ("", 0, "")
     # what a preconditioner has, and about what it saves, as a plan prints it
     preconditioner: str = ""
 

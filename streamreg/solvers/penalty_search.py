@@ -117,8 +117,7 @@ class PenaltySearch(Solver):
             others.append(("work", gram.state_nbytes, "sums of training rows, overwritten"))
             if n_batches > 1 and not self.writes:
                 others.append(("weights", 8 * d * k, f"{k:,} × {d:,} × 8 bytes"))  # noqa: RUF001
-        if request.folds_nbytes:
-            others.append(("folds", request.folds_nbytes, "numbers of rows, while folds are made"))
+        others += request.folds_terms
         n_kept = k if request.given is not None else request.n_l2s
         path = tridiagonal_nbytes(d, width_at_once(d, k)) + 32 * d * min(n_kept, MOST_KEPT)
         path += sums_nbytes(d) + 24 * d * request.n_l2s
@@ -139,6 +138,7 @@ class PenaltySearch(Solver):
             solve_flops=n_reductions * REDUCTION_FLOPS * d**3 + sweeps * of_targets + of_folds,
             is_exact=True,
             others=tuple(others),
+            before=request.before,
         )
 
     def footprint(self, problem: Problem) -> Footprint:
@@ -165,6 +165,7 @@ class PenaltySearch(Solver):
             # scores, and what choosing makes of them
             solver_nbytes=plain.solver_nbytes + path_nbytes(d, k, request.n_l2s) + 8 * 6 * n_scores,
             others=tuple(self._others(problem)),
+            before=self.request.before,
             solve_flops=plain.solve_flops + request.n_folds * reduction,
         )
 
@@ -173,8 +174,7 @@ class PenaltySearch(Solver):
         gram = Gram(problem.n_features, problem.n_targets)
         rows = "training rows" if self.request.cross_validates else "all rows, for the penalties"
         yield "work", gram.state_nbytes, f"XᵀX of {rows}, overwritten"
-        if self.request.folds_nbytes:
-            yield "folds", self.request.folds_nbytes, "numbers of rows, while folds are made"
+        yield from self.request.folds_terms
 
     def identity(self) -> dict[str, Any]:
         return {**super().identity(), "selection": repr(self.request)}

@@ -34,8 +34,19 @@ class SelectionRequest:
     folds_alternate: bool = False  # whether rows of a fold are not consecutive
     per_target: bool = False
     one_standard_error: bool = False
-    folds_nbytes: int = 0  # memory of the folds of rows, while they are made
+    folds_nbytes: int = 0  # the fold of each row
+    making_nbytes: int = 0  # memory in which folds are made
     given: Float64 | None = None  # (K,) the penalty of each target, if none is chosen
+
+    @property
+    def folds_terms(self) -> tuple[tuple[str, int, str], ...]:
+        """What the folds of rows take, as others of a :class:`Footprint`."""
+        return (("folds", self.folds_nbytes, "the fold of each row"),) if self.folds_nbytes else ()
+
+    @property
+    def before(self) -> tuple[str, int, str]:
+        """What is taken before the first pass: see :class:`Footprint`."""
+        return "making folds", self.making_nbytes, "numbers of rows"
 
     @property
     def n_l2s(self) -> int:
